@@ -1,0 +1,157 @@
+"""Safetensors headers, believed only after checking: what tensors a checkpoint holds, and where.
+
+The format is huggingface/safetensors' README: 8 bytes of length, little-endian, then that
+many bytes of JSON, then the tensors' bytes. Nothing here imports MLX or reads a tensor.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen3_mlx.errors import CheckpointError
+
+MAX_HEADER = 100_000_000
+"""Bytes of JSON at most: the reference implementation's own limit."""
+
+ITEM_BITS = {
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+    "F8_E8M0": 8,
+    "U16": 16,
+    "I16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "U32": 32,
+    "I32": 32,
+    "F32": 32,
+    "U64": 64,
+    "I64": 64,
+    "F64": 64,
+}
+_HINT = "the file is damaged or was not downloaded whole; fetch it again"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor of a checkpoint: its name, type (as the format spells it), shape and place."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    file: Path
+
+
+def checkpoint_tensors(directory: str | Path) -> dict[str, TensorInfo]:
+    """All tensors of the checkpoint in `directory`, single or sharded, by name.
+
+    Raises `CheckpointError` if there is none, a shard is missing, the index points outside
+    the directory, two shards hold one name, or a header is damaged.
+    """
+    tensors: dict[str, TensorInfo] = {}
+    for file in shard_files(Path(directory)):
+        for name, info in read_header(file).items():
+            if name in tensors:
+                where = f"{tensors[name].file.name} and {file.name}"
+                raise CheckpointError(f"tensor {name} stands twice", got=where)
+            tensors[name] = info
+    return tensors
+
+
+def shard_files(directory: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, as its index names them, or all that lie there."""
+    index = directory / "model.safetensors.index.json"
+    if not index.exists():
+        files = sorted(directory.glob("*.safetensors"))
+        if not files:
+            hint = "a model directory has model.safetensors, or shards and their index"
+            raise CheckpointError("no safetensors files", got=f"directory {directory}", hint=hint)
+        return files
+    names = sorted(set(_weight_map(index).values()))
+    for name in names:
+        if not isinstance(name, str) or name != Path(name).name or name in ("", ".", ".."):
+            raise CheckpointError(
+                f"{index.name} points outside the directory",
+                got=repr(name),
+                expected="plain file names",
+            )
+    missing = [name for name in names if not (directory / name).exists()]
+    if missing:
+        got = f"{len(missing)} of {len(names)} missing: {', '.join(missing[:5])}"
+        raise CheckpointError("shards are missing", got=got, hint="fetch the model again")
+    return [directory / name for name in names]
+
+
+def _weight_map(index: Path) -> dict[str, Any]:
+    try:
+        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index.name} can't be read", got=repr(error), hint=_HINT) from None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index.name} names no tensors", got=repr(weight_map), hint=_HINT)
+    return weight_map
+
+
+def read_header(file: Path) -> dict[str, TensorInfo]:
+    """The tensors one safetensors file holds. Raises `CheckpointError` for any lie in it."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
+                got = f"a header of {length} bytes in a file of {size}"
+                raise CheckpointError(f"{file.name} is no safetensors file", got=got, hint=_HINT)
+            header = json.loads(stream.read(length))
+    except (OSError, ValueError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{file.name} has no readable header", got=got, hint=_HINT) from None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{file.name} has no readable header", got=type(header).__name__)
+    header.pop("__metadata__", None)
+    spans = {name: _span(file, name, entry) for name, entry in header.items()}
+    _check_layout(file, [span[:2] for span in spans.values()], size - 8 - length)
+    return {
+        name: TensorInfo(name, dtype, shape, end - start, file)
+        for name, (start, end, dtype, shape) in spans.items()
+    }
+
+
+def _span(file: Path, name: str, entry: Any) -> tuple[int, int, str, tuple[int, ...]]:
+    """Where one tensor lies, after checking that its type, shape and bytes agree."""
+    try:
+        dtype, shape = entry["dtype"], tuple(entry["shape"])
+        start, end = entry["data_offsets"]
+        whole = all(type(n) is int and n >= 0 for n in (*shape, start, end))
+        bits = math.prod(shape) * ITEM_BITS[dtype] if whole else -1
+    except (KeyError, TypeError, ValueError):
+        whole, bits, start, end, dtype, shape = False, -1, 0, 0, "", ()
+    if not whole or bits != 8 * (end - start):
+        raise CheckpointError(
+            f"{file.name}: tensor {name}",
+            got=json.dumps(entry)[:200],
+            expected="a known dtype, and offsets that span the shape exactly",
+            hint=_HINT,
+        )
+    return start, end, dtype, shape
+
+
+def _check_layout(file: Path, spans: list[tuple[int, int]], data: int) -> None:
+    """The tensors must lie one behind the other, and end inside the file."""
+    position = 0
+    for start, end in sorted(spans):
+        if start < position:
+            what = f"{file.name}: tensors overlap"
+            raise CheckpointError(what, got=f"one begins at byte {start}", expected=f"{position}")
+        position = end
+    if position > data:
+        what = f"{file.name} is cut short"
+        raise CheckpointError(
+            what, got=f"{data} bytes of tensors", expected=f"{position}", hint=_HINT
+        )

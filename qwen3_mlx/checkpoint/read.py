@@ -1,0 +1,171 @@
+"""Loading a network: every tensor accounted for before the first byte is read.
+
+Weights are materialised layer by layer, so that the peak stays near the final size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import qwen3_mlx.backend as backend
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+
+from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config_parts import Quantization
+from qwen3_mlx.errors import CheckpointError, ConfigError
+from qwen3_mlx.nn.transformer import Qwen3
+
+# Hugging Face stores each expert by itself; here, as in mlx-lm, they are one stacked tensor.
+_EXPERT = re.compile(r"(.*\.mlp)\.experts\.(\d+)\.(gate_proj|up_proj|down_proj)\.(\w+)")
+# Tensors that some exporters write and nobody needs.
+_UNUSED = re.compile(r".*\.rotary_emb\.inv_freq")
+_FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
+
+Sources = dict[str, list[TensorInfo]]
+"""For each parameter of the network, the tensor it comes from, or one for each expert."""
+
+
+def load_network(
+    path: str | Path,
+    *,
+    context: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Qwen3, Qwen3Config]:
+    """Load the network of the checkpoint directory `path` (config.json and safetensors).
+
+    `context` asks for that many positions and switches YaRN on if they need it.
+    `on_progress` is called with bytes done and bytes in all. Raises `ConfigError`, `ContextError`
+    or `CheckpointError`; nothing is loaded unless every tensor is there in its right shape.
+    """
+    config = Qwen3Config.from_dir(path)
+    if context is not None:
+        config = config.for_context(context)
+    sources = _sources(checkpoint_tensors(path), config)
+    network = Qwen3(config)
+    if config.quantization is not None:
+        _quantize(network, config.quantization, sources)
+    _check(network, sources, config)
+    _materialise(network, sources, on_progress)
+    network.eval()
+    return network, config
+
+
+def _sources(tensors: dict[str, TensorInfo], config: Qwen3Config) -> Sources:
+    """Match tensors to parameter names; experts in the order of their numbers."""
+    sources: Sources = {}
+    experts: dict[str, dict[int, TensorInfo]] = {}
+    for name, info in tensors.items():
+        if _UNUSED.fullmatch(name) or (config.tie_word_embeddings and name == "lm_head.weight"):
+            continue
+        if match := _EXPERT.fullmatch(name):
+            block, number, projection, kind = match.groups()
+            stacked = f"{block}.switch_mlp.{projection}.{kind}"
+            experts.setdefault(stacked, {})[int(number)] = info
+        else:
+            sources[name] = [info]
+    for stacked, numbered in experts.items():
+        sources[stacked] = [numbered[number] for number in sorted(numbered)]
+    return sources
+
+
+def _quantize(network: Qwen3, quantization: Quantization, sources: Sources) -> None:
+    """Give every module that has scales in the checkpoint its packed form (still lazy)."""
+
+    def packing(path: str, module: nn.Module) -> bool | dict[str, Any]:
+        spec = quantization.spec(path)
+        if spec is None or f"{path}.scales" not in sources:
+            return False
+        return {"bits": spec.bits, "group_size": spec.group_size, "mode": spec.mode}
+
+    try:
+        nn.quantize(network, class_predicate=packing)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError("config.json: quantization", got=str(error)) from None
+
+
+def _check(network: Qwen3, sources: Sources, config: Qwen3Config) -> None:
+    """Raise one `CheckpointError` that lists the first five differences."""
+    problems = []
+    parameters = dict(tree_flatten(network.parameters()))
+    for name, parameter in parameters.items():
+        if name not in sources:
+            problems.append(f"missing {name} {list(parameter.shape)}")
+        elif fault := _fault(sources[name], parameter):
+            problems.append(f"{name} {fault}")
+    problems += [f"surplus {name}" for name in sources if name not in parameters]
+    if problems:
+        listed = "\n  ".join(problems[:5])
+        more = f"\n  … and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise CheckpointError(
+            f"the weights are not those of the config: {len(problems)} tensors differ"
+            f"\n  {listed}{more}",
+            hint=_foreign_hint(sources),
+        )
+
+
+def _fault(infos: list[TensorInfo], parameter: mx.array) -> str | None:
+    """What is wrong with the tensors that are to become `parameter`, if anything."""
+    shape = infos[0].shape if len(infos) == 1 else (len(infos), *infos[0].shape)
+    ragged = any(info.shape != infos[0].shape for info in infos)
+    if ragged or shape != tuple(parameter.shape):
+        got = "ragged experts" if ragged else list(shape)
+        return f"has shape {got}, expected {list(parameter.shape)}"
+    packed = not mx.issubdtype(parameter.dtype, mx.floating)
+    allowed = {"U32", "U8"} if packed else set(_FLOATS)
+    odd = next((info.dtype for info in infos if info.dtype not in allowed), None)
+    return f"has dtype {odd}, expected {' or '.join(sorted(allowed))}" if odd else None
+
+
+def _foreign_hint(sources: Sources) -> str:
+    """What these names look like: a checkpoint packed by another tool, or a damaged one."""
+    if any(name.endswith(("weight_scale_inv", "qweight", "qzeros")) for name in sources):
+        return "this is an FP8, AWQ or GPTQ checkpoint; load one converted to MLX"
+    return "the directory mixes files of different models, or a shard is missing"
+
+
+def _materialise(
+    network: Qwen3, sources: Sources, on_progress: Callable[[int, int], None] | None
+) -> None:
+    files: dict[Path, dict[str, mx.array]] = {}
+    total = sum(info.nbytes for infos in sources.values() for info in infos)
+    done = 0
+    for names in _by_layer(sources):
+        weights = [(name, _load(sources[name], files)) for name in names]
+        network.update(tree_unflatten(weights))
+        mx.eval([array for _, array in weights])
+        done += sum(info.nbytes for name in names for info in sources[name])
+        if on_progress is not None:
+            on_progress(done, total)
+
+
+def _by_layer(sources: Sources) -> Iterator[list[str]]:
+    """Parameter names, a list a layer (and one each for embedding, norm and head)."""
+
+    def layer(name: str) -> tuple[int, str]:
+        match = re.match(r"model\.layers\.(\d+)\.", name)
+        return (int(match[1]), "") if match else (-1, name.rpartition(".")[0])
+
+    for _, names in groupby(sorted(sources, key=layer), key=layer):
+        yield list(names)
+
+
+def _load(infos: list[TensorInfo], files: dict[Path, dict[str, mx.array]]) -> mx.array:
+    """The lazy array of one parameter, in the dtype that the backend computes in."""
+    arrays = []
+    for info in infos:
+        if info.file not in files:
+            files[info.file] = mx.load(str(info.file))  # type: ignore[assignment]
+        # popped, or the dictionary would keep the bytes alive once they are read
+        arrays.append(files[info.file].pop(info.name))
+    array = arrays[0] if len(arrays) == 1 else mx.stack(arrays)
+    if infos[0].dtype in _FLOATS:
+        array = array.astype(backend.compute_dtype(_FLOATS[infos[0].dtype])[0])
+    return array

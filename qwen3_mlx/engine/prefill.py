@@ -1,0 +1,41 @@
+"""Reading a prompt: many tokens in one forward pass, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import mlx.core as mx
+
+from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.nn.transformer import Qwen3
+
+Progress = Callable[[int, int], object]
+"""Called with (tokens done, tokens in all) after every chunk."""
+
+
+def prefill(
+    network: Qwen3,
+    tokens: Sequence[int],
+    cache: PromptCache,
+    chunk: int = 2048,
+    on_progress: Progress | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> mx.array | None:
+    """Append `tokens` to `cache`; returns the last one's logits ``[1, V]``, lazy.
+
+    `chunk` bounds the tokens of one forward pass, and so the scratch memory. Between chunks
+    `stopped` is asked; if it says yes, None is returned and the chunks done stay in the cache.
+    The head is applied to the last token only.
+    """
+    for start in range(0, len(tokens), chunk):
+        if start and stopped():
+            return None
+        ids = list(tokens[start : start + chunk])
+        hidden = network.model(mx.array([ids], mx.uint32), cache.layers)  # [1, L, C]
+        mx.eval([layer.state for layer in cache.layers])
+        cache.tokens.extend(ids)
+        if on_progress is not None:
+            on_progress(len(ids) + start, len(tokens))
+        if start + chunk < len(tokens):
+            mx.clear_cache()  # scratch of a full chunk is not needed for the next steps
+    return network.head(hidden[:, -1])

@@ -1,0 +1,48 @@
+"""The tokens a key/value cache holds, so that the next prompt pays for its new part only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qwen3_mlx.nn.cache import KVCache
+from qwen3_mlx.nn.transformer import Qwen3
+
+
+class PromptCache:
+    """A cache of one conversation and the ids it stands for.
+
+    ``tokens`` lists only what is surely computed; layers may run ahead of it after an
+    interruption, and are trimmed back before the next use.
+    """
+
+    def __init__(self, network: Qwen3) -> None:
+        self.layers: list[KVCache] = network.make_cache()
+        self.tokens: list[int] = []
+
+    def reuse(self, prompt: Sequence[int]) -> int:
+        """Keep the longest common prefix with `prompt`, drop the rest; returns its length.
+
+        At least the last token of `prompt` is left to compute: its logits are wanted.
+        """
+        kept = 0
+        for held, wanted in zip(self.tokens, prompt[:-1], strict=False):
+            if held != wanted:
+                break
+            kept += 1
+        self.truncate(kept)
+        return kept
+
+    def truncate(self, length: int) -> None:
+        """Keep the first `length` tokens."""
+        del self.tokens[length:]
+        for layer in self.layers:
+            layer.trim(layer.offset - length)
+
+    def settle(self) -> None:
+        """Forget what an interrupted step may have left beyond `tokens`."""
+        self.truncate(len(self.tokens))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all layers' buffers."""
+        return sum(layer.nbytes for layer in self.layers)

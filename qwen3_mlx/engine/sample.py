@@ -1,0 +1,142 @@
+"""Drawing the next token, in the order Qwen's numbers were tuned for.
+
+Penalties, then temperature, then top-k, top-p and min-p on the tempered distribution, as
+transformers and vLLM do. (mlx-lm and llama.cpp filter before tempering: at temperatures below 1
+their top_p keeps more tokens.)
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from qwen3_mlx.options import Sampling
+
+TIES = 64
+"""Candidates kept beyond top_k, so that all tokens tied with the k-th stay, as in transformers."""
+
+_KEYS = 256  # random keys split at a time: one small kernel for so many tokens
+
+
+def penalise(
+    logits: mx.array, sampling: Sampling, seen: mx.array | None, generated: mx.array | None
+) -> mx.array:
+    """Apply both penalties to ``logits [B, V]``; returns float32.
+
+    ``seen [B, V]`` bool marks tokens of prompt and output: repetition_penalty divides their
+    positive logits and multiplies negative ones (arXiv 1909.05858 §4.1). ``generated [B, V]``
+    marks tokens of the output: presence_penalty is subtracted from them once.
+    """
+    logits = logits.astype(mx.float32)
+    if seen is not None and sampling.repetition_penalty != 1:
+        penalty = sampling.repetition_penalty
+        scaled = mx.where(logits > 0, logits / penalty, logits * penalty)
+        logits = mx.where(seen, scaled, logits)
+    if generated is not None and sampling.presence_penalty != 0:
+        logits = logits - sampling.presence_penalty * generated
+    return logits
+
+
+def candidates(logits: mx.array, sampling: Sampling) -> tuple[mx.array, mx.array | None]:
+    """Temper and filter penalised ``logits [B, V]``, at a temperature above 0.
+
+    Returns ``([B, N], [B, N])``: float32 log-weights with filtered ones at -inf, and their token
+    ids; ids None means all V in order. Only as many candidates are sorted as top_k asks for.
+    """
+    scores = logits / sampling.temperature
+    size = scores.shape[-1]
+    ids = None
+    if 0 < sampling.top_k < size:
+        kept = min(size, sampling.top_k + TIES)
+        ids = mx.argpartition(-scores, kth=kept - 1, axis=-1)[..., :kept]
+        scores, ids = _descending(mx.take_along_axis(scores, ids, axis=-1), ids)
+        kth = scores[..., sampling.top_k - 1 : sampling.top_k]
+        scores = mx.where(scores >= kth, scores, -mx.inf)
+    elif sampling.top_p < 1:
+        scores, ids = _descending(scores, mx.arange(size, dtype=mx.uint32)[None])
+    if sampling.top_p < 1:
+        probabilities = mx.softmax(scores, axis=-1)
+        before = mx.cumsum(probabilities, axis=-1, inclusive=False)
+        scores = mx.where(before < sampling.top_p, scores, -mx.inf)
+    if sampling.min_p > 0:
+        probabilities = mx.softmax(scores, axis=-1)
+        floor = sampling.min_p * probabilities.max(axis=-1, keepdims=True)
+        scores = mx.where(probabilities >= floor, scores, -mx.inf)
+    return scores, ids
+
+
+def _descending(scores: mx.array, ids: mx.array) -> tuple[mx.array, mx.array]:
+    order = mx.argsort(-scores, axis=-1)
+    ids = mx.broadcast_to(ids, scores.shape)
+    return mx.take_along_axis(scores, order, axis=-1), mx.take_along_axis(ids, order, axis=-1)
+
+
+def distribution(
+    logits: mx.array,
+    sampling: Sampling,
+    seen: mx.array | None = None,
+    generated: mx.array | None = None,
+) -> mx.array:
+    """The probabilities ``[B, V]`` float32 from which a `Sampler` draws, given ``logits [B, V]``.
+
+    At temperature 0 all of it lies on the largest logit, the lowest id on ties.
+    """
+    logits = penalise(logits, sampling, seen, generated)
+    if sampling.temperature == 0:
+        best = mx.argmax(logits, axis=-1, keepdims=True)
+        return (mx.arange(logits.shape[-1]) == best).astype(mx.float32)
+    scores, ids = candidates(logits, sampling)
+    probabilities = mx.softmax(scores, axis=-1)
+    if ids is None:
+        return probabilities
+    return mx.put_along_axis(mx.zeros_like(logits), ids, probabilities, axis=-1)
+
+
+class Sampler:
+    """Draws tokens for one sequence; remembers which were seen if a penalty needs to know.
+
+    The same seed gives the same draws; None takes a fresh one. Nothing here waits for the
+    device: tokens stay lazy arrays.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        vocab_size: int,
+        prompt: Sequence[int] = (),
+        seed: int | None = None,
+    ) -> None:
+        self.sampling = sampling
+        self._key = mx.random.key(secrets.randbits(63) if seed is None else seed)
+        self._keys: list[mx.array] = []
+        self._seen: mx.array | None = None
+        self._generated: mx.array | None = None
+        if sampling.repetition_penalty != 1:
+            self._seen = mx.zeros((1, vocab_size), mx.bool_)
+            self._seen[:, mx.array(list(prompt), mx.uint32)] = True
+        if sampling.presence_penalty != 0:
+            self._generated = mx.zeros((1, vocab_size), mx.bool_)
+
+    def draw(self, logits: mx.array) -> mx.array:
+        """Draw a token ``[1]`` uint32 from ``logits [1, V]``."""
+        logits = penalise(logits, self.sampling, self._seen, self._generated)
+        if self.sampling.temperature == 0:
+            return mx.argmax(logits, axis=-1)
+        scores, ids = candidates(logits, self.sampling)
+        index = mx.random.categorical(scores, key=self._next_key())
+        if ids is None:
+            return index
+        return mx.take_along_axis(ids, index[:, None], axis=-1)[:, 0]
+
+    def observe(self, tokens: mx.array) -> None:
+        """Count ``tokens [n]`` as generated: those drawn and kept, and those put in their place."""
+        for mask in (self._seen, self._generated):
+            if mask is not None:
+                mask[:, tokens] = True
+
+    def _next_key(self) -> mx.array:
+        if not self._keys:
+            self._key, *self._keys = mx.random.split(self._key, _KEYS + 1)
+        return self._keys.pop(0)

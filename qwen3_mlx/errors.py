@@ -1,0 +1,81 @@
+"""Every error a user can cause, as one tree.
+
+    Qwen3Error
+    ├── BackendError        MLX is missing or has no backend here
+    ├── ConfigError         config.json or the tokenizer's files say something we can't honour
+    ├── CheckpointError     the weights are missing, damaged, or not those the config describes
+    ├── ModelNotFoundError  a name that is no alias, no path and no repository
+    ├── HubError            the hub can't be reached, or refuses
+    ├── TemplateError       the chat template raises, or tries to leave its sandbox
+    ├── OptionError         an option, or two together, that can't be honoured
+    ├── ContextError        more tokens than the context holds
+    └── SessionError        a conversation can't be saved or read back
+
+A message says what is wrong, what was found, what was expected, and, on a second line, a hint.
+"""
+
+from __future__ import annotations
+
+
+class Qwen3Error(Exception):
+    """Base of all errors raised on purpose: ``what: got X, expected Y`` and a ``hint:`` line."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        hint: str | None = None,
+    ) -> None:
+        self.what, self.got, self.expected, self.hint = what, got, expected, hint
+        super().__init__(what)
+
+    @property
+    def summary(self) -> str:
+        """The first line: what, got, expected."""
+        parts = []
+        if self.got is not None:
+            parts.append(f"got {self.got}")
+        if self.expected is not None:
+            parts.append(f"expected {self.expected}")
+        return f"{self.what}: {', '.join(parts)}" if parts else self.what
+
+    def __str__(self) -> str:
+        return f"{self.summary}\nhint: {self.hint}" if self.hint else self.summary
+
+
+class BackendError(Qwen3Error):
+    """MLX can't be imported, or has no backend for this machine."""
+
+
+class ConfigError(Qwen3Error):
+    """A configuration file holds a key or value this package can't honour."""
+
+
+class CheckpointError(Qwen3Error):
+    """Weights are missing, damaged, surplus or of another shape than the config says."""
+
+
+class ModelNotFoundError(Qwen3Error):
+    """A model name that means nothing here."""
+
+
+class HubError(Qwen3Error):
+    """The model hub can't be reached, or refuses the request."""
+
+
+class TemplateError(Qwen3Error):
+    """The checkpoint's chat template fails on these messages."""
+
+
+class OptionError(Qwen3Error):
+    """An option's value, or a combination of options, that can't be honoured."""
+
+
+class ContextError(Qwen3Error):
+    """The prompt needs more tokens than the context holds."""
+
+
+class SessionError(Qwen3Error):
+    """A conversation can't be written or read back."""

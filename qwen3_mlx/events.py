@@ -1,0 +1,95 @@
+"""What a model says, as events: thought, answer, tool call, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "length", "interrupted"]
+"""``stop``: the model ended its turn; ``length``: max_tokens or the context ran out."""
+
+ThinkingCut = Literal["", "budget", "user"]
+"""Who ended the thinking: the model itself (empty), the budget, or the user's "answer now"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """A piece of the model's thought."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function the model asks to have called."""
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts and timings of one turn; counts are tokens, times seconds, rates tokens per second."""
+
+    prompt_tokens: int = 0
+    """All tokens of the rendered prompt."""
+    cached_tokens: int = 0
+    """Those of them that the cache held already."""
+    thinking_tokens: int = 0
+    """Generated before ``</think>``: an opening marker counts, the stop text does not."""
+    answer_tokens: int = 0
+    """Generated after it, the end-of-turn token not counted."""
+    thinking_cut: ThinkingCut = ""
+    ttft_s: float = 0.0
+    prefill_tps: float = 0.0
+    decode_tps: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The turn is over."""
+
+    finish_reason: FinishReason
+    stats: Stats
+
+
+Event = Thinking | Answer | ToolCall | Done
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole turn: its events, joined."""
+
+    thinking: str
+    answer: str
+    tool_calls: tuple[ToolCall, ...]
+    finish_reason: FinishReason
+    stats: Stats
+
+    @classmethod
+    def from_events(cls, events: Iterable[Event]) -> Reply:
+        """Join the events of one turn, which must end in `Done`."""
+        thinking: list[str] = []
+        answer: list[str] = []
+        calls: list[ToolCall] = []
+        for event in events:
+            match event:
+                case Thinking(text):
+                    thinking.append(text)
+                case Answer(text):
+                    answer.append(text)
+                case ToolCall():
+                    calls.append(event)
+                case Done(reason, stats):
+                    joined = "".join(thinking), "".join(answer)
+                    return cls(*joined, tuple(calls), reason, stats)
+        raise ValueError("the events of a turn end in Done")

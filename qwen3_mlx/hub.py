@@ -1,0 +1,97 @@
+"""A model's name becomes a local directory: bundled, your own, or a snapshot from the hub.
+
+Offline first: a complete snapshot in the hub's cache is used without any request.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from qwen3_mlx import family
+from qwen3_mlx.errors import ModelNotFoundError
+from qwen3_mlx.snapshots import Source, complete_snapshot
+
+_BUNDLED = ("demo", "demo-moe")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+
+
+def resolve(name: str = "demo") -> Path:
+    """The directory of the model `name`, downloaded to the hub's cache if it isn't there yet.
+
+    `name` is ``demo``, a directory, an alias such as ``8b`` (in any case, ``qwen3-8b`` too), or
+    ``owner/name``, with ``@revision`` if not the newest. Progress is drawn on stderr. Raises
+    `ModelNotFoundError` for a name that means nothing, `HubError` if the hub can't be reached or
+    refuses, or lacks what a model needs.
+    """
+    source = parse(name)
+    found = source.path or complete_snapshot(source)
+    if found is not None:
+        return found
+    from qwen3_mlx import download
+
+    return download.snapshot(source)
+
+
+def find_local(name: str) -> Path | None:
+    """As `resolve`, but None where a download would be needed. Makes no request."""
+    source = parse(name)
+    return source.path or complete_snapshot(source)
+
+
+def is_model_name(text: str) -> bool:
+    """Whether `text` has a model name's form: bundled, directory, alias, or ``owner/name``."""
+    if text in _BUNDLED or family.find(text) or _REPO.fullmatch(text):
+        return True
+    return _looks_like_path(text) or _is_model_directory(Path(text))
+
+
+def parse(name: str) -> Source:
+    """What `name` means. Raises `ModelNotFoundError`, with the nearest names, if nothing."""
+    bundled = Path(__file__).parent / name if name in _BUNDLED else None
+    if bundled is not None and (bundled / "config.json").is_file():
+        return Source(path=bundled)
+    path = Path(name).expanduser()
+    if name and (_is_model_directory(path) or (_looks_like_path(name) and path.is_dir())):
+        return Source(path=path)
+    if release := family.find(name):
+        return Source(repo=release.repo)
+    if _REPO.fullmatch(name) and not _looks_like_path(name):
+        repo, _, revision = name.partition("@")
+        return Source(repo=repo, revision=revision or "main")
+    raise _not_found(name, path)
+
+
+def _is_model_directory(path: Path) -> bool:
+    try:
+        return (path.expanduser() / "config.json").is_file()
+    except (OSError, RuntimeError):  # too long for a path, or no home directory
+        return False
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+
+
+def _not_found(name: str, path: Path) -> ModelNotFoundError:
+    if _looks_like_path(name):
+        if path.is_file():
+            hint = f"give the directory that holds it: {path.parent}"
+            return ModelNotFoundError("a file is no model directory", got=name, hint=hint)
+        try:
+            siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+        except OSError:
+            siblings = []
+        near = difflib.get_close_matches(path.name, siblings)
+        hint = f"near it lies: {', '.join(near)}" if near else "check the path"
+        return ModelNotFoundError("no such model directory", got=name, hint=hint)
+    known = ["demo", *family.aliases()]
+    near = difflib.get_close_matches(name.lower().removeprefix("qwen3-"), known, n=3, cutoff=0.4)
+    did_you_mean = f"did you mean {', '.join(near)}?" if near else f"aliases: {', '.join(known)}"
+    return ModelNotFoundError(
+        "unknown model",
+        got=repr(name),
+        expected="an alias, a directory, or a repository owner/name",
+        hint=did_you_mean,
+    )

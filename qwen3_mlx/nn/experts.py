@@ -1,0 +1,72 @@
+"""Linear layers of many experts in one stacked tensor, plain and quantized."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+class ExpertLinear(nn.Module):
+    """``weight [E, out, in]``: row i of the input meets the matrix of its own expert."""
+
+    def __init__(self, input_dims: int, output_dims: int, experts: int) -> None:
+        super().__init__()
+        bound = input_dims**-0.5
+        self.weight = mx.random.uniform(-bound, bound, (experts, output_dims, input_dims))
+
+    def _extra_repr(self) -> str:
+        experts, output_dims, input_dims = self.weight.shape
+        return f"experts={experts}, input_dims={input_dims}, output_dims={output_dims}"
+
+    def __call__(self, x: mx.array, experts: mx.array, sorted_experts: bool) -> mx.array:
+        """``x [N, 1, in]`` through ``experts [N]`` uint32; returns ``[N, 1, out]``.
+
+        `sorted_experts` promises that `experts` ascends, which lets MLX group the rows.
+        """
+        weights = self.weight.swapaxes(-1, -2)
+        rows = mx.arange(x.shape[0], dtype=mx.uint32)
+        return mx.gather_mm(
+            x, weights, lhs_indices=rows, rhs_indices=experts, sorted_indices=sorted_experts
+        )
+
+    def to_quantized(
+        self,
+        group_size: int | None = None,
+        bits: int | None = None,
+        mode: str = "affine",
+        quantize_input: bool = False,
+    ) -> QuantizedExpertLinear:
+        """The same layer, packed; ``mlx.nn.quantize`` calls this."""
+        del quantize_input  # activations stay as they are
+        return QuantizedExpertLinear(self.weight, group_size or 64, bits or 4, mode)
+
+
+class QuantizedExpertLinear(nn.Module):
+    """An `ExpertLinear` packed as MLX packs matrices, each expert by itself."""
+
+    def __init__(self, weight: mx.array, group_size: int, bits: int, mode: str) -> None:
+        super().__init__()
+        self.group_size, self.bits, self.mode = group_size, bits, mode
+        self.weight, self.scales, *biases = mx.quantize(weight, group_size, bits, mode=mode)
+        self.biases = biases[0] if biases else None
+        self.freeze()
+
+    def _extra_repr(self) -> str:
+        experts, output_dims, _ = self.weight.shape
+        return f"experts={experts}, output_dims={output_dims}, bits={self.bits}, mode={self.mode}"
+
+    def __call__(self, x: mx.array, experts: mx.array, sorted_experts: bool) -> mx.array:
+        """As `ExpertLinear.__call__`."""
+        return mx.gather_qmm(
+            x,
+            self.weight,
+            self.scales,
+            self.biases,
+            lhs_indices=mx.arange(x.shape[0], dtype=mx.uint32),
+            rhs_indices=experts,
+            transpose=True,
+            group_size=self.group_size,
+            bits=self.bits,
+            mode=self.mode,
+            sorted_indices=sorted_experts,
+        )

@@ -1,0 +1,25 @@
+"""The dense feed-forward network."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+def swiglu(gate: mx.array, up: mx.array) -> mx.array:
+    """``silu(gate) · up`` (arXiv 2002.05202), elementwise."""
+    return nn.silu(gate) * up
+
+
+class MLP(nn.Module):
+    """``down(silu(gate(x)) · up(x))``."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Transform ``x [B, L, C]``."""
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))

@@ -1,0 +1,78 @@
+"""The Mixture-of-Experts feed-forward network: a router and its stacked experts."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from qwen3_mlx.nn.experts import ExpertLinear
+from qwen3_mlx.nn.mlp import swiglu
+
+SORT_FROM = 64
+"""(token, expert) pairs from which sorting by expert pays: each expert's weights are read once."""
+
+
+def route(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, mx.array]:
+    """The `top_k` experts of each token and their weights, from router ``logits [..., E]``.
+
+    Softmax over all experts in float32, then the largest `top_k`, divided by their sum if
+    `normalise` (transformers' Qwen3MoeTopKRouter). Returns ``[..., top_k]`` uint32 and float32.
+    """
+    weights = mx.softmax(logits.astype(mx.float32), axis=-1, precise=True)
+    experts = mx.argpartition(-weights, kth=top_k - 1, axis=-1)[..., :top_k]
+    chosen = mx.take_along_axis(weights, experts, axis=-1)
+    if normalise:
+        chosen = chosen / chosen.sum(axis=-1, keepdims=True)
+    return experts, chosen
+
+
+class Experts(nn.Module):
+    """E SwiGLU networks with stacked weights; each token goes through those it is routed to."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, experts: int) -> None:
+        super().__init__()
+        self.gate_proj = ExpertLinear(hidden_size, intermediate_size, experts)
+        self.up_proj = ExpertLinear(hidden_size, intermediate_size, experts)
+        self.down_proj = ExpertLinear(intermediate_size, hidden_size, experts)
+
+    def __call__(self, x: mx.array, experts: mx.array) -> mx.array:
+        """Send ``x [T, C]`` through its ``experts [T, top_k]``; returns ``[T, top_k, C]``."""
+        tokens, top_k = experts.shape
+        pairs = experts.flatten()  # [T * top_k]
+        rows = mx.arange(tokens * top_k, dtype=mx.uint32) // top_k
+        sort = pairs.size >= SORT_FROM
+        if sort:
+            order = mx.argsort(pairs)
+            pairs, rows = pairs[order], rows[order]
+        x = x[rows][:, None, :]  # [T * top_k, 1, C]
+        hidden = swiglu(self.gate_proj(x, pairs, sort), self.up_proj(x, pairs, sort))
+        out = self.down_proj(hidden, pairs, sort)
+        if sort:
+            out = out[mx.argsort(order)]
+        return out.reshape(tokens, top_k, -1)
+
+
+class MoE(nn.Module):
+    """``Σ weight_e · SwiGLU_e(x)`` over the routed experts; no shared expert."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        intermediate_size: int,
+        experts: int,
+        top_k: int,
+        normalise: bool,
+    ) -> None:
+        super().__init__()
+        self.top_k, self.normalise = top_k, normalise
+        self.gate = nn.Linear(hidden_size, experts, bias=False)
+        self.switch_mlp = Experts(hidden_size, intermediate_size, experts)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Transform ``x [B, L, C]``."""
+        flat = x.reshape(-1, x.shape[-1])  # [B * L, C]
+        experts, weights = route(self.gate(flat), self.top_k, self.normalise)
+        out = self.switch_mlp(flat, experts)
+        # The weighted sum stays in float32 and is rounded once.
+        out = (out.astype(mx.float32) * weights[..., None]).sum(axis=-2)
+        return out.astype(x.dtype).reshape(x.shape)

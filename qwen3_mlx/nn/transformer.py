@@ -1,0 +1,93 @@
+"""The whole network: embedding, blocks, norm, head."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.nn.attention import Attention
+from qwen3_mlx.nn.cache import KVCache
+from qwen3_mlx.nn.mlp import MLP
+from qwen3_mlx.nn.moe import MoE
+from qwen3_mlx.nn.norm import RMSNorm
+
+
+class Block(nn.Module):
+    """One layer: attention and feed-forward, each behind a norm and beside a residual."""
+
+    def __init__(self, config: Qwen3Config, index: int) -> None:
+        super().__init__()
+        c = config
+        self.self_attn = Attention(
+            c.hidden_size,
+            c.num_attention_heads,
+            c.num_key_value_heads,
+            c.head_dim,
+            c.rms_norm_eps,
+            c.rope,
+        )
+        self.mlp: MLP | MoE = (
+            MoE(
+                c.hidden_size,
+                c.moe_intermediate_size,
+                c.num_experts,
+                c.num_experts_per_tok,
+                c.norm_topk_prob,
+            )
+            if c.is_moe_layer(index)
+            else MLP(c.hidden_size, c.intermediate_size)
+        )
+        self.input_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
+
+    def __call__(self, x: mx.array, cache: KVCache | None = None) -> mx.array:
+        """Transform ``x [B, L, C]``."""
+        x = x + self.self_attn(self.input_layernorm(x), cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """Embedding, blocks and the last norm: tokens to hidden states."""
+
+    def __init__(self, config: Qwen3Config) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = [Block(config, index) for index in range(config.num_hidden_layers)]
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def __call__(self, tokens: mx.array, cache: list[KVCache] | None = None) -> mx.array:
+        """``tokens [B, L]`` to hidden states ``[B, L, C]``; `cache` grows by L."""
+        x = self.embed_tokens(tokens)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, cache[index] if cache is not None else None)
+        return self.norm(x)
+
+
+class Qwen3(nn.Module):
+    """A Qwen3 language model, dense or Mixture-of-Experts (arXiv 2505.09388)."""
+
+    def __init__(self, config: Qwen3Config) -> None:
+        super().__init__()
+        self.model = Decoder(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def __call__(self, tokens: mx.array, cache: list[KVCache] | None = None) -> mx.array:
+        """``tokens [B, L]`` to logits ``[B, L, V]``; `cache` grows by L."""
+        return self.head(self.model(tokens, cache))
+
+    def head(self, hidden: mx.array) -> mx.array:
+        """Hidden states ``[..., C]`` to logits ``[..., V]``; a tied head is the embedding."""
+        if "lm_head" in self:
+            return self.lm_head(hidden)
+        return self.model.embed_tokens.as_linear(hidden)
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, first to last."""
+        return self.model.layers
+
+    def make_cache(self) -> list[KVCache]:
+        """An empty cache for one conversation: a `KVCache` a layer."""
+        return [KVCache() for _ in self.layers]

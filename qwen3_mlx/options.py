@@ -1,0 +1,166 @@
+"""How a turn is generated: options, Qwen's sampling presets, and the thinking budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from qwen3_mlx.errors import OptionError
+
+Family = Literal["hybrid", "thinking", "instruct", "coder"]
+"""hybrid: Qwen3 of April 2025, both modes; thinking, instruct: the 2507 releases; coder."""
+
+STOP_TEXT = (
+    "\n\nConsidering the limited time by the user, I have to give the solution"
+    " based on the thinking directly now.\n</think>\n\n"
+)
+"""What ends a thought that has used its budget: Qwen's documentation, quickstart, "Thinking
+Budget". (The technical report, arXiv 2505.09388 §4.3, prints a variant with a stray full stop.)"""
+
+DEFAULT_MAX_TOKENS: dict[Family, int] = {
+    "hybrid": 32_768,
+    "thinking": 81_920,
+    "instruct": 16_384,
+    "coder": 65_536,
+}
+"""Generated tokens at most, where nobody says otherwise: the model cards' "adequate length"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn. Temperature 0 is greedy; top_k 0, top_p 1, min_p 0 are off."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+THINKING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
+NOT_THINKING = Sampling(temperature=0.7, top_p=0.8, top_k=20)
+CODER = replace(NOT_THINKING, repetition_penalty=1.05)
+
+
+def preset(family: Family, thinking: bool) -> Sampling:
+    """Qwen's recommended sampling for a family and mode (model cards, "Best Practices")."""
+    if family == "coder":
+        return CODER
+    return THINKING if thinking else NOT_THINKING
+
+
+_SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
+
+# option -> (lowest, highest, the range in words); None always means "the preset's".
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "thinking_budget": (0, math.inf, "0 or more tokens"),
+    "max_tokens": (1, math.inf, "1 or more tokens"),
+    "temperature": (0, 100, "a number from 0 (greedy) to 100"),
+    "top_p": (1e-9, 1, "a number above 0, at most 1"),
+    "top_k": (0, math.inf, "0 (off) or more"),
+    "min_p": (0, 1, "a number from 0 to 1"),
+    "presence_penalty": (-2, 2, "a number from -2 to 2"),
+    "repetition_penalty": (1e-3, 100, "a number above 0"),
+    "prefill_chunk": (1, math.inf, "1 or more tokens"),
+}
+_INTEGERS = {"thinking_budget", "max_tokens", "top_k", "prefill_chunk", "seed"}
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """The options of a turn; ``None`` leaves the choice to the model's family and mode.
+
+    Raises `OptionError` for a value outside its range.
+    """
+
+    thinking: bool | None = None
+    """Think before answering; None is the model's default."""
+    thinking_budget: int | None = None
+    """At most this many tokens of thinking; None is no limit, 0 is ``thinking=False``."""
+    max_tokens: int | None = None
+    """All generated tokens, the stop text included; must exceed budget + stop text."""
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    """Subtracted once from every token generated so far."""
+    repetition_penalty: float | None = None
+    """Divides (or multiplies, below zero) the logits of every token of prompt and answer."""
+    seed: int | None = None
+    """The same seed gives the same draws; None draws afresh each turn."""
+    stop_text: str = STOP_TEXT
+    prefill_chunk: int = 2048
+    """Prompt tokens in one forward pass: more is faster, and takes more memory."""
+
+    def __post_init__(self) -> None:
+        for name, (low, high, expected) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not _within(value, low, high, name in _INTEGERS):
+                raise OptionError(name, got=repr(value), expected=expected)
+        if self.seed is not None and not _within(self.seed, 0, 2**63 - 1, True):
+            raise OptionError(
+                "seed", got=repr(self.seed), expected="an integer from 0 to 2**63 - 1"
+            )
+        if self.thinking and self.thinking_budget == 0:
+            raise OptionError(
+                "thinking_budget 0 contradicts thinking=True",
+                hint="a budget of 0 switches thinking off; leave one of the two out",
+            )
+
+    def override(self, changes: Mapping[str, Any]) -> GenerationOptions:
+        """A copy with `changes` (names of options); `OptionError` names an unknown one."""
+        known = {field.name for field in fields(self)}
+        for name in changes:
+            if name not in known:
+                raise OptionError(
+                    "unknown option", got=repr(name), expected=f"one of {', '.join(sorted(known))}"
+                )
+        return replace(self, **changes)
+
+    def sampling(self, base: Sampling) -> Sampling:
+        """`base` with the values that were asked for explicitly."""
+        asked = {name: getattr(self, name) for name in _SAMPLING_FIELDS}
+        return replace(base, **{name: value for name, value in asked.items() if value is not None})
+
+
+def _within(value: Any, low: float, high: float, integer: bool) -> bool:
+    kinds = (int,) if integer else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+
+
+def with_generation_config(base: Sampling, generation_config: Mapping[str, Any]) -> Sampling:
+    """`base` with what a checkpoint's generation_config.json says about sampling.
+
+    ``do_sample: false`` there means greedy. Raises `OptionError` for a value out of range.
+    """
+    names = [name for name in _SAMPLING_FIELDS if generation_config.get(name) is not None]
+    said = GenerationOptions(**{name: generation_config[name] for name in names})
+    sampling = said.sampling(base)
+    if generation_config.get("do_sample") is False:
+        return replace(sampling, temperature=0.0)
+    return sampling
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingBudget:
+    """How many tokens a user turn may think, and how the thought is ended when they are used."""
+
+    limit: int | None
+    stop_ids: tuple[int, ...]
+
+    def check(self, max_tokens: int) -> None:
+        """Raise `OptionError` unless an answer still fits behind budget and stop text."""
+        if self.limit is None:
+            return
+        needed = self.limit + len(self.stop_ids)
+        if max_tokens <= needed:
+            raise OptionError(
+                "max_tokens leaves no room for an answer",
+                got=f"max_tokens {max_tokens} with a thinking budget of {self.limit}",
+                expected=f"more than {needed}: budget + stop text ({len(self.stop_ids)} tokens)",
+                hint=f"raise max_tokens above {needed}, or lower the budget",
+            )

@@ -1,0 +1,226 @@
+"""A conversation: the messages are the truth, the cache only saves work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from qwen3_mlx.engine.budget import Interrupt
+from qwen3_mlx.engine.prefill import Progress
+from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.errors import OptionError, SessionError
+from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking, ToolCall
+from qwen3_mlx.files import write_atomically
+from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.turn import Generation, Message, Runtime, prepare, start
+
+FORMAT = "qwen3-mlx session"
+VERSION = 1
+
+
+class _HasRuntime(Protocol):
+    @property
+    def runtime(self) -> Runtime: ...
+
+
+class ChatSession:
+    """A conversation with one model.
+
+    ``messages`` is a plain list that may be edited between turns: every turn renders all of
+    it, and recomputes from the first token that changed.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        system: str | None = None,
+        options: GenerationOptions | None = None,
+    ) -> None:
+        self.runtime = runtime
+        self.options = options or GenerationOptions()
+        self.messages: list[dict[str, Any]] = []
+        self.last_stats: Stats | None = None
+        self.cache = PromptCache(runtime.network)
+        self._running: Generation | None = None
+        self.system = system
+
+    @property
+    def system(self) -> str | None:
+        """The system prompt: the first message, if its role is system."""
+        if self.messages and self.messages[0]["role"] == "system":
+            return str(self.messages[0]["content"])
+        return None
+
+    @system.setter
+    def system(self, text: str | None) -> None:
+        if self.system is not None:
+            del self.messages[0]
+        if text:
+            self.messages.insert(0, {"role": "system", "content": text})
+
+    def send(
+        self,
+        content: str | Message | Sequence[Message],
+        *,
+        on_progress: Progress | None = None,
+        **overrides: Any,
+    ) -> Generation:
+        """Add a user message (or messages, such as tool results) and stream the reply.
+
+        `overrides` are options for this turn. The reply joins ``messages`` when the turn ends,
+        is interrupted, or fails half way. Raises as `Qwen3.stream`; then ``messages`` is as before.
+        """
+        messages = [*self.messages, *(dict(message) for message in _as_messages(content))]
+        return self._turn(messages, on_progress, overrides)
+
+    def retry(self, *, on_progress: Progress | None = None, **overrides: Any) -> Generation:
+        """Answer the last user message anew. Raises `OptionError` if there is none."""
+        last = next(
+            (i for i, m in reversed([*enumerate(self.messages)]) if m["role"] == "user"), -1
+        )
+        if last < 0:
+            raise OptionError("nothing to retry", hint="send a message first")
+        return self._turn(self.messages[: last + 1], on_progress, overrides)
+
+    def _turn(
+        self,
+        messages: list[dict[str, Any]],
+        on_progress: Progress | None,
+        overrides: dict[str, Any],
+    ) -> Generation:
+        request = prepare(self.runtime, messages, self.options.override(overrides))
+        self.messages = messages
+        inner = start(self.runtime, request, self.cache, on_progress)
+        self._running = Generation(self._record(inner), inner.control)
+        return self._running
+
+    def _record(self, events: Generation) -> Iterator[Event]:
+        """Pass the events on, and keep what was said even if the turn ends early."""
+        said = _Said(self.messages)
+        try:
+            for event in events:
+                if isinstance(event, Done):
+                    self.last_stats = event.stats
+                    said.keep()
+                else:
+                    said.take(event)
+                yield event
+        finally:
+            events.close()
+            if said.anything:
+                said.keep()
+
+    def interrupt(self, kind: Interrupt = "stop") -> None:
+        """End the thinking (``"answer"``) or the turn (``"stop"``), from any thread."""
+        if self._running is not None:
+            self._running.interrupt(kind)
+
+    def clear(self) -> None:
+        """Forget the conversation; the system prompt stays."""
+        self.messages = self.messages[: 1 if self.system is not None else 0]
+        self.last_stats = None
+
+    def save(self, path: str | Path) -> None:
+        """Write the conversation as JSON, all or nothing. Raises `SessionError`."""
+        asked = {key: value for key, value in asdict(self.options).items() if value is not None}
+        record = {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.runtime.name,
+            "options": asked,
+            "messages": self.messages,
+        }
+        text = json.dumps(record, ensure_ascii=False, indent=1)
+        try:
+            write_atomically(Path(path), text.encode("utf-8", "surrogatepass"))
+        except OSError as error:
+            raise SessionError(
+                f"the conversation can't be saved to {path}",
+                got=error.strerror or str(error),
+                hint="it is still in memory; save it to another place",
+            ) from None
+
+    @classmethod
+    def load(cls, path: str | Path, model: _HasRuntime | None = None) -> ChatSession:
+        """Read a saved conversation, and load its model unless one is given.
+
+        Raises `SessionError`, or what `qwen3_mlx.load` raises.
+        """
+        record = _read(Path(path))
+        if model is None:
+            from qwen3_mlx.model import load
+
+            model = load(record["model"])
+        session = cls(model.runtime, options=GenerationOptions(**record["options"]))
+        session.messages = record["messages"]
+        return session
+
+
+class _Said:
+    """What the assistant has said in this turn, and the list it will join, once."""
+
+    def __init__(self, messages: list[dict[str, Any]]) -> None:
+        self.messages = messages
+        self.texts = {"content": "", "reasoning_content": ""}
+        self.calls: list[dict[str, Any]] = []
+        self.kept = False
+
+    def take(self, event: Event) -> None:
+        match event:
+            case Thinking(text):
+                self.texts["reasoning_content"] += text
+            case Answer(text):
+                self.texts["content"] += text
+            case ToolCall():
+                self.calls.append({"type": "function", "function": asdict(event)})
+
+    @property
+    def anything(self) -> bool:
+        return bool(self.calls) or any(self.texts.values())
+
+    def keep(self) -> None:
+        if self.kept:
+            return
+        self.kept = True
+        message: dict[str, Any] = {"role": "assistant", "content": self.texts["content"]}
+        if self.texts["reasoning_content"]:
+            message["reasoning_content"] = self.texts["reasoning_content"]
+        if self.calls:
+            message["tool_calls"] = self.calls
+        self.messages.append(message)
+
+
+def _as_messages(content: str | Message | Sequence[Message]) -> Sequence[Message]:
+    if isinstance(content, str):
+        if not content.strip():
+            raise OptionError("the message is empty", hint="say something")
+        return [{"role": "user", "content": content}]
+    return [content] if isinstance(content, Mapping) else content
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The record at `path`, after checking that it is one of ours and whole."""
+    try:
+        record = json.loads(path.read_text("utf-8", "surrogatepass"))
+    except (OSError, ValueError) as error:
+        got = getattr(error, "strerror", None) or str(error)
+        raise SessionError(
+            f"{path} can't be read", got=got, hint="name a saved conversation"
+        ) from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise SessionError(f"{path} is no saved conversation", expected=f"format {FORMAT!r}")
+    if record.get("version") != VERSION:
+        got = repr(record.get("version"))
+        raise SessionError(f"{path}: version", got=got, expected=VERSION, hint="update qwen3-mlx")
+    messages, options = record.get("messages"), record.get("options", {})
+    whole = isinstance(messages, list) and all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+        for m in messages
+    )
+    known = {field.name for field in fields(GenerationOptions)}
+    if not whole or not isinstance(record.get("model"), str) or not known.issuperset(options):
+        raise SessionError(f"{path} is damaged", expected="model, options and messages")
+    return record

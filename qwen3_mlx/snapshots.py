@@ -1,0 +1,90 @@
+"""The hub's cache on disk, read without ``huggingface_hub`` (whose import takes half a second).
+
+Layout, as ``huggingface_hub`` documents it: ``models--OWNER--NAME/refs/REVISION`` holds a commit,
+``snapshots/COMMIT/`` its files, and ``trees/COMMIT.json`` (version 2) what the repository lists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model")
+"""What a model is made of. Nothing that could hold code (``.bin``, ``.py``) is ever fetched."""
+REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+_SHARD = re.compile(r".+-\d{5}-of-\d{5}\.safetensors")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a name means: a directory here, or a repository on the hub."""
+
+    path: Path | None = None
+    repo: str = ""
+    revision: str = "main"
+
+
+def cache_dir() -> Path:
+    """Where ``huggingface_hub`` keeps snapshots, found without importing it."""
+    env = os.environ.get
+    if explicit := env("HF_HUB_CACHE") or env("HUGGINGFACE_HUB_CACHE"):
+        return Path(os.path.expandvars(explicit)).expanduser()
+    cache = env("XDG_CACHE_HOME") or "~/.cache"
+    home = env("HF_HOME") or f"{cache}/huggingface"
+    return Path(os.path.expandvars(home)).expanduser() / "hub"
+
+
+def snapshot_dir(source: Source) -> Path | None:
+    """The snapshot directory of a repository and revision, complete or not, if there is one."""
+    base = cache_dir() / f"models--{source.repo.replace('/', '--')}"
+    commit = source.revision
+    if not _COMMIT.fullmatch(commit):
+        try:
+            commit = (base / "refs" / source.revision).read_text("utf-8").strip()
+        except (OSError, ValueError):
+            return None
+    snapshot = base / "snapshots" / commit
+    return snapshot if snapshot.is_dir() else None
+
+
+def complete_snapshot(source: Source) -> Path | None:
+    """The snapshot directory of a repository if nothing a model needs is missing there."""
+    snapshot = snapshot_dir(source)
+    return snapshot if snapshot is not None and not missing_files(snapshot) else None
+
+
+def missing_files(snapshot: Path) -> list[str]:
+    """Files a model needs that `snapshot` lacks; links whose target is gone count as missing."""
+    needed = {*REQUIRED, *_weight_files(snapshot), *_listed_files(snapshot)}
+    return sorted(name for name in needed if not (snapshot / name).is_file())
+
+
+def _weight_files(snapshot: Path) -> set[str]:
+    """Names of the weight files, from the index or from a shard's own name."""
+    try:
+        index = json.loads((snapshot / "model.safetensors.index.json").read_text("utf-8"))
+        return {str(name) for name in index["weight_map"].values()}
+    except OSError:
+        pass
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return set()  # damaged: the loader says so better than a download could
+    files = [entry.name for entry in snapshot.glob("*.safetensors")]
+    if any(_SHARD.fullmatch(name) for name in files):
+        return {"model.safetensors.index.json"}
+    return set(files) or {"model.safetensors"}
+
+
+def _listed_files(snapshot: Path) -> set[str]:
+    """The model's files as the hub listed them when the download began, where that is kept."""
+    listing = snapshot.parent.parent / "trees" / f"{snapshot.name}.json"
+    try:
+        names = json.loads(listing.read_text("utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in names if any(fnmatch(name, pattern) for pattern in MODEL_FILES)}

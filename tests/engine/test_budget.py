@@ -1,0 +1,220 @@
+"""The budget against the documented procedure, written plainly: two calls and no cache."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+
+from qwen3_mlx.engine import decode
+from qwen3_mlx.engine.budget import Control, Markers, Turn, run
+from qwen3_mlx.engine.prefill import prefill
+from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.sample import Sampler
+from qwen3_mlx.nn.cache import KVCache
+from qwen3_mlx.nn.transformer import Decoder
+from qwen3_mlx.nn.transformer import Qwen3 as Network
+from qwen3_mlx.options import Sampling, ThinkingBudget
+from tests import tiny
+from tests.oracle import assert_close
+
+GREEDY = Sampling(temperature=0, top_p=1, top_k=0)
+CLOSE, EOS, OPEN, TOOL = 5, 7, 24, 25  # the last two are beyond the vocabulary of the networks
+MARKERS = Markers(OPEN, CLOSE, TOOL, frozenset({EOS}))
+STOP = (3, 9, CLOSE, 2)
+PROMPT = [1, 2, 3]
+SEEDS = (52, 77, 104, 106)  # whose greedy output closes its thought, and later ends
+MAX_TOKENS = 70
+
+
+def greedy(network: Network, ids: list[int], count: int) -> list[int]:
+    """`count` tokens at most, each from a forward pass over everything before it."""
+    output: list[int] = []
+    while len(output) < count and EOS not in output:
+        logits = network(mx.array([ids + output]))[0, -1]
+        output.append(int(mx.argmax(logits).item()))
+    return output
+
+
+def two_calls(network: Network, prompt: list[int], budget: int, max_tokens: int) -> list[int]:
+    """Qwen's quickstart, "Thinking Budget", step by step."""
+    output = greedy(network, prompt, budget)
+    if EOS in output:
+        return output
+    if CLOSE not in output:
+        output += STOP
+    return output + greedy(network, prompt + output, max_tokens - len(output))
+
+
+def ours(
+    network: Network,
+    prompt: list[int],
+    limit: int | None,
+    *,
+    control: Control | None = None,
+    chunk: int = 2048,
+    max_tokens: int = MAX_TOKENS,
+    inside: bool = True,
+) -> tuple[list[int], Turn, PromptCache]:
+    cache = PromptCache(network)
+    logits = prefill(network, prompt, cache, chunk)
+    assert logits is not None
+    decoder = decode.Decoder(network, cache, Sampler(GREEDY, 24, prompt), logits)
+    turn = Turn(thinking=True, inside=inside)
+    budget = ThinkingBudget(limit, STOP)
+    steps = run(decoder, turn, MARKERS, budget, max_tokens, control or Control())
+    return [token for ids, _ in steps for token in ids], turn, cache
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_budget_gives_the_documented_tokens(seed: int) -> None:
+    network, _ = tiny.network(seed)
+    natural = greedy(network, PROMPT, MAX_TOKENS)
+    assert CLOSE in natural and natural[-1] == EOS
+    cuts = set()
+    for budget in range(1, len(natural) + 1):
+        tokens, turn, _ = ours(network, PROMPT, budget)
+        assert tokens == two_calls(network, PROMPT, budget, MAX_TOKENS), budget
+        cuts.add(turn.cut)
+        assert turn.thinking_tokens == min(budget, natural.index(CLOSE))
+    assert cuts == {"budget", ""}
+    assert ours(network, PROMPT, None)[0] == natural
+
+
+def test_any_prefill_chunk_gives_the_same_tokens() -> None:
+    network, _ = tiny.network(77, num_hidden_layers=1)
+    prompt = [(i * 7 + i // 5) % 20 + 1 for i in range(512)]
+    expected = two_calls(network, prompt, 6, 14)
+    for chunk in range(1, 513):
+        assert ours(network, prompt, 6, chunk=chunk, max_tokens=14)[0] == expected, chunk
+
+
+def test_the_cache_is_as_if_the_stop_text_had_been_generated() -> None:
+    network, _ = tiny.network(77)
+    tokens, turn, cache = ours(network, PROMPT, 9)
+    assert turn.cut == "budget"
+    assert cache.tokens == PROMPT + tokens
+    cache.settle()
+    fresh = PromptCache(network)
+    prefill(network, cache.tokens, fresh)
+    for held, wanted in zip(cache.layers, fresh.layers, strict=True):
+        assert held.offset == wanted.offset == len(cache.tokens)
+        for got, want in zip(held.state, wanted.state, strict=True):
+            length = len(cache.tokens)
+            assert_close(got[:, :, :length], want[:, :, :length])
+
+
+def test_the_budget_costs_one_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, _ = tiny.network(77)
+    calls: list[int] = []
+    forward = Decoder.__call__
+
+    def counted(self: Decoder, tokens: mx.array, cache: list[KVCache] | None = None) -> mx.array:
+        calls.append(tokens.shape[1])
+        return forward(self, tokens, cache)
+
+    monkeypatch.setattr(Decoder, "__call__", counted)
+    tokens, _, _ = ours(network, PROMPT, 9)
+    generated = len(tokens) - len(STOP)
+    assert calls == [len(PROMPT)] + [1] * 9 + [len(STOP)] + [1] * (generated - 9)
+
+
+class _InterruptAt(Control):
+    """Presses the key when asked for the n-th time, as another thread would at that moment."""
+
+    def __init__(self, kind: str, at: int) -> None:
+        super().__init__()
+        self.kind, self.at, self.asked = kind, at, 0
+
+    @property
+    def stopped(self) -> bool:
+        self.asked += 1
+        if self.asked == self.at:
+            self.interrupt(self.kind)  # type: ignore[arg-type]
+        return super().stopped
+
+
+@pytest.mark.parametrize("at", [1, 2, 5, 17])
+def test_answer_now_is_the_same_cut(at: int) -> None:
+    network, _ = tiny.network(77)
+    tokens, turn, _ = ours(network, PROMPT, None, control=_InterruptAt("answer", at))
+    assert tokens == two_calls(network, PROMPT, at, MAX_TOKENS)
+    assert turn.cut == "user"
+
+
+def test_answer_now_does_nothing_to_an_answer() -> None:
+    network, _ = tiny.network(77)
+    natural = greedy(network, PROMPT, MAX_TOKENS)
+    at = natural.index(CLOSE) + 3
+    tokens, turn, _ = ours(network, PROMPT, None, control=_InterruptAt("answer", at))
+    assert tokens == natural and turn.cut == ""
+
+
+def test_stop_ends_the_turn_and_keeps_the_cache_exact() -> None:
+    network, _ = tiny.network(77)
+    tokens, turn, cache = ours(network, PROMPT, None, control=_InterruptAt("stop", 4))
+    assert tokens == greedy(network, PROMPT, 4)
+    assert turn.finish_reason == "interrupted"
+    assert cache.tokens == PROMPT + tokens
+
+
+def test_max_tokens_ends_the_turn() -> None:
+    network, _ = tiny.network(77)
+    tokens, turn, _ = ours(network, PROMPT, None, max_tokens=5)
+    assert tokens == greedy(network, PROMPT, 5) and turn.finish_reason == "length"
+
+
+def counted(tokens: list[int], **state: bool) -> Turn:
+    turn = Turn(**{"thinking": True, "inside": False} | state)
+    for token in tokens:
+        turn.count(token, MARKERS)
+    turn.settle()
+    return turn
+
+
+def test_counts_as_documented() -> None:
+    own = counted([OPEN, 1, 2, CLOSE, 4, 4, EOS])
+    assert (own.thinking_tokens, own.answer_tokens) == (3, 2)
+    opened_by_template = counted([1, 2, CLOSE, 4, EOS], inside=True)
+    assert (opened_by_template.thinking_tokens, opened_by_template.answer_tokens) == (2, 1)
+    direct = counted([4, 4, 4, EOS])
+    assert (direct.thinking_tokens, direct.answer_tokens) == (0, 3)
+    off = counted([4, 4, EOS], thinking=False)
+    assert (off.thinking_tokens, off.answer_tokens) == (0, 2)
+    unclosed = counted([OPEN, 1, 1])
+    assert (unclosed.thinking_tokens, unclosed.answer_tokens) == (3, 0)
+
+
+def test_a_thought_reopened_after_the_cut_is_closed_at_once() -> None:
+    turn, budget = counted([OPEN, 1, 2]), ThinkingBudget(3, STOP)
+    assert turn.cut_by(budget, Control()) == "budget"
+    turn.close("budget")
+    assert turn.cut_by(budget, Control()) == ""
+    turn.count(OPEN, MARKERS)
+    assert turn.cut_by(budget, Control()) == "budget"
+
+
+def test_a_thought_reopened_later_is_a_thought_and_the_user_can_end_it() -> None:
+    turn = counted([OPEN, 1, 2])
+    turn.close("budget")
+    for token in (4, OPEN, 1):
+        turn.count(token, MARKERS)
+    assert (turn.thinking_tokens, turn.answer_tokens) == (5, 1)
+    control = Control()
+    control.interrupt("answer")
+    assert turn.cut_by(ThinkingBudget(3, STOP), control) == "user"
+    assert turn.cut_by(ThinkingBudget(3, STOP), control) == ""
+
+
+def test_a_tool_call_in_an_open_thought_is_not_cut() -> None:
+    turn = counted([OPEN, 1, TOOL, 2, 2, 2])
+    assert turn.cut_by(ThinkingBudget(3, STOP), Control()) == ""
+    assert (turn.thinking_tokens, turn.answer_tokens) == (2, 4)
+
+
+def test_the_first_stop_wins_over_a_later_wish() -> None:
+    control = Control()
+    control.interrupt("stop")
+    control.interrupt("answer")
+    assert control.stopped
+    with pytest.raises(ValueError, match="'answer' or 'stop'"):
+        control.interrupt("now")  # type: ignore[arg-type]
