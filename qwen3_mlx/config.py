@@ -85,6 +85,9 @@ READ_ELSEWHERE = (
     "quantization_config",
 )
 
+SPELLINGS = {"num_local_experts": "num_experts"}
+"""What transformers 5 calls otherwise."""
+
 # transformers' Qwen3Config and Qwen3MoeConfig leave these out of config.json when they are default.
 _DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": False,
@@ -150,6 +153,7 @@ class Qwen3Config:
                 hint="this package runs Qwen3 only; mlx-lm runs other families",
             )
         moe = model_type == "qwen3_moe"
+        values = _one_spelling(values)
         _check_keys(values, moe)
         keys = DENSE_KEYS + (MOE_KEYS if moe else ())
         config = cls(
@@ -204,6 +208,19 @@ class Qwen3Config:
         return replace(self, rope=replace(self.rope, scaling=yarn))
 
 
+def _one_spelling(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values under the names of Qwen's own releases."""
+    named = dict(values)
+    for other, name in SPELLINGS.items():
+        if other in named and named.setdefault(name, named[other]) != named.pop(other):
+            raise ConfigError(
+                f"config.json: {name} and {other}",
+                got=f"{named[name]!r} and {values[other]!r}",
+                expected="the same value",
+            )
+    return named
+
+
 def _check_keys(values: Mapping[str, Any], moe: bool) -> None:
     known = {*DENSE_KEYS, *MOE_KEYS, *READ_ELSEWHERE, *FIXED, *IGNORED}
     for key, value in values.items():
@@ -239,7 +256,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 def _value(values: Mapping[str, Any], key: str) -> Any:
-    value = values.get(key)
+    value: Any = values.get(key)
     if value is None:
         if key not in _DEFAULTS:
             raise ConfigError(f"config.json: {key} is missing")
