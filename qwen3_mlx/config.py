@@ -262,7 +262,7 @@ def _value(values: Mapping[str, Any], key: str) -> Any:
             raise ConfigError(f"config.json: {key} is missing")
         return _DEFAULTS[key]
     kinds = _KINDS.get(key, (int,))
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+    if not any(type(value) is kind for kind in kinds):  # bool is an int to isinstance
         expected = " or ".join(kind.__name__ for kind in kinds)
         raise ConfigError(f"config.json: {key}", got=repr(value), expected=expected)
     if key == "mlp_only_layers":
