@@ -1,0 +1,161 @@
+"""Text to token ids and back: Qwen3's byte-level BPE, with the chat markers found by name.
+
+Uses the `tokenizers` library directly. The 11 MB tokenizer.json is parsed once, in Rust; names and
+bytes of single ids are asked for as they are needed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen3_mlx.errors import ConfigError, OptionError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+IM_END = "<|im_end|>"
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+TOOL_OPEN, TOOL_CLOSE = "<tool_call>", "</tool_call>"
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The character that stands for each of the 256 bytes in a byte-level BPE, inverted.
+
+    Bytes that Latin-1 prints stand for themselves; the others are numbered from U+0100 (GPT-2).
+    """
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = sorted(set(range(256)) - set(visible))
+    return {chr(b): b for b in visible} | {chr(0x100 + n): b for n, b in enumerate(hidden)}
+
+
+_BYTES = _byte_alphabet()
+
+
+class Tokenizer:
+    """Encodes and decodes; special tokens are recognised in text and kept in what is decoded.
+
+    Attributes `think_open`, `think_close`, `tool_open`, `tool_close` and `im_end` are the ids of
+    the chat markers, None where the vocabulary has no such token; `eos_ids` end a turn.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, eos_ids: Iterable[int] = ()) -> None:
+        """Wrap `backend`. `eos_ids` are joined by ``<|im_end|>``. Raises `ConfigError`."""
+        kind = type(backend.decoder).__name__
+        if kind != "ByteLevel":
+            hint = "use the tokenizer.json of a Qwen3 checkpoint"
+            raise ConfigError("tokenizer: decoder", got=kind, expected="ByteLevel", hint=hint)
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self._bytes: dict[int, bytes] = {}
+        self.think_open = backend.token_to_id(THINK_OPEN)
+        self.think_close = backend.token_to_id(THINK_CLOSE)
+        self.tool_open = backend.token_to_id(TOOL_OPEN)
+        self.tool_close = backend.token_to_id(TOOL_CLOSE)
+        self.im_end = backend.token_to_id(IM_END)
+        self.eos_ids = frozenset(eos_ids)
+        if self.im_end is not None:
+            self.eos_ids |= {self.im_end}
+
+    @classmethod
+    def from_dir(cls, path: str | Path) -> Tokenizer:
+        """Read tokenizer.json, and the end tokens from the configurations beside it.
+
+        Raises `ConfigError` when a file is missing, damaged, or not a byte-level tokenizer's.
+        """
+        from tokenizers import Tokenizer as Backend
+
+        file = Path(path) / "tokenizer.json"
+        if not file.is_file():
+            hint = "a model directory has tokenizer.json beside config.json"
+            raise ConfigError("no tokenizer.json", got=f"directory {path}", hint=hint)
+        try:
+            backend = Backend.from_file(str(file))
+        except Exception as error:  # the library raises the bare class
+            hint = "the file is damaged or incomplete: download it again"
+            raise ConfigError("unreadable tokenizer.json", got=error, hint=hint) from None
+        return cls(backend, _declared_eos(Path(path), backend))
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`; ``<think>`` and its like become their own ids, never pieces.
+
+        Raises `OptionError` for text with lone surrogates, which no UTF-8 can spell.
+        """
+        try:
+            return self._backend.encode(text, add_special_tokens=False).ids
+        except TypeError:
+            lone = "a lone surrogate: bytes that were not UTF-8"
+            got = lone if isinstance(text, str) else type(text).__name__
+            raise OptionError("text", got=got, expected="a str of valid Unicode") from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, special tokens included; broken UTF-8 becomes U+FFFD."""
+        return self._backend.decode(list(ids), skip_special_tokens=False)
+
+    def id_to_bytes(self, token: int) -> bytes:
+        """The bytes `token` adds to the text; none for an id the vocabulary doesn't use."""
+        if token not in self._bytes:
+            self._bytes[token] = _token_bytes(self._backend.id_to_token(token) or "")
+        return self._bytes[token]
+
+    def token_id(self, name: str) -> int:
+        """The id of the token spelled `name`. Raises `ConfigError` if there is none."""
+        token = self._backend.token_to_id(name)
+        if token is None:
+            hint = "this tokenizer.json is not one of Qwen3's"
+            raise ConfigError("the vocabulary lacks a token", got=repr(name), hint=hint)
+        return token
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in use; the network may have more rows."""
+        return self._backend.get_vocab_size(with_added_tokens=True)
+
+
+def _token_bytes(token: str) -> bytes:
+    try:
+        return bytes(_BYTES[character] for character in token)
+    except KeyError:  # an added token, spelled as plain text
+        return token.encode()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty if there is no file. Raises `ConfigError`."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        hint = "the file is damaged or incomplete: download it again"
+        raise ConfigError(f"unreadable {path.name}", got=error, hint=hint) from None
+    if not isinstance(values, dict):
+        raise ConfigError(path.name, got=type(values).__name__, expected="a JSON object")
+    return values
+
+
+def token_text(value: object) -> str | None:
+    """A special token of tokenizer_config.json, which is spelled plainly or as an object."""
+    text = value.get("content") if isinstance(value, Mapping) else value
+    return text if isinstance(text, str) else None
+
+
+def _declared_eos(path: Path, backend: tokenizers.Tokenizer) -> set[int]:
+    """What generation_config.json calls the end, else config.json and tokenizer_config.json."""
+    declared = _eos_of(path / "generation_config.json")
+    if declared:
+        return declared
+    name = token_text(read_json(path / "tokenizer_config.json").get("eos_token"))
+    token = backend.token_to_id(name) if name else None
+    return _eos_of(path / "config.json") | ({token} if token is not None else set())
+
+
+def _eos_of(file: Path) -> set[int]:
+    value = read_json(file).get("eos_token_id")
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(type(token) is int and token >= 0 for token in ids):
+        expected = "a token id or a list of them"
+        raise ConfigError(f"{file.name}: eos_token_id", got=repr(value), expected=expected)
+    return set(ids)

@@ -1,0 +1,28 @@
+"""What every test runs under: full float32, no network, no home directory of the user's."""
+
+import os
+
+os.environ["MLX_ENABLE_TF32"] = "0"  # before anything imports mlx, or float32 isn't
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def qwen3_files() -> Path:
+    """The folder with the real Qwen3 tokenizer.json, tokenizer_config.json and configs/."""
+    beside = Path(__file__).parents[2] / "shared" / "data" / "qwen3"
+    folder = Path(os.environ.get("QWEN3_FILES") or beside)
+    if not (folder / "tokenizer.json").is_file():
+        pytest.skip(f"no real Qwen3 tokenizer files in {folder} (set QWEN3_FILES)")
+    return folder
