@@ -87,8 +87,9 @@ def _not_found(name: str, path: Path) -> ModelNotFoundError:
         hint = f"near it lies: {', '.join(near)}" if near else "check the path"
         return ModelNotFoundError("no such model directory", got=name, hint=hint)
     known = ["demo", *family.aliases()]
+    main = ", ".join(["demo", *(release.alias for release in family.RELEASES)])
     near = difflib.get_close_matches(name.lower().removeprefix("qwen3-"), known, n=3, cutoff=0.4)
-    did_you_mean = f"did you mean {', '.join(near)}?" if near else f"aliases: {', '.join(known)}"
+    did_you_mean = f"did you mean {', '.join(near)}?" if near else f"aliases: {main}"
     return ModelNotFoundError(
         "unknown model",
         got=repr(name),

@@ -195,6 +195,8 @@ def fit(
     kv_bits: int | None = None,
 ) -> Fit:
     """Fill in the inequality for `context` tokens. Raises `OptionError` or `ContextError`."""
+    if context < 1:
+        raise OptionError("context", got=context, expected="1 or more tokens")
     config.for_context(context)  # refuses what no YaRN factor reaches
     per_token = kv_bytes_per_token(config, kv_bits)
     if kv_bits is None and machine.float_bytes is not None:

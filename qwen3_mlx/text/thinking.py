@@ -173,7 +173,7 @@ class _Text:
         return [self._event("\n" * held)] if held and not self._sealed else []
 
 
-def _merge(events: list[Event]) -> list[Event]:
+def _merge(events: Iterable[Event]) -> list[Event]:
     """Neighbouring pieces of one text become one event."""
     merged: list[Event] = []
     for kind, group in groupby(events, type):
