@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen3_mlx.config_parts import (
+    LARGEST,
     Quantization,
     Rope,
     Yarn,
@@ -135,7 +136,7 @@ class Qwen3Config:
         except FileNotFoundError:
             hint = "a model directory has config.json beside its safetensors files"
             raise ConfigError("no config.json", got=f"directory {path}", hint=hint) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{file} can't be read", got=str(error), expected="JSON") from None
         if not isinstance(values, dict):
             raise ConfigError(str(file), got=type(values).__name__, expected="a JSON object")
@@ -233,7 +234,7 @@ def _check_keys(values: Mapping[str, Any], moe: bool) -> None:
         if key in FIXED and value not in FIXED[key]:
             raise ConfigError(f"config.json: {key}", got=repr(value), expected=repr(FIXED[key][0]))
     layer_types = values.get("layer_types") or []
-    if any(kind != "full_attention" for kind in layer_types):
+    if not isinstance(layer_types, list) or any(kind != "full_attention" for kind in layer_types):
         raise ConfigError(
             "config.json: layer_types",
             got=repr(layer_types),
@@ -266,9 +267,11 @@ def _value(values: Mapping[str, Any], key: str) -> Any:
         expected = " or ".join(kind.__name__ for kind in kinds)
         raise ConfigError(f"config.json: {key}", got=repr(value), expected=expected)
     if key == "mlp_only_layers":
+        if not all(type(index) is int for index in value):
+            raise ConfigError(f"config.json: {key}", got=repr(value), expected="layer numbers")
         return tuple(value)
-    if bool not in kinds and value <= 0:
-        raise ConfigError(f"config.json: {key}", got=repr(value), expected="above 0")
+    if bool not in kinds and not 0 < value < LARGEST:
+        raise ConfigError(f"config.json: {key}", got=repr(value), expected="above 0, below 2**31")
     return value
 
 

@@ -9,6 +9,11 @@ from typing import Any
 
 from qwen3_mlx.errors import ConfigError
 
+LARGEST = 2**31
+"""Sides of arrays, and everything counted along them, stay below."""
+
+MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
+
 
 @dataclass(frozen=True, slots=True)
 class Yarn:
@@ -60,18 +65,45 @@ class Quantization:
 
 def read_rope(values: Mapping[str, Any]) -> Rope:
     """Read both spellings: ``rope_theta`` + ``rope_scaling``, or ``rope_parameters``."""
-    block = dict(values.get("rope_parameters") or values.get("rope_scaling") or {})
+    new, old = _block(values, "rope_parameters"), _block(values, "rope_scaling")
+    if new and old:
+        raise ConfigError(
+            "config.json: rope_parameters and rope_scaling", got="both", expected="one of them"
+        )
+    block = new or old
     theta = block.pop("rope_theta", values.get("rope_theta"))
-    if not isinstance(theta, (int, float)) or theta <= 0:
-        raise ConfigError("config.json: rope_theta", got=repr(theta), expected="a positive number")
+    if values.get("rope_theta", theta) not in (theta, None):
+        raise ConfigError(
+            "config.json: rope_theta",
+            got=repr(values["rope_theta"]),
+            expected=f"{theta!r}, as rope_parameters says",
+        )
+    theta = _positive("rope_theta", theta)
     kind = block.pop("rope_type", block.pop("type", "default"))
     block.pop("type", None)
     if kind == "default":
-        return Rope(float(theta), None)
+        return Rope(theta, None)
     if kind != "yarn":
         raise ConfigError("config.json: rope_type", got=repr(kind), expected="'default' or 'yarn'")
-    block.setdefault("original_max_position_embeddings", values.get("max_position_embeddings"))
-    return Rope(float(theta), _yarn(block))
+    if block.get("original_max_position_embeddings") is None:
+        block["original_max_position_embeddings"] = values.get("max_position_embeddings")
+    return Rope(theta, _yarn(block))
+
+
+def _block(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A copy of the object at `key`; empty where there is none."""
+    block = values.get(key)
+    if block is not None and not isinstance(block, dict):
+        raise ConfigError(f"config.json: {key}", got=repr(block), expected="an object")
+    return dict(block or {})
+
+
+def _positive(key: str, value: Any, kinds: tuple[type, ...] = (int, float)) -> float:
+    """`value` if it is a positive number that arithmetic can bear."""
+    if type(value) in kinds and 0 < value < LARGEST:
+        return value if kinds == (int,) else float(value)
+    expected = "a positive whole number" if kinds == (int,) else "a positive number"
+    raise ConfigError(f"config.json: {key}", got=repr(value), expected=expected)
 
 
 def _yarn(block: dict[str, Any]) -> Yarn:
@@ -79,18 +111,27 @@ def _yarn(block: dict[str, Any]) -> Yarn:
     for key, value in block.items():
         if key not in names:
             raise ConfigError(f"config.json: unknown RoPE key {key!r}", got=repr(value))
-    factor = block.get("factor")
-    if not isinstance(factor, (int, float)) or factor < 1:
-        raise ConfigError("config.json: RoPE factor", got=repr(factor), expected="a number from 1")
-    return Yarn(**{key: value for key, value in block.items() if value is not None})
+    given = {key: value for key, value in block.items() if value is not None}
+    given.setdefault("factor", None)
+    for key, value in given.items():
+        if key == "truncate":
+            if not isinstance(value, bool):
+                raise ConfigError(f"config.json: RoPE {key}", got=repr(value), expected="a bool")
+            continue
+        whole = key == "original_max_position_embeddings"
+        given[key] = _positive(f"RoPE {key}", value, (int,) if whole else (int, float))
+    if given["factor"] < 1:
+        got = repr(given["factor"])
+        raise ConfigError("config.json: RoPE factor", got=got, expected="a number from 1")
+    return Yarn(**given)
 
 
 def read_quantization(values: Mapping[str, Any]) -> Quantization | None:
     """Read MLX's ``quantization``: bits, group_size, mode, and per-module-path exceptions."""
-    block = values.get("quantization")
-    if block is None:
-        foreign = values.get("quantization_config")
-        if foreign is None:
+    block = _block(values, "quantization")
+    if not block:
+        foreign = _block(values, "quantization_config")
+        if not foreign:
             return None
         if "bits" not in foreign or "quant_method" in foreign:
             raise ConfigError(
@@ -120,6 +161,12 @@ def _quant_spec(block: Any, where: str) -> QuantSpec:
             f"config.json: quantization of {where}", got=repr(block), expected=", ".join(known)
         )
     spec = QuantSpec(**{"bits": 0, "group_size": 0, **block})
+    if spec.mode not in MODES:
+        raise ConfigError(
+            f"config.json: quantization of {where}",
+            got=f"mode {spec.mode!r}",
+            expected=", ".join(MODES),
+        )
     if spec.bits not in (2, 3, 4, 5, 6, 8) or spec.group_size not in (16, 32, 64, 128):
         raise ConfigError(
             f"config.json: quantization of {where}",

@@ -74,14 +74,16 @@ def shard_files(directory: Path) -> list[Path]:
             hint = "a model directory has model.safetensors, or shards and their index"
             raise CheckpointError("no safetensors files", got=f"directory {directory}", hint=hint)
         return files
-    names = sorted(set(_weight_map(index).values()))
-    for name in names:
-        if not isinstance(name, str) or name != Path(name).name or name in ("", ".", ".."):
+    names: list[str] = []
+    for name in _weight_map(index).values():
+        if not _is_plain(name):
             raise CheckpointError(
                 f"{index.name} points outside the directory",
                 got=repr(name),
                 expected="plain file names",
             )
+        names.append(name)
+    names = sorted(set(names))
     missing = [name for name in names if not (directory / name).exists()]
     if missing:
         got = f"{len(missing)} of {len(names)} missing: {', '.join(missing[:5])}"
@@ -89,10 +91,17 @@ def shard_files(directory: Path) -> list[Path]:
     return [directory / name for name in names]
 
 
+def _is_plain(name: Any) -> bool:
+    """Whether `name` is one component of a path; links behind it are followed (hub cache)."""
+    if not isinstance(name, str) or name != Path(name).name or name in ("", ".", ".."):
+        return False
+    return len(name) <= 255 and "\0" not in name
+
+
 def _weight_map(index: Path) -> dict[str, Any]:
     try:
         weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{index.name} can't be read", got=repr(error), hint=_HINT) from None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index.name} names no tensors", got=repr(weight_map), hint=_HINT)
@@ -108,13 +117,16 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
             if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
                 got = f"a header of {length} bytes in a file of {size}"
                 raise CheckpointError(f"{file.name} is no safetensors file", got=got, hint=_HINT)
-            header = json.loads(stream.read(length))
-    except (OSError, ValueError) as error:
+            header = json.loads(stream.read(length).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         got = f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{file.name} has no readable header", got=got, hint=_HINT) from None
     if not isinstance(header, dict):
         raise CheckpointError(f"{file.name} has no readable header", got=type(header).__name__)
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", None) or {}  # MLX writes null
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        what = f"{file.name}: __metadata__"
+        raise CheckpointError(what, got=repr(metadata)[:200], expected="texts by name", hint=_HINT)
     spans = {name: _span(file, name, entry) for name, entry in header.items()}
     _check_layout(file, [span[:2] for span in spans.values()], size - 8 - length)
     return {
@@ -146,12 +158,12 @@ def _check_layout(file: Path, spans: list[tuple[int, int]], data: int) -> None:
     """The tensors must lie one behind the other, and end inside the file."""
     position = 0
     for start, end in sorted(spans):
-        if start < position:
-            what = f"{file.name}: tensors overlap"
+        if start != position:
+            what = f"{file.name}: tensors {'overlap' if start < position else 'leave a gap'}"
             raise CheckpointError(what, got=f"one begins at byte {start}", expected=f"{position}")
         position = end
-    if position > data:
-        what = f"{file.name} is cut short"
+    if position != data:
+        what = f"{file.name} is {'cut short' if position > data else 'too long'}"
         raise CheckpointError(
             what, got=f"{data} bytes of tensors", expected=f"{position}", hint=_HINT
         )

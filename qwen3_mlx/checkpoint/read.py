@@ -24,7 +24,7 @@ from qwen3_mlx.errors import CheckpointError, ConfigError
 from qwen3_mlx.nn.transformer import Qwen3
 
 # Hugging Face stores each expert by itself; here, as in mlx-lm, they are one stacked tensor.
-_EXPERT = re.compile(r"(.*\.mlp)\.experts\.(\d+)\.(gate_proj|up_proj|down_proj)\.(\w+)")
+_EXPERT = re.compile(r"(.*\.mlp)\.experts\.(0|[1-9]\d*)\.(gate_proj|up_proj|down_proj)\.(\w+)")
 # Tensors that some exporters write and nobody needs.
 _UNUSED = re.compile(r".*\.rotary_emb\.inv_freq")
 _FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
@@ -72,7 +72,11 @@ def _sources(tensors: dict[str, TensorInfo], config: Qwen3Config) -> Sources:
         else:
             sources[name] = [info]
     for stacked, numbered in experts.items():
-        sources[stacked] = [numbered[number] for number in sorted(numbered)]
+        if stacked in sources or sorted(numbered) != list(range(len(numbered))):
+            # left under their own names, they are reported as surplus
+            sources |= {info.name: [info] for info in numbered.values()}
+        else:
+            sources[stacked] = [numbered[number] for number in range(len(numbered))]
     return sources
 
 
@@ -162,7 +166,10 @@ def _load(infos: list[TensorInfo], files: dict[Path, dict[str, mx.array]]) -> mx
     arrays = []
     for info in infos:
         if info.file not in files:
-            files[info.file] = mx.load(str(info.file))  # type: ignore[assignment]
+            try:
+                files[info.file] = mx.load(str(info.file))  # type: ignore[assignment]
+            except RuntimeError as error:
+                raise CheckpointError(f"{info.file.name} can't be read", got=str(error)) from None
         # popped, or the dictionary would keep the bytes alive once they are read
         arrays.append(files[info.file].pop(info.name))
     array = arrays[0] if len(arrays) == 1 else mx.stack(arrays)

@@ -15,7 +15,8 @@ import mlx.core as mx
 from qwen3_mlx.options import Sampling
 
 TIES = 64
-"""Candidates kept beyond top_k, so that all tokens tied with the k-th stay, as in transformers."""
+"""Candidates kept beyond top_k, so that tokens tied with the k-th stay, as in transformers; of more
+ties than these, some are left out."""
 
 _KEYS = 256  # random keys split at a time: one small kernel for so many tokens
 

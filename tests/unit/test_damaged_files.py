@@ -1,0 +1,164 @@
+"""Safetensors files that lie: cut, corrupt, absurd or malicious ones are refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwen3_mlx.checkpoint import load_network
+from tests.checkpoints import copy, join, refused, split
+
+Q0 = "model.layers.0.self_attn.q_proj.weight"
+K0 = "model.layers.0.self_attn.k_proj.weight"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """An untied dense checkpoint in one file."""
+    return copy("dense-untied", tmp_path)
+
+
+Entry = Callable[[dict[str, Any], int], dict[str, Any]]
+
+
+def with_entry(change: Entry) -> Callable[[Path], bytes]:
+    """Return a maker of a file whose header says something else of one tensor."""
+
+    def damage(directory: Path) -> bytes:
+        header, data = split(directory)
+        header[Q0] = change(header[Q0], len(data))
+        return join(header, data)
+
+    return damage
+
+
+def offsets(start: Any, end: Any) -> Callable[[Path], bytes]:
+    return with_entry(lambda entry, _: entry | {"data_offsets": [start, end]})
+
+
+def raw(change: Callable[[bytes], bytes]) -> Callable[[Path], bytes]:
+    return lambda directory: change((directory / "model.safetensors").read_bytes())
+
+
+def header_text(change: Callable[[bytes], bytes]) -> Callable[[Path], bytes]:
+    """Return a maker of a file with another text in the place of the header."""
+
+    def damage(directory: Path) -> bytes:
+        header, data = split(directory)
+        return join(change(json.dumps(header).encode()), data)
+
+    return damage
+
+
+def overlapping(directory: Path) -> bytes:
+    """Two tensors of one shape in the same bytes; the bytes of the other belong to nobody."""
+    header, data = split(directory)
+    header[K0]["data_offsets"] = header["model.layers.0.self_attn.v_proj.weight"]["data_offsets"]
+    return join(header, data)
+
+
+def shifted(directory: Path) -> bytes:
+    """All tensors from the second on lie 16 bytes further: a gap nobody accounts for."""
+    header, data = split(directory)
+    spans = [v["data_offsets"] for k, v in header.items() if k != "__metadata__"]
+    first = min(end for _, end in spans)
+    for span in spans:
+        if span[0] >= first:
+            span[:] = [span[0] + 16, span[1] + 16]
+    return join(header, data[:first] + bytes(16) + data[first:])
+
+
+LIES: dict[str, Callable[[Path], bytes]] = {
+    "empty": raw(lambda b: b""),
+    "five bytes": raw(lambda b: b[:5]),
+    "length only": raw(lambda b: b[:8]),
+    "cut in the header": raw(lambda b: b[:300]),
+    "no tensors' bytes": raw(lambda b: b[: 8 + int.from_bytes(b[:8], "little")]),
+    "half of it": raw(lambda b: b[: len(b) // 2]),
+    "last byte missing": raw(lambda b: b[:-1]),
+    "a byte too many": raw(lambda b: b + b"\0"),
+    "a megabyte too many": raw(lambda b: b + bytes(1 << 20)),
+    "header length 0": raw(lambda b: bytes(8) + b[8:]),
+    "header length 1": raw(lambda b: (1).to_bytes(8, "little") + b[8:]),
+    "header length 2^60": raw(lambda b: (1 << 60).to_bytes(8, "little") + b[8:]),
+    "header length 2^64 - 1": raw(lambda b: b"\xff" * 8 + b[8:]),
+    "header to the end": raw(lambda b: (len(b) - 8).to_bytes(8, "little") + b[8:]),
+    "header past the end": raw(lambda b: (len(b) - 7).to_bytes(8, "little") + b[8:]),
+    "big-endian length": raw(lambda b: b[:8][::-1] + b[8:]),
+    "a pickle": raw(lambda b: b"\x80\x04\x95" + b[3:]),
+    "a web page": raw(lambda b: b"<!DOCTYPE html><html><body>404</body></html>"),
+    "a large-file pointer": raw(lambda b: b"version https://git-lfs.github.com/spec/v1\noid x\n"),
+    "not JSON": header_text(lambda t: t[:-1] + b"]"),
+    "JSON, but a list": header_text(lambda t: b"[" + t + b"]"),
+    "not UTF-8": header_text(lambda t: t.replace(b"q_proj", b"q_pr\xff\xfe")),
+    "UTF-16": header_text(lambda t: t.decode().encode("utf-16")),
+    "too deep": header_text(lambda t: b"[" * 100_000),
+    "metadata is a number": header_text(lambda t: t[:-1] + b', "__metadata__": 5}'),
+    "metadata of numbers": header_text(lambda t: t[:-1] + b', "__metadata__": {"a": 5}}'),
+    "a name twice": header_text(
+        lambda t: (
+            t[:-1] + b', "model.norm.weight": {"dtype":"F32","shape":[24],"data_offsets":[0,96]}}'
+        )
+    ),
+    "an entry is null": with_entry(lambda entry, _: None),  # type: ignore[arg-type, return-value]
+    "an entry is a list": with_entry(lambda entry, _: [entry]),  # type: ignore[arg-type, return-value]
+    "no dtype": with_entry(lambda e, _: {k: v for k, v in e.items() if k != "dtype"}),
+    "no shape": with_entry(lambda e, _: {k: v for k, v in e.items() if k != "shape"}),
+    "no offsets": with_entry(lambda e, _: {k: v for k, v in e.items() if k != "data_offsets"}),
+    "unknown dtype": with_entry(lambda e, _: e | {"dtype": "F31"}),
+    "dtype of another size": with_entry(lambda e, _: e | {"dtype": "F64"}),
+    "dtype is a list": with_entry(lambda e, _: e | {"dtype": ["F32"]}),
+    "shape larger than its bytes": with_entry(lambda e, _: e | {"shape": [65, 24]}),
+    "shape smaller than its bytes": with_entry(lambda e, _: e | {"shape": [63, 24]}),
+    "negative shape": with_entry(lambda e, _: e | {"shape": [-64, -24]}),
+    "fractional shape": with_entry(lambda e, _: e | {"shape": [64.0, 24.0]}),
+    "shape of strings": with_entry(lambda e, _: e | {"shape": ["64", "24"]}),
+    "shape is a number": with_entry(lambda e, _: e | {"shape": 1536}),
+    "absurd shape": with_entry(lambda e, _: e | {"shape": [1 << 40, 1 << 40]}),
+    "shape that wraps to its size": with_entry(lambda e, _: e | {"shape": [64 + (1 << 32), 24]}),
+    "past the end": with_entry(lambda e, n: e | {"data_offsets": [n, n + 64 * 24 * 4]}),
+    "far past the end": offsets(1 << 62, (1 << 62) + 64 * 24 * 4),
+    "negative offsets": offsets(-64 * 24 * 4, 0),
+    "ends before it begins": offsets(64 * 24 * 4, 0),
+    "offsets of true": offsets(True, 1 + 64 * 24 * 4),
+    "fractional offsets": offsets(0.0, 6144.0),
+    "offsets of strings": offsets("0", "6144"),
+    "three offsets": with_entry(lambda e, _: e | {"data_offsets": [0, 1, 2]}),
+    "offsets are null": with_entry(lambda e, _: e | {"data_offsets": None}),
+    "overlapping tensors": overlapping,
+    "a gap between tensors": shifted,
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_damaged_file_is_refused(model: Path, lie: str) -> None:
+    (model / "model.safetensors").write_bytes(LIES[lie](model))
+    refused(model, "model.safetensors")
+
+
+def test_the_helpers_write_whole_files(model: Path) -> None:
+    """What the lies above change is all that is wrong with them."""
+    good = join(*split(model))
+    for same in (good, with_entry(lambda entry, _: entry)(model), header_text(lambda t: t)(model)):
+        (model / "model.safetensors").write_bytes(same)
+        load_network(model)
+
+
+def test_an_unreadable_file_is_refused(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors").mkdir()
+    refused(model, "model.safetensors")
+
+
+def test_no_weights_at_all(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    assert "\nhint: " in refused(model, str(model))
+
+
+def test_other_files_are_no_weights(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    refused(model, str(model))
