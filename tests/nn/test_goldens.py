@@ -208,7 +208,7 @@ def test_a_wrong_network_is_seen(mistake: str) -> None:
     assert nmse(network(tokens), want) > MUTANT
 
 
-def test_the_mutants_helpers_change_nothing_else() -> None:
+def test_reordering_heads_changes_nothing_else() -> None:
     """Reordering heads by an order and its inverse is nothing, so the mutant is its tiling."""
     tokens, want = expected("gqa-5")
     network, _ = load_network(GOLDEN / "gqa-5")

@@ -28,6 +28,7 @@ def test_nmse_is_the_formula() -> None:
 def test_nmse_accumulates_in_float64() -> None:
     got = mx.full((1 << 20,), 1.0 + 2.0**-20)
     assert nmse(got, mx.ones((1 << 20,))) == pytest.approx(2.0**-40, rel=1e-9)
+    assert nmse(mx.array([1.5e30]), mx.array([1e30])) == pytest.approx(0.25, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", DTYPES)

@@ -140,7 +140,7 @@ def test_a_damaged_file_is_refused(model: Path, lie: str) -> None:
     refused(model, "model.safetensors")
 
 
-def test_the_helpers_write_whole_files(model: Path) -> None:
+def test_a_file_taken_apart_and_joined_is_whole(model: Path) -> None:
     """What the lies above change is all that is wrong with them."""
     good = join(*split(model))
     for same in (good, with_entry(lambda entry, _: entry)(model), header_text(lambda t: t)(model)):

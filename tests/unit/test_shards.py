@@ -68,7 +68,7 @@ def test_what_is_no_name_in_the_index(sharded: Path, name: Any) -> None:
 
 def test_a_shard_is_missing(sharded: Path) -> None:
     (sharded / SECOND).unlink()
-    refused(sharded, SECOND)
+    refused(sharded, SECOND, "missing", "1 of 2")
 
 
 def test_a_shard_is_cut_short(sharded: Path) -> None:
