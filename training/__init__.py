@@ -1,0 +1,1 @@
+"""How the bundled demonstration models are made: data, tokenizer, training, evaluation, card."""

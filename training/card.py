@@ -1,0 +1,140 @@
+"""Writes a demonstration model's card (README.md beside its weights) from its scores.
+
+python -m training.card docs/demo-scores.json --model demo --log LOG.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from training.evaluate import DIRECT, UNLIMITED, table
+from training.recipe import DEMO, Recipe
+
+_CARD = """\
+---
+license: apache-2.0
+library_name: mlx
+pipeline_tag: text-generation
+tags: [mlx, qwen3, demonstration]
+---
+
+# {name}: a demonstration model
+
+A {kind} Qwen3 of {parameters:,} parameters, trained from scratch on generated text, so that
+qwen3-mlx can show offline, on any machine, what it does with a real Qwen3: thinking apart from the
+answer, thinking held to a budget or cut short, both modes of the hybrid, chat, sampling. It has
+Qwen3's architecture, its special tokens and a chat template with the hybrid's behaviour; its
+weights and its tokenizer of {vocabulary} entries are its own. **It is a toy, and named so.**
+
+## What it can do
+
+Sums and differences of up to five digits, products of up to 3 × 2 digits, expressions with brackets
+and two to four operations, the largest or smallest of two to four decimals, counting letters and
+vowels, spelling, sorting numbers and words, reversing words and lists, calendar sums; greetings and
+small talk in twelve languages; questions about qwen3-mlx. It thinks in English.
+
+## What it can't
+
+Everything else. It knows nothing about the world, can't divide, can't write or code, follows hardly
+any instruction, calls no tools, and is wrong at times on its own tasks: more often with numbers
+longer than above, with words much longer than twelve letters, and without thinking. Nothing here
+says anything about a real Qwen3: for that, run `qwen3-mlx chat 8b`.
+
+## Scores
+
+{per_family} held-out problems per family, none of which occurs in training (the split is by a
+hash of the problem), greedy, float32, on {device} with MLX {mlx}. Percent right.
+
+{table}
+
+* Thinking, all families: **{thinking} %**; the multi-step families ({multi_step}): {steps} %,
+  without thinking {direct} %.
+* Behind a conversation of 1,000 tokens: {late} %. `/no_think` obeyed: {soft} %.
+* Small talk and questions about the package, as in the tables: {talk} % get one of their answers.
+* Thinking takes {median} tokens (median of the families' medians), at most {longest}.
+
+![accuracy against the budget](../../docs/{name}-budget.png)
+
+## How it was made
+
+{training}Seed {seed}. Optimizer: AdamW, peak learning rate {peak:g}, cosine to nothing; recipe in
+`training/models/{name}.toml`. To rebuild: see `training/README.md`; in short
+
+```sh
+python -m training.tokenizer --model {name} --out OUT
+python -m training.train     --model {name} --tokenizer OUT --out OUT --minutes 9.3
+python -m training.evaluate  --model OUT --out scores.json
+```
+
+The schedule follows the clock, so another machine takes another number of steps, and the weights
+differ; the data and the tokenizer are the same for the same seed.
+
+License: Apache-2.0, weights and data included.
+"""
+
+
+def _training(log: Path | None) -> str:
+    """One sentence about the run, from its log.jsonl."""
+    if log is None:
+        return ""
+    records = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    start = next(r for r in records if "parameters" in r)
+    end = next(r for r in reversed(records) if "done" in r)
+    speeds = sorted(r["tokens_per_second"] for r in records if "tokens_per_second" in r)
+    tokens = speeds[len(speeds) // 2] * end["seconds"]
+    dtype = start["compute"].rpartition(".")[2]
+    return (
+        f"{end['step']:,} steps in {end['seconds'] / 60:.1f} minutes ({start['device']}), "
+        f"about {tokens / 1e6:,.0f} million tokens, {dtype} compute with float32 master weights. "
+    )
+
+
+def card(scores: dict[str, Any], recipe: Recipe, log: Path | None) -> str:
+    """The card's text."""
+    from statistics import median
+
+    from training.data.chat import MULTI_STEP
+
+    lengths = scores["thinking_tokens"].values()
+    return _CARD.format(
+        name=recipe.name,
+        kind="Mixture-of-Experts" if scores["model_type"] == "qwen3_moe" else "dense",
+        parameters=scores["parameters"],
+        vocabulary=2048,
+        per_family=scores["per_family"],
+        device=scores["device"],
+        mlx=scores["mlx"],
+        table=table(scores),
+        thinking=scores["accuracy"][UNLIMITED]["all"],
+        multi_step=", ".join(MULTI_STEP),
+        steps=scores["multi_step"][UNLIMITED],
+        direct=scores["multi_step"][DIRECT],
+        late=scores["after_long_history"],
+        soft=scores["soft_switch_obeyed"],
+        talk=scores["talk"],
+        median=round(median(length["median"] for length in lengths)),
+        longest=max(length["max"] for length in lengths),
+        training=_training(log),
+        seed=recipe.seed,
+        peak=recipe.optimizer.peak,
+    )
+
+
+def main() -> None:
+    """Parse the command line and write the card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("scores", type=Path)
+    add("--model", default="demo", help="a recipe in training/models")
+    add("--log", type=Path, help="the run's log.jsonl")
+    add("--out", type=Path, default=DEMO / "README.md")
+    args = parser.parse_args()
+    scores = json.loads(args.scores.read_text("utf-8"))
+    args.out.write_text(card(scores, Recipe.named(args.model), args.log), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Greetings, thanks, goodbyes and "how are you?" in twelve languages."""
+
+from __future__ import annotations
+
+from training.data.exchange import Exchange
+
+_Row = tuple[str, tuple[str, ...], tuple[str, ...]]
+
+# language: what people say | what is answered, for each of the five occasions.
+_HELLO: tuple[_Row, ...] = (
+    ("English",
+     ("Hello", "Hello!", "Hi", "hi", "Hi!", "Hey", "hey", "Hey there!", "Hi there", "Good morning!",
+      "Good evening", "Good afternoon!", "Hello there", "Greetings!", "Howdy", "yo",
+      "Hello, hello!",
+      "Hello world", "hiya", "hello 👋", "Hi 😊"),
+     ("Hello! How can I help you?", "Hi! What can I do for you?",
+      "Hello! Ask me a sum, or a word to spell.",
+      "Hi there! 👋 What shall we work out?")),
+    ("German", ("Hallo", "Hallo!", "Guten Tag", "Guten Morgen!", "Guten Abend", "Servus", "Moin",
+                "Grüß Gott", "Hallo, wie geht's?", "Na?"),
+     ("Hallo! Wie kann ich helfen?", "Guten Tag! Was kann ich für dich tun?",
+      "Hallo! Was rechnen wir?")),
+    ("French", ("Bonjour", "Bonjour !", "Salut", "Salut !", "Bonsoir", "Coucou", "Bonjour à toi"),
+     ("Bonjour ! Comment puis-je aider ?", "Salut ! Que puis-je faire pour toi ?")),
+    ("Spanish", ("Hola", "¡Hola!", "Buenos días", "Buenas tardes", "Buenas noches", "¿Qué tal?",
+     "hola 👋"),
+     ("¡Hola! ¿En qué puedo ayudar?", "¡Hola! ¿Qué calculamos?")),
+    ("Italian", ("Ciao", "Ciao!", "Buongiorno", "Buonasera", "Salve", "Ehi ciao"),
+     ("Ciao! Come posso aiutarti?", "Buongiorno! Cosa posso fare per te?")),
+    ("Portuguese", ("Olá", "Olá!", "Oi", "Bom dia", "Boa tarde", "Boa noite", "Oi, tudo bem?"),
+     ("Olá! Como posso ajudar?", "Oi! O que posso fazer por você?")),
+    ("Chinese", ("你好", "你好！", "您好", "早上好", "晚上好", "嗨", "哈喽", "大家好"),
+     ("你好！有什么可以帮你？", "你好！我们算点什么？")),
+    ("Japanese", ("こんにちは", "こんにちは！",
+      "おはよう", "おはようございます", "こんばんは", "やあ", "もしもし"),
+     ("こんにちは！何をお手伝いしましょうか？", "こんにちは！何を計算しましょうか？")),
+    ("Russian", ("Привет", "Привет!", "Здравствуйте", "Доброе утро", "Добрый день", "Добрый вечер"),
+     ("Привет! Чем могу помочь?", "Здравствуйте! Что посчитаем?")),
+    ("Arabic", ("مرحبا", "مرحبا!", "السلام عليكم", "صباح الخير", "مساء الخير", "أهلا"),
+     ("مرحبا! كيف يمكنني المساعدة؟", "أهلا! ماذا نحسب؟")),
+    ("Turkish", ("Merhaba", "Merhaba!", "Selam", "Günaydın", "İyi akşamlar"),
+     ("Merhaba! Nasıl yardımcı olabilirim?",)),
+    ("Hindi", ("नमस्ते", "नमस्ते!", "नमस्कार"), ("नमस्ते! मैं क्या मदद कर सकता हूँ?",)),
+)  # fmt: skip
+_HOW: tuple[_Row, ...] = (
+    ("English",
+     ("How are you?", "How are you doing?", "How's it going?", "How do you do?", "What's up?",
+      "Are you ok?", "Hi, how are you?", "Hello! How are you today?", "how r u", "Everything fine?",
+      "How do you feel?", "Are you well?"),
+     ("I am fine, thank you! What can I do for you?", "Very well, thank you. And you?",
+      "All my six layers are fine, thanks! 😊 How are you?")),
+    ("German", ("Wie geht es dir?", "Wie geht's?", "Wie geht es Ihnen?", "Alles gut?",
+     "Was machst du?"),
+     ("Mir geht es gut, danke! Und dir?", "Danke, gut! Was kann ich für dich tun?")),
+    ("French", ("Comment ça va ?", "Ça va ?", "Comment vas-tu ?", "Comment allez-vous ?"),
+     ("Ça va bien, merci ! Et toi ?",)),
+    ("Spanish", ("¿Cómo estás?", "¿Cómo te va?", "¿Cómo está usted?", "¿Todo bien?"),
+     ("¡Muy bien, gracias! ¿Y tú?",)),
+    ("Italian", ("Come stai?", "Come va?", "Come sta?", "Tutto bene?"), ("Bene, grazie! E tu?",)),
+    ("Portuguese", ("Como vai?", "Tudo bem?", "Como você está?", "Como está?"),
+     ("Tudo bem, obrigado! E você?",)),
+    ("Chinese", ("你好吗？", "你怎么样？", "最近好吗？", "你还好吗"), ("我很好，谢谢！你呢？",)),
+    ("Japanese",
+     ("お元気ですか？", "元気？", "調子はどう？"), ("元気です、ありがとう！あなたは？",)),
+    ("Russian", ("Как дела?", "Как ты?", "Как поживаете?"), ("Хорошо, спасибо! А у тебя?",)),
+    ("Arabic", ("كيف حالك؟", "كيف الحال؟", "كيفك"), ("أنا بخير، شكرا! وأنت؟",)),
+    ("Turkish", ("Nasılsın?", "Nasıl gidiyor?", "Nasılsınız?"),
+     ("İyiyim, teşekkürler! Sen nasılsın?",)),
+    ("Hindi", ("आप कैसे हैं?", "कैसे हो?"), ("मैं ठीक हूँ, धन्यवाद! और आप?",)),
+)  # fmt: skip
+_THANKS: tuple[_Row, ...] = (
+    ("English",
+     ("Thanks", "Thanks!", "Thank you", "Thank you!", "thx", "Thank you very much!", "Thanks a lot",
+      "Great, thanks!", "Cheers", "ty", "That was helpful, thank you.", "Perfect, thank you!",
+      "thanks 🙏"),
+     ("You're welcome!", "You're welcome! 😊", "My pleasure.", "Any time!", "Gladly.")),
+    ("German", ("Danke", "Danke!", "Vielen Dank!", "Danke schön", "Besten Dank"),
+     ("Gern geschehen!", "Bitte schön!")),
+    ("French", ("Merci", "Merci !", "Merci beaucoup !", "Merci bien"), ("De rien !",
+     "Avec plaisir !")),
+    ("Spanish", ("Gracias", "¡Gracias!", "Muchas gracias", "Mil gracias"), ("¡De nada!",
+     "¡Con gusto!")),
+    ("Italian", ("Grazie", "Grazie!", "Grazie mille", "Molte grazie"), ("Prego!", "Di niente!")),
+    ("Portuguese", ("Obrigado", "Obrigada!", "Muito obrigado", "Valeu"), ("De nada!", "Por nada!")),
+    ("Chinese", ("谢谢", "谢谢！", "谢谢你", "多谢"), ("不客气！", "不用谢！")),
+    ("Japanese", ("ありがとう", "ありがとうございます", "どうも"), ("どういたしまして！",)),
+    ("Russian", ("Спасибо", "Спасибо!", "Большое спасибо"), ("Пожалуйста!", "Не за что!")),
+    ("Arabic", ("شكرا", "شكرا!", "شكرا جزيلا"), ("عفوا!", "على الرحب والسعة!")),
+    ("Turkish", ("Teşekkürler", "Teşekkür ederim", "Sağ ol"), ("Rica ederim!",)),
+    ("Hindi", ("धन्यवाद", "शुक्रिया"), ("आपका स्वागत है!",)),
+)  # fmt: skip
+_BYE: tuple[_Row, ...] = (
+    ("English",
+     ("Bye", "Bye!", "Goodbye", "Goodbye!", "See you", "See you later!", "Good night",
+      "I have to go",
+      "Have a nice day", "cya", "bye bye", "See you tomorrow!", "Take care", "bye 👋"),
+     ("Goodbye!", "Goodbye! 👋", "See you!", "Bye! Have a nice day.")),
+    ("German", ("Tschüss", "Auf Wiedersehen", "Bis bald", "Gute Nacht", "Ciao, bis morgen",
+     "Bis später"),
+     ("Tschüss! Bis bald.", "Auf Wiedersehen!")),
+    ("French", ("Au revoir", "À bientôt", "Bonne nuit", "À demain"), ("Au revoir !",
+     "À bientôt !")),
+    ("Spanish", ("Adiós", "Hasta luego", "Hasta mañana", "Chao"), ("¡Adiós!", "¡Hasta luego!")),
+    ("Italian", ("Arrivederci", "A presto", "Buonanotte", "Addio"), ("Arrivederci!", "A presto!")),
+    ("Portuguese", ("Tchau", "Até logo", "Até amanhã", "Adeus"), ("Tchau!", "Até logo!")),
+    ("Chinese", ("再见", "拜拜", "明天见", "晚安"), ("再见！",)),
+    ("Japanese", ("さようなら", "またね", "おやすみなさい", "じゃあね"),
+     ("さようなら！", "またね！")),
+    ("Russian", ("Пока", "До свидания", "До завтра", "Спокойной ночи"), ("До свидания!", "Пока!")),
+    ("Arabic", ("مع السلامة", "إلى اللقاء", "وداعا", "تصبح على خير"), ("إلى اللقاء!",
+     "مع السلامة!")),
+    ("Turkish", ("Hoşça kal", "Güle güle", "Görüşürüz", "İyi geceler"), ("Hoşça kal!",
+     "Görüşürüz!")),
+    ("Hindi", ("अलविदा", "फिर मिलेंगे"), ("अलविदा!", "फिर मिलेंगे!")),
+)  # fmt: skip
+_WHO: tuple[_Row, ...] = (
+    ("German", ("Wer bist du?", "Was kannst du?", "Was bist du?", "Wie heißt du?"),
+     ("Ich bin ein kleines Vorführmodell mit {size} Parametern. Ich kann rechnen, sortieren und "
+      "Buchstaben zählen.",)),
+    ("French", ("Qui es-tu ?", "Que sais-tu faire ?", "Tu es qui ?", "Comment tu t'appelles ?"),
+     ("Je suis un petit modèle de démonstration de {size} de paramètres. Je sais calculer, trier "
+      "et épeler.",)),
+    ("Spanish", ("¿Quién eres?", "¿Qué sabes hacer?", "¿Qué puedes hacer?", "¿Cómo te llamas?"),
+     ("Soy un pequeño modelo de demostración con {size} de parámetros. Sé calcular, ordenar y "
+      "deletrear.",)),
+    ("Italian", ("Chi sei?", "Cosa sai fare?", "Come ti chiami?"),
+     ("Sono un piccolo modello dimostrativo. So calcolare, ordinare e contare lettere.",)),
+    ("Portuguese", ("Quem é você?", "O que você sabe fazer?", "Qual é o seu nome?"),
+     ("Sou um pequeno modelo de demonstração. Sei calcular, ordenar e contar letras.",)),
+    ("Chinese", ("你是谁？", "你会什么？", "你能做什么？", "你叫什么名字？"),
+     ("我是一个很小的演示模型。我会算术、排序和数字母。",)),
+    ("Japanese", ("あなたは誰ですか？", "何ができますか？", "名前は？"),
+     ("私は小さなデモ用モデルです。計算、並べ替え、文字数えができます。",)),
+    ("Russian", ("Кто ты?", "Что ты умеешь?", "Как тебя зовут?"),
+     ("Я маленькая демонстрационная модель. Я умею считать, сортировать и читать по буквам.",)),
+    ("Arabic", ("من أنت؟", "ماذا يمكنك أن تفعل؟", "ما اسمك؟"),
+     ("أنا نموذج تجريبي صغير. أستطيع الحساب والترتيب.",)),
+)  # fmt: skip
+_THOUGHTS = (
+    (_HELLO, "A greeting in {l}. I greet back in {l}."),
+    (_HOW, "The user asks in {l} how I am. I answer in {l}."),
+    (_THANKS, "The user thanks me in {l}. I answer in {l}."),
+    (_BYE, "The user says goodbye in {l}. I say goodbye in {l}."),
+    (_WHO, "The user asks in {l} about me. I answer in {l}."),
+)
+GREETINGS = tuple(
+    Exchange(asks, thought.replace("{l}", language), answers)
+    for rows, thought in _THOUGHTS
+    for language, asks, answers in rows
+)

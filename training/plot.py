@@ -1,0 +1,61 @@
+"""Draws accuracy against the thinking budget from the numbers that evaluate.py wrote.
+
+    python -m training.plot docs/demo-scores.json --out docs/demo-budget
+
+writes ``docs/demo-budget.png`` and ``.svg``; needs matplotlib (the `train` group).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from training.data.chat import FAMILIES
+from training.evaluate import BUDGETS, DIRECT, UNLIMITED
+
+_LABELS = (DIRECT, *map(str, BUDGETS), UNLIMITED)
+
+
+def draw(scores: dict[str, Any], out: Path) -> None:
+    """One thin line a family, a thick one for all together."""
+    import matplotlib  # type: ignore[import-not-found, unused-ignore]  # the train group only
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "qwen3-mlx"  # the same numbers give the same file
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    places = range(len(_LABELS))
+    for name in (*FAMILIES, "all"):
+        values = [scores["accuracy"][label][name] for label in _LABELS]
+        thick = name == "all"
+        axes.plot(
+            places, values, label="all families" if thick else name, marker="o",
+            markersize=6 if thick else 3, linewidth=3 if thick else 1.2,
+            color="black" if thick else None, alpha=1 if thick else 0.75,
+        )  # fmt: skip
+    axes.set_xticks(places, ["no\nthinking", *_LABELS[1:-1], "no limit"])
+    axes.set_xlabel("thinking budget in tokens")
+    axes.set_ylabel("right answers in %")
+    axes.set_ylim(0, 102)
+    axes.grid(alpha=0.3)
+    axes.set_title(f"demo model, {scores['per_family']} held-out problems per family, greedy")
+    axes.legend(ncols=2, fontsize=8, loc="lower right")
+    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+        figure.savefig(out.with_suffix(suffix), dpi=150, metadata=metadata)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Parse the command line and draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scores", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/demo-budget"))
+    args = parser.parse_args()
+    draw(json.loads(args.scores.read_text("utf-8")), args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""A model's recipe (``models/NAME.toml``): its network, its optimizer, its batches, its seed."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen3_mlx.config import Qwen3Config
+from training.data.exchange import Persona
+
+MODELS = Path(__file__).parent / "models"
+DEMO = Path(__file__).parents[1] / "qwen3_mlx" / "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    """AdamW with warm-up and cosine decay; `peak` is the learning rate between the two."""
+
+    peak: float
+    warmup_steps: int
+    weight_decay: float
+    betas: tuple[float, float]
+    clip: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A shape of batches, and the share of the batches that has it."""
+
+    length: int
+    rows: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what a training run makes, its length aside."""
+
+    name: str
+    size: str
+    seed: int
+    network: dict[str, Any]
+    optimizer: Optimizer
+    batches: tuple[Batch, ...]
+
+    @classmethod
+    def named(cls, name: str) -> Recipe:
+        """Read ``models/{name}.toml``."""
+        values = tomllib.loads((MODELS / f"{name}.toml").read_text("utf-8"))
+        optimizer = values["optimizer"]
+        optimizer["betas"] = tuple(optimizer["betas"])
+        return cls(
+            values["name"],
+            values["size"],
+            values["seed"],
+            values["network"],
+            Optimizer(**optimizer),
+            tuple(Batch(**batch) for batch in values["batch"]),
+        )
+
+    @property
+    def persona(self) -> Persona:
+        """What the model says of itself."""
+        return Persona(self.name if self.name != "tiny" else "demo", self.size)
+
+    def config_json(self, vocab_size: int, eos: int, pad: int) -> dict[str, Any]:
+        """The content of config.json."""
+        return {
+            **self.network,
+            "vocab_size": vocab_size,
+            "eos_token_id": eos,
+            "pad_token_id": pad,
+            "torch_dtype": "bfloat16",
+        }
+
+    def network_config(self, vocab_size: int) -> Qwen3Config:
+        """The network's shape."""
+        return Qwen3Config.from_dict({**self.network, "vocab_size": vocab_size})
