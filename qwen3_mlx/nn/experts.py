@@ -6,6 +6,14 @@ import mlx.core as mx
 import mlx.nn as nn
 
 
+def _rows(x: mx.array, sorted_experts: bool) -> mx.array | None:
+    """Which row of ``x [N, 1, in]`` meets the i-th of the experts: the i-th.
+
+    MLX takes its grouped path for sorted experts only if that is left unsaid (ops.cpp, 0.32).
+    """
+    return None if sorted_experts else mx.arange(x.shape[0], dtype=mx.uint32)
+
+
 class ExpertLinear(nn.Module):
     """``weight [E, out, in]``: row i of the input meets the matrix of its own expert."""
 
@@ -23,10 +31,12 @@ class ExpertLinear(nn.Module):
 
         `sorted_experts` promises that `experts` ascends, which lets MLX group the rows.
         """
-        weights = self.weight.swapaxes(-1, -2)
-        rows = mx.arange(x.shape[0], dtype=mx.uint32)
         return mx.gather_mm(
-            x, weights, lhs_indices=rows, rhs_indices=experts, sorted_indices=sorted_experts
+            x,
+            self.weight.swapaxes(-1, -2),
+            lhs_indices=_rows(x, sorted_experts),
+            rhs_indices=experts,
+            sorted_indices=sorted_experts,
         )
 
     def to_quantized(
@@ -62,7 +72,7 @@ class QuantizedExpertLinear(nn.Module):
             self.weight,
             self.scales,
             self.biases,
-            lhs_indices=mx.arange(x.shape[0], dtype=mx.uint32),
+            lhs_indices=_rows(x, sorted_experts),
             rhs_indices=experts,
             transpose=True,
             group_size=self.group_size,

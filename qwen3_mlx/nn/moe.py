@@ -19,7 +19,8 @@ def route(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, mx.a
     `normalise` (transformers' Qwen3MoeTopKRouter). Returns ``[..., top_k]`` uint32 and float32.
     """
     weights = mx.softmax(logits.astype(mx.float32), axis=-1, precise=True)
-    experts = mx.argpartition(-weights, kth=top_k - 1, axis=-1)[..., :top_k]
+    # the choice itself has no gradient; the weights of the chosen do
+    experts = mx.argpartition(-mx.stop_gradient(weights), kth=top_k - 1, axis=-1)[..., :top_k]
     chosen = mx.take_along_axis(weights, experts, axis=-1)
     if normalise:
         chosen = chosen / chosen.sum(axis=-1, keepdims=True)

@@ -203,3 +203,31 @@ def test_this_machine_and_its_container(tmp_path: Path) -> None:
     assert _cgroup_left(tmp_path) == 700
     (tmp_path / "memory.max").write_text("max\n")
     assert _cgroup_left(tmp_path) is None
+
+
+@pytest.mark.parametrize("experts", [0, 16])
+@pytest.mark.parametrize("context", [300, 900])
+def test_prefill_scratch_is_near_the_measured_peak(experts: int, context: int) -> None:
+    import mlx.core as mx
+
+    from qwen3_mlx.engine.prefill import prefill
+    from qwen3_mlx.engine.prompt_cache import PromptCache
+    from qwen3_mlx.nn.transformer import Qwen3
+
+    values = DENSE | {"hidden_size": 256, "intermediate_size": 768, "num_attention_heads": 8}
+    values |= {"num_key_value_heads": 4, "head_dim": 64}
+    if experts:
+        values |= {"model_type": "qwen3_moe", "num_experts": experts, "num_experts_per_tok": 4}
+        values |= {"moe_intermediate_size": 192, "norm_topk_prob": True}
+    config = Qwen3Config.from_dict(values)
+    network = Qwen3(config)
+    mx.eval(network.parameters())
+    cache, chunk = PromptCache(network), 500
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    mx.eval(prefill(network, [n % 99 for n in range(context)], cache, chunk))
+    measured = mx.get_peak_memory() - before - sum(layer.nbytes for layer in cache.layers)
+    machine = Machine(0, "", float_bytes=4, fused_attention=False)
+    estimate = memory.scratch_bytes(config, machine, context, chunk)
+    assert measured <= estimate <= 2 * measured

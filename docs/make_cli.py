@@ -1,0 +1,76 @@
+"""Writes docs/cli.md from ``--help`` of every command: ``python docs/make_cli.py``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+FILE = Path(__file__).with_name("cli.md")
+COMMANDS = ("", "chat", "generate", "info")
+ENVIRONMENT = {
+    "COLUMNS": "88",
+    "LC_ALL": "C.UTF-8",
+    "NO_COLOR": "1",
+    "PYTHONIOENCODING": "utf-8",
+    "TERM": "dumb",
+}
+HEAD = """# The command line
+
+<!-- Written by `python docs/make_cli.py` with typer {version}; a test holds it to `--help`. -->
+
+Answers and data go to stdout, everything else to stderr; a pipe gets no ANSI codes, a terminal none
+with `NO_COLOR`. Exit codes: 0 success, 1 an error you can act on (one line and a `hint:`; `--debug`
+adds the traceback), 2 wrong usage, 130 Ctrl-C, 141 stdout's reader went away.
+
+State is kept in `~/Library/Application Support/qwen3-mlx` (macOS), `$XDG_STATE_HOME/qwen3-mlx` or
+`~/.local/state/qwen3-mlx`, or where `QWEN3_MLX_HOME` says: the last model, typed lines, and
+conversations saved without a path.
+"""
+
+
+def typer_version() -> str:
+    """The version whose layout the pages have."""
+    return version("typer")
+
+
+def page(command: str) -> str:
+    """The section of one command."""
+    words = ["qwen3-mlx", *([command] if command else [])]
+    code = "from qwen3_mlx.cli import main; main()"
+    arguments = [*([command] if command else []), "--help"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+        env=os.environ | ENVIRONMENT,
+    )
+    lines = [line.rstrip() for line in done.stdout.strip().splitlines()]
+    body = "\n".join(lines).replace("\n\n\n", "\n\n")
+    return f"\n## {' '.join(words)}\n\n```text\n{body}\n```\n"
+
+
+def chat_commands() -> str:
+    """What can be typed in a chat."""
+    from qwen3_mlx.cli.commands import COMMANDS, KEYS
+
+    rows = [f"| `/{command.usage}` | {command.help} |" for command in COMMANDS.values()]
+    # a bar inside a table's cell needs a backslash
+    rows = [row.replace("N|off", "N\\|off").replace("TEXT|off", "TEXT\\|off") for row in rows]
+    table = "\n".join(["| command | does |", "|---|---|", *rows])
+    keys = "\n".join(KEYS)
+    return f"\n## In a chat\n\n{table}\n\n{keys}\n"
+
+
+def document() -> str:
+    """The whole file."""
+    pages = "".join(page(command) for command in COMMANDS)
+    return HEAD.format(version=typer_version()) + pages + chat_commands()
+
+
+if __name__ == "__main__":
+    FILE.write_text(document(), "utf-8")

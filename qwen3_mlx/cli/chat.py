@@ -1,0 +1,31 @@
+"""Starting a chat: the model, the session, and the interface to talk through."""
+
+from __future__ import annotations
+
+from qwen3_mlx.cli import loading, state, stdin
+from qwen3_mlx.cli.conversation import Conversation
+from qwen3_mlx.cli.plain import LineChat
+from qwen3_mlx.cli.screen import Screen
+from qwen3_mlx.options import GenerationOptions
+
+
+def run(
+    model: str | None,
+    options: GenerationOptions,
+    *,
+    system: str | None,
+    context: int | None,
+    hide_thinking: bool,
+    debug: bool,
+) -> int:
+    """Chat until the user leaves; returns the exit code."""
+    screen = Screen()
+    name = model or loading.default_model()
+    if model is None and name == "demo":
+        screen.note(loading.DEMO_NOTE)
+    loaded = loading.open_model(name, context, screen)
+    state.remember_model(name)
+    chat = Conversation(loaded, loaded.session(system and stdin.argument(system), options))
+    # The only interface so far. A full-screen one will stand here unless --plain is given or
+    # a stream is no terminal; it runs the same Conversation and commands.
+    return LineChat(chat, screen, hide_thinking=hide_thinking, debug=debug).run()

@@ -1,0 +1,81 @@
+"""A chat as its user interfaces see it: the session, the mode line, and what was saved where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.events import Done, Stats
+
+if TYPE_CHECKING:
+    from qwen3_mlx.model import Qwen3
+    from qwen3_mlx.session import ChatSession
+
+
+@dataclass
+class Conversation:
+    """One chat with one model."""
+
+    model: Qwen3
+    session: ChatSession
+    files: set[Path] = field(default_factory=set)
+    """Files this chat wrote or read itself, which it may write again."""
+    turns: int = 0
+    total: Stats = field(default_factory=Stats)
+
+    @property
+    def name(self) -> str:
+        """The model's name, short enough for a prompt."""
+        return Path(self.model.name).name
+
+    @property
+    def budget(self) -> int | None:
+        """The thinking budget of a turn."""
+        return self.session.options.thinking_budget
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the next turn thinks, as far as options go."""
+        options = self.session.options
+        if self.model.family in ("instruct", "coder"):
+            return False
+        off = options.thinking is False or options.thinking_budget == 0
+        return self.model.family == "thinking" or not off
+
+    @property
+    def mode(self) -> str:
+        """``thinking``, ``thinking, budget 256`` or ``not thinking``."""
+        if not self.thinks:
+            return "not thinking"
+        return f"thinking, budget {self.budget:,}" if self.budget else "thinking"
+
+    def set_options(self, **changes: Any) -> None:
+        """Change options for the turns to come; all or nothing. Raises `OptionError`."""
+        self.session.options = replace(self.session.options, **changes)
+
+    def switch(self, thinking: bool) -> None:
+        """Turn thinking on or off. Raises `OptionError` where the model can't switch."""
+        family = self.model.family
+        if family in ("instruct", "coder"):
+            hint = "for a model that does, start: qwen3-mlx chat 4b"
+            raise OptionError(f"{self.name} never thinks, so there is nothing to switch", hint=hint)
+        if family == "thinking" and not thinking:
+            hint = "make it brief instead: /budget 512"
+            raise OptionError(f"{self.name} always thinks: it can't be switched off", hint=hint)
+        budget = None if thinking and self.budget == 0 else self.budget
+        self.set_options(thinking=thinking, thinking_budget=budget)
+
+    def count(self, done: Done) -> None:
+        """Add a finished turn to the totals."""
+        new, total = done.stats, self.total
+        self.turns += 1
+        self.total = replace(
+            total,
+            prompt_tokens=total.prompt_tokens + new.prompt_tokens,
+            cached_tokens=total.cached_tokens + new.cached_tokens,
+            thinking_tokens=total.thinking_tokens + new.thinking_tokens,
+            answer_tokens=total.answer_tokens + new.answer_tokens,
+            peak_memory_bytes=max(total.peak_memory_bytes, new.peak_memory_bytes),
+        )

@@ -1,0 +1,209 @@
+"""What a model is and whether it fits, from its config and headers alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from qwen3_mlx import family, hub, machine, memory
+from qwen3_mlx.cli import state
+from qwen3_mlx.cli.screen import Screen
+from qwen3_mlx.config import Qwen3Config
+
+EVERYDAY_CONTEXT = 4096
+"""Tokens the inequality is filled in for unless --context says otherwise."""
+MEMORY_SIZES = (8, 16, 24, 32, 36, 48, 64, 96, 128, 192, 256, 512)
+"""GB of memory that Macs are sold with."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that `info` tells."""
+
+    where: str
+    config: Qwen3Config
+    weights: memory.Weights
+    from_headers: bool
+    kv_bits: int | None
+    machine: machine.Machine
+    fit: memory.Fit
+
+
+def run(
+    model: str | None,
+    *,
+    context: int | None,
+    kv_bits: int | None,
+    gigabytes: float | None,
+    as_json: bool,
+) -> int:
+    """Print the facts; returns the exit code."""
+    facts = gather(model or state.last_model() or "demo", context, kv_bits, gigabytes)
+    screen = Screen()
+    if as_json:
+        screen.answer(f"{json.dumps(record(facts))}\n")
+    else:
+        text = "\n".join(lines(facts))
+        screen.answer(f"{text if screen.is_utf8 else text.replace('≤', '<=')}\n")
+    return 0
+
+
+def gather(name: str, context: int | None, kv_bits: int | None, gigabytes: float | None) -> Facts:
+    """Find the model here or ask the hub for its headers, and do the sums."""
+    where, config, weights, from_headers = _find(name)
+    place = machine.this_machine() if gigabytes is None else machine.mac(gigabytes)
+    tokens = min(EVERYDAY_CONTEXT, config.context) if context is None else context
+    fit = memory.fit(config, weights, place, tokens, kv_bits)
+    return Facts(where, config, weights, from_headers, kv_bits, place, fit)
+
+
+def _find(name: str) -> tuple[str, Qwen3Config, memory.Weights, bool]:
+    found = hub.find_local(name)
+    tensors: Any = None
+    if found is not None:
+        where, config = str(found), Qwen3Config.from_dir(found)
+        if any(found.glob("*.safetensors")):
+            from qwen3_mlx.checkpoint.headers import checkpoint_tensors
+
+            tensors = checkpoint_tensors(found)
+    else:
+        from qwen3_mlx import download
+
+        description = download.describe(hub.parse(name))
+        where, config = description.where, Qwen3Config.from_dict(description.config)
+        tensors = description.tensors
+    if tensors is None:
+        return where, config, memory.weights_from_config(config), False
+    return where, config, memory.weights_from_headers(tensors.values()), True
+
+
+def record(facts: Facts) -> dict[str, Any]:
+    """What ``--json`` prints. Sizes in bytes, contexts in tokens."""
+    config, fit = facts.config, facts.fit
+    return {
+        "model_type": config.model_type,
+        "parameters": memory.parameters(config),
+        "active_parameters": memory.active_parameters(config),
+        "weight_bytes": facts.weights.stored_bytes,
+        "kv_bytes_per_token": memory.kv_bytes_per_token(config, facts.kv_bits),
+        "native_context": config.native_context,
+        "context": fit.context,
+        "fits": fit.fits,
+        "required_bytes": fit.required_bytes,
+        "available_bytes": fit.available_bytes,
+        "required": {
+            "weights": fit.weight_bytes,
+            "kv": fit.kv_bytes,
+            "prefill": fit.scratch_bytes,
+            "runtime": fit.runtime_bytes,
+        },
+        "available": facts.machine.why,
+        "where": facts.where,
+    }
+
+
+def lines(facts: Facts) -> Iterator[str]:
+    """The same for people."""
+    config, fit = facts.config, facts.fit
+    total, active = memory.parameters(config), memory.active_parameters(config)
+    yield facts.where
+    yield architecture(config)
+    yield ""
+    yield _row("parameters", _count(total), f"{total:,}")
+    if active != total:
+        yield _row("for each token", _count(active), f"{active:,}")
+    yield _row("weights", _gb(facts.weights.stored_bytes), _packing(facts, total))
+    per_token = memory.kv_bytes_per_token(config, facts.kv_bits)
+    yield _row(
+        "keys and values", f"{per_token / 1e3:,.1f} kB", f"a token, {facts.kv_bits or 16} bit"
+    )
+    yield _row("native context", f"{config.native_context:,}", "tokens; YaRN beyond (--context)")
+    yield ""
+    yield inequality(fit)
+    yield f"available: {facts.machine.why}"
+    yield from _advice(facts)
+
+
+def architecture(config: Qwen3Config) -> str:
+    """The network in a line."""
+    experts = ""
+    if config.is_moe:
+        experts = (
+            f"{config.num_experts_per_tok} of {config.num_experts} experts of"
+            f" {config.moe_intermediate_size:,} a token"
+        )
+    feed_forward = experts or f"feed-forward {config.intermediate_size:,}"
+    tied = "tied" if config.tie_word_embeddings else "untied"
+    return (
+        f"{config.model_type}: {config.num_hidden_layers} layers, width {config.hidden_size:,},"
+        f" {config.num_attention_heads} query and {config.num_key_value_heads} key-value heads of"
+        f" {config.head_dim}, {feed_forward}, vocabulary {config.vocab_size:,} ({tied})"
+    )
+
+
+def inequality(fit: memory.Fit) -> str:
+    """``4.6 GB weights + 0.6 GB KV at 4,096 tokens + … = 5.8 GB ≤ 11.5 GB available: fits``."""
+    sign, verdict = ("≤", "fits") if fit.fits else (">", "does not fit")
+    return (
+        f"{_gb(fit.weight_bytes)} weights + {_gb(fit.kv_bytes)} KV at {fit.context:,} tokens"
+        f" + {_gb(fit.scratch_bytes)} prefill + {_gb(fit.runtime_bytes)} runtime"
+        f" = {_gb(fit.required_bytes)} {sign} {_gb(fit.available_bytes)} available: {verdict}"
+    )
+
+
+def _advice(facts: Facts) -> Iterator[str]:
+    """The longest context if it fits; what would fit if it doesn't."""
+    config, fit = facts.config, facts.fit
+    longest = memory.largest_context(config, facts.weights, facts.machine, facts.kv_bits)
+    if fit.fits:
+        yield f"longest native context that fits: {longest:,} tokens"
+        return
+    yield "what would fit:"
+    if longest:
+        yield f"  a context of {longest:,} tokens"
+    if config.quantization is None:
+        yield f"  here, the same weights at 4 bits take {_gb(memory.parameters(config) * 4.5 / 8)}"
+    if smaller := _largest_release(facts):
+        yield f"  here, the model {smaller}"
+    for size in MEMORY_SIZES:
+        place = machine.mac(size)
+        if memory.fit(config, facts.weights, place, fit.context, facts.kv_bits).fits:
+            yield f"  this model on a Mac with {size} GB"
+            return
+    yield "  this model on no single Mac"
+
+
+def _largest_release(facts: Facts) -> str | None:
+    """The alias of the largest released model that fits there at this context."""
+    best: tuple[int, str] | None = None
+    for release in family.RELEASES[:8]:
+        config = Qwen3Config.from_dict(release.config())
+        weights = memory.weights_from_config(config)
+        fit = memory.fit(config, weights, facts.machine, facts.fit.context, facts.kv_bits)
+        if fit.fits and (best is None or weights.stored_bytes > best[0]):
+            best = weights.stored_bytes, f"{release.alias} ({_gb(weights.stored_bytes)} at 4 bits)"
+    return best[1] if best else None
+
+
+def _packing(facts: Facts, total: int) -> str:
+    source = "" if facts.from_headers else ", computed from the config"
+    bits = f"{8 * facts.weights.stored_bytes / total:.2f} bits a weight"
+    if facts.config.quantization is None:
+        return f"{bits}{source}"
+    spec = facts.config.quantization.default
+    return f"{bits}: {spec.bits} bits in groups of {spec.group_size}{source}"
+
+
+def _row(name: str, value: str, remark: str) -> str:
+    return f"{name:<16}{value:>10}   {remark}"
+
+
+def _count(number: int) -> str:
+    unit, scale = ("B", 1e9) if number >= 1e9 else ("M", 1e6)
+    return f"{number / scale:.2f} {unit}"
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 50e6 else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,62 @@
+"""Ctrl-C while a model speaks: a wish the turn hears, never an exception inside MLX."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Literal, Protocol
+
+from qwen3_mlx.events import Event, Thinking
+
+
+class Interruptible(Protocol):
+    """A running turn: iterable events, and `interrupt`, which may come from a signal handler."""
+
+    def __iter__(self) -> Iterator[Event]: ...
+
+    def interrupt(self, kind: Literal["answer", "stop"]) -> None:
+        """End the thought, or the turn."""
+
+
+class Presses:
+    """What the next Ctrl-C means: in a thought "answer now", anywhere else "stop"."""
+
+    def __init__(self, turn: Interruptible, answer_first: bool) -> None:
+        self._turn, self._answer_first = turn, answer_first
+        self.thinking = False
+        self.count = 0
+
+    def press(self) -> None:
+        """Ctrl-C was pressed."""
+        self.count += 1
+        cut = self._answer_first and self.thinking
+        # once only: who presses again while the cut is under way wants to stop
+        self._answer_first = self._answer_first and not cut
+        self._turn.interrupt("answer" if cut else "stop")
+
+    def watch(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Pass events on, keeping track of whether the model is thinking."""
+        for event in events:
+            self.thinking = isinstance(event, Thinking)
+            yield event
+
+
+@contextmanager
+def heard_by(turn: Interruptible, *, answer_first: bool) -> Iterator[Presses]:
+    """Within, Ctrl-C interrupts `turn`; with `answer_first` the first one only ends its thought."""
+    presses = Presses(turn, answer_first)
+    if threading.current_thread() is not threading.main_thread():
+        yield presses  # signals reach the main thread only
+        return
+
+    def handle(_signal: int, _frame: FrameType | None) -> Any:
+        presses.press()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield presses
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,47 @@
+"""A home of their own for the command line's state, and a scripted model in place of a real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from qwen3_mlx.cli import loading
+from qwen3_mlx.cli.app import app
+from tests.fakes import FakeModel, Turn
+
+
+@pytest.fixture(autouse=True)
+def state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path / "state"
+    monkeypatch.setenv("QWEN3_MLX_HOME", str(home))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return home
+
+
+class Cli:
+    """Runs the command line in this process; `model` answers, `opened` says what was asked for."""
+
+    def __init__(self) -> None:
+        self.model = FakeModel([])
+        self.opened: list[tuple[str, int | None]] = []
+
+    def script(self, *turns: Turn, **kwargs: object) -> None:
+        self.model = FakeModel(turns, **kwargs)
+
+    def __call__(self, *arguments: str, stdin: str | bytes | None = None) -> Result:
+        return CliRunner().invoke(app, list(arguments), input=stdin)
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
+    runner = Cli()
+
+    def open_model(name: str, context: int | None, _screen: object) -> FakeModel:
+        runner.opened.append((name, context))
+        return runner.model
+
+    monkeypatch.setattr(loading, "open_model", open_model)
+    return runner

@@ -1,0 +1,211 @@
+"""The line chat in a real terminal (tmux): history, paste, Ctrl-C, resizing."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAIN = "from qwen3_mlx.cli import main; main()"
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+
+
+class Tmux:
+    """A terminal of 80 x 24 with a shell command in it, on a tmux server of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self._socket = home, str(home / "tmux")
+
+    def __call__(self, *arguments: str) -> str:
+        env = os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
+        done = subprocess.run(
+            ["tmux", "-S", self._socket, "-f", "/dev/null", *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=env,
+        )
+        return done.stdout
+
+    def start(self, script: str | None, *arguments: str, again: bool = False) -> None:
+        module = ["-m", "tests.fake_cli", script] if script else ["-c", MAIN]
+        words = [sys.executable, *module, *arguments]
+        # the echo stays on the screen when the program has ended
+        line = f"{shlex.join(words)}; echo exit code $?; sleep 60"
+        env = f"cd {shlex.quote(str(ROOT))}; export QWEN3_MLX_HOME={shlex.quote(str(self.home))}"
+        where = ["new-window"] if again else ["new-session", "-d", "-x", "80", "-y", "24"]
+        self(*where, f"{env}; {line}")
+
+    def keys(self, *keys: str) -> None:
+        self("send-keys", *keys)
+
+    def text(self, *, history: bool = False) -> str:
+        """What the terminal shows, or with `history` all it has shown."""
+        shown = self("capture-pane", "-p", "-J", *(["-S", "-"] if history else []))
+        return "\n".join(line.rstrip() for line in shown.splitlines()) + "\n"
+
+    def until(self, text: str, count: int = 1, seconds: float = 15) -> str:
+        """Wait until `text` has been shown so many times; returns all that has been shown."""
+        end = time.monotonic() + seconds
+        while (shown := self.text(history=True)).count(text) < count:
+            assert time.monotonic() < end, f"{text!r} is not {count} times in:\n{shown}"
+            time.sleep(0.05)
+        return shown
+
+    def prompt(self, count: int) -> None:
+        """Wait for the prompt number `count`, and for it to listen."""
+        self.until("[thinking] >", count)
+        time.sleep(0.3)
+
+    def kill(self) -> None:
+        subprocess.run(["tmux", "-S", self._socket, "kill-server"], check=False)
+
+
+@pytest.fixture
+def tmux(tmp_path: Path) -> Iterator[Tmux]:
+    terminal = Tmux(tmp_path)
+    yield terminal
+    terminal.kill()
+
+
+def test_a_conversation(tmux: Tmux) -> None:
+    tmux.start("short", "chat", "8b")
+    tmux.prompt(1)
+    tmux.keys("/hel", "Tab")
+    tmux.until("> /help")
+    tmux.keys("Enter")
+    tmux.until("/retry")
+    tmux.until("Ctrl-C while it thinks: answer now")
+    tmux.keys("What is 2 + 2?", "Enter")
+    shown = tmux.until("answer tokens")
+    assert "hm, two" in shown and "It is 4." in shown  # the bold of **4** is drawn, not its stars
+    assert "1 thinking | 1 answer tokens | 20.0 tok/s" in shown
+    tmux.keys("/budget 300", "Enter")
+    tmux.until("fake [thinking, budget 300] >")
+    tmux.keys("/no_think", "Enter")
+    tmux.until("fake [not thinking] >")
+    tmux.keys("C-d")
+    tmux.until("exit code 0")
+
+
+def test_history_is_there_in_the_next_run(tmux: Tmux) -> None:
+    tmux.start("short", "chat", "8b")
+    tmux.prompt(1)
+    tmux.keys("remember me", "Enter")
+    tmux.prompt(2)
+    tmux.keys("/quit", "Enter")
+    tmux.until("exit code 0")
+    tmux.start("short", "chat", "8b", again=True)
+    tmux.prompt(1)
+    tmux.keys("Up")
+    tmux.until("> /quit")
+    tmux.keys("Up")
+    tmux.until("> remember me")
+
+
+def test_pasted_lines_are_one_message(tmux: Tmux) -> None:
+    tmux.start("short", "chat", "8b")
+    tmux.prompt(1)
+    tmux("set-buffer", "first line\nsecond line\n\tthird line")
+    tmux("paste-buffer", "-p")  # as a terminal pastes: bracketed
+    tmux.until("third line")
+    time.sleep(0.3)
+    assert "It is 4." not in tmux.text() and "^J" not in tmux.text()
+    tmux.keys("Enter")
+    tmux.until("It is 4.")
+    tmux.prompt(2)
+    tmux.keys("one", "M-Enter", "two", "Enter")
+    tmux.until("It is 4.", 2)
+    tmux.prompt(3)
+    history = (tmux.home / "history").read_text()
+    assert "+first line\n+second line\n+\tthird line\n" in history and "+one\n+two\n" in history
+
+
+def test_ctrl_c_clears_then_tells_how_to_leave(tmux: Tmux) -> None:
+    tmux.start("short", "chat", "8b")
+    tmux.prompt(1)
+    tmux.keys("half a line", "C-c")
+    time.sleep(0.3)
+    assert "half a line" not in tmux.text()
+    tmux.keys("C-c")
+    tmux.prompt(2)
+    assert "to leave" not in tmux.text()
+    tmux.keys("C-c")
+    tmux.until("to leave: /quit or Ctrl-D")
+    tmux.prompt(3)
+    tmux.keys("/quit", "Enter")
+    tmux.until("exit code 0")
+
+
+def test_answer_now_and_stop(tmux: Tmux) -> None:
+    tmux.start("long-thought", "chat", "8b")
+    tmux.prompt(1)
+    tmux.keys("one", "Enter")
+    tmux.until("thought 3.")
+    tmux.keys("C-c")
+    tmux.until("The answer.")
+    tmux.until("(cut by you)")
+    tmux.prompt(2)
+    tmux.keys("two", "Enter")
+    tmux.until("word3")
+    tmux.keys("C-c")
+    shown = tmux.until("stopped by you")
+    assert "word3" in shown
+    tmux.prompt(3)
+
+
+def test_progress_on_the_prompt_goes_before_the_answer_comes(tmux: Tmux) -> None:
+    tmux.start("slow-prefill", "chat", "8b")
+    tmux.prompt(1)
+    tmux.keys("one", "Enter")
+    tmux.until("reading the prompt: ")
+    shown = tmux.until("At last")
+    assert "reading the prompt" not in shown
+
+
+def test_long_answers_are_whole_and_survive_resizing(tmux: Tmux) -> None:
+    tmux.start("list", "chat", "8b")
+    tmux.prompt(1)
+    tmux.keys("list", "Enter")
+    shown = tmux.until("answer tokens")
+    assert [n for n in range(60) if shown.count(f"item {n}\n") != 1] == []
+    tmux.prompt(2)
+    tmux("resize-window", "-x", "50", "-y", "12")
+    tmux.prompt(2)
+    tmux.keys("again, please", "Enter")
+    shown = tmux.until("the end", 2)
+    tmux.until("answer tokens", 2)
+    assert shown.split("again, please")[1].count("item 59") == 1
+
+
+def test_with_the_bundled_model(tmux: Tmux) -> None:
+    tmux.start(None, "chat", "--seed", "1")
+    tmux.until("demo is a small demonstration")
+    tmux.until("demo [thinking] >")
+    time.sleep(0.3)
+    tmux.keys("What is 17 * 23?", "Enter")
+    tmux.until("answer tokens")
+    tmux.keys("/budget 8", "Enter")
+    tmux.until("demo [thinking, budget 8] >")
+    tmux.keys("What is 17 * 23?", "Enter")
+    tmux.until("8/8 thinking")
+    tmux.until("(cut by the budget)")
+    tmux.keys("/no_think", "Enter")
+    tmux.until("demo [not thinking] >")
+    tmux.keys("Hello!", "Enter")
+    tmux.until("answer tokens", 3)
+    tmux.keys("/save", "Enter")
+    tmux.until("saved: ")
+    tmux.keys("C-d")
+    tmux.until("exit code 0")
+    (saved,) = (tmux.home / "conversations").glob("*.json")
+    assert saved.read_text().count('"role": "user"') == 3
