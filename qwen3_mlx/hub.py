@@ -44,7 +44,9 @@ def is_model_name(text: str) -> bool:
     """Whether `text` has a model name's form: bundled, directory, alias, or ``owner/name``."""
     if text in _BUNDLED or family.find(text) or _REPO.fullmatch(text):
         return True
-    return _looks_like_path(text) or _is_model_directory(Path(text))
+    # a prompt may begin with a path, or with a soft switch, but has more to say
+    bare = not any(map(str.isspace, text)) and text not in ("/think", "/no_think")
+    return (bare and _looks_like_path(text)) or _is_model_directory(text)
 
 
 def parse(name: str) -> Source:
@@ -52,34 +54,40 @@ def parse(name: str) -> Source:
     bundled = Path(__file__).parent / name if name in _BUNDLED else None
     if bundled is not None and (bundled / "config.json").is_file():
         return Source(path=bundled)
-    path = Path(name).expanduser()
-    if name and (_is_model_directory(path) or (_looks_like_path(name) and path.is_dir())):
-        return Source(path=path)
+    if name and (_is_model_directory(name) or (_looks_like_path(name) and _is_directory(name))):
+        return Source(path=Path(name).expanduser())
     if release := family.find(name):
         return Source(repo=release.repo)
     if _REPO.fullmatch(name) and not _looks_like_path(name):
         repo, _, revision = name.partition("@")
         return Source(repo=repo, revision=revision or "main")
-    raise _not_found(name, path)
+    raise _not_found(name)
 
 
-def _is_model_directory(path: Path) -> bool:
+def _is_model_directory(name: str) -> bool:
+    return _is_directory(name) and (Path(name).expanduser() / "config.json").is_file()
+
+
+def _is_directory(name: str) -> bool:
     try:
-        return (path.expanduser() / "config.json").is_file()
-    except (OSError, RuntimeError):  # too long for a path, or no home directory
+        return Path(name).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long for a path, no such home, a NUL
         return False
 
 
 def _looks_like_path(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+    if name.startswith(("./", "../", "/", "~")) or name.endswith("/") or name in (".", ".."):
+        return True
+    return name.partition("@")[0].count("/") > 1
 
 
-def _not_found(name: str, path: Path) -> ModelNotFoundError:
+def _not_found(name: str) -> ModelNotFoundError:
     if _looks_like_path(name):
-        if path.is_file():
-            hint = f"give the directory that holds it: {path.parent}"
-            return ModelNotFoundError("a file is no model directory", got=name, hint=hint)
+        path = Path(name)
         try:
+            if path.is_file():
+                hint = f"give the directory that holds it: {path.parent}"
+                return ModelNotFoundError("a file is no model directory", got=name, hint=hint)
             siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
         except OSError:
             siblings = []

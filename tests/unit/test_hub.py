@@ -81,6 +81,7 @@ def test_short_2507_means_instruct() -> None:
 def test_repository_with_revision() -> None:
     assert hub.parse("some-one/My.Model") == Source(repo="some-one/My.Model")
     assert hub.parse("a/b@v1.0").revision == "v1.0"
+    assert hub.parse("a/b@refs/pr/1") == Source(repo="a/b", revision="refs/pr/1")
 
 
 def test_local_directory_wins_over_an_alias(
@@ -103,6 +104,9 @@ def test_local_directory_wins_over_an_alias(
         ("4b-think-2507", "4b-thinking-2507"),
         ("", "aliases: demo"),
         ("zzzzzzzz", "aliases: demo"),
+        ("/x" * 3000, "check the path"),
+        ("~nobody-here/x", "check the path"),
+        ("x\0y", "aliases: demo"),
     ],
 )
 def test_unknown_name_suggests_the_nearest(name: str, hint: str) -> None:
@@ -125,7 +129,10 @@ def test_form_of_a_model_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").touch()
     for name in ("demo", "8B", "qwen3-8b", "a/b", "a/b@c", "./x", "/x", str(tmp_path)):
         assert hub.is_model_name(name), name
-    for text in ("hello", "What is 17 * 23?", "and/or what?", "x" * 5000, "12"):
+    for text in (
+        *("hello", "What is 17 * 23?", "and/or what?", "x" * 5000, "/" * 5000 + " x", "12"),
+        *("/think", "/no_think", "/no_think 2 + 2?", "./x is what?", ".NET?", "\0"),
+    ):
         assert not hub.is_model_name(text), text
 
 
