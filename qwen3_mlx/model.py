@@ -34,6 +34,7 @@ def load(
     `HubError`, `ConfigError`, `CheckpointError` or `ContextError`.
     """
     path = resolve(str(name))
+    Qwen3Config.from_dir(path)  # first: another architecture's other files may look odd in any way
     tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
     network, config = load_network(path, context=context, on_progress=on_progress)
     return Qwen3(Runtime(str(name), network, config, tokenizer, template, _generation_config(path)))

@@ -167,7 +167,7 @@ def _load(infos: list[TensorInfo], files: dict[Path, dict[str, mx.array]]) -> mx
     for info in infos:
         if info.file not in files:
             try:
-                files[info.file] = mx.load(str(info.file))  # type: ignore[assignment]
+                files[info.file] = mx.load(str(info.file))  # type: ignore[assignment]  # a dict, for safetensors
             except RuntimeError as error:
                 raise CheckpointError(f"{info.file.name} can't be read", got=str(error)) from None
         # popped, or the dictionary would keep the bytes alive once they are read
