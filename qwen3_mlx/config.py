@@ -204,7 +204,7 @@ class Qwen3Config:
         factor = float(math.ceil(tokens / self.native_context))
         if factor > MAX_YARN_FACTOR:
             limit = int(MAX_YARN_FACTOR * self.native_context)
-            hint = f"YaRN reaches {MAX_YARN_FACTOR:.0f} times the native {self.native_context} tokens"
+            hint = f"YaRN reaches {MAX_YARN_FACTOR:.0f} × the native {self.native_context} tokens"
             got, expected = f"{tokens} tokens", f"at most {limit}"
             raise ContextError("context", got=got, expected=expected, hint=hint)
         yarn = replace(self.rope.scaling or Yarn(1.0, self.native_context), factor=factor)

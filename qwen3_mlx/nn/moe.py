@@ -45,7 +45,9 @@ class Experts(nn.Module):
         if sort:
             order = mx.argsort(pairs)
             pairs, rows = pairs[order], rows[order]
-        x = x[rows][:, None, :]  # [T * top_k, 1, C]
+        # The axis comes before the gather: MLX 0.32's sorted kernel misreads, on Metal, one that
+        # was only added to the strides (mlx#3960).
+        x = x[:, None, :][rows]  # [T * top_k, 1, C]
         hidden = swiglu(self.gate_proj(x, pairs, sort), self.up_proj(x, pairs, sort))
         out = self.down_proj(hidden, pairs, sort)
         if sort:
