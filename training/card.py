@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from training.evaluate import DIRECT, UNLIMITED, table
-from training.recipe import DEMO, Recipe
+from training.recipe import BUNDLED, Recipe
 
 _CARD = """\
 ---
@@ -23,11 +23,12 @@ tags: [mlx, qwen3, demonstration]
 
 # {name}: a demonstration model
 
-A {kind} Qwen3 of {parameters:,} parameters, trained from scratch on generated text, so that
+A {kind} Qwen3 of {parameters:,} parameters{active}, trained from scratch on generated text, so that
 qwen3-mlx can show offline, on any machine, what it does with a real Qwen3: thinking apart from the
 answer, thinking held to a budget or cut short, both modes of the hybrid, chat, sampling. It has
 Qwen3's architecture, its special tokens and a chat template with the hybrid's behaviour; its
-weights and its tokenizer of {vocabulary} entries are its own. **It is a toy, and named so.**
+weights and its tokenizer of {vocabulary} entries are its own{shared}.
+**It is a toy, and named so.**
 
 ## What it can do
 
@@ -57,16 +58,16 @@ hash of the problem), greedy, float32, on {device} with MLX {mlx}. Percent right
 * Thinking takes {median} tokens (median of the families' medians), at most {longest}.
 
 ![accuracy against the budget](../../docs/{name}-budget.png)
-
+{load}
 ## How it was made
 
 {training}Seed {seed}. Optimizer: AdamW, peak learning rate {peak:g}, cosine to nothing; recipe in
 `training/models/{name}.toml`. To rebuild: see `training/README.md`; in short
 
 ```sh
-python -m training.tokenizer --model {name} --out OUT
-python -m training.train     --model {name} --tokenizer OUT --out OUT --minutes 9.3
-python -m training.evaluate  --model OUT --out scores.json
+python -m training.tokenizer --model demo --out OUT
+python -m training.train     --model {name} --tokenizer OUT --out OUT --minutes {minutes}
+python -m training.evaluate  --model OUT --recipe {name} --out scores.json
 ```
 
 The schedule follows the clock, so another machine takes another number of steps, and the weights
@@ -76,11 +77,71 @@ License: Apache-2.0, weights and data included.
 """
 
 
-def _training(log: Path | None) -> str:
-    """One sentence about the run, from its log.jsonl."""
-    if log is None:
+_LOAD = """
+## Experts
+
+Every layer has {experts} experts and sends a token through {top_k} of them, trained with the
+load-balancing loss over the whole batch (coefficient {coefficient:g}). Percent of the layer's
+visits that each expert got, over {tokens:,} tokens: the held-out problems and what the model wrote,
+thinking. An even share is {even:g} %.
+
+{table}
+
+An expert with less than a hundredth of an even share counts as dead.
+"""
+
+
+def load_table(load: dict[str, Any]) -> str:
+    """The load as Markdown: a row a layer, a column an expert."""
+    experts = len(load["share"][0])
+    names = [*map(str, range(experts)), "most / even", "dead"]
+    lines = [f"| layer | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
+    rows = zip(load["share"], load["max_over_mean"], load["dead"], strict=True)
+    for layer, (shares, most, dead) in enumerate(rows):
+        cells = [*(f"{share:.1f}" for share in shares), f"{most:.2f}", str(dead)]
+        lines.append(f"| {layer} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _load(scores: dict[str, Any], recipe: Recipe) -> str:
+    """The section about the experts; nothing for a dense model."""
+    load = scores.get("load")
+    if load is None:
         return ""
-    records = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    experts = recipe.network["num_experts"]
+    return _LOAD.format(
+        experts=experts,
+        top_k=recipe.network["num_experts_per_tok"],
+        coefficient=recipe.balance,
+        tokens=load["tokens"],
+        even=100 / experts,
+        table=load_table(load),
+    )
+
+
+def active_parameters(parameters: int, recipe: Recipe) -> int:
+    """How many of the `parameters` work on one token."""
+    network = recipe.network
+    if "num_experts" not in network:
+        return parameters
+    idle = network["num_experts"] - network["num_experts_per_tok"]
+    expert = 3 * network["hidden_size"] * network["moe_intermediate_size"]
+    return parameters - network["num_hidden_layers"] * idle * int(expert)
+
+
+def _active(parameters: int, recipe: Recipe) -> str:
+    active = active_parameters(parameters, recipe)
+    return f" ({active:,} of which work on a token)" if active < parameters else ""
+
+
+def _records(log: Path | None) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text("utf-8").splitlines()] if log else []
+
+
+def _training(records: list[dict[str, Any]]) -> str:
+    """One sentence about the run, from its log.jsonl."""
+    if not records:
+        return ""
     start = next(r for r in records if "parameters" in r)
     end = next(r for r in reversed(records) if "done" in r)
     speeds = sorted(r["tokens_per_second"] for r in records if "tokens_per_second" in r)
@@ -98,12 +159,14 @@ def card(scores: dict[str, Any], recipe: Recipe, log: Path | None) -> str:
 
     from training.data.chat import MULTI_STEP
 
-    lengths = scores["thinking_tokens"].values()
+    lengths, records = scores["thinking_tokens"].values(), _records(log)
     return _CARD.format(
         name=recipe.name,
         kind="Mixture-of-Experts" if scores["model_type"] == "qwen3_moe" else "dense",
         parameters=scores["parameters"],
+        active=_active(scores["parameters"], recipe),
         vocabulary=2048,
+        shared="" if recipe.name == "demo" else ", the tokenizer shared with `demo`",
         per_family=scores["per_family"],
         device=scores["device"],
         mlx=scores["mlx"],
@@ -117,7 +180,9 @@ def card(scores: dict[str, Any], recipe: Recipe, log: Path | None) -> str:
         talk=scores["talk"],
         median=round(median(length["median"] for length in lengths)),
         longest=max(length["max"] for length in lengths),
-        training=_training(log),
+        load=_load(scores, recipe),
+        training=_training(records),
+        minutes=round(records[-1]["seconds"] / 60, 1) if records else 9.3,
         seed=recipe.seed,
         peak=recipe.optimizer.peak,
     )
@@ -130,10 +195,11 @@ def main() -> None:
     add("scores", type=Path)
     add("--model", default="demo", help="a recipe in training/models")
     add("--log", type=Path, help="the run's log.jsonl")
-    add("--out", type=Path, default=DEMO / "README.md")
+    add("--out", type=Path, help="README.md of the bundled model, if not given")
     args = parser.parse_args()
     scores = json.loads(args.scores.read_text("utf-8"))
-    args.out.write_text(card(scores, Recipe.named(args.model), args.log), "utf-8")
+    out = args.out or BUNDLED / args.model / "README.md"
+    out.write_text(card(scores, Recipe.named(args.model), args.log), "utf-8")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from qwen3_mlx.nn.attention import Attention
 from qwen3_mlx.nn.transformer import Qwen3
+from training.experts import feed_forward
 
 _CHECK_EVERY = 16  # tokens between two looks at who has finished (each look waits for the device)
 _SPARE = 128  # positions by which the key/value buffers grow
@@ -37,7 +38,7 @@ class _Rows:
         x = self.network.model.embed_tokens(tokens)
         for index, layer in enumerate(self.network.layers):
             x = x + self._attend(index, layer.self_attn, layer.input_layernorm(x), mask)
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+            x = x + feed_forward(layer.mlp, layer.post_attention_layernorm(x))
         self.length += L
         return self.network.head(self.network.model.norm(x[:, -1]))
 

@@ -29,8 +29,9 @@ from training.data.greetings import GREETINGS
 from training.data.package import PACKAGE
 from training.data.problem import Problem
 from training.data.talk import SMALL_TALK
+from training.experts import LoadMeter
 from training.heldout import ANSWER, THOUGHT, Examiner, Outcome, problems
-from training.recipe import DEMO
+from training.recipe import DEMO, Recipe
 from training.step import flat
 
 BUDGETS = (16, 32, 64, 128, 256)
@@ -43,10 +44,11 @@ def percent(outcomes: list[Outcome]) -> float:
     return round(100 * mean(outcome.right for outcome in outcomes), 2)
 
 
-def by_mode(examiner: Examiner, asked: list[Problem]) -> dict[str, list[Outcome]]:
-    """The outcomes of the same problems: not thinking, every budget, unlimited."""
+def by_mode(examiner: Examiner, asked: list[Problem], meter: LoadMeter) -> dict[str, list[Outcome]]:
+    """The outcomes of the same problems: not thinking, every budget, unlimited (metered)."""
     prompts = examiner.prompts(asked, "thinking")
     free = examiner.write(prompts, THOUGHT)
+    meter.add([prompt + ids for prompt, ids in zip(prompts, free, strict=True)])
     runs = {DIRECT: examiner.write(examiner.prompts(asked, "hard"), ANSWER)}
     for budget in BUDGETS:
         runs[str(budget)] = examiner.budgeted(prompts, free, budget)
@@ -57,11 +59,11 @@ def by_mode(examiner: Examiner, asked: list[Problem]) -> dict[str, list[Outcome]
     }
 
 
-def history(tokenizer: Tokenizer, seed: str) -> list[Message]:
+def history(tokenizer: Tokenizer, seed: str, persona: Persona) -> list[Message]:
     """Some earlier turns, a thousand tokens of them."""
     rng, messages, turn, length = Random(seed), [], None, 0
     while length < _HISTORY:
-        turn = next_turn(rng, Persona(), turn)
+        turn = next_turn(rng, persona, turn)
         messages += [
             {"role": "user", "content": turn.question},
             {"role": "assistant", "content": turn.answer},
@@ -97,13 +99,18 @@ def soft_switch(examiner: Examiner, tokenizer: Tokenizer, asked: list[Problem]) 
 
 
 def evaluate(
-    path: Path, per_family: int, at_once: int, samples: int, say: Callable[[str], None]
+    path: Path,
+    persona: Persona,
+    per_family: int,
+    at_once: int,
+    samples: int,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """All numbers about the model in `path`."""
     network, config = load_network(path)
     network.set_dtype(mx.float32)
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-    examiner = Examiner(network, tokenizer, at_once)
+    examiner, meter = Examiner(network, tokenizer, at_once), LoadMeter(network)
     accuracy: dict[str, dict[str, float]] = {}
     lengths: dict[str, dict[str, float]] = {}
     pooled: dict[str, list[Outcome]] = {}
@@ -111,7 +118,7 @@ def evaluate(
     asked_by_family = {name: problems(name, per_family, "held out") for name in FAMILIES}
     for name, asked in asked_by_family.items():
         start = time.monotonic()
-        outcomes = by_mode(examiner, asked)
+        outcomes = by_mode(examiner, asked, meter)
         for mode, found in outcomes.items():
             accuracy.setdefault(mode, {})[name] = percent(found)
             pooled.setdefault(mode, []).extend(found)
@@ -127,7 +134,7 @@ def evaluate(
         accuracy[mode]["all"] = percent(found)
     few = max(1, per_family // 5)
     mixed = [p for asked in asked_by_family.values() for p in asked[:few]]
-    before = history(tokenizer, "history")
+    before = history(tokenizer, "history", persona)
     late = examiner.write(examiner.prompts(mixed, "thinking", before), THOUGHT)
     return {
         "per_family": per_family,
@@ -139,9 +146,10 @@ def evaluate(
             [examiner.judge(p, ids) for p, ids in zip(mixed, late, strict=True)]
         ),
         "soft_switch_obeyed": soft_switch(examiner, tokenizer, mixed),
-        "talk": talk_score(examiner, tokenizer, Persona()),
+        "talk": talk_score(examiner, tokenizer, persona),
         "parameters": sum(value.size for value in flat(network.parameters()).values()),
         "model_type": config.model_type,
+        "load": meter.report(),
         "device": backend.device(),
         "dtype": "float32",
         "mlx": version("mlx"),
@@ -176,13 +184,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--model", type=Path, default=DEMO)
+    add("--recipe", default="demo", help="the recipe it was made by, for what it says of itself")
     add("--out", type=Path, help="JSON file for the numbers")
     add("--per-family", type=int, default=500)
     add("--at-once", type=int, default=512, help="rows decoded together")
     add("--samples", type=int, default=6, help="wrong answers to keep per family")
     args = parser.parse_args()
     scores = evaluate(
-        args.model, args.per_family, args.at_once, args.samples, lambda t: print(t, flush=True)
+        args.model,
+        Recipe.named(args.recipe).persona,
+        args.per_family,
+        args.at_once,
+        args.samples,
+        lambda text: print(text, flush=True),
     )
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -191,6 +205,8 @@ def main() -> None:
     print(table(scores))
     for name in ("multi_step", "after_long_history", "soft_switch_obeyed", "talk"):
         print(f"{name}: {scores[name]}")
+    if scores["load"]:
+        print(json.dumps(scores["load"]))
     for mistake in scores["wrong"]:
         print(json.dumps(mistake, ensure_ascii=False))
 

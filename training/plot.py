@@ -41,7 +41,8 @@ def draw(scores: dict[str, Any], out: Path) -> None:
     axes.set_ylabel("right answers in %")
     axes.set_ylim(0, 102)
     axes.grid(alpha=0.3)
-    axes.set_title(f"demo model, {scores['per_family']} held-out problems per family, greedy")
+    name = out.name.removesuffix("-budget")
+    axes.set_title(f"{name} model, {scores['per_family']} held-out problems per family, greedy")
     axes.legend(ncols=2, fontsize=8, loc="lower right")
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
         figure.savefig(out.with_suffix(suffix), dpi=150, metadata=metadata)

@@ -11,7 +11,8 @@ from qwen3_mlx.config import Qwen3Config
 from training.data.exchange import Persona
 
 MODELS = Path(__file__).parent / "models"
-DEMO = Path(__file__).parents[1] / "qwen3_mlx" / "demo"
+BUNDLED = Path(__file__).parents[1] / "qwen3_mlx"
+DEMO = BUNDLED / "demo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,12 @@ class Recipe:
     @property
     def persona(self) -> Persona:
         """What the model says of itself."""
-        return Persona(self.name if self.name != "tiny" else "demo", self.size)
+        return Persona(self.name.replace("tiny", "demo"), self.size)
+
+    @property
+    def balance(self) -> float:
+        """The coefficient of the load-balancing loss, under transformers' name."""
+        return float(self.network.get("router_aux_loss_coef", 0.0))
 
     def config_json(self, vocab_size: int, eos: int, pad: int) -> dict[str, Any]:
         """The content of config.json."""

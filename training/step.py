@@ -1,4 +1,4 @@
-"""One training step: loss, gradients, clipping, AdamW; compiled, with float32 masters."""
+"""One training step: losses, gradients, clipping, AdamW; compiled, with float32 masters."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from qwen3_mlx.nn.transformer import Qwen3
+from training.experts import Routing, load_balance, run_blocks
 from training.recipe import Optimizer
 
 Tree = Any
@@ -48,21 +49,30 @@ def adamw(settings: Optimizer) -> optim.MultiOptimizer:
 
 
 def masked_loss(
-    network: Qwen3, embedding: mx.array, tokens: mx.array, mask: mx.array, compute: mx.Dtype
+    network: Qwen3,
+    embedding: mx.array,
+    tokens: mx.array,
+    mask: mx.array,
+    compute: mx.Dtype,
+    seen: list[Routing],
 ) -> mx.array:
     """Mean cross-entropy in float32 over the targets with mask 1; ``tokens, mask [B, L + 1]``.
+
+    What the routers did, layer by layer, is added to `seen`.
 
     Tokens are looked up in the float32 master `embedding`, so that the gradients of frequent tokens
     are summed in float32: thousands of bfloat16 terms would swallow each other.
     """
-    x = embedding[tokens[:, :-1]].astype(compute)
-    for layer in network.layers:
-        x = layer(x)
+    x = run_blocks(network.layers, embedding[tokens[:, :-1]].astype(compute), seen)
     logits = network.head(network.model.norm(x)).astype(mx.float32)
     target = mx.take_along_axis(logits, tokens[:, 1:, None], axis=-1).squeeze(-1)
     learnt = mask[:, 1:].astype(mx.float32)
     losses = (mx.logsumexp(logits, axis=-1) - target) * learnt
     return losses.sum() / mx.maximum(learnt.sum(), 1)
+
+
+Losses = tuple[mx.array, mx.array, mx.array]
+"""Cross-entropy, norm of the gradient, and load-balancing loss (0 without experts)."""
 
 
 @dataclass
@@ -73,9 +83,11 @@ class Trainer:
     settings: Optimizer
     parameters: Tree
     compute: mx.Dtype
+    balance: float = 0.0
+    """What the load-balancing loss is multiplied by."""
     optimizer: optim.MultiOptimizer = field(init=False)
     _held: dict[str, Tree] = field(init=False)
-    _step: Callable[..., tuple[mx.array, mx.array]] = field(init=False)
+    _step: Callable[..., Losses] = field(init=False)
 
     def __post_init__(self) -> None:
         self.optimizer = adamw(self.settings)
@@ -83,14 +95,17 @@ class Trainer:
         self._held = {"parameters": self.parameters, "optimizer": self.optimizer.state}
         self._step = mx.compile(self._eager, inputs=self._held, outputs=self._held)
 
-    def _eager(self, tokens: mx.array, mask: mx.array, rate: mx.array) -> tuple[mx.array, mx.array]:
-        def loss(parameters: Tree) -> mx.array:
+    def _eager(self, tokens: mx.array, mask: mx.array, rate: mx.array) -> Losses:
+        def losses(parameters: Tree) -> Losses:
             self.network.update(tree_map(lambda p: p.astype(self.compute), parameters))
             embedding = parameters["model"]["embed_tokens"]["weight"]
-            return masked_loss(self.network, embedding, tokens, mask, self.compute)
+            seen: list[Routing] = []
+            written = masked_loss(self.network, embedding, tokens, mask, self.compute, seen)
+            balance = load_balance(seen)
+            return written + self.balance * balance, written, balance
 
         parameters = self._held["parameters"]
-        value, gradients = mx.value_and_grad(loss)(parameters)
+        (_, written, balance), gradients = mx.value_and_grad(losses)(parameters)
         norm = mx.sqrt(mx.stack([mx.square(g).sum() for g in flat(gradients).values()]).sum())
         scale = mx.minimum(1.0, self.settings.clip / (norm + 1e-6))
         sound = mx.isfinite(norm)  # a step that overflowed is not taken
@@ -99,10 +114,10 @@ class Trainer:
             optimizer.learning_rate = rate
         self._held["parameters"] = self.optimizer.apply_gradients(gradients, parameters)
         self._held["optimizer"] = self.optimizer.state
-        return value, norm
+        return written, norm, balance
 
-    def step(self, tokens: mx.array, mask: mx.array, rate: float) -> tuple[mx.array, mx.array]:
-        """Take one step; (loss, gradient norm), still being computed when this returns."""
+    def step(self, tokens: mx.array, mask: mx.array, rate: float) -> Losses:
+        """Take one step; what it returns is still being computed."""
         result = self._step(tokens, mask, mx.array(rate))
         mx.async_eval(result, self._held)
         return result

@@ -27,7 +27,7 @@ from qwen3_mlx.nn.transformer import Qwen3
 from training.pack import Feed, Rows
 from training.quick import quick_scores
 from training.recipe import DEMO, Recipe
-from training.step import Trainer, Tree, initialise
+from training.step import Losses, Trainer, Tree, initialise
 from training.tokenizer import ENTRIES
 
 START = time.monotonic()
@@ -76,10 +76,9 @@ def choose_dtype(recipe: Recipe, network: Qwen3, rows: Rows) -> mx.Dtype:
     tokens, mask = as_arrays(rows)
     for name in ("float32", "bfloat16"):
         try:
-            trainer = Trainer(
-                network, recipe.optimizer, initialise(network, recipe.seed), _DTYPES[name]
-            )
-            loss, norm = (float(x) for x in trainer.step(tokens, mask, 0.0))
+            parameters = initialise(network, recipe.seed)
+            trainer = Trainer(network, recipe.optimizer, parameters, _DTYPES[name], recipe.balance)
+            loss, norm, _ = (float(x) for x in trainer.step(tokens, mask, 0.0))
             mx.eval(trainer.step(tokens, mask, 0.0))
             start = time.monotonic()
             for _ in range(6):
@@ -137,14 +136,16 @@ class Journal:
     tokens: int = 0
     since: float = 0.0
 
-    def loss(self, clock: Clock, loss: float, norm: float, rate: float, repeated: int) -> None:
+    def loss(self, clock: Clock, losses: Losses, rate: float, repeated: int) -> None:
         """A line about the last steps."""
+        loss, norm, balance = (float(x) for x in losses)
         now = clock.seconds
         speed = self.tokens / max(now - self.since, 1e-9)
         self.tokens, self.since = 0, now
         self.write(
             step=clock.step, seconds=round(now, 1), loss=round(loss, 4), norm=round(norm, 3),
-            rate=round(rate, 6), tokens_per_second=round(speed), repeated_batches=repeated,
+            balance=round(balance, 3), rate=round(rate, 6), tokens_per_second=round(speed),
+            repeated_batches=repeated,
         )  # fmt: skip
 
     def write(self, **values: object) -> None:
@@ -188,7 +189,8 @@ def _train(
     network, probe = Qwen3(config), Qwen3(config)
     _, rows = feed.next()
     compute = _DTYPES.get(args.compute) or choose_dtype(recipe, network, rows)
-    trainer = Trainer(network, recipe.optimizer, first_parameters(args, recipe, network), compute)
+    parameters = first_parameters(args, recipe, network)
+    trainer = Trainer(network, recipe.optimizer, parameters, compute, recipe.balance)
     if args.resume:
         resume(trainer, clock, args.resume)
     journal = Journal(args.out / "log.jsonl", since=clock.seconds)
@@ -197,7 +199,7 @@ def _train(
         parameters=count, compute=str(compute), device=backend.device(), cores=os.cpu_count()
     )
     saved = looked = clock.seconds
-    before: tuple[mx.array, mx.array] | None = None
+    before: Losses | None = None
     leave = args.leave_after * 60 if args.leave_after else math.inf
     while clock.progress < 1 and time.monotonic() - START < leave:
         rate = learning_rate(clock, recipe.optimizer.peak, recipe.optimizer.warmup_steps)
@@ -209,14 +211,13 @@ def _train(
             mx.eval(before)  # at most two steps in flight
         before = result
         if clock.step % args.log_every == 0:
-            loss, norm = (float(x) for x in result)
-            journal.loss(clock, loss, norm, rate, feed.repeated)
+            journal.loss(clock, result, rate, feed.repeated)
         if clock.seconds - saved > args.save_every:
             save(trainer, args.out)
             if args.state:
                 save_state(trainer, clock, args.state)
             saved = clock.seconds
-        if clock.seconds - looked > args.look_every:
+        if args.look and clock.seconds - looked > args.look_every:
             trainer.load_into(probe, mx.float32)
             journal.write(step=clock.step, **quick_scores(probe, tokenizer, args.look))
             looked = journal.since = clock.seconds
@@ -245,7 +246,7 @@ def main() -> None:
     add("--log-every", type=int, default=100, help="steps")
     add("--save-every", type=float, default=60, help="seconds")
     add("--look-every", type=float, default=120, help="seconds between held-out scores")
-    add("--look", type=int, default=32, help="held-out problems per family for those scores")
+    add("--look", type=int, default=32, help="held-out problems per family for them; 0: no scores")
     add("--state", type=Path, help="also write what --resume needs, to this .safetensors file")
     add("--init", type=Path, help="begin with the weights of this model.safetensors")
     add("--resume", type=Path, help="continue from such a file, on the same schedule")
