@@ -124,7 +124,7 @@ class LoadMeter:
         for layer, routing in enumerate(seen):
             counted = (routing.chosen & real.reshape(-1, 1)).sum(axis=0)
             before = mx.array(self._counts[layer])
-            self._counts[layer] = (before + counted).tolist()  # type: ignore[assignment]
+            self._counts[layer] = (before + counted).tolist()  # type: ignore[assignment]  # a scalar, to mypy
         self.tokens += sum(map(len, rows))
         mx.clear_cache()
 
