@@ -53,6 +53,11 @@ class Stats:
     decode_tps: float = 0.0
     peak_memory_bytes: int = 0
 
+    @property
+    def ttft(self) -> float:
+        """`ttft_s` by its usual name: seconds from the request to the first token."""
+        return self.ttft_s
+
 
 @dataclass(frozen=True, slots=True)
 class Done:

@@ -43,7 +43,7 @@ def test_stream_ends_in_done_and_generate_joins_it(model: Qwen3) -> None:
     stats = reply.stats
     assert stats.thinking_tokens + stats.answer_tokens == 40
     assert stats.prompt_tokens > 0 and stats.cached_tokens == 0
-    assert stats.ttft_s > 0 and stats.prefill_tps > 0 and stats.decode_tps > 0
+    assert stats.ttft == stats.ttft_s > 0 and stats.prefill_tps > 0 and stats.decode_tps > 0
 
 
 def test_a_budget_cuts_and_is_counted(model: Qwen3) -> None:
