@@ -10,6 +10,7 @@ import ctypes.util
 import os
 import sys
 
+from qwen3_mlx import limits
 from qwen3_mlx.errors import BackendError
 
 _BLAS = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.2", "libmkl_rt.so")
@@ -37,6 +38,9 @@ def _load_blas() -> str | None:
 
 BLAS = _load_blas()
 """The BLAS loaded for MLX's CPU backend, or None."""
+
+LIMITS = limits.apply()
+"""Why Metal's command buffers hold as much as they do."""
 
 try:
     import mlx.core as mx

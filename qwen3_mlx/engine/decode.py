@@ -29,10 +29,11 @@ class Decoder:
     def step(self) -> int:
         """The next token."""
         token = self._next
-        hidden = self.network.model(token[None], self.cache.layers)  # [1, 1, C]
+        forward = self.cache.step or self.network.model
+        hidden = forward(token[None], self.cache.layers)  # [1, 1, C]
         self.sampler.observe(token)
         self._look_ahead(self.network.head(hidden[:, -1]))
-        value: int = token.tolist()[0]  # type: ignore[index, assignment]
+        value: int = token.tolist()[0]  # type: ignore[index, assignment]  # nested lists, to mypy
         self.cache.tokens.append(value)
         return value
 

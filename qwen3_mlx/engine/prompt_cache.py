@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from qwen3_mlx.nn.cache import KVCache
+from qwen3_mlx.nn.fused import FusedStep
 from qwen3_mlx.nn.transformer import Qwen3
 
 
@@ -16,7 +17,9 @@ class PromptCache:
     """
 
     def __init__(self, network: Qwen3) -> None:
-        self.layers: list[KVCache] = network.make_cache()
+        self.step = FusedStep.of(network)
+        """One token in few launches, where the kernels run; None takes the plain path."""
+        self.layers: list[Any] = self.step.make_cache() if self.step else network.make_cache()
         self.tokens: list[int] = []
 
     def reuse(self, prompt: Sequence[int]) -> int:

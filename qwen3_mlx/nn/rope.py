@@ -36,6 +36,16 @@ class RotaryEmbedding:
 
 
 @cache
+def rotation_table(head_dim: int, rope: Rope) -> mx.array:
+    """What the kernels turn by, ``[D/2 + 1]`` float32: radians per position, then YaRN's factor."""
+    if rope.scaling is not None:
+        waves: list[float] = yarn_wavelengths(head_dim, rope).tolist()  # type: ignore[assignment]
+        return mx.array([1 / wave for wave in waves] + [rope.scaling.mscale], mx.float32)
+    speeds = [rope.theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
+    return mx.array([*speeds, 1.0], mx.float32)
+
+
+@cache
 def yarn_wavelengths(head_dim: int, rope: Rope) -> mx.array:
     """YaRN's wavelengths ``[D/2]`` float32, in positions per radian (arXiv 2309.00071 §3.2).
 

@@ -1,0 +1,63 @@
+"""``qwen3-mlx doctor``: what runs on this machine and where, and why the rest doesn't."""
+
+from __future__ import annotations
+
+import typer
+
+from qwen3_mlx.cli import options as opt
+
+Row = tuple[str, str]
+"""What it is about, and how it stands."""
+
+
+def machine() -> list[Row]:
+    """The device and how MLX uses it. Raises `BackendError` where MLX is missing."""
+    from importlib.metadata import version
+
+    import qwen3_mlx.backend as backend
+
+    import mlx.core as mx
+
+    device = backend.device()
+    dtype, why = backend.compute_dtype(mx.bfloat16)
+    rows = [
+        ("mlx", f"{version('mlx')} on {device}"),
+        ("device", str(mx.device_info().get("device_name", device))),
+        ("bfloat16", f"computed in {str(dtype).removeprefix('mlx.core.')}: {why}"),
+        ("command buffers", backend.LIMITS),
+    ]
+    if device == "cpu":
+        rows.append(
+            ("BLAS", backend.BLAS or "the wheel's own, which is slow: install libopenblas0")
+        )
+    return rows
+
+
+def kernels() -> list[Row]:
+    """A row a fused kernel: whether it runs, else why not."""
+    from qwen3_mlx.metal import dispatch
+
+    return [(name, state) for name, _, state in dispatch.rows()]
+
+
+def run() -> int:
+    """Print both tables; returns the exit code."""
+    for title, rows in (("machine", machine()), ("kernels", kernels())):
+        typer.echo(title)
+        for name, state in rows:
+            typer.echo(f"  {name:16} {state}")
+    return 0
+
+
+def command(debug: opt.Debug = False) -> None:
+    """Show what runs on this machine and where: device, BLAS, limits, and every fused kernel.
+
+    QWEN3_MLX_KERNELS=auto tries the kernels that are not yet proven on this kind of machine,
+    =off switches all off, and names separated by commas switch on only those.
+
+    Examples:
+
+        qwen3-mlx doctor
+        QWEN3_MLX_KERNELS=auto qwen3-mlx doctor
+    """
+    raise typer.Exit(run())

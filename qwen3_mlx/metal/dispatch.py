@@ -1,0 +1,75 @@
+"""Which kernels run here and which don't, and why: the one place that decides.
+
+``QWEN3_MLX_KERNELS`` forces it: ``auto`` lets all run, ``off`` none, names only those. Unset, the
+kernels run that `PROVEN` lists for the backend.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import qwen3_mlx.backend as backend
+
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.metal import build, probe
+
+KERNELS = {
+    "matvec": "matrix times vector, norm before and residual behind it folded in",
+    "attend": "attention of one token: norms, rotation, cache and softmax in one launch",
+    "gate_up": "SwiGLU's first two matrices, of one network or of the routed experts",
+    "down": "the experts' last matrix, top-k and residual folded in",
+    "route": "the router's softmax, top-k and normalisation",
+    "qk_rope": "norms and rotation of queries and keys",
+}
+"""Every kernel and what it does."""
+
+PROVEN: dict[str, frozenset[str]] = {"cuda": frozenset(), "metal": frozenset()}
+"""Kernels whose present text a run on real hardware has shown right, by backend. An H200 has shown
+an earlier text of all but qk_rope right (docs/kernels.md)."""
+
+STEP = ("matvec", "attend", "gate_up")
+"""What the fused decode step of any network needs."""
+
+EXPERTS = ("route", "gate_up", "down")
+"""What a fused Mixture of Experts needs."""
+
+
+def why_not(*names: str) -> str | None:
+    """Why one of these kernels doesn't run here, or None if all do. Raises `OptionError`."""
+    return next((reason for name in names if (reason := _why_not(name))), None)
+
+
+def _why_not(name: str) -> str | None:
+    choice = os.environ.get("QWEN3_MLX_KERNELS", "")
+    if choice and name not in _allowed(choice):
+        return "switched off by QWEN3_MLX_KERNELS"
+    if build.executor is not build.on_gpu:
+        return None
+    device = backend.device()
+    if device == "cpu":
+        return "MLX computes on the CPU here, with plain operations"
+    if not choice and name not in PROVEN[device]:
+        return f"not yet proven on {device}; QWEN3_MLX_KERNELS=auto tries it"
+    return probe.fault(name)
+
+
+@cache
+def _allowed(choice: str) -> frozenset[str]:
+    if choice == "auto":
+        return frozenset(KERNELS)
+    if choice == "off":
+        return frozenset()
+    names = frozenset(name.strip() for name in choice.split(","))
+    if unknown := sorted(names - set(KERNELS)):
+        raise OptionError(
+            "QWEN3_MLX_KERNELS",
+            got=", ".join(unknown),
+            expected=f"auto, off, or names of {', '.join(KERNELS)}",
+        )
+    return names
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """A row a kernel for people to read: its name, what it does, and whether it runs."""
+    return [(name, what, why_not(name) or "runs") for name, what in KERNELS.items()]

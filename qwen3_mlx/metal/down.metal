@@ -1,0 +1,64 @@
+// y[t, d] = Σ_slot Σ_f W[e, d, f] h[t, slot, f] (+ residual[t, d]), e the slot's expert.
+// The threadgroup stages the hidden layers of all slots, a tile at a time; then each simdgroup makes
+// ROWS outputs, its lanes taking 16-byte pieces of all slots' rows in turn, so that none idles
+// where one expert's row is short.
+typedef Piece<BITS> P;
+typedef Row<T, BITS, GROUP> R;
+constexpr int PIECES = F / P::SIZE;
+constexpr int ALL = TOPK * PIECES;
+constexpr int TILE_PIECES = TILE / P::SIZE;
+threadgroup float4 staged[TILE / 4];
+threadgroup float sums[TILE_PIECES];
+uint lane = thread_index_in_simdgroup;
+uint simd = simdgroup_index_in_threadgroup;
+uint row = (threadgroup_position_in_grid.x * SIMDS + simd) * ROWS;
+bool inside = row < N;
+uint own = inside ? row : 0;
+uint token = threadgroup_position_in_grid.y;
+const device T* from = h + size_t(token) * TOPK * F;
+
+float totals[ROWS];
+#pragma unroll
+for (int r = 0; r < ROWS; r++) totals[r] = 0;
+for (int first = 0; first < ALL; first += TILE_PIECES) {
+  int pieces = ALL - first < TILE_PIECES ? ALL - first : TILE_PIECES;
+  R now[ROWS], next[ROWS];
+  {
+    int p = first + (int(lane) < pieces ? int(lane) : pieces - 1);
+    int slot = p / PIECES;
+    size_t at = (size_t(experts[token * TOPK + slot]) * N + own) * PIECES + (p - slot * PIECES);
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) now[r].load(down_w, down_s, down_b, at + r * PIECES);
+  }
+
+  if (first > 0) threadgroup_barrier(mem_flags::mem_threadgroup);
+  stage<T, BITS, false>(from + first * P::SIZE, from, staged, sums, pieces * P::SIZE,
+                        simd * 32 + lane, SIMDS * 32);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+
+#pragma unroll 4
+  for (int base = 0; base < pieces; base += 32) {
+    if (base + 32 < pieces) {
+      int p = first + (base + 32 + int(lane) < pieces ? base + 32 + int(lane) : pieces - 1);
+      int slot = p / PIECES;
+      size_t at = (size_t(experts[token * TOPK + slot]) * N + own) * PIECES + (p - slot * PIECES);
+#pragma unroll
+      for (int r = 0; r < ROWS; r++) next[r].load(down_w, down_s, down_b, at + r * PIECES);
+    }
+    if (base + int(lane) < pieces) {
+      float v[P::SIZE];
+      read_piece<BITS>(staged, base + int(lane), v);
+      float sum = sums[base + int(lane)];
+#pragma unroll
+      for (int r = 0; r < ROWS; r++) totals[r] += now[r].dot(v, sum);
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) now[r] = next[r];
+  }
+}
+#pragma unroll
+for (int r = 0; r < ROWS; r++) {
+  float total = simd_sum(totals[r]);
+  size_t out = size_t(token) * N + row + r;
+  if (lane == 0 && inside) y[out] = T(RESIDUAL ? total + float(residual[out]) : total);
+}

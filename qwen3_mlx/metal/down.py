@@ -1,0 +1,56 @@
+"""The experts' second matrix: all of a token's experts summed, and the residual, in one launch."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from qwen3_mlx.metal import tuning
+from qwen3_mlx.metal.build import Launch, run
+from qwen3_mlx.metal.gate_up import MAX_TOKENS
+from qwen3_mlx.metal.rows import TILE, Matrix, rows_each, tile, unsupported
+
+
+def reference(
+    h: mx.array, down: Matrix, experts: mx.array, residual: mx.array | None = None
+) -> mx.array:
+    """``down`` in float32."""
+    y = (down.dequantized()[experts] @ h.astype(mx.float32)[..., None])[..., 0].sum(-2)
+    return y if residual is None else y + residual.astype(mx.float32).reshape(y.shape)
+
+
+def supported(h: mx.array, down: Matrix, experts: mx.array) -> str | None:
+    """Why `down` can't take these, or None."""
+    if len(experts) > MAX_TOKENS:
+        return f"{len(experts)} tokens: expected at most {MAX_TOKENS}"
+    if experts.dtype != mx.uint32:
+        return f"experts are {experts.dtype}: expected uint32"
+    return unsupported([down], h.dtype)
+
+
+def down(
+    h: mx.array, matrix: Matrix, experts: mx.array, residual: mx.array | None = None
+) -> mx.array:
+    """``Σ_slot W_e h``: ``h [T, top_k, F]`` and ``experts [T, top_k]`` uint32 to ``[T, C]``.
+
+    A `residual` of T · C elements is added, and gives the output its shape.
+    """
+    tokens, top_k = experts.shape
+    shape = (tokens, matrix.rows) if residual is None else residual.shape
+    each, simds = tuning.down(matrix.rows * tokens, matrix.columns * top_k)
+    each = rows_each(each, matrix.rows)
+    grid, threadgroup = tile(matrix.rows, each, simds, tokens)
+    inputs = {"h": h, "experts": experts, "residual": h if residual is None else residual}
+    (y,) = run(
+        Launch(
+            "down",
+            inputs | matrix.inputs("down_", "", h),
+            {"y": (shape, h.dtype)},
+            matrix.constants(h.dtype)
+            | {"F": matrix.columns, "N": matrix.rows, "TOPK": top_k}
+            | {"RESIDUAL": residual is not None, "ROWS": each, "SIMDS": simds}
+            | {"TILE": min(TILE, top_k * matrix.columns)},
+            grid,
+            threadgroup,
+        )
+    )
+    return y

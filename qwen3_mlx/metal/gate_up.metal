@@ -1,0 +1,81 @@
+// h[pair, f] = silu(gate_e x) · (up_e x) · weight, e the pair's expert; a pair is (token, slot).
+// The threadgroup stages its token, a tile at a time; then each simdgroup makes ROWS outputs, its
+// lanes taking the rows' 16-byte pieces in turn, the next ones always under way.
+typedef Piece<BITS> P;
+typedef Row<T, BITS, GROUP> R;
+constexpr int PIECES = K / P::SIZE;
+constexpr int TILE_PIECES = TILE / P::SIZE;
+threadgroup float4 staged[TILE / 4];
+threadgroup float sums[TILE_PIECES];
+threadgroup float norms[SIMDS];
+uint lane = thread_index_in_simdgroup;
+uint simd = simdgroup_index_in_threadgroup;
+uint row = (threadgroup_position_in_grid.x * SIMDS + simd) * ROWS;
+bool inside = row < F;
+uint pair = threadgroup_position_in_grid.y;
+size_t at = (size_t(ROUTED ? uint(experts[pair]) : 0u) * F + (inside ? row : 0)) * PIECES;
+const device T* from = x + size_t(pair / TOPK) * K;
+
+float gates[ROWS], ups[ROWS];
+#pragma unroll
+for (int r = 0; r < ROWS; r++) gates[r] = ups[r] = 0;
+float squares = 0;
+for (int first = 0; first < PIECES; first += TILE_PIECES) {
+  int pieces = PIECES - first < TILE_PIECES ? PIECES - first : TILE_PIECES;
+  R gate[ROWS], up[ROWS], next_gate[ROWS], next_up[ROWS];
+  int p = first + (int(lane) < pieces ? int(lane) : pieces - 1);
+#pragma unroll
+  for (int r = 0; r < ROWS; r++) {
+    gate[r].load(gate_w, gate_s, gate_b, at + r * PIECES + p);
+    up[r].load(up_w, up_s, up_b, at + r * PIECES + p);
+  }
+
+  if (first > 0) threadgroup_barrier(mem_flags::mem_threadgroup);
+  squares += stage<T, BITS, NORM>(from + first * P::SIZE, norm + first * P::SIZE, staged, sums,
+                                  pieces * P::SIZE, simd * 32 + lane, SIMDS * 32);
+  float all = simd_sum(squares);
+  if (lane == 0) norms[simd] = all;
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+
+#pragma unroll 4
+  for (int base = 0; base < pieces; base += 32) {
+    int q = first + (base + 32 + int(lane) < pieces ? base + 32 + int(lane) : pieces - 1);
+    if (base + 32 < pieces) {
+#pragma unroll
+      for (int r = 0; r < ROWS; r++) {
+        next_gate[r].load(gate_w, gate_s, gate_b, at + r * PIECES + q);
+        next_up[r].load(up_w, up_s, up_b, at + r * PIECES + q);
+      }
+    }
+    if (base + int(lane) < pieces) {
+      float v[P::SIZE];
+      read_piece<BITS>(staged, base + int(lane), v);
+      float sum = sums[base + int(lane)];
+#pragma unroll
+      for (int r = 0; r < ROWS; r++) {
+        gates[r] += gate[r].dot(v, sum);
+        ups[r] += up[r].dot(v, sum);
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+      gate[r] = next_gate[r];
+      up[r] = next_up[r];
+    }
+  }
+}
+float rstd = 1;
+if (NORM) {
+  float all = 0;
+#pragma unroll
+  for (int i = 0; i < SIMDS; i++) all += norms[i];
+  rstd = metal::precise::rsqrt(all / K + as_type<float>(EPS));
+}
+float weight = ROUTED ? float(weights[pair]) : 1.0f;
+#pragma unroll
+for (int r = 0; r < ROWS; r++) {
+  float g = simd_sum(gates[r]) * rstd;
+  float u = simd_sum(ups[r]) * rstd;
+  if (lane == 0 && inside)
+    h[size_t(pair) * F + row + r] = T(g / (1 + metal::exp(-g)) * u * weight);
+}

@@ -1,0 +1,76 @@
+"""Matrix times vector for one token, with the norm before it and the residual behind it folded in.
+
+Up to three matrices share one launch (queries, keys and values): a simdgroup picks its matrix by
+its row, so nothing is joined in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from qwen3_mlx.metal import tuning
+from qwen3_mlx.metal.build import Launch, run
+from qwen3_mlx.metal.rows import TILE, Matrix, float_bits, rows_each, tile, unsupported
+
+
+def reference(
+    x: mx.array,
+    matrices: Sequence[Matrix],
+    norm: mx.array | None = None,
+    eps: float = 1e-6,
+    residual: mx.array | None = None,
+) -> mx.array:
+    """``matvec`` in float32: ``[..., K]`` to ``[..., N0 + N1 + N2]``."""
+    x = x.astype(mx.float32)
+    if norm is not None:
+        x = x * mx.rsqrt((x * x).mean(-1, keepdims=True) + eps) * norm.astype(mx.float32)
+    y = mx.concatenate([x @ m.dequantized().T for m in matrices], axis=-1)
+    return y if residual is None else y + residual.astype(mx.float32)
+
+
+def supported(x: mx.array, matrices: Sequence[Matrix]) -> str | None:
+    """Why `matvec` can't take these, or None."""
+    if x.size != x.shape[-1]:
+        return f"{x.size // x.shape[-1]} tokens: expected 1"
+    if not 1 <= len(matrices) <= 3:
+        return f"{len(matrices)} matrices: expected 1 to 3"
+    return unsupported(list(matrices), x.dtype)
+
+
+def matvec(
+    x: mx.array,
+    matrices: Sequence[Matrix],
+    norm: mx.array | None = None,
+    eps: float = 0.0,
+    residual: mx.array | None = None,
+) -> mx.array:
+    """``W · rms_norm(x) + residual`` for one token: ``[..., K]`` to ``[..., N0 + N1 + N2]``.
+
+    norm: the norm's weight ``[K]``; None leaves x as it is.
+    """
+    rows = [m.rows for m in matrices] + [0] * (3 - len(matrices))
+    each, simds = tuning.matvec(sum(rows), matrices[0].columns)
+    each = rows_each(each, *rows)
+    grid, threadgroup = tile(sum(rows), each, simds)
+    padded = [*matrices, matrices[0], matrices[0]][:3]
+    inputs = {"x": x, "norm": x if norm is None else norm}
+    inputs["residual"] = x if residual is None else residual
+    for index, matrix in enumerate(padded):
+        inputs |= matrix.inputs("", str(index), x)
+    (y,) = run(
+        Launch(
+            "matvec",
+            inputs,
+            {"y": ((*x.shape[:-1], sum(rows)), x.dtype)},
+            matrices[0].constants(x.dtype)
+            | {"K": matrices[0].columns, "N0": rows[0], "N1": rows[1], "N2": rows[2]}
+            | {"NORM": norm is not None, "EPS": float_bits(eps), "RESIDUAL": residual is not None}
+            | {"ROWS": each, "SIMDS": simds}
+            | {"TILE": min(TILE, matrices[0].columns)},
+            grid,
+            threadgroup,
+        )
+    )
+    return y

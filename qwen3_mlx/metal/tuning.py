@@ -1,0 +1,32 @@
+"""How the matrix kernels are cut: rows a simdgroup, simdgroups a threadgroup, by backend.
+
+The CUDA columns were chosen on an H200 by benchmarks/kernels.py; the Metal ones follow MLX's own
+matrix-vector kernels (4 rows, 2 simdgroups) and are unmeasured.
+"""
+
+from __future__ import annotations
+
+import qwen3_mlx.backend as backend
+
+Cut = tuple[int, int]
+
+
+def matvec(rows: int, columns: int) -> Cut:
+    """For `rows` rows of `columns` columns."""
+    if backend.device() == "cuda":
+        return (1 if rows < 4096 else 2, 8)
+    return (4, 2)
+
+
+def gate_up(rows: int, columns: int) -> Cut:
+    """For `rows` outputs, each of two rows of `columns` columns."""
+    if backend.device() == "cuda":
+        return (1 if rows < 4096 else 2, 8)
+    return (2, 2)
+
+
+def down(rows: int, columns: int) -> Cut:
+    """For `rows` outputs of `columns` columns, all experts of a token together."""
+    if backend.device() == "cuda":
+        return (1 if rows < 4096 else 2, 8)
+    return (4, 2)

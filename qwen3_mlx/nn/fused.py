@@ -1,0 +1,198 @@
+"""One token through the whole network in few launches: seven a Mixture-of-Experts layer, five a
+dense one (MLX's own operations make 30 and 19).
+
+The plain modules stay the truth and do everything else; this reads their weights. The step is
+compiled once, so that a token costs no Python: the position is an array, the key/value buffers
+have few sizes, and what a step appends lives in short tails (see `qwen3_mlx.metal.attend`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from qwen3_mlx.metal import attend, dispatch, down, gate_up, matvec, route
+from qwen3_mlx.metal.rows import Matrix, unsupported
+from qwen3_mlx.nn.attention import Attention
+from qwen3_mlx.nn.cache import KVCache
+from qwen3_mlx.nn.mlp import MLP
+from qwen3_mlx.nn.moe import MoE
+from qwen3_mlx.nn.norm import RMSNorm
+from qwen3_mlx.nn.rope import rotation_table
+from qwen3_mlx.nn.transformer import Qwen3
+
+Norms = tuple[RMSNorm, RMSNorm]
+"""Before attention, and before the feed-forward network."""
+
+
+def matrix_of(module: nn.Module) -> Matrix:
+    """The weights of a linear layer, packed or plain, one matrix or one an expert."""
+    if "scales" not in module:
+        return Matrix(module.weight)
+    return Matrix(
+        module.weight, module.scales, module.get("biases"), module.bits, module.group_size
+    )
+
+
+class FusedLayer:
+    """A `Block` for one token."""
+
+    def __init__(self, attention: Attention, mlp: MLP | MoE, norms: Norms) -> None:
+        a = attention
+        self.qkv = [matrix_of(m) for m in (a.q_proj, a.k_proj, a.v_proj)]
+        self.out = matrix_of(a.o_proj)
+        self.heads = (a.heads, a.kv_heads)
+        self.head_norms = (a.q_norm.weight, a.k_norm.weight)
+        self.table = rotation_table(a.head_dim, a.rope.rope)
+        self.norms = (norms[0].weight, norms[1].weight)
+        self.eps = norms[0].eps
+        self.moe = mlp if isinstance(mlp, MoE) else None
+        network = mlp.switch_mlp if isinstance(mlp, MoE) else mlp
+        self.gate, self.up = matrix_of(network.gate_proj), matrix_of(network.up_proj)
+        self.down = matrix_of(network.down_proj)
+        self.router = matrix_of(mlp.gate) if isinstance(mlp, MoE) else None
+
+    def why_not(self, dtype: mx.Dtype) -> str | None:
+        """Why the kernels can't run this layer, or None."""
+        if reason := attend.unsupported_dim(len(self.head_norms[0])):
+            return reason
+        for together in (self.qkv, [self.out], [self.gate, self.up], [self.down], [self.router]):
+            matrices = [matrix for matrix in together if matrix is not None]
+            if matrices and (reason := unsupported(matrices, dtype)):
+                return reason
+        return None
+
+    def __call__(self, x: mx.array, past: attend.Past) -> tuple[mx.array, mx.array]:
+        """Transform ``x [1, 1, C]``; returns it and the layer's new tail."""
+        qkv = matvec.matvec(x, self.qkv, self.norms[0], self.eps)
+        mixed, tail = attend.attend(qkv, self.heads, self.head_norms, self.eps, self.table, past)
+        x = matvec.matvec(mixed, [self.out], residual=x)
+        if self.moe is None or self.router is None:
+            h = gate_up.gate_up(x, self.gate, self.up, norm=self.norms[1], eps=self.eps)
+            return matvec.matvec(h, [self.down], residual=x), tail
+        logits = matvec.matvec(x, [self.router], self.norms[1], self.eps)
+        experts, weights = route.route(logits, self.moe.top_k, self.moe.normalise)
+        h = gate_up.gate_up(x, self.gate, self.up, experts, weights, self.norms[1], self.eps)
+        return down.down(h, self.down, experts, residual=x), tail
+
+
+class TailedCache(KVCache):
+    """A `KVCache` whose newest tokens may lie in a short tail of their own.
+
+    A fused step can't write into the buffers; it makes a new tail, which holds one token more.
+    Everybody else sees an ordinary cache: the tail is closed before anything is appended.
+    """
+
+    def __init__(self) -> None:
+        self.held = self.recent = 0
+        """Tokens in the buffers, and those after them in `tail`."""
+        self.tail: mx.array | None = None
+        """``[2, K, TAIL, D]``: keys, values."""
+        super().__init__()
+
+    @property
+    def offset(self) -> int:
+        """Tokens remembered."""
+        return self.held + self.recent
+
+    @offset.setter
+    def offset(self, value: int) -> None:
+        self.held = value - self.recent
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """As `KVCache.update_and_fetch`."""
+        self.close()
+        return super().update_and_fetch(keys, values)
+
+    def open(self) -> tuple[mx.array, mx.array, mx.array]:
+        """Keys, values and a tail with room for one token."""
+        assert self.keys is not None and self.values is not None
+        if self.recent >= attend.TAIL:
+            self.close()
+        if self.tail is None:
+            _, heads, _, dim = self.keys.shape
+            self.tail = mx.zeros((2, heads, attend.TAIL, dim), self.keys.dtype)
+        return self.keys, self.values, self.tail
+
+    def grow(self, tail: mx.array) -> None:
+        """Take a step's new tail, which holds one token more."""
+        self.tail, self.recent = tail, self.recent + 1
+
+    def close(self) -> None:
+        """Move the tail's tokens into the buffers."""
+        recent, self.recent = self.recent, 0
+        if recent and self.tail is not None:
+            new = self.tail[:, None, :, :recent]  # [2, 1, K, recent, D]
+            super().update_and_fetch(new[0], new[1])
+
+    def trim(self, n: int) -> int:
+        """As `KVCache.trim`."""
+        from_tail = min(max(n, 0), self.recent)
+        self.recent -= from_tail
+        return from_tail + super().trim(n - from_tail)
+
+    @property
+    def state(self) -> list[mx.array]:
+        """The buffers, and the tail if it is in use."""
+        return super().state + ([self.tail] if self.recent and self.tail is not None else [])
+
+
+class FusedStep:
+    """One token through a network, compiled; made once for a conversation.
+
+    It keeps the weights it was made with: make another after replacing them.
+    """
+
+    def __init__(self, network: Qwen3) -> None:
+        self.model = network.model
+        self.layers = [
+            FusedLayer(b.self_attn, b.mlp, (b.input_layernorm, b.post_attention_layernorm))
+            for b in network.layers
+        ]
+        self._forward: Callable[..., tuple[mx.array, list[mx.array]]] = mx.compile(self._layers)
+
+    @classmethod
+    def of(cls, network: Qwen3) -> FusedStep | None:
+        """The step of `network`, or None where it takes the plain path."""
+        return None if why_not(network) else cls(network)
+
+    def make_cache(self) -> list[KVCache]:
+        """An empty cache for one conversation, as `Qwen3.make_cache`."""
+        return [TailedCache() for _ in self.layers]
+
+    def __call__(self, tokens: mx.array, cache: list[KVCache]) -> mx.array:
+        """``tokens [1, 1]`` to hidden states ``[1, 1, C]``, as `Qwen3.model`; `cache` grows."""
+        tailed = [layer for layer in cache if isinstance(layer, TailedCache)]
+        if len(tailed) < len(cache) or cache[0].keys is None or tokens.size != 1:
+            return self.model(tokens, cache)
+        pasts = [layer.open() for layer in tailed]
+        counts = mx.array([tailed[0].held, tailed[0].recent], mx.int32)
+        x, tails = self._forward(tokens, counts, pasts)
+        for layer, tail in zip(tailed, tails, strict=True):
+            layer.grow(tail)
+        return x
+
+    def _layers(
+        self,
+        tokens: mx.array,
+        counts: mx.array,
+        pasts: list[tuple[mx.array, mx.array, mx.array]],
+    ) -> tuple[mx.array, list[mx.array]]:
+        x = self.model.embed_tokens(tokens)
+        tails = []
+        for layer, past in zip(self.layers, pasts, strict=True):
+            x, tail = layer(x, attend.Past(*past, counts))
+            tails.append(tail)
+        return self.model.norm(x), tails
+
+
+def why_not(network: Qwen3) -> str | None:
+    """Why `network` doesn't decode in fused steps on this machine, or None."""
+    moe = any(isinstance(block.mlp, MoE) for block in network.layers)
+    if reason := dispatch.why_not(*dispatch.STEP, *(dispatch.EXPERTS if moe else ())):
+        return reason
+    dtype = network.model.norm.weight.dtype
+    reasons = (layer.why_not(dtype) for layer in FusedStep(network).layers)
+    return next((reason for reason in reasons if reason), None)

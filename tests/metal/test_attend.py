@@ -1,0 +1,161 @@
+"""attend and qk_rope: every dtype, ragged pasts, groupings of heads, YaRN's factor, mutants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import pytest
+
+from qwen3_mlx.config_parts import Rope, Yarn
+from qwen3_mlx.metal import attend as module
+from qwen3_mlx.metal import qk_rope
+from qwen3_mlx.metal.attend import Past, attend, reference, supported
+from qwen3_mlx.nn.rope import RotaryEmbedding, rotation_table
+from tests.metal.cases import DTYPES, EPS, assert_rejected, gain, random
+from tests.oracle import assert_close
+
+Heads = tuple[int, int]
+
+
+def table(dim: int, theta: float = 1e4, scale: float = 1.0) -> mx.array:
+    return mx.array([theta ** (-2 * i / dim) for i in range(dim // 2)] + [scale], mx.float32)
+
+
+def past(dtype: mx.Dtype, heads: int, dim: int, held: int, recent: int) -> Past:
+    """Keys and values beyond those that count are NaN: none may be looked at."""
+    keys, values = (random(1, heads, max(held, 1) + 9, dim, dtype=dtype) for _ in range(2))
+    tail = random(2, heads, module.TAIL, dim, dtype=dtype)
+    for array in (keys, values):
+        array[:, :, held:] = float("nan")
+    tail[:, :, recent:] = float("nan")
+    return Past(keys, values, tail, mx.array([held, recent], mx.int32))
+
+
+def check(dtype: mx.Dtype, heads: Heads, dim: int, held: int, recent: int) -> None:
+    mx.random.seed(held)
+    qkv = random(1, 1, (heads[0] + 2 * heads[1]) * dim, dtype=dtype)
+    norms = (2 * gain(dim, dtype), gain(dim, dtype))
+    before = past(dtype, heads[1], dim, held, recent)
+    assert supported(qkv, heads, norms, before) is None
+    got, tail = attend(qkv, heads, norms, EPS, table(dim), before)
+    want, rows = reference(qkv, heads, norms, EPS, table(dim), before)
+    assert got.dtype == dtype
+    assert_close(got, want)
+    assert_close(tail[:, :, : recent + 1], rows)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [8, 32, 64, 128, 256])
+def test_every_dtype_and_head(dtype: mx.Dtype, dim: int) -> None:
+    check(dtype, (4, 2), dim, 33, 5)
+
+
+@pytest.mark.parametrize("held", [0, 1, 7, 8, 9, 31, 63, 64, 65, 517])
+@pytest.mark.parametrize("recent", [0, 1, 63])
+def test_ragged_pasts(held: int, recent: int) -> None:
+    check(mx.float32, (2, 1), 16, held, recent)
+
+
+@pytest.mark.parametrize("heads", [(1, 1), (4, 2), (5, 1), (8, 1), (16, 1), (6, 3)])
+def test_groupings_of_heads(heads: Heads) -> None:
+    check(mx.float32, heads, 32, 20, 3)
+
+
+@pytest.mark.parametrize("held", [1, 120, 300, 517])
+def test_a_long_past_is_split(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SPLIT_FROM", 64)
+    monkeypatch.setattr(module, "_PART", 100)
+    for dtype in DTYPES:
+        check(dtype, (4, 2), 64, held, 10)
+
+
+BARRIER = "threadgroup_barrier(mem_flags::mem_threadgroup);"
+MUTANTS = {
+    "a key too many": ("end = source ? recent : begin", "end = source ? recent + 1 : begin"),
+    "a key too few": ("end = source || end < held ? end : held;", "end = source ? end : held - 1;"),
+    "heads tiled instead of repeated": ("kv = head / GROUP", "kv = head % KV"),
+    "unscaled scores": ("metal::precise::rsqrt(float(D))", "1.0f"),
+    "the new token ignored": ("if (part == 0 && simd == 0)", "if (false)"),
+    "the tail ignored": ("source < 2", "source < 1"),
+    "keys not turned": (
+        "key.norm_and_turn(k_norm, as_type<float>(EPS), table, position, lane);",
+        "",
+    ),
+    "no barrier before merging": (BARRIER, ""),
+    "a barrier some miss": ("bests[simd] = best;", f"bests[simd] = best; {BARRIER}"),
+    "the tail's last row lost": ("recent * D / 4", "(recent - 1) * D / 4"),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_broken_kernel_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
+    mutate("attend.metal", *MUTANTS[mutant])
+    assert_rejected(lambda: check(mx.float32, (4, 2), 16, 70, 10))
+
+
+def test_unsupported_inputs_have_a_reason() -> None:
+    before, norms = past(mx.float32, 2, 16, 8, 1), (gain(16, mx.float32),) * 2
+    qkv = random(1, 1, 8 * 16)
+    assert "bfloat16" in (supported(qkv.astype(mx.bfloat16), (4, 2), norms, before) or "")
+    assert supported(random(1, 2, 8 * 16), (4, 2), norms, before) == "more than one token"
+    assert (module.unsupported_dim(96) or "").startswith("head_dim 96")
+    assert (module.unsupported_dim(6) or "").startswith("head_dim 6")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("dim", "tokens"), [(8, 3), (32, 1), (128, 2), (256, 1)])
+def test_norm_and_rotation(dtype: mx.Dtype, dim: int, tokens: int) -> None:
+    qkv = random(1, tokens, 8 * dim, dtype=dtype)
+    norms = (gain(dim, dtype), gain(dim, dtype))
+    assert qk_rope.supported(qkv, *norms) is None
+    for offset in (0, 1, 32_000):
+        args = (qkv, (4, 2), *norms)
+        position = mx.array([offset], mx.int32)
+        got = qk_rope.qk_rope(*args, EPS, table(dim, 1e6, 1.25), position)
+        want = qk_rope.reference(*args, EPS, table(dim, 1e6, 1.25), offset)
+        for part, right in zip(got, want, strict=True):
+            assert_close(part, right)
+
+
+ROPES = [Rope(1e6), Rope(1e4, Yarn(4.0, 64)), Rope(5e6, Yarn(2.0, 128, attention_factor=0.7))]
+
+
+@pytest.mark.parametrize("rope", ROPES)
+def test_the_table_turns_as_the_network_does(rope: Rope) -> None:
+    """The plain path's rotation, from a table instead of a base, YaRN included."""
+    dim, offset = 64, 300
+    qkv = random(1, 2, 4 * dim)
+    ones, turn = mx.ones((dim,)), RotaryEmbedding(dim, rope)
+    position = mx.array([offset], mx.int32)
+    q, k, v = qk_rope.qk_rope(qkv, (2, 1), ones, ones, EPS, rotation_table(dim, rope), position)
+    heads = qkv.reshape(1, 2, 4, dim).swapaxes(1, 2)
+    plain = turn(mx.fast.rms_norm(heads, ones, EPS), offset)
+    # 1e-9: the plain path computes its frequencies in float32, the table in float64
+    assert_close(q, plain[:, :2], bound=1e-9)
+    assert_close(k, plain[:, 2:3], bound=1e-9)
+    assert_close(v, heads[:, 3:])
+
+
+ROPE_MUTANTS = {
+    "the rotation reversed": ("second ? other : -other", "second ? -other : other"),
+    "the scale forgotten": ("cos(angle) * table[D / 2]", "cos(angle)"),
+    "eps forgotten": ("/ D + eps)", "/ D)"),
+    "the gain of the first half for both": ("gain[at + j]", "gain[(at + j) % (D / 2)]"),
+    "neighbours turned instead of halves": ("shuffle_xor(own, APART)", "shuffle_xor(own, 1)"),
+}
+
+
+@pytest.mark.parametrize("mutant", ROPE_MUTANTS)
+def test_a_broken_rotation_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
+    mutate("heads.metal", *ROPE_MUTANTS[mutant])
+
+    def whole() -> None:
+        qkv, ones = random(1, 2, 4 * 32, scale=1e-3), gain(32, mx.float32)
+        args = (qkv, (2, 1), ones, ones)
+        got = qk_rope.qk_rope(*args, EPS, table(32, 1e4, 1.25), mx.array([9], mx.int32))
+        want = qk_rope.reference(*args, EPS, table(32, 1e4, 1.25), 9)
+        for part, right in zip(got, want, strict=True):
+            assert_close(part, right)
+
+    assert_rejected(whole)
