@@ -8,13 +8,16 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Protocol
 
+from qwen3_mlx.engine.background import BACKGROUND, Stopped
 from qwen3_mlx.engine.budget import Interrupt
 from qwen3_mlx.engine.prefill import Progress
 from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.warm import warm
 from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking, ToolCall
 from qwen3_mlx.files import write_atomically
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.text import lasting_prefix
 from qwen3_mlx.turn import Generation, Message, Runtime, prepare, start
 
 FORMAT = "qwen3-mlx session"
@@ -73,17 +76,29 @@ class ChatSession:
         `overrides` are options for this turn. The reply joins ``messages`` when the turn ends,
         is interrupted, or fails half way. Raises as `Qwen3.stream`; then ``messages`` is as before.
         """
+        self._end_turn()
         messages = [*self.messages, *(dict(message) for message in _as_messages(content))]
         return self._turn(messages, on_progress, overrides)
 
     def retry(self, *, on_progress: Progress | None = None, **overrides: Any) -> Generation:
         """Answer the last user message anew. Raises `OptionError` if there is none."""
+        self._end_turn()
         last = next(
             (i for i, m in reversed([*enumerate(self.messages)]) if m["role"] == "user"), -1
         )
         if last < 0:
             raise OptionError("nothing to retry", hint="send a message first")
         return self._turn(self.messages[: last + 1], on_progress, overrides)
+
+    def _end_turn(self) -> None:
+        """Nothing may compute into the cache any more: no turn left open, nor the background."""
+        BACKGROUND.give_up()
+        if self._running is not None:
+            try:
+                self._running.close()
+            except ValueError:  # another thread is inside it
+                hint = "interrupt() it first, and take its events to the end"
+                raise OptionError("a turn is still running", hint=hint) from None
 
     def _turn(
         self,
@@ -117,6 +132,43 @@ class ChatSession:
         """End the thinking (``"answer"``) or the turn (``"stop"``), from any thread."""
         if self._running is not None:
             self._running.interrupt(kind)
+
+    def warm(self) -> int:
+        """Compute now what the next prompt will begin with; returns how many tokens that took.
+
+        The next turn then pays for its own message only, although the history it is rendered
+        with differs from what was generated: its thoughts are gone. Does nothing in a turn.
+        """
+        BACKGROUND.stop()
+        return self._warm(list(self.messages), self.options, lambda: False)
+
+    def warm_in_background(self) -> None:
+        """Begin `warm` and return at once. The next turn, of any session, makes it give up."""
+        messages, options = [dict(message) for message in self.messages], self.options
+        BACKGROUND.run(lambda stopped: self._warm(messages, options, stopped))
+
+    def _warm(
+        self, messages: list[dict[str, Any]], options: GenerationOptions, stopped: Stopped
+    ) -> int:
+        if not messages or not self.cache.lock.acquire(blocking=False):
+            return 0
+        try:
+            known = self._lasting(messages, options)
+            return warm(self.runtime.network, known, self.cache, stopped)
+        finally:
+            self.cache.lock.release()
+
+    def _lasting(self, messages: list[dict[str, Any]], options: GenerationOptions) -> list[int]:
+        runtime = self.runtime
+        off = options.thinking is False or options.thinking_budget == 0
+        flag = False if off else options.thinking
+        known = lasting_prefix(
+            runtime.template,
+            runtime.tokenizer,
+            messages,
+            thinking=flag if runtime.family == "hybrid" else None,
+        )
+        return known[: runtime.config.context]
 
     def clear(self) -> None:
         """Forget the conversation; the system prompt stays."""

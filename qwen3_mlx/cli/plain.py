@@ -100,6 +100,7 @@ class LineChat:
             self.chat.count(done)
             if self.interactive:
                 self.screen.note(f"\n{footer(done, self.chat.budget)}\n")
+        session.warm_in_background()  # while the answer is read
 
     def _answer_view(self) -> AnswerView:
         if self.interactive and not self.screen.is_dumb and self.screen.is_utf8:
