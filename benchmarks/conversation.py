@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from benchmarks.record import write
-from qwen3_mlx import load
+from qwen3_mlx import Reply, load
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.session import ChatSession
 
@@ -46,9 +46,8 @@ class Talk:
         if self.way == "off":
             self.chat.cache.truncate(0)
         began = time.perf_counter()
-        *_, done = self.chat.send(message(number), seed=number)
-        total = time.perf_counter() - began
-        stats, warmed = done.stats, 0.0
+        stats = Reply.from_events(self.chat.send(message(number), seed=number)).stats
+        total, warmed = time.perf_counter() - began, 0.0
         if self.way == "zero-miss":
             began = time.perf_counter()
             self.chat.warm()

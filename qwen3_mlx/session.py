@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,11 +17,9 @@ from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking, ToolCall
 from qwen3_mlx.files import write_atomically
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.store import SAVED_FORMAT, SAVED_VERSION, are_messages, are_options, asked, saved
 from qwen3_mlx.text import lasting_prefix
 from qwen3_mlx.turn import Generation, Message, Runtime, prepare, start
-
-FORMAT = "qwen3-mlx session"
-VERSION = 1
 
 
 class _HasRuntime(Protocol):
@@ -177,14 +175,7 @@ class ChatSession:
 
     def save(self, path: str | Path) -> None:
         """Write the conversation as JSON, all or nothing. Raises `SessionError`."""
-        asked = {key: value for key, value in asdict(self.options).items() if value is not None}
-        record = {
-            "format": FORMAT,
-            "version": VERSION,
-            "model": self.runtime.name,
-            "options": asked,
-            "messages": self.messages,
-        }
+        record = saved(self.runtime.name, asked(self.options), self.messages)
         text = json.dumps(record, ensure_ascii=False, indent=1)
         try:
             write_atomically(Path(path), text.encode("utf-8", "surrogatepass"))
@@ -262,17 +253,14 @@ def _read(path: Path) -> dict[str, Any]:
         raise SessionError(
             f"{path} can't be read", got=got, hint="name a saved conversation"
         ) from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise SessionError(f"{path} is no saved conversation", expected=f"format {FORMAT!r}")
-    if record.get("version") != VERSION:
+    if not isinstance(record, dict) or record.get("format") != SAVED_FORMAT:
+        raise SessionError(f"{path} is no saved conversation", expected=f"format {SAVED_FORMAT!r}")
+    if record.get("version") != SAVED_VERSION:
         got = repr(record.get("version"))
-        raise SessionError(f"{path}: version", got=got, expected=VERSION, hint="update qwen3-mlx")
-    messages, options = record.get("messages"), record.get("options", {})
-    whole = isinstance(messages, list) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
-        for m in messages
-    )
-    known = {field.name for field in fields(GenerationOptions)}
-    if not whole or not isinstance(record.get("model"), str) or not known.issuperset(options):
+        raise SessionError(
+            f"{path}: version", got=got, expected=SAVED_VERSION, hint="update qwen3-mlx"
+        )
+    whole = are_messages(record.get("messages")) and are_options(record.get("options", {}))
+    if not whole or not isinstance(record.get("model"), str):
         raise SessionError(f"{path} is damaged", expected="model, options and messages")
     return record

@@ -22,6 +22,7 @@ from qwen3_mlx.errors import SessionError
 from qwen3_mlx.options import GenerationOptions
 
 FORMAT, VERSION = "qwen3-mlx chat", 1
+SAVED_FORMAT, SAVED_VERSION = "qwen3-mlx session", 1
 
 
 @dataclass
@@ -138,7 +139,9 @@ class Journal:
         self._written: list[dict[str, Any]] = list(kept.messages) if kept else []
         self._said: tuple[str, dict[str, Any]] = (kept.model, kept.options) if kept else ("", {})
 
-    def keep(self, model: str, options: GenerationOptions, messages: Sequence[Mapping[str, Any]]) -> None:
+    def keep(
+        self, model: str, options: GenerationOptions, messages: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Write what changed since the last time, and see it on the disk.
 
         Raises `SessionError`; the file is then as it was, and the next call tries again.
@@ -235,6 +238,17 @@ def find(folder: Path, id: str | None) -> Path:
         got = f"{id!r}, which {len(matching) or 'no'} conversations begin with"
         raise SessionError("which conversation?", got=got, hint=hint)
     return matching[0]
+
+
+def saved(model: str, options: dict[str, Any], messages: object) -> dict[str, Any]:
+    """A conversation as `ChatSession.save` writes it, whole and in one object."""
+    return {
+        "format": SAVED_FORMAT,
+        "version": SAVED_VERSION,
+        "model": model,
+        "options": options,
+        "messages": messages,
+    }
 
 
 def as_markdown(kept: Kept) -> str:

@@ -65,6 +65,14 @@ System = Annotated[
     str | None,
     typer.Option(metavar="TEXT", help="The system prompt.", rich_help_panel=RUN),
 ]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ID]",
+        help="Go on with the last conversation, or with ID (see: qwen3-mlx sessions list).",
+        rich_help_panel=RUN,
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(metavar="N", help="The same seed gives the same answer.", rich_help_panel=RUN),

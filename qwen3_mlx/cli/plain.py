@@ -66,6 +66,7 @@ class LineChat:
                 self._turn(line)
                 return True
             outcome = commands.run(self.chat, line)
+            self.chat.keep()
             if outcome.text:
                 self.screen.note(outcome.text)
             if outcome.retry:
@@ -96,6 +97,7 @@ class LineChat:
         finally:
             progress.clear()
             generation.close()
+            self.chat.keep()
         if done is not None:
             self.chat.count(done)
             if self.interactive:

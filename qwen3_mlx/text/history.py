@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qwen3_mlx.text.template import ChatTemplate, Message
-from qwen3_mlx.text.tokenizer import IM_START, Tokenizer
+from qwen3_mlx.text.tokenizer import Tokenizer
 
 # Two messages that nothing in a template or a tokenizer would treat alike.
 _PROBES = ("a", "1")
