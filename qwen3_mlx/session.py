@@ -17,6 +17,7 @@ from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking, ToolCall
 from qwen3_mlx.files import write_atomically
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.prompts import PromptStore
 from qwen3_mlx.store import SAVED_FORMAT, SAVED_VERSION, are_messages, are_options, asked, saved
 from qwen3_mlx.text import lasting_prefix
 from qwen3_mlx.turn import Generation, Message, Runtime, prepare, start
@@ -46,6 +47,7 @@ class ChatSession:
         self.last_stats: Stats | None = None
         self.cache = PromptCache(runtime.network)
         self._running: Generation | None = None
+        self._to_save: tuple[PromptStore, list[int]] | None = None
         self.system = system
 
     @property
@@ -152,9 +154,35 @@ class ChatSession:
             return 0
         try:
             known = self._lasting(messages, options)
-            return warm(self.runtime.network, known, self.cache, stopped)
+            computed = warm(self.runtime.network, known, self.cache, stopped)
+            self._save_prompt(stopped)
+            return computed
         finally:
             self.cache.lock.release()
+
+    def restore_prompt(self, store: PromptStore) -> str:
+        """Take what `store` has of the next prompt's beginning, and have `warm` keep the rest.
+
+        For a beginning that will be met again: a long system prompt, a conversation gone on with.
+        Returns a note if something was there that is of no use, else nothing.
+        """
+        known = self._lasting(self.messages, self.options) if self.messages else []
+        BACKGROUND.stop()
+        with self.cache.lock:
+            note = store.restore(self.runtime, known, self.cache)
+            if len(self.cache.tokens) < len(known):
+                self._to_save = (store, known)
+        return note
+
+    def _save_prompt(self, stopped: Stopped) -> None:
+        """Keep the beginning that `restore_prompt` asked for, once the cache holds it."""
+        if self._to_save is None:
+            return
+        store, known = self._to_save
+        if self.cache.tokens[: len(known)] != known:
+            return
+        if store.save(self.runtime, known, self.cache, stopped):
+            self._to_save = None
 
     def _lasting(self, messages: list[dict[str, Any]], options: GenerationOptions) -> list[int]:
         runtime = self.runtime

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import qwen3_mlx.backend  # noqa: F401  (chooses the BLAS before mlx is imported)
 
 import mlx.core as mx
 
+from qwen3_mlx.checkpoint.fingerprint import fingerprint
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.budget import Control, Interrupt, Markers, Turn, run
@@ -18,7 +21,7 @@ from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import Progress, prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.errors import ContextError, OptionError
+from qwen3_mlx.errors import ContextError, OptionError, Qwen3Error
 from qwen3_mlx.events import Done, Event, Stats
 from qwen3_mlx.nn.transformer import Qwen3 as Network
 from qwen3_mlx.options import (
@@ -46,6 +49,18 @@ class Runtime:
     tokenizer: Tokenizer
     template: ChatTemplate
     generation_config: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    """The checkpoint's directory, if it has one."""
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """A digest of the checkpoint's files; None where they can't be read."""
+        if self.path is None:
+            return None
+        try:
+            return fingerprint(self.path)
+        except (OSError, Qwen3Error):
+            return None
 
     @property
     def family(self) -> Family:

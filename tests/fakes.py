@@ -197,6 +197,9 @@ class FakeSession:
     def warm_in_background(self) -> None:
         self.model.warmed.append(len(self.messages))
 
+    def restore_prompt(self, _store: object) -> str:
+        return ""
+
     def clear(self) -> None:
         self.messages = self.messages[: self.system is not None]
         self.last_stats = None

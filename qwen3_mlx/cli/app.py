@@ -138,6 +138,7 @@ def chat(
     context: opt.Context = None,
     max_tokens: opt.MaxTokens = None,
     system: opt.System = None,
+    system_file: opt.SystemFile = None,
     seed: opt.Seed = None,
     temperature: opt.Temperature = None,
     top_p: opt.TopP = None,
@@ -170,6 +171,8 @@ def chat(
         qwen3-mlx chat --resume
     """
     asked = _options(locals())
+    if system is not None and system_file is not None:
+        raise typer.BadParameter("give --system or --system-file, not both")
     from qwen3_mlx.cli import chat as command
 
     code = command.run(
@@ -180,6 +183,7 @@ def chat(
         hide_thinking=hide_reasoning,
         debug=debug,
         resume=resume,
+        system_file=system_file,
     )
     raise typer.Exit(code)
 

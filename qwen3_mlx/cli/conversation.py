@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen3_mlx.cli.state import lasting_name
+from qwen3_mlx.cli import state
 from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.events import Done, Stats
 
@@ -72,6 +72,17 @@ class Conversation:
         budget = None if thinking and self.budget == 0 else self.budget
         self.set_options(thinking=thinking, thinking_budget=budget)
 
+    def take_up(self) -> str:
+        """Get ready to go on with a long beginning, from what an earlier chat computed.
+
+        Returns a note if something kept was of no use, else nothing.
+        """
+        from qwen3_mlx.prompts import PromptStore  # brings MLX
+
+        note = self.session.restore_prompt(PromptStore(state.prompts()))
+        self.session.warm_in_background()
+        return note
+
     def keep(self) -> None:
         """See what has changed on the disk: after every turn and command.
 
@@ -81,7 +92,9 @@ class Conversation:
             return
         session = self.session
         try:
-            self.journal.keep(lasting_name(self.model.name), session.options, session.messages)
+            self.journal.keep(
+                state.lasting_name(self.model.name), session.options, session.messages
+            )
             self._unkept = False
         except SessionError:
             if not self._unkept:

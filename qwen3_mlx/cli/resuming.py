@@ -37,7 +37,8 @@ def attach(chat: Conversation, resumed: store.Kept | None) -> list[str]:
     folder = state.sessions()
     if resumed is None:
         chat.journal = store.Journal(store.new_path(folder))
-        return []
+        # a system prompt may be long, and is computed while the first message is typed
+        return list(filter(None, [chat.take_up()])) if chat.session.messages else []
     session = chat.session
     system = session.system
     session.messages = [dict(message) for message in resumed.messages]
@@ -51,5 +52,4 @@ def attach(chat: Conversation, resumed: store.Kept | None) -> list[str]:
         chat.journal = store.Journal(store.new_path(folder))
         why = "is left as it is" if not resumed.whole else "is open in another chat"
         notes.append(f"{resumed.path.name} {why}; this one goes on as {chat.journal.path.stem}")
-    session.warm_in_background()
-    return notes
+    return [*notes, *filter(None, [chat.take_up()])]

@@ -27,6 +27,15 @@ def sessions() -> Path:
     return platformdirs.user_data_path("qwen3-mlx", appauthor=False) / "sessions"
 
 
+def prompts() -> Path:
+    """The directory of computed prompts: ``QWEN3_MLX_HOME``, else the platform's for caches."""
+    if os.environ.get("QWEN3_MLX_HOME"):
+        return home() / "prompts"
+    import platformdirs
+
+    return platformdirs.user_cache_path("qwen3-mlx", appauthor=False) / "prompts"
+
+
 def history_file() -> Path | None:
     """The file of typed lines, readable by its owner only; None where it can't be kept."""
     file = home() / "history"

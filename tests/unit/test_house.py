@@ -31,6 +31,7 @@ FLOORS = (
     ("memory", "nn"),
     ("checkpoint", "engine"),
     ("turn",),
+    ("prompts",),
     ("session",),
     ("model",),
     ("cli",),
