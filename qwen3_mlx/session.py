@@ -174,8 +174,12 @@ class ChatSession:
                 self._to_save = (store, known)
         return note
 
+    def save_prompt(self) -> None:
+        """Have what `restore_prompt` asked for on the disk now, if it is computed."""
+        BACKGROUND.stop()
+        self._save_prompt(lambda: False)
+
     def _save_prompt(self, stopped: Stopped) -> None:
-        """Keep the beginning that `restore_prompt` asked for, once the cache holds it."""
         if self._to_save is None:
             return
         store, known = self._to_save

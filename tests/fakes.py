@@ -200,6 +200,9 @@ class FakeSession:
     def restore_prompt(self, _store: object) -> str:
         return ""
 
+    def save_prompt(self) -> None:
+        pass
+
     def clear(self) -> None:
         self.messages = self.messages[: self.system is not None]
         self.last_stats = None

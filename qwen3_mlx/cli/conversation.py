@@ -102,7 +102,8 @@ class Conversation:
                 raise
 
     def close(self) -> None:
-        """Let go of the file it is kept in."""
+        """Leave nothing undone that the next chat can use, and let go of the file."""
+        self.session.save_prompt()
         if self.journal is not None:
             self.journal.close()
 
