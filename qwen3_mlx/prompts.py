@@ -66,12 +66,10 @@ class PromptStore:
         """
         key, notes = model_key(runtime), []
         for count, file, of_key in self._matching(tokens):
-            if of_key != key:
-                notes.append(
-                    "a prompt kept on disk is from before the model or its settings changed"
-                )
-                continue
             try:
+                if of_key != key:
+                    notes += [STALE] if _metadata(file).get("model") == runtime.name else []
+                    continue
                 layers = _load(file, tokens[:count], runtime)
             except (Qwen3Error, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
                 notes.append(f"a prompt kept on disk is damaged and was removed: {_first(error)}")
@@ -79,7 +77,7 @@ class PromptStore:
                 continue
             cache.layers[:], cache.tokens[:] = layers, tokens[:count]
             os.utime(file)
-            return ""
+            break
         return f"{notes[0]}; it is computed anew" if notes else ""
 
     def _matching(self, tokens: Sequence[int]) -> Iterator[tuple[int, Path, str]]:

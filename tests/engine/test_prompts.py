@@ -142,7 +142,16 @@ def test_the_key_holds_dtype_rope_and_versions(
 
 def test_another_model_is_no_reason_for_a_note(store: PromptStore, tmp_path: Path) -> None:
     kept(load(copy(tmp_path, "one")), store)
-    assert load(copy(tmp_path, "two")).session(system=DOCUMENT).restore_prompt(store) == ""
+    two = copy(tmp_path, "two")
+    rewritten(two)
+    chat = load(two).session(system=DOCUMENT)
+    assert chat.restore_prompt(store) == "" and chat.cache.tokens == []
+
+
+def test_a_copy_of_the_model_is_the_same_model(store: PromptStore, tmp_path: Path) -> None:
+    tokens = kept(load(copy(tmp_path, "one")), store)
+    chat = load(copy(tmp_path, "two")).session(system=DOCUMENT)
+    assert chat.restore_prompt(store) == "" and chat.cache.tokens == tokens
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "byte", "shape", "rubbish", "metadata"])

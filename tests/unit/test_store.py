@@ -93,7 +93,7 @@ def test_going_on_behind_a_half_line(path: Path) -> None:
     journal.keep("demo", OPTIONS, STEPS[0])
     journal.close()
     with path.open("ab") as file:
-        file.write(b'{"keep": 2, "add": [{"role": "us')
+        file.write(b'{"keep": 2, "add": [{"role": "us' + b"x" * 1000)
     kept = store.read(path)
     journal = Journal(path, kept)
     journal.keep("demo", OPTIONS, STEPS[1])
