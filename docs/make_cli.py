@@ -9,7 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 FILE = Path(__file__).with_name("cli.md")
-COMMANDS = ("", "chat", "generate", "info")
+COMMANDS = (
+    *("", "chat", "generate", "info", "sessions"),
+    *("sessions list", "sessions show", "sessions export", "sessions rm"),
+)
 ENVIRONMENT = {
     "COLUMNS": "88",
     "LC_ALL": "C.UTF-8",
@@ -27,7 +30,8 @@ adds the traceback), 2 wrong usage, 130 Ctrl-C, 141 stdout's reader went away.
 
 State is kept in `~/Library/Application Support/qwen3-mlx` (macOS), `$XDG_STATE_HOME/qwen3-mlx` or
 `~/.local/state/qwen3-mlx`, or where `QWEN3_MLX_HOME` says: the last model, typed lines, and
-conversations saved without a path.
+conversations saved without a path. Every chat is kept as it grows in `sessions` there, or without
+`QWEN3_MLX_HOME` in the platform's directory for data (Linux: `~/.local/share/qwen3-mlx/sessions`).
 """
 
 
@@ -38,9 +42,9 @@ def typer_version() -> str:
 
 def page(command: str) -> str:
     """The section of one command."""
-    words = ["qwen3-mlx", *([command] if command else [])]
+    words = ["qwen3-mlx", *command.split()]
     code = "from qwen3_mlx.cli import main; main()"
-    arguments = [*([command] if command else []), "--help"]
+    arguments = [*command.split(), "--help"]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         capture_output=True,

@@ -37,7 +37,8 @@ def load(
     Qwen3Config.from_dir(path)  # first: another architecture's other files may look odd in any way
     tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
     network, config = load_network(path, context=context, on_progress=on_progress)
-    return Qwen3(Runtime(str(name), network, config, tokenizer, template, _generation_config(path)))
+    said = _generation_config(path)
+    return Qwen3(Runtime(str(name), network, config, tokenizer, template, said, path))
 
 
 def _generation_config(path: Path) -> Mapping[str, Any]:

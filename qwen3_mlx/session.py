@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from qwen3_mlx.engine.background import BACKGROUND, Stopped
 from qwen3_mlx.engine.budget import Interrupt
 from qwen3_mlx.engine.prefill import Progress
 from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.warm import warm
 from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking, ToolCall
 from qwen3_mlx.files import write_atomically
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.prompts import PromptStore
+from qwen3_mlx.store import SAVED_FORMAT, SAVED_VERSION, are_messages, are_options, asked, saved
+from qwen3_mlx.text import lasting_prefix
 from qwen3_mlx.turn import Generation, Message, Runtime, prepare, start
-
-FORMAT = "qwen3-mlx session"
-VERSION = 1
 
 
 class _HasRuntime(Protocol):
@@ -45,6 +47,7 @@ class ChatSession:
         self.last_stats: Stats | None = None
         self.cache = PromptCache(runtime.network)
         self._running: Generation | None = None
+        self._to_save: tuple[PromptStore, list[int]] | None = None
         self.system = system
 
     @property
@@ -73,17 +76,29 @@ class ChatSession:
         `overrides` are options for this turn. The reply joins ``messages`` when the turn ends,
         is interrupted, or fails half way. Raises as `Qwen3.stream`; then ``messages`` is as before.
         """
+        self._end_turn()
         messages = [*self.messages, *(dict(message) for message in _as_messages(content))]
         return self._turn(messages, on_progress, overrides)
 
     def retry(self, *, on_progress: Progress | None = None, **overrides: Any) -> Generation:
         """Answer the last user message anew. Raises `OptionError` if there is none."""
+        self._end_turn()
         last = next(
             (i for i, m in reversed([*enumerate(self.messages)]) if m["role"] == "user"), -1
         )
         if last < 0:
             raise OptionError("nothing to retry", hint="send a message first")
         return self._turn(self.messages[: last + 1], on_progress, overrides)
+
+    def _end_turn(self) -> None:
+        """Nothing may compute into the cache any more: no turn left open, nor the background."""
+        BACKGROUND.give_up()
+        if self._running is not None:
+            try:
+                self._running.close()
+            except ValueError:  # another thread is inside it
+                hint = "interrupt() it first, and take its events to the end"
+                raise OptionError("a turn is still running", hint=hint) from None
 
     def _turn(
         self,
@@ -118,6 +133,73 @@ class ChatSession:
         if self._running is not None:
             self._running.interrupt(kind)
 
+    def warm(self) -> int:
+        """Compute now what the next prompt will begin with; returns how many tokens that took.
+
+        The next turn then pays for its own message only, although the history it is rendered
+        with differs from what was generated: its thoughts are gone. Does nothing in a turn.
+        """
+        BACKGROUND.stop()
+        return self._warm(list(self.messages), self.options, lambda: False)
+
+    def warm_in_background(self) -> None:
+        """Begin `warm` and return at once. The next turn, of any session, makes it give up."""
+        messages, options = [dict(message) for message in self.messages], self.options
+        BACKGROUND.run(lambda stopped: self._warm(messages, options, stopped))
+
+    def _warm(
+        self, messages: list[dict[str, Any]], options: GenerationOptions, stopped: Stopped
+    ) -> int:
+        if not messages or not self.cache.lock.acquire(blocking=False):
+            return 0
+        try:
+            known = self._lasting(messages, options)
+            computed = warm(self.runtime.network, known, self.cache, stopped)
+            self._save_prompt(stopped)
+            return computed
+        finally:
+            self.cache.lock.release()
+
+    def restore_prompt(self, store: PromptStore) -> str:
+        """Take what `store` has of the next prompt's beginning, and have `warm` keep the rest.
+
+        For a beginning that will be met again: a long system prompt, a conversation gone on with.
+        Returns a note if something was there that is of no use, else nothing.
+        """
+        known = self._lasting(self.messages, self.options) if self.messages else []
+        BACKGROUND.stop()
+        with self.cache.lock:
+            note = store.restore(self.runtime, known, self.cache)
+            if len(self.cache.tokens) < len(known):
+                self._to_save = (store, known)
+        return note
+
+    def save_prompt(self) -> None:
+        """Have what `restore_prompt` asked for on the disk now, if it is computed."""
+        BACKGROUND.stop()
+        self._save_prompt(lambda: False)
+
+    def _save_prompt(self, stopped: Stopped) -> None:
+        if self._to_save is None:
+            return
+        store, known = self._to_save
+        if self.cache.tokens[: len(known)] != known:
+            return
+        if store.save(self.runtime, known, self.cache, stopped):
+            self._to_save = None
+
+    def _lasting(self, messages: list[dict[str, Any]], options: GenerationOptions) -> list[int]:
+        runtime = self.runtime
+        off = options.thinking is False or options.thinking_budget == 0
+        flag = False if off else options.thinking
+        known = lasting_prefix(
+            runtime.template,
+            runtime.tokenizer,
+            messages,
+            thinking=flag if runtime.family == "hybrid" else None,
+        )
+        return known[: runtime.config.context]
+
     def clear(self) -> None:
         """Forget the conversation; the system prompt stays."""
         self.messages = self.messages[: 1 if self.system is not None else 0]
@@ -125,14 +207,7 @@ class ChatSession:
 
     def save(self, path: str | Path) -> None:
         """Write the conversation as JSON, all or nothing. Raises `SessionError`."""
-        asked = {key: value for key, value in asdict(self.options).items() if value is not None}
-        record = {
-            "format": FORMAT,
-            "version": VERSION,
-            "model": self.runtime.name,
-            "options": asked,
-            "messages": self.messages,
-        }
+        record = saved(self.runtime.name, asked(self.options), self.messages)
         text = json.dumps(record, ensure_ascii=False, indent=1)
         try:
             write_atomically(Path(path), text.encode("utf-8", "surrogatepass"))
@@ -210,17 +285,14 @@ def _read(path: Path) -> dict[str, Any]:
         raise SessionError(
             f"{path} can't be read", got=got, hint="name a saved conversation"
         ) from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise SessionError(f"{path} is no saved conversation", expected=f"format {FORMAT!r}")
-    if record.get("version") != VERSION:
+    if not isinstance(record, dict) or record.get("format") != SAVED_FORMAT:
+        raise SessionError(f"{path} is no saved conversation", expected=f"format {SAVED_FORMAT!r}")
+    if record.get("version") != SAVED_VERSION:
         got = repr(record.get("version"))
-        raise SessionError(f"{path}: version", got=got, expected=VERSION, hint="update qwen3-mlx")
-    messages, options = record.get("messages"), record.get("options", {})
-    whole = isinstance(messages, list) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
-        for m in messages
-    )
-    known = {field.name for field in fields(GenerationOptions)}
-    if not whole or not isinstance(record.get("model"), str) or not known.issuperset(options):
+        raise SessionError(
+            f"{path}: version", got=got, expected=SAVED_VERSION, hint="update qwen3-mlx"
+        )
+    whole = are_messages(record.get("messages")) and are_options(record.get("options", {}))
+    if not whole or not isinstance(record.get("model"), str):
         raise SessionError(f"{path} is damaged", expected="model, options and messages")
     return record

@@ -5,19 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import qwen3_mlx.backend  # noqa: F401  (chooses the BLAS before mlx is imported)
 
 import mlx.core as mx
 
+from qwen3_mlx.checkpoint.fingerprint import fingerprint
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.budget import Control, Interrupt, Markers, Turn, run
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import Progress, prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.errors import ContextError, OptionError
+from qwen3_mlx.errors import ContextError, OptionError, Qwen3Error
 from qwen3_mlx.events import Done, Event, Stats
 from qwen3_mlx.nn.transformer import Qwen3 as Network
 from qwen3_mlx.options import (
@@ -45,6 +49,18 @@ class Runtime:
     tokenizer: Tokenizer
     template: ChatTemplate
     generation_config: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    """The checkpoint's directory, if it has one."""
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """A digest of the checkpoint's files; None where they can't be read."""
+        if self.path is None:
+            return None
+        try:
+            return fingerprint(self.path)
+        except (OSError, Qwen3Error):
+            return None
 
     @property
     def family(self) -> Family:
@@ -181,9 +197,26 @@ def _events(
     control: Control,
     on_progress: Progress | None,
 ) -> Iterator[Event]:
-    mx.reset_peak_memory()
-    clock = _Clock(len(request.prompt), cache.reuse(request.prompt))
+    clock = _Clock(len(request.prompt))
     turn = Turn(request.mode.thinking, inside=request.mode.starts_inside)
+    BACKGROUND.stop()
+    with cache.lock:
+        yield from _computed(runtime, request, cache, control, on_progress, clock, turn)
+    yield Done(turn.finish_reason, clock.stats(turn))
+
+
+def _computed(
+    runtime: Runtime,
+    request: Request,
+    cache: PromptCache,
+    control: Control,
+    on_progress: Progress | None,
+    clock: _Clock,
+    turn: Turn,
+) -> Iterator[Event]:
+    """What the model says, while the cache is this turn's."""
+    mx.reset_peak_memory()
+    clock.cached = cache.reuse(request.prompt)
     try:
         logits = prefill(
             runtime.network,
@@ -208,14 +241,13 @@ def _events(
             yield from splitter.flush()
     finally:
         cache.settle()
-    yield Done(turn.finish_reason, clock.stats(turn))
 
 
 class _Clock:
     """The timings of a turn."""
 
-    def __init__(self, prompt: int, cached: int) -> None:
-        self.prompt, self.cached = prompt, cached
+    def __init__(self, prompt: int) -> None:
+        self.prompt, self.cached = prompt, 0
         self.began = time.perf_counter()
         self.first = self.last = 0.0
         self.tokens = 0

@@ -115,6 +115,7 @@ class FakeModel:
         self._script = iter(script)
         self.asked: list[tuple[list[dict[str, Any]], GenerationOptions]] = []
         self.generations: list[FakeGeneration] = []
+        self.warmed: list[int] = []
 
     def stream(
         self,
@@ -192,6 +193,15 @@ class FakeSession:
                 yield event
         finally:
             self.messages.append(said)
+
+    def warm_in_background(self) -> None:
+        self.model.warmed.append(len(self.messages))
+
+    def restore_prompt(self, _store: object) -> str:
+        return ""
+
+    def save_prompt(self) -> None:
+        pass
 
     def clear(self) -> None:
         self.messages = self.messages[: self.system is not None]

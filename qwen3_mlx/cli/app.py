@@ -11,9 +11,10 @@ import traceback
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli import resuming, sessions
 from qwen3_mlx.cli.screen import Screen, prepare_streams, silence_stdout
 from qwen3_mlx.errors import Qwen3Error
 from qwen3_mlx.options import GenerationOptions
@@ -53,6 +54,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(sessions.app, name="sessions")
 
 
 def run() -> int:
@@ -118,15 +120,25 @@ GenerateModel = Annotated[
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to say to it.")]
 
 
-@app.command()
+class ChatCommand(TyperCommand):
+    """`chat`, whose ``--resume`` takes an id or none."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        return super().parse_args(ctx, resuming.with_last(args))
+
+
+@app.command(cls=ChatCommand)
 def chat(
     model: ChatModel = None,
+    resume: opt.Resume = None,
     think: opt.Think = None,
     budget: opt.Budget = None,
     hide_reasoning: opt.HideThinking = False,
     context: opt.Context = None,
     max_tokens: opt.MaxTokens = None,
     system: opt.System = None,
+    system_file: opt.SystemFile = None,
     seed: opt.Seed = None,
     temperature: opt.Temperature = None,
     top_p: opt.TopP = None,
@@ -156,8 +168,11 @@ def chat(
         qwen3-mlx chat
         qwen3-mlx chat 8b --budget 1024
         qwen3-mlx chat coder-30b --system "You write short Python."
+        qwen3-mlx chat --resume
     """
     asked = _options(locals())
+    if system is not None and system_file is not None:
+        raise typer.BadParameter("give --system or --system-file, not both")
     from qwen3_mlx.cli import chat as command
 
     code = command.run(
@@ -167,6 +182,8 @@ def chat(
         context=context,
         hide_thinking=hide_reasoning,
         debug=debug,
+        resume=resume,
+        system_file=system_file,
     )
     raise typer.Exit(code)
 

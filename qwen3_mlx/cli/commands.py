@@ -143,7 +143,8 @@ def _load(chat: Conversation, text: str) -> Outcome:
     chat.session = session
     chat.files.add(path.resolve())
     turns = sum(message["role"] == "user" for message in session.messages)
-    return Outcome(f"loaded: {path} ({turns} turns); {chat.mode}")
+    note = chat.take_up()
+    return Outcome(f"loaded: {path} ({turns} turns); {chat.mode}" + (note and f"\n{note}"))
 
 
 def _path(text: str) -> Path:

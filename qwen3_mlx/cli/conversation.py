@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.cli import state
+from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.events import Done, Stats
 
 if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
     from qwen3_mlx.session import ChatSession
+    from qwen3_mlx.store import Journal
 
 
 @dataclass
@@ -24,6 +26,9 @@ class Conversation:
     """Files this chat wrote or read itself, which it may write again."""
     turns: int = 0
     total: Stats = field(default_factory=Stats)
+    journal: Journal | None = None
+    """The file it is kept in as it grows; None keeps it nowhere."""
+    _unkept: bool = False
 
     @property
     def name(self) -> str:
@@ -66,6 +71,41 @@ class Conversation:
             raise OptionError(f"{self.name} always thinks: it can't be switched off", hint=hint)
         budget = None if thinking and self.budget == 0 else self.budget
         self.set_options(thinking=thinking, thinking_budget=budget)
+
+    def take_up(self) -> str:
+        """Get ready to go on with a long beginning, from what an earlier chat computed.
+
+        Returns a note if something kept was of no use, else nothing.
+        """
+        from qwen3_mlx.prompts import PromptStore  # brings MLX
+
+        note = self.session.restore_prompt(PromptStore(state.prompts()))
+        self.session.warm_in_background()
+        return note
+
+    def keep(self) -> None:
+        """See what has changed on the disk: after every turn and command.
+
+        Raises `SessionError`, the first time only; every later call tries again.
+        """
+        if self.journal is None:
+            return
+        session = self.session
+        try:
+            self.journal.keep(
+                state.lasting_name(self.model.name), session.options, session.messages
+            )
+            self._unkept = False
+        except SessionError:
+            if not self._unkept:
+                self._unkept = True
+                raise
+
+    def close(self) -> None:
+        """Leave nothing undone that the next chat can use, and let go of the file."""
+        self.session.save_prompt()
+        if self.journal is not None:
+            self.journal.close()
 
     def count(self, done: Done) -> None:
         """Add a finished turn to the totals."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -64,6 +65,22 @@ Context = Annotated[
 System = Annotated[
     str | None,
     typer.Option(metavar="TEXT", help="The system prompt.", rich_help_panel=RUN),
+]
+SystemFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The system prompt from a file; once computed it is kept on disk for the next chat.",
+        rich_help_panel=RUN,
+    ),
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ID]",
+        help="Go on with the last conversation, or with ID (see: qwen3-mlx sessions list).",
+        rich_help_panel=RUN,
+    ),
 ]
 Seed = Annotated[
     int | None,

@@ -66,6 +66,7 @@ class LineChat:
                 self._turn(line)
                 return True
             outcome = commands.run(self.chat, line)
+            self.chat.keep()
             if outcome.text:
                 self.screen.note(outcome.text)
             if outcome.retry:
@@ -96,10 +97,12 @@ class LineChat:
         finally:
             progress.clear()
             generation.close()
+            self.chat.keep()
         if done is not None:
             self.chat.count(done)
             if self.interactive:
                 self.screen.note(f"\n{footer(done, self.chat.budget)}\n")
+        session.warm_in_background()  # while the answer is read
 
     def _answer_view(self) -> AnswerView:
         if self.interactive and not self.screen.is_dumb and self.screen.is_utf8:

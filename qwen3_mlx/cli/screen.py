@@ -83,6 +83,11 @@ class Screen:
             text = "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
         self.thought(f"{text}\n")
 
+    def notes(self, texts: Iterable[str]) -> None:
+        """Remarks, one below the other."""
+        for text in texts:
+            self.note(text)
+
     def error(self, error: BaseException) -> None:
         """An error and its hint, on stderr."""
         if isinstance(error, Qwen3Error):

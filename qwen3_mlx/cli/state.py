@@ -1,4 +1,4 @@
-"""What the command line remembers between runs: the last model, and the lines typed."""
+"""What the command line remembers between runs, and where it keeps it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,24 @@ def home() -> Path:
         return Path("~/Library/Application Support/qwen3-mlx").expanduser()
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(base).expanduser() / "qwen3-mlx"
+
+
+def sessions() -> Path:
+    """The directory of kept conversations: ``QWEN3_MLX_HOME``, else the platform's for data."""
+    if os.environ.get("QWEN3_MLX_HOME"):
+        return home() / "sessions"
+    import platformdirs  # a few milliseconds
+
+    return platformdirs.user_data_path("qwen3-mlx", appauthor=False) / "sessions"
+
+
+def prompts() -> Path:
+    """The directory of computed prompts: ``QWEN3_MLX_HOME``, else the platform's for caches."""
+    if os.environ.get("QWEN3_MLX_HOME"):
+        return home() / "prompts"
+    import platformdirs
+
+    return platformdirs.user_cache_path("qwen3-mlx", appauthor=False) / "prompts"
 
 
 def history_file() -> Path | None:
@@ -40,12 +58,16 @@ def last_model() -> str | None:
     return name
 
 
+def lasting_name(name: str) -> str:
+    """`name`, which must mean the same from another directory."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
 def remember_model(name: str) -> None:
     """Keep `name` for the next chat. What can't be written is not remembered."""
     from qwen3_mlx.files import write_atomically
 
-    if Path(name).is_dir():
-        name = str(Path(name).resolve())  # it must mean the same from another directory
+    name = lasting_name(name)
     try:
         home().mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(home() / "state.json", json.dumps({"model": name}).encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from qwen3_mlx.cli.screen import is_terminal
 from qwen3_mlx.errors import OptionError
@@ -36,6 +37,21 @@ def decoded(data: bytes, offset: int = 0) -> str:
             hint="convert it first, for example: iconv -f latin1 -t utf-8 FILE | qwen3-mlx …",
         ) from None
     return text.removeprefix("\ufeff") if offset == 0 else text
+
+
+def text_of(path: Path) -> str:
+    """The text of a file. Raises `OptionError` if it can't be read, is no UTF-8, or is empty."""
+    hint = "name a text file"
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise OptionError(f"{path} can't be read", got=error.strerror, hint=hint) from None
+    except UnicodeDecodeError as error:
+        got = f"byte 0x{error.object[error.start]:02x} at offset {error.start}"
+        raise OptionError(f"{path} is not UTF-8 text", got=got, hint=hint) from None
+    if not text.strip():
+        raise OptionError(f"{path} is empty", hint=hint)
+    return text
 
 
 def argument(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ class PromptCache:
     """A cache of one conversation and the ids it stands for.
 
     ``tokens`` lists only what is surely computed; layers may run ahead of it after an
-    interruption, and are trimmed back before the next use.
+    interruption, and are trimmed back before the next use. Who computes into it holds ``lock``:
+    a turn, or the background, never both.
     """
 
     def __init__(self, network: Qwen3) -> None:
@@ -21,14 +23,19 @@ class PromptCache:
         """One token in few launches, where the kernels run; None takes the plain path."""
         self.layers: list[Any] = self.step.make_cache() if self.step else network.make_cache()
         self.tokens: list[int] = []
+        self.lock = threading.Lock()
 
     def reuse(self, prompt: Sequence[int]) -> int:
-        """Keep the longest common prefix with `prompt`, drop the rest; returns its length.
+        """Keep what the cache has in common with `prompt`; returns how many tokens that is.
 
         At least the last token of `prompt` is left to compute: its logits are wanted.
         """
+        return self.keep(prompt[:-1])
+
+    def keep(self, tokens: Sequence[int]) -> int:
+        """Keep the longest common prefix with `tokens`, drop the rest; returns its length."""
         kept = 0
-        for held, wanted in zip(self.tokens, prompt[:-1], strict=False):
+        for held, wanted in zip(self.tokens, tokens, strict=False):
             if held != wanted:
                 break
             kept += 1

@@ -1,6 +1,7 @@
 """Text on both sides of the network: prompts in, events out. Nothing here imports MLX."""
 
 from qwen3_mlx.text.detokenize import StreamDetokenizer
+from qwen3_mlx.text.history import lasting_prefix
 from qwen3_mlx.text.template import ChatTemplate
 from qwen3_mlx.text.thinking import Mode, Splitter, resolve_mode, soft_switch
 from qwen3_mlx.text.tokenizer import Tokenizer
@@ -12,6 +13,7 @@ __all__ = [
     "Splitter",
     "StreamDetokenizer",
     "Tokenizer",
+    "lasting_prefix",
     "parse_tool_call",
     "resolve_mode",
     "soft_switch",

@@ -16,7 +16,7 @@ from qwen3_mlx.errors import ConfigError, OptionError
 if TYPE_CHECKING:
     import tokenizers
 
-IM_END = "<|im_end|>"
+IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 TOOL_OPEN, TOOL_CLOSE = "<tool_call>", "</tool_call>"
 
@@ -37,8 +37,8 @@ _BYTES = _byte_alphabet()
 class Tokenizer:
     """Encodes and decodes; special tokens are recognised in text and kept in what is decoded.
 
-    Attributes `think_open`, `think_close`, `tool_open`, `tool_close` and `im_end` are the ids of
-    the chat markers, None where the vocabulary has no such token; `eos_ids` end a turn.
+    Attributes `think_open`, `think_close`, `tool_open`, `tool_close`, `im_start` and `im_end` are
+    the ids of the chat markers, None where the vocabulary has no such token; `eos_ids` end a turn.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, eos_ids: Iterable[int] = ()) -> None:
@@ -55,6 +55,7 @@ class Tokenizer:
         self.think_close = backend.token_to_id(THINK_CLOSE)
         self.tool_open = backend.token_to_id(TOOL_OPEN)
         self.tool_close = backend.token_to_id(TOOL_CLOSE)
+        self.im_start = backend.token_to_id(IM_START)
         self.im_end = backend.token_to_id(IM_END)
         self.eos_ids = frozenset(eos_ids)
         if self.im_end is not None:

@@ -34,6 +34,11 @@ def test_every_option_and_its_help_are_in_the_pages() -> None:
 
     page = words(FILE.read_text("utf-8"))
     commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    commands |= {
+        f"{name} {below}": command
+        for name, group in list(commands.items())
+        for below, command in getattr(group, "commands", {}).items()
+    }
     assert set(MAKER["COMMANDS"]) == {"", *commands}
     for name, command in commands.items():
         assert command.help, f"{name} has no help"

@@ -26,11 +26,12 @@ SOURCES = sorted(path for folder in AROUND for path in (ROOT / folder).rglob("*.
 FLOORS = (
     ("errors", "events", "family", "files", "limits", "snapshots"),
     ("config_parts", "options"),
-    ("backend", "config", "download", "text"),
+    ("backend", "config", "download", "store", "text"),
     ("hub", "machine", "metal"),
     ("memory", "nn"),
     ("checkpoint", "engine"),
     ("turn",),
+    ("prompts",),
     ("session",),
     ("model",),
     ("cli",),
@@ -41,8 +42,18 @@ PUBLIC = FLOOR["model"]  # `from qwen3_mlx import load` brings the whole house
 # Imports that go up, each inside a function and with its reason.
 EXCEPTIONS = {("session", "model"): "ChatSession.load opens the model that the file names"}
 
-WITHOUT_MLX = ("errors", "events", "family", "files", "snapshots", "options", "config", "text")
-SLOW = ("huggingface_hub", "mlx_lm", "prompt_toolkit", "textual", "transformers")
+WITHOUT_MLX = (
+    "errors",
+    "events",
+    "family",
+    "files",
+    "snapshots",
+    "options",
+    "config",
+    "store",
+    "text",
+)
+SLOW = ("huggingface_hub", "mlx_lm", "platformdirs", "prompt_toolkit", "textual", "transformers")
 
 
 class Import(NamedTuple):

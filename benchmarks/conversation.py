@@ -1,0 +1,116 @@
+"""A conversation of twenty turns with thinking: what each turn computes, and how long it takes.
+
+    python -m benchmarks.conversation
+
+Three sessions of the bundled demo answer the same messages under the same seed, turn by turn in a
+shuffled order: with the cache brought up to date between turns (`zero-miss`), with the longest
+common prefix only (`prefix`: thoughts make it miss the last answer), and with the cache emptied
+before every turn (`off`). Times run from the message to the end of its answer. What is computed
+while the answer is read is reported as `between`, and not part of a turn. A second row has a
+document in front of it, as `--system-file` gives.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+from benchmarks.record import write
+from qwen3_mlx import Reply, load
+from qwen3_mlx.model import Qwen3
+from qwen3_mlx.session import ChatSession
+
+TURNS = 20
+DOCUMENT = "The meeting is on Monday at nine. Bring the list of names, and two copies. " * 60
+WAYS = ("zero-miss", "prefix", "off")
+
+
+def message(turn: int) -> str:
+    """A question with a short thought."""
+    return f"What is {12 + 7 * turn} + {30 + turn}?"
+
+
+class Talk:
+    """One of the sessions, and what was counted in it."""
+
+    def __init__(self, model: Qwen3, way: str, system: str | None) -> None:
+        self.way = way
+        self.chat: ChatSession = model.session(system=system, thinking_budget=64)
+        self.rows: list[dict[str, Any]] = []
+        if way == "zero-miss":
+            self.chat.warm()
+
+    def turn(self, number: int) -> None:
+        """Send one message and note what it took."""
+        if self.way == "off":
+            self.chat.cache.truncate(0)
+        began = time.perf_counter()
+        stats = Reply.from_events(self.chat.send(message(number), seed=number)).stats
+        total, warmed = time.perf_counter() - began, 0.0
+        if self.way == "zero-miss":
+            began = time.perf_counter()
+            self.chat.warm()
+            warmed = time.perf_counter() - began
+        self.rows.append(
+            {
+                "prompt": stats.prompt_tokens,
+                "computed": stats.prompt_tokens - stats.cached_tokens,
+                "generated": stats.thinking_tokens + stats.answer_tokens,
+                "ttft_s": stats.ttft_s,
+                "total_s": total,
+                "between_s": warmed,
+            }
+        )
+
+    def sums(self) -> dict[str, float]:
+        """Each column added up."""
+        return {key: round(sum(row[key] for row in self.rows), 3) for key in self.rows[0]}
+
+
+def measure(model: Qwen3, system: str | None) -> dict[str, Any]:
+    """The three sessions, and the ratios of their sums to those of `zero-miss`."""
+    talks = [Talk(model, way, system) for way in WAYS]
+    for number in range(TURNS):
+        for talk in random.Random(number).sample(talks, len(talks)):
+            talk.turn(number)
+    zero = talks[0]
+    own = [
+        len(model.tokenizer.encode(model.template.render([{"role": "user", "content": text}])))
+        for text in map(message, range(TURNS))
+    ]
+    sums = {talk.way: talk.sums() for talk in talks}
+    return {
+        "only_the_new_turn": [row["computed"] for row in zero.rows] == own,
+        "said_the_same": all(talk.chat.messages == zero.chat.messages for talk in talks),
+        "sums": sums,
+        "ratios": {
+            way: {
+                key: round(sums[way][key] / sums["zero-miss"][key], 2)
+                for key in ("computed", "ttft_s", "total_s")
+            }
+            for way in WAYS[1:]
+        },
+        "turns": {talk.way: talk.rows for talk in talks},
+    }
+
+
+def main() -> None:
+    """Measure, print and write the record."""
+    model = load("demo")
+    model.generate("hi")
+    results = {
+        "no document": measure(model, None),
+        "document": measure(model, DOCUMENT),
+    }
+    for name, result in results.items():
+        print(f"{name}: every turn computed its own message only: {result['only_the_new_turn']}")
+        for way, sums in result["sums"].items():
+            print(f"  {way:10}", "  ".join(f"{key} {value:g}" for key, value in sums.items()))
+        for way, ratios in result["ratios"].items():
+            print(f"  {way} / zero-miss:", "  ".join(f"{k} {v} ×" for k, v in ratios.items()))
+    print(write("conversation", results))
+
+
+if __name__ == "__main__":
+    main()

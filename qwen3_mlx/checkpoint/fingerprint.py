@@ -1,0 +1,33 @@
+"""What tells two checkpoints apart, found without reading all of their weights."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from qwen3_mlx.checkpoint.headers import shard_files
+
+SAMPLES, SAMPLE_BYTES = 16, 4096
+_TEXT = ("*.json", "*.jinja", "additional_chat_templates/*.jinja")
+
+
+def fingerprint(directory: Path) -> str:
+    """A digest of everything a prompt's keys and values depend on in `directory`.
+
+    Configuration, tokenizer and templates count with every byte; weights with size, time of the
+    last change, header, and samples spread over the file. Raises `CheckpointError` or `OSError`.
+    """
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in _TEXT for file in directory.glob(pattern)}):
+        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+        digest.update(file.read_bytes())
+    for file in shard_files(directory):
+        status = file.stat()
+        digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            digest.update(stream.read(min(length, status.st_size)))
+            for sample in range(SAMPLES):
+                stream.seek(status.st_size * sample // SAMPLES)
+                digest.update(stream.read(SAMPLE_BYTES))
+    return digest.hexdigest()
