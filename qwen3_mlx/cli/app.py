@@ -123,6 +123,7 @@ def chat(
     model: ChatModel = None,
     think: opt.Think = None,
     budget: opt.Budget = None,
+    show_thinking: opt.Show = opt.ShowThinking.live,
     hide_reasoning: opt.HideThinking = False,
     context: opt.Context = None,
     max_tokens: opt.MaxTokens = None,
@@ -139,7 +140,7 @@ def chat(
         typer.Option(
             "--plain",
             metavar=opt.FLAG,
-            help="Chat line by line (so far the only way).",
+            help="Chat line by line, not on the full screen.",
             rich_help_panel=opt.RUN,
         ),
     ] = False,
@@ -165,7 +166,8 @@ def chat(
         asked,
         system=system,
         context=context,
-        hide_thinking=hide_reasoning,
+        show_thinking=opt.ShowThinking.never if hide_reasoning else show_thinking,
+        plain=plain,
         debug=debug,
     )
     raise typer.Exit(code)

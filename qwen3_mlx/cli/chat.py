@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from qwen3_mlx import hub
 from qwen3_mlx.cli import loading, state, stdin
-from qwen3_mlx.cli.conversation import Conversation
-from qwen3_mlx.cli.plain import LineChat
+from qwen3_mlx.cli.options import ShowThinking
 from qwen3_mlx.cli.screen import Screen
 from qwen3_mlx.options import GenerationOptions
 
@@ -15,17 +15,53 @@ def run(
     *,
     system: str | None,
     context: int | None,
-    hide_thinking: bool,
+    show_thinking: ShowThinking,
+    plain: bool,
     debug: bool,
 ) -> int:
     """Chat until the user leaves; returns the exit code."""
+    from qwen3_mlx.cli.terminal import capable
+
     screen = Screen()
     name = model or loading.default_model()
-    if model is None and name == "demo":
-        screen.note(loading.DEMO_NOTE)
+    note = loading.DEMO_NOTE if model is None and name == "demo" else ""
+    if not plain and capable(screen):
+        return _full_screen(
+            name, options, system=system, context=context, show_thinking=show_thinking, note=note
+        )
+    if note:
+        screen.note(note)
     loaded = loading.open_model(name, context, screen)
     state.remember_model(name)
+    from qwen3_mlx.cli.conversation import Conversation
+    from qwen3_mlx.cli.plain import LineChat
+
     chat = Conversation(loaded, loaded.session(system and stdin.argument(system), options))
-    # The only interface so far. A full-screen one will stand here unless --plain is given or
-    # a stream is no terminal; it runs the same Conversation and commands.
-    return LineChat(chat, screen, hide_thinking=hide_thinking, debug=debug).run()
+    hide = show_thinking is ShowThinking.never
+    return LineChat(chat, screen, hide_thinking=hide, debug=debug, context=context).run()
+
+
+def _full_screen(
+    name: str,
+    options: GenerationOptions,
+    *,
+    system: str | None,
+    context: int | None,
+    show_thinking: ShowThinking,
+    note: str,
+) -> int:
+    """The chat that fills the terminal; what must be downloaded is downloaded before it begins."""
+    if hub.find_local(name) is None:
+        hub.resolve(name)
+    from qwen3_mlx.cli.tui.app import Chat, Start
+
+    start = Start(
+        name=name,
+        load=lambda wanted, progress: loading.load_model(wanted, context, progress),
+        options=options,
+        system=system and stdin.argument(system),
+        show_thinking=show_thinking.value,
+        note=note,
+        history=state.history_file(),
+    )
+    return Chat(start).run() or 0
