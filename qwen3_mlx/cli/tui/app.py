@@ -57,7 +57,6 @@ class Chat(App[int]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+c", "stop", show=False, priority=True),
         Binding("escape", "escape", show=False),
-        Binding("ctrl+d", "end_of_input", show=False, priority=True),
         Binding("ctrl+q", "ask", show=False, priority=True),
         Binding("ctrl+t", "toggle_thinking", show=False, priority=True),
         Binding("alt+up", "budget(True)", show=False, priority=True),
@@ -136,11 +135,10 @@ class Chat(App[int]):
         view = self.view
         return view is not None and view.running.presses > 0 and not view.running.thinking
 
-    def action_end_of_input(self) -> None:
-        """Ctrl-D: leave if nothing is written, else delete a character."""
-        if self.input.text:
-            self.input.action_delete_right()
-        elif self.view is None:
+    @on(Input.Ended)
+    def _ended(self) -> None:
+        """Ctrl-D: leave, but not in the middle of a turn without being asked."""
+        if self.view is None:
             self.exit(0)
         else:
             self.action_ask()

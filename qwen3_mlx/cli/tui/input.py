@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from textual import events
-from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
 
@@ -25,13 +24,20 @@ class Input(TextArea):
         border: none; border-top: solid ansi_bright_black;
     }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "send", "send", show=False, priority=True),
-        Binding("alt+enter,ctrl+j,shift+enter", "new_line", "new line", show=False, priority=True),
-        Binding("up", "older", "older", show=False),
-        Binding("down", "newer", "newer", show=False),
-        Binding("tab", "complete", "complete", show=False, priority=True),
-    ]
+    # Not bindings with priority: those would overtake the letters typed just before.
+    KEYS: ClassVar[dict[str, str]] = {
+        "enter": "send",
+        "alt+enter": "new_line",
+        "shift+enter": "new_line",
+        "ctrl+j": "new_line",
+        "up": "older",
+        "down": "newer",
+        "tab": "complete",
+        "ctrl+d": "end_of_input",
+    }
+
+    class Ended(Message):
+        """The person pressed Ctrl-D and nothing is written."""
 
     @dataclass
     class Sent(Message):
@@ -43,6 +49,20 @@ class Input(TextArea):
         super().__init__(soft_wrap=True, show_line_numbers=False, tab_behavior="focus")
         self.past, self._completer = History(history), complete
         self.cursor_blink = False  # it would wake the program twice a second
+
+    async def _on_key(self, event: events.Key) -> None:
+        """Our keys, and what the editor does with all others."""
+        if event.key in self.KEYS:
+            event.stop()
+            event.prevent_default()
+            getattr(self, f"action_{self.KEYS[event.key]}")()
+
+    def action_end_of_input(self) -> None:
+        """Ctrl-D: delete a character if there is any, else it is the end."""
+        if self.text:
+            self.action_delete_right()
+        else:
+            self.post_message(self.Ended())
 
     def action_send(self) -> None:
         """Send what stands there, if anything does."""
