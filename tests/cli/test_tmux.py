@@ -78,7 +78,7 @@ def tmux(tmp_path: Path) -> Iterator[Tmux]:
 
 
 def test_a_conversation(tmux: Tmux) -> None:
-    tmux.start("short", "chat", "8b")
+    tmux.start("short", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux.keys("/hel", "Tab")
     tmux.until("> /help")
@@ -98,13 +98,13 @@ def test_a_conversation(tmux: Tmux) -> None:
 
 
 def test_history_is_there_in_the_next_run(tmux: Tmux) -> None:
-    tmux.start("short", "chat", "8b")
+    tmux.start("short", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux.keys("remember me", "Enter")
     tmux.prompt(2)
     tmux.keys("/quit", "Enter")
     tmux.until("exit code 0")
-    tmux.start("short", "chat", "8b", again=True)
+    tmux.start("short", "chat", "--plain", "8b", again=True)
     tmux.prompt(1)
     tmux.keys("Up")
     tmux.until("> /quit")
@@ -113,7 +113,7 @@ def test_history_is_there_in_the_next_run(tmux: Tmux) -> None:
 
 
 def test_pasted_lines_are_one_message(tmux: Tmux) -> None:
-    tmux.start("short", "chat", "8b")
+    tmux.start("short", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux("set-buffer", "first line\nsecond line\n\tthird line")
     tmux("paste-buffer", "-p")  # as a terminal pastes: bracketed
@@ -131,7 +131,7 @@ def test_pasted_lines_are_one_message(tmux: Tmux) -> None:
 
 
 def test_ctrl_c_clears_then_tells_how_to_leave(tmux: Tmux) -> None:
-    tmux.start("short", "chat", "8b")
+    tmux.start("short", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux.keys("half a line", "C-c")
     time.sleep(0.3)
@@ -147,7 +147,7 @@ def test_ctrl_c_clears_then_tells_how_to_leave(tmux: Tmux) -> None:
 
 
 def test_answer_now_and_stop(tmux: Tmux) -> None:
-    tmux.start("long-thought", "chat", "8b")
+    tmux.start("long-thought", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux.keys("one", "Enter")
     tmux.until("thought 3.")
@@ -164,7 +164,7 @@ def test_answer_now_and_stop(tmux: Tmux) -> None:
 
 
 def test_progress_on_the_prompt_goes_before_the_answer_comes(tmux: Tmux) -> None:
-    tmux.start("slow-prefill", "chat", "8b")
+    tmux.start("slow-prefill", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux.keys("one", "Enter")
     tmux.until("reading the prompt: ")
@@ -173,7 +173,7 @@ def test_progress_on_the_prompt_goes_before_the_answer_comes(tmux: Tmux) -> None
 
 
 def test_long_answers_are_whole_and_survive_resizing(tmux: Tmux) -> None:
-    tmux.start("list", "chat", "8b")
+    tmux.start("list", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux.keys("list", "Enter")
     shown = tmux.until("answer tokens")
@@ -188,7 +188,7 @@ def test_long_answers_are_whole_and_survive_resizing(tmux: Tmux) -> None:
 
 
 def test_with_the_bundled_model(tmux: Tmux) -> None:
-    tmux.start(None, "chat", "--seed", "1")
+    tmux.start(None, "chat", "--plain", "--seed", "1")
     tmux.until("demo is a small demonstration")
     tmux.until("demo [thinking] >")
     time.sleep(0.3)

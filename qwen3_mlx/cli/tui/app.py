@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 FRAME_S = 1 / 30
 """Seconds between two paintings of a turn."""
+
+STATUS_S = 0.2
+"""Seconds between two changes of the status row while a turn runs."""
 
 Load = Callable[[str, Callable[[int, int], None]], "Qwen3"]
 
@@ -77,7 +82,7 @@ class Chat(App[int]):
         self.worker, self.inbox = Worker(), Inbox(lambda: self.call_later(self._paint_news))
         self.log_view, self.hints, self.status = Log(), Hints(markup=False), Status()
         self.input = Input(start.history, complete)
-        self._copied = 0
+        self._copied, self._status_at = 0, 0.0
         self.busy = ""
         self._watch = Watch(self)
 
@@ -91,6 +96,7 @@ class Chat(App[int]):
     def on_mount(self) -> None:
         """Begin to load, once the first frame is out."""
         self._watch.start()
+        sys.setswitchinterval(0.001)  # the model's thread mustn't wait 5 ms for a frame to end
         self.log_view.note(GREETING if not self.start.note else f"{self.start.note}\n{GREETING}")
         self.worker.start()
         self.call_after_refresh(actions.load, self, self.start.name)
@@ -212,7 +218,10 @@ class Chat(App[int]):
         self.view.take(news)
         if self.view.over:
             actions.finish(self, self.view)
-        self.show_status()
+        now = time.monotonic()
+        if self.view is None or now - self._status_at >= STATUS_S:
+            self._status_at = now
+            self.show_status()
         self.set_timer(FRAME_S, self._paint_news)
 
     def fail(self, error: Exception) -> None:

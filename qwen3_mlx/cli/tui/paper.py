@@ -10,11 +10,12 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from io import StringIO
+from itertools import takewhile
 
 from rich.console import Console
 from rich.segment import Segment
 from rich.text import Text
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.widget import Widget
@@ -79,7 +80,7 @@ class Paper(Widget):
     def append(self, text: str) -> None:
         """Add `text` to the end."""
         self._said.append(text)
-        before = len(self._fixed) + len(self._moving)
+        start, before = len(self._fixed), self._moving
         finished, rest = self.cut(self._tail.source + text)
         gap = self._tail.gap
         for block in finished:
@@ -91,12 +92,18 @@ class Paper(Widget):
         self._tail = Block(rest, gap)
         if self._width:
             self._moving = self._draw(self._tail)
-            self._changed(before)
+            self._changed(start, before)
 
-    def _changed(self, before: int) -> None:
-        """Have the lines painted, and the ones below moved if there are more or fewer now."""
-        grown = len(self._fixed) + len(self._moving) != before
-        self.refresh(layout=grown)
+    def _changed(self, start: int, before: list[Strip]) -> None:
+        """Have painted what differs: a new layout costs ten times as much as a line."""
+        after = [*self._fixed[start:], *self._moving]
+        if len(after) != len(before):
+            self.refresh(layout=True)
+            return
+        pairs = zip(before, after, strict=True)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if same < len(after):
+            self.refresh(Region(0, start + same, self._width, len(after) - same))
 
     def _draw(self, block: Block) -> list[Strip]:
         lines = self.draw(block.source, self._width) if block.source.strip() else []

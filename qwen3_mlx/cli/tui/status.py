@@ -34,4 +34,4 @@ class Status(Static):
         text = " │ ".join(part for part in parts if part)
         if text != self._shown:
             self._shown = text
-            self.update(text)
+            self.update(text, layout=False)

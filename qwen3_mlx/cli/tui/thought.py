@@ -16,6 +16,9 @@ from qwen3_mlx.cli.tui.paper import Block, Paper, showable, wrapped
 from qwen3_mlx.events import Stats, ThinkingCut
 
 CUTS = {"budget": "cut by the budget", "user": "cut by you"}
+LABEL_S = 0.2
+"""Seconds between two changes of the line: each makes the frame's painting larger."""
+
 _DIM = Style(dim=True)
 
 
@@ -52,7 +55,7 @@ class Thought(Vertical):
         super().__init__()
         self.budget, self.tokens, self.seconds = budget, 0, 0.0
         self.live, self.cut = True, ""
-        self._began = time.monotonic()
+        self._began, self._labelled = time.monotonic(), 0.0
         self._head, self.text = Static(markup=False), ThoughtText()
         self.text.display = not folded
 
@@ -97,7 +100,8 @@ class Thought(Vertical):
         self.seconds = time.monotonic() - self._began
         clean = showable(text)
         self.text.append(clean if self.text.source else clean.lstrip("\n"))
-        self._label()
+        if self.seconds - self._labelled >= LABEL_S:
+            self._label()
 
     def end(self, cut: ThinkingCut = "") -> None:
         """The answer began, or the turn ended."""
@@ -117,6 +121,7 @@ class Thought(Vertical):
         return f"{self.tokens:,}/{self.budget:,}" if self.budget else f"{self.tokens:,}"
 
     def _label(self) -> None:
+        self._labelled = self.seconds
         mark = "▸" if self.folded else "▾"
         if self.live:
             text = f"{mark} thinking {self.gauge} · {self.seconds:.1f} s"
@@ -124,4 +129,4 @@ class Thought(Vertical):
             text = f"{mark} thought {self.gauge} tokens · {self.seconds:.1f} s"
         else:
             text = f"{mark} thought"
-        self._head.update(f"{text} · ✂ {self.cut}" if self.cut else text)
+        self._head.update(f"{text} · ✂ {self.cut}" if self.cut else text, layout=False)

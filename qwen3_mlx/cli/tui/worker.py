@@ -129,10 +129,14 @@ class Running:
 
 
 class Worker:
-    """One thread that runs jobs in order. It doesn't keep the process alive."""
+    """One thread that runs jobs in order, for as long as the process lives.
+
+    It doesn't keep the process alive, but it must not end before it either: where a thread that
+    used MLX has ended, the process now and then aborts at its exit (MLX 0.32).
+    """
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
 
     def start(self) -> None:
@@ -144,11 +148,12 @@ class Worker:
         self._jobs.put(job)
 
     def finish(self, seconds: float) -> None:
-        """Take no more jobs, and wait for the one under way."""
-        self._jobs.put(None)
+        """Wait for the jobs submitted so far, but no longer than `seconds`."""
+        done = threading.Event()
+        self._jobs.put(done.set)
         if self._thread.is_alive():
-            self._thread.join(seconds)
+            done.wait(seconds)
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
+        while True:
+            self._jobs.get()()
