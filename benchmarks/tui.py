@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from benchmarks.record import summary, write
@@ -90,7 +91,7 @@ def long_answer(kind: str) -> dict[str, float]:
         terminal.frames.clear()
         terminal.until("THE END", 300)
         frames = terminal.frames
-        gaps = [b - a for a, b in zip(frames, frames[1:], strict=False)]
+        gaps = [b - a for a, b in pairwise(frames)]
         seconds = [0] * (int(frames[-1] - frames[0]) + 1)
         for frame in frames:
             seconds[int(frame - frames[0])] += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 
 from qwen3_mlx.cli.screen import Screen, is_terminal
@@ -17,5 +16,8 @@ def capable(screen: Screen) -> bool:
     terminals = screen.out_is_terminal and screen.err_is_terminal and is_terminal(sys.stdin)
     if not terminals or screen.is_dumb or not os.environ.get("TERM") or not screen.is_utf8:
         return False
-    size = shutil.get_terminal_size()
+    try:
+        size = os.get_terminal_size(screen.out.fileno())
+    except (OSError, ValueError):
+        return False
     return size.columns >= SMALLEST[0] and size.lines >= SMALLEST[1]

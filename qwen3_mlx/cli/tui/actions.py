@@ -22,7 +22,7 @@ NEARLY_FULL = 0.8
 def take(app: Chat, text: str) -> None:
     """Do what the person asks for by sending `text`."""
     if app.view is not None:
-        app.show_status("still at it: Esc stops")
+        app.flash("still at it: Esc stops")
         return
     if commands.is_command(text):
         app.input.take()
@@ -95,11 +95,13 @@ def help_text() -> str:
 
 def load(app: Chat, name: str) -> None:
     """Load a model in the worker's thread; the one there is stays until the new one is there."""
-    from qwen3_mlx import hub
-
-    if hub.find_local(name) is None:
-        with app.suspend():  # the download draws its own progress
-            hub.resolve(name)
+    try:
+        if app.start.find(name) is None:
+            with app.suspend():
+                app.start.fetch(name)
+    except (Exception, KeyboardInterrupt) as error:
+        _not_loaded(app, error)
+        return
     app.busy = f"loading {name}"
     app.show_status()
 
@@ -123,7 +125,7 @@ def _progress(app: Chat, name: str, done: int, total: int) -> None:
         app.show_status()
 
 
-def _not_loaded(app: Chat, error: Exception) -> None:
+def _not_loaded(app: Chat, error: BaseException) -> None:
     app.busy = ""
     app.fail(error)
     if app.chat is None:

@@ -14,6 +14,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import TextArea
 
+from qwen3_mlx import hub
 from qwen3_mlx.cli.conversation import Conversation
 from qwen3_mlx.cli.screen import describe
 from qwen3_mlx.cli.tui import actions
@@ -36,6 +37,9 @@ FRAME_S = 1 / 30
 STATUS_S = 0.2
 """Seconds between two changes of the status row while a turn runs."""
 
+FLASH_S = 3.0
+"""Seconds that a remark in the status row stays."""
+
 Load = Callable[[str, Callable[[int, int], None]], "Qwen3"]
 
 
@@ -46,6 +50,10 @@ class Start:
     name: str
     load: Load
     options: GenerationOptions
+    find: Callable[[str], object] = hub.find_local
+    """Whether a model is here; None if it must be fetched first."""
+    fetch: Callable[[str], object] = hub.resolve
+    """Downloads a model, drawing its progress on stderr."""
     system: str | None = None
     show_thinking: ShowThinking = "live"
     note: str = ""
@@ -73,8 +81,8 @@ class Chat(App[int]):
     ]
 
     def __init__(self, start: Start) -> None:
-        super().__init__()
-        self.theme = "ansi-dark"  # the terminal's own colours, dark or light
+        super().__init__(ansi_color=True)  # the terminal's own colours, dark or light
+        self.theme = "ansi-dark"
         self.start, self.model_name = start, start.name
         self.chat: Conversation | None = None
         self.view: TurnView | None = None
@@ -83,6 +91,7 @@ class Chat(App[int]):
         self.log_view, self.hints, self.status = Log(), Hints(markup=False), Status()
         self.input = Input(start.history, complete)
         self._copied, self._status_at = 0, 0.0
+        self._flash, self._flash_until = "", 0.0
         self.busy = ""
         self._watch = Watch(self)
 
@@ -175,7 +184,7 @@ class Chat(App[int]):
         self.copy_to_clipboard(pieces[index])
         what = f"code block {index} of {len(pieces) - 1}" if index else "the answer"
         more = "; Ctrl-O again: its code" if not index and len(pieces) > 1 else ""
-        self.show_status(f"copied {what}{more}")
+        self.flash(f"copied {what}{more}")
 
     def action_fold(self) -> None:
         """Ctrl-R: fold all thoughts, or open them."""
@@ -189,7 +198,7 @@ class Chat(App[int]):
     def attempt(self, change: Callable[[Conversation], None]) -> None:
         """Change the conversation's options, and show what came of it."""
         if self.chat is None:
-            self.show_status("the model is still loading")
+            self.flash("the model is still loading")
             return
         try:
             change(self.chat)
@@ -224,13 +233,20 @@ class Chat(App[int]):
             self.show_status()
         self.set_timer(FRAME_S, self._paint_news)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Show an error in its place."""
         self.log_view.note(f"error: {describe(error)}", error=True)
 
-    def show_status(self, note: str = "") -> None:
-        """Bring the last row up to date; `note` stands first until the next time."""
+    def flash(self, text: str) -> None:
+        """Show `text` in the last row for a moment."""
+        self._flash, self._flash_until = text, time.monotonic() + FLASH_S
+        self.show_status()
+        self.set_timer(FLASH_S + 0.05, self.show_status)
+
+    def show_status(self) -> None:
+        """Bring the last row up to date."""
         chat, view = self.chat, self.view
+        note = self._flash if time.monotonic() < self._flash_until else ""
         if chat is None:
             self.status.show(note or self.busy or "no model", self.model_name)
             return
@@ -240,7 +256,7 @@ class Chat(App[int]):
         self.status.show(
             note or (view.status() if view else self.busy),
             chat.name,
-            chat.mode,
+            "" if view and view.thought and view.thought.live else chat.mode,  # the gauge says it
             self._context_used(),
             f"{speed:.0f} tok/s" if speed else "",
             memory,
