@@ -26,40 +26,38 @@ FOLDER = Path(__file__).parent
 SIZE = (100, 28)
 
 
-async def until(pilot: Pilot[int], holds: Callable[[], object]) -> None:
+async def until(holds: Callable[[], object]) -> None:
     """Wait for up to a minute until something holds."""
     end = time.monotonic() + 60
     while not holds():
         if time.monotonic() > end:
             raise TimeoutError
-        await pilot.pause(0.01)
+        await asyncio.sleep(0.005)
 
 
 async def say(app: Chat, pilot: Pilot[int], text: str) -> None:
     """Type `text`, press Enter, and see that it is taken."""
     app.input.insert(text)
     await pilot.press("enter")
-    await until(pilot, lambda: not app.input.text)
+    await until(lambda: not app.input.text)
 
 
 async def shoot() -> None:
     """Talk, and take the pictures."""
     app = Chat(Start("demo", lambda name, _progress: load(name), GenerationOptions(seed=1)))
     async with app.run_test(size=SIZE) as pilot:
-        await until(pilot, lambda: app.chat)
+        await until(lambda: app.chat)
         for text in ("Hello!", "Sort 5, 2, 9, 1"):
             await say(app, pilot, text)
-            await until(pilot, lambda: app.view is None)
+            await until(lambda: app.view is None)
         await say(app, pilot, "/budget 256")
         await say(app, pilot, "What is 48 * 19?")
-        await until(pilot, lambda: app.view and app.view.thought and app.view.thought.tokens > 60)
-        app.show_status()
-        await pilot.pause()
+        await until(lambda: app.view and app.view.thought and app.view.thought.tokens > 60)
         save(app, "chat-thinking.svg")
-        await until(pilot, lambda: app.view is None)
+        await until(lambda: app.view is None)
         await say(app, pilot, "/budget 16")
         await say(app, pilot, "how many r's in strawberry?")
-        await until(pilot, lambda: app.view is None)
+        await until(lambda: app.view is None)
         await pilot.press("ctrl+r", "/")
         await pilot.pause(0.2)
         save(app, "chat-budget.svg")

@@ -148,9 +148,9 @@ def chat(
 ) -> None:
     """Talk with a model, its thinking dim and its answer as Markdown.
 
-    `/help` lists the commands: mode and budget, retry, save and load, and more. Ctrl-C while it
-    thinks means "answer now", while it answers "stop". Piped input is one message a line, and
-    then stdout has the answers alone.
+    On the full screen of a terminal, else (and with `--plain`) by lines. `/help` lists commands
+    and keys. Ctrl-C while it thinks means "answer now", while it answers "stop". Piped input is
+    one message a line, and then stdout has the answers alone.
 
     Examples:
 
