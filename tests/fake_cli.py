@@ -36,4 +36,5 @@ if __name__ == "__main__":
     script = sys.argv.pop(1)
     model = FakeModel(SCRIPTS[script])
     loading.open_model = lambda name, context, screen: model  # type: ignore[assignment, return-value]
+    loading.load_model = lambda name, context, progress: model  # type: ignore[assignment, return-value]
     main()

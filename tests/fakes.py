@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, Self
 
 from qwen3_mlx.errors import OptionError, SessionError
@@ -109,9 +110,17 @@ class FakeModel:
     """What the interfaces use of `qwen3_mlx.Qwen3`."""
 
     def __init__(
-        self, script: Sequence[Turn], *, name: str = "fake", family: Family = "hybrid"
+        self,
+        script: Sequence[Turn],
+        *,
+        name: str = "fake",
+        family: Family = "hybrid",
+        context: int = 4096,
     ) -> None:
         self.name, self.family = name, family
+        self.config = SimpleNamespace(context=context)
+        self.template = SimpleNamespace(render=lambda messages: " ".join(map(str, messages)))
+        self.tokenizer = SimpleNamespace(encode=lambda text: text.split())
         self._script = iter(script)
         self.asked: list[tuple[list[dict[str, Any]], GenerationOptions]] = []
         self.generations: list[FakeGeneration] = []

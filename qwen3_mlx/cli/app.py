@@ -134,6 +134,7 @@ def chat(
     resume: opt.Resume = None,
     think: opt.Think = None,
     budget: opt.Budget = None,
+    show_thinking: opt.Show = opt.ShowThinking.live,
     hide_reasoning: opt.HideThinking = False,
     context: opt.Context = None,
     max_tokens: opt.MaxTokens = None,
@@ -151,7 +152,7 @@ def chat(
         typer.Option(
             "--plain",
             metavar=opt.FLAG,
-            help="Chat line by line (so far the only way).",
+            help="Chat line by line, not on the full screen.",
             rich_help_panel=opt.RUN,
         ),
     ] = False,
@@ -159,9 +160,9 @@ def chat(
 ) -> None:
     """Talk with a model, its thinking dim and its answer as Markdown.
 
-    `/help` lists the commands: mode and budget, retry, save and load, and more. Ctrl-C while it
-    thinks means "answer now", while it answers "stop". Piped input is one message a line, and
-    then stdout has the answers alone.
+    On the full screen of a terminal, else (and with `--plain`) by lines. `/help` lists commands
+    and keys. Ctrl-C while it thinks means "answer now", while it answers "stop". Piped input is
+    one message a line, and then stdout has the answers alone.
 
     Examples:
 
@@ -180,7 +181,8 @@ def chat(
         asked,
         system=system,
         context=context,
-        hide_thinking=hide_reasoning,
+        show_thinking=opt.ShowThinking.never if hide_reasoning else show_thinking,
+        plain=plain,
         debug=debug,
         resume=resume,
         system_file=system_file,

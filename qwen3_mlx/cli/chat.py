@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from qwen3_mlx.cli import loading, resuming, state, stdin
-from qwen3_mlx.cli.conversation import Conversation
-from qwen3_mlx.cli.plain import LineChat
+from qwen3_mlx import hub
+from qwen3_mlx.cli import loading, state, stdin
+from qwen3_mlx.cli.options import ShowThinking
 from qwen3_mlx.cli.screen import Screen
 from qwen3_mlx.options import GenerationOptions
+
+if TYPE_CHECKING:
+    from qwen3_mlx.cli.conversation import Conversation
 
 
 def run(
@@ -18,23 +23,72 @@ def run(
     *,
     system: str | None,
     context: int | None,
-    hide_thinking: bool,
+    show_thinking: ShowThinking,
+    plain: bool,
     debug: bool,
     resume: str | None = None,
     system_file: Path | None = None,
 ) -> int:
     """Chat until the user leaves; returns the exit code."""
+    from qwen3_mlx.cli import resuming
+    from qwen3_mlx.cli.terminal import capable
+
     screen = Screen()
     system = stdin.text_of(system_file) if system_file else system and stdin.argument(system)
     resumed = resuming.find(resume) if resume else None
     name = model or (resumed.model if resumed else loading.default_model())
-    if model is None and name == "demo" and resumed is None:
-        screen.note(loading.DEMO_NOTE)
+    note = loading.DEMO_NOTE if model is None and name == "demo" and resumed is None else ""
+
+    def prepare(chat: Conversation) -> list[str]:
+        return resuming.attach(chat, resumed)
+
+    if not plain and capable(screen):
+        return _full_screen(
+            name,
+            options,
+            system=system,
+            context=context,
+            show_thinking=show_thinking,
+            note=note,
+            prepare=prepare,
+        )
+    if note:
+        screen.note(note)
     loaded = loading.open_model(name, context, screen)
     state.remember_model(name)
+    from qwen3_mlx.cli.conversation import Conversation
+    from qwen3_mlx.cli.plain import LineChat
+
     chat = Conversation(loaded, loaded.session(system, options))
-    screen.notes(resuming.attach(chat, resumed))
-    # The only interface so far. A full-screen one will stand here unless --plain is given or
-    # a stream is no terminal; it runs the same Conversation and commands.
+    screen.notes(prepare(chat))
+    hide = show_thinking is ShowThinking.never
     with contextlib.closing(chat):
-        return LineChat(chat, screen, hide_thinking=hide_thinking, debug=debug).run()
+        return LineChat(chat, screen, hide_thinking=hide, debug=debug, context=context).run()
+
+
+def _full_screen(
+    name: str,
+    options: GenerationOptions,
+    *,
+    system: str | None,
+    context: int | None,
+    show_thinking: ShowThinking,
+    note: str,
+    prepare: Callable[[Conversation], list[str]],
+) -> int:
+    """The chat that fills the terminal; what must be downloaded is downloaded before it begins."""
+    if hub.find_local(name) is None:
+        hub.resolve(name)
+    from qwen3_mlx.cli.tui.app import Chat, Start
+
+    start = Start(
+        name=name,
+        load=lambda wanted, progress: loading.load_model(wanted, context, progress),
+        options=options,
+        prepare=prepare,
+        system=system,
+        show_thinking=show_thinking.value,
+        note=note,
+        history=state.history_file(),
+    )
+    return Chat(start).run() or 0

@@ -7,31 +7,12 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from qwen3_mlx.cli import state
+from qwen3_mlx.cli import editing, state
 from qwen3_mlx.cli.conversation import Conversation
+from qwen3_mlx.cli.outcome import Command, Outcome
 from qwen3_mlx.errors import OptionError, SessionError
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a command did: something to say, a turn to run, or the end of the chat."""
-
-    text: str = ""
-    retry: bool = False
-    quit: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One command: how it is written, what it does, and the function that does it."""
-
-    usage: str
-    help: str
-    run: Callable[[Conversation, str], Outcome]
 
 
 def is_command(line: str) -> bool:
@@ -107,7 +88,7 @@ def _retry(_chat: Conversation, _text: str) -> Outcome:
 def _clear(chat: Conversation, _text: str) -> Outcome:
     chat.session.clear()
     kept = ", the system prompt stays" if chat.session.system else ""
-    return Outcome(f"the conversation is forgotten{kept}")
+    return Outcome(f"the conversation is forgotten{kept}", changed=True)
 
 
 def _save(chat: Conversation, text: str) -> Outcome:
@@ -144,7 +125,8 @@ def _load(chat: Conversation, text: str) -> Outcome:
     chat.files.add(path.resolve())
     turns = sum(message["role"] == "user" for message in session.messages)
     note = chat.take_up()
-    return Outcome(f"loaded: {path} ({turns} turns); {chat.mode}" + (note and f"\n{note}"))
+    said = f"loaded: {path} ({turns} turns); {chat.mode}" + (note and f"\n{note}")
+    return Outcome(said, changed=True)
 
 
 def _path(text: str) -> Path:
@@ -173,11 +155,17 @@ COMMANDS = {
     "think": Command("think", "think before answering, from now on", _think),
     "no_think": Command("no_think", "answer at once, from now on", _no_think),
     "budget": Command("budget [N|off]", "at most N tokens of thinking a turn", _budget),
+    "model": Command("model [NAME]", "go on with another model", editing.model),
     "system": Command("system [TEXT|off]", "show or set the system prompt", _system),
     "retry": Command("retry", "answer the last message anew", _retry),
+    "edit": Command("edit [TEXT]", "change the last message and send it again", editing.edit),
+    "undo": Command("undo", "take the last turn back", editing.undo),
+    "drop": Command("drop [N]", "forget the N oldest turns, to make room", editing.drop),
     "clear": Command("clear", "forget the conversation", _clear),
     "save": Command("save [PATH]", "write the conversation to a file", _save),
     "load": Command("load PATH", "go on with a saved conversation", _load),
+    "export": Command("export md|json [PATH]", "write it for people or programs", editing.export),
+    "tokens": Command("tokens", "what the conversation takes of the context", editing.tokens),
     "stats": Command("stats", "tokens, speed and memory", _stats),
     "quit": Command("quit", "leave (Ctrl-D does too)", _quit),
 }

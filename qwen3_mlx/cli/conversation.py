@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from qwen3_mlx.session import ChatSession
     from qwen3_mlx.store import Journal
 
+BUDGETS = tuple(64 * 2**n for n in range(10))
+"""The steps of a thinking budget, in tokens: 64 to 32,768."""
+
+_NEVER_THINK = ("instruct", "coder")
+
 
 @dataclass
 class Conversation:
@@ -44,7 +49,7 @@ class Conversation:
     def thinks(self) -> bool:
         """Whether the next turn thinks, as far as options go."""
         options = self.session.options
-        if self.model.family in ("instruct", "coder"):
+        if self.model.family in _NEVER_THINK:
             return False
         off = options.thinking is False or options.thinking_budget == 0
         return self.model.family == "thinking" or not off
@@ -63,7 +68,7 @@ class Conversation:
     def switch(self, thinking: bool) -> None:
         """Turn thinking on or off. Raises `OptionError` where the model can't switch."""
         family = self.model.family
-        if family in ("instruct", "coder"):
+        if family in _NEVER_THINK:
             hint = "for a model that does, start: qwen3-mlx chat 4b"
             raise OptionError(f"{self.name} never thinks, so there is nothing to switch", hint=hint)
         if family == "thinking" and not thinking:
@@ -106,6 +111,45 @@ class Conversation:
         self.session.save_prompt()
         if self.journal is not None:
             self.journal.close()
+
+    @property
+    def context(self) -> int | None:
+        """Tokens the model can look back on."""
+        config = getattr(self.model, "config", None)
+        return int(config.context) if config is not None else None
+
+    def prompt_tokens(self) -> int:
+        """Tokens of the conversation as the next turn will begin with it."""
+        if not self.session.messages:
+            return 0
+        text = self.model.template.render(self.session.messages)
+        return len(self.model.tokenizer.encode(text))
+
+    def step_budget(self, up: bool) -> None:
+        """Double or halve the budget; above the largest step there is no limit.
+
+        Raises `OptionError` for a model that never thinks.
+        """
+        if not self.thinks:
+            self.switch(True)
+        room = (self.context or 2 * BUDGETS[-1]) // 2
+        steps = [budget for budget in BUDGETS if budget <= room] or list(BUDGETS[:1])
+        if up:
+            more = [budget for budget in steps if self.budget is not None and budget > self.budget]
+            self.set_options(thinking_budget=more[0] if more else None)
+        else:
+            now = self.budget or 2 * steps[-1]
+            less = [budget for budget in steps if budget < now]
+            self.set_options(thinking_budget=less[-1] if less else steps[0])
+
+    def adopt(self, model: Qwen3) -> None:
+        """Go on with another model: same messages, and the options it can have."""
+        options, messages = self.session.options, self.session.messages
+        if (model.family == "thinking" and not self.thinks) or model.family in _NEVER_THINK:
+            options = replace(options, thinking=None, thinking_budget=None)
+        session = model.session(options=options)
+        session.messages = messages
+        self.model, self.session = model, session
 
     def count(self, done: Done) -> None:
         """Add a finished turn to the totals."""

@@ -37,6 +37,11 @@ class Presses:
         self._answer_first = self._answer_first and not cut
         self._turn.interrupt("answer" if cut else "stop")
 
+    def stop(self) -> None:
+        """End the turn, whatever it is at."""
+        self._answer_first = False
+        self.press()
+
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:
         """Pass events on, keeping track of whether the model is thinking."""
         for event in events:

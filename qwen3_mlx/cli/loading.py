@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qwen3_mlx import hub
@@ -26,10 +27,15 @@ def open_model(name: str, context: int | None, screen: Screen) -> Qwen3:
     """Load `name`, saying so if it must be downloaded first or takes long. Raises as `load`."""
     if hub.find_local(name) is None:
         screen.note(f"downloading {hub.parse(name).repo}; it is kept for the next time")
-    from qwen3_mlx.model import load  # brings MLX
-
     progress = ProgressLine(screen, f"loading {name}")
     try:
-        return load(name, context=context, on_progress=progress)
+        return load_model(name, context, progress)
     finally:
         progress.clear()
+
+
+def load_model(name: str, context: int | None, on_progress: Callable[[int, int], None]) -> Qwen3:
+    """Load `name`; a download draws its own progress on stderr. Raises as `load`."""
+    from qwen3_mlx.model import load  # brings MLX
+
+    return load(name, context=context, on_progress=on_progress)

@@ -19,7 +19,7 @@ from rich.theme import Theme
 from qwen3_mlx.cli.screen import Screen, printable
 
 # rich's own has a black background, a hole in a light terminal
-_THEME = Theme({"markdown.code": "bold cyan", "markdown.code_block": "cyan"})
+THEME = Theme({"markdown.code": "bold cyan", "markdown.code_block": "cyan"})
 
 FRAME_S = 0.08
 """Seconds between two drawings of the growing block."""
@@ -49,7 +49,7 @@ class MarkdownAnswer:
     """The answer's text, drawn as Markdown on a terminal's stdout."""
 
     def __init__(self, screen: Screen) -> None:
-        self._console = Console(file=screen.out, highlight=False, theme=_THEME)
+        self._console = Console(file=screen.out, highlight=False, theme=THEME)
         self._live: Live | None = None
         self._tail, self._drawn_at, self._printed = "", 0.0, False
 
@@ -106,13 +106,7 @@ class _Block:
         self._text, self._gap, self._growing = text, gap, growing
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        # a link's address is shown: a terminal's hidden link could lead anywhere
-        content = Markdown(self._text.strip("\n"), code_theme="ansi_dark", hyperlinks=False)
-        lines = [_stripped(line) for line in console.render_lines(content, options, pad=False)]
-        while lines and not lines[-1]:
-            lines.pop()
-        while lines and not lines[0]:
-            del lines[0]
+        lines = block_lines(self._text, console, options)
         if self._gap:
             lines.insert(0, [])
         if self._growing:
@@ -123,6 +117,18 @@ class _Block:
             yield from line
         if not self._growing:
             yield Segment.line()
+
+
+def block_lines(text: str, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
+    """A block of Markdown as lines, without the empty ones around it."""
+    # a link's address is shown: a terminal's hidden link could lead anywhere
+    content = Markdown(text.strip("\n"), code_theme="ansi_dark", hyperlinks=False)
+    lines = [_stripped(line) for line in console.render_lines(content, options, pad=False)]
+    while lines and not lines[-1]:
+        lines.pop()
+    while lines and not lines[0]:
+        del lines[0]
+    return lines
 
 
 def _stripped(line: list[Segment]) -> list[Segment]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,25 @@ Budget = Annotated[
     typer.Option(
         metavar="N",
         help="At most N tokens of thinking; then it is told to answer. 0 is --no-think.",
+        rich_help_panel=THINKING,
+    ),
+]
+
+
+class ShowThinking(StrEnum):
+    """When a chat shows the thinking."""
+
+    always = "always"
+    live = "live"
+    never = "never"
+
+
+Show = Annotated[
+    ShowThinking,
+    typer.Option(
+        "--show-thinking",
+        metavar="WHEN",
+        help="Show it always, live (folded away when the answer starts), or never.",
         rich_help_panel=THINKING,
     ),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-from qwen3_mlx.cli import commands, state
+from qwen3_mlx.cli import commands, loading, state
 from qwen3_mlx.cli.conversation import Conversation
 from qwen3_mlx.cli.interrupt import heard_by
 from qwen3_mlx.cli.readers import Lines, Prompt, Reader
@@ -25,8 +25,9 @@ class LineChat:
         *,
         hide_thinking: bool = False,
         debug: bool = False,
+        context: int | None = None,
     ) -> None:
-        self.chat, self.screen = chat, screen
+        self.chat, self.screen, self._context = chat, screen, context
         self._hide, self._debug = hide_thinking, debug
         self.interactive = is_terminal(sys.stdin) and screen.out_is_terminal
         self.failed = False
@@ -69,8 +70,12 @@ class LineChat:
             self.chat.keep()
             if outcome.text:
                 self.screen.note(outcome.text)
-            if outcome.retry:
-                self._turn(None)
+            if outcome.edit is not None:
+                self.screen.note(f"taken back: {outcome.edit}")
+            if outcome.model is not None:
+                self._switch(outcome.model)
+            if outcome.retry or outcome.send is not None:
+                self._turn(outcome.send)
             return not outcome.quit
         except BrokenPipeError:
             raise
@@ -80,6 +85,12 @@ class LineChat:
                 traceback.print_exc()
             self.screen.error(error)
             return True
+
+    def _switch(self, name: str) -> None:
+        """Go on with another model."""
+        self.chat.adopt(loading.open_model(name, self._context, self.screen))
+        state.remember_model(name)
+        self.screen.note(f"from now on: {self.chat.name}, {self.chat.mode}")
 
     def _turn(self, text: str | None) -> None:
         """Send `text`, or answer the last message anew, and paint the reply."""

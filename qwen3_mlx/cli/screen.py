@@ -52,6 +52,15 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
+def describe(error: BaseException) -> str:
+    """An error as its user should read it."""
+    if isinstance(error, Qwen3Error):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+    return f"{type(error).__name__}: {error}\nhint: run again with --debug to see where"
+
+
 class Screen:
     """stdout and stderr as they are now."""
 
@@ -90,12 +99,7 @@ class Screen:
 
     def error(self, error: BaseException) -> None:
         """An error and its hint, on stderr."""
-        if isinstance(error, Qwen3Error):
-            text = str(error)
-        elif isinstance(error, OSError) and error.strerror:
-            text = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
-        else:
-            text = f"{type(error).__name__}: {error}\nhint: run again with --debug to see where"
+        text = describe(error)
         mark = f"{BOLD_RED}error:{RESET}" if self.err_is_styled else "error:"
         with contextlib.suppress(OSError):  # it may be stdout that failed
             self.out.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from qwen3_mlx.cli import loading
 from qwen3_mlx.cli.app import app
+from tests.cli.tmux import Tmux
 from tests.fakes import FakeModel, Turn
 
 
@@ -45,3 +47,10 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
 
     monkeypatch.setattr(loading, "open_model", open_model)
     return runner
+
+
+@pytest.fixture
+def tmux(tmp_path: Path) -> Iterator[Tmux]:
+    terminal = Tmux(tmp_path)
+    yield terminal
+    terminal.kill()

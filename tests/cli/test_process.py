@@ -220,7 +220,7 @@ def test_ctrl_c_in_generate_is_130_with_no_traceback(home: Path) -> None:
 
 
 def test_ctrl_c_in_a_chat(home: Path) -> None:
-    with terminal("long-thought", "chat", "8b", home=home) as process:
+    with terminal("long-thought", "chat", "--plain", "8b", home=home) as process:
         process.until(r"fake \[thinking\] >")
         process.type("one\r")
         process.until("thought 3")
@@ -246,7 +246,7 @@ def test_ctrl_c_in_a_chat(home: Path) -> None:
 
 
 def test_ctrl_c_while_the_prompt_is_read(home: Path) -> None:
-    with terminal("prefill", "chat", "8b", home=home) as process:
+    with terminal("prefill", "chat", "--plain", "8b", home=home) as process:
         process.prompt()
         process.type("one\r")
         process.until(r"reading the prompt: \d+ %")
@@ -257,7 +257,7 @@ def test_ctrl_c_while_the_prompt_is_read(home: Path) -> None:
 
 
 def test_ctrl_c_at_the_empty_prompt_never_ends_the_chat(home: Path) -> None:
-    with terminal("short", "chat", "8b", home=home) as process:
+    with terminal("short", "chat", "--plain", "8b", home=home) as process:
         process.prompt()
         process.type("\x03")
         process.prompt()
@@ -283,7 +283,7 @@ def test_chat_on_a_dumb_terminal_draws_nothing(home: Path) -> None:
 
 
 def test_history_file_is_private(home: Path) -> None:
-    with terminal("short", "chat", "8b", home=home) as process:
+    with terminal("short", "chat", "--plain", "8b", home=home) as process:
         process.prompt()
         process.type("a secret\r")
         process.until("It is")

@@ -2,83 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-MAIN = "from qwen3_mlx.cli import main; main()"
+from tests.cli.tmux import Tmux
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
 
-class Tmux:
-    """A terminal of 80 x 24 with a shell command in it, on a tmux server of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home, self._socket = home, str(home / "tmux")
-
-    def __call__(self, *arguments: str) -> str:
-        env = os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
-        done = subprocess.run(
-            ["tmux", "-S", self._socket, "-f", "/dev/null", *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            env=env,
-        )
-        return done.stdout
-
-    def start(self, script: str | None, *arguments: str, again: bool = False) -> None:
-        module = ["-m", "tests.fake_cli", script] if script else ["-c", MAIN]
-        words = [sys.executable, *module, *arguments]
-        # the echo stays on the screen when the program has ended
-        line = f"{shlex.join(words)}; echo exit code $?; sleep 60"
-        env = f"cd {shlex.quote(str(ROOT))}; export QWEN3_MLX_HOME={shlex.quote(str(self.home))}"
-        where = ["new-window"] if again else ["new-session", "-d", "-x", "80", "-y", "24"]
-        self(*where, f"{env}; {line}")
-
-    def keys(self, *keys: str) -> None:
-        self("send-keys", *keys)
-
-    def text(self, *, history: bool = False) -> str:
-        """What the terminal shows, or with `history` all it has shown."""
-        shown = self("capture-pane", "-p", "-J", *(["-S", "-"] if history else []))
-        return "\n".join(line.rstrip() for line in shown.splitlines()) + "\n"
-
-    def until(self, text: str, count: int = 1, seconds: float = 15) -> str:
-        """Wait until `text` has been shown so many times; returns all that has been shown."""
-        end = time.monotonic() + seconds
-        while (shown := self.text(history=True)).count(text) < count:
-            assert time.monotonic() < end, f"{text!r} is not {count} times in:\n{shown}"
-            time.sleep(0.05)
-        return shown
-
-    def prompt(self, count: int) -> None:
-        """Wait for the prompt number `count`, and for it to listen."""
-        self.until("[thinking] >", count)
-        time.sleep(0.3)
-
-    def kill(self) -> None:
-        subprocess.run(["tmux", "-S", self._socket, "kill-server"], check=False)
-
-
-@pytest.fixture
-def tmux(tmp_path: Path) -> Iterator[Tmux]:
-    terminal = Tmux(tmp_path)
-    yield terminal
-    terminal.kill()
-
-
 def test_a_conversation(tmux: Tmux) -> None:
-    tmux.start("short", "chat", "8b")
+    tmux.start("short", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux.keys("/hel", "Tab")
     tmux.until("> /help")
@@ -98,13 +33,13 @@ def test_a_conversation(tmux: Tmux) -> None:
 
 
 def test_history_is_there_in_the_next_run(tmux: Tmux) -> None:
-    tmux.start("short", "chat", "8b")
+    tmux.start("short", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux.keys("remember me", "Enter")
     tmux.prompt(2)
     tmux.keys("/quit", "Enter")
     tmux.until("exit code 0")
-    tmux.start("short", "chat", "8b", again=True)
+    tmux.start("short", "chat", "--plain", "8b", again=True)
     tmux.prompt(1)
     tmux.keys("Up")
     tmux.until("> /quit")
@@ -113,7 +48,7 @@ def test_history_is_there_in_the_next_run(tmux: Tmux) -> None:
 
 
 def test_pasted_lines_are_one_message(tmux: Tmux) -> None:
-    tmux.start("short", "chat", "8b")
+    tmux.start("short", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux("set-buffer", "first line\nsecond line\n\tthird line")
     tmux("paste-buffer", "-p")  # as a terminal pastes: bracketed
@@ -131,7 +66,7 @@ def test_pasted_lines_are_one_message(tmux: Tmux) -> None:
 
 
 def test_ctrl_c_clears_then_tells_how_to_leave(tmux: Tmux) -> None:
-    tmux.start("short", "chat", "8b")
+    tmux.start("short", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux.keys("half a line", "C-c")
     time.sleep(0.3)
@@ -147,7 +82,7 @@ def test_ctrl_c_clears_then_tells_how_to_leave(tmux: Tmux) -> None:
 
 
 def test_answer_now_and_stop(tmux: Tmux) -> None:
-    tmux.start("long-thought", "chat", "8b")
+    tmux.start("long-thought", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux.keys("one", "Enter")
     tmux.until("thought 3.")
@@ -164,7 +99,7 @@ def test_answer_now_and_stop(tmux: Tmux) -> None:
 
 
 def test_progress_on_the_prompt_goes_before_the_answer_comes(tmux: Tmux) -> None:
-    tmux.start("slow-prefill", "chat", "8b")
+    tmux.start("slow-prefill", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux.keys("one", "Enter")
     tmux.until("reading the prompt: ")
@@ -173,7 +108,7 @@ def test_progress_on_the_prompt_goes_before_the_answer_comes(tmux: Tmux) -> None
 
 
 def test_long_answers_are_whole_and_survive_resizing(tmux: Tmux) -> None:
-    tmux.start("list", "chat", "8b")
+    tmux.start("list", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux.keys("list", "Enter")
     shown = tmux.until("answer tokens")
@@ -188,7 +123,7 @@ def test_long_answers_are_whole_and_survive_resizing(tmux: Tmux) -> None:
 
 
 def test_with_the_bundled_model(tmux: Tmux) -> None:
-    tmux.start(None, "chat", "--seed", "1")
+    tmux.start(None, "chat", "--plain", "--seed", "1")
     tmux.until("demo is a small demonstration")
     tmux.until("demo [thinking] >")
     time.sleep(0.3)

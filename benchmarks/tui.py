@@ -1,0 +1,229 @@
+"""The full-screen chat in a pseudo-terminal: how soon, how smooth, and at what cost.
+
+    uv run python -m benchmarks.tui
+
+Start to a ready prompt, Enter to the first painted token, the cost of painting against decoding
+alone in the same kind of process, updates a second on an answer of 20,000 tokens, idle CPU.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+from benchmarks.record import summary, write
+from benchmarks.terminal import Terminal
+
+PROMPTS = {
+    f"What is {a} * {b}?": f"{a} * {b} = {a * b}."
+    for a, b in ((17, 23), (48, 19), (31, 77), (64, 58), (92, 35))
+}
+HELLO = ("Hello!", "thought ")
+LONG_TOKENS, LONG_RATE = 20_000, 1000
+
+
+def _chat(*mode: str) -> Terminal:
+    home = tempfile.mkdtemp()
+    command = [sys.executable, "-m", "benchmarks.tui", *mode]
+    return Terminal(command, {"QWEN3_MLX_HOME": home, "HF_HUB_OFFLINE": "1"})
+
+
+def start() -> dict[str, float]:
+    """Seconds from process start: to a prompt that takes letters, and to the model being there."""
+    terminal = _chat("chat", "demo")
+    try:
+        terminal.until("/help lists", 30)
+        terminal.send("q")
+        ready = terminal.until("q") - terminal.began
+        terminal.until("0/4.1k", 30)
+        return {"prompt": ready, "model": time.perf_counter() - terminal.began}
+    finally:
+        terminal.close()
+
+
+def turns() -> dict[str, list[float]]:
+    """On a warm session: seconds from Enter to the first painted token, and decode tok/s."""
+    terminal = _chat("chat", "demo", "--seed", "1")
+    try:
+        terminal.until("0/4.1k", 30)
+        firsts, rates = [], []
+        for number, (prompt, answer) in enumerate([HELLO, *PROMPTS.items()]):
+            terminal.send(prompt)
+            terminal.drain(0.3)
+            pressed = time.perf_counter()
+            terminal.send("\r")
+            first = terminal.until("▾ thinking" if number else "th") - pressed
+            terminal.until(answer)
+            terminal.drain(1.0)
+            speed = re.findall(rb"(\d+) tok/s", terminal.text)
+            if number:
+                firsts.append(first)
+                rates.append(float(speed[-1]))
+        return {"first": firsts, "rate": rates}
+    finally:
+        terminal.close()
+
+
+def decoding() -> list[float]:
+    """Decode tok/s of the same turns without a screen, in a process of its own."""
+    terminal = _chat("decode")
+    try:
+        terminal.until("done", 60)
+        return [float(rate) for rate in re.findall(rb"rate ([\d.]+)", terminal.text)][1:]
+    finally:
+        terminal.close()
+
+
+def long_answer(kind: str) -> dict[str, float]:
+    """Updates a second while 20,000 tokens come: over all, and in the worst second."""
+    terminal = _chat("long", kind)
+    try:
+        terminal.until("/help lists", 30)
+        terminal.drain(1.0)
+        terminal.send("go\r")
+        terminal.until("answering")
+        terminal.frames.clear()
+        terminal.until("THE END", 300)
+        frames = terminal.frames
+        gaps = [b - a for a, b in pairwise(frames)]
+        seconds = [0] * (int(frames[-1] - frames[0]) + 1)
+        for frame in frames:
+            seconds[int(frame - frames[0])] += 1
+        took = frames[-1] - frames[0]
+        return {
+            "updates_per_s": len(frames) / took,
+            "worst_second": min(seconds[:-1]),
+            "longest_gap_s": max(gaps),
+            "tokens_per_s": LONG_TOKENS / took,
+        }
+    finally:
+        terminal.close()
+
+
+def idle(seconds: float = 10) -> float:
+    """The share of one core that an idle chat takes."""
+    terminal = _chat("chat", "demo")
+    try:
+        terminal.until("0/4.1k", 30)
+        terminal.drain(2)
+        before = terminal.cpu_seconds()
+        terminal.drain(seconds)
+        return (terminal.cpu_seconds() - before) / seconds
+    finally:
+        terminal.close()
+
+
+def main(rounds: int = 5) -> None:
+    """Measure, print and write the record."""
+    samples: dict[str, list[float]] = {"prompt": [], "model": [], "first": [], "cost": []}
+    for number in range(rounds):
+        for name, value in start().items():
+            samples[name].append(value)
+        # in turn first and second, so that a slow spell of the machine favours neither
+        shown, bare = (turns(), decoding()) if number % 2 else (decoding(), turns())[::-1]
+        samples["first"] += shown["first"]
+        samples["cost"].append(1 - statistics.median(shown["rate"]) / statistics.median(bare))
+    results: dict[str, Any] = {name: summary(values) for name, values in samples.items()}
+    results |= {f"long, {kind}": long_answer(kind) for kind in LONG}
+    results["idle"] = idle()
+    print(f"start to a prompt that takes letters  {results['prompt']['median']:.2f} s")
+    print(f"start to the demo loaded              {results['model']['median']:.2f} s")
+    print(f"Enter to the first painted token      {1000 * results['first']['median']:.0f} ms")
+    print(f"painting, of decode speed             {100 * results['cost']['median']:.1f} %")
+    for kind in LONG:
+        print(
+            f"20,000 tokens of {kind:20} "
+            + ", ".join(f"{name} {value:.2f}" for name, value in results[f"long, {kind}"].items())
+        )
+    print(f"idle CPU                              {100 * results['idle']:.2f} %")
+    print(write("tui", results))
+
+
+# what runs in the terminal
+
+
+def _prose() -> Iterator[str]:
+    n = 0
+    while True:
+        n += 1
+        yield from (f"word{k} " for k in range(40))
+        yield f"and **so** on with `code {n}`.\n\n"
+        if n % 10 == 0:
+            yield from ("## A heading\n\n", "- one\n", "- two\n", "- three\n\n")
+            yield from ("| a | b |\n", "|---|---|\n", "| 1 | 2 |\n", "| 3 | 4 |\n\n")
+            yield from ("```python\n", *(f"x{k} = f({k})  # why\n" for k in range(20)), "```\n\n")
+
+
+def _code() -> Iterator[str]:
+    yield "```python\n"
+    n = 0
+    while True:
+        n += 1
+        yield from (f"def f{n}(", "x: int", ") -> int", ":\n", f"    return x * {n}", "\n", "\n")
+
+
+def _list() -> Iterator[str]:
+    n = 0
+    while True:
+        n += 1
+        yield from (f"{n}. ", "an item ", "with **some** ", "words\n")
+
+
+def _table() -> Iterator[str]:
+    yield from ("| n | square |\n", "|---|---|\n")
+    n = 0
+    while True:
+        n += 1
+        yield from (f"| {n} ", f"| {n * n} ", "|\n")
+
+
+LONG = {"prose": _prose, "code": _code, "a list": _list, "a table": _table}
+
+
+def _play(kind: str) -> None:
+    from qwen3_mlx.cli.tui.app import Chat, Start
+    from qwen3_mlx.events import Answer, Event
+    from qwen3_mlx.options import GenerationOptions
+    from tests.fakes import FakeModel
+
+    def script() -> Iterator[Event]:
+        began = time.perf_counter()
+        for number, text in zip(range(LONG_TOKENS), LONG[kind](), strict=False):
+            time.sleep(max(began + number / LONG_RATE - time.perf_counter(), 0))
+            yield Answer(text)
+        yield Answer("\n```\n\nTHE END")
+
+    model: Any = FakeModel([])
+    model._script = iter([script()])
+    Chat(Start("fake", lambda _name, _progress: model, GenerationOptions())).run()
+
+
+def _decode() -> None:
+    from qwen3_mlx import Done, load
+
+    session = load("demo").session(seed=1)
+    for prompt in ["Hello!", *PROMPTS]:
+        for event in session.send(prompt):
+            if isinstance(event, Done):
+                print(f"rate {event.stats.decode_tps:.1f}", flush=True)
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["chat", *_]:
+            from qwen3_mlx.cli import main as command
+
+            command()
+        case ["decode"]:
+            _decode()
+        case ["long", kind]:
+            _play(kind)
+        case _:
+            main()

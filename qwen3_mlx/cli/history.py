@@ -1,0 +1,75 @@
+"""The lines typed in earlier chats, in the file that the line prompt keeps too.
+
+An entry is a line ``# date`` and the message's lines, each behind a ``+``.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+READ_BYTES = 1_000_000
+"""Of a longer file only the newest entries are read."""
+
+
+def read(path: Path | None) -> list[str]:
+    """All entries, oldest first; none where there is no file to read."""
+    if path is None:
+        return []
+    try:
+        with path.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - READ_BYTES, 0))
+            lines = file.read().decode("utf-8", "replace").split("\n")
+    except OSError:
+        return []
+    entries: list[list[str]] = [[]]
+    for line in lines:
+        if line.startswith("+"):
+            entries[-1].append(line[1:])
+        elif entries[-1]:
+            entries.append([])
+    return ["\n".join(entry) for entry in entries if entry]
+
+
+def add(path: Path | None, text: str) -> None:
+    """Append an entry. What can't be written is not remembered."""
+    if path is None:
+        return
+    lines = "".join(f"+{line}\n" for line in text.split("\n"))
+    try:
+        with path.open("ab") as file:
+            file.write(f"\n# {datetime.now()}\n{lines}".encode("utf-8", "replace"))
+    except OSError:
+        pass
+
+
+class History:
+    """Stepping through the entries, newest first, and back to what was being typed."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._entries = path, read(path)
+        self._at, self._draft = len(self._entries), ""
+
+    def add(self, text: str) -> None:
+        """Remember a message that was sent, unless it is the last one again."""
+        if not self._entries or self._entries[-1] != text:
+            self._entries.append(text)
+            add(self._path, text)
+        self._at, self._draft = len(self._entries), ""
+
+    def older(self, typed: str) -> str | None:
+        """The entry before; None at the oldest."""
+        if self._at == 0:
+            return None
+        if self._at == len(self._entries):
+            self._draft = typed
+        self._at -= 1
+        return self._entries[self._at]
+
+    def newer(self) -> str | None:
+        """The entry after, in the end what was being typed; None behind that."""
+        if self._at >= len(self._entries):
+            return None
+        self._at += 1
+        return self._draft if self._at == len(self._entries) else self._entries[self._at]

@@ -1,0 +1,284 @@
+"""The full-screen chat: the conversation above, the input below, and the status in the last row."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import events, on
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import TextArea
+
+from qwen3_mlx import hub
+from qwen3_mlx.cli.conversation import Conversation
+from qwen3_mlx.cli.screen import describe
+from qwen3_mlx.cli.tui import actions
+from qwen3_mlx.cli.tui.hints import Hints, complete
+from qwen3_mlx.cli.tui.input import Input
+from qwen3_mlx.cli.tui.leave import Leave
+from qwen3_mlx.cli.tui.log import Log, Said
+from qwen3_mlx.cli.tui.status import Status, short
+from qwen3_mlx.cli.tui.turn import ShowThinking, TurnView
+from qwen3_mlx.cli.tui.watch import Watch
+from qwen3_mlx.cli.tui.worker import Begin, Inbox, Running, Worker
+from qwen3_mlx.options import GenerationOptions
+
+if TYPE_CHECKING:
+    from qwen3_mlx.model import Qwen3
+
+FRAME_S = 1 / 30
+"""Seconds between two paintings of a turn."""
+
+STATUS_S = 0.2
+"""Seconds between two changes of the status row while a turn runs."""
+
+FLASH_S = 3.0
+"""Seconds that a remark in the status row stays."""
+
+Load = Callable[[str, Callable[[int, int], None]], "Qwen3"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a chat begins with. `load` brings a model, and reports bytes loaded and in all."""
+
+    name: str
+    load: Load
+    options: GenerationOptions
+    find: Callable[[str], object] = hub.find_local
+    """Whether a model is here; None if it must be fetched first."""
+    fetch: Callable[[str], object] = hub.resolve
+    """Downloads a model, drawing its progress on stderr."""
+    prepare: Callable[[Conversation], list[str]] = lambda chat: []
+    """Makes a new conversation ready (kept, resumed); returns what there is to say."""
+    system: str | None = None
+    show_thinking: ShowThinking = "live"
+    note: str = ""
+    history: Path | None = None
+    debug: bool = False
+
+
+class Chat(App[int]):
+    """The program on the screen."""
+
+    ENABLE_COMMAND_PALETTE = False
+    AUTO_FOCUS = "Input"
+    CSS = "Screen { layout: vertical; }"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+c", "stop", show=False, priority=True),
+        Binding("escape", "escape", show=False),
+        Binding("ctrl+q", "ask", show=False, priority=True),
+        Binding("ctrl+t", "toggle_thinking", show=False, priority=True),
+        Binding("alt+up", "budget(True)", show=False, priority=True),
+        Binding("alt+down", "budget(False)", show=False, priority=True),
+        Binding("ctrl+o", "copy", show=False, priority=True),
+        Binding("ctrl+r", "fold", show=False, priority=True),
+        Binding("pageup", "page(-1)", show=False, priority=True),
+        Binding("pagedown", "page(1)", show=False, priority=True),
+    ]
+
+    def __init__(self, start: Start) -> None:
+        super().__init__(ansi_color=True)  # the terminal's own colours, dark or light
+        self.theme = "ansi-dark"
+        self.start, self.model_name = start, start.name
+        self.chat: Conversation | None = None
+        self.view: TurnView | None = None
+        self.waiting: list[str] = []
+        self.worker, self.inbox = Worker(), Inbox(lambda: self.call_later(self._paint_news))
+        self.log_view, self.hints, self.status = Log(), Hints(markup=False), Status()
+        self.input = Input(start.history, complete)
+        self._copied, self._status_at = 0, 0.0
+        self._flash, self._flash_until = "", 0.0
+        self.busy = ""
+        self._watch = Watch(self)
+
+    def compose(self) -> ComposeResult:
+        """The four parts."""
+        yield self.log_view
+        yield self.hints
+        yield self.input
+        yield self.status
+
+    def on_mount(self) -> None:
+        """Begin to load, once the first frame is out."""
+        self._watch.start()
+        sys.setswitchinterval(0.001)  # the model's thread mustn't wait 5 ms for a frame to end
+        self.log_view.note(GREETING if not self.start.note else f"{self.start.note}\n{GREETING}")
+        self.worker.start()
+        self.call_after_refresh(actions.load, self, self.start.name)
+        self.show_status()
+
+    def on_unmount(self) -> None:
+        """Let a turn under way end, so that what was said is kept."""
+        if self.view is not None:
+            self.view.running.stop()
+        self.worker.finish(1.0)
+        if self.chat is not None:
+            self.chat.close()
+
+    # what the person does
+
+    @on(Input.Sent)
+    def _sent(self, event: Input.Sent) -> None:
+        try:
+            actions.take(self, event.text)
+        except Exception as error:  # a bug must not cost the conversation
+            self.fail(error)
+        self.show_status()
+
+    @on(TextArea.Changed)
+    def _typed(self) -> None:
+        self.hints.suggest(self.input.text)
+
+    def action_stop(self) -> None:
+        """Ctrl-C: answer now, then stop, then ask whether to leave."""
+        if self.view is not None and self.view.running.presses < 2 and not self._stopping():
+            self.view.running.press()
+            self.show_status()
+        elif self.view is None and self.input.text:
+            self.input.clear()  # Ctrl-Z brings it back
+        else:
+            self.action_ask()
+
+    def action_escape(self) -> None:
+        """Esc: as Ctrl-C, but a text being written is left alone."""
+        if self.view is not None or not self.input.text:
+            self.action_stop()
+
+    def _stopping(self) -> bool:
+        view = self.view
+        return view is not None and view.running.presses > 0 and not view.running.thinking
+
+    @on(Input.Ended)
+    def _ended(self) -> None:
+        """Ctrl-D: leave, but not in the middle of a turn without being asked."""
+        if self.view is None:
+            self.exit(0)
+        else:
+            self.action_ask()
+
+    def action_ask(self) -> None:
+        """Ask whether to leave."""
+        if not isinstance(self.screen, Leave):
+            self.push_screen(Leave(), lambda leave: self.exit(0) if leave else None)
+        else:
+            self.exit(0)
+
+    def action_toggle_thinking(self) -> None:
+        """Ctrl-T: think, or don't, from the next turn on."""
+        self.attempt(lambda chat: chat.switch(not chat.thinks))
+
+    def action_budget(self, up: bool) -> None:
+        """Alt-Up and Alt-Down: the thinking budget, by doubling and halving."""
+        self.attempt(lambda chat: chat.step_budget(up))
+
+    def action_copy(self) -> None:
+        """Ctrl-O: copy the last answer; again, its code blocks one by one."""
+        answer = self.log_view.last_answer()
+        if answer is None:
+            return
+        pieces = [answer.source, *answer.code_blocks()]
+        index = self._copied % len(pieces)
+        self._copied = index + 1
+        self.copy_to_clipboard(pieces[index])
+        what = f"code block {index} of {len(pieces) - 1}" if index else "the answer"
+        more = "; Ctrl-O again: its code" if not index and len(pieces) > 1 else ""
+        self.flash(f"copied {what}{more}")
+
+    def action_fold(self) -> None:
+        """Ctrl-R: fold all thoughts, or open them."""
+        self.log_view.fold_thoughts()
+
+    def action_page(self, direction: int) -> None:
+        """Page through the conversation."""
+        scroll = self.log_view.scroll_page_up if direction < 0 else self.log_view.scroll_page_down
+        scroll(animate=False)
+
+    def attempt(self, change: Callable[[Conversation], None]) -> None:
+        """Change the conversation's options, and show what came of it."""
+        if self.chat is None:
+            self.flash("the model is still loading")
+            return
+        try:
+            change(self.chat)
+        except Exception as error:
+            self.fail(error)
+        self.show_status()
+
+    # what the model does
+
+    def begin(self, begin: Begin, sent: str = "", *, shown: bool = False) -> None:
+        """Start a turn, and have it painted, its message too unless it is `shown` already."""
+        assert self.chat is not None
+        if sent and not shown:
+            self.log_view.add(Said(sent))
+        self.log_view.follow()
+        self._copied = 0
+        running = Running(begin, self.inbox)
+        budget = self.chat.budget if self.chat.thinks else None
+        self.view = TurnView(self.log_view, running, budget, self.start.show_thinking, sent=sent)
+        self.worker.submit(running)
+
+    def _paint_news(self) -> None:
+        """Paint what has come, and look again a frame later until nothing has."""
+        if not (news := self.inbox.take()) or self.view is None:
+            return
+        self.view.take(news)
+        if self.view.over:
+            actions.finish(self, self.view)
+        now = time.monotonic()
+        if self.view is None or now - self._status_at >= STATUS_S:
+            self._status_at = now
+            self.show_status()
+        self.set_timer(FRAME_S, self._paint_news)
+
+    def fail(self, error: BaseException) -> None:
+        """Show an error in its place."""
+        self.log_view.note(f"error: {describe(error)}", error=True)
+
+    def flash(self, text: str) -> None:
+        """Show `text` in the last row for a moment."""
+        self._flash, self._flash_until = text, time.monotonic() + FLASH_S
+        self.show_status()
+        self.set_timer(FLASH_S + 0.05, self.show_status)
+
+    def show_status(self) -> None:
+        """Bring the last row up to date."""
+        chat, view = self.chat, self.view
+        note = self._flash if time.monotonic() < self._flash_until else ""
+        if chat is None:
+            self.status.show(note or self.busy or "no model", self.model_name)
+            return
+        last = chat.session.last_stats
+        speed = view.speed if view else (last.decode_tps if last else 0.0)
+        memory = f"{last.peak_memory_bytes / 1e9:.2f} GB" if last else ""
+        self.status.show(
+            note or (view.status() if view else self.busy),
+            chat.name,
+            "" if view and view.thought and view.thought.live else chat.mode,  # the gauge says it
+            self._context_used(),
+            f"{speed:.0f} tok/s" if speed else "",
+            memory,
+        )
+
+    def _context_used(self) -> str:
+        if self.chat is None or self.chat.context is None:
+            return ""
+        last, context = self.chat.session.last_stats, self.chat.context
+        used = self.view.tokens if self.view else 0
+        if last is not None:
+            used += last.prompt_tokens + last.answer_tokens
+        return f"{short(used)}/{short(context)} ({100 * used // context} %)"
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Stay at the end if that is where we were."""
+        if self.log_view.is_anchored and not self.log_view._anchor_released:
+            self.log_view.follow()
+
+
+GREETING = "/help lists commands and keys. Enter sends, Alt-Enter begins a line."

@@ -1,0 +1,86 @@
+"""What can be typed after a slash: the list above the input, and completion with Tab."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from textual.widgets import Static
+
+from qwen3_mlx.cli import commands, state
+from qwen3_mlx.cli.outcome import Command
+
+SHOWN = 6
+
+
+class Hints(Static):
+    """The commands that begin as the input does; not there when it begins none."""
+
+    DEFAULT_CSS = "Hints { height: auto; padding: 0 1; text-style: dim; display: none; }"
+
+    def suggest(self, text: str) -> None:
+        """Show what fits `text`."""
+        fitting = matching(text)
+        self.display = bool(fitting)
+        lines = [f"/{c.usage:<18} {c.help}" for c in fitting[:SHOWN]]
+        more = f"… {len(fitting) - SHOWN} more" if len(fitting) > SHOWN else ""
+        self.update("\n".join([*lines, more] if more else lines))
+
+
+def matching(text: str) -> list[Command]:
+    """The commands `text` may become."""
+    name, space, _ = text.partition(" ")
+    if not text.startswith("/") or "\n" in text or len(text) > 100:
+        return []
+    known = commands.COMMANDS
+    if space:
+        return [known[name[1:]]] if name[1:] in known else []
+    return [command for key, command in known.items() if key.startswith(name[1:])]
+
+
+def complete(text: str) -> str:
+    """`text` with as much added as is certain; a whole name gets its space."""
+    name, space, rest = text.partition(" ")
+    if not text.startswith("/") or "\n" in text:
+        return text
+    if not space:
+        return _grown(name, [f"/{key}" for key in commands.COMMANDS])
+    values = ARGUMENTS.get(name[1:])
+    return f"{name} {_grown(rest, values(rest))}" if values else text
+
+
+def _grown(text: str, values: list[str]) -> str:
+    fitting = [value for value in values if value.startswith(text)]
+    if len(fitting) == 1:
+        return fitting[0] if fitting[0].endswith("/") else f"{fitting[0]} "
+    shared = os.path.commonprefix(fitting)  # noqa: RUF071 (letters are meant)
+    return shared or text
+
+
+def _models(_text: str) -> list[str]:
+    from qwen3_mlx import family
+
+    return ["demo", *family.aliases()]
+
+
+def _files(text: str) -> list[str]:
+    """Paths that begin like `text`; with nothing typed, the saved conversations."""
+    if not text:
+        return sorted(map(str, (state.home() / "conversations").glob("*.json")))
+    folder, name = os.path.split(text)
+    try:
+        entries = list(Path(folder or ".").expanduser().iterdir())
+    except OSError:
+        return []
+    found = [f"{e.name}/" if e.is_dir() else e.name for e in entries if e.name.startswith(name)]
+    return sorted(os.path.join(folder, entry) for entry in found)  # noqa: PTH118 (keeps a ~)
+
+
+ARGUMENTS: dict[str, Callable[[str], list[str]]] = {
+    "model": _models,
+    "load": _files,
+    "save": _files,
+    "export": lambda _text: ["md", "json"],
+    "budget": lambda _text: ["off", "256", "1024", "4096"],
+}

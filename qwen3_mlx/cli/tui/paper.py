@@ -1,0 +1,175 @@
+"""A widget of lines that grows at its end: finished blocks are drawn once, the last one anew.
+
+Textual asks only for the lines that are in view, so what a long text costs per update does not
+grow with its length.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from io import StringIO
+from itertools import takewhile
+
+from rich.console import Console
+from rich.segment import Segment
+from rich.text import Text
+from textual.geometry import Region, Size
+from textual.selection import Selection
+from textual.strip import Strip
+from textual.widget import Widget
+
+from qwen3_mlx.cli.markdown import THEME
+from qwen3_mlx.cli.screen import printable
+
+_BIDI = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\u061c\ufeff]")
+
+
+def showable(text: str) -> str:
+    """`text` as a full screen can take it: no control characters, no overrides of direction.
+
+    An override would turn round whatever else stands in its row; right-to-left letters need none.
+    """
+    return _BIDI.sub("", printable(text)).replace("\t", "    ")
+
+
+@dataclass(slots=True)
+class Block:
+    """A piece of the text that won't change.
+
+    `gap`: an empty line stands before it, or behind it where `Paper.cut` returns it.
+    """
+
+    source: str
+    gap: bool
+
+
+class Paper(Widget):
+    """Lines of text. A subclass says how a block is drawn and where the text may be cut."""
+
+    DEFAULT_CSS = "Paper { width: 1fr; height: auto; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: list[str] = []
+        self._blocks: list[Block] = []
+        self._tail = Block("", gap=False)
+        self._fixed: list[Strip] = []
+        self._moving: list[Strip] = []
+        self._width = 0
+
+    def draw(self, source: str, width: int) -> list[Strip]:
+        """A block's lines, at `width` cells."""
+        raise NotImplementedError
+
+    def cut(self, tail: str) -> tuple[list[Block], str]:
+        """The blocks of `tail` that won't change any more, and the rest."""
+        raise NotImplementedError
+
+    @property
+    def source(self) -> str:
+        """All of the text, as it came."""
+        return "".join(self._said)
+
+    @property
+    def lines(self) -> list[Strip]:
+        """Every line as drawn."""
+        return self._fixed + self._moving
+
+    def append(self, text: str) -> None:
+        """Add `text` to the end."""
+        self._said.append(text)
+        start, before = len(self._fixed), self._moving
+        finished, rest = self.cut(self._tail.source + text)
+        gap = self._tail.gap
+        for block in finished:
+            done = Block(block.source, gap)
+            self._blocks.append(done)
+            if self._width:
+                self._fixed += self._draw(done)
+            gap = block.gap
+        self._tail = Block(rest, gap)
+        if self._width:
+            self._moving = self._draw(self._tail)
+            self._changed(start, before)
+
+    def _changed(self, start: int, before: list[Strip]) -> None:
+        """Have painted what differs: a new layout costs ten times as much as a line."""
+        after = [*self._fixed[start:], *self._moving]
+        if len(after) != len(before):
+            self.refresh(layout=True)
+            return
+        pairs = zip(before, after, strict=True)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if same < len(after):
+            self.refresh(Region(0, start + same, self._width, len(after) - same))
+
+    def _draw(self, block: Block) -> list[Strip]:
+        lines = self.draw(block.source, self._width) if block.source.strip() else []
+        return [Strip([]), *lines] if lines and block.gap else lines
+
+    def _lay_out(self, width: int) -> None:
+        if width != self._width:
+            self._width = width
+            self._fixed = [line for block in self._blocks for line in self._draw(block)]
+            self._moving = self._draw(self._tail)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """As many rows as there are lines."""
+        self._lay_out(max(width, 1))
+        return len(self._fixed) + len(self._moving)
+
+    def render_line(self, y: int) -> Strip:
+        """The line in row `y`."""
+        fixed = len(self._fixed)
+        if y < fixed:
+            line = self._fixed[y]
+        elif y - fixed < len(self._moving):
+            line = self._moving[y - fixed]
+        else:
+            return Strip.blank(self.size.width)
+        selection = self.text_selection
+        if selection is not None and (span := selection.get_span(y)) is not None:
+            line = self._selected(line, *span)
+        return line.apply_offsets(0, y)
+
+    def _selected(self, line: Strip, start: int, end: int) -> Strip:
+        style = self.screen.get_component_rich_style("screen--selection")
+        text = Text("").join(Text(part.text, part.style or "", end="") for part in line)
+        text.stylize(style, start, len(text) if end < 0 else end)
+        return Strip(text.render(canvas()))
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """The text the mouse has marked."""
+        return selection.extract("\n".join(line.text for line in self.lines)), "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        """Show what is marked now."""
+        self.refresh()
+
+
+@cache
+def canvas() -> Console:
+    """Draws into nothing: only the segments are wanted. Colours are the app's to reduce."""
+    return Console(
+        file=StringIO(),
+        force_terminal=True,
+        color_system="truecolor",
+        highlight=False,
+        theme=THEME,
+        legacy_windows=False,
+        no_color=False,
+    )
+
+
+def wrapped(text: str, width: int, style: str = "") -> list[Strip]:
+    """`text` broken between words into lines of at most `width` cells."""
+    lines = Text(text, style=style).wrap(canvas(), width, tab_size=4)
+    return [Strip(_segments(line)) for line in lines]
+
+
+def _segments(line: Text) -> list[Segment]:
+    line.rstrip()
+    line.end = ""
+    return [part for part in line.render(canvas()) if part.text]

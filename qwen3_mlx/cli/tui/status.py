@@ -1,0 +1,37 @@
+"""The last row: model, mode, context, speed and memory; while a turn runs, what it is at."""
+
+from __future__ import annotations
+
+from textual.widgets import Static
+
+BAR = 10
+
+
+def bar(done: int, total: int) -> str:
+    """``███░░░░░░░``: how much of `total` is done."""
+    full = min(BAR * done // max(total, 1), BAR)
+    return "█" * full + "░" * (BAR - full)
+
+
+def short(tokens: int) -> str:
+    """``950``, ``3.2k``, ``131k``."""
+    if tokens < 1000:
+        return str(tokens)
+    return f"{tokens / 1000:.1f}k" if tokens < 100_000 else f"{tokens // 1000}k"
+
+
+class Status(Static):
+    """One row, cut at the terminal's edge, so what matters most stands first."""
+
+    DEFAULT_CSS = "Status { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }"
+
+    def __init__(self) -> None:
+        super().__init__(markup=False)
+        self._shown = ""
+
+    def show(self, *parts: str) -> None:
+        """Show the parts that aren't empty."""
+        text = " │ ".join(part for part in parts if part)
+        if text != self._shown:
+            self._shown = text
+            self.update(text, layout=False)

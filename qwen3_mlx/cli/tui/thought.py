@@ -1,0 +1,132 @@
+"""The model's thought: a line that says how long it is, and the text under it, dim, to fold."""
+
+from __future__ import annotations
+
+import time
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.strip import Strip
+from textual.widgets import Static
+
+from qwen3_mlx.cli.tui.paper import Block, Paper, showable, wrapped
+from qwen3_mlx.events import Stats, ThinkingCut
+
+CUTS = {"budget": "cut by the budget", "user": "cut by you"}
+LABEL_S = 0.2
+"""Seconds between two changes of the line: each makes the frame's painting larger."""
+
+_DIM = Style(dim=True)
+
+
+class ThoughtText(Paper):
+    """The thought itself: plain text behind a bar."""
+
+    DEFAULT_CSS = "ThoughtText { padding: 0 1; }"
+
+    def draw(self, source: str, width: int) -> list[Strip]:
+        """Wrapped lines, each behind a bar, which marks them without colour too."""
+        bar = Segment("│ ", _DIM)
+        lines = wrapped(source.rstrip("\n"), max(width - 2, 1), "dim")
+        return [Strip([bar, *line]) for line in lines]
+
+    def _draw(self, block: Block) -> list[Strip]:
+        # unlike Markdown's, its empty lines count
+        return self.draw(block.source, self._width) if block.source else []
+
+    def cut(self, tail: str) -> tuple[list[Block], str]:
+        """A line that has ended won't change."""
+        whole = tail.rfind("\n") + 1
+        return ([Block(tail[:whole], gap=False)] if whole else []), tail[whole:]
+
+
+class Thought(Vertical):
+    """A thought, live or past."""
+
+    DEFAULT_CSS = """
+    Thought { height: auto; margin: 0 0 1 0; }
+    Thought > Static { height: 1; padding: 0 1; text-style: dim; }
+    """
+
+    def __init__(self, budget: int | None, *, folded: bool) -> None:
+        super().__init__()
+        self.budget, self.tokens, self.seconds = budget, 0, 0.0
+        self.live, self.cut = True, ""
+        self._began, self._labelled = time.monotonic(), 0.0
+        self._head, self.text = Static(markup=False), ThoughtText()
+        self.text.display = not folded
+
+    @classmethod
+    def past(cls, text: str, *, folded: bool) -> Thought:
+        """A thought from a saved or earlier turn, its counts unknown."""
+        thought = cls(None, folded=folded)
+        thought.live = False
+        thought.text.append(showable(text.strip("\n")))
+        return thought
+
+    def compose(self) -> ComposeResult:
+        """The line, and the text."""
+        yield self._head
+        yield self.text
+
+    def on_mount(self) -> None:
+        """Show the line."""
+        self._label()
+
+    @property
+    def folded(self) -> bool:
+        """Whether only the line is shown."""
+        return not self.text.display
+
+    def fold(self, folded: bool) -> None:
+        """Hide the text, or show it."""
+        if folded != self.folded:
+            self.text.display = not folded
+            self._label()
+
+    def on_click(self, event: events.Click) -> None:
+        """A click on the line folds and unfolds."""
+        if event.widget is self._head:
+            self.fold(not self.folded)
+
+    def append(self, text: str, tokens: int) -> None:
+        """More of it came."""
+        self.tokens += tokens
+        if self.budget:
+            self.tokens = min(self.tokens, self.budget)  # the stop text isn't counted
+        self.seconds = time.monotonic() - self._began
+        clean = showable(text)
+        self.text.append(clean if self.text.source else clean.lstrip("\n"))
+        if self.seconds - self._labelled >= LABEL_S:
+            self._label()
+
+    def end(self, cut: ThinkingCut = "") -> None:
+        """The answer began, or the turn ended."""
+        if self.live:
+            self.live, self.seconds = False, time.monotonic() - self._began
+        self.cut = CUTS.get(cut, self.cut)
+        self._label()
+
+    def settle(self, stats: Stats) -> None:
+        """The turn's exact counts are known."""
+        self.tokens = stats.thinking_tokens
+        self.end(stats.thinking_cut)
+
+    @property
+    def gauge(self) -> str:
+        """``412/1,024`` where there is a budget, else ``412``."""
+        return f"{self.tokens:,}/{self.budget:,}" if self.budget else f"{self.tokens:,}"
+
+    def _label(self) -> None:
+        self._labelled = self.seconds
+        mark = "▸" if self.folded else "▾"
+        if self.live:
+            text = f"{mark} thinking {self.gauge} · {self.seconds:.1f} s"
+        elif self.tokens:
+            text = f"{mark} thought {self.gauge} tokens · {self.seconds:.1f} s"
+        else:
+            text = f"{mark} thought"
+        self._head.update(f"{text} · ✂ {self.cut}" if self.cut else text, layout=False)

@@ -1,0 +1,134 @@
+"""The full-screen chat in a real terminal (tmux): keys, streaming, resizing, paste, the way out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.cli.tmux import Tmux
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+
+
+def shown(tmux: Tmux, text: str, seconds: float = 15) -> str:
+    """Wait until `text` is on the screen."""
+    end = time.monotonic() + seconds
+    while text not in (screen := tmux.text()):
+        assert time.monotonic() < end, f"{text!r} is not in:\n{screen}"
+        time.sleep(0.05)
+    return screen
+
+
+def pid(tmux: Tmux) -> int:
+    """The chat's process: the child of the pane's shell."""
+    shell = tmux("display-message", "-p", "#{pane_pid}").strip()
+    children = subprocess.run(["pgrep", "-P", shell], capture_output=True, text=True, check=True)
+    return int(children.stdout.split()[0])
+
+
+def gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_conversation_with_the_demo(tmux: Tmux) -> None:
+    tmux.start(None, "chat", "--seed", "1")
+    shown(tmux, "demo is a small demonstration")
+    shown(tmux, "demo │ thinking")
+    tmux.keys("What is 17 * 23?", "Enter")
+    shown(tmux, "▾ thinking")
+    shown(tmux, "17 * 23 = 391.")
+    shown(tmux, "▸ thought")
+    tmux.keys("/budget 8", "Enter")
+    shown(tmux, "at most 8 tokens")
+    tmux.keys("What is 31 * 77?", "Enter")
+    shown(tmux, "✂ cut by the budget")
+    shown(tmux, "8/8 tokens")
+    tmux.keys("C-t")
+    shown(tmux, "│ not thinking │")
+    tmux("resize-window", "-x", "50", "-y", "12")
+    tmux.keys("Hello!", "Enter")
+    shown(tmux, "› Hello!")
+    tmux.keys("M-Up")
+    shown(tmux, "budget 64")
+    tmux("resize-window", "-x", "100", "-y", "30")
+    shown(tmux, "17 * 23 = 391.")
+    tmux.keys("C-d")
+    shown(tmux, "exit code 0")
+
+
+def test_answer_now_stop_and_leave(tmux: Tmux) -> None:
+    tmux.start("long-thought", "chat", "demo")
+    shown(tmux, "fake │ thinking")
+    tmux.keys("one", "Enter")
+    shown(tmux, "thought 3.")
+    tmux.keys("C-c")
+    shown(tmux, "The answer.")
+    shown(tmux, "cut by you")
+    tmux.keys("two", "Enter")
+    shown(tmux, "word3")
+    tmux.keys("Escape")
+    shown(tmux, "stopped by you")
+    tmux.keys("C-c")
+    shown(tmux, "Leave the chat?")
+    tmux.keys("C-c")
+    shown(tmux, "exit code 0")
+
+
+def test_pasting_5000_lines_and_copying(tmux: Tmux) -> None:
+    tmux.start("short", "chat", "demo")
+    shown(tmux, "fake │ thinking")
+    paste = tmux.home / "paste"
+    paste.write_text("\n".join(f"line {n}" for n in range(5000)))
+    tmux("load-buffer", str(paste))
+    tmux("paste-buffer", "-p")
+    shown(tmux, "line 4999")
+    tmux.keys("Enter")
+    shown(tmux, "… 4,988 more lines")
+    shown(tmux, "It is 4.")
+    tmux("set-option", "-s", "set-clipboard", "on")
+    tmux.keys("C-o")
+    shown(tmux, "copied the answer")
+    assert tmux("show-buffer") == "It is **4**."
+
+
+def test_control_sequences_of_the_model_do_nothing(tmux: Tmux) -> None:
+    tmux.start("escapes", "chat", "demo", "--show-thinking", "always")
+    shown(tmux, "fake │ thinking")
+    tmux.keys("go", "Enter")
+    screen = shown(tmux, "c]0;ownedd31m")
+    assert "│ a[2Jb" in screen and "owned" not in tmux("display-message", "-p", "#{pane_title}")
+
+
+def test_a_lost_terminal_ends_the_chat(tmux: Tmux) -> None:
+    tmux.start("long-thought", "chat", "demo")
+    shown(tmux, "fake │ thinking")
+    tmux.keys("one", "Enter")
+    shown(tmux, "thought 3.")
+    process = pid(tmux)
+    tmux("kill-server")
+    end = time.monotonic() + 10
+    while not gone(process):
+        assert time.monotonic() < end, "the chat lives on without a terminal"
+        time.sleep(0.05)
+
+
+def test_a_signal_to_end_restores_the_terminal(tmux: Tmux) -> None:
+    tmux.start("short", "chat", "demo")
+    shown(tmux, "fake │ thinking")
+    os.kill(pid(tmux), signal.SIGTERM)
+    screen = shown(tmux, "exit code 143")
+    assert "fake │" not in screen
+
+
+def test_a_small_terminal_gets_the_line_mode(tmux: Tmux) -> None:
+    tmux.start("short", "chat", "demo", size=(39, 24))
+    shown(tmux, "[thinking] >")
