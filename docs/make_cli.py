@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 FILE = Path(__file__).with_name("cli.md")
-COMMANDS = ("", "chat", "generate", "info")
+COMMANDS = ("", "chat", "generate", "info", "convert", "bench", "doctor")
 ENVIRONMENT = {
     "COLUMNS": "88",
     "LC_ALL": "C.UTF-8",
