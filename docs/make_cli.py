@@ -10,7 +10,7 @@ from pathlib import Path
 
 FILE = Path(__file__).with_name("cli.md")
 COMMANDS = (
-    *("", "chat", "generate", "info", "sessions"),
+    *("", "chat", "generate", "info", "convert", "bench", "doctor", "sessions"),
     *("sessions list", "sessions show", "sessions export", "sessions rm"),
 )
 ENVIRONMENT = {

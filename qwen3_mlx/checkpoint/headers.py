@@ -47,6 +47,8 @@ class TensorInfo:
     shape: tuple[int, ...]
     nbytes: int
     file: Path
+    offset: int
+    """Where its bytes begin, counted from the beginning of the file."""
 
 
 def checkpoint_tensors(directory: str | Path) -> dict[str, TensorInfo]:
@@ -130,7 +132,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     spans = {name: _span(file, name, entry) for name, entry in header.items()}
     _check_layout(file, [span[:2] for span in spans.values()], size - 8 - length)
     return {
-        name: TensorInfo(name, dtype, shape, end - start, file)
+        name: TensorInfo(name, dtype, shape, end - start, file, 8 + length + start)
         for name, (start, end, dtype, shape) in spans.items()
     }
 

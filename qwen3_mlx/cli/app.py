@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from qwen3_mlx.cli import bench, doctor, resuming, sessions
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli import resuming, sessions
+from qwen3_mlx.cli.convert import convert
 from qwen3_mlx.cli.screen import Screen, prepare_streams, silence_stdout
 from qwen3_mlx.errors import Qwen3Error
 from qwen3_mlx.options import GenerationOptions
@@ -281,6 +282,11 @@ def info(
 
     code = command.run(model, context=context, kv_bits=kv_bits, gigabytes=memory, as_json=json)
     raise typer.Exit(code)
+
+
+app.command()(convert)
+app.command("bench")(bench.command)
+app.command("doctor")(doctor.command)
 
 
 def _options(given: dict[str, Any]) -> GenerationOptions:

@@ -1,0 +1,1 @@
+"""The published conversions of the Qwen3 family."""

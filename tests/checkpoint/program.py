@@ -1,0 +1,6 @@
+"""The command line with `convert` in it: ``python -m tests.checkpoint.program ARGUMENTS``."""
+
+from qwen3_mlx.cli import main
+
+if __name__ == "__main__":
+    main()
