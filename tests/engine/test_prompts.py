@@ -202,7 +202,8 @@ def test_a_damaged_file_is_removed(demo: Qwen3, store: PromptStore, damage: str)
     assert "damaged and was removed" in note and "computed anew" in note
     assert chat.cache.tokens == [] and files(store) == []
     assert chat.warm() == len(tokens)
-    assert file.read_bytes() == data  # and it is kept again
+    again = demo.session(system=DOCUMENT)  # and it is kept again
+    assert again.restore_prompt(store) == "" and again.cache.tokens == tokens
 
 
 def test_the_least_recently_used_go(demo: Qwen3, store: PromptStore) -> None:
