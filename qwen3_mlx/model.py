@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qwen3_mlx.checkpoint.fingerprint import stamp
 from qwen3_mlx.checkpoint.read import load_network
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.budget import Interrupt
@@ -35,10 +36,11 @@ def load(
     """
     path = resolve(str(name))
     Qwen3Config.from_dir(path)  # first: another architecture's other files may look odd in any way
+    files = stamp(path)
     tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
     network, config = load_network(path, context=context, on_progress=on_progress)
     said = _generation_config(path)
-    return Qwen3(Runtime(str(name), network, config, tokenizer, template, said, path))
+    return Qwen3(Runtime(str(name), network, config, tokenizer, template, said, path, files))
 
 
 def _generation_config(path: Path) -> Mapping[str, Any]:

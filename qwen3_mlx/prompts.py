@@ -65,7 +65,7 @@ class PromptStore:
         or computed by a model that has changed since.
         """
         key, notes = model_key(runtime), []
-        for count, file, of_key in self._matching(tokens):
+        for count, file, of_key in self._matching(tokens, key):
             try:
                 if of_key != key:
                     notes += [STALE] if _metadata(file).get("model") == runtime.name else []
@@ -80,8 +80,8 @@ class PromptStore:
             break
         return f"{notes[0]}; it is computed anew" if notes else ""
 
-    def _matching(self, tokens: Sequence[int]) -> Iterator[tuple[int, Path, str]]:
-        """Files whose tokens are a beginning of `tokens`: (count, file, key), longest first."""
+    def _matching(self, tokens: Sequence[int], own: str | None) -> Iterator[tuple[int, Path, str]]:
+        """Files whose tokens begin `tokens`: (count, file, key), longest first, `own` key first."""
         found = []
         digests: dict[int, str] = {}
         for file in self._files():
@@ -93,7 +93,7 @@ class PromptStore:
             digests.setdefault(count, _digest(tokens[:count]))
             if digests[count] == name:
                 found.append((count, file, key))
-        yield from sorted(found, reverse=True)
+        yield from sorted(found, key=lambda one: (-one[0], one[2] != own))
 
     def save(
         self,

@@ -13,7 +13,7 @@ import qwen3_mlx.backend  # noqa: F401  (chooses the BLAS before mlx is imported
 
 import mlx.core as mx
 
-from qwen3_mlx.checkpoint.fingerprint import fingerprint
+from qwen3_mlx.checkpoint.fingerprint import fingerprint, stamp
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.budget import Control, Interrupt, Markers, Turn, run
@@ -51,13 +51,15 @@ class Runtime:
     generation_config: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
     """The checkpoint's directory, if it has one."""
+    stamp: tuple[tuple[str, int, int], ...] = ()
+    """What its files looked like when they were loaded."""
 
     @cached_property
     def fingerprint(self) -> str | None:
-        """A digest of the checkpoint's files; None where they can't be read."""
-        if self.path is None:
-            return None
+        """A digest of the checkpoint's files; None if they have changed since they were loaded."""
         try:
+            if self.path is None or stamp(self.path) != self.stamp:
+                return None
             return fingerprint(self.path)
         except (OSError, Qwen3Error):
             return None

@@ -6,9 +6,26 @@ import hashlib
 from pathlib import Path
 
 from qwen3_mlx.checkpoint.headers import shard_files
+from qwen3_mlx.errors import CheckpointError
 
 SAMPLES, SAMPLE_BYTES = 16, 4096
 _TEXT = ("*.json", "*.jinja", "additional_chat_templates/*.jinja")
+
+
+def stamp(directory: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of the last change of every file that counts; quick.
+
+    Empty where there is no checkpoint: whoever loads it says what is wrong.
+    """
+    try:
+        files = [*_texts(directory), *shard_files(directory)]
+        return tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)
+    except (OSError, CheckpointError):
+        return ()
+
+
+def _texts(directory: Path) -> list[Path]:
+    return sorted({file for pattern in _TEXT for file in directory.glob(pattern)})
 
 
 def fingerprint(directory: Path) -> str:
@@ -18,7 +35,7 @@ def fingerprint(directory: Path) -> str:
     last change, header, and samples spread over the file. Raises `CheckpointError` or `OSError`.
     """
     digest = hashlib.sha256()
-    for file in sorted({file for pattern in _TEXT for file in directory.glob(pattern)}):
+    for file in _texts(directory):
         digest.update(f"{file.name} {file.stat().st_size}\n".encode())
         digest.update(file.read_bytes())
     for file in shard_files(directory):

@@ -63,8 +63,9 @@ def test_chat_saves_loads_and_uses_its_cache(model: Path, tmp_path: Path) -> Non
     lines = f"hi\nyou\n/stats\n/save {file}\n/clear\n/load {file}\n/retry\n/stats\n"
     result = run("chat", str(model), "--max-tokens", "9", "--no-think", stdin=lines)
     assert result.exit_code == 0, result.stderr
-    second, _ = re.findall(r"\((\d+) from the cache\)", result.stderr)
-    assert int(second) > 0  # what is loaded may be warm already, or not yet
+    second, loaded = re.findall(r"(\d+) prompt tokens \((\d+) from the cache\)", result.stderr)
+    # what is loaded begins to be computed before it is asked for
+    assert 0 < int(second[1]) < int(second[0]) and int(loaded[1]) < int(loaded[0])
     assert "this chat: 3 turns" in result.stderr
     saved = json.loads(file.read_text())
     assert [m["role"] for m in saved["messages"]] == ["user", "assistant"] * 2

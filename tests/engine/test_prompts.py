@@ -12,6 +12,7 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx import load
+from qwen3_mlx.checkpoint.fingerprint import fingerprint
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
@@ -37,10 +38,10 @@ def files(store: PromptStore) -> list[Path]:
     return sorted(store.folder.glob("*"))
 
 
-def kept(model: Qwen3, store: PromptStore) -> list[int]:
+def kept(model: Qwen3, store: PromptStore, note: str = "") -> list[int]:
     """Have the document's prompt in the store; returns its tokens."""
     chat = model.session(system=DOCUMENT)
-    assert chat.restore_prompt(store) == ""
+    assert note in chat.restore_prompt(store) and bool(note) == bool(chat.restore_prompt(store))
     chat.warm()
     return chat.cache.tokens
 
@@ -114,7 +115,31 @@ def test_a_changed_checkpoint_finds_nothing(
     assert chat.cache.tokens == []
     chat.warm()
     assert len(files(store)) == 2
-    assert load(folder).session(system=DOCUMENT).restore_prompt(store) == ""
+    for _ in range(2):
+        # whichever of the files comes first by its name
+        assert load(folder).session(system=DOCUMENT).restore_prompt(store) == ""
+        change(folder)
+        kept(load(folder), store, "changed")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_one_byte_tells_checkpoints_apart(tmp_path: Path, name: str) -> None:
+    """Even where size and time are the same: every byte of text, samples of the weights."""
+    folder = copy(tmp_path)
+    before, times = fingerprint(folder), (folder / name).stat()
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2 + 16] ^= 1
+    (folder / name).write_bytes(data)
+    os.utime(folder / name, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert fingerprint(folder) != before
+
+
+def test_a_checkpoint_replaced_while_it_is_loaded(store: PromptStore, tmp_path: Path) -> None:
+    """What is in memory is not what the files say now, so nothing is kept or taken."""
+    model = load(copy(tmp_path))
+    rewritten(tmp_path / "copy")
+    kept(model, store)
+    assert not store.folder.exists()
 
 
 def test_the_key_holds_dtype_rope_and_versions(
@@ -177,7 +202,8 @@ def test_a_damaged_file_is_removed(demo: Qwen3, store: PromptStore, damage: str)
     assert "damaged and was removed" in note and "computed anew" in note
     assert chat.cache.tokens == [] and files(store) == []
     assert chat.warm() == len(tokens)
-    assert file.read_bytes() == data  # and it is kept again
+    again = demo.session(system=DOCUMENT)  # and it is kept again
+    assert again.restore_prompt(store) == "" and again.cache.tokens == tokens
 
 
 def test_the_least_recently_used_go(demo: Qwen3, store: PromptStore) -> None:
