@@ -201,7 +201,7 @@ def _play(kind: str) -> None:
 
     model: Any = FakeModel([])
     model._script = iter([script()])
-    Chat(Start("fake", lambda _name, _progress: model, GenerationOptions())).run()
+    Chat(Start("demo", lambda _name, _progress: model, GenerationOptions())).run()
 
 
 def _decode() -> None:

@@ -16,8 +16,6 @@ from pathlib import Path
 
 os.environ["QWEN3_MLX_HOME"] = tempfile.mkdtemp()
 
-from textual.pilot import Pilot
-
 from qwen3_mlx import load
 from qwen3_mlx.cli.tui.app import Chat, Start
 from qwen3_mlx.options import GenerationOptions
@@ -35,10 +33,10 @@ async def until(holds: Callable[[], object]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def say(app: Chat, pilot: Pilot[int], text: str) -> None:
+async def say(app: Chat, text: str) -> None:
     """Type `text`, press Enter, and see that it is taken."""
     app.input.insert(text)
-    await pilot.press("enter")
+    app.input.action_send()  # the pilot's Enter would wait for the end of the turn
     await until(lambda: not app.input.text)
 
 
@@ -48,15 +46,15 @@ async def shoot() -> None:
     async with app.run_test(size=SIZE) as pilot:
         await until(lambda: app.chat)
         for text in ("Hello!", "Sort 5, 2, 9, 1"):
-            await say(app, pilot, text)
+            await say(app, text)
             await until(lambda: app.view is None)
-        await say(app, pilot, "/budget 256")
-        await say(app, pilot, "What is 48 * 19?")
+        await say(app, "/budget 256")
+        await say(app, "What is 48 * 19?")
         await until(lambda: app.view and app.view.thought and app.view.thought.tokens > 60)
         save(app, "chat-thinking.svg")
         await until(lambda: app.view is None)
-        await say(app, pilot, "/budget 16")
-        await say(app, pilot, "how many r's in strawberry?")
+        await say(app, "/budget 16")
+        await say(app, "how many r's in strawberry?")
         await until(lambda: app.view is None)
         await pilot.press("ctrl+r", "/")
         await pilot.pause(0.2)

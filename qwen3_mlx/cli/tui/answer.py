@@ -10,7 +10,7 @@ from textual.strip import Strip
 from qwen3_mlx.cli.markdown import block_lines, split_finished
 from qwen3_mlx.cli.tui.paper import Block, Paper, canvas, showable
 
-LONG_LINES, LONG_CHARS = 80, 6000
+LONG_LINES, LONG_CHARS = 24, 3000
 """A block beyond this is cut where it can be, so that drawing it anew stays cheap."""
 
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
@@ -61,10 +61,9 @@ def cut_long(tail: str) -> tuple[str, str, bool]:
     anything else is cut between words. The first is empty where there is no such place yet.
     """
     lines = tail.splitlines(keepends=True)
-    middle = len(lines) // 2
     if fence := _FENCE.match(tail):
         spot = _last(
-            range(middle, 0, -1), lambda n: bool(lines[n].strip() and lines[n - 1].strip())
+            range(len(lines) - 2, 0, -1), lambda n: bool(lines[n].strip() and lines[n - 1].strip())
         )
         head = "".join(lines[:spot]) + fence[1] + "\n"
         return (head, lines[0] + "".join(lines[spot:]), False) if spot > 1 else ("", tail, False)
@@ -72,8 +71,8 @@ def cut_long(tail: str) -> tuple[str, str, bool]:
         spot = _last(range(len(lines) - 1, 0, -1), lambda n: bool(_ITEM.match(lines[n])))
         loose = spot > 0 and not lines[spot - 1].strip()
         return "".join(lines[:spot]), "".join(lines[spot:]), loose
-    if tail.startswith("|") and middle > 3:
-        return "".join(lines[:middle]), "".join(lines[:2] + lines[middle:]), False
+    if tail.startswith("|") and len(lines) > 6:
+        return "".join(lines[:-2]), "".join(lines[:2] + lines[-2:]), False
     spot = tail.rfind(" ", 0, len(tail) // 2) + 1
     return tail[:spot], tail[spot:], False
 
