@@ -138,7 +138,7 @@ def read_quantization(values: Mapping[str, Any]) -> Quantization | None:
                 "config.json: quantization_config",
                 got=repr(foreign.get("quant_method", foreign)),
                 expected="MLX's own quantization",
-                hint="convert the checkpoint first, or take an MLX one such as the alias 8b",
+                hint="run qwen3-mlx convert on it first, or take an MLX one such as the alias 8b",
             )
         block = foreign
     settings = {key: value for key, value in block.items() if _is_setting(value)}

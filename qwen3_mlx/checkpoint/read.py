@@ -131,7 +131,7 @@ def _fault(infos: list[TensorInfo], parameter: mx.array) -> str | None:
 def _foreign_hint(sources: Sources) -> str:
     """What these names look like: a checkpoint packed by another tool, or a damaged one."""
     if any(name.endswith(("weight_scale_inv", "qweight", "qzeros")) for name in sources):
-        return "this is an FP8, AWQ or GPTQ checkpoint; load one converted to MLX"
+        return "this is an FP8, AWQ or GPTQ checkpoint: run qwen3-mlx convert on it first"
     return "the directory mixes files of different models, or a shard is missing"
 
 
