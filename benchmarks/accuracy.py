@@ -142,14 +142,18 @@ def attention(dtype: mx.Dtype) -> Iterator[Case]:
             random(2, heads[1], 64, dim, dtype=dtype),
             mx.array([held, recent], mx.int32),
         )
+        # to mypy, lists and starred arguments have no length or kinds
         got, tail = attend.attend(qkv, heads, norms, eps, table, past)  # type: ignore[arg-type]
+        # to mypy, lists and starred arguments have no length or kinds
         want, rows = attend.reference(qkv, heads, norms, 1e-6, table, past)  # type: ignore[arg-type]
         name = f"{dtype} {heads} D={dim} S={held}+{recent}"
         yield f"attend {name}", got, want, None
         yield f"attend tail {name}", tail[:, :, : recent + 1], rows, None
         offset = mx.array([held], mx.int32)
         args = (qkv, heads, *norms)
+        # to mypy, lists and starred arguments have no length or kinds
         turned = qk_rope.qk_rope(*args, eps, table, offset)  # type: ignore[call-arg, arg-type]
+        # to mypy, lists and starred arguments have no length or kinds
         truth = qk_rope.reference(*args, 1e-6, table, held)  # type: ignore[call-arg, arg-type]
         for part, ours, right in zip("qkv", turned, truth, strict=True):
             yield f"qk_rope {part} {name}", ours, right, None

@@ -64,6 +64,7 @@ def decode_ours(net: Qwen3, shape: str, tokens: int, rounds: int) -> dict[str, A
     token = mx.array([1], mx.uint32)
 
     def step(token: mx.array) -> mx.array:
+        # asserted above to be there
         hidden = cache.step(token[None], cache.layers)  # type: ignore[misc]
         following = mx.argmax(net.head(hidden[:, -1]), axis=-1)
         mx.async_eval(following)

@@ -214,6 +214,7 @@ def _write(
 def _load(file: Path, tokens: Sequence[int], runtime: Runtime) -> list[KVCache]:
     """The layers in `file`, after checking every byte. Raises for whatever is wrong with it."""
     metadata = _metadata(file)
+    # mx.load returns a dict for safetensors
     arrays: dict[str, mx.array] = mx.load(str(file))  # type: ignore[assignment]
     layers = runtime.network.make_cache()
     digest = hashlib.sha256(_digest(tokens).encode())

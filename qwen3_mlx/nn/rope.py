@@ -39,6 +39,7 @@ class RotaryEmbedding:
 def rotation_table(head_dim: int, rope: Rope) -> mx.array:
     """What the kernels turn by, ``[D/2 + 1]`` float32: radians per position, then YaRN's factor."""
     if rope.scaling is not None:
+        # MLX's tolist() may be nested or a number to mypy; one axis gives a list
         waves: list[float] = yarn_wavelengths(head_dim, rope).tolist()  # type: ignore[assignment]
         return mx.array([1 / wave for wave in waves] + [rope.scaling.mscale], mx.float32)
     speeds = [rope.theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]

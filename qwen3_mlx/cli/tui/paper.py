@@ -7,6 +7,7 @@ grow with its length.
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from io import StringIO
@@ -59,13 +60,13 @@ class Paper(Widget):
         self._moving: list[Strip] = []
         self._width = 0
 
+    @abstractmethod
     def draw(self, source: str, width: int) -> list[Strip]:
         """A block's lines, at `width` cells."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cut(self, tail: str) -> tuple[list[Block], str]:
         """The blocks of `tail` that won't change any more, and the rest."""
-        raise NotImplementedError
 
     @property
     def source(self) -> str:

@@ -96,6 +96,7 @@ class TurnView:
             return
         over = self.thought.budget is not None and self.thought.tokens >= self.thought.budget
         cut = "user" if self.running.presses else "budget" if over else ""
+        # a plain str to mypy, one of ThinkingCut here
         self.thought.end(cut)  # type: ignore[arg-type]
         if self._show == "live":
             self.thought.fold(True)
