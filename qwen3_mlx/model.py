@@ -16,7 +16,7 @@ from qwen3_mlx.errors import ConfigError, OptionError
 from qwen3_mlx.events import Reply
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.nn.transformer import Qwen3 as Network
-from qwen3_mlx.options import Family, GenerationOptions
+from qwen3_mlx.options import Family, GenerationOptions, KeyValues
 from qwen3_mlx.session import ChatSession
 from qwen3_mlx.text import ChatTemplate, Tokenizer
 from qwen3_mlx.turn import Generation, Message, Runtime, prepare, start
@@ -26,21 +26,28 @@ def load(
     name: str | Path = "demo",
     *,
     context: int | None = None,
+    kv_bits: int | None = None,
+    kv_window: int | None = None,
+    kv_sinks: int = 4,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Qwen3:
     """Load a model by name: ``"demo"``, an alias such as ``"8b"``, a directory, or a hub repo id.
 
     `context` asks for that many positions; beyond the model's own, YaRN is switched on.
-    `on_progress` is called with bytes loaded and bytes in all. Raises `ModelNotFoundError`,
-    `HubError`, `ConfigError`, `CheckpointError` or `ContextError`.
+    `kv_bits` (8 or 4) packs keys and values; `kv_window` sees only the last so many tokens and
+    the first `kv_sinks`. `on_progress` is called with bytes loaded and bytes in all. Raises
+    `ModelNotFoundError`, `HubError`, `ConfigError`, `CheckpointError`, `ContextError` or
+    `OptionError`.
     """
+    kept = KeyValues(kv_bits, kv_window, kv_sinks)
     path = resolve(str(name))
-    Qwen3Config.from_dir(path)  # first: another architecture's other files may look odd in any way
+    # First: another architecture's other files may look odd in any way.
+    kept.check(Qwen3Config.from_dir(path).head_dim)
     files = stamp(path)
     tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
     network, config = load_network(path, context=context, on_progress=on_progress)
     said = _generation_config(path)
-    return Qwen3(Runtime(str(name), network, config, tokenizer, template, said, path, files))
+    return Qwen3(Runtime(str(name), network, config, tokenizer, template, said, path, files, kept))
 
 
 def _generation_config(path: Path) -> Mapping[str, Any]:
