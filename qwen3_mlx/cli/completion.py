@@ -136,7 +136,7 @@ def _values(parameter: Any, command: Any, taken: list[str], incomplete: str) -> 
     context.args = taken
     items = parameter.shell_complete(context, incomplete)
     return _matching(
-        [(item.value, item.help or "") for item in items if item.type == "plain"], incomplete
+        [(item.value, _brief(item.help)) for item in items if item.type == "plain"], incomplete
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qwen3_mlx.cli import complete, loading, settings, state
+from qwen3_mlx.cli import complete, settings, state
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.screen import Screen, printable
 from qwen3_mlx.errors import ConfigError
@@ -81,8 +81,10 @@ def _row(name: str, found: settings.Settings) -> tuple[str, Any, str]:
     if name in found.values:
         return name, found.values[name].value, found.values[name].source
     if name == "model":
+        from qwen3_mlx.cli.loading import DEMO
+
         last = state.last_model()
-        return name, last or loading.DEMO, "the last chat" if last else "built in"
+        return name, last or DEMO, "the last chat" if last else "built in"
     return name, None, "built in"
 
 

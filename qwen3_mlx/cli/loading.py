@@ -42,16 +42,19 @@ def default_context(name: str, screen: Screen) -> int | None:
     """The context that is set, unless the model `name` can't have it. Raises `ConfigError`."""
     from qwen3_mlx.cli import settings
     from qwen3_mlx.config import Qwen3Config
-    from qwen3_mlx.errors import ContextError
+    from qwen3_mlx.errors import ContextError, Qwen3Error
 
     tokens: int | None = settings.load().get("context")
-    if tokens is None or (found := hub.find_local(name)) is None:
-        return tokens
+    if tokens is None:
+        return None
     try:
-        Qwen3Config.from_dir(found).for_context(tokens)
+        if found := hub.find_local(name):
+            Qwen3Config.from_dir(found).for_context(tokens)
     except ContextError:
         screen.note(f"the context that is set, {tokens:,} tokens, is too long for {name}")
         return None
+    except Qwen3Error:
+        pass  # loading it says what is wrong
     return tokens
 
 

@@ -11,17 +11,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli.local import Found
 from qwen3_mlx.cli.screen import Screen, printable
-from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.errors import ModelNotFoundError, OptionError, Qwen3Error
-from qwen3_mlx.machine import Machine
-from qwen3_mlx.memory import Fit, Weights
+
+if TYPE_CHECKING:
+    from qwen3_mlx.cli.local import Found
+    from qwen3_mlx.config import Qwen3Config
+    from qwen3_mlx.machine import Machine
+    from qwen3_mlx.memory import Fit, Weights
 
 EVERYDAY_CONTEXT = 4096
 """Tokens that a model must have room for, as `info` counts."""
@@ -40,6 +42,13 @@ class Row:
     fit: Fit | None = None
     longest: int = 0
     """Tokens of the longest native context that fits."""
+
+    @property
+    def bundled(self) -> bool:
+        """Whether it came with the package."""
+        from qwen3_mlx import hub
+
+        return (self.model.name, self.model.path) in hub.bundled()
 
 
 def command(
@@ -118,6 +127,7 @@ def _look(model: Found, place: Machine, context: int | None) -> Row:
         return Row(model, True, size, model.problem)
     from qwen3_mlx import memory
     from qwen3_mlx.checkpoint.headers import checkpoint_tensors
+    from qwen3_mlx.config import Qwen3Config
 
     try:
         config = Qwen3Config.from_dir(model.path)
@@ -130,6 +140,8 @@ def _look(model: Found, place: Machine, context: int | None) -> Row:
 def _elsewhere(here: set[str], place: Machine, context: int | None) -> Iterator[Row]:
     """The released models that are not here, as their shapes say."""
     from qwen3_mlx import family, memory
+    from qwen3_mlx.cli.local import Found
+    from qwen3_mlx.config import Qwen3Config
 
     for release in family.RELEASES:
         if release.repo in here:
@@ -187,7 +199,7 @@ def lines(rows: list[Row], place: Machine) -> Iterator[str]:
         right = (f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=False))
         yield "  ".join([f"{name:<{widths[0]}}", *right, verdict]).rstrip()
     yield f"\navailable: {size_text(place.available_bytes)}, {place.why}"
-    if not told and all(row.model.repo == "" for row in rows):
+    if not told and all(row.bundled for row in rows):
         yield "no real model is here yet; to get one: qwen3-mlx chat 4b (2.3 GB)"
 
 

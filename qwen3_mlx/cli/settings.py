@@ -57,18 +57,15 @@ class Key:
 
     def checked(self, value: Any) -> Any:
         """`value` if it may be that. Raises `ConfigError`."""
-        kinds: tuple[type, ...] = (int, float) if self.kind is float else (self.kind,)
-        if type(value) not in kinds or (self.choices and value not in self.choices):
-            raise ConfigError(self.name, got=repr(value), expected=self.expected)
-        if self.name == "context" and value < 1:
-            raise ConfigError(self.name, got=value, expected=self.expected)
-        if self.name == "model" and not value.strip():
-            raise ConfigError(self.name, got=repr(value), expected=self.expected)
-        if self.option:
+        if self.option and self.kind is not bool:
             try:
                 GenerationOptions(**{self.option: value})
             except OptionError as error:
                 raise ConfigError(self.name, got=error.got, expected=error.expected) from None
+            return value
+        wrong = type(value) is not self.kind or (self.choices and value not in self.choices)
+        if wrong or (self.name == "context" and value < 1) or (self.name == "model" and not value):
+            raise ConfigError(self.name, got=repr(value), expected=self.expected)
         return value
 
     @property
@@ -78,8 +75,8 @@ class Key:
             return f"one of {', '.join(self.choices)}"
         if self.name == "model":
             return "an alias, a directory, or a repository owner/name"
-        kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-        return "1 or more tokens" if self.name == "context" else kinds[self.kind]
+        kinds = {bool: "true or false", int: "1 or more tokens", str: "a text"}
+        return kinds[self.kind]
 
 
 def _sampling(name: str, kind: type, help: str) -> Key:
@@ -134,8 +131,11 @@ class Settings:
 
 def file() -> Path:
     """The file: in ``QWEN3_MLX_HOME``, else in the platform's directory for configuration."""
-    if os.environ.get("QWEN3_MLX_HOME"):
-        return state.home() / "config.toml"
+    if own := os.environ.get("QWEN3_MLX_HOME"):
+        try:
+            return state.home() / "config.toml"
+        except RuntimeError:  # ~ of nobody
+            return Path(own) / "config.toml"
     import platformdirs  # a few milliseconds
 
     return platformdirs.user_config_path("qwen3-mlx", appauthor=False) / "config.toml"
@@ -194,7 +194,8 @@ def _settle(found: dict[str, Setting], problems: list[ConfigError]) -> None:
         del found["budget"]
     elif thinking.value:
         hint = "a budget of 0 switches thinking off; leave one of the two out"
-        problems.append(ConfigError("thinking is true and budget 0", hint=hint))
+        place = f"{file()}: " if thinking.source == "file" else ""
+        problems.append(ConfigError(f"{place}thinking is true and budget 0", hint=hint))
         del found["budget"]
 
 
