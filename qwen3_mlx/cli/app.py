@@ -148,8 +148,8 @@ def info(
     raise typer.Exit(code)
 
 
-app.command()(convert)
 app.command("models")(models.command)
+app.command()(convert)
 app.command("bench")(bench.command)
 app.command("doctor")(doctor.command)
 app.add_typer(sessions.app, name="sessions")
