@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from qwen3_mlx import hub
-from qwen3_mlx.cli import loading, state, stdin
+from qwen3_mlx.cli import loading, settings, state, stdin
 from qwen3_mlx.cli.options import ShowThinking
 from qwen3_mlx.cli.screen import Screen
 from qwen3_mlx.options import GenerationOptions
@@ -28,18 +29,25 @@ def run(
     debug: bool,
     resume: str | None = None,
     system_file: Path | None = None,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    theme: str = "auto",
 ) -> int:
-    """Chat until the user leaves; returns the exit code."""
+    """Chat until the user leaves; returns the exit code.
+
+    `defaults` are options that hold where `options` say nothing and the model can have them.
+    """
     from qwen3_mlx.cli import resuming
     from qwen3_mlx.cli.terminal import capable
 
     screen = Screen()
     system = stdin.text_of(system_file) if system_file else system and stdin.argument(system)
     resumed = resuming.find(resume) if resume else None
-    name = model or (resumed.model if resumed else loading.default_model())
-    note = loading.DEMO_NOTE if model is None and name == "demo" and resumed is None else ""
+    name, note = (model or resumed.model, "") if resumed else loading.choose(model)
+    context = context or loading.default_context(name, screen)
 
     def prepare(chat: Conversation) -> list[str]:
+        session = chat.session
+        session.options = settings.beneath(session.options, defaults, chat.model.family)
         return resuming.attach(chat, resumed)
 
     if not plain and capable(screen):
@@ -51,6 +59,7 @@ def run(
             show_thinking=show_thinking,
             note=note,
             prepare=prepare,
+            theme=theme,
         )
     if note:
         screen.note(note)
@@ -75,6 +84,7 @@ def _full_screen(
     show_thinking: ShowThinking,
     note: str,
     prepare: Callable[[Conversation], list[str]],
+    theme: str,
 ) -> int:
     """The chat that fills the terminal; what must be downloaded is downloaded before it begins."""
     if hub.find_local(name) is None:
@@ -90,5 +100,6 @@ def _full_screen(
         show_thinking=show_thinking.value,
         note=note,
         history=state.history_file(),
+        theme=theme,
     )
     return Chat(start).run() or 0

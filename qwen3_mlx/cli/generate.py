@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from qwen3_mlx import hub
-from qwen3_mlx.cli import loading, stdin
+from qwen3_mlx.cli import loading, settings, stdin
 from qwen3_mlx.cli.interrupt import heard_by
 from qwen3_mlx.cli.render import PlainAnswer, Renderer
 from qwen3_mlx.cli.screen import ProgressLine, Screen
@@ -46,15 +48,16 @@ def run(
     context: int | None,
     hide_thinking: bool,
     as_json: bool,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
-    """Answer once; returns the exit code."""
+    """Answer once; returns the exit code. `defaults` hold where `options` say nothing."""
     name, text = arrange(model, prompt, stdin.piped_text())
     screen = Screen()
-    if name is None:
-        name = loading.default_model()
-        if name == "demo" and screen.err_is_terminal:
-            screen.note(loading.DEMO_NOTE)
-    loaded = loading.open_model(name, context, screen)
+    name, note = loading.choose(name)
+    if note and screen.err_is_terminal:
+        screen.note(note)
+    loaded = loading.open_model(name, context or loading.default_context(name, screen), screen)
+    options = settings.beneath(options, defaults, loaded.family)
     messages = [{"role": "user", "content": text}]
     if system:
         messages.insert(0, {"role": "system", "content": stdin.argument(system)})

@@ -12,6 +12,7 @@ from qwen3_mlx.cli.screen import ProgressLine, Screen
 if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
 
+DEMO = "demo"
 DEMO_NOTE = (
     "demo is a small demonstration bundled with qwen3-mlx (sums, sorting, small talk), not a real"
     " Qwen3; for one, run: qwen3-mlx chat 4b (2.3 GB), or see: qwen3-mlx info 8b"
@@ -19,8 +20,42 @@ DEMO_NOTE = (
 
 
 def default_model() -> str:
-    """The model of the last chat, else the bundled demo."""
-    return state.last_model() or "demo"
+    """The model that is set, else that of the last chat, else the bundled demo.
+
+    Raises `ConfigError` if what is set is in no order.
+    """
+    from qwen3_mlx.cli import settings
+
+    return settings.load().get("model") or state.last_model() or DEMO
+
+
+def choose(model: str | None) -> tuple[str, str]:
+    """The model to open, and a note if that is the demo without anybody having asked for it."""
+    from qwen3_mlx.cli import settings
+
+    name = model or default_model()
+    asked = model is not None or settings.load().get("model") is not None
+    return name, "" if asked or name != DEMO else DEMO_NOTE
+
+
+def default_context(name: str, screen: Screen) -> int | None:
+    """The context that is set, unless the model `name` can't have it. Raises `ConfigError`."""
+    from qwen3_mlx.cli import settings
+    from qwen3_mlx.config import Qwen3Config
+    from qwen3_mlx.errors import ContextError, Qwen3Error
+
+    tokens: int | None = settings.load().get("context")
+    if tokens is None:
+        return None
+    try:
+        if found := hub.find_local(name):
+            Qwen3Config.from_dir(found).for_context(tokens)
+    except ContextError:
+        screen.note(f"the context that is set, {tokens:,} tokens, is too long for {name}")
+        return None
+    except Qwen3Error:
+        pass  # loading it says what is wrong
+    return tokens
 
 
 def open_model(name: str, context: int | None, screen: Screen) -> Qwen3:
