@@ -12,7 +12,7 @@ from qwen3_mlx import hub
 from qwen3_mlx.cli import loading, settings, state, stdin
 from qwen3_mlx.cli.options import ShowThinking
 from qwen3_mlx.cli.screen import Screen
-from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.options import AS_COMPUTED, GenerationOptions, KeyValues
 
 if TYPE_CHECKING:
     from qwen3_mlx.cli.conversation import Conversation
@@ -31,6 +31,7 @@ def run(
     system_file: Path | None = None,
     defaults: Mapping[str, Any] = MappingProxyType({}),
     theme: str = "auto",
+    kept: KeyValues = AS_COMPUTED,
 ) -> int:
     """Chat until the user leaves; returns the exit code.
 
@@ -48,7 +49,8 @@ def run(
     def prepare(chat: Conversation) -> list[str]:
         session = chat.session
         session.options = settings.beneath(session.options, defaults, chat.model.family)
-        return resuming.attach(chat, resumed)
+        yarn = loading.yarn_note(chat.model)
+        return [*([yarn] if yarn else []), *resuming.attach(chat, resumed)]
 
     if not plain and capable(screen):
         return _full_screen(
@@ -60,10 +62,11 @@ def run(
             note=note,
             prepare=prepare,
             theme=theme,
+            kept=kept,
         )
     if note:
         screen.note(note)
-    loaded = loading.open_model(name, context, screen)
+    loaded = loading.open_model(name, context, screen, kept)
     state.remember_model(name)
     from qwen3_mlx.cli.conversation import Conversation
     from qwen3_mlx.cli.plain import LineChat
@@ -72,7 +75,9 @@ def run(
     screen.notes(prepare(chat))
     hide = show_thinking is ShowThinking.never
     with contextlib.closing(chat):
-        return LineChat(chat, screen, hide_thinking=hide, debug=debug, context=context).run()
+        return LineChat(
+            chat, screen, hide_thinking=hide, debug=debug, context=context, kept=kept
+        ).run()
 
 
 def _full_screen(
@@ -85,6 +90,7 @@ def _full_screen(
     note: str,
     prepare: Callable[[Conversation], list[str]],
     theme: str,
+    kept: KeyValues,
 ) -> int:
     """The chat that fills the terminal; what must be downloaded is downloaded before it begins."""
     if hub.find_local(name) is None:
@@ -93,7 +99,7 @@ def _full_screen(
 
     start = Start(
         name=name,
-        load=lambda wanted, progress: loading.load_model(wanted, context, progress),
+        load=lambda wanted, progress: loading.load_model(wanted, context, progress, kept),
         options=options,
         prepare=prepare,
         system=system,

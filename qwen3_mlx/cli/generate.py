@@ -14,7 +14,7 @@ from qwen3_mlx.cli.render import PlainAnswer, Renderer
 from qwen3_mlx.cli.screen import ProgressLine, Screen
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Reply
-from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.options import AS_COMPUTED, GenerationOptions, KeyValues
 
 INTERRUPTED = 130
 
@@ -49,6 +49,7 @@ def run(
     hide_thinking: bool,
     as_json: bool,
     defaults: Mapping[str, Any] = MappingProxyType({}),
+    kept: KeyValues = AS_COMPUTED,
 ) -> int:
     """Answer once; returns the exit code. `defaults` hold where `options` say nothing."""
     name, text = arrange(model, prompt, stdin.piped_text())
@@ -56,7 +57,10 @@ def run(
     name, note = loading.choose(name)
     if note and screen.err_is_terminal:
         screen.note(note)
-    loaded = loading.open_model(name, context or loading.default_context(name, screen), screen)
+    context = context or loading.default_context(name, screen)
+    loaded = loading.open_model(name, context, screen, kept)
+    if screen.err_is_terminal and (yarn := loading.yarn_note(loaded)):
+        screen.note(yarn)
     options = settings.beneath(options, defaults, loaded.family)
     messages = [{"role": "user", "content": text}]
     if system:

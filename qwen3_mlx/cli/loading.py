@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qwen3_mlx import hub
 from qwen3_mlx.cli import state
 from qwen3_mlx.cli.screen import ProgressLine, Screen
+from qwen3_mlx.options import AS_COMPUTED, KeyValues
 
 if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
@@ -58,19 +59,45 @@ def default_context(name: str, screen: Screen) -> int | None:
     return tokens
 
 
-def open_model(name: str, context: int | None, screen: Screen) -> Qwen3:
+def open_model(
+    name: str, context: int | None, screen: Screen, kept: KeyValues = AS_COMPUTED
+) -> Qwen3:
     """Load `name`, saying so if it must be downloaded first or takes long. Raises as `load`."""
     if hub.find_local(name) is None:
         screen.note(f"downloading {hub.parse(name).repo}; it is kept for the next time")
     progress = ProgressLine(screen, f"loading {name}")
     try:
-        return load_model(name, context, progress)
+        return load_model(name, context, progress, kept)
     finally:
         progress.clear()
 
 
-def load_model(name: str, context: int | None, on_progress: Callable[[int, int], None]) -> Qwen3:
+def load_model(
+    name: str,
+    context: int | None,
+    on_progress: Callable[[int, int], None],
+    kept: KeyValues = AS_COMPUTED,
+) -> Qwen3:
     """Load `name`; a download draws its own progress on stderr. Raises as `load`."""
     from qwen3_mlx.model import load  # brings MLX
 
-    return load(name, context=context, on_progress=on_progress)
+    return load(
+        name,
+        context=context,
+        kv_bits=kept.bits,
+        kv_window=kept.window,
+        kv_sinks=kept.sinks,
+        on_progress=on_progress,
+    )
+
+
+def yarn_note(model: Qwen3) -> str:
+    """What the user should know of a model whose context YaRN stretches; else nothing."""
+    config = model.config
+    yarn = config.rope.scaling
+    if yarn is None or yarn.factor == 1:
+        return ""
+    return (
+        f"context {config.context:,}: YaRN, factor {yarn.factor:g} over {config.native_context:,}."
+        " It is static, so short texts suffer a little too: leave --context out for those"
+    )

@@ -92,6 +92,22 @@ Context = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+KvBits = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Keep keys and values in 8 or 4 bits: half or a quarter of the memory a token.",
+        rich_help_panel=RUN,
+    ),
+]
+KvWindow = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="See only the last N tokens and the first four: memory that doesn't grow.",
+        rich_help_panel=RUN,
+    ),
+]
 System = Annotated[
     str | None,
     typer.Option(metavar="TEXT", help="The system prompt.", rich_help_panel=RUN),

@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli import resuming
-from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.options import GenerationOptions, KeyValues
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Asked:
     think: opt.Think = None
     budget: opt.Budget = None
     context: opt.Context = None
+    kv_bits: opt.KvBits = None
+    kv_window: opt.KvWindow = None
     max_tokens: opt.MaxTokens = None
     system: opt.System = None
     seed: opt.Seed = None
@@ -32,6 +34,10 @@ class Asked:
     min_p: opt.MinP = None
     presence_penalty: opt.PresencePenalty = None
     repetition_penalty: opt.RepetitionPenalty = None
+
+    def kept(self) -> KeyValues:
+        """How keys and values are to be kept. Raises `OptionError`."""
+        return KeyValues(self.kv_bits, self.kv_window)
 
     def options(self) -> GenerationOptions:
         """The same for the engine. Raises `OptionError`."""
@@ -124,6 +130,7 @@ def chat(
         defaults=defaults,
         system=system,
         context=asked.context,
+        kept=asked.kept(),
         show_thinking=opt.ShowThinking.never if hide_reasoning else show,
         plain=bool(found.get("plain")) if plain is None else plain,
         debug=debug,
@@ -173,6 +180,7 @@ def generate(
         defaults=found.options(),
         system=found.get("system") if asked.system is None else asked.system,
         context=asked.context,
+        kept=asked.kept(),
         hide_thinking=hide_reasoning or found.get("show_thinking") == "never",
         as_json=json,
     )
