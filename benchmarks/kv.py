@@ -82,7 +82,8 @@ def spread(found: list[float]) -> dict[str, float]:
 
 def written(network: Qwen3, prompt: Tokens, kept: KeyValues, stop: frozenset[int]) -> list[int]:
     """What the engine writes, greedily, with a real cache of that kind."""
-    cache, out = PromptCache(network, kept), []
+    cache = PromptCache(network, kept)
+    out: list[int] = []
     logits = prefill(network, prompt, cache)
     assert logits is not None
     decoder = Decoder(network, cache, Sampler(GREEDY, logits.shape[-1]), logits)
