@@ -79,3 +79,7 @@ class ContextError(Qwen3Error):
 
 class SessionError(Qwen3Error):
     """A conversation can't be written or read back."""
+
+
+class OutOfMemoryError(Qwen3Error):
+    """The machine has no memory left for what was asked."""

@@ -29,9 +29,12 @@ def open_model(name: str, context: int | None, screen: Screen) -> Qwen3:
         screen.note(f"downloading {hub.parse(name).repo}; it is kept for the next time")
     progress = ProgressLine(screen, f"loading {name}")
     try:
-        return load_model(name, context, progress)
+        model = load_model(name, context, progress)
     finally:
         progress.clear()
+    if model.note:
+        screen.note(model.note)
+    return model
 
 
 def load_model(name: str, context: int | None, on_progress: Callable[[int, int], None]) -> Qwen3:
