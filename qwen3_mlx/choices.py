@@ -12,6 +12,7 @@ from qwen3_mlx.checkpoint.quantize import RECIPES
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.machine import Machine
+from qwen3_mlx.options import AS_COMPUTED, KeyValues
 
 BY_QUALITY = ("8bit", "6bit", "5bit", "mixed-4-6", "4bit")
 """Recipes from the best down, as their bits a weight and measured divergence rank them."""
@@ -133,7 +134,15 @@ def advice(wanted: Wanted, place: Machine) -> list[str]:
     return lines
 
 
-def check(name: str, path: Path, config: Qwen3Config, context: int | None, *, force: bool) -> str:
+def check(
+    name: str,
+    path: Path,
+    config: Qwen3Config,
+    context: int | None,
+    kept: KeyValues = AS_COMPUTED,
+    *,
+    force: bool,
+) -> str:
     """Before weights are read: refuse what can't fit, else say what of the context can't.
 
     Returns a note, or "" if all of the context fits. With a `context` asked for, that is what
@@ -142,7 +151,10 @@ def check(name: str, path: Path, config: Qwen3Config, context: int | None, *, fo
     """
     place = machine.this_machine(swap=True)
     weights = memory.weights_from_headers(checkpoint_tensors(path).values())
-    wanted = Wanted(config, weights, context or min(SMALLEST_CONTEXT, config.context))
+    tokens = context or min(SMALLEST_CONTEXT, config.context)
+    if kept.window is not None:  # never more than that is held, whatever the context
+        tokens = min(tokens, kept.window)
+    wanted = Wanted(config, weights, tokens, kept.bits)
     fit = wanted.fit(place)
     if not fit.fits:
         if force or not headroom.checked():
@@ -153,8 +165,12 @@ def check(name: str, path: Path, config: Qwen3Config, context: int | None, *, fo
             got=f"{fit.equation} ({place.why})",
             hint=f"{listed}\n  to load it all the same: {headroom.CHECK}=off",
         )
-    longest = memory.largest_context(config, weights, place)
-    if context is not None or longest >= config.native_context // 256 * 256:
+    longest = memory.largest_context(config, weights, place, kept.bits)
+    if (
+        context is not None
+        or kept.window is not None
+        or longest >= config.native_context // 256 * 256
+    ):
         return ""
     return (
         f"{longest:,} of {config.native_context:,} tokens of context fit in memory"

@@ -9,6 +9,7 @@
     ├── TemplateError       the chat template raises, or tries to leave its sandbox
     ├── OptionError         an option, or two together, that can't be honoured
     ├── ContextError        more tokens than the context holds
+    ├── OutOfMemoryError    the machine has no more memory for keys and values, or for computing
     └── SessionError        a conversation can't be saved or read back
 
 A message says what is wrong, what was found, what was expected, and, on a second line, a hint.
@@ -77,9 +78,9 @@ class ContextError(Qwen3Error):
     """The prompt needs more tokens than the context holds."""
 
 
+class OutOfMemoryError(Qwen3Error):
+    """Memory ran out, or would: what was said so far is kept."""
+
+
 class SessionError(Qwen3Error):
     """A conversation can't be written or read back."""
-
-
-class OutOfMemoryError(Qwen3Error):
-    """The machine has no memory left for what was asked."""

@@ -52,6 +52,10 @@ class Stats:
     prefill_tps: float = 0.0
     decode_tps: float = 0.0
     peak_memory_bytes: int = 0
+    kv_bytes: int = 0
+    """What the keys and values take at the end of the turn."""
+    kv_kind: str = ""
+    """How they are kept: as computed, in 8 bits, …"""
 
     @property
     def ttft(self) -> float:

@@ -4,7 +4,7 @@ MLX (0.32) gives no such error by itself everywhere. On the CPU a failed ``mallo
 at, and the process dies of a segmentation fault. On Metal a limit makes MLX drop what it keeps
 for reuse and wait for running work, but it refuses nothing; the command buffer fails, or macOS
 swaps until it panics. So what is about to need much memory asks `require` first, and what slips
-through is recognised by `is_out_of_memory`.
+through is recognised in `engine.out_of_memory`.
 """
 
 from __future__ import annotations
@@ -18,25 +18,10 @@ from functools import cache
 from qwen3_mlx import machine
 from qwen3_mlx.errors import OutOfMemoryError
 
-_SIGNS = (
-    "[malloc] unable to allocate",  # Metal and CUDA: no buffer to be had
-    "[metal::malloc]",  # larger than any buffer may be, or too many buffers
-    "insufficient memory",  # Metal: the command buffer failed for want of memory
-    "outofmemory",  # the same, as kIOGPUCommandBufferCallbackErrorOutOfMemory
-    "out of memory",  # CUDA's cudaErrorMemoryAllocation
-)
 CHECK = "QWEN3_MLX_FIT"
 """The variable that, set to ``off``, lets pass what does not seem to fit."""
 WIRED = "QWEN3_MLX_WIRED"
 """The variable that asks for memory which macOS must keep resident."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out: ours, Python's, or one of MLX's backends."""
-    if isinstance(error, OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS)
 
 
 def checked() -> bool:

@@ -151,6 +151,31 @@ def kv_bytes_per_token(config: Qwen3Config, kv_bits: int | None = None) -> int:
     return numbers * kv_bits // 8 + 4 * numbers // KV_GROUP
 
 
+def scratch_bytes(
+    config: Qwen3Config, machine: Machine, context: int, chunk: int = PREFILL_CHUNK
+) -> int:
+    """Bytes alive beside weights and cache at the peak of a chunk, `context` tokens with it."""
+    return scratch.work_bytes(
+        config,
+        min(chunk, context),
+        context,
+        float_bytes=machine.float_bytes or 2,
+        on_cpu=not machine.fused_attention,
+    )
+
+
+def tries(config: Qwen3Config, tokens: int, kv_bits: int | None, float_bytes: int = 2) -> str:
+    """What would make room for `tokens` of keys and values, with the figures."""
+    now = kv_bytes_per_token(config, kv_bits) * (1 if kv_bits else float_bytes / 2)
+    found = [
+        f"--kv-bits {bits} ({gb(tokens * kv_bytes_per_token(config, bits))} of keys and values"
+        f" instead of {gb(tokens * now)})"
+        for bits in (8, 4)
+        if bits < (kv_bits or 16)
+    ]
+    return ", ".join([*found, "a shorter conversation (/clear)", "a smaller model (/model)"])
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """The inequality with its numbers, all in bytes."""

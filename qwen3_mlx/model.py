@@ -17,7 +17,7 @@ from qwen3_mlx.errors import ConfigError, OptionError
 from qwen3_mlx.events import Reply
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.nn.transformer import Qwen3 as Network
-from qwen3_mlx.options import Family, GenerationOptions
+from qwen3_mlx.options import Family, GenerationOptions, KeyValues
 from qwen3_mlx.session import ChatSession
 from qwen3_mlx.text import ChatTemplate, Tokenizer
 from qwen3_mlx.turn import Generation, Message, Runtime, prepare, start
@@ -27,27 +27,33 @@ def load(
     name: str | Path = "demo",
     *,
     context: int | None = None,
+    kv_bits: int | None = None,
+    kv_window: int | None = None,
+    kv_sinks: int = 4,
     on_progress: Callable[[int, int], None] | None = None,
     force: bool = False,
 ) -> Qwen3:
     """Load a model by name: ``"demo"``, an alias such as ``"8b"``, a directory, or a hub repo id.
 
     `context` asks for that many positions; beyond the model's own, YaRN is switched on.
-    `on_progress` is called with bytes loaded and bytes in all. What does not fit in memory is
-    refused before a weight is read, unless `force`; what of the context does not fit is said in
-    `Qwen3.note`. Raises `ModelNotFoundError`, `HubError`, `ConfigError`, `CheckpointError`,
-    `ContextError` or `OutOfMemoryError`.
+    `kv_bits` (8 or 4) packs keys and values; `kv_window` sees only the last so many tokens and
+    the first `kv_sinks`. `on_progress` is called with bytes loaded and bytes in all. What does
+    not fit in memory is refused before a weight is read, unless `force`; what of the context does
+    not fit is said in `Qwen3.note`. Raises `ModelNotFoundError`, `HubError`, `ConfigError`,
+    `CheckpointError`, `ContextError`, `OptionError` or `OutOfMemoryError`.
     """
+    kept = KeyValues(kv_bits, kv_window, kv_sinks)
     path = resolve(str(name))
-    # first: another architecture's other files may look odd in any way
+    # First: another architecture's other files may look odd in any way.
     config = Qwen3Config.from_dir(path)
-    note = choices.check(str(name), path, config, context, force=force)
+    kept.check(config.head_dim)
+    note = choices.check(str(name), path, config, context, kept, force=force)
     headroom.apply()
     files = stamp(path)
     tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
     network, config = load_network(path, context=context, on_progress=on_progress, force=force)
     said = _generation_config(path)
-    runtime = Runtime(str(name), network, config, tokenizer, template, said, path, files)
+    runtime = Runtime(str(name), network, config, tokenizer, template, said, path, files, kept)
     return Qwen3(runtime, note)
 
 

@@ -52,6 +52,59 @@ def preset(family: Family, thinking: bool) -> Sampling:
     return THINKING if thinking else NOT_THINKING
 
 
+def _within(value: Any, low: float, high: float, integer: bool) -> bool:
+    kinds = (int,) if integer else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValues:
+    """How a conversation's keys and values are kept. Raises `OptionError`."""
+
+    bits: int | None = None
+    """8 or 4: packed in groups; None keeps them as they are computed."""
+    window: int | None = None
+    """Only the last so many tokens are seen (and the first `sinks`); None sees all of them."""
+    sinks: int = 4
+
+    def __post_init__(self) -> None:
+        if self.bits not in (None, 4, 8):
+            raise OptionError("kv-bits", got=self.bits, expected="8 or 4, or nothing for 16")
+        if self.window is not None and not _within(self.window, 64, math.inf, True):
+            raise OptionError("kv-window", got=repr(self.window), expected="64 or more tokens")
+        if not _within(self.sinks, 0, 1024, True):
+            raise OptionError("kv-sinks", got=repr(self.sinks), expected="0 to 1024 tokens")
+        if self.bits is not None and self.window is not None:
+            hint = "a window bounds the memory by itself; leave one of the two out"
+            raise OptionError("kv-bits and kv-window don't go together", hint=hint)
+
+    def check(self, head_dim: int) -> None:
+        """Raise `OptionError` unless a model with heads of that size can do it."""
+        if self.bits is not None:
+            self.group(head_dim)
+
+    def group(self, head_dim: int) -> int:
+        """Numbers that share a scale and a bias: 64, or 32 where 64 doesn't divide a head."""
+        for group in (64, 32):
+            if head_dim % group == 0:
+                return group
+        raise OptionError(
+            f"kv-bits {self.bits}",
+            got=f"a model with head_dim {head_dim}",
+            expected="a multiple of 32: keys and values are packed in groups of 64 or 32",
+            hint="leave --kv-bits out",
+        )
+
+    def __str__(self) -> str:
+        if self.bits is not None:
+            return f"{self.bits} bits"
+        if self.window is not None:
+            return f"a window of {self.window:,} tokens"
+        return "the dtype computed in"
+
+
+AS_COMPUTED = KeyValues()
+
 _SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
 
 # option -> (lowest, highest, the range in words); None always means "the preset's".
@@ -64,7 +117,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "min_p": (0, 1, "a number from 0 to 1"),
     "presence_penalty": (-2, 2, "a number from -2 to 2"),
     "repetition_penalty": (1e-3, 100, "a number above 0"),
-    "prefill_chunk": (1, math.inf, "1 or more tokens"),
+    "prefill_chunk": (1, math.inf, "1 or more tokens, or None to leave it to the memory"),
 }
 _INTEGERS = {"thinking_budget", "max_tokens", "top_k", "prefill_chunk", "seed"}
 
@@ -93,8 +146,8 @@ class GenerationOptions:
     seed: int | None = None
     """The same seed gives the same draws; None draws afresh each turn."""
     stop_text: str = STOP_TEXT
-    prefill_chunk: int = 2048
-    """Prompt tokens in one forward pass: more is faster, and takes more memory."""
+    prefill_chunk: int | None = None
+    """Prompt tokens in one forward pass; None is 2,048, or fewer where memory is short."""
 
     def __post_init__(self) -> None:
         for name, (low, high, expected) in _RANGES.items():
@@ -125,11 +178,6 @@ class GenerationOptions:
         """`base` with the values that were asked for explicitly."""
         asked = {name: getattr(self, name) for name in _SAMPLING_FIELDS}
         return replace(base, **{name: value for name, value in asked.items() if value is not None})
-
-
-def _within(value: Any, low: float, high: float, integer: bool) -> bool:
-    kinds = (int,) if integer else (int, float)
-    return isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
 
 
 def with_generation_config(base: Sampling, generation_config: Mapping[str, Any]) -> Sampling:

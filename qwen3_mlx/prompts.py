@@ -29,24 +29,26 @@ from qwen3_mlx.errors import CheckpointError, Qwen3Error
 from qwen3_mlx.nn.cache import KVCache
 from qwen3_mlx.turn import Runtime
 
-VERSION = 1
+VERSION = 2
 CAP_BYTES = 2 * 10**9
 SHORTEST = 32
 """Tokens below which a prompt is not worth a file."""
 STALE = "a prompt kept on disk is from before the model, its settings or qwen3-mlx changed"
-_DTYPES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16"}
+_DTYPES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32"}
 
 
 def model_key(runtime: Runtime) -> str | None:
     """A digest of what keys and values depend on besides the tokens; None if it can't be known.
 
     That is: the checkpoint's files (weights, template, tokenizer), RoPE as it is used, the dtype
-    computed in, the device, and the versions of MLX and of this file's layout.
+    computed in, how keys and values are kept, the device, and the versions of MLX and of this
+    file's layout.
     """
     if runtime.fingerprint is None:
         return None
     dtype = str(runtime.network.model.norm.weight.dtype)
     parts = [VERSION, runtime.fingerprint, repr(runtime.config.rope), dtype]
+    parts += [repr(runtime.kept)]
     parts += [backend.device(), version("mlx")]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -70,7 +72,7 @@ class PromptStore:
                 if of_key != key:
                     notes += [STALE] if _metadata(file).get("model") == runtime.name else []
                     continue
-                layers = _load(file, tokens[:count], runtime)
+                layers = _load(file, tokens[:count], cache)
             except (Qwen3Error, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
                 notes.append(f"a prompt kept on disk is damaged and was removed: {_first(error)}")
                 file.unlink(missing_ok=True)
@@ -104,11 +106,12 @@ class PromptStore:
     ) -> bool:
         """Keep what `cache` holds for `tokens`, its beginning; False if given up on the way.
 
-        True too if it can't or needn't be kept: too short, too long, no room on the disk.
+        True too if it can't or needn't be kept: too short, too long, no room on the disk, or its
+        window no longer whole.
         """
         key, count = model_key(runtime), len(tokens)
         size = sum(a.nbytes for a in _arrays(cache.layers, count).values())
-        if key is None or count < SHORTEST or size > self.cap:
+        if key is None or count < SHORTEST or not 0 < size <= self.cap:
             return True
         path = self.folder / f"{_digest(tokens)}-{count}-{key}.safetensors"
         try:
@@ -152,12 +155,13 @@ def _first(error: BaseException) -> str:
 
 
 def _arrays(layers: Sequence[KVCache], count: int) -> dict[str, mx.array]:
-    """The first `count` positions of every layer, by name."""
-    arrays = {}
+    """The first `count` positions of every layer, by name; empty if one no longer has them."""
+    arrays: dict[str, mx.array] = {}
     for index, layer in enumerate(layers):
-        for name, buffer in (("keys", layer.keys), ("values", layer.values)):
-            if buffer is not None:
-                arrays[f"{name}.{index}"] = buffer[..., :count, :]
+        held = layer.stored(count)
+        if not held:
+            return {}
+        arrays |= {f"{name}.{index}": array for name, array in held.items()}
     return arrays
 
 
@@ -211,18 +215,18 @@ def _write(
     return True
 
 
-def _load(file: Path, tokens: Sequence[int], runtime: Runtime) -> list[KVCache]:
+def _load(file: Path, tokens: Sequence[int], cache: PromptCache) -> list[KVCache]:
     """The layers in `file`, after checking every byte. Raises for whatever is wrong with it."""
     metadata = _metadata(file)
     # mx.load returns a dict for safetensors
     arrays: dict[str, mx.array] = mx.load(str(file))  # type: ignore[assignment]
-    layers = runtime.network.make_cache()
+    layers = cache.empty_layers()
     digest = hashlib.sha256(_digest(tokens).encode())
     for index, layer in enumerate(layers):
-        for name in (f"keys.{index}", f"values.{index}"):
-            digest.update(_described(name, arrays[name]) + _raw(arrays[name]))
-        layer.keys, layer.values = arrays[f"keys.{index}"], arrays[f"values.{index}"]
-        layer.offset = len(tokens)
+        held = {name: arrays[f"{name}.{index}"] for name in layer.parts}
+        for name, array in held.items():
+            digest.update(_described(f"{name}.{index}", array) + _raw(array))
+        layer.restore(held, len(tokens))
     if metadata["digest"] != digest.hexdigest():
         raise CheckpointError(f"{file.name}: its bytes are not those that were written")
     return layers

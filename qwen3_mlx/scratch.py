@@ -21,23 +21,31 @@ BLOCK = 256
 """Positions that the cache's buffers are rounded up to."""
 
 
-def rows(tokens: int, chunk: int) -> list[tuple[int, int]]:
+SCORES = 2**25
+"""Bytes of scores that attention without a fused kernel holds at once (`nn.tiles`)."""
+TILES, SUMS = 3.0, 3.0
+
+
+def rows(tokens: int, chunk: int, limit: int) -> list[tuple[int, int]]:
     """Chunk by chunk of a prefill: tokens held, and positions allocated for them.
 
-    The cache's growth: at least what is needed, twice what there is, at most 16 blocks more.
+    The cache's growth (`nn.cache`): what is needed, or twice what there is up to the context's
+    `limit`, in whole blocks.
     """
     steps, held, allocated = [], 0, 0
     while held < tokens:
         held = min(held + chunk, tokens)
         if held > allocated:
-            wanted = max(held, min(2 * allocated, allocated + 16 * BLOCK))
+            wanted = max(held, 2 * allocated)
+            if held <= limit:
+                wanted = min(wanted, limit)
             allocated = -(-wanted // BLOCK) * BLOCK
         steps.append((held, allocated))
     return steps
 
 
-def activations(config: Qwen3Config, keys: int, *, on_cpu: bool) -> float:
-    """Numbers a token of a chunk needs at the peak, when it attends to `keys` positions."""
+def activations(config: Qwen3Config, length: int, keys: int, *, on_cpu: bool) -> float:
+    """Numbers a token of a chunk of `length` needs at the peak, attending to `keys` positions."""
     C = config.hidden_size
     Q = config.num_attention_heads * config.head_dim
     K = config.num_key_value_heads * config.head_dim
@@ -46,8 +54,7 @@ def activations(config: Qwen3Config, keys: int, *, on_cpu: bool) -> float:
     # rotated, the mixed values; keys as projected and rotated (the rest is donated or in the cache)
     # GPU: a norm and a rotation are one kernel each
     attention = 8 * C + 6 * Q + 2 * K if on_cpu else 6 * C + 5 * Q + 4 * K
-    # scores (softmax and mask write where they read), and a mask of one byte for all heads
-    scores = (config.num_attention_heads + 0.25) * keys if on_cpu else 0.0
+    scores = _scores(config, length, keys) if on_cpu else 0.0
     if not config.is_moe:
         return attention + 2 * config.intermediate_size + scores
     # A Mixture of Experts takes more operations than the window is long. Either the experts are in
@@ -57,6 +64,19 @@ def activations(config: Qwen3Config, keys: int, *, on_cpu: bool) -> float:
     widened = 0 if on_cpu else 2 * k * C  # weighted in float32
     experts = attention - 2 * C + k * (2 * inner + 3 * C) + 3 * E + widened
     return max(experts, attention + 2 * k * C + scores)
+
+
+def _scores(config: Qwen3Config, length: int, keys: int) -> float:
+    """Where attention is not fused: all scores at once while they are few, else in tiles.
+
+    All at once, softmax and mask write where they read; the mask is a byte for all heads. In tiles
+    (`nn.tiles`) two of them and one more sum of values are alive.
+    """
+    heads = config.num_attention_heads
+    if 4 * heads * length * keys <= SCORES:
+        return (heads + 0.25) * keys
+    tile = max(SCORES // (4 * heads * length), 64)
+    return TILES * heads * min(tile, keys) + SUMS * heads * config.head_dim
 
 
 def peak_bytes(
@@ -74,14 +94,19 @@ def peak_bytes(
     """
     held = 0
     best = (0, 0)
-    for done, allocated in rows(tokens, chunk):
-        length = min(chunk, done)
-        work = length * activations(config, done, on_cpu=on_cpu) * float_bytes
+    for done, allocated in rows(tokens, chunk, config.for_context(tokens).context):
+        work = work_bytes(config, min(chunk, done), done, float_bytes=float_bytes, on_cpu=on_cpu)
         if allocated > held:
-            work += held * kv_bytes_per_token / config.num_hidden_layers
+            work += held * kv_bytes_per_token // config.num_hidden_layers
         held = allocated
-        cache = allocated * kv_bytes_per_token
-        if cache + work > sum(best):
-            best = cache, int(work)
-    cache, work = best
-    return cache, work + 4 * config.vocab_size
+        if allocated * kv_bytes_per_token + work > sum(best):
+            best = allocated * kv_bytes_per_token, work
+    return best
+
+
+def work_bytes(
+    config: Qwen3Config, length: int, keys: int, *, float_bytes: int, on_cpu: bool
+) -> int:
+    """Bytes alive beside weights and cache while a chunk of `length` attends to `keys`."""
+    numbers = length * activations(config, length, keys, on_cpu=on_cpu)
+    return int(numbers * float_bytes) + 4 * config.vocab_size

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from qwen3_mlx.engine.background import BACKGROUND, Stopped
 from qwen3_mlx.engine.budget import Interrupt
 from qwen3_mlx.engine.prefill import Progress
-from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.warm import warm
 from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking, ToolCall
@@ -45,7 +44,7 @@ class ChatSession:
         self.options = options or GenerationOptions()
         self.messages: list[dict[str, Any]] = []
         self.last_stats: Stats | None = None
-        self.cache = PromptCache(runtime.network)
+        self.cache = runtime.new_cache()
         self._running: Generation | None = None
         self._to_save: tuple[PromptStore, list[int]] | None = None
         self.system = system

@@ -17,6 +17,7 @@ from qwen3_mlx.checkpoint.fingerprint import fingerprint, stamp
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.budget import Control, Interrupt, Markers, Turn, run
+from qwen3_mlx.engine.chunk import chunk_size
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import Progress, prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
@@ -25,9 +26,11 @@ from qwen3_mlx.errors import ContextError, OptionError, Qwen3Error
 from qwen3_mlx.events import Done, Event, Stats
 from qwen3_mlx.nn.transformer import Qwen3 as Network
 from qwen3_mlx.options import (
+    AS_COMPUTED,
     DEFAULT_MAX_TOKENS,
     Family,
     GenerationOptions,
+    KeyValues,
     Sampling,
     ThinkingBudget,
     preset,
@@ -53,6 +56,8 @@ class Runtime:
     """The checkpoint's directory, if it has one."""
     stamp: tuple[tuple[str, int, int], ...] = ()
     """What its files looked like when they were loaded."""
+    kept: KeyValues = AS_COMPUTED
+    """How the keys and values of its conversations are kept."""
 
     @cached_property
     def fingerprint(self) -> str | None:
@@ -68,6 +73,10 @@ class Runtime:
     def family(self) -> Family:
         """Which of Qwen3's forms this is, as its chat template behaves."""
         return self.template.family
+
+    def new_cache(self) -> PromptCache:
+        """An empty cache for one conversation."""
+        return PromptCache(self.network, self.kept)
 
     def markers(self, tools: bool) -> Markers:
         """The ids that structure a turn, with or without tools to call."""
@@ -98,7 +107,7 @@ class Request:
     budget: ThinkingBudget
     max_tokens: int
     seed: int | None
-    prefill_chunk: int
+    prefill_chunk: int | None
 
 
 def prepare(
@@ -188,7 +197,7 @@ def start(
     `cache` is kept for the next turn: it ends up holding the prompt and all that followed.
     """
     control = Control()
-    cache = cache or PromptCache(runtime.network)
+    cache = cache or runtime.new_cache()
     return Generation(_events(runtime, request, cache, control, on_progress), control)
 
 
@@ -204,7 +213,7 @@ def _events(
     BACKGROUND.stop()
     with cache.lock:
         yield from _computed(runtime, request, cache, control, on_progress, clock, turn)
-    yield Done(turn.finish_reason, clock.stats(turn))
+    yield Done(turn.finish_reason, clock.stats(turn, cache))
 
 
 def _computed(
@@ -218,19 +227,23 @@ def _computed(
 ) -> Iterator[Event]:
     """What the model says, while the cache is this turn's."""
     mx.reset_peak_memory()
-    clock.cached = cache.reuse(request.prompt)
-    try:
+    clock.cached = done = cache.reuse(request.prompt)
+    with cache.filling():
+        chunk = request.prefill_chunk
+        if chunk is None:
+            chunk = chunk_size(runtime.config, cache.kept, done, len(request.prompt))
         logits = prefill(
             runtime.network,
-            request.prompt[clock.cached :],
+            request.prompt[done:],
             cache,
-            request.prefill_chunk,
+            chunk,
             on_progress,
             lambda: control.stopped,
         )
         if logits is None:
             turn.finish_reason = "interrupted"
         else:
+            cache.mark()
             vocabulary = runtime.config.vocab_size
             sampler = Sampler(request.sampling, vocabulary, request.prompt, request.seed)
             decoder = Decoder(runtime.network, cache, sampler, logits)
@@ -241,8 +254,6 @@ def _computed(
                 clock.tick(len(ids) if generated else 0)
                 yield from splitter.push(ids)
             yield from splitter.flush()
-    finally:
-        cache.settle()
 
 
 class _Clock:
@@ -260,7 +271,7 @@ class _Clock:
         self.first = self.first or self.last
         self.tokens += tokens
 
-    def stats(self, turn: Turn) -> Stats:
+    def stats(self, turn: Turn, cache: PromptCache) -> Stats:
         """The counts and rates; the first token belongs to the prefill."""
         ttft = max(self.first - self.began, 0.0)
         decoding = self.last - self.first
@@ -274,4 +285,6 @@ class _Clock:
             prefill_tps=(self.prompt - self.cached) / ttft if ttft else 0.0,
             decode_tps=(self.tokens - 1) / decoding if decoding else 0.0,
             peak_memory_bytes=mx.get_peak_memory(),
+            kv_bytes=cache.nbytes,
+            kv_kind=cache.kind,
         )

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import mlx.core as mx
+
+from qwen3_mlx.engine.out_of_memory import is_out_of_memory, out_of_memory
+from qwen3_mlx.headroom import require
+from qwen3_mlx.nn.cache import KVCache
 from qwen3_mlx.nn.fused import FusedStep
 from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.options import AS_COMPUTED, KeyValues
 
 
 class PromptCache:
@@ -15,15 +21,21 @@ class PromptCache:
 
     ``tokens`` lists only what is surely computed; layers may run ahead of it after an
     interruption, and are trimmed back before the next use. Who computes into it holds ``lock``:
-    a turn, or the background, never both.
+    a turn, or the background, never both. Raises `OptionError` for a network whose keys and
+    values can't be `kept` so.
     """
 
-    def __init__(self, network: Qwen3) -> None:
-        self.step = FusedStep.of(network)
+    def __init__(self, network: Qwen3, kept: KeyValues = AS_COMPUTED) -> None:
+        self.network, self.kept = network, kept
+        self.step = FusedStep.of(network, kept)
         """One token in few launches, where the kernels run; None takes the plain path."""
-        self.layers: list[Any] = self.step.make_cache() if self.step else network.make_cache()
+        self.layers: list[KVCache] = self.empty_layers()
         self.tokens: list[int] = []
         self.lock = threading.Lock()
+
+    def empty_layers(self) -> list[KVCache]:
+        """A new cache a layer."""
+        return self.step.make_cache() if self.step else self.network.make_cache(self.kept)
 
     def reuse(self, prompt: Sequence[int]) -> int:
         """Keep what the cache has in common with `prompt`; returns how many tokens that is.
@@ -33,26 +45,80 @@ class PromptCache:
         return self.keep(prompt[:-1])
 
     def keep(self, tokens: Sequence[int]) -> int:
-        """Keep the longest common prefix with `tokens`, drop the rest; returns its length."""
+        """Keep the longest common prefix with `tokens`, drop the rest; returns its length.
+
+        A rotating cache may have to drop more: what it returns to must be whole.
+        """
         kept = 0
         for held, wanted in zip(self.tokens, tokens, strict=False):
             if held != wanted:
                 break
             kept += 1
-        self.truncate(kept)
-        return kept
+        return self.truncate(kept)
 
-    def truncate(self, length: int) -> None:
-        """Keep the first `length` tokens."""
-        del self.tokens[length:]
+    def truncate(self, length: int) -> int:
+        """Keep the first `length` tokens, or as many of them as can be; returns how many."""
+        reach = [layer.reach(length) for layer in self.layers]
+        kept = min(reach, default=0)
+        if any(layer.reach(kept) != kept for layer in self.layers):
+            kept = 0
+        del self.tokens[kept:]
         for layer in self.layers:
-            layer.trim(layer.offset - length)
+            layer.trim(layer.offset - kept)
+        return kept
 
     def settle(self) -> None:
         """Forget what an interrupted step may have left beyond `tokens`."""
         self.truncate(len(self.tokens))
 
+    def clear(self) -> None:
+        """Forget everything, and give the memory back."""
+        self.layers[:], self.tokens[:] = self.empty_layers(), []
+        mx.clear_cache()
+
+    def mark(self) -> None:
+        """The next prompt is likely to share what is here now, and no more."""
+        for layer in self.layers:
+            layer.mark()
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """Around everything that computes into the cache.
+
+        Whatever ends it, the cache is left holding ``tokens`` and no more. After an error what
+        the layers hold is not known, so it is all given up; `OutOfMemoryError` takes the place
+        of MLX's.
+        """
+        try:
+            yield
+        except Exception as error:
+            tokens = len(self.tokens)
+            self.clear()
+            if is_out_of_memory(error):
+                raise out_of_memory(error, tokens, self.kept != AS_COMPUTED) from error
+            raise
+        finally:
+            self.settle()
+
+    def make_room(self, tokens: int) -> None:
+        """Look ahead before the buffers grow for `tokens` more: they are there twice for a moment.
+
+        Raises `OutOfMemoryError`. The very first buffers are the business of who chose the chunk.
+        """
+        first = self.layers[0]
+        held = first.state[0].shape[2] if first.state else 0
+        if held and self.kept.window is None and first.offset + tokens > held:
+            count = len(self.tokens)
+            larger = max(1.0, (first.offset + tokens) / held - 1)
+            hint = "try --kv-bits 8, a shorter conversation (/clear) or a smaller model (/model)"
+            require(int(larger * self.nbytes), f"at {count:,} tokens", hint)
+
     @property
     def nbytes(self) -> int:
         """Bytes of all layers' buffers."""
         return sum(layer.nbytes for layer in self.layers)
+
+    @property
+    def kind(self) -> str:
+        """How keys and values are kept, in words."""
+        return self.layers[0].kind

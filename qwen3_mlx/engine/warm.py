@@ -28,7 +28,7 @@ def warm(
     steps, what is done by then stays.
     """
     kept, size = cache.keep(tokens), SHORTEST
-    try:
+    with cache.filling():
         while len(cache.tokens) < len(tokens) and not stopped():
             done = len(cache.tokens)
             began = time.perf_counter()
@@ -38,6 +38,4 @@ def warm(
                 size = min(2 * size, LONGEST)
             elif took > STEP_SECONDS:
                 size = max(size // 2, SHORTEST)
-    finally:
-        cache.settle()
     return len(cache.tokens) - kept

@@ -9,6 +9,7 @@ from qwen3_mlx.config_parts import Rope
 from qwen3_mlx.nn.cache import KVCache
 from qwen3_mlx.nn.norm import RMSNorm
 from qwen3_mlx.nn.rope import RotaryEmbedding
+from qwen3_mlx.nn.tiles import attention
 
 
 class Attention(nn.Module):
@@ -42,8 +43,7 @@ class Attention(nn.Module):
         offset = cache.offset if cache is not None else 0
         q, k = self.rope(q, offset), self.rope(k, offset)
         if cache is not None:
-            k, v = cache.update_and_fetch(k, v)  # [B, K, S, D]
-        # "causal" aligns the last query with the last key, so it holds behind a cache too.
-        mask = "causal" if L > 1 else None
-        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
+            out = cache.attend(q, k, v, self.scale)
+        else:
+            out = attention(q, lambda a, b: (k[..., a:b, :], v[..., a:b, :]), L, self.scale)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1))

@@ -4,52 +4,90 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from qwen3_mlx.nn.tiles import attention
+
 
 class KVCache:
-    """Keys and values of one layer, ``[B, K, S, D]``, grown in blocks and trimmed from the end.
+    """Keys and values of one layer, ``[B, K, S, D]``, appended to and trimmed from the end.
 
-    The method names are mlx-lm's, so that its tools accept this cache.
+    The buffers double when they are full, from one block up to the context: a row is copied no
+    more than once per doubling, and never more is held than the context needs. The method names
+    are mlx-lm's, so that its tools accept this cache.
     """
 
-    step = 256
-    """Positions a block holds: a longer buffer is allocated once in so many tokens."""
+    parts: tuple[str, ...] = ("keys", "values")
+    """What `stored` gives, by name."""
 
-    def __init__(self) -> None:
+    step = 256
+    """Positions of a block: buffers hold whole blocks."""
+
+    def __init__(self, limit: int | None = None) -> None:
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
+        self.limit = limit
+        """Tokens the context has, if that is known."""
         self.offset = 0
+
+    def attend(self, q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
+        """Append ``k, v [B, K, L, D]``; let ``q [B, H, L, D]`` look back on all there is."""
+        keys, values = self.update_and_fetch(k, v)
+
+        def fetch(a: int, b: int) -> tuple[mx.array, mx.array]:
+            return keys[..., a:b, :], values[..., a:b, :]
+
+        return attention(q, fetch, keys.shape[2], scale)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append ``[B, K, L, D]`` and return all that is held, ``[B, K, S, D]``."""
         start, self.offset = self.offset, self.offset + keys.shape[2]
-        self.keys = self._write(self.keys, keys, start)
-        self.values = self._write(self.values, values, start)
+        self.keys = self.write(self.keys, keys, start)
+        self.values = self.write(self.values, values, start)
         return self.keys[..., : self.offset, :], self.values[..., : self.offset, :]
 
-    def _write(self, buffer: mx.array | None, new: mx.array, start: int) -> mx.array:
+    def write(self, buffer: mx.array | None, new: mx.array, start: int) -> mx.array:
+        """`buffer` with `new` in its rows from `start` on; a larger one if they don't fit."""
         capacity = 0 if buffer is None else buffer.shape[2]
         end = start + new.shape[2]
         if end > capacity:
-            batch, heads, _, dim = new.shape
-            # Doubling bounds the copies; whole blocks bound the number of buffer sizes.
-            wanted = max(end, min(2 * capacity, capacity + 16 * self.step))
+            batch, heads, _, width = new.shape
+            wanted = max(end, 2 * capacity)
+            if self.limit is not None and end <= self.limit:
+                wanted = min(wanted, self.limit)
             rows = -(-wanted // self.step) * self.step - start
-            blank = mx.zeros((batch, heads, rows, dim), new.dtype)
+            blank = mx.zeros((batch, heads, rows, width), new.dtype)
             kept = [] if buffer is None else [buffer[..., :start, :]]
             buffer = mx.concatenate([*kept, blank], axis=2)
         assert buffer is not None
         buffer[..., start:end, :] = new
         return buffer
 
+    def reach(self, length: int) -> int:
+        """How many of the first `length` tokens a trim can go back to: here all of them."""
+        return min(length, self.offset)
+
     def trim(self, n: int) -> int:
-        """Forget the last `n` tokens; returns how many there were to forget."""
+        """Forget the last `n` tokens; returns how many were forgotten."""
         trimmed = min(max(n, 0), self.offset)
         self.offset -= trimmed
         return trimmed
 
+    def mark(self) -> None:
+        """Take note that a later trim may want to come back to here."""
+
     def is_trimmable(self) -> bool:
         """Whether `trim` works: always."""
         return True
+
+    def stored(self, count: int) -> dict[str, mx.array]:
+        """What must be kept to begin again behind the first `count` tokens; empty if it's gone."""
+        if self.keys is None or self.values is None:
+            return {}
+        return {"keys": self.keys[..., :count, :], "values": self.values[..., :count, :]}
+
+    def restore(self, arrays: dict[str, mx.array], count: int) -> None:
+        """Begin again with what `stored` gave."""
+        self.keys, self.values = arrays["keys"], arrays["values"]
+        self.offset = count
 
     @property
     def state(self) -> list[mx.array]:
@@ -60,6 +98,11 @@ class KVCache:
     def nbytes(self) -> int:
         """Bytes of the buffers, the unused end of the last block included."""
         return sum(buffer.nbytes for buffer in self.state)
+
+    @property
+    def kind(self) -> str:
+        """How keys and values are kept, in words."""
+        return "as computed"
 
 
 def trim_all(cache: list[KVCache], n: int) -> None:

@@ -22,6 +22,7 @@ from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
 from qwen3_mlx.nn.rope import rotation_table
 from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.options import AS_COMPUTED, KeyValues
 
 Norms = tuple[RMSNorm, RMSNorm]
 """Before attention, and before the feed-forward network."""
@@ -85,12 +86,12 @@ class TailedCache(KVCache):
     Everybody else sees an ordinary cache: the tail is closed before anything is appended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None = None) -> None:
         self.held = self.recent = 0
         """Tokens in the buffers, and those after them in `tail`."""
         self.tail: mx.array | None = None
         """``[2, K, TAIL, D]``: keys, values."""
-        super().__init__()
+        super().__init__(limit)
 
     @property
     def offset(self) -> int:
@@ -133,6 +134,11 @@ class TailedCache(KVCache):
         self.recent -= from_tail
         return from_tail + super().trim(n - from_tail)
 
+    def stored(self, count: int) -> dict[str, mx.array]:
+        """As `KVCache.stored`."""
+        self.close()
+        return super().stored(count)
+
     @property
     def state(self) -> list[mx.array]:
         """The buffers, and the tail if it is in use."""
@@ -146,7 +152,7 @@ class FusedStep:
     """
 
     def __init__(self, network: Qwen3) -> None:
-        self.model = network.model
+        self.model, self.context = network.model, network.context
         self.layers = [
             FusedLayer(b.self_attn, b.mlp, (b.input_layernorm, b.post_attention_layernorm))
             for b in network.layers
@@ -154,13 +160,13 @@ class FusedStep:
         self._forward: Callable[..., tuple[mx.array, list[mx.array]]] = mx.compile(self._layers)
 
     @classmethod
-    def of(cls, network: Qwen3) -> FusedStep | None:
+    def of(cls, network: Qwen3, kept: KeyValues = AS_COMPUTED) -> FusedStep | None:
         """The step of `network`, or None where it takes the plain path."""
-        return None if why_not(network) else cls(network)
+        return None if why_not(network, kept) else cls(network)
 
     def make_cache(self) -> list[KVCache]:
         """An empty cache for one conversation, as `Qwen3.make_cache`."""
-        return [TailedCache() for _ in self.layers]
+        return [TailedCache(self.context) for _ in self.layers]
 
     def __call__(self, tokens: mx.array, cache: list[KVCache]) -> mx.array:
         """``tokens [1, 1]`` to hidden states ``[1, 1, C]``, as `Qwen3.model`; `cache` grows."""
@@ -188,8 +194,10 @@ class FusedStep:
         return self.model.norm(x), tails
 
 
-def why_not(network: Qwen3) -> str | None:
+def why_not(network: Qwen3, kept: KeyValues = AS_COMPUTED) -> str | None:
     """Why `network` doesn't decode in fused steps on this machine, or None."""
+    if kept != AS_COMPUTED:
+        return f"the kernel reads keys and values as computed, these are kept in {kept}"
     moe = any(isinstance(block.mlp, MoE) for block in network.layers)
     if reason := dispatch.why_not(*dispatch.STEP, *(dispatch.EXPERTS if moe else ())):
         return reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from functools import cache
 
 import mlx.core as mx
@@ -23,46 +24,60 @@ class RotaryEmbedding:
 
     def __call__(self, x: mx.array, offset: int | mx.array) -> mx.array:
         """Rotate ``x [B, H, L, D]``, whose first token stands at position `offset`."""
-        if self.rope.scaling is None:
-            base: float | None = self.rope.theta
-            wavelengths = None
-        else:
-            base, wavelengths = None, yarn_wavelengths(self.head_dim, self.rope)
+        if self.mscale != 1.0:
             x = x * mx.array(self.mscale, x.dtype)
+        # Not `base`: MLX would raise it to powers in float32, which at position 131,072 turns the
+        # fast dimensions three times as wrongly as the rounding of the angle itself does.
         return mx.fast.rope(
-            x, self.head_dim, traditional=False, base=base, scale=1.0, offset=offset,
-            freqs=wavelengths,
+            x, self.head_dim, traditional=False, base=None, scale=1.0, offset=offset,
+            freqs=wavelengths(self.head_dim, self.rope),
         )  # fmt: skip
 
 
 @cache
 def rotation_table(head_dim: int, rope: Rope) -> mx.array:
     """What the kernels turn by, ``[D/2 + 1]`` float32: radians per position, then YaRN's factor."""
-    if rope.scaling is not None:
-        # MLX's tolist() may be nested or a number to mypy; one axis gives a list
-        waves: list[float] = yarn_wavelengths(head_dim, rope).tolist()  # type: ignore[assignment]
-        return mx.array([1 / wave for wave in waves] + [rope.scaling.mscale], mx.float32)
-    speeds = [rope.theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
-    return mx.array([*speeds, 1.0], mx.float32)
+    mscale = rope.scaling.mscale if rope.scaling else 1.0
+    return mx.array([*speeds(head_dim, rope), mscale], mx.float32)
 
 
 @cache
-def yarn_wavelengths(head_dim: int, rope: Rope) -> mx.array:
-    """YaRN's wavelengths ``[D/2]`` float32, in positions per radian (arXiv 2309.00071 §3.2).
+def wavelengths(head_dim: int, rope: Rope) -> mx.array:
+    """What `mx.fast.rope` divides positions by, ``[D/2]`` float32: positions per radian.
 
-    Short wavelengths stay, long ones are multiplied by the factor, and those between are
-    blended linearly. Cached by all they depend on: the arguments.
+    It takes their float32 reciprocals, so of the float32 numbers around each wavelength the one
+    is chosen whose reciprocal is nearest to the speed. Cached by all they depend on.
     """
+    return mx.array([_divisor(speed) for speed in speeds(head_dim, rope)], mx.float32)
+
+
+def _divisor(speed: float) -> float:
+    best = _float32(1 / speed)
+    near = [best * (1 + step * 2.0**-24) for step in (-2, -1, 0, 1, 2)]
+    return min(map(_float32, near), key=lambda wave: abs(_float32(1 / wave) - speed))
+
+
+def _float32(value: float) -> float:
+    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    return rounded
+
+
+def speeds(head_dim: int, rope: Rope) -> list[float]:
+    """Radians per position of each pair of dimensions, in float64.
+
+    With YaRN (arXiv 2309.00071 §3.2) fast dimensions keep their speed, slow ones are divided by
+    the factor, and those between are blended linearly.
+    """
+    plain = [rope.theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
     yarn = rope.scaling
-    assert yarn is not None
+    if yarn is None:
+        return plain
     low, high = _correction_range(head_dim, rope.theta, yarn)
-    values = []
-    for i in range(head_dim // 2):
-        wavelength = rope.theta ** (2 * i / head_dim)
-        stretched = min(max((i - low) / (high - low), 0.0), 1.0)
-        inverse = stretched / (yarn.factor * wavelength) + (1 - stretched) / wavelength
-        values.append(1 / inverse)
-    return mx.array(values, mx.float32)
+    blends = [min(max((i - low) / (high - low), 0.0), 1.0) for i in range(len(plain))]
+    return [
+        speed * (blend / yarn.factor + 1 - blend)
+        for speed, blend in zip(plain, blends, strict=True)
+    ]
 
 
 def _correction_range(head_dim: int, theta: float, yarn: Yarn) -> tuple[float, float]:

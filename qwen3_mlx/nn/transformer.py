@@ -11,6 +11,9 @@ from qwen3_mlx.nn.cache import KVCache
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
+from qwen3_mlx.nn.quantized_cache import QuantizedCache
+from qwen3_mlx.nn.rotating_cache import RotatingCache
+from qwen3_mlx.options import AS_COMPUTED, KeyValues
 
 
 class Block(nn.Module):
@@ -70,6 +73,7 @@ class Qwen3(nn.Module):
     def __init__(self, config: Qwen3Config) -> None:
         super().__init__()
         self.model = Decoder(config)
+        self.context, self.head_dim = config.context, config.head_dim
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
@@ -88,6 +92,13 @@ class Qwen3(nn.Module):
         """The blocks, first to last."""
         return self.model.layers
 
-    def make_cache(self) -> list[KVCache]:
-        """An empty cache for one conversation: a `KVCache` a layer."""
-        return [KVCache() for _ in self.layers]
+    def make_cache(self, kept: KeyValues = AS_COMPUTED) -> list[KVCache]:
+        """An empty cache for one conversation, one a layer. Raises `OptionError`."""
+        return [self._layer_cache(kept) for _ in self.layers]
+
+    def _layer_cache(self, kept: KeyValues) -> KVCache:
+        if kept.bits is not None:
+            return QuantizedCache(kept.bits, kept.group(self.head_dim), self.context)
+        if kept.window is not None:
+            return RotatingCache(kept.window, kept.sinks)
+        return KVCache(self.context)

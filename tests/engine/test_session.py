@@ -11,7 +11,7 @@ import pytest
 
 from qwen3_mlx import Answer, Done, GenerationOptions, Reply, Thinking
 from qwen3_mlx import files as files_module
-from qwen3_mlx.errors import ContextError, OptionError, SessionError
+from qwen3_mlx.errors import ContextError, OptionError, OutOfMemoryError, SessionError
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.session import ChatSession
 from tests import tiny
@@ -199,7 +199,7 @@ def test_a_turn_that_fails_half_way_is_kept(model: Qwen3, monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patch:
         patch.setattr("qwen3_mlx.turn.run", failing)
-        with pytest.raises(MemoryError):
+        with pytest.raises(OutOfMemoryError, match="at 26 tokens"):
             list(chat.send("hello"))
     assert chat.messages[-1] == {"role": "assistant", "content": "abc"}
     assert isinstance(list(chat.send("more"))[-1], Done)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qwen3_mlx.config import Rope, Yarn
-from qwen3_mlx.nn.rope import RotaryEmbedding, yarn_wavelengths
+from qwen3_mlx.nn.rope import RotaryEmbedding, wavelengths
 from tests.oracle import assert_close
 
 YARN = json.loads((Path(__file__).parents[1] / "golden" / "yarn.json").read_text())
@@ -34,7 +34,7 @@ def test_yarn_equals_transformers(case: dict[str, Any]) -> None:
     rope = rope_of(case)
     assert rope.scaling is not None
     assert rope.scaling.mscale == pytest.approx(case["attention"], rel=1e-7)
-    frequencies = 1 / np.array(yarn_wavelengths(case["head_dim"], rope), np.float64)
+    frequencies = 1 / np.array(wavelengths(case["head_dim"], rope), np.float64)
     # Each by itself: in a sum over all, the slow dimensions would not count. Both sides round
     # powers of theta to float32.
     np.testing.assert_allclose(frequencies, case["frequencies"], rtol=1e-6)
@@ -64,7 +64,7 @@ def test_plain_rotation(head_dim: int, theta: float, offset: int) -> None:
 def test_two_ropes_do_not_share_their_tables() -> None:
     """A cache keyed by less than all it depends on gives the second rope the first one's table."""
     tables = [
-        yarn_wavelengths(128, Rope(theta, Yarn(factor, original)))
+        wavelengths(128, Rope(theta, Yarn(factor, original)))
         for theta in (1e6, 5e6)
         for factor in (2.0, 4.0)
         for original in (32768, 262144)

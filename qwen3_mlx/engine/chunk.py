@@ -1,0 +1,43 @@
+"""How many tokens of a prompt to read at once: as many as the free memory bears."""
+
+from __future__ import annotations
+
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.headroom import require
+from qwen3_mlx.machine import Machine, this_machine
+from qwen3_mlx.memory import PREFILL_CHUNK, kv_bytes_per_token, scratch_bytes, tries
+from qwen3_mlx.options import KeyValues
+
+SHORTEST = 32
+"""Below this the weights are read so often that waiting is worse than running out."""
+
+
+def chunk_size(config: Qwen3Config, kept: KeyValues, done: int, total: int) -> int:
+    """Tokens of a chunk, for a prompt of `total` tokens of which `done` are computed already.
+
+    Raises `OutOfMemoryError` if not even the shortest chunk fits.
+    """
+    machine = this_machine(swap=True)
+    size = fitting(config, kept, done, total, machine, machine.available_bytes)
+    per_token = kv_bytes_per_token(config, kept.bits) * (machine.float_bytes or 2) // 2
+    rows = total - done if kept.window is None else min(total - done, kept.window)
+    needed = scratch_bytes(config, machine, total, size) + per_token * rows
+    packing = tries(config, total, kept.bits, machine.float_bytes or 2)
+    require(needed, f"at {total:,} tokens, of which {total - done:,} are new", f"try {packing}")
+    return size
+
+
+def fitting(
+    config: Qwen3Config, kept: KeyValues, done: int, total: int, machine: Machine, free: int
+) -> int:
+    """The largest chunk whose scratch fits beside what the cache will grow by in `free` bytes.
+
+    That is 2,048 tokens, halved as often as needed, but no fewer than 32.
+    """
+    per_token = kv_bytes_per_token(config, kept.bits) * (machine.float_bytes or 2) // 2
+    rows = total - done if kept.window is None else min(total - done, kept.window)
+    room = free - 2 * per_token * rows  # twice: a buffer that grows is there twice for a moment
+    size = PREFILL_CHUNK
+    while size > SHORTEST and scratch_bytes(config, machine, total, size) > room:
+        size //= 2
+    return size
