@@ -10,8 +10,9 @@ from pathlib import Path
 
 FILE = Path(__file__).with_name("cli.md")
 COMMANDS = (
-    *("", "chat", "generate", "info", "convert", "bench", "doctor", "sessions"),
-    *("sessions list", "sessions show", "sessions export", "sessions rm"),
+    *("", "chat", "generate", "info", "models", "convert", "bench", "doctor", "sessions"),
+    *("sessions list", "sessions show", "sessions export", "sessions rm", "config"),
+    *("config get", "config set", "config unset", "config path", "config edit"),
 )
 ENVIRONMENT = {
     "COLUMNS": "88",

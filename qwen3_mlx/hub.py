@@ -40,6 +40,12 @@ def find_local(name: str) -> Path | None:
     return source.path or complete_snapshot(source)
 
 
+def bundled() -> list[tuple[str, Path]]:
+    """The models that come with the package: names and directories."""
+    here = Path(__file__).parent
+    return [(name, here / name) for name in _BUNDLED if (here / name / "config.json").is_file()]
+
+
 def is_model_name(text: str) -> bool:
     """Whether `text` has a model name's form: bundled, directory, alias, or ``owner/name``."""
     if text in _BUNDLED or family.find(text) or _REPO.fullmatch(text):
@@ -51,9 +57,8 @@ def is_model_name(text: str) -> bool:
 
 def parse(name: str) -> Source:
     """What `name` means. Raises `ModelNotFoundError`, with the nearest names, if nothing."""
-    bundled = Path(__file__).parent / name if name in _BUNDLED else None
-    if bundled is not None and (bundled / "config.json").is_file():
-        return Source(path=bundled)
+    if name in (own := dict(bundled())):
+        return Source(path=own[name])
     if name and (_is_model_directory(name) or (_looks_like_path(name) and _is_directory(name))):
         return Source(path=Path(name).expanduser())
     if release := family.find(name):

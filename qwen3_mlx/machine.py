@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,6 +59,19 @@ def this_machine(swap: bool = False) -> Machine:
     else:
         place = _gpu(device)
     return _limited(place, mx.get_active_memory())
+
+
+def glance() -> Machine:
+    """This machine, without importing MLX where that is possible: what lists look at.
+
+    On a Mac it is `mac`'s careful share of the memory, not the GPU's own figure.
+    """
+    if sys.platform == "darwin":
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return mac(pages / _GIB)
+    if Path("/proc/driver/nvidia/version").exists():  # only MLX knows whether it can use it
+        return this_machine()
+    return replace(_main_memory(), float_bytes=4, fused_attention=False)
 
 
 def _gpu(device: str) -> Machine:

@@ -35,6 +35,6 @@ SCRIPTS: dict[str, list[Turn]] = {
 if __name__ == "__main__":
     script = sys.argv.pop(1)
     model = FakeModel(SCRIPTS[script])
-    loading.open_model = lambda name, context, screen: model  # type: ignore[assignment, return-value]
-    loading.load_model = lambda name, context, progress: model  # type: ignore[assignment, return-value]
+    loading.open_model = lambda *_: model  # type: ignore[assignment, return-value]
+    loading.load_model = lambda *_: model  # type: ignore[assignment, return-value]
     main()

@@ -118,7 +118,7 @@ class FakeModel:
         context: int = 4096,
     ) -> None:
         self.name, self.family = name, family
-        self.config = SimpleNamespace(context=context)
+        self.config = SimpleNamespace(context=context, rope=SimpleNamespace(scaling=None))
         self.template = SimpleNamespace(render=lambda messages: " ".join(map(str, messages)))
         self.tokenizer = SimpleNamespace(encode=lambda text: text.split())
         self._script = iter(script)

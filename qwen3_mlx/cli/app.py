@@ -11,14 +11,13 @@ import traceback
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
-from qwen3_mlx.cli import bench, doctor, resuming, sessions
+from qwen3_mlx.cli import bench, completion, config, doctor, models, sessions, talk
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.convert import convert
 from qwen3_mlx.cli.screen import Screen, prepare_streams, silence_stdout
 from qwen3_mlx.errors import Qwen3Error
-from qwen3_mlx.options import GenerationOptions
 
 USER_ERROR, CTRL_C, PIPE_CLOSED = 1, 130, 141
 
@@ -55,15 +54,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(sessions.app, name="sessions")
 
 
 def run() -> int:
     """The whole program; returns the exit code, and leaves a stdout that closes quietly."""
     prepare_streams()
     try:
-        app(prog_name="qwen3-mlx")
-        code = 0
+        program = typer.main.get_command(app)
+        code = completion.answer(program) if completion.asked() else program(prog_name="qwen3-mlx")
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     try:
@@ -108,146 +106,13 @@ def root(
         typer.echo(context.get_help())
 
 
-ChatModel = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="MODEL", help="The model; without one the last you chatted with, else `demo`."
-    ),
-]
-GenerateModel = Annotated[
-    str | None,
-    typer.Argument(metavar="MODEL", help="The model; without one as for `chat`."),
-]
-Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to say to it.")]
-
-
-class ChatCommand(TyperCommand):
-    """`chat`, whose ``--resume`` takes an id or none."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments."""
-        return super().parse_args(ctx, resuming.with_last(args))
-
-
-@app.command(cls=ChatCommand)
-def chat(
-    model: ChatModel = None,
-    resume: opt.Resume = None,
-    think: opt.Think = None,
-    budget: opt.Budget = None,
-    show_thinking: opt.Show = opt.ShowThinking.live,
-    hide_reasoning: opt.HideThinking = False,
-    context: opt.Context = None,
-    max_tokens: opt.MaxTokens = None,
-    system: opt.System = None,
-    system_file: opt.SystemFile = None,
-    seed: opt.Seed = None,
-    temperature: opt.Temperature = None,
-    top_p: opt.TopP = None,
-    top_k: opt.TopK = None,
-    min_p: opt.MinP = None,
-    presence_penalty: opt.PresencePenalty = None,
-    repetition_penalty: opt.RepetitionPenalty = None,
-    plain: Annotated[
-        bool,
-        typer.Option(
-            "--plain",
-            metavar=opt.FLAG,
-            help="Chat line by line, not on the full screen.",
-            rich_help_panel=opt.RUN,
-        ),
-    ] = False,
-    debug: opt.Debug = False,
-) -> None:
-    """Talk with a model, its thinking dim and its answer as Markdown.
-
-    On the full screen of a terminal, else (and with `--plain`) by lines. `/help` lists commands
-    and keys. Ctrl-C while it thinks means "answer now", while it answers "stop". Piped input is
-    one message a line, and then stdout has the answers alone.
-
-    Examples:
-
-        qwen3-mlx chat
-        qwen3-mlx chat 8b --budget 1024
-        qwen3-mlx chat coder-30b --system "You write short Python."
-        qwen3-mlx chat --resume
-    """
-    asked = _options(locals())
-    if system is not None and system_file is not None:
-        raise typer.BadParameter("give --system or --system-file, not both")
-    from qwen3_mlx.cli import chat as command
-
-    code = command.run(
-        model,
-        asked,
-        system=system,
-        context=context,
-        show_thinking=opt.ShowThinking.never if hide_reasoning else show_thinking,
-        plain=plain,
-        debug=debug,
-        resume=resume,
-        system_file=system_file,
-    )
-    raise typer.Exit(code)
-
-
-@app.command()
-def generate(
-    model: GenerateModel = None,
-    prompt: Prompt = None,
-    think: opt.Think = None,
-    budget: opt.Budget = None,
-    hide_reasoning: opt.HideThinking = False,
-    context: opt.Context = None,
-    max_tokens: opt.MaxTokens = None,
-    system: opt.System = None,
-    seed: opt.Seed = None,
-    temperature: opt.Temperature = None,
-    top_p: opt.TopP = None,
-    top_k: opt.TopK = None,
-    min_p: opt.MinP = None,
-    presence_penalty: opt.PresencePenalty = None,
-    repetition_penalty: opt.RepetitionPenalty = None,
-    json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            metavar=opt.FLAG,
-            help="Print one JSON object instead: answer, thinking, counts, timings.",
-            rich_help_panel=opt.RUN,
-        ),
-    ] = False,
-    debug: opt.Debug = False,
-) -> None:
-    """Answer one prompt: the answer on stdout, the thinking on stderr.
-
-    A lone argument is the prompt; but if it has the form of a model's name and stdin is piped in,
-    it is the model. Piped text joins the prompt, behind an empty line.
-
-    Examples:
-
-        qwen3-mlx generate 8b "What is 17 * 23?"
-        git diff | qwen3-mlx generate coder-30b "Review this change." > review.md
-        qwen3-mlx generate demo --json "Sort 3, 1, 2" | jq .answer
-    """
-    asked = _options(locals())
-    from qwen3_mlx.cli import generate as command
-
-    code = command.run(
-        model,
-        prompt,
-        asked,
-        system=system,
-        context=context,
-        hide_thinking=hide_reasoning,
-        as_json=json,
-    )
-    raise typer.Exit(code)
+app.command(cls=talk.ChatCommand)(talk.chat)
+app.command()(talk.generate)
 
 
 @app.command()
 def info(
-    model: ChatModel = None,
+    model: opt.Model = None,
     context: Annotated[
         int | None,
         typer.Option(metavar="N", help="Tokens of context to count with (default: 4096)."),
@@ -258,10 +123,7 @@ def info(
             metavar="N", help="Bits of keys and values to count with: 4, 8 (default: 16)."
         ),
     ] = None,
-    memory: Annotated[
-        float | None,
-        typer.Option(metavar="GB", help="Ask for a Mac with so much memory, not this machine."),
-    ] = None,
+    memory: opt.Memory = None,
     json: Annotated[
         bool, typer.Option("--json", metavar=opt.FLAG, help="Print one JSON object instead.")
     ] = False,
@@ -279,22 +141,16 @@ def info(
         qwen3-mlx info ./my-model --json
     """
     from qwen3_mlx.cli import info as command
+    from qwen3_mlx.cli.loading import default_model
 
+    model = model or default_model()
     code = command.run(model, context=context, kv_bits=kv_bits, gigabytes=memory, as_json=json)
     raise typer.Exit(code)
 
 
+app.command("models")(models.command)
 app.command()(convert)
 app.command("bench")(bench.command)
 app.command("doctor")(doctor.command)
-
-
-def _options(given: dict[str, Any]) -> GenerationOptions:
-    """The options of a turn among a command's arguments. Raises `OptionError`."""
-    renamed = {"think": "thinking", "budget": "thinking_budget"}
-    same = (
-        *("max_tokens", "seed", "temperature", "top_p", "top_k", "min_p"),
-        *("presence_penalty", "repetition_penalty"),
-    )
-    wanted = renamed | {name: name for name in same}
-    return GenerationOptions(**{field: given[name] for name, field in wanted.items()})
+app.add_typer(sessions.app, name="sessions")
+app.add_typer(config.app, name="config")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from qwen3_mlx.cli import complete
 from qwen3_mlx.cli import options as opt
 
 if TYPE_CHECKING:
@@ -121,7 +122,9 @@ def run(model: str, against: str | None, context: int, tokens: int, rounds: int)
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="The model.")] = "demo",
+    model: Annotated[
+        str, typer.Argument(help="The model.", autocompletion=complete.models)
+    ] = "demo",
     against: Annotated[
         Literal["mlx-lm"] | None,
         typer.Option(help="Measure this too, on the same weights, in the same run."),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from qwen3_mlx import hub
-from qwen3_mlx.cli import loading, state, stdin
+from qwen3_mlx.cli import loading, settings, state, stdin
 from qwen3_mlx.cli.options import ShowThinking
 from qwen3_mlx.cli.screen import Screen
-from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.options import AS_COMPUTED, GenerationOptions, KeyValues
 
 if TYPE_CHECKING:
     from qwen3_mlx.cli.conversation import Conversation
@@ -28,19 +29,28 @@ def run(
     debug: bool,
     resume: str | None = None,
     system_file: Path | None = None,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    theme: str = "auto",
+    kept: KeyValues = AS_COMPUTED,
 ) -> int:
-    """Chat until the user leaves; returns the exit code."""
+    """Chat until the user leaves; returns the exit code.
+
+    `defaults` are options that hold where `options` say nothing and the model can have them.
+    """
     from qwen3_mlx.cli import resuming
     from qwen3_mlx.cli.terminal import capable
 
     screen = Screen()
     system = stdin.text_of(system_file) if system_file else system and stdin.argument(system)
     resumed = resuming.find(resume) if resume else None
-    name = model or (resumed.model if resumed else loading.default_model())
-    note = loading.DEMO_NOTE if model is None and name == "demo" and resumed is None else ""
+    name, note = (model or resumed.model, "") if resumed else loading.choose(model)
+    context = context or loading.default_context(name, screen)
 
     def prepare(chat: Conversation) -> list[str]:
-        return resuming.attach(chat, resumed)
+        session = chat.session
+        session.options = settings.beneath(session.options, defaults, chat.model.family)
+        yarn = loading.yarn_note(chat.model)
+        return [*([yarn] if yarn else []), *resuming.attach(chat, resumed)]
 
     if not plain and capable(screen):
         return _full_screen(
@@ -51,10 +61,12 @@ def run(
             show_thinking=show_thinking,
             note=note,
             prepare=prepare,
+            theme=theme,
+            kept=kept,
         )
     if note:
         screen.note(note)
-    loaded = loading.open_model(name, context, screen)
+    loaded = loading.open_model(name, context, screen, kept)
     state.remember_model(name)
     from qwen3_mlx.cli.conversation import Conversation
     from qwen3_mlx.cli.plain import LineChat
@@ -63,7 +75,9 @@ def run(
     screen.notes(prepare(chat))
     hide = show_thinking is ShowThinking.never
     with contextlib.closing(chat):
-        return LineChat(chat, screen, hide_thinking=hide, debug=debug, context=context).run()
+        return LineChat(
+            chat, screen, hide_thinking=hide, debug=debug, context=context, kept=kept
+        ).run()
 
 
 def _full_screen(
@@ -75,6 +89,8 @@ def _full_screen(
     show_thinking: ShowThinking,
     note: str,
     prepare: Callable[[Conversation], list[str]],
+    theme: str,
+    kept: KeyValues,
 ) -> int:
     """The chat that fills the terminal; what must be downloaded is downloaded before it begins."""
     if hub.find_local(name) is None:
@@ -83,12 +99,13 @@ def _full_screen(
 
     start = Start(
         name=name,
-        load=lambda wanted, progress: loading.load_model(wanted, context, progress),
+        load=lambda wanted, progress: loading.load_model(wanted, context, progress, kept),
         options=options,
         prepare=prepare,
         system=system,
         show_thinking=show_thinking.value,
         note=note,
         history=state.history_file(),
+        theme=theme,
     )
     return Chat(start).run() or 0

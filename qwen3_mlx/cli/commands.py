@@ -142,7 +142,8 @@ def _stats(chat: Conversation, _text: str) -> Outcome:
         f" {last.thinking_tokens:,} thinking, {last.answer_tokens:,} answer;"
         f" prefill {last.prefill_tps:,.0f} tok/s, decode {last.decode_tps:.1f} tok/s\n"
         f"this chat: {chat.turns} turns, {total.thinking_tokens:,} thinking,"
-        f" {total.answer_tokens:,} answer; peak memory {total.peak_memory_bytes / 1e9:.2f} GB"
+        f" {total.answer_tokens:,} answer; peak memory {total.peak_memory_bytes / 1e9:.2f} GB\n"
+        f"keys and values: {last.kv_bytes / 1e6:,.0f} MB, {last.kv_kind}"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from qwen3_mlx.cli import complete
 from qwen3_mlx.cli import options as opt
 
 WORK, PUBLISH = "Conversion", "Publishing"
@@ -16,8 +17,8 @@ def _flag(name: str, text: str, panel: str = WORK) -> Any:
     return typer.Option(name, metavar=opt.FLAG, help=text, rich_help_panel=panel)
 
 
-def _value(metavar: str, text: str, panel: str = WORK) -> Any:
-    return typer.Option(metavar=metavar, help=text, rich_help_panel=panel)
+def _value(metavar: str, text: str, panel: str = WORK, words: Any = None) -> Any:
+    return typer.Option(metavar=metavar, help=text, rich_help_panel=panel, autocompletion=words)
 
 
 Source = Annotated[
@@ -26,13 +27,16 @@ Source = Annotated[
         metavar="SOURCE",
         help="A directory, a repository `owner/name[@revision]`, or an alias such as `8b`, which"
         " means Qwen's original here.",
+        autocompletion=complete.sources,
     ),
 ]
 Out = Annotated[
     Path | None,
     _value("DIR", "Where to write it (default: name and recipe, in this directory)."),
 ]
-Recipe = Annotated[str, _value("NAME", "A recipe's name, or a `.toml` file.")]
+Recipe = Annotated[
+    str, _value("NAME", "A recipe's name, or a `.toml` file.", words=complete.recipes)
+]
 ListRecipes = Annotated[bool, _flag("--list", "List the recipes and leave.")]
 Target = Annotated[
     float | None, _value("BITS", "Bits a weight over all, for the recipe `dynamic`.")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from qwen3_mlx import hub
-from qwen3_mlx.cli import loading, stdin
+from qwen3_mlx.cli import loading, settings, stdin
 from qwen3_mlx.cli.interrupt import heard_by
 from qwen3_mlx.cli.render import PlainAnswer, Renderer
 from qwen3_mlx.cli.screen import ProgressLine, Screen
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Reply
-from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.options import AS_COMPUTED, GenerationOptions, KeyValues
 
 INTERRUPTED = 130
 
@@ -46,15 +48,20 @@ def run(
     context: int | None,
     hide_thinking: bool,
     as_json: bool,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    kept: KeyValues = AS_COMPUTED,
 ) -> int:
-    """Answer once; returns the exit code."""
+    """Answer once; returns the exit code. `defaults` hold where `options` say nothing."""
     name, text = arrange(model, prompt, stdin.piped_text())
     screen = Screen()
-    if name is None:
-        name = loading.default_model()
-        if name == "demo" and screen.err_is_terminal:
-            screen.note(loading.DEMO_NOTE)
-    loaded = loading.open_model(name, context, screen)
+    name, note = loading.choose(name)
+    if note and screen.err_is_terminal:
+        screen.note(note)
+    context = context or loading.default_context(name, screen)
+    loaded = loading.open_model(name, context, screen, kept)
+    if screen.err_is_terminal and (yarn := loading.yarn_note(loaded)):
+        screen.note(yarn)
+    options = settings.beneath(options, defaults, loaded.family)
     messages = [{"role": "user", "content": text}]
     if system:
         messages.insert(0, {"role": "system", "content": stdin.argument(system)})

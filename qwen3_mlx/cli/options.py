@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from qwen3_mlx.cli import complete
+
 THINKING, SAMPLING, RUN = "Thinking", "Sampling (default: Qwen's preset for the mode)", "Running"
 DEBUG_KEY = "qwen3_mlx.debug"
 FLAG = ""  # typer would show <bool> as what a flag takes
@@ -19,6 +21,14 @@ def _remember(context: typer.Context, value: bool) -> bool:
     return value
 
 
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="The model; without one the configured, else the last you chatted with, else `demo`.",
+        autocompletion=complete.models,
+    ),
+]
 Think = Annotated[
     bool | None,
     typer.Option(
@@ -48,11 +58,11 @@ class ShowThinking(StrEnum):
 
 
 Show = Annotated[
-    ShowThinking,
+    ShowThinking | None,
     typer.Option(
         "--show-thinking",
         metavar="WHEN",
-        help="Show it always, live (folded away when the answer starts), or never.",
+        help="Show it always, live (folded away when the answer starts), or never (default: live).",
         rich_help_panel=THINKING,
     ),
 ]
@@ -82,6 +92,22 @@ Context = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+KvBits = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Keep keys and values in 8 or 4 bits: half or a quarter of the memory a token.",
+        rich_help_panel=RUN,
+    ),
+]
+KvWindow = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="See only the last N tokens and the first four: memory that doesn't grow.",
+        rich_help_panel=RUN,
+    ),
+]
 System = Annotated[
     str | None,
     typer.Option(metavar="TEXT", help="The system prompt.", rich_help_panel=RUN),
@@ -99,7 +125,22 @@ Resume = Annotated[
     typer.Option(
         metavar="[ID]",
         help="Go on with the last conversation, or with ID (see: qwen3-mlx sessions list).",
+        autocompletion=complete.conversations,
         rich_help_panel=RUN,
+    ),
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(metavar="GB", help="Ask for a Mac with so much memory, not this machine."),
+]
+Plain = Annotated[
+    bool | None,
+    typer.Option(
+        "--plain/--no-plain",
+        metavar=FLAG,
+        help="Chat line by line, not on the full screen.",
+        rich_help_panel=RUN,
+        show_default=False,
     ),
 ]
 Seed = Annotated[

@@ -11,6 +11,7 @@ from qwen3_mlx.cli.interrupt import heard_by
 from qwen3_mlx.cli.readers import Lines, Prompt, Reader
 from qwen3_mlx.cli.render import AnswerView, PlainAnswer, Renderer, footer
 from qwen3_mlx.cli.screen import ProgressLine, Screen, is_terminal
+from qwen3_mlx.options import AS_COMPUTED, KeyValues
 
 GREETING = "/help lists the commands; Ctrl-D leaves"
 
@@ -26,8 +27,9 @@ class LineChat:
         hide_thinking: bool = False,
         debug: bool = False,
         context: int | None = None,
+        kept: KeyValues = AS_COMPUTED,
     ) -> None:
-        self.chat, self.screen, self._context = chat, screen, context
+        self.chat, self.screen, self._context, self._kept = chat, screen, context, kept
         self._hide, self._debug = hide_thinking, debug
         self.interactive = is_terminal(sys.stdin) and screen.out_is_terminal
         self.failed = False
@@ -88,7 +90,7 @@ class LineChat:
 
     def _switch(self, name: str) -> None:
         """Go on with another model."""
-        self.chat.adopt(loading.open_model(name, self._context, self.screen))
+        self.chat.adopt(loading.open_model(name, self._context, self.screen, self._kept))
         state.remember_model(name)
         self.screen.note(f"from now on: {self.chat.name}, {self.chat.mode}")
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TextIO, TypeVar
 
+from qwen3_mlx.cli.eta import Eta
 from qwen3_mlx.errors import Qwen3Error
 
 DIM, BOLD_RED, RESET = "\x1b[2m", "\x1b[1;31m", "\x1b[0m"
@@ -108,18 +109,18 @@ class Screen:
 
 
 class ProgressLine:
-    """``label: 43 %`` on one line of a terminal's stderr, once it has taken `delay` seconds."""
+    """``label: 43 %, 12 s left`` on a line of a terminal's stderr, from `delay` seconds on."""
 
     def __init__(self, screen: Screen, label: str, delay: float = 0.5) -> None:
         self._screen, self._label, self._delay = screen, label, delay
-        self._began, self._drawn = time.monotonic(), ""
+        self._began, self._drawn, self._eta = time.monotonic(), "", Eta()
 
     def __call__(self, done: int, total: int) -> None:
         """Draw: `done` of `total`, whatever the unit."""
-        screen = self._screen
+        screen, left = self._screen, self._eta(done, total)
         if not screen.err_is_styled or time.monotonic() - self._began < self._delay:
             return
-        text = f"{self._label}: {100 * done // max(total, 1)} %"
+        text = f"{self._label}: {100 * done // max(total, 1)} %{left}"
         if text != self._drawn:
             screen.err.write(f"\r\x1b[K{DIM}{text}{RESET}")
             screen.err.flush()

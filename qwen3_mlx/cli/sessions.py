@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import typer
 
 from qwen3_mlx import store
+from qwen3_mlx.cli import complete, state
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli import state
 from qwen3_mlx.cli.screen import Screen, printable
 
 app = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True)
@@ -19,7 +19,9 @@ app = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True)
 Id = Annotated[
     str | None,
     typer.Argument(
-        metavar="ID", help="The conversation, or how its id begins; without one the last."
+        metavar="ID",
+        help="The conversation, or how its id begins; without one the last.",
+        autocompletion=complete.conversations,
     ),
 ]
 
@@ -104,7 +106,12 @@ def export(
 @app.command()
 def rm(
     ids: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="Conversations, or how their ids begin.")
+        list[str],
+        typer.Argument(
+            metavar="ID...",
+            help="Conversations, or how their ids begin.",
+            autocompletion=complete.conversations,
+        ),
     ],
     debug: opt.Debug = False,
 ) -> None:

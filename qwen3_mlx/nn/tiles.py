@@ -72,8 +72,8 @@ def _in_tiles(
     q = q * scale
     for a in range(0, rows, size):
         b = min(a + size, rows)
-        # One tile after the other: without this MLX may compute several ahead.
-        (earlier,) = mx.depends([q], [mixed])
+        # One tile after the other: without this MLX may keep several at once.
+        (earlier,) = mx.depends([q], [mixed, total])
         k, v = fetch(a, b)
         scores = grouped(earlier, k.swapaxes(-1, -2)).astype(mx.float32)
         if window is not None or b > rows - L + 1:

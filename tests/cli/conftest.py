@@ -41,7 +41,7 @@ class Cli:
 def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
     runner = Cli()
 
-    def open_model(name: str, context: int | None, _screen: object) -> FakeModel:
+    def open_model(name: str, context: int | None, *_: object) -> FakeModel:
         runner.opened.append((name, context))
         return runner.model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import events, on
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.filter import LineFilter
 from textual.widgets import TextArea
 
 from qwen3_mlx import hub
@@ -23,6 +24,7 @@ from qwen3_mlx.cli.tui.input import Input
 from qwen3_mlx.cli.tui.leave import Leave
 from qwen3_mlx.cli.tui.log import Log, Said
 from qwen3_mlx.cli.tui.status import Status, short
+from qwen3_mlx.cli.tui.theme import Theme
 from qwen3_mlx.cli.tui.turn import ShowThinking, TurnView
 from qwen3_mlx.cli.tui.watch import Watch
 from qwen3_mlx.cli.tui.worker import Begin, Inbox, Running, Worker
@@ -61,6 +63,8 @@ class Start:
     note: str = ""
     history: Path | None = None
     debug: bool = False
+    theme: str = "auto"
+    """One of `settings.THEMES`."""
 
 
 class Chat(App[int]):
@@ -83,8 +87,9 @@ class Chat(App[int]):
     ]
 
     def __init__(self, start: Start) -> None:
-        super().__init__(ansi_color=True)  # the terminal's own colours, dark or light
-        self.theme = "ansi-dark"
+        self._colours = Theme(start.theme)
+        super().__init__(ansi_color=self._colours.is_ansi)
+        self.theme = self._colours.textual
         self.start, self.model_name = start, start.name
         self.chat: Conversation | None = None
         self.view: TurnView | None = None
@@ -96,6 +101,10 @@ class Chat(App[int]):
         self._flash, self._flash_until = "", 0.0
         self.busy = ""
         self._watch = Watch(self)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What every line passes before it is painted."""
+        return [*super().get_line_filters(), *self._colours.filters]
 
     def compose(self) -> ComposeResult:
         """The four parts."""

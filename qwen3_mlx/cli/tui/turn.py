@@ -6,6 +6,7 @@ import json
 import time
 from typing import Literal
 
+from qwen3_mlx.cli.eta import Eta
 from qwen3_mlx.cli.screen import describe
 from qwen3_mlx.cli.tui.answer import Answer as AnswerText
 from qwen3_mlx.cli.tui.log import Log
@@ -30,7 +31,7 @@ class TurnView:
         self.done: Done | None = None
         self.error: Exception | None = None
         self.over = False
-        self._reading = Reading(0, 0)
+        self._reading, self._eta, self._left = Reading(0, 0), Eta(), ""
         self._tokens, self._first = 0, 0.0
 
     @property
@@ -54,7 +55,7 @@ class TurnView:
                     call = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
                     answer.append(f"\n```json\n{call}\n```\n")
                 case Reading():
-                    self._reading = news
+                    self._reading, self._left = news, self._eta(news.done, news.total)
                 case Done():
                     self.done = news
                 case Failed(error):
@@ -123,7 +124,8 @@ class TurnView:
             read = self._reading
             if not read.total:
                 return "reading the prompt"
-            return f"reading the prompt {bar(read.done, read.total)} {read.done:,}/{read.total:,}"
+            at = f"{bar(read.done, read.total)} {read.done:,}/{read.total:,}{self._left}"
+            return f"reading the prompt {at}"
         if self.thought is not None and self.thought.live:
             gauge = f"{bar(self.thought.tokens, self._budget)} " if self._budget else ""
             return f"thinking {gauge}{self.thought.gauge}"

@@ -1,0 +1,98 @@
+"""Long prompts: chunks as large as the memory bears, scratch that doesn't grow with the context."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from qwen3_mlx.engine import chunk as chunk_module
+from qwen3_mlx.engine.chunk import SHORTEST, fitting, free_bytes
+from qwen3_mlx.engine.prefill import prefill
+from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.machine import Machine
+from qwen3_mlx.memory import PREFILL_CHUNK, kv_bytes_per_token, scratch_bytes
+from qwen3_mlx.model import Qwen3
+from qwen3_mlx.nn import tiles
+from qwen3_mlx.options import AS_COMPUTED, KeyValues
+from tests import tiny
+
+GPU = Machine(0, "", fused_attention=True)
+SIZE: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 8192,
+}
+
+
+def scratch(kept: KeyValues, context: int, chunk: int) -> int:
+    """Bytes at the peak of a prefill beyond the weights and the cache it leaves."""
+    net, _ = tiny.network(0, **SIZE)
+    cache = PromptCache(net, kept)
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    mx.eval(prefill(net, [n % 23 for n in range(context)], cache, chunk))
+    return mx.get_peak_memory() - before - cache.nbytes
+
+
+@pytest.mark.parametrize("kept", [AS_COMPUTED, KeyValues(bits=8), KeyValues(window=512)], ids=str)
+@pytest.mark.parametrize("chunk", [256])
+def test_scratch_is_bounded_whatever_the_context(
+    kept: KeyValues, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From where the tiles begin it is flat; the whole score matrix would be four times larger."""
+    monkeypatch.setattr(tiles, "SCORES", 2**18)
+    short, long = (scratch(kept, context, chunk) for context in (512, 2048))
+    assert long <= 1.1 * short
+    assert long < 4 * 8 * chunk * 2048  # the score matrix of the last chunk, in float32
+
+
+@pytest.mark.parametrize("kept", [AS_COMPUTED, KeyValues(bits=8), KeyValues(bits=4)], ids=str)
+def test_a_chunk_fits_into_what_is_free(kept: KeyValues) -> None:
+    _, config = tiny.network(0, **SIZE)
+    seen = []
+    grown = 2 * kv_bytes_per_token(config, kept.bits) * 4000
+    bare = [scratch_bytes(config, GPU, 5000, size) for size in (2048, 2047, 600, 512, 40, 31)]
+    for free in [grown + scratch for scratch in bare]:
+        size = fitting(config, kept, 1000, 5000, GPU, free)
+        assert size == SHORTEST or scratch_bytes(config, GPU, 5000, size) + grown <= free
+        twice = scratch_bytes(config, GPU, 5000, 2 * size)
+        assert size == PREFILL_CHUNK or twice + grown > free  # and no smaller than it must be
+        seen.append(size)
+    assert seen == [PREFILL_CHUNK, 1024, 512, 512, 32, SHORTEST]
+
+
+def test_a_window_grows_by_itself_at_most() -> None:
+    _, config = tiny.network(0, **SIZE)
+    free = scratch_bytes(config, GPU, 8000, 2048) + 2 * 600 * kv_bytes_per_token(config)
+    assert fitting(config, KeyValues(window=600), 0, 8000, GPU, free) == PREFILL_CHUNK
+    assert fitting(config, AS_COMPUTED, 0, 8000, GPU, free) < PREFILL_CHUNK
+
+
+def test_free_is_what_metal_has_left_of_its_working_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(10**9, "")
+    monkeypatch.setattr("qwen3_mlx.backend.device", lambda: "metal")
+    assert free_bytes(machine) == 10**9 - mx.get_active_memory()
+    monkeypatch.setattr("qwen3_mlx.backend.device", lambda: "cuda")
+    assert free_bytes(machine) == 10**9 + mx.get_cache_memory()
+
+
+def test_a_turn_reads_in_such_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the option says how many."""
+    talker = Qwen3(tiny.runtime(0))
+    steps: list[int] = []
+    monkeypatch.setattr(chunk_module, "free_bytes", lambda _machine: 0)
+    text = "one two three four five six seven eight nine ten " * 3
+
+    def note(done: int, _total: int) -> None:
+        steps.append(done)
+
+    list(talker.stream(text, max_tokens=1, on_progress=note))
+    assert steps[:2] == [SHORTEST, 2 * SHORTEST]
+    steps.clear()
+    list(talker.stream(text, max_tokens=1, prefill_chunk=100, on_progress=note))
+    assert steps[0] == 100
