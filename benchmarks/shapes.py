@@ -79,9 +79,12 @@ def _packing(recipe: str) -> Any:
     return predicate
 
 
-def network(shape: str, recipe: str, layers: int | None = None) -> Qwen3:
+def network(
+    shape: str, recipe: str, layers: int | None = None, context: int | None = None
+) -> Qwen3:
     """A network of `shape` with random weights, on this machine's device."""
-    net = Qwen3(Qwen3Config.from_dict(config(shape, layers)))
+    settings = Qwen3Config.from_dict(config(shape, layers))
+    net = Qwen3(settings.for_context(context) if context else settings)
     if RECIPES[recipe]:
         nn.quantize(net, class_predicate=_packing(recipe))
     mx.random.seed(0)

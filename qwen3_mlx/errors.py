@@ -79,7 +79,7 @@ class ContextError(Qwen3Error):
 
 
 class OutOfMemoryError(Qwen3Error):
-    """Memory ran out while computing; what was said so far is kept."""
+    """Memory ran out, or would: what was said so far is kept."""
 
 
 class SessionError(Qwen3Error):

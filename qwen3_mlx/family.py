@@ -100,6 +100,8 @@ RELEASES = (
 )
 
 SHORT = {
+    "30b": "30b-a3b",
+    "235b": "235b-a22b",
     "4b-2507": "4b-instruct-2507",
     "30b-a3b-2507": "30b-a3b-instruct-2507",
     "235b-a22b-2507": "235b-a22b-instruct-2507",

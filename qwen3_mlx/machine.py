@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -10,6 +11,8 @@ from pathlib import Path
 from qwen3_mlx.errors import OptionError
 
 _GIB = 2**30  # memory is sold in these, whatever the box says
+LIMIT = "QWEN3_MLX_MEMORY_LIMIT"
+"""The variable that holds a process to so many GB of its own, on any machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +40,25 @@ def mac(gigabytes: float) -> Machine:
     return Machine(int(share * gigabytes * _GIB), why)
 
 
-def this_machine() -> Machine:
-    """This machine, asked through MLX. Raises `BackendError` where MLX is missing."""
-    from qwen3_mlx import backend  # first: it loads a BLAS before MLX
+def this_machine(swap: bool = False) -> Machine:
+    """This machine and what it has left now, asked through MLX.
+
+    What this process holds already is not left; what MLX keeps to use again is, and on the CPU
+    backend free `swap`, for whom slow is better than not at all. Raises
+    `BackendError` where MLX is missing, `OptionError` for a `LIMIT` that is no number.
+    """
+    import qwen3_mlx.backend as backend  # first: it loads a BLAS before MLX
+
+    import mlx.core as mx
 
     device = backend.device()
     if device == "cpu":
-        return replace(_main_memory(), float_bytes=4, fused_attention=False)
-    return _gpu(device)
+        place = replace(_main_memory(), float_bytes=4, fused_attention=False)
+        more = mx.get_cache_memory() + (_meminfo("SwapFree") or 0 if swap else 0)
+        place = replace(place, available_bytes=place.available_bytes + more)
+    else:
+        place = _gpu(device)
+    return _limited(place, mx.get_active_memory())
 
 
 def glance() -> Machine:
@@ -65,9 +79,30 @@ def _gpu(device: str) -> Machine:
 
     info = mx.device_info()
     if device == "metal":
+        held = mx.get_active_memory()
         why = "this Mac's recommended GPU working set"
-        return Machine(int(info["max_recommended_working_set_size"]), why)
-    return Machine(int(info["free_memory"]), "free on this machine's GPU")
+        left = int(info["max_recommended_working_set_size"]) - held
+        if held > 100_000_000:  # another model's, or a conversation's
+            why = f"left of {why}, of which {held / 1e9:.1f} GB are in use here"
+        return Machine(max(left, 0), why)
+    return Machine(int(info["free_memory"]) + mx.get_cache_memory(), "free on this machine's GPU")
+
+
+def _limited(place: Machine, held: int) -> Machine:
+    """`place`, but for no more than the user's own limit leaves beside what is `held`."""
+    given = os.environ.get(LIMIT, "")
+    if not given:
+        return place
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = math.nan
+    if not limit > 0:
+        raise OptionError(LIMIT, got=given, expected="a number of GB above 0")
+    left = max(int(1e9 * limit) - held, 0)
+    if left >= place.available_bytes:
+        return place
+    return replace(place, available_bytes=left, why=f"left of the {limit:g} GB that {LIMIT} allows")
 
 
 def _main_memory() -> Machine:

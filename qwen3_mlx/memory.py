@@ -8,12 +8,13 @@ A GB is 10**9 bytes. Nothing here reads a weight or needs MLX.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from qwen3_mlx import scratch
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.config_parts import Quantization
+from qwen3_mlx.config_parts import QuantSpec
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.machine import Machine
 
@@ -113,19 +114,22 @@ def weights_from_headers(tensors: Iterable[TensorLike]) -> Weights:
 
 def weights_from_config(config: Qwen3Config) -> Weights:
     """The same, computed: bf16, or packed as the config's quantization says."""
+    quantization = config.quantization
+    return weights_packed(config, quantization.spec if quantization else lambda _path: None)
+
+
+def weights_packed(config: Qwen3Config, spec: Callable[[str], QuantSpec | None]) -> Weights:
+    """The weights if each matrix were packed as `spec` says of its module path; None: bf16."""
     packed = floats = 0
     for path, shape in matrices(config):
-        bytes_packed, count = _storage(path, shape, config.quantization)
+        bytes_packed, count = _storage(shape, spec(path) if len(shape) > 1 else None)
         packed, floats = packed + bytes_packed, floats + count
     return Weights(packed + 2 * floats, packed, floats)
 
 
-def _storage(
-    path: str, shape: tuple[int, ...], quantization: Quantization | None
-) -> tuple[int, int]:
+def _storage(shape: tuple[int, ...], spec: QuantSpec | None) -> tuple[int, int]:
     """Bytes of packed integers, and number of floats, that one weight takes."""
     count = math.prod(shape)
-    spec = quantization.spec(path) if quantization is not None and len(shape) > 1 else None
     if spec is None or shape[-1] % spec.group_size:
         return 0, count
     groups = count // spec.group_size
@@ -150,21 +154,26 @@ def kv_bytes_per_token(config: Qwen3Config, kv_bits: int | None = None) -> int:
 def scratch_bytes(
     config: Qwen3Config, machine: Machine, context: int, chunk: int = PREFILL_CHUNK
 ) -> int:
-    """Bytes of activations alive at the peak of one prefill chunk, an upper estimate.
+    """Bytes alive beside weights and cache at the peak of a chunk, `context` tokens with it."""
+    return scratch.work_bytes(
+        config,
+        min(chunk, context),
+        context,
+        float_bytes=machine.float_bytes or 2,
+        on_cpu=not machine.fused_attention,
+    )
 
-    The widest moment is the feed-forward (gate, up, product, and for a Mixture of Experts the
-    chosen experts' inputs and outputs) beside the next layer's attention; a backend without
-    fused attention holds the score matrix too. The factors were fitted to MLX's own peak on the
-    CPU backend (1.0 to 1.3 times what was measured); on Metal they are not measured yet.
-    """
-    tokens, width = min(chunk, context), config.hidden_size
-    heads = config.num_attention_heads + 2 * config.num_key_value_heads
-    chosen = config.num_experts_per_tok if config.is_moe else 1
-    inner = config.moe_intermediate_size if config.is_moe else config.intermediate_size
-    row = 7 * width + 3 * heads * config.head_dim + chosen * (3 * inner + 2 * width)
-    activations = tokens * row * (machine.float_bytes or 2)
-    scores = 0 if machine.fused_attention else 4 * config.num_attention_heads * tokens * context
-    return activations + scores + 4 * config.vocab_size
+
+def tries(config: Qwen3Config, tokens: int, kv_bits: int | None, float_bytes: int = 2) -> str:
+    """What would make room for `tokens` of keys and values, with the figures."""
+    now = kv_bytes_per_token(config, kv_bits) * (1 if kv_bits else float_bytes / 2)
+    found = [
+        f"--kv-bits {bits} ({gb(tokens * kv_bytes_per_token(config, bits))} of keys and values"
+        f" instead of {gb(tokens * now)})"
+        for bits in (8, 4)
+        if bits < (kv_bits or 16)
+    ]
+    return ", ".join([*found, "a shorter conversation (/clear)", "a smaller model (/model)"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +197,21 @@ class Fit:
         """Whether the left side is at most the right."""
         return self.required_bytes <= self.available_bytes
 
+    @property
+    def equation(self) -> str:
+        """``4.6 GB weights + 0.6 GB KV at 4,096 tokens + … = 5.8 GB ≤ 11.5 GB available: fits``."""
+        sign, verdict = ("≤", "fits") if self.fits else (">", "does not fit")
+        return (
+            f"{gb(self.weight_bytes)} weights + {gb(self.kv_bytes)} KV at {self.context:,} tokens"
+            f" + {gb(self.scratch_bytes)} prefill + {gb(self.runtime_bytes)} runtime"
+            f" = {gb(self.required_bytes)} {sign} {gb(self.available_bytes)} available: {verdict}"
+        )
+
+
+def gb(size: float) -> str:
+    """``4.6 GB``, or ``12.3 MB`` where that says more."""
+    return f"{size / 1e9:,.1f} GB" if size >= 50e6 else f"{size / 1e6:.1f} MB"
+
 
 def fit(
     config: Qwen3Config,
@@ -195,18 +219,32 @@ def fit(
     machine: Machine,
     context: int,
     kv_bits: int | None = None,
+    chunk: int = PREFILL_CHUNK,
 ) -> Fit:
-    """Fill in the inequality for `context` tokens. Raises `OptionError` or `ContextError`."""
+    """Fill in the inequality for `context` tokens, read `chunk` at a time.
+
+    Raises `OptionError` or `ContextError`.
+    """
     if context < 1:
         raise OptionError("context", got=context, expected="1 or more tokens")
     config.for_context(context)  # refuses what no YaRN factor reaches
+    if chunk < 1:
+        raise OptionError("prefill chunk", got=chunk, expected="at least 1")
     per_token = kv_bytes_per_token(config, kv_bits)
     if kv_bits is None and machine.float_bytes is not None:
         per_token = per_token // 2 * machine.float_bytes
+    cache, work = scratch.peak_bytes(
+        config,
+        context,
+        chunk,
+        float_bytes=machine.float_bytes or 2,
+        kv_bytes_per_token=per_token,
+        on_cpu=not machine.fused_attention,
+    )
     return Fit(
         weight_bytes=weights.resident_bytes(machine.float_bytes),
-        kv_bytes=per_token * context,
-        scratch_bytes=scratch_bytes(config, machine, context),
+        kv_bytes=cache,
+        scratch_bytes=work,
         runtime_bytes=RUNTIME_BYTES,
         available_bytes=machine.available_bytes,
         context=context,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qwen3_mlx import choices, headroom
 from qwen3_mlx.checkpoint.fingerprint import stamp
 from qwen3_mlx.checkpoint.read import load_network
 from qwen3_mlx.config import Qwen3Config
@@ -30,24 +31,30 @@ def load(
     kv_window: int | None = None,
     kv_sinks: int = 4,
     on_progress: Callable[[int, int], None] | None = None,
+    force: bool = False,
 ) -> Qwen3:
     """Load a model by name: ``"demo"``, an alias such as ``"8b"``, a directory, or a hub repo id.
 
     `context` asks for that many positions; beyond the model's own, YaRN is switched on.
     `kv_bits` (8 or 4) packs keys and values; `kv_window` sees only the last so many tokens and
-    the first `kv_sinks`. `on_progress` is called with bytes loaded and bytes in all. Raises
-    `ModelNotFoundError`, `HubError`, `ConfigError`, `CheckpointError`, `ContextError` or
-    `OptionError`.
+    the first `kv_sinks`. `on_progress` is called with bytes loaded and bytes in all. What does
+    not fit in memory is refused before a weight is read, unless `force`; what of the context does
+    not fit is said in `Qwen3.note`. Raises `ModelNotFoundError`, `HubError`, `ConfigError`,
+    `CheckpointError`, `ContextError`, `OptionError` or `OutOfMemoryError`.
     """
     kept = KeyValues(kv_bits, kv_window, kv_sinks)
     path = resolve(str(name))
     # First: another architecture's other files may look odd in any way.
-    kept.check(Qwen3Config.from_dir(path).head_dim)
+    config = Qwen3Config.from_dir(path)
+    kept.check(config.head_dim)
+    note = choices.check(str(name), path, config, context, kept, force=force)
+    headroom.apply()
     files = stamp(path)
     tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
-    network, config = load_network(path, context=context, on_progress=on_progress)
+    network, config = load_network(path, context=context, on_progress=on_progress, force=force)
     said = _generation_config(path)
-    return Qwen3(Runtime(str(name), network, config, tokenizer, template, said, path, files, kept))
+    runtime = Runtime(str(name), network, config, tokenizer, template, said, path, files, kept)
+    return Qwen3(runtime, note)
 
 
 def _generation_config(path: Path) -> Mapping[str, Any]:
@@ -64,8 +71,10 @@ def _generation_config(path: Path) -> Mapping[str, Any]:
 class Qwen3:
     """A Qwen3 ready to talk. Not for concurrent use: one turn at a time."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, note: str = "") -> None:
         self.runtime = runtime
+        self.note = note
+        """What its user should know of how it was loaded; mostly nothing."""
         self._running: Generation | None = None
 
     @property

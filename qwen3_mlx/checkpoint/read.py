@@ -17,6 +17,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from qwen3_mlx import headroom
+from qwen3_mlx.checkpoint import mapped
 from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config_parts import Quantization
@@ -38,12 +40,14 @@ def load_network(
     *,
     context: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    force: bool = False,
 ) -> tuple[Qwen3, Qwen3Config]:
     """Load the network of the checkpoint directory `path` (config.json and safetensors).
 
     `context` asks for that many positions and switches YaRN on if they need it.
     `on_progress` is called with bytes done and bytes in all. Raises `ConfigError`, `ContextError`
     or `CheckpointError`; nothing is loaded unless every tensor is there in its right shape.
+    Raises `OutOfMemoryError` before a layer for which memory is missing, unless `force`.
     """
     config = Qwen3Config.from_dir(path)
     if context is not None:
@@ -53,7 +57,7 @@ def load_network(
     if config.quantization is not None:
         _quantize(network, config.quantization, sources)
     _check(network, sources, config)
-    _materialise(network, sources, on_progress)
+    _materialise(network, sources, on_progress, force)
     network.eval()
     return network, config
 
@@ -136,18 +140,33 @@ def _foreign_hint(sources: Sources) -> str:
 
 
 def _materialise(
-    network: Qwen3, sources: Sources, on_progress: Callable[[int, int], None] | None
+    network: Qwen3,
+    sources: Sources,
+    on_progress: Callable[[int, int], None] | None,
+    force: bool,
 ) -> None:
-    files: dict[Path, dict[str, mx.array]] = {}
+    reader = _Reader()
     total = sum(info.nbytes for infos in sources.values() for info in infos)
     done = 0
     for names in _by_layer(sources):
-        weights = [(name, _load(sources[name], files)) for name in names]
+        weights = [(name, reader.load(sources[name])) for name in names]
+        if not force:  # memory may have gone to another process since the load began
+            _require([array for _, array in weights], done, total)
         network.update(tree_unflatten(weights))
         mx.eval([array for _, array in weights])
         done += sum(info.nbytes for name in names for info in sources[name])
         if on_progress is not None:
             on_progress(done, total)
+
+
+def _require(layer: list[mx.array], done: int, total: int) -> None:
+    """Raise `OutOfMemoryError` unless there is memory for the arrays of one layer."""
+    hint = (
+        f"close other programs or models, or see what fits: qwen3-mlx info; {headroom.CHECK}=off"
+        " loads all the same"
+    )
+    doing = f"while loading, {done / 1e9:.1f} of {total / 1e9:.1f} GB read"
+    headroom.require(sum(array.nbytes for array in layer), doing, hint)
 
 
 def _by_layer(sources: Sources) -> Iterator[list[str]]:
@@ -161,18 +180,28 @@ def _by_layer(sources: Sources) -> Iterator[list[str]]:
         yield list(names)
 
 
-def _load(infos: list[TensorInfo], files: dict[Path, dict[str, mx.array]]) -> mx.array:
-    """The lazy array of one parameter, in the dtype that the backend computes in."""
-    arrays = []
-    for info in infos:
-        if info.file not in files:
+class _Reader:
+    """Gives each tensor as an array that is read when it is evaluated."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, dict[str, mx.array]] = {}
+        self._maps = mapped.Maps() if mapped.state().on else None
+
+    def load(self, infos: list[TensorInfo]) -> mx.array:
+        """The lazy array of one parameter, in the dtype that the backend computes in."""
+        arrays = [self._tensor(info) for info in infos]
+        array = arrays[0] if len(arrays) == 1 else mx.stack(arrays)
+        if infos[0].dtype in _FLOATS:
+            array = array.astype(backend.compute_dtype(_FLOATS[infos[0].dtype])[0])
+        return array
+
+    def _tensor(self, info: TensorInfo) -> mx.array:
+        if self._maps is not None and (array := self._maps.adopt(info)) is not None:
+            return array
+        if info.file not in self._files:
             try:
-                files[info.file] = mx.load(str(info.file))  # type: ignore[assignment]  # a dict, for safetensors
+                self._files[info.file] = mx.load(str(info.file))  # type: ignore[assignment]  # a dict, for safetensors
             except RuntimeError as error:
                 raise CheckpointError(f"{info.file.name} can't be read", got=str(error)) from None
         # popped, or the dictionary would keep the bytes alive once they are read
-        arrays.append(files[info.file].pop(info.name))
-    array = arrays[0] if len(arrays) == 1 else mx.stack(arrays)
-    if infos[0].dtype in _FLOATS:
-        array = array.astype(backend.compute_dtype(_FLOATS[infos[0].dtype])[0])
-    return array
+        return self._files[info.file].pop(info.name)

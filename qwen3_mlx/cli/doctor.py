@@ -25,12 +25,27 @@ def machine() -> list[Row]:
         ("device", str(mx.device_info().get("device_name", device))),
         ("bfloat16", f"computed in {str(dtype).removeprefix('mlx.core.')}: {why}"),
         ("command buffers", backend.LIMITS),
+        *memory(),
     ]
     if device == "cpu":
         rows.append(
             ("BLAS", backend.BLAS or "the wheel's own, which is slow: install libopenblas0")
         )
     return rows
+
+
+def memory() -> list[Row]:
+    """What a model may take here, what MLX is told, and how weights are read."""
+    from qwen3_mlx import headroom, machine
+    from qwen3_mlx.checkpoint import mapped
+
+    place, limits = machine.this_machine(), headroom.apply()
+    return [
+        ("memory", f"{place.available_bytes / 1e9:.1f} GB: {place.why}"),
+        ("limits", limits.why),
+        ("wired memory", limits.wired_why),
+        ("zero-copy", mapped.state().why),
+    ]
 
 
 def kernels() -> list[Row]:

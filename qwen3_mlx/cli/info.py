@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from qwen3_mlx import family, hub, machine, memory
+from qwen3_mlx import hub, machine, memory
 from qwen3_mlx.cli import state
 from qwen3_mlx.cli.screen import Screen
 from qwen3_mlx.config import Qwen3Config
 
 EVERYDAY_CONTEXT = 4096
 """Tokens the inequality is filled in for unless --context says otherwise."""
-MEMORY_SIZES = (8, 16, 24, 32, 36, 48, 64, 96, 128, 192, 256, 512)
-"""GB of memory that Macs are sold with."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +98,26 @@ def record(facts: Facts) -> dict[str, Any]:
             "runtime": fit.runtime_bytes,
         },
         "available": facts.machine.why,
+        "would_fit": _would_fit(facts),
         "where": facts.where,
     }
 
 
+def _would_fit(facts: Facts) -> list[dict[str, Any]]:
+    """What would fit, if this does not: the least loss first."""
+    if facts.fit.fits:
+        return []
+    from qwen3_mlx import choices
+
+    wanted = choices.Wanted(facts.config, facts.weights, facts.fit.context, facts.kv_bits)
+    return [
+        {"what": choice.what, "how": choice.how, "required_bytes": choice.fit.required_bytes}
+        for choice in choices.ranked(wanted, facts.machine)
+    ]
+
+
 def lines(facts: Facts) -> Iterator[str]:
-    """The same for people."""
+    """The same for people: what it is, the sum with the arithmetic of each term, and advice."""
     config, fit = facts.config, facts.fit
     total, active = memory.parameters(config), memory.active_parameters(config)
     yield facts.where
@@ -114,16 +126,35 @@ def lines(facts: Facts) -> Iterator[str]:
     yield _row("parameters", _count(total), f"{total:,}")
     if active != total:
         yield _row("for each token", _count(active), f"{active:,}")
-    yield _row("weights", _gb(facts.weights.stored_bytes), _packing(facts, total))
-    per_token = memory.kv_bytes_per_token(config, facts.kv_bits)
-    yield _row(
-        "keys and values", f"{per_token / 1e3:,.1f} kB", f"a token, {facts.kv_bits or 16} bit"
-    )
     yield _row("native context", f"{config.native_context:,}", "tokens; YaRN beyond (--context)")
     yield ""
-    yield inequality(fit)
+    yield from _sum(facts, total)
+    yield ""
+    yield fit.equation
     yield f"available: {facts.machine.why}"
     yield from _advice(facts)
+
+
+def _sum(facts: Facts, total: int) -> Iterator[str]:
+    """The left side of the inequality, a term a row, as one would add it up on paper."""
+    config, fit = facts.config, facts.fit
+    per_token = memory.kv_bytes_per_token(config, facts.kv_bits)
+    widened = "" if facts.machine.float_bytes is None else "; floats are float32 here"
+    yield _row("weights", memory.gb(fit.weight_bytes), _packing(facts, total) + widened)
+    yield _row(
+        "keys and values",
+        memory.gb(fit.kv_bytes),
+        f"{per_token / 1e3:,.1f} kB a token, {facts.kv_bits or 16} bit{widened},"
+        f" x {fit.context:,} tokens",
+    )
+    chunk = min(memory.PREFILL_CHUNK, fit.context)
+    yield _row("prefill", memory.gb(fit.scratch_bytes), f"reading {chunk:,} tokens at a time")
+    yield _row("runtime", memory.gb(fit.runtime_bytes), "Python, MLX, the tokenizer")
+    yield f"{'':<16}{'-' * 10}"
+    over = fit.required_bytes - fit.available_bytes
+    verdict = f"{memory.gb(-over)} to spare" if fit.fits else f"{memory.gb(over)} too much"
+    remark = f"of {memory.gb(fit.available_bytes)}: {verdict}"
+    yield _row("together", memory.gb(fit.required_bytes), remark)
 
 
 def architecture(config: Qwen3Config) -> str:
@@ -143,48 +174,19 @@ def architecture(config: Qwen3Config) -> str:
     )
 
 
-def inequality(fit: memory.Fit) -> str:
-    """``4.6 GB weights + 0.6 GB KV at 4,096 tokens + … = 5.8 GB ≤ 11.5 GB available: fits``."""
-    sign, verdict = ("≤", "fits") if fit.fits else (">", "does not fit")
-    return (
-        f"{_gb(fit.weight_bytes)} weights + {_gb(fit.kv_bytes)} KV at {fit.context:,} tokens"
-        f" + {_gb(fit.scratch_bytes)} prefill + {_gb(fit.runtime_bytes)} runtime"
-        f" = {_gb(fit.required_bytes)} {sign} {_gb(fit.available_bytes)} available: {verdict}"
-    )
-
-
 def _advice(facts: Facts) -> Iterator[str]:
     """The longest context if it fits; what would fit if it doesn't."""
     config, fit = facts.config, facts.fit
-    longest = memory.largest_context(config, facts.weights, facts.machine, facts.kv_bits)
     if fit.fits:
+        longest = memory.largest_context(config, facts.weights, facts.machine, facts.kv_bits)
         yield f"longest native context that fits: {longest:,} tokens"
         return
-    yield "what would fit:"
-    if longest:
-        yield f"  a context of {longest:,} tokens"
-    if config.quantization is None:
-        yield f"  here, the same weights at 4 bits take {_gb(memory.parameters(config) * 4.5 / 8)}"
-    if smaller := _largest_release(facts):
-        yield f"  here, the model {smaller}"
-    for size in MEMORY_SIZES:
-        place = machine.mac(size)
-        if memory.fit(config, facts.weights, place, fit.context, facts.kv_bits).fits:
-            yield f"  this model on a Mac with {size} GB"
-            return
-    yield "  this model on no single Mac"
+    from qwen3_mlx import choices
 
-
-def _largest_release(facts: Facts) -> str | None:
-    """The alias of the largest released model that fits there at this context."""
-    best: tuple[int, str] | None = None
-    for release in family.RELEASES[:8]:
-        config = Qwen3Config.from_dict(release.config())
-        weights = memory.weights_from_config(config)
-        fit = memory.fit(config, weights, facts.machine, facts.fit.context, facts.kv_bits)
-        if fit.fits and (best is None or weights.stored_bytes > best[0]):
-            best = weights.stored_bytes, f"{release.alias} ({_gb(weights.stored_bytes)} at 4 bits)"
-    return best[1] if best else None
+    yield ""
+    yield "what would fit, the least loss first:"
+    wanted = choices.Wanted(config, facts.weights, fit.context, facts.kv_bits)
+    yield from (f"  {line}" for line in choices.advice(wanted, facts.machine))
 
 
 def _packing(facts: Facts, total: int) -> str:
@@ -203,7 +205,3 @@ def _row(name: str, value: str, remark: str) -> str:
 def _count(number: int) -> str:
     unit, scale = ("B", 1e9) if number >= 1e9 else ("M", 1e6)
     return f"{number / scale:.2f} {unit}"
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 50e6 else f"{size / 1e6:.1f} MB"

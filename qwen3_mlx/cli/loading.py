@@ -67,9 +67,12 @@ def open_model(
         screen.note(f"downloading {hub.parse(name).repo}; it is kept for the next time")
     progress = ProgressLine(screen, f"loading {name}")
     try:
-        return load_model(name, context, progress, kept)
+        model = load_model(name, context, progress, kept)
     finally:
         progress.clear()
+    if model.note:
+        screen.note(model.note)
+    return model
 
 
 def load_model(

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import qwen3_mlx.backend as backend
-
-import mlx.core as mx
-
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.headroom import require
 from qwen3_mlx.machine import Machine, this_machine
-from qwen3_mlx.memory import PREFILL_CHUNK, kv_bytes_per_token, scratch_bytes
+from qwen3_mlx.memory import PREFILL_CHUNK, kv_bytes_per_token, scratch_bytes, tries
 from qwen3_mlx.options import KeyValues
 
 SHORTEST = 32
@@ -16,16 +13,18 @@ SHORTEST = 32
 
 
 def chunk_size(config: Qwen3Config, kept: KeyValues, done: int, total: int) -> int:
-    """Tokens of a chunk, for a prompt of `total` tokens of which `done` are computed already."""
-    machine = this_machine()
-    return fitting(config, kept, done, total, machine, free_bytes(machine))
+    """Tokens of a chunk, for a prompt of `total` tokens of which `done` are computed already.
 
-
-def free_bytes(machine: Machine) -> int:
-    """What this process may still take, in bytes."""
-    if backend.device() == "metal":  # its machine is the whole working set
-        return machine.available_bytes - mx.get_active_memory()
-    return machine.available_bytes + mx.get_cache_memory()
+    Raises `OutOfMemoryError` if not even the shortest chunk fits.
+    """
+    machine = this_machine(swap=True)
+    size = fitting(config, kept, done, total, machine, machine.available_bytes)
+    per_token = kv_bytes_per_token(config, kept.bits) * (machine.float_bytes or 2) // 2
+    rows = total - done if kept.window is None else min(total - done, kept.window)
+    needed = scratch_bytes(config, machine, total, size) + per_token * rows
+    packing = tries(config, total, kept.bits, machine.float_bytes or 2)
+    require(needed, f"at {total:,} tokens, of which {total - done:,} are new", f"try {packing}")
+    return size
 
 
 def fitting(

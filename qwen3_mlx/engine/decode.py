@@ -29,6 +29,7 @@ class Decoder:
     def step(self) -> int:
         """The next token."""
         token = self._next
+        self.cache.make_room(1)
         forward = self.cache.step or self.network.model
         hidden = forward(token[None], self.cache.layers)  # [1, 1, C]
         self.sampler.observe(token)

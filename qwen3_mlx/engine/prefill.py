@@ -31,6 +31,7 @@ def prefill(
         if start and stopped():
             return None
         ids = list(tokens[start : start + chunk])
+        cache.make_room(len(ids))
         hidden = network.model(mx.array([ids], mx.uint32), cache.layers)  # [1, L, C]
         mx.eval([layer.state for layer in cache.layers])
         cache.tokens.extend(ids)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import mlx.core as mx
 
 from qwen3_mlx.engine.out_of_memory import is_out_of_memory, out_of_memory
+from qwen3_mlx.headroom import require
 from qwen3_mlx.nn.cache import KVCache
 from qwen3_mlx.nn.fused import FusedStep
 from qwen3_mlx.nn.transformer import Qwen3
@@ -98,6 +99,19 @@ class PromptCache:
             raise
         finally:
             self.settle()
+
+    def make_room(self, tokens: int) -> None:
+        """Look ahead before the buffers grow for `tokens` more: they are there twice for a moment.
+
+        Raises `OutOfMemoryError`. The very first buffers are the business of who chose the chunk.
+        """
+        first = self.layers[0]
+        held = first.state[0].shape[2] if first.state else 0
+        if held and self.kept.window is None and first.offset + tokens > held:
+            count = len(self.tokens)
+            larger = max(1.0, (first.offset + tokens) / held - 1)
+            hint = "try --kv-bits 8, a shorter conversation (/clear) or a smaller model (/model)"
+            require(int(larger * self.nbytes), f"at {count:,} tokens", hint)
 
     @property
     def nbytes(self) -> int:

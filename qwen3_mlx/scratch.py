@@ -1,0 +1,112 @@
+"""What a prefill needs beside weights and cache: the arrays alive together at its peak, counted.
+
+MLX does not free an array when Python lets go of it but when the work that reads it is done, and
+it hands out work ahead: on the CPU ten tasks of ten dispatches (transforms.cpp, cpu/encoder.h), on
+a GPU ten command buffers of some operations each. One layer of this network is about as long as
+that on the CPU and longer on a GPU, so at the peak everything one layer makes is alive together,
+each array counted once. That is what the sums below count, in numbers for one token:
+
+    C  hidden width      Q  all query heads    K  all key heads     F  feed-forward
+    k  experts a token   inner  their width    E  experts           S  keys attended to
+
+`benchmarks/memory.py` holds the prediction to what MLX says of itself; the record is
+benchmarks/results/memory.json. On Metal and CUDA nothing is measured yet.
+"""
+
+from __future__ import annotations
+
+from qwen3_mlx.config import Qwen3Config
+
+BLOCK = 256
+"""Positions that the cache's buffers are rounded up to."""
+
+
+SCORES = 2**25
+"""Bytes of scores that attention without a fused kernel holds at once (`nn.tiles`)."""
+TILES, SUMS = 3.0, 3.0
+
+
+def rows(tokens: int, chunk: int, limit: int) -> list[tuple[int, int]]:
+    """Chunk by chunk of a prefill: tokens held, and positions allocated for them.
+
+    The cache's growth (`nn.cache`): what is needed, or twice what there is up to the context's
+    `limit`, in whole blocks.
+    """
+    steps, held, allocated = [], 0, 0
+    while held < tokens:
+        held = min(held + chunk, tokens)
+        if held > allocated:
+            wanted = max(held, 2 * allocated)
+            if held <= limit:
+                wanted = min(wanted, limit)
+            allocated = -(-wanted // BLOCK) * BLOCK
+        steps.append((held, allocated))
+    return steps
+
+
+def activations(config: Qwen3Config, length: int, keys: int, *, on_cpu: bool) -> float:
+    """Numbers a token of a chunk of `length` needs at the peak, attending to `keys` positions."""
+    C = config.hidden_size
+    Q = config.num_attention_heads * config.head_dim
+    K = config.num_key_value_heads * config.head_dim
+    # CPU: the residual, the squares and products of both norms (no kernel of their own there), the
+    # two outputs and the next layer's norm; queries, their norm's two, RoPE's halves and the
+    # rotated, the mixed values; keys as projected and rotated (the rest is donated or in the cache)
+    # GPU: a norm and a rotation are one kernel each
+    attention = 8 * C + 6 * Q + 2 * K if on_cpu else 6 * C + 5 * Q + 4 * K
+    scores = _scores(config, length, keys) if on_cpu else 0.0
+    if not config.is_moe:
+        return attention + 2 * config.intermediate_size + scores
+    # A Mixture of Experts takes more operations than the window is long. Either the experts are in
+    # it: gate and up; rows gathered, put through, and put back in order. Or the next layer's scores
+    # are, and of the experts only the rows put through and put back.
+    k, inner, E = config.num_experts_per_tok, config.moe_intermediate_size, config.num_experts
+    widened = 0 if on_cpu else 2 * k * C  # weighted in float32
+    experts = attention - 2 * C + k * (2 * inner + 3 * C) + 3 * E + widened
+    return max(experts, attention + 2 * k * C + scores)
+
+
+def _scores(config: Qwen3Config, length: int, keys: int) -> float:
+    """Where attention is not fused: all scores at once while they are few, else in tiles.
+
+    All at once, softmax and mask write where they read; the mask is a byte for all heads. In tiles
+    (`nn.tiles`) two of them and one more sum of values are alive.
+    """
+    heads = config.num_attention_heads
+    if 4 * heads * length * keys <= SCORES:
+        return (heads + 0.25) * keys
+    tile = max(SCORES // (4 * heads * length), 64)
+    return TILES * heads * min(tile, keys) + SUMS * heads * config.head_dim
+
+
+def peak_bytes(
+    config: Qwen3Config,
+    tokens: int,
+    chunk: int,
+    *,
+    float_bytes: int,
+    kv_bytes_per_token: int,
+    on_cpu: bool,
+) -> tuple[int, int]:
+    """Bytes of the cache, and beside it of activations, at the peak of a prefill of `tokens`.
+
+    A cache that grows holds one layer's old buffers until they are copied.
+    """
+    held = 0
+    best = (0, 0)
+    for done, allocated in rows(tokens, chunk, config.for_context(tokens).context):
+        work = work_bytes(config, min(chunk, done), done, float_bytes=float_bytes, on_cpu=on_cpu)
+        if allocated > held:
+            work += held * kv_bytes_per_token // config.num_hidden_layers
+        held = allocated
+        if allocated * kv_bytes_per_token + work > sum(best):
+            best = allocated * kv_bytes_per_token, work
+    return best
+
+
+def work_bytes(
+    config: Qwen3Config, length: int, keys: int, *, float_bytes: int, on_cpu: bool
+) -> int:
+    """Bytes alive beside weights and cache while a chunk of `length` attends to `keys`."""
+    numbers = length * activations(config, length, keys, on_cpu=on_cpu)
+    return int(numbers * float_bytes) + 4 * config.vocab_size
