@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import mlx.core as mx
 
 from qwen3_mlx.engine.out_of_memory import is_out_of_memory, out_of_memory
+from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.headroom import require
 from qwen3_mlx.nn.cache import KVCache
 from qwen3_mlx.nn.fused import FusedStep
@@ -87,10 +88,12 @@ class PromptCache:
 
         Whatever ends it, the cache is left holding ``tokens`` and no more. After an error what
         the layers hold is not known, so it is all given up; `OutOfMemoryError` takes the place
-        of MLX's.
+        of MLX's. Where it was seen coming nothing is lost.
         """
         try:
             yield
+        except OutOfMemoryError:
+            raise
         except Exception as error:
             tokens = len(self.tokens)
             self.clear()

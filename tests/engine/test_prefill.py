@@ -7,10 +7,10 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from qwen3_mlx.engine import chunk as chunk_module
-from qwen3_mlx.engine.chunk import SHORTEST, fitting, free_bytes
+from qwen3_mlx.engine.chunk import SHORTEST, fitting
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.machine import Machine
 from qwen3_mlx.memory import PREFILL_CHUNK, kv_bytes_per_token, scratch_bytes
 from qwen3_mlx.model import Qwen3
@@ -73,19 +73,18 @@ def test_a_window_grows_by_itself_at_most() -> None:
     assert fitting(config, AS_COMPUTED, 0, 8000, GPU, free) < PREFILL_CHUNK
 
 
-def test_free_is_what_metal_has_left_of_its_working_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = Machine(10**9, "")
-    monkeypatch.setattr("qwen3_mlx.backend.device", lambda: "metal")
-    assert free_bytes(machine) == 10**9 - mx.get_active_memory()
-    monkeypatch.setattr("qwen3_mlx.backend.device", lambda: "cuda")
-    assert free_bytes(machine) == 10**9 + mx.get_cache_memory()
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a byte to spare."""
+    for place in ("qwen3_mlx.engine.chunk.this_machine", "qwen3_mlx.machine.this_machine"):
+        monkeypatch.setattr(place, lambda **_: Machine(0, "left", float_bytes=4))
 
 
-def test_a_turn_reads_in_such_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turn_reads_in_such_chunks(full: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless the option says how many."""
+    monkeypatch.setenv("QWEN3_MLX_FIT", "off")
     talker = Qwen3(tiny.runtime(0))
     steps: list[int] = []
-    monkeypatch.setattr(chunk_module, "free_bytes", lambda _machine: 0)
     text = "one two three four five six seven eight nine ten " * 3
 
     def note(done: int, _total: int) -> None:
@@ -96,3 +95,24 @@ def test_a_turn_reads_in_such_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     steps.clear()
     list(talker.stream(text, max_tokens=1, prefill_chunk=100, on_progress=note))
     assert steps[0] == 100
+
+
+def test_what_is_seen_not_to_fit_costs_nothing(full: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The turn is refused with what would help; conversation and cache are as they were."""
+    talker = Qwen3(tiny.runtime(0))
+    with monkeypatch.context() as patch:
+        patch.setenv("QWEN3_MLX_FIT", "off")
+        chat = talker.session(temperature=0.0, max_tokens=10)
+        list(chat.send("one"))
+        chat.warm()
+        before, held = [dict(m) for m in chat.messages], list(chat.cache.tokens)
+        with monkeypatch.context() as inner:
+            inner.delenv("QWEN3_MLX_FIT")
+            with pytest.raises(
+                OutOfMemoryError, match=r"out of memory at \d+ tokens(.|\n)*--kv-bits"
+            ):
+                list(chat.send("two"))
+        assert chat.messages[: len(before)] == before
+        assert len(chat.cache.tokens) >= len(held) > 0
+        *_, done = chat.retry()
+        assert done.stats.cached_tokens == len(held)
