@@ -70,10 +70,9 @@ ON_GPU = tuple(
 
 def measure(case: Case) -> dict[str, Any]:
     """Predict, run, compare; sizes in bytes."""
-    from benchmarks import shapes  # first: it loads a BLAS before MLX
-
     import mlx.core as mx
 
+    from benchmarks import shapes  # first: it loads a BLAS before MLX
     from qwen3_mlx.engine.prefill import prefill
     from qwen3_mlx.engine.prompt_cache import PromptCache
     from qwen3_mlx.options import KeyValues
