@@ -20,7 +20,7 @@ from qwen3_mlx.session import ChatSession
 from tests import tiny
 
 DAYS = int(os.environ.get("QWEN3_SOAK_DAYS", "8"))
-"""Of 14 turns each, for every kind of cache; docs/log.md has what 300 showed."""
+"""Of 11 turns each, for every kind of cache; docs/log.md has what 80 showed."""
 KINDS = [KeyValues(), KeyValues(bits=8), KeyValues(bits=4), KeyValues(window=64)]
 
 
