@@ -10,6 +10,7 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx.engine.background import BACKGROUND
+from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.errors import ContextError, OutOfMemoryError
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.options import KeyValues
@@ -35,7 +36,7 @@ def model(kept: KeyValues) -> Qwen3:
     return Qwen3(replace(tiny.runtime(8, head_dim=32, max_position_embeddings=2048), kept=kept))
 
 
-def failing(call: Callable[..., Any], nth: int, error: Exception) -> Callable[..., Any]:
+def failing(call: Callable[..., Any], nth: int, error: BaseException) -> Callable[..., Any]:
     """`call`, which raises the n-th time."""
     count = 0
 
@@ -117,6 +118,20 @@ def test_in_the_background(kept: KeyValues, monkeypatch: pytest.MonkeyPatch) -> 
         chat.warm_in_background()
         assert BACKGROUND.wait(60)
     assert chat.cache.tokens == []
+    consistent(chat)
+
+
+@pytest.mark.parametrize("kept", KINDS, ids=str)
+def test_ctrl_c_in_the_middle_of_a_step(kept: KeyValues, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layers hold a token that was never handed out: it is trimmed, no more is lost."""
+    chat = model(kept).session(**OPTIONS)
+    with monkeypatch.context() as patch:
+        # raised between a step's forward pass and the note that its token is there
+        name = "qwen3_mlx.engine.decode.Sampler.observe"
+        patch.setattr(name, failing(Sampler.observe, 4, KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            list(chat.send("one two three"))
+    assert len(chat.cache.tokens) > 3
     consistent(chat)
 
 

@@ -192,8 +192,18 @@ def test_a_window_that_is_gone_starts_anew(monkeypatch: pytest.MonkeyPatch) -> N
     assert {layer.reach(230 - rotating_cache.MARGIN) for layer in cache} == {
         230 - rotating_cache.MARGIN
     }
+    for length in range(231 - 64, 230):
+        found = {layer.reach(length) for layer in cache}
+        assert found in ({length}, {0})
+        if found == {length}:
+            break
+    window = KeyValues(window=64)
+    again = net.make_cache(window)  # the furthest it says it can go back, its window is whole
+    logits(net, tokens, again, 100, *range(101, 230))
+    assert {layer.trim(230 - length) for layer in again} == {230 - length}
+    want = logits(net, tokens, net.make_cache(window))
+    assert_close(logits(net, tokens[:, length:], again), want[:, length:])
     assert {layer.trim(110) for layer in cache} == {230}
-    want = logits(net, tokens, net.make_cache(KeyValues(window=64)))
     assert_close(logits(net, tokens, cache, 50), want)
 
 
@@ -234,20 +244,20 @@ def test_what_is_stored_begins_again(kind: str) -> None:
     assert_close(logits(net, tokens[:, 150:], second), want[:, 150:])
 
 
-@pytest.mark.parametrize(("limit", "capacities"), [(None, 7), (5000, 7), (10_000, 7)])
-def test_rows_are_copied_once_a_doubling(limit: int | None, capacities: int) -> None:
-    """From 256 rows to 9,000: six doublings, so six copies; and no row beyond the limit."""
+@pytest.mark.parametrize("limit", [None, 5000, 25_000])
+def test_rows_are_copied_once_a_doubling(limit: int | None) -> None:
+    """From 256 rows to 32,768 seven copies; and no rows beyond the limit."""
     cache, sizes = KVCache(limit), []
-    for at in range(0, 9000, 10):
-        if limit is None or at + 10 <= limit:
-            cache.update_and_fetch(mx.zeros((1, 1, 10, 2)), mx.zeros((1, 1, 10, 2)))
-            assert cache.keys is not None
-            sizes.append(cache.keys.shape[2])
+    for _ in range(0, limit or 32_000, 50):
+        cache.update_and_fetch(mx.zeros((1, 1, 50, 2)), mx.zeros((1, 1, 50, 2)))
+        assert cache.keys is not None
+        sizes.append(cache.keys.shape[2])
     distinct = sorted(set(sizes))
-    assert len(distinct) <= capacities
-    assert all(after >= 2 * before for before, after in pairwise(distinct[:-1]))
+    growths = list(pairwise(distinct))
     if limit is not None:
-        assert distinct[-1] <= -(-limit // KVCache.step) * KVCache.step
+        growths.pop()  # the last one ends at the limit
+        assert distinct[-1] == -(-limit // KVCache.step) * KVCache.step
+    assert growths and all(after == 2 * before for before, after in growths)
 
 
 @pytest.mark.parametrize(
