@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 
+from rich.color import Color
+from rich.segment import Segment
+from rich.style import Style
 from textual.filter import LineFilter, NoColor
+from textual.strip import Strip
 
 THEMES = {"auto": "ansi-dark", "dark": "textual-dark", "light": "textual-light"}
 """Textual's name for each; `ansi-dark` takes the terminal's palette, dark or light."""
@@ -18,3 +22,20 @@ class Theme:
         self.textual = THEMES["auto" if plain else name]
         self.is_ansi = self.textual.startswith("ansi")
         self.filters: tuple[LineFilter, ...] = (NoColor(),) if plain else ()
+
+
+def on_ground(line: Strip, ground: Style) -> Strip:
+    """`line` with the colours of `ground` where it says the terminal's default, or nothing."""
+    return Strip([Segment(part.text, ground + _said(part.style)) for part in line])
+
+
+def _said(style: Style | None) -> Style:
+    """`style` but for default colours, which Textual would take for the ANSI palette's."""
+    if style is None:
+        return Style.null()
+    colours = (_unless_default(colour) for colour in (style.color, style.bgcolor))
+    return style.without_color + Style.from_color(*colours)
+
+
+def _unless_default(colour: Color | None) -> Color | None:
+    return None if colour is None or colour.is_default else colour
