@@ -113,6 +113,10 @@ def test_a_glance_is_what_mlx_says(monkeypatch: pytest.MonkeyPatch) -> None:
         return
     monkeypatch.setattr(machine, "_main_memory", lambda: Machine(5, "here"))
     assert machine.glance() == machine.this_machine()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", lambda path: str(path) == "/proc/driver/nvidia/version")
+        patch.setattr(machine, "this_machine", lambda: Machine(7, "a GPU"))
+        assert machine.glance().why == "a GPU"
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(os, "sysconf", lambda name: 2**17)
     assert machine.glance() == machine.mac(16)
@@ -207,6 +211,7 @@ def test_all_adds_what_is_not_here(cli: Any, cache: Path) -> None:
     assert not found["4b"]["local"] and found["4b"]["path"] is None
     assert found["4b"]["disk_bytes"] == found["4b"]["weight_bytes"] == 2_262_920_192
     text = cli("models", "--all", "--memory", "16").stdout
+    assert text.count("\n8b ") == 1
     here, elsewhere = text.split("to be downloaded with `qwen3-mlx chat MODEL`:\n")
     assert "\n8b " in here and "\n14b " in f"\n{elsewhere}"
 
