@@ -71,7 +71,7 @@ COMMANDS = ["chat", "generate", "info", "models", "convert", "bench", "doctor"]
         ("chat --bud", ["--budget"]),
         ("chat --budget 8 --bud", []),  # given already
         ("chat --think --no-t", []),
-        ("chat --resume --plain coder-4", ["coder-480b"]),
+        ("chat --resume --budget 8 coder-4", ["coder-480b"]),
         ("convert 14b --recipe mixed", ["mixed-4-6"]),
         ("convert --recipe 4bit --verify 14", ["14b"]),
         ("config g", ["get"]),

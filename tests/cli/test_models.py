@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx import family, machine, memory
+from qwen3_mlx.cli.models import size_text
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.machine import Machine
 
@@ -162,6 +163,8 @@ def test_what_can_not_be_used_is_listed_with_the_reason(
     assert "fits" not in found["Qwen/Qwen3-0.6B"]
     result = cli("models")
     assert result.exit_code == 0 and reason in result.stdout
+    goes_on = "fetched to its end with: qwen3-mlx chat MODEL" in result.stdout
+    assert goes_on == reason.startswith("incomplete")
 
 
 def test_the_cache_has_other_things_too(cli: Any, cache: Path) -> None:
@@ -179,6 +182,20 @@ def test_the_cache_has_other_things_too(cli: Any, cache: Path) -> None:
     assert set(found) == {"demo", "me/Qwen3-tuned@v2", "Qwen/Qwen3-4B"}
     assert found["Qwen/Qwen3-4B"]["problem"] == "a download that broke off"
     assert not found["me/Qwen3-tuned@v2"]["problem"]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 kB"),
+        (1, "1 kB"),
+        (99_999, "100 kB"),
+        (11_739_915, "12 MB"),
+        (4_607_732_238, "4.6 GB"),
+    ],
+)
+def test_sizes_as_people_read_them(size: int, text: str) -> None:
+    assert size_text(size) == text
 
 
 def test_two_names_of_one_snapshot_are_one(cli: Any, cache: Path) -> None:
