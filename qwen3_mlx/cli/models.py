@@ -102,11 +102,11 @@ def run(
         raise OptionError("context", got=context, expected="1 or more tokens")
     place = machine.glance() if gigabytes is None else machine.mac(gigabytes)
     found = local.everything()
-    for folder in folders:
+    for folder in (folder.expanduser() for folder in folders):
         if not folder.is_dir():
             hint = "give a directory that holds models"
             raise ModelNotFoundError("no such directory", got=str(folder), hint=hint)
-        found += local.in_directory(folder.expanduser())
+        found += local.in_directory(folder)
     rows = [_look(model, place, context) for model in found]
     if everything:
         here = {model.repo for model in found if not model.problem}

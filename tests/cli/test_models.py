@@ -167,6 +167,18 @@ def test_what_can_not_be_used_is_listed_with_the_reason(
     assert goes_on == reason.startswith("incomplete")
 
 
+def test_a_snapshot_of_another_user(cli: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(snapshot: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(snapshot))
+
+    cached(cache, "Qwen/Qwen3-0.6B")
+    cached(cache, "meta/Llama-3")
+    monkeypatch.setattr("qwen3_mlx.snapshots.missing_files", refuse)
+    found = rows(cli)
+    assert set(found) == {"demo", "Qwen/Qwen3-0.6B"}
+    assert found["Qwen/Qwen3-0.6B"]["problem"] == "can't be read: Permission denied"
+
+
 def test_the_cache_has_other_things_too(cli: Any, cache: Path) -> None:
     cached(cache, "meta/Llama-3", {**family.RELEASES[0].config(), "model_type": "qwen3"})
     (cache / "models--meta--Llama-3" / "snapshots" / COMMIT / "config.json").write_text(

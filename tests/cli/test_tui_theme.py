@@ -9,7 +9,7 @@ import pytest
 from rich.color import Color, ColorType
 
 from qwen3_mlx.cli import settings
-from qwen3_mlx.cli.tui.theme import THEMES, Theme
+from qwen3_mlx.cli.tui.theme import THEMES, Themed
 from qwen3_mlx.events import Answer, Thinking
 from tests.cli.pilot import Seat, sit
 
@@ -82,7 +82,7 @@ def test_none_and_no_color_paint_without_colour(
 
 def test_every_theme_that_can_be_set_is_one() -> None:
     assert {*THEMES, "none"} == set(settings.THEMES)
-    assert all(Theme(name).textual for name in settings.THEMES)
+    assert all(Themed(name).theme for name in settings.THEMES)
     from qwen3_mlx.cli.options import ShowThinking
     from qwen3_mlx.cli.tui.turn import ShowThinking as Shown
 
@@ -92,4 +92,4 @@ def test_every_theme_that_can_be_set_is_one() -> None:
 def test_an_unknown_theme_is_a_bug() -> None:
     unknown: Any = "pink"
     with pytest.raises(KeyError):
-        Theme(unknown)
+        Themed(unknown)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.filter import LineFilter
 from textual.widgets import TextArea
 
 from qwen3_mlx import hub
@@ -24,7 +23,7 @@ from qwen3_mlx.cli.tui.input import Input
 from qwen3_mlx.cli.tui.leave import Leave
 from qwen3_mlx.cli.tui.log import Log, Said
 from qwen3_mlx.cli.tui.status import Status, short
-from qwen3_mlx.cli.tui.theme import Theme
+from qwen3_mlx.cli.tui.theme import Themed
 from qwen3_mlx.cli.tui.turn import ShowThinking, TurnView
 from qwen3_mlx.cli.tui.waiting import Waiting
 from qwen3_mlx.cli.tui.watch import Watch
@@ -68,7 +67,7 @@ class Start:
     """One of `settings.THEMES`."""
 
 
-class Chat(App[int]):
+class Chat(Themed):
     """The program on the screen."""
 
     ENABLE_COMMAND_PALETTE = False
@@ -88,9 +87,7 @@ class Chat(App[int]):
     ]
 
     def __init__(self, start: Start) -> None:
-        self._colours = Theme(start.theme)
-        super().__init__(ansi_color=self._colours.is_ansi)
-        self.theme = self._colours.textual
+        super().__init__(start.theme)
         self.start, self.model_name = start, start.name
         self.chat: Conversation | None = None
         self.view: TurnView | None = None
@@ -102,10 +99,6 @@ class Chat(App[int]):
         self._flash, self._flash_until = "", 0.0
         self.busy = f"loading {start.name}"
         self._watch = Watch(self)
-
-    def get_line_filters(self) -> Sequence[LineFilter]:
-        """What every line passes before it is painted."""
-        return [*super().get_line_filters(), *self._colours.filters]
 
     def compose(self) -> ComposeResult:
         """The parts, from above."""
