@@ -33,6 +33,7 @@ State is kept in `~/Library/Application Support/qwen3-mlx` (macOS), `$XDG_STATE_
 `~/.local/state/qwen3-mlx`, or where `QWEN3_MLX_HOME` says: the last model, typed lines, and
 conversations saved without a path. Every chat is kept as it grows in `sessions` there, or without
 `QWEN3_MLX_HOME` in the platform's directory for data (Linux: `~/.local/share/qwen3-mlx/sessions`).
+Settings lie in `config.toml`, see [config.md](config.md).
 """
 
 

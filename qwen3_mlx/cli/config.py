@@ -67,7 +67,8 @@ def root(
         screen.answer(f"{json.dumps(record, ensure_ascii=False)}\n")
     else:
         path = settings.file()
-        screen.answer(f"{path}{'' if path.exists() else ' (not there yet)'}\n")
+        there = found.problems or any(s.source == "file" for s in found.values.values())
+        screen.answer(f"{path}{'' if there or path.exists() else ' (not there yet)'}\n")
         for name, value, source in rows:
             text = _shown(settings.KEYS[name].builtin if value is None else value)
             screen.answer(f"{name:<20}{text:<28}  {source}\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def in_directory(folder: Path) -> list[Found]:
 def _models_below(folder: Path, depth: int) -> Iterator[Path]:
     if _is_qwen3(folder):
         yield folder
-    elif depth and not (folder / "config.json").exists():
+    elif depth and not _has_config(folder):
         for below in _folders(folder):
             if not below.name.startswith("."):
                 yield from _models_below(below, depth - 1)
@@ -65,15 +65,13 @@ def _problem(snapshot: Path, repo: str) -> str | None:
     """What a snapshot lacks, "" if nothing; None if it is no Qwen3."""
     try:
         ours = (snapshot / "config.json").is_file()
+        missing = snapshots.missing_files(snapshot)
     except OSError as error:
-        return (error.strerror or "unreadable") if _sounds_right(repo) else None
+        return f"can't be read: {error.strerror}" if _sounds_right(repo) else None
     if not (_is_qwen3(snapshot) if ours else _sounds_right(repo)):
         return None
-    missing = snapshots.missing_files(snapshot)
-    if not missing:
-        return ""
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    return f"incomplete: {missing[0]}{more} missing"
+    return f"incomplete: {missing[0]}{more} missing" if missing else ""
 
 
 def _snapshots(repository: Path) -> Iterator[tuple[str, Path]]:
@@ -113,13 +111,15 @@ def _is_qwen3(folder: Path) -> bool:
     return isinstance(values, dict) and values.get("model_type") in ("qwen3", "qwen3_moe")
 
 
+def _has_config(folder: Path) -> bool:
+    try:
+        return (folder / "config.json").exists()
+    except OSError:
+        return False
+
+
 def _folders(folder: Path) -> list[Path]:
     try:
         return sorted(entry for entry in folder.iterdir() if entry.is_dir())
     except OSError:
         return []
-
-
-def names(found: Iterable[Found]) -> list[str]:
-    """The names of those that can be used."""
-    return [model.name for model in found if not model.problem]

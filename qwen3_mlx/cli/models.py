@@ -102,11 +102,11 @@ def run(
         raise OptionError("context", got=context, expected="1 or more tokens")
     place = machine.glance() if gigabytes is None else machine.mac(gigabytes)
     found = local.everything()
-    for folder in folders:
+    for folder in (folder.expanduser() for folder in folders):
         if not folder.is_dir():
             hint = "give a directory that holds models"
             raise ModelNotFoundError("no such directory", got=str(folder), hint=hint)
-        found += local.in_directory(folder.expanduser())
+        found += local.in_directory(folder)
     rows = [_look(model, place, context) for model in found]
     if everything:
         here = {model.repo for model in found if not model.problem}
@@ -134,7 +134,8 @@ def _look(model: Found, place: Machine, context: int | None) -> Row:
         weights = memory.weights_from_headers(checkpoint_tensors(model.path).values())
         return _with_fit(model, True, size, config, weights, place, context)
     except Qwen3Error as error:
-        return Row(model, True, size, error.summary)
+        hint = f" ({error.hint})" if error.hint else ""
+        return Row(model, True, size, f"{error.summary}{hint}")
 
 
 def _elsewhere(here: set[str], place: Machine, context: int | None) -> Iterator[Row]:
@@ -199,6 +200,8 @@ def lines(rows: list[Row], place: Machine) -> Iterator[str]:
         right = (f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=False))
         yield "  ".join([f"{name:<{widths[0]}}", *right, verdict]).rstrip()
     yield f"\navailable: {size_text(place.available_bytes)}, {place.why}"
+    if any(row.model.repo and row.model.problem for row in rows):
+        yield "what is incomplete is fetched to its end with: qwen3-mlx chat MODEL"
     if not told and all(row.bundled for row in rows):
         yield "no real model is here yet; to get one: qwen3-mlx chat 4b (2.3 GB)"
 
@@ -232,7 +235,9 @@ def size_text(size: int) -> str:
     """Bytes as people read them: ``12 MB``, ``4.6 GB``."""
     if size >= 10**9:
         return f"{size / 1e9:.1f} GB"
-    return f"{size / 1e6:.0f} MB" if size >= 10**7 else f"{size / 1e6:.1f} MB"
+    if size >= 10**5:
+        return f"{size / 1e6:.0f} MB" if size >= 10**7 else f"{size / 1e6:.1f} MB"
+    return f"{-(-size // 1000)} kB"
 
 
 def _count(number: int) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qwen3_mlx import store
 from qwen3_mlx.cli import complete, state
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.screen import Screen, printable
+
+if TYPE_CHECKING:
+    from qwen3_mlx import store
 
 app = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True)
 
@@ -40,6 +42,8 @@ def root() -> None:
 
 
 def _read(id: str | None) -> store.Kept:
+    from qwen3_mlx import store
+
     kept = store.read(store.find(state.sessions(), id))
     if kept.note:
         Screen().note(kept.note)
@@ -54,6 +58,7 @@ def list_all(debug: opt.Debug = False) -> None:
 
         qwen3-mlx sessions list
     """
+    from qwen3_mlx import store
     from qwen3_mlx.errors import SessionError
 
     screen = Screen()
@@ -76,6 +81,8 @@ def show(id: Id = None, debug: opt.Debug = False) -> None:
 
         qwen3-mlx sessions show
     """
+    from qwen3_mlx import store
+
     Screen().answer(store.as_markdown(_read(id)))
 
 
@@ -94,6 +101,8 @@ def export(
 
         qwen3-mlx sessions export json 2026-01-31 > talk.json
     """
+    from qwen3_mlx import store
+
     kept = _read(id)
     if format == "md":
         text = store.as_markdown(kept)
@@ -121,6 +130,8 @@ def rm(
 
         qwen3-mlx sessions rm 2026-01-31-101500-1f2e
     """
+    from qwen3_mlx import store
+
     paths = [store.find(state.sessions(), id) for id in ids]  # all or nothing
     for path in paths:
         path.unlink()

@@ -12,7 +12,6 @@ import typer
 from typer.core import TyperCommand
 
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli import resuming
 from qwen3_mlx.options import GenerationOptions, KeyValues
 
 
@@ -82,6 +81,8 @@ class ChatCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments."""
+        from qwen3_mlx.cli import resuming
+
         return super().parse_args(ctx, resuming.with_last(args))
 
 

@@ -71,6 +71,7 @@ COMMANDS = ["chat", "generate", "info", "models", "convert", "bench", "doctor"]
         ("chat --bud", ["--budget"]),
         ("chat --budget 8 --bud", []),  # given already
         ("chat --think --no-t", []),
+        ("chat --resume --budget 8 coder-4", ["coder-480b"]),
         ("convert 14b --recipe mixed", ["mixed-4-6"]),
         ("convert --recipe 4bit --verify 14", ["14b"]),
         ("config g", ["get"]),
@@ -232,8 +233,11 @@ def test_in_bash(on_the_path: Path, cache: Path, kept: str) -> None:
         "go qwen3-mlx chat me/\n"
         "go qwen3-mlx convert --recipe = mix\n"
         "go qwen3-mlx sessions show ''\n"
+        "go qwen3-mlx chat --show-thinking =\n"
     )
-    assert run_in("bash", "--norc", "-c", code)[:3] == ["me/Qwen3-tuned@v2", "mixed-4-6", kept]
+    found = run_in("bash", "--norc", "-c", code)
+    assert found[:3] == ["me/Qwen3-tuned@v2", "mixed-4-6", kept]
+    assert found[3].split() == list(settings.SHOW_THINKING)
 
 
 def test_in_fish(on_the_path: Path, cache: Path, kept: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx import family, machine, memory
+from qwen3_mlx.cli.models import size_text
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.machine import Machine
 
@@ -113,6 +114,10 @@ def test_a_glance_is_what_mlx_says(monkeypatch: pytest.MonkeyPatch) -> None:
         return
     monkeypatch.setattr(machine, "_main_memory", lambda: Machine(5, "here"))
     assert machine.glance() == machine.this_machine()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", lambda path: str(path) == "/proc/driver/nvidia/version")
+        patch.setattr(machine, "this_machine", lambda: Machine(7, "a GPU"))
+        assert machine.glance().why == "a GPU"
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(os, "sysconf", lambda name: 2**17)
     assert machine.glance() == machine.mac(16)
@@ -158,6 +163,20 @@ def test_what_can_not_be_used_is_listed_with_the_reason(
     assert "fits" not in found["Qwen/Qwen3-0.6B"]
     result = cli("models")
     assert result.exit_code == 0 and reason in result.stdout
+    goes_on = "fetched to its end with: qwen3-mlx chat MODEL" in result.stdout
+    assert goes_on == reason.startswith("incomplete")
+
+
+def test_a_snapshot_of_another_user(cli: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(snapshot: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(snapshot))
+
+    cached(cache, "Qwen/Qwen3-0.6B")
+    cached(cache, "meta/Llama-3")
+    monkeypatch.setattr("qwen3_mlx.snapshots.missing_files", refuse)
+    found = rows(cli)
+    assert set(found) == {"demo", "Qwen/Qwen3-0.6B"}
+    assert found["Qwen/Qwen3-0.6B"]["problem"] == "can't be read: Permission denied"
 
 
 def test_the_cache_has_other_things_too(cli: Any, cache: Path) -> None:
@@ -175,6 +194,20 @@ def test_the_cache_has_other_things_too(cli: Any, cache: Path) -> None:
     assert set(found) == {"demo", "me/Qwen3-tuned@v2", "Qwen/Qwen3-4B"}
     assert found["Qwen/Qwen3-4B"]["problem"] == "a download that broke off"
     assert not found["me/Qwen3-tuned@v2"]["problem"]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 kB"),
+        (1, "1 kB"),
+        (99_999, "100 kB"),
+        (11_739_915, "12 MB"),
+        (4_607_732_238, "4.6 GB"),
+    ],
+)
+def test_sizes_as_people_read_them(size: int, text: str) -> None:
+    assert size_text(size) == text
 
 
 def test_two_names_of_one_snapshot_are_one(cli: Any, cache: Path) -> None:
@@ -207,6 +240,7 @@ def test_all_adds_what_is_not_here(cli: Any, cache: Path) -> None:
     assert not found["4b"]["local"] and found["4b"]["path"] is None
     assert found["4b"]["disk_bytes"] == found["4b"]["weight_bytes"] == 2_262_920_192
     text = cli("models", "--all", "--memory", "16").stdout
+    assert text.count("\n8b ") == 1
     here, elsewhere = text.split("to be downloaded with `qwen3-mlx chat MODEL`:\n")
     assert "\n8b " in here and "\n14b " in f"\n{elsewhere}"
 

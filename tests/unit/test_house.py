@@ -54,7 +54,10 @@ WITHOUT_MLX = (
     "store",
     "text",
 )
-SLOW = ("huggingface_hub", "mlx_lm", "platformdirs", "prompt_toolkit", "textual", "transformers")
+SLOW = (
+    *("huggingface_hub", "mlx_lm", "platformdirs", "prompt_toolkit", "pydantic", "textual"),
+    *("tomlkit", "transformers"),
+)
 
 
 class Import(NamedTuple):

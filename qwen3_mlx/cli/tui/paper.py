@@ -23,6 +23,7 @@ from textual.widget import Widget
 
 from qwen3_mlx.cli.markdown import THEME
 from qwen3_mlx.cli.screen import printable
+from qwen3_mlx.cli.tui.theme import on_ground
 
 _BIDI = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\u061c\ufeff]")
 
@@ -130,6 +131,8 @@ class Paper(Widget):
             line = self._moving[y - fixed]
         else:
             return Strip.blank(self.size.width)
+        if not self.app.native_ansi_color:
+            line = on_ground(line, self.rich_style)
         selection = self.text_selection
         if selection is not None and (span := selection.get_span(y)) is not None:
             line = self._selected(line, *span)

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
+from rich.color import Color
+from rich.segment import Segment
+from rich.style import Style
+from textual.app import App
 from textual.filter import LineFilter, NoColor
+from textual.strip import Strip
 
 THEMES = {"auto": "ansi-dark", "dark": "textual-dark", "light": "textual-light"}
 """Textual's name for each; `ansi-dark` takes the terminal's palette, dark or light."""
 
 
-class Theme:
-    """What is painted with; ``NO_COLOR`` in the environment wins over every name."""
+class Themed(App[int]):
+    """A program in one of `settings.THEMES`; ``NO_COLOR`` in the environment wins over each."""
 
-    def __init__(self, name: str) -> None:
-        plain = name == "none" or bool(os.environ.get("NO_COLOR"))
-        self.textual = THEMES["auto" if plain else name]
-        self.is_ansi = self.textual.startswith("ansi")
-        self.filters: tuple[LineFilter, ...] = (NoColor(),) if plain else ()
+    def __init__(self, theme: str) -> None:
+        self.colourless = theme == "none" or bool(os.environ.get("NO_COLOR"))
+        name = THEMES["auto" if self.colourless else theme]
+        super().__init__(ansi_color=name.startswith("ansi"))
+        self.theme = name
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What every line passes before it is painted."""
+        filters = super().get_line_filters()
+        return [*filters, NoColor()] if self.colourless else filters
+
+
+def on_ground(line: Strip, ground: Style) -> Strip:
+    """`line` with the colours of `ground` where it says the terminal's default, or nothing."""
+    return Strip([Segment(part.text, ground + _said(part.style)) for part in line])
+
+
+def _said(style: Style | None) -> Style:
+    """`style` but for default colours, which Textual would take for the ANSI palette's."""
+    if style is None:
+        return Style.null()
+    colours = (_unless_default(colour) for colour in (style.color, style.bgcolor))
+    return style.without_color + Style.from_color(*colours)
+
+
+def _unless_default(colour: Color | None) -> Color | None:
+    return None if colour is None or colour.is_default else colour
