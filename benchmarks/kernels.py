@@ -22,7 +22,7 @@ import mlx.core as mx
 from benchmarks.record import interleaved, summary, write
 from benchmarks.shapes import SHAPES, network
 from qwen3_mlx.metal import dispatch, down, gate_up
-from qwen3_mlx.nn.fused import matrix_of
+from qwen3_mlx.nn.few import matrix_of
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.transformer import Block
 

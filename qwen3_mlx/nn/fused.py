@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from qwen3_mlx.metal import attend, dispatch, down, gate_up, matvec, route
-from qwen3_mlx.metal.rows import Matrix, unsupported
+from qwen3_mlx.metal.rows import unsupported
 from qwen3_mlx.nn.attention import Attention
 from qwen3_mlx.nn.cache import KVCache
+from qwen3_mlx.nn.few import matrix_of
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
@@ -25,15 +25,6 @@ from qwen3_mlx.nn.transformer import Qwen3
 
 Norms = tuple[RMSNorm, RMSNorm]
 """Before attention, and before the feed-forward network."""
-
-
-def matrix_of(module: nn.Module) -> Matrix:
-    """The weights of a linear layer, packed or plain, one matrix or one an expert."""
-    if "scales" not in module:
-        return Matrix(module.weight)
-    return Matrix(
-        module.weight, module.scales, module.get("biases"), module.bits, module.group_size
-    )
 
 
 class FusedLayer:

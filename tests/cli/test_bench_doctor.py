@@ -12,6 +12,8 @@ def test_doctor_says_what_runs_and_why_not(capsys: pytest.CaptureFixture[str]) -
     assert doctor.run() == 0
     said = capsys.readouterr().out
     assert "command buffers" in said
+    assert "\n  prefill, packed  weights are unpacked" in said
+    assert "\n  decode, experts  plain operations: MLX computes on the CPU" in said
     for name in dispatch.KERNELS:
         assert f"\n  {name} " in said
 
