@@ -120,7 +120,9 @@ def verdicts() -> dict[str, str]:
 
 
 def _ratio(results: dict[str, Any], key: str, arm: str) -> str:
-    rows = next((row for name, row in results.items() if name.startswith(f"{key} ")), {})
+    rows: dict[str, Any] = next(
+        (row for name, row in results.items() if name.startswith(f"{key} ")), {}
+    )
     if arm not in rows or "mlx-lm" not in rows:
         return "not read"
     mine, other = (rows[name].get("decode", rows[name])["median"] for name in (arm, "mlx-lm"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import qwen3_mlx.backend  # noqa: F401  (before mlx)
@@ -119,32 +120,38 @@ def layer_cases(
         summed = _routed(h, last, chosen).astype(mx.float32).sum(axis=1).astype(dtype)
         return [("gate_up", h, want, stock), ("down", y, true, many + summed)]
 
-    def attention() -> Rows:
-        qkv = random(1, 1, (heads[0] + 2 * heads[1]) * 128, dtype=dtype)
-        gains = (1 + random(128, dtype=dtype) / 8, 1 + random(128, dtype=dtype) / 8)
-        found: Rows = []
-        for held, recent in ((511, 63), (5000, 1)):
-            keys, values = (random(1, heads[1], held + 9, 128, dtype=dtype) for _ in range(2))
-            tail = random(2, heads[1], 64, 128, dtype=dtype)
-            past = attend.Past(keys, values, tail, mx.array([held, recent], mx.int32))
-            out, grown = attend.attend(qkv, heads, gains, eps, TABLE, past)
-            want, rows = attend.reference(qkv, heads, gains, eps, TABLE, past)
-            stock = _attended(qkv, heads, gains, eps, past)
-            found += [(f"attend {held}", out, want, stock)]
-            found += [(f"tail {held}", grown[:, :, : recent + 1], rows, None)]
-        return found
+    parts = {one.__name__: one for one in (projections, output, router, choice, experts)}
+    parts |= {one.__name__: partial(one, dtype, heads, eps) for one in (attention, rotation)}
+    for name, part in parts.items():
+        if tokens == 1 or name in ("choice", "experts"):
+            case(f"{tag} {name}", part)
 
-    def rotation() -> Rows:
-        qkv = random(1, 1, (heads[0] + 2 * heads[1]) * 128, dtype=dtype)
-        gains = (1 + random(128, dtype=dtype) / 8, 1 + random(128, dtype=dtype) / 8)
-        args = (qkv, heads, *gains, eps, TABLE)
-        got = qk_rope.qk_rope(*args, mx.array([511], mx.int32))
-        want, stock = qk_rope.reference(*args, 511), _turned(qkv, heads, gains, eps, 511)
-        return list(zip(("q", "k", "v"), got, want, stock, strict=True))
 
-    for part in (projections, output, router, choice, experts, attention, rotation):
-        if tokens == 1 or part in (choice, experts):
-            case(f"{tag} {part.__name__}", part)
+def attention(dtype: mx.Dtype, heads: tuple[int, int], eps: float) -> Rows:
+    """One token's, short past and split past."""
+    qkv = random(1, 1, (heads[0] + 2 * heads[1]) * 128, dtype=dtype)
+    gains = (1 + random(128, dtype=dtype) / 8, 1 + random(128, dtype=dtype) / 8)
+    found: Rows = []
+    for held, recent in ((511, 63), (5000, 1)):
+        keys, values = (random(1, heads[1], held + 9, 128, dtype=dtype) for _ in range(2))
+        tail = random(2, heads[1], 64, 128, dtype=dtype)
+        past = attend.Past(keys, values, tail, mx.array([held, recent], mx.int32))
+        out, grown = attend.attend(qkv, heads, gains, eps, TABLE, past)
+        want, rows = attend.reference(qkv, heads, gains, eps, TABLE, past)
+        stock = _attended(qkv, heads, gains, eps, past)
+        found += [(f"attend {held}", out, want, stock)]
+        found += [(f"tail {held}", grown[:, :, : recent + 1], rows, None)]
+    return found
+
+
+def rotation(dtype: mx.Dtype, heads: tuple[int, int], eps: float) -> Rows:
+    """Norms and rotation alone."""
+    qkv = random(1, 1, (heads[0] + 2 * heads[1]) * 128, dtype=dtype)
+    gains = (1 + random(128, dtype=dtype) / 8, 1 + random(128, dtype=dtype) / 8)
+    args = (qkv, heads, *gains, eps, TABLE)
+    got = qk_rope.qk_rope(*args, mx.array([511], mx.int32))
+    want, stock = qk_rope.reference(*args, 511), _turned(qkv, heads, gains, eps, 511)
+    return list(zip(("q", "k", "v"), got, want, stock, strict=True))
 
 
 TABLE = mx.array([1e6 ** (-i / 64) for i in range(64)] + [1.0], mx.float32)
