@@ -52,7 +52,7 @@ def route(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, mx.a
                 "experts": ((tokens, top_k), mx.uint32),
                 "weights": ((tokens, top_k), mx.float32),
             },
-            {"E": experts, "TOPK": top_k, "NORMALISE": normalise},
+            {"T": logits.dtype, "E": experts, "TOPK": top_k, "NORMALISE": normalise},
             (tokens * SIMD, 1, 1),
             (SIMD, 1, 1),
         )

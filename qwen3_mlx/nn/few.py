@@ -1,4 +1,4 @@
-"""A few tokens through a Mixture of Experts in three launches, where the kernels run.
+"""A few tokens through a Mixture of Experts in two or three launches, where the kernels run.
 
 The decode step of one token has a path of its own (`qwen3_mlx.nn.fused`); this serves what is left:
 short prompts, the last tokens of a chunk, and batches.
@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen3_mlx.metal import dispatch, down, gate_up, route
+from qwen3_mlx.metal import dispatch, down, gate_up, route, tuning
 from qwen3_mlx.metal.rows import Matrix, unsupported
 
 
@@ -42,7 +42,20 @@ def why_not(x: mx.array, moe: Any) -> str | None:
 def experts(x: mx.array, logits: mx.array, moe: Any) -> mx.array:
     """``x [T, C]`` and the router's ``logits [T, E]`` to ``[T, C]``."""
     stack = moe.switch_mlp
-    chosen, weights = route.route(logits, moe.top_k, moe.normalise)
-    gate, up = matrix_of(stack.gate_proj), matrix_of(stack.up_proj)
-    h = gate_up.gate_up(x, gate, up, chosen, weights)
+    h, chosen = hidden(x, logits, moe, (matrix_of(stack.gate_proj), matrix_of(stack.up_proj)))
     return down.down(h, matrix_of(stack.down_proj), chosen)
+
+
+def hidden(
+    x: mx.array,
+    logits: mx.array,
+    moe: Any,
+    matrices: tuple[Matrix, Matrix],
+    norm: mx.array | None = None,
+    eps: float = 0.0,
+) -> tuple[mx.array, mx.array]:
+    """The experts' hidden layers ``[T, top_k, F]``, weighted, and which experts they are."""
+    if tuning.choosing():
+        return gate_up.choosing(x, *matrices, logits, moe.top_k, moe.normalise, norm, eps)
+    chosen, weights = route.route(logits, moe.top_k, moe.normalise)
+    return gate_up.gate_up(x, *matrices, chosen, weights, norm, eps), chosen

@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from qwen3_mlx.metal import attend, dispatch, down, gate_up, matvec, route
+from qwen3_mlx.metal import attend, dispatch, down, gate_up, matvec
 from qwen3_mlx.metal.rows import unsupported
+from qwen3_mlx.nn import few
 from qwen3_mlx.nn.attention import Attention
 from qwen3_mlx.nn.cache import KVCache
 from qwen3_mlx.nn.few import matrix_of
@@ -64,8 +65,7 @@ class FusedLayer:
             h = gate_up.gate_up(x, self.gate, self.up, norm=self.norms[1], eps=self.eps)
             return matvec.matvec(h, [self.down], residual=x), tail
         logits = matvec.matvec(x, [self.router], self.norms[1], self.eps)
-        experts, weights = route.route(logits, self.moe.top_k, self.moe.normalise)
-        h = gate_up.gate_up(x, self.gate, self.up, experts, weights, self.norms[1], self.eps)
+        h, experts = few.hidden(x, logits, self.moe, (self.gate, self.up), self.norms[1], self.eps)
         return down.down(h, self.down, experts, residual=x), tail
 
 

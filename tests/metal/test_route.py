@@ -74,7 +74,7 @@ MUTANTS = {
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_broken_kernel_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
-    mutate("route.metal", *MUTANTS[mutant])
+    mutate("choose.metal", *MUTANTS[mutant])
 
     def both() -> None:
         check(mx.float32, 50, 20, normalise=False)
