@@ -120,9 +120,9 @@ def test_where_the_recipes_agree_so_do_the_bytes(
 
 
 @pytest.fixture
-def quick_dwq(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """mlx-lm's DWQ without its data set and tokenizer: a few random samples instead."""
-    from mlx_lm.quant import dwq
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """mlx-lm's DWQ and AWQ without their data sets and tokenizer: a few random samples instead."""
+    from mlx_lm.quant import awq, dwq
 
     rng = np.random.default_rng(0)
 
@@ -144,20 +144,22 @@ def quick_dwq(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(dwq, "load_data", data)
     monkeypatch.setattr(dwq, "load_tokenizer", lambda *_: None)
-    monkeypatch.setattr(dwq, "load", load)
-    monkeypatch.setattr(dwq, "save", save)
+    monkeypatch.setattr(awq, "load_data", lambda *_: mx.array(rng.integers(0, 500, (4, 32))))
+    for module in (dwq, awq):
+        monkeypatch.setattr(module, "load", load)
+        monkeypatch.setattr(module, "save", save)
     yield
 
 
-@pytest.mark.usefixtures("quick_dwq")
+@pytest.mark.usefixtures("quick")
 def test_a_learned_packing_is_adopted_and_measured(tmp_path: Path) -> None:
     source = bf16_model(tmp_path / "in", DENSE)
     asked = request(source, tmp_path / "out", verify=True)
 
-    def quick(method: str, arguments: list[str]) -> None:
+    def one_step(method: str, arguments: list[str]) -> None:
         learned.mlx_lm(method, [*arguments, "--learning-rate", "0.001"])
 
-    record = learned.run(jobs.prepare(asked), "dwq", run=quick)
+    record = learned.run(jobs.prepare(asked), "dwq", run=one_step)
     assert record["recipe"]["name"] == "4bit-dwq"
     assert record["measured"]["kl_mean"] < 1
     convert(source, tmp_path / "plain")
@@ -169,6 +171,23 @@ def test_a_learned_packing_is_adopted_and_measured(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out", "plain"]
     assert "4bit-dwq" in (tmp_path / "out" / "README.md").read_text()
     shutil.rmtree(tmp_path / "in")  # and it is loaded from where it is now
+    assert np.isfinite(ours(tmp_path / "out")).all()
+
+
+@pytest.mark.usefixtures("quick")
+def test_awq_takes_the_place_of_our_packing(tmp_path: Path) -> None:
+    source = bf16_model(tmp_path / "in", DENSE)
+    asked = request(source, tmp_path / "out", verify=True)
+
+    def coarse(method: str, arguments: list[str]) -> None:
+        learned.mlx_lm(method, [*arguments, "--n-grid", "2"])
+
+    record = learned.run(jobs.prepare(asked), "awq", run=coarse)
+    assert record["recipe"]["name"] == "4bit-awq"
+    assert record["measured"]["kl_mean"] < 1
+    embedding = record["packings"]["model.embed_tokens"]
+    assert embedding["bits"] == 6 and record["packings"]["model.layers.0.mlp.up_proj"]["bits"] == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
     assert np.isfinite(ours(tmp_path / "out")).all()
 
 

@@ -18,7 +18,7 @@ import qwen3_mlx.backend  # noqa: F401
 
 import mlx.core as mx
 
-from qwen3_mlx.checkpoint.formats.parts import Part, PlainPart, Reader, Tensors
+from qwen3_mlx.checkpoint.formats.parts import Part, Reader, Tensors, plain_or_packed
 from qwen3_mlx.checkpoint.headers import TensorInfo
 from qwen3_mlx.checkpoint.raw import read_tensor
 from qwen3_mlx.errors import CheckpointError, ConfigError
@@ -38,13 +38,10 @@ def check_config(block: Mapping[str, Any]) -> None:
 
 def part(tensors: Tensors, path: str, block: Mapping[str, Any]) -> Part | None:
     """The matrix at `path`, or None where the checkpoint has none. Raises `CheckpointError`."""
-    if f"{path}.weight" in tensors:
-        return PlainPart(tensors[f"{path}.weight"])
-    if f"{path}.qweight" not in tensors:
-        return None
-    weight, zeros, scales = (tensors.get(f"{path}.{k}") for k in ("qweight", "qzeros", "scales"))
-    if weight is None or zeros is None or scales is None:
-        raise CheckpointError(f"{path} lacks qzeros or scales", hint="fetch the model again")
+    stored = plain_or_packed(tensors, path)
+    if not isinstance(stored, tuple):
+        return stored
+    weight, zeros, scales = stored
     bits, plus = block["bits"], int(block.get("checkpoint_format", "gptq") == "gptq")
     found = GptqPart(weight, zeros, scales, tensors.get(f"{path}.g_idx"), bits, plus)
     found.check(path)

@@ -12,6 +12,7 @@ import mlx.core as mx
 
 from qwen3_mlx.checkpoint.headers import TensorInfo
 from qwen3_mlx.checkpoint.raw import read_rows
+from qwen3_mlx.errors import CheckpointError
 
 Reader = Callable[[int, int], mx.array]
 """``read(start, stop)`` gives these rows dense, ``[stop - start, columns]``, unevaluated or not."""
@@ -61,3 +62,20 @@ class PlainPart:
             return read_rows(self.info, start, stop).astype(dtype)
 
         return read
+
+
+def plain_or_packed(
+    tensors: Tensors, path: str
+) -> PlainPart | tuple[TensorInfo, TensorInfo, TensorInfo] | None:
+    """The float matrix at `path`, or its int4 packing (qweight, qzeros, scales), or None.
+
+    Raises `CheckpointError` for half a packing.
+    """
+    if weight := tensors.get(f"{path}.weight"):
+        return PlainPart(weight)
+    if (packed := tensors.get(f"{path}.qweight")) is None:
+        return None
+    zeros, scales = tensors.get(f"{path}.qzeros"), tensors.get(f"{path}.scales")
+    if zeros is None or scales is None:
+        raise CheckpointError(f"{path} lacks qzeros or scales", hint="fetch the model again")
+    return packed, zeros, scales
