@@ -26,10 +26,10 @@ import qwen3_mlx.backend
 import mlx.core as mx
 
 from benchmarks.record import interleaved, summary, write
-from benchmarks.shapes import config
 from qwen3_mlx.checkpoint.pack import bytes_of
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.memory import matrices
+from qwen3_mlx.shapes import config_values
 
 OURS = """
 import sys, time
@@ -126,7 +126,7 @@ def measure(shape: str, recipe: str, rounds: int, work: Path) -> dict[str, Any]:
     """All samples of one shape."""
     name, _, layers = shape.partition(":")
     source = work / f"{name}-{layers or 'all'}"
-    largest = make_source(source, config(name, int(layers) if layers else None))
+    largest = make_source(source, config_values(name, layers=int(layers) if layers else None))
     kept: dict[str, dict[str, Any]] = {arm: {} for arm in PROGRAMS}
     runs = {
         arm: lambda a=arm, p=program: sample(p, source, work / a, recipe, kept[a])

@@ -10,71 +10,29 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
-import qwen3_mlx.backend as backend
-
-import mlx.core as mx
-import mlx.nn as nn
-
 from benchmarks.record import interleaved, summary, write
-from benchmarks.shapes import RECIPES, SHAPES, bandwidth, bytes_per_token, mlx_lm_twin, network
-from qwen3_mlx.engine.decode import Decoder
-from qwen3_mlx.engine.prefill import prefill
-from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.engine.sample import Sampler
+from qwen3_mlx import speed
+from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.nn.transformer import Qwen3
-from qwen3_mlx.options import Sampling
-
-GREEDY = Sampling(0.0, 1.0, 0, 0.0, 0.0, 1.0)
-Rates = tuple[float, float]
-"""Prefill and decode, tokens per second."""
-
-
-def prompt(length: int, vocabulary: int) -> list[int]:
-    """Some ids."""
-    return [(7 * i * i + 3 * i) % vocabulary for i in range(length)]
+from qwen3_mlx.shapes import (
+    RECIPES,
+    SHAPES,
+    bandwidth,
+    bytes_per_token,
+    config_values,
+    mlx_lm_twin,
+    network,
+)
+from qwen3_mlx.speed import Rates
 
 
 def ours(net: Qwen3, ids: list[int], tokens: int, kernels: str) -> Rates:
-    """One run through the engine, as `generate` runs it."""
+    """One run through the engine, as `generate` runs it, with these kernels."""
     os.environ["QWEN3_MLX_KERNELS"] = kernels
-    cache = PromptCache(net)
-    start = time.perf_counter()
-    logits = prefill(net, ids, cache)
-    assert logits is not None
-    mx.eval(logits)
-    middle = time.perf_counter()
-    decoder = Decoder(net, cache, Sampler(GREEDY, logits.shape[-1]), logits)
-    decoder.step()
-    decoder.step()  # the first fused step is traced here
-    begin = time.perf_counter()
-    for _ in range(tokens):
-        decoder.step()
-    end = time.perf_counter()
-    mx.synchronize()
-    return len(ids) / (middle - start), tokens / (end - begin)
-
-
-def theirs(model: nn.Module, ids: list[int], tokens: int) -> Rates:
-    """One run through mlx-lm's ``generate_step``."""
-    from mlx_lm.generate import generate_step
-
-    start = time.perf_counter()
-    steps = generate_step(mx.array(ids, mx.uint32), model, max_tokens=tokens + 3)
-    next(steps)
-    middle = time.perf_counter()
-    next(steps)
-    next(steps)
-    begin = time.perf_counter()
-    for _ in range(tokens):
-        next(steps)
-    end = time.perf_counter()
-    steps.close()
-    mx.synchronize()
-    return len(ids) / (middle - start), tokens / (end - begin)
+    return speed.ours(net, ids, tokens)
 
 
 def measure(
@@ -87,7 +45,6 @@ def measure(
         def once() -> float:
             first, second = runs[name]()
             prefills[name].append(first)
-            mx.clear_cache()
             return second
 
         return once
@@ -101,14 +58,14 @@ def measure(
 
 def arms(net: Qwen3, args: argparse.Namespace) -> dict[str, Callable[[], Rates]]:
     """The runs that `--arms` names."""
-    ids = prompt(args.context, 1000)
+    ids = speed.prompt(args.context, 1000)
     known: dict[str, Callable[[], Rates]] = {
         "qwen3-mlx": lambda: ours(net, ids, args.tokens, args.kernels),
         "plain": lambda: ours(net, ids, args.tokens, "off"),
     }
     if "mlx-lm" in args.arms:
-        twin = mlx_lm_twin(net, args.shape, args.recipe, args.layers)
-        known["mlx-lm"] = lambda: theirs(twin, ids, args.tokens)
+        twin = mlx_lm_twin(net, config_values(args.shape, args.recipe, args.layers))
+        known["mlx-lm"] = lambda: speed.theirs(twin, ids, args.tokens)
     return {name: known[name] for name in args.arms}
 
 
@@ -137,13 +94,13 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=["qwen3-mlx", "mlx-lm"])
     parser.add_argument("--name", help="of the record")
     args = parser.parse_args()
-    net = network(args.shape, args.recipe, args.layers)
+    config = Qwen3Config.from_dict(config_values(args.shape, args.recipe, args.layers))
+    net = network(config)
     rows = measure(arms(net, args), args.rounds)
-    rate = bandwidth(2.0 if backend.device() != "cpu" else 0.1)
-    roofline = rate / bytes_per_token(net, args.shape, args.context)
+    rate = bandwidth()
+    roofline = rate / bytes_per_token(net, config, args.context)
     report(rows, roofline)
     results = vars(args) | {"rows": rows, "bandwidth": rate, "roofline": roofline}
-    results["environment_variables"] = {k: v for k, v in os.environ.items() if k[:4] == "MLX_"}
     print(write(args.name or f"decode-{args.shape}-{args.recipe}-{args.context}", results))
 
 

@@ -20,11 +20,12 @@ import qwen3_mlx.backend as backend
 import mlx.core as mx
 
 from benchmarks.record import interleaved, summary, write
-from benchmarks.shapes import SHAPES, network
+from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.metal import dispatch, down, gate_up
-from qwen3_mlx.nn.fused import matrix_of
+from qwen3_mlx.nn.few import matrix_of
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.transformer import Block
+from qwen3_mlx.shapes import SHAPES, config_values, network
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
-    net = network(args.shape, args.recipe, args.layers)
+    values = config_values(args.shape, args.recipe, args.layers)
+    net = network(Qwen3Config.from_dict(values))
     dtype = backend.compute_dtype(mx.bfloat16)[0]
     hidden, count, top_k = (SHAPES[args.shape][i] for i in (1, 5, 6))
     assert isinstance(net.layers[0].mlp, MoE)

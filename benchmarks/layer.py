@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import qwen3_mlx.backend  # noqa: F401  (before mlx)
 
 import mlx.core as mx
 
-from benchmarks.accuracy import error, packed, random
-from qwen3_mlx.metal import attend, down, gate_up, matvec, route
+from benchmarks.accuracy import error, packed, product, random
+from qwen3_mlx.metal import attend, down, gate_up, matvec, qk_rope, route
+from qwen3_mlx.metal.rows import Matrix
+from qwen3_mlx.nn.mlp import swiglu
+from qwen3_mlx.nn.moe import route as plain_route
 
 START = time.perf_counter()
 RESULTS: dict[str, Any] = {}
-Pairs = list[tuple[str, mx.array, mx.array]]
+Rows = list[tuple[str, mx.array, mx.array, mx.array | None]]
+"""What it is; the kernel's result, the reference, and that of MLX's own operations."""
 
 
 def say(text: str) -> None:
@@ -23,17 +29,45 @@ def say(text: str) -> None:
     print(f"[{time.perf_counter() - START:6.1f} s] {text}", flush=True)
 
 
-def case(name: str, make: Callable[[], Pairs]) -> None:
-    """Run one case, print its errors."""
+def case(name: str, make: Callable[[], Rows]) -> None:
+    """Run one case; print and keep the errors of ours and of MLX's own."""
     begin = time.perf_counter()
+    mine: dict[str, float] = {}
+    stock: dict[str, float] = {}
     try:
-        errors = {label: error(got, want) for label, got, want in make()}
-        text = ", ".join(f"{label} {value:.1e}" for label, value in errors.items())
+        for label, got, want, other in make():
+            mine[label] = error(got, want)
+            if other is not None:
+                stock[label] = error(other, want)
+        beside = {label: f" (stock {value:.1e})" for label, value in stock.items()}
+        text = ", ".join(f"{key} {value:.1e}{beside.get(key, '')}" for key, value in mine.items())
     except Exception as fault:
-        errors, text = {}, f"FAILED {str(fault)[:300]}"
+        text = f"FAILED {str(fault)[:300]}"
     took = time.perf_counter() - begin
-    RESULTS.setdefault("accuracy", {})[name] = {"nmse": errors, "seconds": took, "text": text}
-    say(f"{name}: {text}  ({took:.1f} s)")
+    worse = {label: not _no_worse(value, stock.get(label)) for label, value in mine.items()}
+    row = {"nmse": mine, "stock": stock, "worse": worse, "seconds": took, "text": text}
+    RESULTS.setdefault("accuracy", {})[name] = row
+    flag = (
+        f"  WORSE: {', '.join(k for k, bad in worse.items() if bad)}" if any(worse.values()) else ""
+    )
+    say(f"{name}: {text}  ({took:.1f} s){flag}")
+
+
+def _no_worse(mine: float, stock: float | None) -> bool:
+    """A tenth more than stock's is chance: both are one rounding. So is what float32 rounds to."""
+    return math.isfinite(mine) and (stock is None or mine <= 1.1 * stock or mine <= 1e-11)
+
+
+def _routed(x: mx.array, m: Matrix, chosen: mx.array) -> mx.array:
+    """MLX's own products of ``x [T, top_k, K]``, pair by pair: its gather compiles for minutes."""
+    assert m.scales is not None and m.biases is not None
+    rows = []
+    for token in range(chosen.shape[0]):
+        for slot in range(chosen.shape[1]):
+            e = chosen[token, slot]
+            one = Matrix(m.weight[e], m.scales[e], m.biases[e], m.bits, m.group)
+            rows.append(product(x[token, slot][None], one))
+    return mx.concatenate(rows).reshape(*chosen.shape, -1)
 
 
 def layer_cases(
@@ -44,53 +78,111 @@ def layer_cases(
     x, norm = random(1, 1, hidden, dtype=dtype), 1 + random(hidden, dtype=dtype) / 8
     tag = f"{str(dtype).removeprefix('mlx.core.')} {hidden}x{ffn} T={tokens}"
 
-    def projections() -> Pairs:
+    def projections() -> Rows:
         parts = [packed(spec, n * 128, hidden) for n in (heads[0], heads[1], heads[1])]
         got = matvec.matvec(x, parts, norm, eps)
-        return [("qkv", got, matvec.reference(x, parts, norm, 1e-6))]
+        normed = mx.fast.rms_norm(x, norm, eps)
+        stock = mx.concatenate([product(normed, m) for m in parts], axis=-1)
+        return [("qkv", got, matvec.reference(x, parts, norm, eps), stock)]
 
-    def output() -> Pairs:
+    def output() -> Rows:
         part, mixed = (
             packed(spec, hidden, heads[0] * 128),
             random(1, 1, heads[0] * 128, dtype=dtype),
         )
         got = matvec.matvec(mixed, [part], residual=x)
-        return [("out", got, matvec.reference(mixed, [part], residual=x))]
+        stock = x + product(mixed, part)
+        return [("out", got, matvec.reference(mixed, [part], residual=x), stock)]
 
-    def router() -> Pairs:
+    def router() -> Rows:
         part = packed((8, 64, dtype), 128, hidden)
         got = matvec.matvec(x, [part], norm, eps)
-        return [("router", got, matvec.reference(x, [part], norm, 1e-6))]
+        stock = product(mx.fast.rms_norm(x, norm, eps), part)
+        return [("router", got, matvec.reference(x, [part], norm, eps), stock)]
 
-    def choice() -> Pairs:
+    def choice() -> Rows:
         logits = random(tokens, 128, dtype=dtype)
         ours, right = route.route(logits, 8, True), route.reference(logits, 8, True)
-        return [("experts", ours[0], right[0]), ("weights", ours[1], right[1])]
+        stock = -mx.sort(-plain_route(logits, 8, True)[1], axis=-1)
+        return [("experts", ours[0], right[0], None), ("weights", ours[1], right[1], stock)]
 
-    def experts() -> Pairs:
+    def experts() -> Rows:
         many = random(tokens, hidden, dtype=dtype)
         chosen, weights = route.reference(random(tokens, 16, dtype=dtype), 8, True)
         gate, up = packed(spec, 16, ffn, hidden), packed(spec, 16, ffn, hidden)
         h = gate_up.gate_up(many, gate, up, chosen, weights, norm, eps)
-        want = gate_up.reference(many, gate, up, chosen, weights, norm, 1e-6)
+        want = gate_up.reference(many, gate, up, chosen, weights, norm, eps)
+        pairs = mx.repeat(mx.fast.rms_norm(many, norm, eps)[:, None], 8, axis=1)
+        g, u = _routed(pairs, gate, chosen), _routed(pairs, up, chosen)
+        stock = (swiglu(g, u) * weights[..., None]).astype(dtype)
         last = packed(spec, 16, hidden, ffn)
-        y = down.down(h, last, chosen, many)
-        return [("gate_up", h, want), ("down", y, down.reference(h, last, chosen, many))]
+        y, true = down.down(h, last, chosen, many), down.reference(h, last, chosen, many)
+        summed = _routed(h, last, chosen).astype(mx.float32).sum(axis=1).astype(dtype)
+        return [("gate_up", h, want, stock), ("down", y, true, many + summed)]
 
-    def attention() -> Pairs:
-        qkv = random(1, 1, (heads[0] + 2 * heads[1]) * 128, dtype=dtype)
-        gains = (1 + random(128, dtype=dtype) / 8, 1 + random(128, dtype=dtype) / 8)
-        table = mx.array([1e6 ** (-i / 64) for i in range(64)] + [1.0], mx.float32)
-        pairs = []
-        for held, recent in ((511, 63), (5000, 1)):
-            keys, values = (random(1, heads[1], held + 9, 128, dtype=dtype) for _ in range(2))
-            tail = random(2, heads[1], 64, 128, dtype=dtype)
-            past = attend.Past(keys, values, tail, mx.array([held, recent], mx.int32))
-            out, grown = attend.attend(qkv, heads, gains, eps, table, past)
-            want, rows = attend.reference(qkv, heads, gains, 1e-6, table, past)
-            pairs += [(f"attend {held}", out, want)]
-            pairs += [(f"tail {held}", grown[:, :, : recent + 1], rows)]
-        return pairs
+    parts = {one.__name__: one for one in (projections, output, router, choice, experts)}
+    parts |= {one.__name__: partial(one, dtype, heads, eps) for one in (attention, rotation)}
+    for name, part in parts.items():
+        if tokens == 1 or name in ("choice", "experts"):
+            case(f"{tag} {name}", part)
 
-    for part in (projections, output, router, choice, experts, attention):
-        case(f"{tag} {part.__name__}", part)
+
+def attention(dtype: mx.Dtype, heads: tuple[int, int], eps: float) -> Rows:
+    """One token's, short past and split past."""
+    qkv = random(1, 1, (heads[0] + 2 * heads[1]) * 128, dtype=dtype)
+    gains = (1 + random(128, dtype=dtype) / 8, 1 + random(128, dtype=dtype) / 8)
+    found: Rows = []
+    for held, recent in ((511, 63), (5000, 1)):
+        keys, values = (random(1, heads[1], held + 9, 128, dtype=dtype) for _ in range(2))
+        tail = random(2, heads[1], 64, 128, dtype=dtype)
+        past = attend.Past(keys, values, tail, mx.array([held, recent], mx.int32))
+        out, grown = attend.attend(qkv, heads, gains, eps, TABLE, past)
+        want, rows = attend.reference(qkv, heads, gains, eps, TABLE, past)
+        stock = _attended(qkv, heads, gains, eps, past)
+        found += [(f"attend {held}", out, want, stock)]
+        found += [(f"tail {held}", grown[:, :, : recent + 1], rows, None)]
+    return found
+
+
+def rotation(dtype: mx.Dtype, heads: tuple[int, int], eps: float) -> Rows:
+    """Norms and rotation alone."""
+    qkv = random(1, 1, (heads[0] + 2 * heads[1]) * 128, dtype=dtype)
+    gains = (1 + random(128, dtype=dtype) / 8, 1 + random(128, dtype=dtype) / 8)
+    args = (qkv, heads, *gains, eps, TABLE)
+    got = qk_rope.qk_rope(*args, mx.array([511], mx.int32))
+    want, stock = qk_rope.reference(*args, 511), _turned(qkv, heads, gains, eps, 511)
+    return list(zip(("q", "k", "v"), got, want, stock, strict=True))
+
+
+TABLE = mx.array([1e6 ** (-i / 64) for i in range(64)] + [1.0], mx.float32)
+"""Radians a position, and YaRN's factor."""
+
+
+def _turned(
+    qkv: mx.array, heads: tuple[int, int], gains: tuple[mx.array, mx.array], eps: float, at: int
+) -> tuple[mx.array, mx.array, mx.array]:
+    """Queries, keys and values by MLX's own operations."""
+    x = qkv.reshape(1, 1, -1, 128).swapaxes(1, 2)
+    q, k, v = mx.split(x, [heads[0], sum(heads)], axis=1)
+
+    def turn(x: mx.array, gain: mx.array) -> mx.array:
+        x = mx.fast.rms_norm(x, gain, eps)
+        return mx.fast.rope(x, 128, traditional=False, base=1e6, scale=1.0, offset=at)
+
+    return turn(q, gains[0]), turn(k, gains[1]), v
+
+
+def _attended(
+    qkv: mx.array,
+    heads: tuple[int, int],
+    gains: tuple[mx.array, mx.array],
+    eps: float,
+    past: attend.Past,
+) -> mx.array:
+    """Attention by MLX's own operations."""
+    held, recent = (int(past.counts[i]) for i in range(2))
+    q, k, v = _turned(qkv, heads, gains, eps, held + recent)
+    keys = mx.concatenate([past.keys[:, :, :held], past.tail[None, 0, :, :recent], k], axis=2)
+    values = mx.concatenate([past.values[:, :, :held], past.tail[None, 1, :, :recent], v], axis=2)
+    mixed = mx.fast.scaled_dot_product_attention(q, keys, values, scale=128**-0.5)
+    return mixed.swapaxes(1, 2).reshape(1, 1, -1)

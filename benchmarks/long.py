@@ -26,17 +26,18 @@ import qwen3_mlx.backend as backend
 import mlx.core as mx
 import mlx.nn as nn
 
-from benchmarks.record import interleaved, summary, write
-from benchmarks.shapes import SHAPES, config, mlx_lm_twin, network
+from benchmarks.record import write
 from qwen3_mlx import machine, memory
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
+from qwen3_mlx.measure import interleaved, summary
 from qwen3_mlx.nn.cache import KVCache
 from qwen3_mlx.nn.transformer import Qwen3
 from qwen3_mlx.options import KeyValues, Sampling
+from qwen3_mlx.shapes import SHAPES, config_values, mlx_lm_twin, network
 
 START = time.perf_counter()
 GREEDY = Sampling(0.0, 1.0, 0)
@@ -52,7 +53,8 @@ class Plan:
     """A case: `held` random rows, then a chunk that is read, then tokens that are written."""
 
     net: Qwen3
-    shape: str
+    values: dict[str, Any]
+    """Its config.json."""
     context: int
     chunk: int
     tokens: int
@@ -69,7 +71,7 @@ class Plan:
 
     def fill(self, layers: list[Any]) -> None:
         """Write the random keys and values; both sides' caches take them alike."""
-        c = config(self.shape)
+        c = self.values
         dtype = backend.compute_dtype(mx.bfloat16)[0]
         for start in range(0, self.held, PIECE):
             size = (1, c["num_key_value_heads"], min(PIECE, self.held - start), c["head_dim"])
@@ -156,7 +158,7 @@ def theirs(
 
 def predicted(plan: Plan, kept: KeyValues) -> dict[str, int]:
     """What is predicted for reading this prompt in such chunks."""
-    c = Qwen3Config.from_dict(config(plan.shape, len(plan.net.layers)))
+    c = Qwen3Config.from_dict(plan.values)
     place = machine.this_machine()
     weights = memory.weights_from_config(c)
     found = memory.fit(c, weights, place, plan.held + plan.chunk, kept.bits, plan.chunk)
@@ -167,7 +169,7 @@ def measure(plan: Plan, arms: list[str], rounds: int) -> dict[str, Any]:
     """All arms of a case."""
     twin = None
     if any(arm.startswith("mlx-lm") for arm in arms):
-        twin = mlx_lm_twin(plan.net, plan.shape, "4bit", len(plan.net.layers))
+        twin = mlx_lm_twin(plan.net, plan.values)
     samples: dict[str, Callable[[], float]] = {}
     for arm in arms:
         if arm in KEPT:
@@ -212,8 +214,9 @@ def main() -> None:
             continue
         say(f"== {case}")
         try:
-            net = network(shape, "4bit", args.layers, int(context))
-            plan = Plan(net, shape, int(context), args.chunk, args.tokens)
+            values = config_values(shape, "4bit", args.layers)
+            net = network(Qwen3Config.from_dict(values).for_context(int(context)))
+            plan = Plan(net, values, int(context), args.chunk, args.tokens)
             results[case] = measure(plan, args.arms, args.rounds)
         except Exception as fault:  # the other cases may still run
             results[f"{case} failed"] = str(fault)

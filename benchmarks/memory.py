@@ -72,12 +72,14 @@ def measure(case: Case) -> dict[str, Any]:
     """Predict, run, compare; sizes in bytes."""
     import mlx.core as mx
 
-    from benchmarks import shapes  # first: it loads a BLAS before MLX
+    from qwen3_mlx import shapes  # first: it loads a BLAS before MLX
+    from qwen3_mlx.config import Qwen3Config
     from qwen3_mlx.engine.prefill import prefill
     from qwen3_mlx.engine.prompt_cache import PromptCache
     from qwen3_mlx.options import KeyValues
 
-    network = shapes.network(case.shape, case.recipe, case.layers, case.context)
+    values = shapes.config_values(case.shape, case.recipe, case.layers)
+    network = shapes.network(Qwen3Config.from_dict(values).for_context(case.context))
     cache = PromptCache(network, KeyValues(case.kv_bits))
     mx.clear_cache()
     weights = mx.get_active_memory()
@@ -106,12 +108,11 @@ def measure(case: Case) -> dict[str, Any]:
 
 def predict(case: Case) -> dict[str, int]:
     """What `qwen3_mlx.memory` says, from the config alone."""
-    from benchmarks import shapes
-    from qwen3_mlx import machine, memory
+    from qwen3_mlx import machine, memory, shapes
     from qwen3_mlx.config import Qwen3Config
     from qwen3_mlx.config_parts import QuantSpec
 
-    config = Qwen3Config.from_dict(shapes.config(case.shape, case.layers))
+    config = Qwen3Config.from_dict(shapes.config_values(case.shape, case.recipe, case.layers))
     packing = shapes.RECIPES[case.recipe]
 
     def spec(path: str) -> QuantSpec | None:
@@ -143,6 +144,7 @@ def apart(case: Case) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Measure the cases, each in a process of its own, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", help="a case as JSON; prints the result as JSON")
     parser.add_argument("--cases", choices=("cpu", "gpu"), help="instead of the device's own")

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+# Every batch shape keeps its CUDA graphs; with many kept they fill the GPU (docs/log.md).
+os.environ.setdefault("MLX_CUDA_GRAPH_CACHE_SIZE", "40")
+
 import mlx.core as mx
 from mlx.utils import tree_unflatten
 from tokenizers import Tokenizer
@@ -33,6 +36,8 @@ from training.tokenizer import ENTRIES
 START = time.monotonic()
 FILES = ("generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
+_EARLY = (1, 2, 5, 10, 20, 50)
+"""Steps that are logged too, so that a run which ends early has said how far it came."""
 _FLOOR = 0.005  # of the peak learning rate, at the very end
 
 
@@ -210,7 +215,7 @@ def _train(
         if before is not None:
             mx.eval(before)  # at most two steps in flight
         before = result
-        if clock.step % args.log_every == 0:
+        if clock.step % args.log_every == 0 or clock.step in _EARLY:
             journal.loss(clock, result, rate, feed.repeated)
         if clock.seconds - saved > args.save_every:
             save(trainer, args.out)

@@ -2,122 +2,175 @@
 
 from __future__ import annotations
 
-import random
-import statistics
-import time
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from qwen3_mlx.cli import complete
 from qwen3_mlx.cli import options as opt
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.files import write_atomically
+from qwen3_mlx.measure import environment, interleaved, summary
 
 if TYPE_CHECKING:
+    from qwen3_mlx.config import Qwen3Config
     from qwen3_mlx.nn.transformer import Qwen3
+    from qwen3_mlx.speed import Rates
 
-Rates = tuple[float, float]
-"""Prefill and decode, tokens a second."""
-
-NOISY = 0.05
-
-
-def ours(network: Qwen3, prompt: list[int], tokens: int) -> Rates:
-    """One greedy run through the engine."""
-    import mlx.core as mx
-
-    from qwen3_mlx.engine.decode import Decoder
-    from qwen3_mlx.engine.prefill import prefill
-    from qwen3_mlx.engine.prompt_cache import PromptCache
-    from qwen3_mlx.engine.sample import Sampler
-    from qwen3_mlx.options import Sampling
-
-    cache = PromptCache(network)
-    start = time.perf_counter()
-    logits = prefill(network, prompt, cache)
-    assert logits is not None
-    mx.eval(logits)
-    read = time.perf_counter()
-    sampler = Sampler(Sampling(0.0, 1.0, 0, 0.0, 0.0, 1.0), logits.shape[-1])
-    decoder = Decoder(network, cache, sampler, logits)
-    for _ in range(2):  # what is compiled, is compiled here
-        decoder.step()
-    begin = time.perf_counter()
-    for _ in range(tokens):
-        decoder.step()
-    return len(prompt) / (read - start), tokens / (time.perf_counter() - begin)
+SIZES = {"cpu": (128, 16, 3)}
+"""Tokens of prompt, tokens to decode and rounds, where none are given; elsewhere `LARGE`."""
+LARGE = (512, 128, 5)
 
 
-def mlx_lm(path: Path) -> Callable[[list[int], int], Rates]:
-    """A function that runs mlx-lm's ``generate_step`` on the checkpoint at `path`."""
-    from qwen3_mlx.errors import OptionError
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured: a network of ours, and how to get mlx-lm's of the same weights."""
 
-    try:
-        from mlx_lm import load
-        from mlx_lm.generate import generate_step
-    except ImportError:
-        hint = "run: pip install mlx-lm"
-        raise OptionError("--against mlx-lm", got="mlx-lm is missing", hint=hint) from None
-    import mlx.core as mx
-
-    model = load(str(path))[0]
-
-    def once(prompt: list[int], tokens: int) -> Rates:
-        start = time.perf_counter()
-        steps = generate_step(mx.array(prompt), model, max_tokens=tokens + 3)
-        next(steps)
-        read = time.perf_counter()
-        for _ in range(2):
-            next(steps)
-        begin = time.perf_counter()
-        for _ in range(tokens):
-            next(steps)
-        took = time.perf_counter() - begin
-        steps.close()
-        return len(prompt) / (read - start), tokens / took
-
-    return once
+    name: str
+    network: Qwen3
+    config: Qwen3Config
+    mlx_lm: Callable[[], Any]
 
 
-def table(samples: dict[str, list[Rates]]) -> str:
-    """A Markdown table of medians, fit for an issue; more than 5 % of spread is marked."""
-    lines = ["| | prefill tok/s | decode tok/s |", "|---|---|---|"]
-    for name, rates in samples.items():
-        cells = []
-        for values in zip(*rates, strict=True):
-            spread = statistics.pstdev(values) / statistics.fmean(values)
-            mark = f" (± {100 * spread:.0f} %)" if spread > NOISY else ""
-            cells.append(f"{statistics.median(values):.1f}{mark}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """The fastest that decoding could be: the bytes of one token at the bandwidth measured here."""
+
+    bytes_per_token: int
+    bandwidth: float
+
+    @property
+    def tokens(self) -> float:
+        """Tokens a second."""
+        return self.bandwidth / self.bytes_per_token
 
 
-def run(model: str, against: str | None, context: int, tokens: int, rounds: int) -> int:
-    """Measure, interleaved in an order shuffled anew each round, and print one table."""
+def from_checkpoint(model: str) -> Subject:
+    """The model of that name, loaded."""
     from qwen3_mlx.checkpoint import load_network
-    from qwen3_mlx.cli.doctor import machine
     from qwen3_mlx.hub import resolve
 
     path = resolve(model)
     network, config = load_network(path)
-    prompt = [(7 * i * i + 3 * i) % config.vocab_size for i in range(context)]
-    arms: dict[str, Callable[[], Rates]] = {"qwen3-mlx": lambda: ours(network, prompt, tokens)}
+
+    def theirs() -> Any:
+        from mlx_lm import load
+
+        return load(str(path))[0]
+
+    return Subject(model, network, config, theirs)
+
+
+def from_shape(shape: str, recipe: str, layers: int | None, context: int) -> Subject:
+    """A network of that shape with random weights, if it fits. Raises `OptionError`."""
+    from qwen3_mlx import memory, shapes
+    from qwen3_mlx.config import Qwen3Config
+    from qwen3_mlx.machine import this_machine
+
+    for option, value, known in (
+        ("shape", shape, shapes.SHAPES),
+        ("recipe", recipe, shapes.RECIPES),
+    ):
+        if value not in known:
+            raise OptionError(f"--{option}", got=value, expected=", ".join(known))
+    values = shapes.config_values(shape, recipe, layers)
+    config = Qwen3Config.from_dict(values)
+    place = this_machine()
+    fit = memory.fit(config, memory.weights_from_config(config), place, context)
+    if not fit.fits:
+        raise OptionError(
+            f"bench --shape {shape} --recipe {recipe}",
+            got=f"{fit.required_bytes / 1e9:.1f} GB needed",
+            expected=f"at most {fit.available_bytes / 1e9:.1f} GB, {place.why}",
+            hint="take a smaller shape or recipe, or --layers N for its first N layers",
+        )
+    network = shapes.network(config)
+    first = f", first {layers} layers" if layers else ""
+    name = f"{shape} {recipe} (random weights{first})"
+    return Subject(name, network, config, lambda: shapes.mlx_lm_twin(network, values))
+
+
+def sides(subject: Subject, against: str | None, ids: list[int], tokens: int) -> dict[str, Any]:
+    """A run of each side, by name. Raises `OptionError` where mlx-lm is missing."""
+    from qwen3_mlx import speed
+
+    arms: dict[str, Callable[[], Rates]] = {
+        "qwen3-mlx": lambda: speed.ours(subject.network, ids, tokens)
+    }
     if against == "mlx-lm":
-        theirs = mlx_lm(path)
-        arms["mlx-lm"] = lambda: theirs(prompt, tokens)
-    samples: dict[str, list[Rates]] = {name: [] for name in arms}
-    for turn in range(rounds + 1):  # the first warms up
-        for name in random.sample(list(arms), len(arms)):
-            rates = arms[name]()
-            if turn:
-                samples[name].append(rates)
-    for name, state in machine():
+        try:
+            import mlx_lm  # noqa: F401  (asked for before anything is measured)
+        except ImportError:
+            hint = "run: pip install mlx-lm"
+            raise OptionError("--against mlx-lm", got="mlx-lm is missing", hint=hint) from None
+        theirs = subject.mlx_lm()
+        arms["mlx-lm"] = lambda: speed.theirs(theirs, ids, tokens)
+    return arms
+
+
+def rows(samples: dict[str, list[Rates]]) -> dict[str, Any]:
+    """Summaries of both rates of each side."""
+    return {
+        name: {
+            "prefill": summary([rate.prefill for rate in rates]),
+            "decode": summary([rate.decode for rate in rates]),
+        }
+        for name, rates in samples.items()
+    }
+
+
+def table(measured: dict[str, Any], roofline: Roofline) -> Iterator[str]:
+    """A Markdown table of medians, fit for an issue; more than 5 % of spread is marked."""
+    yield "| | prefill tok/s | decode tok/s | of roofline |"
+    yield "|---|---|---|---|"
+    for name, row in measured.items():
+        share = row["decode"]["median"] / roofline.tokens
+        yield f"| {name} | {_cell(row['prefill'])} | {_cell(row['decode'])} | {share:.0%} |"
+    if len(measured) == 2:
+        mine, other = measured.values()
+        ratios = [mine[key]["median"] / other[key]["median"] for key in ("prefill", "decode")]
+        yield f"| ratio | {ratios[0]:.2f} × | {ratios[1]:.2f} × | |"
+
+
+def _cell(number: dict[str, Any]) -> str:
+    mark = f" (± {100 * number['cv']:.0f} %)" if number["noisy"] else ""
+    return f"{number['median']:.1f}{mark}"
+
+
+def run(
+    subject: Subject,
+    against: str | None,
+    sizes: tuple[int, int, int],
+    record: Path | None = None,
+) -> int:
+    """Measure, interleaved in an order shuffled anew each round, and print one table."""
+    from qwen3_mlx import shapes, speed
+    from qwen3_mlx.cli.doctor import machine, paths
+
+    context, tokens, rounds = sizes
+    ids = speed.prompt(context, min(subject.config.vocab_size, 1000))
+    measured = rows(interleaved(sides(subject, against, ids, tokens), rounds))
+    active = shapes.bytes_per_token(subject.network, subject.config, context + tokens // 2)
+    roofline = Roofline(active, shapes.bandwidth())
+    for name, state in (*machine(), *paths()):
         typer.echo(f"{name}: {state}")
     typer.echo(
-        f"{model}, {context} tokens of context, {tokens} decoded, {rounds} rounds, medians\n"
+        f"{subject.name}: {context} tokens of prompt, {tokens} decoded, {rounds} rounds, medians\n"
+        f"roofline: {roofline.tokens:.0f} tok/s, {active / 1e9:.2f} GB a token at "
+        f"{roofline.bandwidth / 1e9:.0f} GB/s measured here\n"
     )
-    typer.echo(table(samples))
+    for line in table(measured, roofline):
+        typer.echo(line)
+    if record is not None:
+        results = {"model": subject.name, "context": context, "tokens": tokens, "rounds": rounds}
+        results |= {"bandwidth": roofline.bandwidth, "bytes_per_token": active, "rows": measured}
+        results |= {"machine": dict(machine()), "paths": dict(paths())}
+        text = json.dumps({"environment": environment(), "results": results}, indent=1)
+        write_atomically(record, f"{text}\n".encode())
     return 0
 
 
@@ -125,23 +178,55 @@ def command(
     model: Annotated[
         str, typer.Argument(help="The model.", autocompletion=complete.models)
     ] = "demo",
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Random weights of this shape, such as 30b-a3b, instead."
+        ),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="Of --shape: 4bit, 8bit, bf16.")
+    ] = "4bit",
+    layers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Of --shape: the first N layers only.")
+    ] = None,
     against: Annotated[
         Literal["mlx-lm"] | None,
         typer.Option(help="Measure this too, on the same weights, in the same run."),
     ] = None,
-    context: Annotated[int, typer.Option(min=2, metavar="N", help="Tokens of prompt.")] = 512,
-    tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Tokens to decode.")] = 128,
-    rounds: Annotated[int, typer.Option(min=2, metavar="N", help="Samples of each.")] = 5,
+    context: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Tokens of prompt: 512, on a CPU 128.")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Tokens to decode: 128, on a CPU 16.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Samples of each: 5, on a CPU 3.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all samples there, as JSON.")
+    ] = None,
     debug: opt.Debug = False,
 ) -> None:
     """Measure how fast a model reads and writes here, as a table to paste into an issue.
 
-    Each round runs every side once, in a new order; the table has medians, and marks a spread
-    of more than 5 percent. Ratios between sides mean something, bare numbers little.
+    Each round runs every side once, in a new order, after one that warms up; the table has
+    medians, marks a spread of more than 5 percent, and says how close decoding comes to the
+    roofline: the bytes of one token at the bandwidth measured here. Ratios between sides mean
+    something, bare numbers little. --shape needs no download.
 
     Examples:
 
         qwen3-mlx bench
         qwen3-mlx bench 30b-a3b --against mlx-lm
+        qwen3-mlx bench --shape 30b-a3b --recipe 4bit --record bench.json
     """
-    raise typer.Exit(run(model, against, context, tokens, rounds))
+    from qwen3_mlx import backend
+
+    usual = SIZES.get(backend.device(), LARGE)
+    given = (context, tokens, rounds)
+    first, second, third = (
+        other if own is None else own for own, other in zip(given, usual, strict=True)
+    )
+    subject = from_shape(shape, recipe, layers, first + second) if shape else from_checkpoint(model)
+    raise typer.Exit(run(subject, against, (first, second, third), record))

@@ -55,9 +55,21 @@ def kernels() -> list[Row]:
     return [(name, state) for name, _, state in dispatch.rows()]
 
 
+def paths() -> list[Row]:
+    """How tokens are read and written here: many at once, and one after another."""
+    from qwen3_mlx.metal import dispatch
+    from qwen3_mlx.nn import unpacked
+
+    rows = [("prefill, packed", unpacked.why())]
+    for name, kernels in (("decode, dense", ()), ("decode, experts", dispatch.EXPERTS)):
+        reason = dispatch.why_not(*dispatch.STEP, *kernels)
+        rows.append((name, f"plain operations: {reason}" if reason else "fused steps"))
+    return rows
+
+
 def run() -> int:
-    """Print both tables; returns the exit code."""
-    for title, rows in (("machine", machine()), ("kernels", kernels())):
+    """Print the tables; returns the exit code."""
+    for title, rows in (("machine", machine()), ("paths", paths()), ("kernels", kernels())):
         typer.echo(title)
         for name, state in rows:
             typer.echo(f"  {name:16} {state}")
@@ -65,10 +77,11 @@ def run() -> int:
 
 
 def command(debug: opt.Debug = False) -> None:
-    """Show what runs on this machine and where: device, BLAS, limits, and every fused kernel.
+    """Show what runs on this machine and where: device, BLAS, limits, paths, and every kernel.
 
     QWEN3_MLX_KERNELS=auto tries the kernels that are not yet proven on this kind of machine,
     =off switches all off, and names separated by commas switch on only those.
+    QWEN3_MLX_PREFILL=packed|each|grouped|padded says how a prompt meets packed weights.
 
     Examples:
 

@@ -71,11 +71,13 @@ executor: Callable[[Launch], list[mx.array]] = on_gpu
 HELPERS = {
     "matvec": ("loads", "rows"),
     "gate_up": ("loads", "rows"),
+    "gate_up chosen": ("loads", "rows", "choose"),
+    "route": ("choose",),
     "down": ("loads", "rows"),
     "attend": ("loads", "heads"),
     "qk_rope": ("loads", "heads"),
 }
-"""The shared functions a kernel's text needs before it."""
+"""The shared functions a kernel's text needs before it, by its name and its further outputs."""
 
 
 @cache
@@ -87,8 +89,11 @@ def kernel(
     aliases: tuple[tuple[str, str], ...],
 ) -> Any:
     """MLX's callable for the kernel `name`, compiled at its first use with new constants."""
-    helpers = "".join(text(f"{helper}.metal") for helper in HELPERS.get(name, ()))
+    further = "".join(f" {output}" for output in outputs[1:])
+    needed = HELPERS.get(name + further, HELPERS.get(name, ()))
+    helpers = "".join(text(f"{helper}.metal") for helper in needed)
     renamed = "".join(f"#define {alias} {held}\n" for alias, held in aliases)
+    renamed += "".join(f"#define HAS_{output}\n" for output in outputs[1:])
     source = text(f"{name}.metal")
     if device == "cuda":
         header = text("cuda.h") + helpers + renamed

@@ -1,6 +1,9 @@
 // h[pair, f] = silu(gate_e x) · (up_e x) · weight, e the pair's expert; a pair is (token, slot).
 // The threadgroup stages its token, a tile at a time; then each simdgroup makes ROWS outputs, its
 // lanes taking the rows' 16-byte pieces in turn, the next ones always under way.
+//
+// With an output `chosen`, the router's logits come in, and the first simdgroup of each threadgroup
+// makes the choice itself while x is staged: one launch less, for a little work done many times.
 typedef Piece<BITS> P;
 typedef Row<T, BITS, GROUP> R;
 constexpr int PIECES = K / P::SIZE;
@@ -13,7 +16,24 @@ uint simd = simdgroup_index_in_threadgroup;
 uint row = (threadgroup_position_in_grid.x * SIMDS + simd) * ROWS;
 bool inside = row < F;
 uint pair = threadgroup_position_in_grid.y;
-size_t at = (size_t(ROUTED ? uint(experts[pair]) : 0u) * F + (inside ? row : 0)) * PIECES;
+size_t at = size_t(inside ? row : 0) * PIECES;
+#ifdef HAS_chosen
+threadgroup uint picked[1];
+threadgroup float picked_weight[1];
+if (simd == 0) {
+  float weight;
+  uint index;
+  choose<T, E, TOPK, NORMALISE>(logits + size_t(pair / TOPK) * E, lane, weight, index);
+  if (lane == pair % TOPK) {
+    picked[0] = index;
+    picked_weight[0] = weight;
+  }
+  if (threadgroup_position_in_grid.x == 0 && pair % TOPK == 0 && lane < TOPK)
+    chosen[pair + lane] = index;
+}
+#else
+at += size_t(ROUTED ? uint(experts[pair]) : 0u) * F * PIECES;
+#endif
 const device T* from = x + size_t(pair / TOPK) * K;
 
 float gates[ROWS], ups[ROWS];
@@ -24,11 +44,13 @@ for (int first = 0; first < PIECES; first += TILE_PIECES) {
   int pieces = PIECES - first < TILE_PIECES ? PIECES - first : TILE_PIECES;
   R gate[ROWS], up[ROWS], next_gate[ROWS], next_up[ROWS];
   int p = first + (int(lane) < pieces ? int(lane) : pieces - 1);
+#ifndef HAS_chosen
 #pragma unroll
   for (int r = 0; r < ROWS; r++) {
     gate[r].load(gate_w, gate_s, gate_b, at + r * PIECES + p);
     up[r].load(up_w, up_s, up_b, at + r * PIECES + p);
   }
+#endif
 
   if (first > 0) threadgroup_barrier(mem_flags::mem_threadgroup);
   squares += stage<T, BITS, NORM>(from + first * P::SIZE, norm + first * P::SIZE, staged, sums,
@@ -36,6 +58,14 @@ for (int first = 0; first < PIECES; first += TILE_PIECES) {
   float all = simd_sum(squares);
   if (lane == 0) norms[simd] = all;
   threadgroup_barrier(mem_flags::mem_threadgroup);
+#ifdef HAS_chosen
+  if (first == 0) at += size_t(picked[0]) * F * PIECES;
+#pragma unroll
+  for (int r = 0; r < ROWS; r++) {
+    gate[r].load(gate_w, gate_s, gate_b, at + r * PIECES + p);
+    up[r].load(up_w, up_s, up_b, at + r * PIECES + p);
+  }
+#endif
 
 #pragma unroll 4
   for (int base = 0; base < pieces; base += 32) {
@@ -71,7 +101,11 @@ if (NORM) {
   for (int i = 0; i < SIMDS; i++) all += norms[i];
   rstd = metal::precise::rsqrt(all / K + as_type<float>(EPS));
 }
+#ifdef HAS_chosen
+float weight = picked_weight[0];
+#else
 float weight = ROUTED ? float(weights[pair]) : 1.0f;
+#endif
 #pragma unroll
 for (int r = 0; r < ROWS; r++) {
   float g = simd_sum(gates[r]) * rstd;

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 
 from qwen3_mlx.metal import tuning
-from qwen3_mlx.metal.build import Launch, run
+from qwen3_mlx.metal.build import Constant, Launch, run
 from qwen3_mlx.metal.rows import TILE, Matrix, float_bits, rows_each, tile, unsupported
+
+Outputs = dict[str, tuple[Sequence[int], mx.Dtype]]
 
 MAX_TOKENS = 8
 """Beyond, pairs share experts so often that sorting them pays."""
@@ -64,30 +68,57 @@ def gate_up(
     top_k = experts.shape[-1] if experts is not None else 1
     pairs = experts.size if experts is not None else 1
     shape = (pairs // top_k, top_k, gate.rows) if routed else (*x.shape[:-1], gate.rows)
-    each, simds = tuning.gate_up(gate.rows * pairs, gate.columns)
-    each = rows_each(each, gate.rows)
-    grid, threadgroup = tile(gate.rows, each, simds, pairs)
     inputs = {"x": x, "norm": x if norm is None else norm}
     inputs["experts"] = x if experts is None else experts
     inputs["weights"] = x if weights is None else weights
-    inputs |= gate.inputs("gate_", "", x) | up.inputs("up_", "", x)
-    (h,) = run(
-        Launch(
-            "gate_up",
-            inputs,
-            {"h": (shape, x.dtype)},
-            gate.constants(x.dtype)
-            | {"K": gate.columns, "F": gate.rows, "TOPK": top_k}
-            | {
-                "ROUTED": routed,
-                "NORM": norm is not None,
-                "EPS": float_bits(eps),
-                "ROWS": each,
-                "SIMDS": simds,
-            }
-            | {"TILE": min(TILE, gate.columns)},
-            grid,
-            threadgroup,
-        )
-    )
+    constants: dict[str, Constant] = {"TOPK": top_k, "ROUTED": routed}
+    constants |= {"NORM": norm is not None, "EPS": float_bits(eps)}
+    outputs: Outputs = {"h": (shape, x.dtype)}
+    (h,) = run(_launch(x, (gate, up), inputs, outputs, constants, pairs))
     return h
+
+
+def choosing(
+    x: mx.array,
+    gate: Matrix,
+    up: Matrix,
+    logits: mx.array,
+    top_k: int,
+    normalise: bool,
+    norm: mx.array | None = None,
+    eps: float = 0.0,
+) -> tuple[mx.array, mx.array]:
+    """`route` and the routed `gate_up` in one launch, from the router's ``logits [..., E]``.
+
+    Returns ``[T, top_k, F]`` and the experts ``[T, top_k]`` uint32; ties as in `route`.
+    """
+    count = logits.shape[-1]
+    tokens = logits.size // count
+    inputs = {"x": x, "norm": x if norm is None else norm, "logits": logits}
+    outputs: Outputs = {"h": ((tokens, top_k, gate.rows), x.dtype)}
+    outputs["chosen"] = ((tokens, top_k), mx.uint32)
+    constants: dict[str, Constant] = {"TOPK": top_k, "E": count, "NORMALISE": normalise}
+    constants |= {"NORM": norm is not None, "EPS": float_bits(eps)}
+    h, experts = run(_launch(x, (gate, up), inputs, outputs, constants, tokens * top_k))
+    return h, experts
+
+
+def _launch(
+    x: mx.array,
+    matrices: tuple[Matrix, Matrix],
+    inputs: dict[str, mx.array],
+    outputs: Outputs,
+    constants: dict[str, Constant],
+    pairs: int,
+) -> Launch:
+    gate, up = matrices
+    each, simds = tuning.gate_up(gate.rows * pairs, gate.columns)
+    each = rows_each(each, gate.rows)
+    sizes = {"K": gate.columns, "F": gate.rows, "TILE": min(TILE, gate.columns)}
+    return Launch(
+        "gate_up",
+        inputs | gate.inputs("gate_", "", x) | up.inputs("up_", "", x),
+        outputs,
+        gate.constants(x.dtype) | sizes | constants | {"ROWS": each, "SIMDS": simds},
+        *tile(gate.rows, each, simds, pairs),
+    )

@@ -11,7 +11,7 @@ from functools import cache
 
 import mlx.core as mx
 
-from qwen3_mlx.metal import attend, down, gate_up, matvec, qk_rope, route
+from qwen3_mlx.metal import attend, down, gate_up, matvec, qk_rope, route, tuning
 from qwen3_mlx.metal.rows import Matrix
 
 Pairs = list[tuple[mx.array, mx.array]]
@@ -63,7 +63,13 @@ def _matvec() -> Pairs:
 def _gate_up() -> Pairs:
     x, gate, up = _random(2, 128), _packed(3, 64, 128), _packed(3, 64, 128)
     args = (x, gate, up, _EXPERTS, _WEIGHTS)
-    return [(gate_up.gate_up(*args), gate_up.reference(*args))]
+    pairs = [(gate_up.gate_up(*args), gate_up.reference(*args))]
+    if tuning.choosing():
+        logits = _random(2, 3)
+        h, chosen = gate_up.choosing(x, gate, up, logits, 2, True)
+        experts, weights = route.reference(logits, 2, True)
+        pairs += [(h, gate_up.reference(x, gate, up, experts, weights)), (chosen, experts)]
+    return pairs
 
 
 def _down() -> Pairs:

@@ -1,57 +1,10 @@
-// The TOPK largest of E logits, and their softmax over all E, divided by their sum if NORMALISE.
-// One simdgroup a token; lane l holds logits l, l + 32, … Ties: the lowest index wins.
-constexpr int HELD = (E + 31) / 32;
+// Which experts each token goes to, and with what weights. One simdgroup a token.
 uint lane = thread_index_in_simdgroup;
 uint token = threadgroup_position_in_grid.x;
-
-float values[HELD];
-uint keys[HELD];  // ordered as the logits are, 0 where there is none or it is taken
-float largest = -INFINITY;
-#pragma unroll
-for (int j = 0; j < HELD; j++) {
-  uint i = lane + 32 * j;
-  float value = i < E ? float(logits[token * E + i]) + 0.0f : -INFINITY;  // + 0: -0 equals 0
-  uint bits = as_type<uint>(value);
-  uint key = bits >> 31 ? ~bits : bits | 0x80000000u;
-  values[j] = value;
-  keys[j] = i < E ? (value == value ? key : 0xffffffffu) : 0u;
-  largest = metal::max(largest, value);
-}
-largest = simd_max(largest);
-float total = 0;
-#pragma unroll
-for (int j = 0; j < HELD; j++) {
-  values[j] = metal::exp(values[j] - largest);
-  total += values[j];
-}
-total = simd_sum(total);
-
-float chosen = 0;  // lane n keeps the n-th choice
-uint chosen_index = 0;
-for (int n = 0; n < TOPK; n++) {
-  uint best = 0;
-#pragma unroll
-  for (int j = 0; j < HELD; j++) best = keys[j] > best ? keys[j] : best;
-  best = simd_max(best);
-  uint index = 0xffffffffu;
-#pragma unroll
-  for (int j = HELD - 1; j >= 0; j--) index = keys[j] == best ? lane + 32 * j : index;
-  index = simd_min(index);
-  float value = 0;
-#pragma unroll
-  for (int j = 0; j < HELD; j++)
-    if (lane + 32 * j == index) {
-      value = values[j];
-      keys[j] = 0;
-    }
-  value = simd_sum(value) / total;
-  if (int(lane) == n) {
-    chosen = value;
-    chosen_index = index;
-  }
-}
-float sum = NORMALISE ? simd_sum(chosen) : 1.0f;
+float weight;
+uint index;
+choose<T, E, TOPK, NORMALISE>(logits + token * E, lane, weight, index);
 if (lane < TOPK) {
-  experts[token * TOPK + lane] = chosen_index;
-  weights[token * TOPK + lane] = chosen / sum;
+  experts[token * TOPK + lane] = index;
+  weights[token * TOPK + lane] = weight;
 }

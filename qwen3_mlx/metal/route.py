@@ -26,9 +26,13 @@ def reference(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, 
 
 def supported(logits: mx.array, top_k: int) -> str | None:
     """Why `route` can't take these, or None."""
-    experts = logits.shape[-1]
-    if logits.dtype not in FLOATS:
-        return f"logits are {logits.dtype}"
+    return unsupported(logits.dtype, logits.shape[-1], top_k)
+
+
+def unsupported(dtype: mx.Dtype, experts: int, top_k: int) -> str | None:
+    """Why `route` can't choose `top_k` of so many experts by logits of `dtype`, or None."""
+    if dtype not in FLOATS:
+        return f"logits are {dtype}"
     if not top_k <= min(experts, SIMD):
         return f"top {top_k} of {experts}: expected at most {min(experts, SIMD)}"
     if experts > MAX_EXPERTS:
@@ -48,7 +52,7 @@ def route(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, mx.a
                 "experts": ((tokens, top_k), mx.uint32),
                 "weights": ((tokens, top_k), mx.float32),
             },
-            {"E": experts, "TOPK": top_k, "NORMALISE": normalise},
+            {"T": logits.dtype, "E": experts, "TOPK": top_k, "NORMALISE": normalise},
             (tokens * SIMD, 1, 1),
             (SIMD, 1, 1),
         )

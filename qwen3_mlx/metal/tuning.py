@@ -30,3 +30,13 @@ def down(rows: int, columns: int) -> Cut:
     if backend.device() == "cuda":
         return (1 if rows < 4096 else 2, 8)
     return (4, 2)
+
+
+def choosing() -> bool:
+    """Whether `gate_up` makes the router's choice itself, instead of a launch of its own.
+
+    On CUDA a step is bound by what the host does for each launch (12 µs), so one less is worth the
+    choice being made in every threadgroup. On Metal a launch costs about 2 µs, and threadgroups
+    are many and small. Neither is measured.
+    """
+    return backend.device() == "cuda"

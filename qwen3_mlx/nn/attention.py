@@ -7,6 +7,7 @@ import mlx.nn as nn
 
 from qwen3_mlx.config_parts import Rope
 from qwen3_mlx.nn.cache import KVCache
+from qwen3_mlx.nn.linear import Linear
 from qwen3_mlx.nn.norm import RMSNorm
 from qwen3_mlx.nn.rope import RotaryEmbedding
 from qwen3_mlx.nn.tiles import attention
@@ -25,10 +26,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
         self.scale = head_dim**-0.5
-        self.q_proj = nn.Linear(hidden_size, heads * head_dim, bias=False)
-        self.k_proj = nn.Linear(hidden_size, kv_heads * head_dim, bias=False)
-        self.v_proj = nn.Linear(hidden_size, kv_heads * head_dim, bias=False)
-        self.o_proj = nn.Linear(heads * head_dim, hidden_size, bias=False)
+        self.q_proj = Linear(hidden_size, heads * head_dim, bias=False)
+        self.k_proj = Linear(hidden_size, kv_heads * head_dim, bias=False)
+        self.v_proj = Linear(hidden_size, kv_heads * head_dim, bias=False)
+        self.o_proj = Linear(heads * head_dim, hidden_size, bias=False)
         self.q_norm = RMSNorm(head_dim, eps)
         self.k_norm = RMSNorm(head_dim, eps)
         self.rope = RotaryEmbedding(head_dim, rope)

@@ -39,6 +39,10 @@ class ExpertLinear(nn.Module):
             sorted_indices=sorted_experts,
         )
 
+    def unpacked(self, first: int, last: int, dtype: mx.Dtype) -> mx.array:
+        """The weights ``[last - first, out, in]`` of experts `first` to `last`."""
+        return self.weight[first:last].astype(dtype)
+
     def to_quantized(
         self,
         group_size: int | None = None,
@@ -79,4 +83,17 @@ class QuantizedExpertLinear(nn.Module):
             bits=self.bits,
             mode=self.mode,
             sorted_indices=sorted_experts,
+        )
+
+    def unpacked(self, first: int, last: int, dtype: mx.Dtype) -> mx.array:
+        """As `ExpertLinear.unpacked`: here they are unpacked for it."""
+        biases = None if self.biases is None else self.biases[first:last]
+        return mx.dequantize(
+            self.weight[first:last],
+            self.scales[first:last],
+            biases,
+            self.group_size,
+            self.bits,
+            self.mode,
+            dtype=dtype,
         )

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import mlx.core as mx
-import mlx.nn as nn
 
-from qwen3_mlx.metal import attend, dispatch, down, gate_up, matvec, route
-from qwen3_mlx.metal.rows import Matrix, unsupported
+from qwen3_mlx.metal import attend, dispatch, down, gate_up, matvec
+from qwen3_mlx.metal.rows import unsupported
+from qwen3_mlx.nn import few
 from qwen3_mlx.nn.attention import Attention
 from qwen3_mlx.nn.cache import KVCache
+from qwen3_mlx.nn.few import matrix_of
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
@@ -26,15 +27,6 @@ from qwen3_mlx.options import AS_COMPUTED, KeyValues
 
 Norms = tuple[RMSNorm, RMSNorm]
 """Before attention, and before the feed-forward network."""
-
-
-def matrix_of(module: nn.Module) -> Matrix:
-    """The weights of a linear layer, packed or plain, one matrix or one an expert."""
-    if "scales" not in module:
-        return Matrix(module.weight)
-    return Matrix(
-        module.weight, module.scales, module.get("biases"), module.bits, module.group_size
-    )
 
 
 class FusedLayer:
@@ -74,8 +66,7 @@ class FusedLayer:
             h = gate_up.gate_up(x, self.gate, self.up, norm=self.norms[1], eps=self.eps)
             return matvec.matvec(h, [self.down], residual=x), tail
         logits = matvec.matvec(x, [self.router], self.norms[1], self.eps)
-        experts, weights = route.route(logits, self.moe.top_k, self.moe.normalise)
-        h = gate_up.gate_up(x, self.gate, self.up, experts, weights, self.norms[1], self.eps)
+        h, experts = few.hidden(x, logits, self.moe, (self.gate, self.up), self.norms[1], self.eps)
         return down.down(h, self.down, experts, residual=x), tail
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
+from qwen3_mlx.nn import unpacked
+from qwen3_mlx.nn.linear import Linear
+
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """``silu(gate) · up`` (arXiv 2002.05202), elementwise."""
@@ -16,10 +19,12 @@ class MLP(nn.Module):
 
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+        self.gate_proj = Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
         """Transform ``x [B, L, C]``."""
+        if unpacked.pays(x.size // x.shape[-1]) and "scales" in self.gate_proj:
+            unpacked.settle(x)  # the last layer's unpacked weights are free before this one's
         return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))

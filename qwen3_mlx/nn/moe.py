@@ -5,7 +5,9 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen3_mlx.nn.experts import ExpertLinear
+from qwen3_mlx.nn import few, unpacked
+from qwen3_mlx.nn.experts import ExpertLinear, QuantizedExpertLinear
+from qwen3_mlx.nn.linear import Linear
 from qwen3_mlx.nn.mlp import swiglu
 
 SORT_FROM = 64
@@ -48,8 +50,15 @@ class Experts(nn.Module):
         # The axis comes before the gather: MLX 0.32's sorted kernel misreads, on Metal, one that
         # was only added to the strides (mlx#3960).
         x = x[:, None, :][rows]  # [T * top_k, 1, C]
-        hidden = swiglu(self.gate_proj(x, pairs, sort), self.up_proj(x, pairs, sort))
-        out = self.down_proj(hidden, pairs, sort)
+        loads = unpacked.loads(x, pairs, self.gate_proj) if sort else None
+
+        def through(layer: ExpertLinear | QuantizedExpertLinear, x: mx.array) -> mx.array:
+            if loads is None:
+                return layer(x, pairs, sort)
+            return unpacked.product(layer, x, pairs, loads)
+
+        hidden = swiglu(through(self.gate_proj, x), through(self.up_proj, x))
+        out = through(self.down_proj, hidden)
         if sort:
             out = out[mx.argsort(order)]
         return out.reshape(tokens, top_k, -1)
@@ -68,13 +77,16 @@ class MoE(nn.Module):
     ) -> None:
         super().__init__()
         self.top_k, self.normalise = top_k, normalise
-        self.gate = nn.Linear(hidden_size, experts, bias=False)
+        self.gate = Linear(hidden_size, experts, bias=False)
         self.switch_mlp = Experts(hidden_size, intermediate_size, experts)
 
     def __call__(self, x: mx.array) -> mx.array:
         """Transform ``x [B, L, C]``."""
         flat = x.reshape(-1, x.shape[-1])  # [B * L, C]
-        experts, weights = route(self.gate(flat), self.top_k, self.normalise)
+        logits = self.gate(flat)
+        if few.why_not(flat, self) is None:
+            return few.experts(flat, logits, self).reshape(x.shape)
+        experts, weights = route(logits, self.top_k, self.normalise)
         out = self.switch_mlp(flat, experts)
         # The weighted sum stays in float32 and is rounded once.
         out = (out.astype(mx.float32) * weights[..., None]).sum(axis=-2)

@@ -72,7 +72,7 @@ BROKEN = {
     "matvec": ("matvec.metal", "* rstd;", ";"),
     "gate_up": ("gate_up.metal", "* u * weight", "* u"),
     "down": ("down.metal", "total + float(residual[out])", "total"),
-    "route": ("route.metal", "/ total", ""),
+    "route": ("choose.metal", "/ total", ""),
     "attend": ("attend.metal", "source < 2", "source < 1"),
     "qk_rope": ("heads.metal", "second ? other", "second ? -other"),
 }

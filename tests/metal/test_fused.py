@@ -20,7 +20,7 @@ from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.metal import attend, build
+from qwen3_mlx.metal import attend, build, tuning
 from qwen3_mlx.metal.build import Launch
 from qwen3_mlx.nn.fused import FusedStep, TailedCache, why_not
 from qwen3_mlx.nn.transformer import Qwen3
@@ -64,6 +64,17 @@ def test_logits_are_the_plain_network_s(name: str) -> None:
     want = network(mx.array([tokens]))[:, 6:]
     # 1e-10: the plain path computes its rotations' frequencies in float32
     assert_close(decoded(network, tokens, 6), want, bound=1e-10)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "moe" in name][:2])
+def test_logits_where_the_choice_is_made_by_its_user(
+    name: str, monkeypatch: pytest.MonkeyPatch, launches: list[Launch]
+) -> None:
+    """As on CUDA: one launch a layer less."""
+    monkeypatch.setattr(tuning, "choosing", lambda: True)
+    test_logits_are_the_plain_network_s(name)
+    assert "gate_up" in {launch.kernel for launch in launches}
+    assert "route" not in {launch.kernel for launch in launches}
 
 
 @pytest.mark.parametrize("changes", [{}, MOE])
@@ -156,12 +167,15 @@ def graph(forward: Any, cache: list[Any], length: int = 100) -> Counter[str]:
     return Counter({name: n for name, n in found[0].items() if name not in free})
 
 
-@pytest.mark.parametrize(("changes", "most"), [({}, 5), (MOE, 7)])
+@pytest.mark.parametrize(
+    ("changes", "choosing", "most"), [({}, False, 5), (MOE, False, 7), (MOE, True, 6)]
+)
 def test_launches_of_a_layer(
-    changes: dict[str, Any], most: int, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], choosing: bool, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted in the traced graph: what a second layer adds to the first."""
     monkeypatch.setattr(backend, "device", lambda: "metal")
+    monkeypatch.setattr(tuning, "choosing", lambda: choosing)
     counts = []
     for layers in (1, 2):
         sizes = {"num_hidden_layers": layers, "head_dim": 128, "num_key_value_heads": 2}
@@ -171,6 +185,7 @@ def test_launches_of_a_layer(
         counts.append(graph(step, step.make_cache()))
         monkeypatch.undo()
         monkeypatch.setattr(backend, "device", lambda: "metal")
+        monkeypatch.setattr(tuning, "choosing", lambda: choosing)
     added = counts[1] - counts[0]
     added.pop("Full", None)  # the empty tail, made once in a conversation
     assert added == Counter({"CustomKernel": most})

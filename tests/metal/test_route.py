@@ -59,8 +59,8 @@ def test_what_is_not_finite_stays_so_and_experts_exist(poison: float) -> None:
     experts, weights = route(logits, 4, True)
     assert mx.isnan(weights[0]).all() and mx.isfinite(weights[1]).all()
     assert len(set(experts[0].tolist())) == 4 and mx.max(experts) < 40
-    everywhere = route(mx.full((1, 40), poison), 40, True)[0]
-    assert sorted(everywhere[0].tolist()) == list(range(40)) if 40 <= 32 else True
+    everywhere = route(mx.full((1, 30), poison), 30, True)[0]
+    assert sorted(everywhere[0].tolist()) == list(range(30))
 
 
 MUTANTS = {
@@ -74,7 +74,7 @@ MUTANTS = {
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_broken_kernel_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
-    mutate("route.metal", *MUTANTS[mutant])
+    mutate("choose.metal", *MUTANTS[mutant])
 
     def both() -> None:
         check(mx.float32, 50, 20, normalise=False)

@@ -18,6 +18,7 @@ from qwen3_mlx.nn.moe import MoE, route
 from qwen3_mlx.nn.transformer import Qwen3
 from tests.oracle import assert_close, nmse
 from tests.tiny import network as tiny_network
+from training import check
 from training.card import active_parameters, card
 from training.experts import LoadMeter, Routing, all_experts, load_balance, run_blocks
 from training.recipe import DEMO, Recipe
@@ -315,3 +316,15 @@ def test_active_parameters_are_those_of_four_experts_a_layer() -> None:
     want = sum(size // 4 if "switch_mlp" in name else size for name, size in sizes.items())
     assert active_parameters(sum(sizes.values()), recipe) == want
     assert active_parameters(123, Recipe.named("demo")) == 123
+
+
+def test_every_batch_shape_is_tried(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The longest rows first, a line with time and memory each."""
+    monkeypatch.setattr("sys.argv", ["check", "--model", "tiny-moe", "--rows", "1"])
+    check.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.endswith("…")] == ["1024 x 1 …", "512 x 1 …"]
+    peaks = [float(line.split("peak ")[1].split()[0]) for line in lines if "peak" in line]
+    assert len(peaks) == 2 and peaks[0] > peaks[1] > 0

@@ -1,4 +1,4 @@
-"""Models of any published shape with random weights, so that no download is needed.
+"""Networks of any published shape with random weights: speed is measured without a download.
 
 The same arrays can be put into mlx-lm's own model class: both sides then hold one set of weights.
 """
@@ -33,18 +33,22 @@ SHAPES: dict[str, tuple[int, int, int, int, int, int, int, bool]] = {
     "tiny": (2, 256, 4, 2, 512, 0, 0, False),
     "tiny-moe": (2, 256, 4, 2, 128, 16, 4, False),
 }
+"""Those that Qwen has published, and two to try a script with."""
+
 RECIPES = {"4bit": (4, 64), "8bit": (8, 64), "bf16": None}
+"""mlx-lm's default recipes (bits, group): everything packed alike, routers in 8 bits."""
 
 
-def config(shape: str, layers: int | None = None) -> dict[str, Any]:
-    """The config.json of `shape`, with so many layers."""
+def config_values(shape: str, recipe: str = "bf16", layers: int | None = None) -> dict[str, Any]:
+    """The config.json of `shape` in `recipe`, with so many layers."""
     depth, hidden, heads, kv_heads, ffn, experts, top_k, tied = SHAPES[shape]
+    depth = layers or depth
     values: dict[str, Any] = {
         "model_type": "qwen3_moe" if experts else "qwen3",
         "vocab_size": 1024 if shape.startswith("tiny") else 151_936,
         "hidden_size": hidden,
         "intermediate_size": ffn,
-        "num_hidden_layers": layers or depth,
+        "num_hidden_layers": depth,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": 128,
@@ -62,31 +66,18 @@ def config(shape: str, layers: int | None = None) -> dict[str, Any]:
             "decoder_sparse_step": 1,
             "mlp_only_layers": [],
         }
+    if packing := RECIPES[recipe]:
+        bits, group = packing
+        routers = {f"model.layers.{i}.mlp.gate": {"bits": 8, "group_size": 64}
+                   for i in range(depth if experts else 0)}  # fmt: skip
+        values["quantization"] = {"bits": bits, "group_size": group} | routers
     return values
 
 
-def _packing(recipe: str) -> Any:
-    """mlx-lm's default recipe: everything packed alike, routers in 8 bits."""
-    bits, group = RECIPES[recipe] or (0, 0)
-
-    def predicate(path: str, module: nn.Module) -> bool | dict[str, int]:
-        if not hasattr(module, "to_quantized"):
-            return False
-        if path.endswith("mlp.gate"):
-            return {"bits": 8, "group_size": 64}
-        return {"bits": bits, "group_size": group}
-
-    return predicate
-
-
-def network(
-    shape: str, recipe: str, layers: int | None = None, context: int | None = None
-) -> Qwen3:
-    """A network of `shape` with random weights, on this machine's device."""
-    settings = Qwen3Config.from_dict(config(shape, layers))
-    net = Qwen3(settings.for_context(context) if context else settings)
-    if RECIPES[recipe]:
-        nn.quantize(net, class_predicate=_packing(recipe))
+def network(config: Qwen3Config) -> Qwen3:
+    """A network of `config` with random weights, on this machine's device."""
+    net = Qwen3(config)
+    _pack(net, config)
     mx.random.seed(0)
     dtype, _ = backend.compute_dtype(mx.bfloat16)
     scales: dict[str, mx.array] = {}
@@ -95,8 +86,21 @@ def network(
         value = _random(path, weight, dtype, scales)
         net.update(tree_unflatten([(path, value)]))
         mx.eval(value)
+    mx.clear_cache()
     net.eval()
     return net
+
+
+def _pack(net: nn.Module, config: Qwen3Config) -> None:
+    quantization = config.quantization
+    if quantization is None:
+        return
+
+    def predicate(path: str, module: nn.Module) -> bool | dict[str, int]:
+        spec = quantization.spec(path) if hasattr(module, "to_quantized") else None
+        return {"bits": spec.bits, "group_size": spec.group_size} if spec else False
+
+    nn.quantize(net, class_predicate=predicate)
 
 
 def _random(path: str, like: mx.array, dtype: mx.Dtype, scales: dict[str, mx.array]) -> mx.array:
@@ -123,37 +127,38 @@ def _bits(shape: Sequence[int]) -> mx.array:
     return (words ^ (words >> 13)).reshape(shape)
 
 
-def mlx_lm_twin(net: Qwen3, shape: str, recipe: str, layers: int | None = None) -> nn.Module:
-    """mlx-lm's model of the same shape, holding the same arrays."""
-    values = config(shape, layers)
+def mlx_lm_twin(net: Qwen3, values: dict[str, Any]) -> nn.Module:
+    """mlx-lm's model of the same config.json `values`, holding the same arrays."""
     module = import_module(f"mlx_lm.models.{values['model_type']}")
     twin: nn.Module = module.Model(module.ModelArgs.from_dict(values))
-    if RECIPES[recipe]:
-        nn.quantize(twin, class_predicate=_packing(recipe))
+    _pack(twin, Qwen3Config.from_dict(values))
     weights: dict[str, mx.array] = dict(tree_flatten(net.parameters()))
     twin.load_weights(list(weights.items()), strict=True)
     twin.eval()
     return twin
 
 
-def bytes_per_token(net: Qwen3, shape: str, context: int) -> int:
+def bytes_per_token(net: Qwen3, config: Qwen3Config, context: int) -> int:
     """Bytes one decoded token must read: active weights, and keys and values of `context`."""
-    experts, top_k = SHAPES[shape][5:7]
     total = 0
     weights: dict[str, mx.array] = dict(tree_flatten(net.parameters()))
     for path, weight in weights.items():
         if "embed_tokens" in path and "lm_head" in net:
             continue
-        total += weight.nbytes * top_k // experts if "switch_mlp" in path else weight.nbytes
-    c = config(shape)
-    width = 2 * len(net.layers) * c["num_key_value_heads"] * c["head_dim"]
-    return total + context * width * backend.compute_dtype(mx.bfloat16)[0].size
+        share = weight.nbytes
+        if "switch_mlp" in path:
+            share = share * config.num_experts_per_tok // config.num_experts
+        total += share
+    width = 2 * len(net.layers) * config.num_key_value_heads * config.head_dim
+    return total + context * width * net.model.norm.weight.dtype.size
 
 
-def bandwidth(gigabytes: float = 2.0) -> float:
+def bandwidth(gigabytes: float | None = None) -> float:
     """Bytes read and written a second by a large elementwise addition: the best of 6."""
     import time
 
+    if gigabytes is None:
+        gigabytes = 0.5 if backend.device() == "cpu" else 2.0
     x = _bits((int(gigabytes * 2**30) // 8,))
     mx.eval(x)
     best = 0.0
@@ -161,4 +166,5 @@ def bandwidth(gigabytes: float = 2.0) -> float:
         start = time.perf_counter()
         mx.eval(x + 1)
         best = max(best, 2 * x.nbytes / (time.perf_counter() - start))
+    mx.clear_cache()
     return best

@@ -1,0 +1,125 @@
+"""What the host pays to build one decode step, in ms, at 30B-A3B's depth and tiny widths.
+
+    python -m benchmarks.host
+
+No GPU is needed: graphs are built, not computed. Three ways: MLX's own operations one by one (the
+plain path), our launches traced (paid once a conversation), and a replay of as many compiled nodes
+with as many inputs as our launches have (paid a token). What a backend does with a node comes on
+top: `host_ms` of ``benchmarks.gpu`` has that.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import qwen3_mlx.backend as backend
+
+import mlx.core as mx
+
+from benchmarks.record import interleaved, summary, write
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.metal import build, probe, tuning
+from qwen3_mlx.nn.fused import FusedStep
+from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.shapes import config_values, network
+
+LAYERS = 48
+
+
+def tiny() -> Qwen3:
+    """48 layers of 16 experts, 256 wide."""
+    return network(Qwen3Config.from_dict(config_values("tiny-moe", "4bit", LAYERS)))
+
+
+def filled(layers: list[Any]) -> list[Any]:
+    """Caches with a past."""
+    for layer in layers:
+        layer.keys, layer.values = (mx.zeros((1, 2, 256, 128)) for _ in range(2))
+        layer.offset = 100
+    mx.eval([[layer.keys, layer.values] for layer in layers])
+    return layers
+
+
+def plain(net: Qwen3) -> float:
+    """One step's operations, not computed; ms."""
+    cache = filled(net.make_cache())
+    token = mx.array([[1]])
+    start = time.perf_counter()
+    net.model(token, cache)
+    return (time.perf_counter() - start) * 1e3
+
+
+def traced(net: Qwen3) -> tuple[float, list[int]]:
+    """Our launches, traced as Metal; ms, and the inputs of each launch."""
+    inputs: list[int] = []
+
+    def noted(launch: build.Launch) -> list[mx.array]:
+        inputs.append(len(build.distinct(launch)[0]))
+        return build.on_gpu(launch)
+
+    took: list[float] = []
+    device, before, fault = backend.device, build.executor, probe.fault
+    backend.device, build.executor = lambda: "metal", noted
+    probe.fault = lambda name: None  # type: ignore[assignment]  # nothing can be computed here
+    try:
+        step = FusedStep(net)
+        cache: Any = filled(step.make_cache())
+
+        def forward(token: mx.array) -> mx.array:
+            pasts, counts = [layer.open() for layer in cache], mx.array([100, 0], mx.int32)
+            start = time.perf_counter()
+            out, _ = step._layers(token, counts, pasts)
+            took.append((time.perf_counter() - start) * 1e3)
+            return out
+
+        with tempfile.TemporaryDirectory() as folder:
+            mx.export_function(f"{folder}/f.mlxfn", forward, mx.array([[1]]))
+    finally:
+        backend.device, build.executor, probe.fault = device, before, fault
+    return statistics.median(took), inputs
+
+
+def replay(inputs: list[int]) -> Callable[[], float]:
+    """A chain of compiled nodes with so many inputs each; ms of a call, nothing computed."""
+    weights = [[mx.zeros((1,)) for _ in range(count - 1)] for count in inputs]
+    mx.eval(weights)
+
+    def chain(x: mx.array) -> mx.array:
+        for own in weights:
+            x = mx.concatenate([x, *own])
+        return x
+
+    compiled, x = mx.compile(chain), mx.zeros((1,))
+    compiled(x)
+
+    def once() -> float:
+        start = time.perf_counter()
+        compiled(x)
+        return (time.perf_counter() - start) * 1e3
+
+    return once
+
+
+def main() -> None:
+    """Measure, print and write the record."""
+    net = tiny()
+    rows: dict[str, Any] = {}
+    for choosing in (False, True):
+        tuning.choosing = partial(bool, choosing)
+        ms, inputs = traced(net)
+        name = f"fused, {len(inputs)} launches, {sum(inputs)} inputs"
+        found = interleaved({"plain": lambda: plain(net), "replay": replay(inputs)}, 9)
+        rows[name] = {"traced": ms} | {key: summary(times) for key, times in found.items()}
+        print(f"{name}: traced once {ms:.1f} ms; a token: replay "
+              f"{rows[name]['replay']['median']:.2f} ms, plain path "
+              f"{rows[name]['plain']['median']:.2f} ms")  # fmt: skip
+    print(write("host", rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Greedy tokens of the bundled models in float32, with the kernels on and off: the same or not.
+
+python -m benchmarks.tokens
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
+
+import qwen3_mlx.backend as backend
+
+import mlx.core as mx
+from mlx.utils import tree_map
+
+from qwen3_mlx import speed
+from qwen3_mlx.checkpoint import load_network
+from qwen3_mlx.engine.decode import Decoder
+from qwen3_mlx.engine.prefill import prefill
+from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.sample import Sampler
+from qwen3_mlx.nn.transformer import Qwen3
+
+PACKAGE = Path(backend.__file__).parent
+PROMPTS = 4
+
+
+def said(net: Qwen3, prompt: list[int], tokens: int, kernels: str) -> tuple[list[int], bool]:
+    """What follows `prompt`, and whether fused steps were taken."""
+    os.environ["QWEN3_MLX_KERNELS"] = kernels
+    cache = PromptCache(net)
+    logits = prefill(net, prompt, cache)
+    assert logits is not None
+    decoder = Decoder(net, cache, Sampler(speed.GREEDY, logits.shape[-1]), logits)
+    return [decoder.step() for _ in range(tokens)], cache.step is not None
+
+
+def compare(say: Callable[[str], None], tokens: int = 128) -> dict[str, Any]:
+    """For each bundled model and prompt: fused or not, and the first place that differs."""
+    rows = {}
+    for name in ("demo", "demo-moe"):
+        if not (PACKAGE / name / "model.safetensors").is_file():
+            say(f"tokens {name}: not bundled")
+            continue
+        net, config = load_network(PACKAGE / name)
+        net.update(tree_map(lambda weight: weight.astype(mx.float32), net.parameters()))
+        for number in range(PROMPTS):
+            prompt = [(11 + number) * i % config.vocab_size for i in range(3 + 5 * number)]
+            on, fused = said(net, prompt, tokens, "auto")
+            off, _ = said(net, prompt, tokens, "off")
+            pairs = zip(on, off, strict=True)
+            differs = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
+            rows[f"{name} {number}"] = {"fused": fused, "tokens": tokens, "differs_at": differs}
+            verdict = "identical" if differs is None else f"DIFFERENT from token {differs}"
+            say(f"tokens {name}, prompt {number}: {verdict}, {'fused' if fused else 'NOT fused'}")
+    return rows
+
+
+if __name__ == "__main__":
+    compare(lambda line: print(line, flush=True))

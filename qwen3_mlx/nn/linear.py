@@ -1,0 +1,42 @@
+"""Linear layers whose packed form is unpacked for many rows, where that is faster."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from qwen3_mlx.nn import unpacked
+
+
+class Linear(nn.Linear):
+    """``nn.Linear``, packed by ``mlx.nn.quantize`` into a `QuantizedLinear`."""
+
+    def to_quantized(
+        self,
+        group_size: int | None = None,
+        bits: int | None = None,
+        mode: str = "affine",
+        quantize_input: bool = False,
+    ) -> nn.QuantizedLinear:
+        """The same layer, packed; ``mlx.nn.quantize`` calls this."""
+        if quantize_input:
+            return super().to_quantized(group_size, bits, mode, quantize_input)
+        # None stands for the mode's own, as in nn.Linear.to_quantized; the annotations forget it
+        group, width = cast(int, group_size), cast(int, bits)
+        return QuantizedLinear.from_linear(self, group, width, mode)
+
+
+class QuantizedLinear(nn.QuantizedLinear):
+    """``nn.QuantizedLinear``; many rows meet the unpacked weights, see `qwen3_mlx.nn.unpacked`."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Transform ``x [..., in]`` to ``[..., out]``."""
+        if self.mode != "affine" or not unpacked.pays(x.size // x.shape[-1]):
+            return super().__call__(x)
+        weight = mx.dequantize(
+            self.weight, self.scales, self.biases, self.group_size, self.bits, dtype=x.dtype
+        )
+        out = x @ weight.T
+        return out + self.bias if "bias" in self else out

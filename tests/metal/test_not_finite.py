@@ -1,0 +1,177 @@
+"""NaN or infinity in, NaN or infinity out, in every kernel and from every input; none hangs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import pytest
+
+from qwen3_mlx.metal import attend as module
+from qwen3_mlx.metal import dispatch
+from qwen3_mlx.metal.attend import Past, attend
+from qwen3_mlx.metal.down import down
+from qwen3_mlx.metal.gate_up import gate_up
+from qwen3_mlx.metal.matvec import matvec
+from qwen3_mlx.metal.qk_rope import qk_rope
+from qwen3_mlx.metal.route import route
+from tests.metal.cases import EPS, gain, packed, random
+
+POISONS = [float("nan"), float("inf"), float("-inf")]
+EXPERTS = mx.array([[2, 0], [1, 3]], mx.uint32)
+WEIGHTS = mx.full((2, 2), 0.5)
+
+Launch = Callable[[float], mx.array]
+"""Makes one launch with the poison somewhere; returns what must not be finite."""
+
+
+def spoilt(array: mx.array, at: int, poison: float) -> mx.array:
+    """`array` with one element replaced."""
+    flat = array.flatten()
+    flat[at] = poison
+    return flat.reshape(array.shape)
+
+
+def _matvec_x(poison: float) -> mx.array:
+    matrix, x = packed((4, 64), mx.float32, 8, 128), random(1, 1, 128)
+    return matvec(spoilt(x, 77, poison), [matrix], gain(128, mx.float32), EPS)
+
+
+def _matvec_norm(poison: float) -> mx.array:
+    matrix = packed((8, 64), mx.float32, 8, 128)
+    return matvec(random(1, 1, 128), [matrix], spoilt(gain(128, mx.float32), 3, poison), EPS)
+
+
+def _matvec_residual(poison: float) -> mx.array:
+    matrix = packed((0, 0), mx.float32, 8, 128)
+    return matvec(random(1, 1, 128), [matrix], residual=spoilt(random(1, 1, 8), 5, poison))[..., 5]
+
+
+def _gate_up(poison: float) -> mx.array:
+    gate, up = (packed((4, 64), mx.float32, 4, 8, 64) for _ in range(2))
+    x = spoilt(random(2, 64), 64 + 9, poison)  # the second token's
+    h = gate_up(x, gate, up, EXPERTS, WEIGHTS, gain(64, mx.float32), EPS)
+    assert mx.isfinite(h[0]).all(), "the first token caught it"
+    return h[1]
+
+
+def _gate_up_weights(poison: float) -> mx.array:
+    gate, up = (packed((4, 64), mx.float32, 4, 8, 64) for _ in range(2))
+    h = gate_up(random(2, 64), gate, up, EXPERTS, spoilt(WEIGHTS, 3, poison))
+    assert mx.isfinite(h[1, 0]).all(), "the other expert caught it"
+    return h[1, 1]
+
+
+def _down(poison: float) -> mx.array:
+    matrix = packed((4, 64), mx.float32, 4, 8, 64)
+    y = down(spoilt(random(2, 2, 64), 3 * 64 + 1, poison), matrix, EXPERTS, random(2, 8))
+    assert mx.isfinite(y[0]).all(), "the first token caught it"
+    return y[1]
+
+
+def _down_residual(poison: float) -> mx.array:
+    matrix = packed((8, 32), mx.float32, 4, 8, 64)
+    return down(random(2, 2, 64), matrix, EXPERTS, spoilt(random(2, 8), 15, poison))[1, 7]
+
+
+def _route(poison: float) -> mx.array:
+    logits = spoilt(random(2, 40), 7, poison)
+    experts, weights = route(logits, 4, True)
+    assert len(set(experts[0].tolist())) == 4 and mx.max(experts) < 40, "an expert that isn't"
+    if poison == float("-inf"):  # an expert that is never chosen: a number like any other
+        assert mx.isfinite(weights).all()
+        return mx.array([poison])
+    return weights[0]
+
+
+def _past(**parts: mx.array) -> Past:
+    held = {"keys": random(1, 2, 70, 16), "values": random(1, 2, 70, 16)}
+    held |= {"tail": random(2, 2, module.TAIL, 16)} | parts
+    return Past(**held, counts=mx.array([65, 5], mx.int32))
+
+
+def _attended(past: Past, qkv: mx.array | None = None) -> tuple[mx.array, mx.array]:
+    """The output by heads ``[4, 16]``, and the tail."""
+    norms = (gain(16, mx.float32), gain(16, mx.float32))
+    table = mx.array([0.5**i for i in range(8)] + [1.0])
+    out, tail = attend(
+        random(1, 1, 8 * 16) if qkv is None else qkv, (4, 2), norms, EPS, table, past
+    )
+    return out.reshape(4, 16), tail
+
+
+def _attend_query(poison: float) -> mx.array:
+    out, _ = _attended(_past(), spoilt(random(1, 1, 8 * 16), 16 + 3, poison))
+    assert mx.isfinite(out[0]).all(), "another head caught it"
+    return out[1]
+
+
+def _attend_new_key(poison: float) -> mx.array:
+    out, tail = _attended(_past(), spoilt(random(1, 1, 8 * 16), 5 * 16 + 3, poison))
+    assert mx.isfinite(out[:2]).all() and not mx.isfinite(tail[0, 1, 5]).all()
+    return out[2:]
+
+
+def _attend_old_key(poison: float) -> mx.array:
+    keys = random(1, 2, 70, 16)
+    keys[0, 1, 64, 3] = poison
+    out = _attended(_past(keys=keys))[0][2:]
+    # a score of minus infinity is a weight of zero, and allowed: of ±inf one sign gives that
+    return out if poison != poison else mx.where(mx.isfinite(out).all(-1), poison, out[:, 0])
+
+
+def _attend_old_value(poison: float) -> mx.array:
+    values = random(1, 2, 70, 16)
+    values[0, 0, 40, 3] = poison
+    return _attended(_past(values=values))[0][:2, 3]
+
+
+def _attend_tail(poison: float) -> mx.array:
+    tail = random(2, 2, module.TAIL, 16)
+    tail[1, 1, 4, 9] = poison
+    return _attended(_past(tail=tail))[0][2:, 9]
+
+
+def _qk_rope(poison: float) -> mx.array:
+    qkv, ones = spoilt(random(1, 1, 8 * 16), 16 + 3, poison), mx.ones((16,))
+    table = mx.array([0.5**i for i in range(8)] + [1.0])
+    q, k, v = qk_rope(qkv, (4, 2), ones, ones, EPS, table, mx.array([9], mx.int32))
+    assert mx.isfinite(k).all() and mx.isfinite(v).all() and mx.isfinite(q[0, 0]).all()
+    return q[0, 1, 0, 3::8]  # it, and what it is turned with; divided by infinity the rest is 0
+
+
+CASES: dict[str, Launch] = {
+    "matvec_x": _matvec_x,
+    "matvec_norm": _matvec_norm,
+    "matvec_residual": _matvec_residual,
+    "gate_up": _gate_up,
+    "gate_up_weights": _gate_up_weights,
+    "down": _down,
+    "down_residual": _down_residual,
+    "route": _route,
+    "attend_query": _attend_query,
+    "attend_new_key": _attend_new_key,
+    "attend_old_key": _attend_old_key,
+    "attend_old_value": _attend_old_value,
+    "attend_tail": _attend_tail,
+    "qk_rope": _qk_rope,
+}
+
+
+def test_every_kernel_is_here() -> None:
+    assert all(any(case.startswith(name) for case in CASES) for name in dispatch.KERNELS)
+
+
+@pytest.mark.parametrize("poison", POISONS)
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_not_finite_stays_so(case: str, poison: float) -> None:
+    assert not mx.isfinite(CASES[case](poison)).any()
+
+
+def test_a_split_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the parts are merged by a second launch."""
+    monkeypatch.setattr(module, "_SPLIT_FROM", 16)
+    monkeypatch.setattr(module, "_PART", 20)
+    for poison in POISONS:
+        assert not mx.isfinite(_attend_old_value(poison)).any()
+        assert not mx.isfinite(_attend_new_key(poison)).any()
