@@ -172,12 +172,20 @@ def measure(plan: Plan, arms: list[str], rounds: int) -> dict[str, Any]:
         twin = mlx_lm_twin(plan.net, plan.values)
     samples: dict[str, Callable[[], float]] = {}
     for arm in arms:
-        if arm in KEPT:
-            row, samples[arm] = ours(plan, KEPT[arm])
-            row["predicted"] = predicted(plan, KEPT[arm])
-        else:
-            assert twin is not None
-            row, samples[arm] = theirs(plan, twin, 8 if "8" in arm else None)
+        try:
+            if arm in KEPT:
+                row, samples[arm] = ours(plan, KEPT[arm])
+                row["predicted"] = predicted(plan, KEPT[arm])
+            else:
+                assert twin is not None
+                row, sample = theirs(plan, twin, 8 if "8" in arm else None)
+                sample()  # on CUDA its packed decode may have no kernel
+                samples[arm] = sample
+        except RuntimeError as fault:
+            samples.pop(arm, None)
+            plan.rows[arm] = {"failed": str(fault)}
+            say(f"  {arm} FAILED: {str(fault)[:200]}")
+            continue
         plan.rows[arm] = row
         say(f"  {arm}: read at {row['prefill']:,.0f} tok/s, {row['kv_bytes'] / 1e9:.2f} GB")
     for arm, taken in interleaved(samples, rounds).items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import qwen3_mlx.backend as backend
+
 import mlx.core as mx
 
 from qwen3_mlx.nn.cache import KVCache
@@ -31,12 +33,21 @@ class QuantizedCache(KVCache):
         self.append(k, v)
         if q.shape[2] > 1:
             return attention(q, self.rows, self.offset, scale)
-        keys, values = self._held(0, self.offset)
+        # CUDA's kernels take only matrices that lie together, so there the unused rows come along.
+        rows = self.capacity if backend.device() == "cuda" else self.offset
+        keys, values = self._held(0, rows)
         B, H, _, D = q.shape
         q = (q * scale).reshape(B, k.shape[1], -1, D)  # [B, K, H / K, D]
         scores = self._times(q, keys, transpose=True)  # [B, K, H / K, S]
+        if rows > self.offset:
+            scores = mx.where(mx.arange(rows) < self.offset, scores, -mx.inf)
         weights = mx.softmax(scores, axis=-1, precise=True)
         return self._times(weights, values, transpose=False).reshape(B, H, 1, D)
+
+    @property
+    def capacity(self) -> int:
+        """Rows that the buffers have."""
+        return self.packed[0][0].shape[2] if self.packed is not None else 0
 
     def append(self, keys: mx.array, values: mx.array) -> None:
         """Pack ``[B, K, L, D]`` each and append them."""
@@ -100,4 +111,6 @@ class QuantizedCache(KVCache):
 
 def _cut(packed: Packed, a: int, b: int) -> Packed:
     w, scales, biases = packed
+    if b - a == w.shape[2]:
+        return packed
     return w[..., a:b, :], scales[..., a:b, :], biases[..., a:b, :]

@@ -91,6 +91,22 @@ def test_packed_attention_is_that_of_the_unpacked_rows(
 
 
 @pytest.mark.parametrize("bits", [8, 4])
+def test_packed_decode_with_the_unused_rows(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CUDA: rows that were trimmed, or never used, weigh nothing."""
+    mx.random.seed(bits)
+    q, k, v = draw(6, 60, 64), draw(2, 60, 64), draw(2, 60, 64)
+    cache = QuantizedCache(bits, 64)
+    cache.append(100 * k, 100 * v)
+    cache.trim(60)
+    cache.append(k[..., :39, :], v[..., :39, :])
+    monkeypatch.setattr("qwen3_mlx.nn.quantized_cache.backend.device", lambda: "cuda")
+    got = cache.attend(*(t[..., 39:40, :] for t in (q, k, v)), 64**-0.5)
+    assert cache.capacity == 256
+    want = softmax_over_all(q[..., 39:40, :], *cache.rows(0, 40))
+    assert_close(got, want)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
 def test_packed_decode_in_bfloat16(bits: int) -> None:
     """What a GPU computes: the scores rounded once, the weights once, the sum once."""
     mx.random.seed(7)
