@@ -138,21 +138,29 @@ def _storage(shape: tuple[int, ...], spec: QuantSpec | None) -> tuple[int, int]:
     return count * spec.bits // 8 + groups, 0  # the mx and nv formats: one byte of scale a group
 
 
-def kv_bytes_per_token(config: Qwen3Config, kv_bits: int | None = None) -> int:
+def kv_bytes_per_token(
+    config: Qwen3Config, kv_bits: int | None = None, float_bytes: int = 2
+) -> int:
     """Bytes of keys and values that one token adds over all layers.
 
-    16 bits a number unless `kv_bits` (8 or 4: groups of 64 with two 16-bit constants) says less.
+    Numbers of `float_bytes` unless `kv_bits` (8 or 4) says less: then that, and for each group of
+    64 (32 where 64 doesn't divide a head) two constants of `float_bytes`.
     """
     numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     if kv_bits is None:
-        return 2 * numbers
+        return float_bytes * numbers
     if kv_bits not in (4, 8):
         raise OptionError("kv-bits", got=kv_bits, expected="8 or 4, or nothing for 16")
-    return numbers * kv_bits // 8 + 4 * numbers // KV_GROUP
+    group = KV_GROUP if config.head_dim % KV_GROUP == 0 else KV_GROUP // 2
+    return numbers * kv_bits // 8 + 2 * float_bytes * numbers // group
 
 
 def scratch_bytes(
-    config: Qwen3Config, machine: Machine, context: int, chunk: int = PREFILL_CHUNK
+    config: Qwen3Config,
+    machine: Machine,
+    context: int,
+    chunk: int = PREFILL_CHUNK,
+    packed: bool = False,
 ) -> int:
     """Bytes alive beside weights and cache at the peak of a chunk, `context` tokens with it."""
     return scratch.work_bytes(
@@ -161,15 +169,16 @@ def scratch_bytes(
         context,
         float_bytes=machine.float_bytes or 2,
         on_cpu=not machine.fused_attention,
+        packed=packed,
     )
 
 
 def tries(config: Qwen3Config, tokens: int, kv_bits: int | None, float_bytes: int = 2) -> str:
     """What would make room for `tokens` of keys and values, with the figures."""
-    now = kv_bytes_per_token(config, kv_bits) * (1 if kv_bits else float_bytes / 2)
+    sizes = {bits: kv_bytes_per_token(config, bits, float_bytes) for bits in (8, 4, kv_bits)}
+    now = gb(tokens * sizes[kv_bits])
     found = [
-        f"--kv-bits {bits} ({gb(tokens * kv_bytes_per_token(config, bits))} of keys and values"
-        f" instead of {gb(tokens * now)})"
+        f"--kv-bits {bits} ({gb(tokens * sizes[bits])} of keys and values instead of {now})"
         for bits in (8, 4)
         if bits < (kv_bits or 16)
     ]
@@ -230,9 +239,7 @@ def fit(
     config.for_context(context)  # refuses what no YaRN factor reaches
     if chunk < 1:
         raise OptionError("prefill chunk", got=chunk, expected="at least 1")
-    per_token = kv_bytes_per_token(config, kv_bits)
-    if kv_bits is None and machine.float_bytes is not None:
-        per_token = per_token // 2 * machine.float_bytes
+    per_token = kv_bytes_per_token(config, kv_bits, machine.float_bytes or 2)
     cache, work = scratch.peak_bytes(
         config,
         context,
@@ -240,6 +247,7 @@ def fit(
         float_bytes=machine.float_bytes or 2,
         kv_bytes_per_token=per_token,
         on_cpu=not machine.fused_attention,
+        packed=kv_bits is not None,
     )
     return Fit(
         weight_bytes=weights.resident_bytes(machine.float_bytes),

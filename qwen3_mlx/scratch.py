@@ -15,6 +15,8 @@ benchmarks/results/memory.json. On Metal and CUDA nothing is measured yet.
 
 from __future__ import annotations
 
+import math
+
 from qwen3_mlx.config import Qwen3Config
 
 BLOCK = 256
@@ -23,7 +25,6 @@ BLOCK = 256
 
 SCORES = 2**25
 """Bytes of scores that attention without a fused kernel holds at once (`nn.tiles`)."""
-TILES, SUMS = 3.0, 3.0
 
 
 def rows(tokens: int, chunk: int, limit: int) -> list[tuple[int, int]]:
@@ -44,8 +45,13 @@ def rows(tokens: int, chunk: int, limit: int) -> list[tuple[int, int]]:
     return steps
 
 
-def activations(config: Qwen3Config, length: int, keys: int, *, on_cpu: bool) -> float:
-    """Numbers a token of a chunk of `length` needs at the peak, attending to `keys` positions."""
+def activations(
+    config: Qwen3Config, length: int, keys: int, *, on_cpu: bool, packed: bool = False
+) -> float:
+    """Numbers a token of a chunk of `length` needs at the peak, attending to `keys` positions.
+
+    `packed`: the cache is kept in fewer bits.
+    """
     C = config.hidden_size
     Q = config.num_attention_heads * config.head_dim
     K = config.num_key_value_heads * config.head_dim
@@ -54,29 +60,37 @@ def activations(config: Qwen3Config, length: int, keys: int, *, on_cpu: bool) ->
     # rotated, the mixed values; keys as projected and rotated (the rest is donated or in the cache)
     # GPU: a norm and a rotation are one kernel each
     attention = 8 * C + 6 * Q + 2 * K if on_cpu else 6 * C + 5 * Q + 4 * K
-    scores = _scores(config, length, keys) if on_cpu else 0.0
-    if not config.is_moe:
-        return attention + 2 * config.intermediate_size + scores
-    # A Mixture of Experts takes more operations than the window is long. Either the experts are in
-    # it: gate and up; rows gathered, put through, and put back in order. Or the next layer's scores
-    # are, and of the experts only the rows put through and put back.
-    k, inner, E = config.num_experts_per_tok, config.moe_intermediate_size, config.num_experts
-    widened = 0 if on_cpu else 2 * k * C  # weighted in float32
-    experts = attention - 2 * C + k * (2 * inner + 3 * C) + 3 * E + widened
-    return max(experts, attention + 2 * k * C + scores)
-
-
-def _scores(config: Qwen3Config, length: int, keys: int) -> float:
-    """Where attention is not fused: all scores at once while they are few, else in tiles.
-
-    All at once, softmax and mask write where they read; the mask is a byte for all heads. In tiles
-    (`nn.tiles`) two of them and one more sum of values are alive.
-    """
     heads = config.num_attention_heads
-    if 4 * heads * length * keys <= SCORES:
-        return (heads + 0.25) * keys
+    tiled = on_cpu and 4 * heads * length * keys > SCORES
+    # All scores at once: softmax and mask write where they read; the mask is a byte for all heads.
+    scores = (heads + 0.25) * keys if on_cpu and not tiled else 0.0
+    most = attention + scores
+    if config.is_moe:
+        # Here a layer takes more operations than the window is long. Either the experts are in it:
+        # gate and up; rows gathered, put through, and put back in order. Or the next layer's scores
+        # are, and of the experts only the rows put through and put back.
+        k, inner, E = config.num_experts_per_tok, config.moe_intermediate_size, config.num_experts
+        widened = 0 if on_cpu else 2 * k * C  # weighted in float32
+        experts = attention - 2 * C + k * (2 * inner + 3 * C) + 3 * E + widened
+        most = max(experts, most + 2 * k * C)
+    else:
+        most += 2 * config.intermediate_size
+    if tiled:
+        most = max(most, 2 * C + Q + _tiles(heads, length, keys, packed))
+    return most
+
+
+def _tiles(heads: int, length: int, keys: int, packed: bool) -> float:
+    """Numbers a token of attention that takes the keys in tiles (`nn.tiles`), all heads.
+
+    MLX orders what it computes by distance from the end, not tile after tile; so more tiles are
+    begun before the first are done with. That was measured: 3 tiles and 2 for each doubling of
+    their number, within 10 % from 2 to 24. A packed cache is unpacked tile by tile, which spreads
+    them out: 4.
+    """
     tile = max(SCORES // (4 * heads * length), 64)
-    return TILES * heads * min(tile, keys) + SUMS * heads * config.head_dim
+    alive = 3.9 if packed else 3 + 2 * math.log2(keys / tile)
+    return alive * heads * tile
 
 
 def peak_bytes(
@@ -87,6 +101,7 @@ def peak_bytes(
     float_bytes: int,
     kv_bytes_per_token: int,
     on_cpu: bool,
+    packed: bool,
 ) -> tuple[int, int]:
     """Bytes of the cache, and beside it of activations, at the peak of a prefill of `tokens`.
 
@@ -95,7 +110,9 @@ def peak_bytes(
     held = 0
     best = (0, 0)
     for done, allocated in rows(tokens, chunk, config.for_context(tokens).context):
-        work = work_bytes(config, min(chunk, done), done, float_bytes=float_bytes, on_cpu=on_cpu)
+        work = work_bytes(
+            config, min(chunk, done), done, float_bytes=float_bytes, on_cpu=on_cpu, packed=packed
+        )
         if allocated > held:
             work += held * kv_bytes_per_token // config.num_hidden_layers
         held = allocated
@@ -105,8 +122,14 @@ def peak_bytes(
 
 
 def work_bytes(
-    config: Qwen3Config, length: int, keys: int, *, float_bytes: int, on_cpu: bool
+    config: Qwen3Config,
+    length: int,
+    keys: int,
+    *,
+    float_bytes: int,
+    on_cpu: bool,
+    packed: bool,
 ) -> int:
     """Bytes alive beside weights and cache while a chunk of `length` attends to `keys`."""
-    numbers = length * activations(config, length, keys, on_cpu=on_cpu)
+    numbers = length * activations(config, length, keys, on_cpu=on_cpu, packed=packed)
     return int(numbers * float_bytes) + 4 * config.vocab_size

@@ -19,9 +19,9 @@ def chunk_size(config: Qwen3Config, kept: KeyValues, done: int, total: int) -> i
     """
     machine = this_machine(swap=True)
     size = fitting(config, kept, done, total, machine, machine.available_bytes)
-    per_token = kv_bytes_per_token(config, kept.bits) * (machine.float_bytes or 2) // 2
+    per_token = kv_bytes_per_token(config, kept.bits, machine.float_bytes or 2)
     rows = total - done if kept.window is None else min(total - done, kept.window)
-    needed = scratch_bytes(config, machine, total, size) + per_token * rows
+    needed = scratch_bytes(config, machine, total, size, kept.bits is not None) + per_token * rows
     packing = tries(config, total, kept.bits, machine.float_bytes or 2)
     require(needed, f"at {total:,} tokens, of which {total - done:,} are new", f"try {packing}")
     return size
@@ -34,10 +34,13 @@ def fitting(
 
     That is 2,048 tokens, halved as often as needed, but no fewer than 32.
     """
-    per_token = kv_bytes_per_token(config, kept.bits) * (machine.float_bytes or 2) // 2
+    per_token = kv_bytes_per_token(config, kept.bits, machine.float_bytes or 2)
     rows = total - done if kept.window is None else min(total - done, kept.window)
     room = free - 2 * per_token * rows  # twice: a buffer that grows is there twice for a moment
     size = PREFILL_CHUNK
-    while size > SHORTEST and scratch_bytes(config, machine, total, size) > room:
+    while (
+        size > SHORTEST
+        and scratch_bytes(config, machine, total, size, kept.bits is not None) > room
+    ):
         size //= 2
     return size
