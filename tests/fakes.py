@@ -1,7 +1,8 @@
 """A model whose turns are written down beforehand, so that interfaces are tested without MLX.
 
 A script is a list of turns. A turn is a list of events; among them may stand a number (seconds to
-wait, as a computation would), an exception (raised there), or a `Prefill` (reported as progress).
+wait, as a computation would), a `Hold` (waits for the test), an exception (raised there), or a
+`Prefill` (reported as progress).
 
     model = FakeModel([[Thinking("hm"), Answer("4")]])
 """
@@ -9,6 +10,7 @@ wait, as a computation would), an exception (raised there), or a `Prefill` (repo
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +33,14 @@ class Prefill:
     total: int
 
 
-Step = Event | float | BaseException | Prefill
+@dataclass(frozen=True)
+class Hold:
+    """Waits until the test goes on, or the person interrupts."""
+
+    go_on: threading.Event
+
+
+Step = Event | float | BaseException | Prefill | Hold
 Turn = Sequence[Step]
 
 
@@ -67,6 +76,8 @@ class FakeGeneration:
                 on_progress(step.done, step.total)
             elif isinstance(step, int | float) and (self._wish is None or answering):
                 self._wait(step)
+            elif isinstance(step, Hold):
+                self._wait(10, step.go_on)
             if self._wish == "stop":
                 yield Done("interrupted", _stats(thinking, answering, cut))
                 return
@@ -81,14 +92,16 @@ class FakeGeneration:
             if isinstance(step, Thinking | Answer):
                 thinking += isinstance(step, Thinking)
                 answering += isinstance(step, Answer)
-            if not isinstance(step, int | float | Prefill):
+            if not isinstance(step, int | float | Prefill | Hold):
                 yield step
         yield Done("stop", _stats(thinking, answering, cut))
 
-    def _wait(self, seconds: float) -> None:
-        """Wait, but no longer than until an interrupt changes something."""
+    def _wait(self, seconds: float, go_on: threading.Event | None = None) -> None:
+        """Wait, but no longer than until an interrupt changes something, or `go_on` is set."""
         before, until = self._wish, time.monotonic() + seconds
         while time.monotonic() < until and self._wish == before:
+            if go_on is not None and go_on.is_set():
+                return
             time.sleep(0.005)
 
 

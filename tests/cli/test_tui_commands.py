@@ -243,16 +243,3 @@ def test_pasting_5000_lines() -> None:
 
     sent = messages(sit(test, [Answer("ok")]))[0]
     assert sent == "\n".join(f"line {n}\tx[2J" for n in range(5000))
-
-
-def test_sending_during_a_turn_waits_for_its_end() -> None:
-    async def test(seat: Seat) -> None:
-        await seat.type("one")
-        await seat.until("first")
-        await seat.type("two")
-        assert seat.app.input.text == "two" and "Esc stops" in seat.status
-        await seat.idle()
-        await seat.press("enter")
-        await seat.until("second")
-
-    assert messages(sit(test, [Answer("first"), 0.4], [Answer("second")]))[2] == "two"

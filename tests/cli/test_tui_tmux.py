@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,6 +12,8 @@ import time
 
 import pytest
 
+from qwen3_mlx import store
+from qwen3_mlx.errors import SessionError
 from tests.cli.tmux import Tmux
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
@@ -39,14 +43,27 @@ def gone(process: int) -> bool:
     return False
 
 
+def kept(tmux: Tmux, turns: int, seconds: float = 15) -> None:
+    """Wait until so many turns are over: each is kept on the disk at its end."""
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(SessionError):  # made, and not yet written
+            files = [store.read(path) for path in (tmux.home / "sessions").glob("*.jsonl")]
+            if [m["role"] for file in files for m in file.messages].count("assistant") == turns:
+                return
+        assert time.monotonic() < end, f"{turns} turns are not kept yet:\n{tmux.text()}"
+        time.sleep(0.05)
+
+
 def test_a_conversation_with_the_demo(tmux: Tmux) -> None:
     tmux.start(None, "chat", "--seed", "1")
     shown(tmux, "demo is a small demonstration")
     shown(tmux, "demo │ thinking")
+    tmux("pipe-pane", f"cat > {shlex.quote(str(tmux.home / 'painted'))}")
     tmux.keys("What is 17 * 23?", "Enter")
-    shown(tmux, "▾ thinking")
-    shown(tmux, "17 * 23 = 391.")
+    shown(tmux, "391")
     shown(tmux, "▸ thought")
+    assert "▾ thinking" in (tmux.home / "painted").read_text()
     tmux.keys("/budget 8", "Enter")
     shown(tmux, "at most 8 tokens")
     tmux.keys("What is 31 * 77?", "Enter")
@@ -60,7 +77,8 @@ def test_a_conversation_with_the_demo(tmux: Tmux) -> None:
     tmux.keys("M-Up")
     shown(tmux, "budget 64")
     tmux("resize-window", "-x", "100", "-y", "30")
-    shown(tmux, "17 * 23 = 391.")
+    shown(tmux, "What is 17 * 23?")
+    kept(tmux, 3)
     tmux.keys("C-d")
     shown(tmux, "exit code 0")
 
@@ -77,6 +95,7 @@ def test_answer_now_stop_and_leave(tmux: Tmux) -> None:
     shown(tmux, "word3")
     tmux.keys("Escape")
     shown(tmux, "stopped by you")
+    kept(tmux, 2)
     tmux.keys("C-c")
     shown(tmux, "Leave the chat?")
     tmux.keys("C-c")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from qwen3_mlx.cli import commands, state
 from qwen3_mlx.cli.conversation import Conversation
 from qwen3_mlx.cli.outcome import Outcome
-from qwen3_mlx.cli.tui.log import Said
 from qwen3_mlx.cli.tui.status import bar
 from qwen3_mlx.cli.tui.turn import TurnView
 
@@ -19,30 +18,53 @@ NEARLY_FULL = 0.8
 """The share of the context from which the person is told."""
 
 
+NO_MODEL = "no model: choose another with /model NAME, or leave with /quit"
+
+AT_ONCE = ("/help", "/quit")
+"""Commands that are done even while the model loads or a turn runs."""
+
+
 def take(app: Chat, text: str) -> None:
-    """Do what the person asks for by sending `text`."""
-    if app.view is not None:
-        app.flash("still at it: Esc stops")
-        return
-    if commands.is_command(text):
-        app.input.take()
+    """Do what the person asks for by sending `text`, as soon as that is possible."""
+    app.input.take()
+    name = text.split()[0]
+    first = name in AT_ONCE or (name == "/model" and app.chat is None and not app.busy)
+    if first and commands.is_command(text):
         _command(app, text)
-    elif app.chat is None:
-        app.input.take()
-        app.waiting.append(text)
-        app.log_view.add(Said(text))
     else:
-        app.input.take()
-        send(app, text)
+        app.waiting.add(text)
+        go_on(app)
+        if app.chat is None and not app.busy:
+            app.log_view.note(NO_MODEL)
 
 
-def send(app: Chat, text: str, *, shown: bool = False) -> None:
+def go_on(app: Chat) -> None:
+    """Do what waits, one by one, until something takes time or fails."""
+    while app.waiting and app.ready:
+        text = app.waiting.next()
+        try:
+            if commands.is_command(text):
+                _command(app, text)
+            else:
+                send(app, text)
+        except Exception as error:  # a bug must not cost the conversation
+            app.fail(error)
+            take_back(app)
+
+
+def take_back(app: Chat) -> None:
+    """Put what waits into the input, above what stands there."""
+    if app.waiting:
+        app.input.put_above(app.waiting.take_back())
+
+
+def send(app: Chat, text: str) -> None:
     """Send a message."""
     assert app.chat is not None
     session = app.chat.session
     # pasted bytes that are no text would fail in the tokenizer
     clean = text.encode("utf-8", "replace").decode()
-    app.begin(lambda progress: session.send(clean, on_progress=progress), clean, shown=shown)
+    app.begin(lambda progress: session.send(clean, on_progress=progress), clean)
 
 
 def _command(app: Chat, line: str) -> None:
@@ -52,10 +74,7 @@ def _command(app: Chat, line: str) -> None:
     elif name == "/help":
         app.log_view.note(help_text())
     elif app.chat is None:
-        if name == "/model" and not app.busy:
-            load(app, line.partition(" ")[2].strip())
-        else:
-            app.log_view.note("the model is still loading" if app.busy else "no model: /model")
+        load(app, line.partition(" ")[2].strip())
     else:
         _do(app, app.chat, commands.run(app.chat, line))
         app.attempt(Conversation.keep)
@@ -68,7 +87,7 @@ def _do(app: Chat, chat: Conversation, outcome: Outcome) -> None:
     if outcome.text:
         app.log_view.note(outcome.text)
     if outcome.edit is not None:
-        app.input.put(outcome.edit)
+        app.input.put_above(outcome.edit)
     if outcome.model is not None:
         load(app, outcome.model)
     if outcome.send is not None:
@@ -129,8 +148,9 @@ def _progress(app: Chat, name: str, done: int, total: int) -> None:
 def _not_loaded(app: Chat, error: BaseException) -> None:
     app.busy = ""
     app.fail(error)
+    take_back(app)
     if app.chat is None:
-        app.log_view.note("no model: choose another with /model NAME, or leave with /quit")
+        app.log_view.note(NO_MODEL)
     app.show_status()
 
 
@@ -148,30 +168,28 @@ def _loaded(app: Chat, name: str, model: Qwen3) -> None:
     else:
         app.chat.adopt(model)
         app.log_view.note(f"from now on: {app.chat.name}, {app.chat.mode}")
+    go_on(app)
     app.show_status()
-    _send_waiting(app)
-
-
-def _send_waiting(app: Chat) -> None:
-    if app.waiting and app.view is None:
-        text = "\n\n".join(app.waiting)
-        app.waiting.clear()
-        send(app, text, shown=True)
 
 
 def finish(app: Chat, view: TurnView) -> None:
-    """A turn has ended: count it, and say so before the context is full."""
+    """A turn has ended: count it, say so before the context is full, and do what waits.
+
+    After a turn that failed or was stopped nothing goes on by itself: it comes back to the input.
+    """
     app.view = None
     assert app.chat is not None
     if view.done is not None:
         app.chat.count(view.done)
         _warn(app, app.chat)
     app.attempt(Conversation.keep)
-    if view.done is not None and not app.waiting:
+    if view.done is None or view.done.finish_reason == "interrupted":
+        take_back(app)
+    if view.error is not None and not view.began:
+        app.input.put_above(view.sent)  # it was refused: to be changed and sent again
+    go_on(app)
+    if view.done is not None and app.ready:
         app.chat.session.warm_in_background()  # while the answer is read
-    if view.error is not None and not view.began and not app.input.text:
-        app.input.put(view.sent)  # it was refused: to be changed and sent again
-    _send_waiting(app)
 
 
 def _warn(app: Chat, chat: Conversation) -> None:

@@ -24,6 +24,7 @@ from qwen3_mlx.cli.tui.leave import Leave
 from qwen3_mlx.cli.tui.log import Log, Said
 from qwen3_mlx.cli.tui.status import Status, short
 from qwen3_mlx.cli.tui.turn import ShowThinking, TurnView
+from qwen3_mlx.cli.tui.waiting import Waiting
 from qwen3_mlx.cli.tui.watch import Watch
 from qwen3_mlx.cli.tui.worker import Begin, Inbox, Running, Worker
 from qwen3_mlx.options import GenerationOptions
@@ -88,18 +89,19 @@ class Chat(App[int]):
         self.start, self.model_name = start, start.name
         self.chat: Conversation | None = None
         self.view: TurnView | None = None
-        self.waiting: list[str] = []
         self.worker, self.inbox = Worker(), Inbox(lambda: self.call_later(self._paint_news))
         self.log_view, self.hints, self.status = Log(), Hints(markup=False), Status()
+        self.waiting = Waiting()
         self.input = Input(start.history, complete)
         self._copied, self._status_at = 0, 0.0
         self._flash, self._flash_until = "", 0.0
-        self.busy = ""
+        self.busy = f"loading {start.name}"
         self._watch = Watch(self)
 
     def compose(self) -> ComposeResult:
-        """The four parts."""
+        """The parts, from above."""
         yield self.log_view
+        yield self.waiting
         yield self.hints
         yield self.input
         yield self.status
@@ -121,6 +123,11 @@ class Chat(App[int]):
         if self.chat is not None:
             self.chat.close()
 
+    @property
+    def ready(self) -> bool:
+        """Whether a message or a command can be taken now."""
+        return self.chat is not None and self.view is None and not self.busy
+
     # what the person does
 
     @on(Input.Sent)
@@ -140,6 +147,8 @@ class Chat(App[int]):
         if self.view is not None and self.view.running.presses < 2 and not self._stopping():
             self.view.running.press()
             self.show_status()
+        elif self.view is None and self.waiting:
+            actions.take_back(self)
         elif self.view is None and self.input.text:
             self.input.clear()  # Ctrl-Z brings it back
         else:
@@ -147,7 +156,7 @@ class Chat(App[int]):
 
     def action_escape(self) -> None:
         """Esc: as Ctrl-C, but a text being written is left alone."""
-        if self.view is not None or not self.input.text:
+        if self.view is not None or self.waiting or not self.input.text:
             self.action_stop()
 
     def _stopping(self) -> bool:
@@ -212,10 +221,10 @@ class Chat(App[int]):
 
     # what the model does
 
-    def begin(self, begin: Begin, sent: str = "", *, shown: bool = False) -> None:
-        """Start a turn, and have it painted, its message too unless it is `shown` already."""
+    def begin(self, begin: Begin, sent: str = "") -> None:
+        """Start a turn, and have it painted, its message too."""
         assert self.chat is not None
-        if sent and not shown:
+        if sent:
             self.log_view.add(Said(sent))
         self.log_view.follow()
         self._copied = 0

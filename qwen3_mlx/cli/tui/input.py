@@ -79,6 +79,10 @@ class Input(TextArea):
         self.load_text(text)
         self.move_cursor(self.document.end)
 
+    def put_above(self, text: str) -> None:
+        """Set `text`, with what stands there kept below it."""
+        self.put("\n".join(filter(None, (text, self.text))))
+
     def action_new_line(self) -> None:
         """Begin a new line."""
         self.insert("\n")
