@@ -18,12 +18,14 @@ SCRIPTS: dict[str, list[Turn]] = {
     "endless": [[Answer(f"line {n}\n") for n in range(200_000)]],
     "error": [[ContextError("the prompt is too long", got="9 tokens", hint="shorten it")]],
     "long-thought": [
-        [step for n in range(400) for step in (Thinking(f"thought {n}. "), SLOW)]
+        [step for n in range(2000) for step in (Thinking(f"thought {n}. "), SLOW)]
         + [Answer("The answer.")],
-        [step for n in range(400) for step in (Answer(f"word{n} "), SLOW)],
+        [step for n in range(2000) for step in (Answer(f"word{n} "), SLOW)],
         [Answer("Third.")],
     ],
-    "prefill": [[step for n in range(400) for step in (Prefill(n, 400), SLOW)] + [Answer("late")]],
+    "prefill": [
+        [step for n in range(2000) for step in (Prefill(n, 2000), SLOW)] + [Answer("late")]
+    ],
     "slow-prefill": [
         [step for n in range(20) for step in (Prefill(n, 20), SLOW)]
         + [step for n in range(40) for step in (Answer("At last. "), SLOW)]

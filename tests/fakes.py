@@ -77,7 +77,7 @@ class FakeGeneration:
             elif isinstance(step, int | float) and (self._wish is None or answering):
                 self._wait(step)
             elif isinstance(step, Hold):
-                self._wait(10, step.go_on)
+                self._wait(60, step.go_on)
             if self._wish == "stop":
                 yield Done("interrupted", _stats(thinking, answering, cut))
                 return

@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 
 from qwen3_mlx.cli.tui.app import Chat, Start
 from qwen3_mlx.options import GenerationOptions
+from tests.cli.tmux import PATIENCE_S
 from tests.fakes import FakeModel, Turn
 
 Test = Callable[["Seat"], Awaitable[None]]
@@ -45,9 +46,9 @@ class Seat:
     def status(self) -> str:
         return self.rows[-1]
 
-    async def until(self, holds: str | Callable[[], Any], seconds: float = 10) -> None:
+    async def until(self, holds: str | Callable[[], Any]) -> None:
         """Wait until a text is on the screen, or something holds."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE_S
         while not (holds in self.seen if isinstance(holds, str) else holds()):
             assert time.monotonic() < end, f"{holds!r} is not in:\n{self.seen}"
             await self.pilot.pause(0.02)

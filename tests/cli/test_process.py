@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.cli.tmux import PATIENCE_S, ROOT
 
 
 def command(script: str, *arguments: str) -> list[str]:
@@ -32,7 +32,7 @@ def run(
         capture_output=True,
         cwd=ROOT,
         env=os.environ | env,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -43,7 +43,7 @@ def test_closed_stdout_ends_quietly() -> None:
         ["bash", "-c", f"{shell}; exit ${{PIPESTATUS[0]}}"],
         capture_output=True,
         cwd=ROOT,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     assert done.stdout == b"line 0\nline 1\n"
     assert (done.returncode, done.stderr) == (141, b"")
@@ -59,7 +59,7 @@ def test_closed_from_the_start(arguments: tuple[str, ...]) -> None:
         stdout=write,
         stderr=subprocess.PIPE,
         cwd=ROOT,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
@@ -69,13 +69,15 @@ def test_closed_from_the_start(arguments: tuple[str, ...]) -> None:
 def test_streams_that_were_closed(shut: str) -> None:
     for arguments in (("generate", "8b", "x"), ("chat", "8b")):
         shell = f"{' '.join(command('short', *arguments))} {shut}"
-        done = subprocess.run(["bash", "-c", shell], capture_output=True, cwd=ROOT, timeout=30)
+        done = subprocess.run(
+            ["bash", "-c", shell], capture_output=True, cwd=ROOT, timeout=PATIENCE_S
+        )
         assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
 
 
 def test_a_full_disk_behind_stdout() -> None:
     shell = f"{' '.join(command('short', 'generate', '8b', 'x', '-R'))} > /dev/full"
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, cwd=ROOT, timeout=30)
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, cwd=ROOT, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (1, b"error: No space left on device\n")
 
 
@@ -138,7 +140,7 @@ class Terminal:
             os._exit(99)
         self.seen, self._new = b"", b""
 
-    def until(self, pattern: str, seconds: float = 15) -> str:
+    def until(self, pattern: str, seconds: float = PATIENCE_S) -> str:
         """Read until `pattern` appears behind what it was found in last; returns all up to it."""
         end = time.monotonic() + seconds
         while not (found := re.search(pattern.encode(), self._new)):
@@ -163,7 +165,7 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self.fd, keys.encode())
 
-    def end(self, seconds: float = 10) -> int:
+    def end(self, seconds: float = PATIENCE_S) -> int:
         """Wait for the process to end; returns its exit code."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:

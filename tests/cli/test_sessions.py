@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,7 @@ def test_kill_9_loses_the_turn_in_flight_alone(state_home: Path) -> None:
 
 def test_list_show_export_rm(cli: Any, state_home: Path) -> None:
     old = keep(state_home, "2026-01-01-a", *said("old \x1b[2Jone"))
-    time.sleep(0.01)
+    os.utime(old, (2, 2))
     new = keep(state_home, "2026-01-02-b", *said("new one"))
     (state_home / "sessions" / "2026-01-03-c.jsonl").write_text("rubbish")
     os.utime(state_home / "sessions" / "2026-01-03-c.jsonl", (1, 1))

@@ -68,9 +68,10 @@ def test_pasted_lines_are_one_message(tmux: Tmux) -> None:
 def test_ctrl_c_clears_then_tells_how_to_leave(tmux: Tmux) -> None:
     tmux.start("short", "chat", "--plain", "8b")
     tmux.prompt(1)
-    tmux.keys("half a line", "C-c")
-    time.sleep(0.3)
-    assert "half a line" not in tmux.text()
+    tmux.keys("half a line")
+    tmux.shown("half a line")
+    tmux.keys("C-c")
+    tmux.gone("half a line")
     tmux.keys("C-c")
     tmux.prompt(2)
     assert "to leave" not in tmux.text()
@@ -101,10 +102,11 @@ def test_answer_now_and_stop(tmux: Tmux) -> None:
 def test_progress_on_the_prompt_goes_before_the_answer_comes(tmux: Tmux) -> None:
     tmux.start("slow-prefill", "chat", "--plain", "8b")
     tmux.prompt(1)
+    tmux.record()
     tmux.keys("one", "Enter")
-    tmux.until("reading the prompt: ")
     shown = tmux.until("At last")
     assert "reading the prompt" not in shown
+    assert "reading the prompt: " in tmux.painted
 
 
 def test_long_answers_are_whole_and_survive_resizing(tmux: Tmux) -> None:
@@ -128,18 +130,21 @@ def test_with_the_bundled_model(tmux: Tmux) -> None:
     tmux.until("demo [thinking] >")
     time.sleep(0.3)
     tmux.keys("What is 17 * 23?", "Enter")
-    tmux.until("answer tokens")
+    tmux.until("demo [thinking] >", 2)
     tmux.keys("/budget 8", "Enter")
     tmux.until("demo [thinking, budget 8] >")
     tmux.keys("What is 17 * 23?", "Enter")
     tmux.until("8/8 thinking")
     tmux.until("(cut by the budget)")
+    tmux.until("demo [thinking, budget 8] >", 2)
     tmux.keys("/no_think", "Enter")
     tmux.until("demo [not thinking] >")
     tmux.keys("Hello!", "Enter")
     tmux.until("answer tokens", 3)
+    tmux.until("demo [not thinking] >", 2)
     tmux.keys("/save", "Enter")
     tmux.until("saved: ")
+    tmux.until("demo [not thinking] >", 3)
     tmux.keys("C-d")
     tmux.until("exit code 0")
     (saved,) = (tmux.home / "conversations").glob("*.json")

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import pytest
+from textual.strip import Strip
 
+from qwen3_mlx.cli.tui import code
 from qwen3_mlx.cli.tui.answer import Answer, code_blocks, cut_long
 from qwen3_mlx.cli.tui.paper import showable
 
 BLOCKS = {
     "code": ["```python\n", *(f"x{n} = {n}\n" for n in range(200)), "```\n"],
+    "one string": ["~~~py\n", 's = """\n', *(f"x{n} = {n}\n" for n in range(200)), '"""\n~~~\n'],
     "list": [f"{n}. item x{n} = {n}\n" for n in range(200)],
+    "nested list": ["- all\n", *(f"  - item x{n} = {n}\n" for n in range(200))],
+    "code in a list": [
+        "1. do\n\n   ```py\n",
+        *(f"   x{n} = {n}\n" for n in range(200)),
+        "   ```\n",
+    ],
+    "quote": [f"> x{n} = {n}\n" for n in range(200)],
+    "one line": [f"x{n} = {n} **b** " for n in range(500)],
     "table": ["| a | b |\n", "|---|---|\n", *(f"| x{n} = {n} | y |\n" for n in range(200))],
+    "Chinese": [f"第x{n}={n}个，" + "字" * 20 for n in range(200)],
     "prose": [f"x{n} = {n} and so on and on and on and on " for n in range(400)],
 }
 
@@ -21,10 +33,85 @@ def test_every_line_is_drawn(kind: str) -> None:
     answer._width, answer._changed = 78, lambda *_: None  # type: ignore[method-assign]
     for piece in BLOCKS[kind]:
         answer.append(piece)
-    text = " ".join(" ".join(line.text for line in answer.lines).split())
-    assert [n for n in range(200) if f"x{n} = {n}" not in text] == []
+    text = "".join("".join(line.text.strip("▌ ") for line in answer.lines).split())
+    assert [n for n in range(200) if f"x{n}={n}" not in text] == []
     assert answer.source == "".join(BLOCKS[kind])
+    assert kind != "quote" or all(line.text.startswith("▌") for line in answer.lines)
+    assert kind != "table" or "|" not in text
     assert len(answer._tail.source) < 7000
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_what_is_drawn_per_piece_does_not_grow_with_the_answer(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, drawn = Answer(), [0]
+    answer._width, answer._changed = 78, lambda *_: None  # type: ignore[method-assign]
+    draw = Answer.draw
+
+    def counted(self: Answer, source: str, width: int) -> list[Strip]:
+        lines = draw(self, source, width)
+        drawn[-1] += len(lines)
+        return lines
+
+    monkeypatch.setattr(Answer, "draw", counted)
+    for piece in BLOCKS[kind] * (1 if kind == "one line" else 2):
+        drawn.append(0)
+        answer.append(piece)
+    assert max(drawn) <= 130  # of one piece, with what it finishes
+    quarter = len(drawn) // 4
+    assert sum(drawn[-quarter:]) <= 1.2 * sum(drawn[quarter : 2 * quarter])
+
+
+def test_a_long_paragraph_is_cut_at_the_end_of_a_line() -> None:
+    text = "".join(f"word{n} is **bold{n}** and `so` on " for n in range(200))
+    parts = Answer()
+    parts._width, parts._changed = 60, lambda *_: None  # type: ignore[method-assign]
+    for start in range(0, len(text), 25):
+        parts.append(text[start : start + 25])
+    assert len(parts._blocks) > 3
+    assert [line.text for line in parts.lines] == [strip.text for strip in Answer().draw(text, 60)]
+
+
+def test_code_is_cut_where_no_string_is_open() -> None:
+    lines = ["a = 1\n"] * 5 + ['s = """\n'] + ["if x:\n"] * 30 + ['"""\n'] + ["b = 2\n"] * 3
+    head, rest, _ = cut_long("```python\n" + "".join(lines[:20]))
+    assert head.count("\n") == 7 and rest.count("if x") == 14
+    head, rest, _ = cut_long("```python\n" + "".join(lines))
+    assert head.count("\n") == len(lines) + 2 and rest == "```python\n"
+
+
+def test_code_looks_as_it_does_in_one_piece() -> None:
+    """The colours, blanks and breaks of whole code, though it came and was drawn in parts."""
+    body = "def f(x):\n    s = '''\n\n    # no comment\n'''\n\n\n    return s  # why\n\n" * 9
+    source = f"```python\n{body}x = {'1 + ' * 30}1\n```\n"
+    parts, whole = Answer(), code.fenced(source)
+    assert whole is not None
+    parts._width, parts._changed = 40, lambda *_: None  # type: ignore[method-assign]
+    for start in range(0, len(source), 7):
+        parts.append(source[start : start + 7])
+    assert [list(line) for line in parts.lines] == [list(line) for line in code.draw(whole, 38 + 2)]
+    assert len(parts._blocks) > 5
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("```py\nx\n```\n", ["x\n"]),
+        ("```py\nx", ["x"]),
+        ("~~~~\n```\nx\n~~~\n~~~~~ \n\n", ["```\n", "x\n", "~~~\n"]),
+        ("  ```\n  x\n    y\n z\n  ```", ["x\n", "  y\n", "z\n"]),
+        ("```py\n```no end\nx", ["```no end\n", "x"]),
+        ("```py", None),
+        ("```a`b```\n", None),
+        ("    ```\nx\n", None),
+        ("```py\nx\n```\ntext\n", None),
+        ("text\n```\nx\n```\n", None),
+    ],
+)
+def test_what_is_fenced(source: str, lines: list[str] | None) -> None:
+    block = code.fenced(source)
+    assert (block.lines if block else None) == lines
 
 
 def test_cut_code_has_its_fence_on_both_sides() -> None:

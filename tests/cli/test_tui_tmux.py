@@ -14,18 +14,13 @@ import pytest
 
 from qwen3_mlx import store
 from qwen3_mlx.errors import SessionError
+<<<<<<< HEAD
 from tests.cli.tmux import Tmux
+=======
+from tests.cli.tmux import PATIENCE_S, Tmux
+>>>>>>> wt-tui
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
-
-
-def shown(tmux: Tmux, text: str, seconds: float = 15) -> str:
-    """Wait until `text` is on the screen."""
-    end = time.monotonic() + seconds
-    while text not in (screen := tmux.text()):
-        assert time.monotonic() < end, f"{text!r} is not in:\n{screen}"
-        time.sleep(0.05)
-    return screen
 
 
 def pid(tmux: Tmux) -> int:
@@ -43,9 +38,15 @@ def gone(process: int) -> bool:
     return False
 
 
+<<<<<<< HEAD
 def kept(tmux: Tmux, turns: int, seconds: float = 15) -> None:
     """Wait until so many turns are over: each is kept on the disk at its end."""
     end = time.monotonic() + seconds
+=======
+def kept(tmux: Tmux, turns: int) -> None:
+    """Wait until so many turns are over: each is kept on the disk at its end."""
+    end = time.monotonic() + PATIENCE_S
+>>>>>>> wt-tui
     while True:
         with contextlib.suppress(SessionError):  # made, and not yet written
             files = [store.read(path) for path in (tmux.home / "sessions").glob("*.jsonl")]
@@ -57,6 +58,7 @@ def kept(tmux: Tmux, turns: int, seconds: float = 15) -> None:
 
 def test_a_conversation_with_the_demo(tmux: Tmux) -> None:
     tmux.start(None, "chat", "--seed", "1")
+<<<<<<< HEAD
     shown(tmux, "demo is a small demonstration")
     shown(tmux, "demo │ thinking")
     tmux("pipe-pane", f"cat > {shlex.quote(str(tmux.home / 'painted'))}")
@@ -64,77 +66,94 @@ def test_a_conversation_with_the_demo(tmux: Tmux) -> None:
     shown(tmux, "391")
     shown(tmux, "▸ thought")
     assert "▾ thinking" in (tmux.home / "painted").read_text()
+=======
+    tmux.shown("demo is a small demonstration")
+    tmux.shown("demo │ thinking")
+    tmux.record()
+    tmux.keys("What is 17 * 23?", "Enter")
+    tmux.shown("391")
+    tmux.shown("▸ thought")
+    assert "▾ thinking" in tmux.painted
+>>>>>>> wt-tui
     tmux.keys("/budget 8", "Enter")
-    shown(tmux, "at most 8 tokens")
+    tmux.shown("at most 8 tokens")
     tmux.keys("What is 31 * 77?", "Enter")
-    shown(tmux, "✂ cut by the budget")
-    shown(tmux, "8/8 tokens")
+    tmux.shown("✂ cut by the budget")
+    tmux.shown("8/8 tokens")
     tmux.keys("C-t")
-    shown(tmux, "│ not thinking │")
+    tmux.shown("│ not thinking │")
     tmux("resize-window", "-x", "50", "-y", "12")
     tmux.keys("Hello!", "Enter")
-    shown(tmux, "› Hello!")
+    tmux.shown("› Hello!")
     tmux.keys("M-Up")
-    shown(tmux, "budget 64")
+    tmux.shown("budget 64")
     tmux("resize-window", "-x", "100", "-y", "30")
+<<<<<<< HEAD
     shown(tmux, "What is 17 * 23?")
+=======
+    tmux.shown("What is 17 * 23?")
+>>>>>>> wt-tui
     kept(tmux, 3)
     tmux.keys("C-d")
-    shown(tmux, "exit code 0")
+    tmux.shown("exit code 0")
 
 
 def test_answer_now_stop_and_leave(tmux: Tmux) -> None:
     tmux.start("long-thought", "chat", "demo")
-    shown(tmux, "fake │ thinking")
+    tmux.shown("fake │ thinking")
     tmux.keys("one", "Enter")
-    shown(tmux, "thought 3.")
+    tmux.shown("thought 3.")
     tmux.keys("C-c")
-    shown(tmux, "The answer.")
-    shown(tmux, "cut by you")
+    tmux.shown("The answer.")
+    tmux.shown("cut by you")
     tmux.keys("two", "Enter")
-    shown(tmux, "word3")
+    tmux.shown("word3")
     tmux.keys("Escape")
+<<<<<<< HEAD
     shown(tmux, "stopped by you")
+=======
+    tmux.shown("stopped by you")
+>>>>>>> wt-tui
     kept(tmux, 2)
     tmux.keys("C-c")
-    shown(tmux, "Leave the chat?")
+    tmux.shown("Leave the chat?")
     tmux.keys("C-c")
-    shown(tmux, "exit code 0")
+    tmux.shown("exit code 0")
 
 
 def test_pasting_5000_lines_and_copying(tmux: Tmux) -> None:
     tmux.start("short", "chat", "demo")
-    shown(tmux, "fake │ thinking")
+    tmux.shown("fake │ thinking")
     paste = tmux.home / "paste"
     paste.write_text("\n".join(f"line {n}" for n in range(5000)))
     tmux("load-buffer", str(paste))
     tmux("paste-buffer", "-p")
-    shown(tmux, "line 4999")
+    tmux.shown("line 4999")
     tmux.keys("Enter")
-    shown(tmux, "… 4,988 more lines")
-    shown(tmux, "It is 4.")
+    tmux.shown("… 4,988 more lines")
+    tmux.shown("It is 4.")
     tmux("set-option", "-s", "set-clipboard", "on")
     tmux.keys("C-o")
-    shown(tmux, "copied the answer")
+    tmux.shown("copied the answer")
     assert tmux("show-buffer") == "It is **4**."
 
 
 def test_control_sequences_of_the_model_do_nothing(tmux: Tmux) -> None:
     tmux.start("escapes", "chat", "demo", "--show-thinking", "always")
-    shown(tmux, "fake │ thinking")
+    tmux.shown("fake │ thinking")
     tmux.keys("go", "Enter")
-    screen = shown(tmux, "c]0;ownedd31m")
+    screen = tmux.shown("c]0;ownedd31m")
     assert "│ a[2Jb" in screen and "owned" not in tmux("display-message", "-p", "#{pane_title}")
 
 
 def test_a_lost_terminal_ends_the_chat(tmux: Tmux) -> None:
     tmux.start("long-thought", "chat", "demo")
-    shown(tmux, "fake │ thinking")
+    tmux.shown("fake │ thinking")
     tmux.keys("one", "Enter")
-    shown(tmux, "thought 3.")
+    tmux.shown("thought 3.")
     process = pid(tmux)
     tmux("kill-server")
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE_S
     while not gone(process):
         assert time.monotonic() < end, "the chat lives on without a terminal"
         time.sleep(0.05)
@@ -142,12 +161,12 @@ def test_a_lost_terminal_ends_the_chat(tmux: Tmux) -> None:
 
 def test_a_signal_to_end_restores_the_terminal(tmux: Tmux) -> None:
     tmux.start("short", "chat", "demo")
-    shown(tmux, "fake │ thinking")
+    tmux.shown("fake │ thinking")
     os.kill(pid(tmux), signal.SIGTERM)
-    screen = shown(tmux, "exit code 143")
+    screen = tmux.shown("exit code 143")
     assert "fake │" not in screen
 
 
 def test_a_small_terminal_gets_the_line_mode(tmux: Tmux) -> None:
     tmux.start("short", "chat", "demo", size=(39, 24))
-    shown(tmux, "[thinking] >")
+    tmux.shown("[thinking] >")

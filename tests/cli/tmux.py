@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_S = 60.0
+"""How long a test waits for what must come; only a failing one ever does, on any machine."""
 MAIN = "from qwen3_mlx.cli import main; main()"
 
 
@@ -57,13 +59,38 @@ class Tmux:
         shown = self("capture-pane", "-p", "-J", *(["-S", "-"] if history else []))
         return "\n".join(line.rstrip() for line in shown.splitlines()) + "\n"
 
-    def until(self, text: str, count: int = 1, seconds: float = 15) -> str:
+    def until(self, text: str, count: int = 1) -> str:
         """Wait until `text` has been shown so many times; returns all that has been shown."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE_S
         while (shown := self.text(history=True)).count(text) < count:
             assert time.monotonic() < end, f"{text!r} is not {count} times in:\n{shown}"
             time.sleep(0.05)
         return shown
+
+    def shown(self, text: str) -> str:
+        """Wait until `text` is on the screen; returns the screen."""
+        end = time.monotonic() + PATIENCE_S
+        while text not in (screen := self.text()):
+            assert time.monotonic() < end, f"{text!r} is not in:\n{screen}"
+            time.sleep(0.05)
+        return screen
+
+    def gone(self, text: str) -> str:
+        """Wait until `text` is not on the screen any more; returns the screen."""
+        end = time.monotonic() + PATIENCE_S
+        while text in (screen := self.text()):
+            assert time.monotonic() < end, f"{text!r} is still in:\n{screen}"
+            time.sleep(0.05)
+        return screen
+
+    def record(self) -> None:
+        """From now on keep all that is written to the terminal, for `painted`."""
+        self("pipe-pane", f"cat >> {shlex.quote(str(self.home / 'painted'))}")
+
+    @property
+    def painted(self) -> str:
+        """What was written since `record`: also what was on the screen for a moment only."""
+        return (self.home / "painted").read_text(errors="replace")
 
     def prompt(self, count: int) -> None:
         """Wait for the prompt number `count`, and for it to listen."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from textual.strip import Strip
 
 from qwen3_mlx.cli.markdown import block_lines, split_finished
+from qwen3_mlx.cli.tui import code
 from qwen3_mlx.cli.tui.paper import Block, Paper, canvas, showable
 
-LONG_LINES, LONG_CHARS = 24, 3000
+LONG_LINES, LONG_CHARS = 24, 1600
 """A block beyond this is cut where it can be, so that drawing it anew stays cheap."""
+LIST_LINES, ITEM_LINES = 10, 60
+"""The same for a list, between items; and for one item, anywhere."""
 
-_FENCE = re.compile(r" {0,3}(```+|~~~+)")
+_FENCE = re.compile(r" *(```+|~~~+)")
 _ITEM = re.compile(r"([-*+]|\d{1,9}[.)]) ")
 
 
@@ -24,6 +27,8 @@ class Answer(Paper):
 
     def draw(self, source: str, width: int) -> list[Strip]:
         """A block of Markdown as lines."""
+        if block := code.fenced(source):
+            return code.draw(block, width)
         lines = block_lines(source, canvas(), canvas().options.update_width(width))
         return [Strip(line) for line in lines]
 
@@ -37,9 +42,8 @@ class Answer(Paper):
         if "\n" in tail:
             blocks, tail = split_finished(tail)
         finished = [Block(block, gap=True) for block in blocks]
-        if len(tail) > LONG_CHARS or tail.count("\n") > LONG_LINES:
-            head, tail, gap = cut_long(tail)
-            finished += [Block(head, gap)] if head else []
+        head, tail, gap = cut_long(tail, [line.text for line in self._moving])
+        finished += [Block(head, gap)] if head else []
         return finished, tail
 
     def code_blocks(self) -> list[str]:
@@ -54,27 +58,56 @@ def code_blocks(markdown: str) -> list[str]:
     return [token.content for token in Markdown(markdown).parsed if token.type == "fence"]
 
 
-def cut_long(tail: str) -> tuple[str, str, bool]:
+def cut_long(tail: str, drawn: Sequence[str] = ()) -> tuple[str, str, bool]:
     """(what can be drawn for good, the rest, whether an empty line stands between them).
 
     Code is cut between lines and its fence repeated, a table its head, a list between items;
-    anything else is cut between words. The first is empty where there is no such place yet.
+    anything else is cut between words, at the end of a line as it was `drawn`. The first is
+    empty where there is no such place yet, or `tail` is still short.
     """
+    if block := code.fenced(tail):
+        spot = code.cut(block)
+        head = block.opening + "".join(block.lines[:spot]) + block.mark + "\n"
+        rest = block.opening + "".join(block.lines[spot:])
+        return (head, rest, False) if spot else ("", tail, False)
     lines = tail.splitlines(keepends=True)
-    if fence := _FENCE.match(tail):
-        spot = _last(
-            range(len(lines) - 2, 0, -1), lambda n: bool(lines[n].strip() and lines[n - 1].strip())
-        )
-        head = "".join(lines[:spot]) + fence[1] + "\n"
-        return (head, lines[0] + "".join(lines[spot:]), False) if spot > 1 else ("", tail, False)
     if _ITEM.match(tail):
-        spot = _last(range(len(lines) - 1, 0, -1), lambda n: bool(_ITEM.match(lines[n])))
-        loose = spot > 0 and not lines[spot - 1].strip()
-        return "".join(lines[:spot]), "".join(lines[spot:]), loose
+        return _cut_list(tail, lines)
+    if len(tail) <= LONG_CHARS and len(lines) <= LONG_LINES:
+        return "", tail, False
     if tail.startswith("|") and len(lines) > 6:
         return "".join(lines[:-2]), "".join(lines[:2] + lines[-2:]), False
-    spot = tail.rfind(" ", 0, len(tail) // 2) + 1
+    if tail.startswith(">") and len(lines) > 2:
+        return "".join(lines[:-2]), "".join(lines[-2:]), False
+    spot = _spot_in_prose(tail, drawn)
     return tail[:spot], tail[spot:], False
+
+
+def _spot_in_prose(tail: str, drawn: Sequence[str]) -> int:
+    """Behind the words that fill half of the lines, or behind the middle where they can't tell."""
+    words = sum(len(line.split()) for line in drawn[: len(drawn) // 2])
+    found = re.match(rf"\s*(?:\S+\s+){{{words}}}", tail) if 0 < words < 1000 else None
+    if found and found.end() < 0.8 * len(tail):
+        return found.end()
+    middle = len(tail) // 2
+    return tail.rfind(" ", middle // 2, middle) + 1 or middle  # Chinese has no blanks
+
+
+def _cut_list(tail: str, lines: list[str]) -> tuple[str, str, bool]:
+    """Before its last item; within one that is very long, before its last line."""
+    if len(tail) <= LONG_CHARS and len(lines) <= LIST_LINES:
+        return "", tail, False
+    spot = _last(range(len(lines) - 1, 0, -1), lambda n: bool(_ITEM.match(lines[n])))
+    if not spot and len(lines) <= ITEM_LINES:
+        return "", tail, False
+    opening = closing = ""
+    if not spot:
+        spot = len(lines) - 1
+        for line in lines[:spot]:
+            if fence := _FENCE.match(line):
+                opening, closing = ("", "") if opening else (line, fence[0] + "\n")
+    loose = not lines[spot - 1].strip() and not opening
+    return "".join(lines[:spot]) + closing, opening + "".join(lines[spot:]), loose
 
 
 def _last(places: range, fits: Callable[[int], bool]) -> int:

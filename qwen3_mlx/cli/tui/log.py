@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from textual.containers import VerticalScroll
+from textual.containers import Vertical, VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -15,6 +15,9 @@ from qwen3_mlx.cli.tui.thought import Thought
 
 SHOWN_LINES = 12
 """Lines of a person's message that are shown; of a longer one, the first and a count."""
+
+PAGE = 12
+"""Parts of the conversation that are laid out together, whenever one of them grows."""
 
 
 class Said(Static):
@@ -45,11 +48,32 @@ class Note(Static):
         super().__init__(showable(text), markup=False, classes="error" if error else "")
 
 
+class Page(Vertical):
+    """A part of the conversation. Out of reach it sleeps: a blank of its height, cheap to lay out.
+
+    Textual visits every widget for every new line, so that a long conversation would be slow.
+    """
+
+    DEFAULT_CSS = "Page { height: auto; }"
+    asleep = False
+
+    def sleep(self, asleep: bool) -> None:
+        """Sleep, or wake up."""
+        if asleep == self.asleep or (asleep and not self.size.height):
+            return
+        self.asleep = asleep
+        self.styles.height = self.size.height if asleep else "auto"
+        for child in self.children:
+            child.display = not asleep
+
+
 class Log(VerticalScroll):
     """Messages, thoughts, answers and notes, the newest at the bottom, which stays in view."""
 
     can_focus = False
     DEFAULT_CSS = "Log { height: 1fr; scrollbar-size-vertical: 1; padding: 0; }"
+    _page: Page | None = None
+    """The last one, to which is added."""
 
     def on_mount(self) -> None:
         """Follow the end until the person scrolls away from it."""
@@ -57,7 +81,35 @@ class Log(VerticalScroll):
 
     def add(self, widget: Widget) -> None:
         """Put `widget` at the end."""
-        self.mount(widget)
+        if self._page is None or len(self._page.children) >= PAGE:
+            self._page = Page()
+            self.mount(self._page)
+            self.call_after_refresh(self.rest)
+        self._page.mount(widget)
+
+    def rest(self) -> None:
+        """Have the pages sleep that are more than a screen away, and the others be awake."""
+        reach = self.size.height
+        top, bottom = self.scroll_y - reach, self.scroll_y + 2 * reach
+        pages = list(self.query_children(Page))
+        for page in pages[:-1]:
+            region = page.virtual_region
+            page.sleep(region.bottom <= top or region.y >= bottom)
+
+    def wake(self) -> None:
+        """Wake all pages: their heights may change."""
+        for page in self.query_children(Page):
+            page.sleep(False)
+        self.call_after_refresh(self.rest)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Wake what comes into view."""
+        super().watch_scroll_y(old_value, new_value)
+        self.rest()
+
+    def on_resize(self) -> None:
+        """All is as high as its new width makes it."""
+        self.wake()
 
     def note(self, text: str, *, error: bool = False) -> None:
         """Add a remark."""
@@ -81,8 +133,11 @@ class Log(VerticalScroll):
                 answer = Answer()
                 answer.append(content)
                 widgets.append(answer)
-        self.mount_all(widgets)
+        pages = [Page(*widgets[n : n + PAGE]) for n in range(0, len(widgets), PAGE)]
+        self.mount_all(pages)
+        self._page = pages[-1] if pages else None
         self.follow()
+        self.call_after_refresh(self.rest)
 
     def last_answer(self) -> Answer | None:
         """The newest answer, if there is one."""
@@ -93,6 +148,7 @@ class Log(VerticalScroll):
         """Fold all thoughts if one is open, else open all; returns whether they are folded now."""
         thoughts = list(self.query(Thought))
         folded = any(not thought.folded for thought in thoughts)
+        self.wake()
         for thought in thoughts:
             thought.fold(folded)
         return folded

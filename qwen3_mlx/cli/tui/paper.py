@@ -170,10 +170,12 @@ def canvas() -> Console:
 def wrapped(text: str, width: int, style: str = "") -> list[Strip]:
     """`text` broken between words into lines of at most `width` cells."""
     lines = Text(text, style=style).wrap(canvas(), width, tab_size=4)
-    return [Strip(_segments(line)) for line in lines]
+    return [Strip(segments(line)) for line in lines]
 
 
-def _segments(line: Text) -> list[Segment]:
+def segments(line: Text, before: str = "") -> list[Segment]:
+    """One line as it is painted, without the blanks at its end."""
     line.rstrip()
     line.end = ""
-    return [part for part in line.render(canvas()) if part.text]
+    parts = [part for part in line.render(canvas()) if part.text]
+    return [Segment(before), *parts] if before and parts else parts
