@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def chat_commands() -> str:
 
 def document() -> str:
     """The whole file."""
-    pages = "".join(page(command) for command in COMMANDS)
+    with ThreadPoolExecutor() as pool:
+        pages = "".join(pool.map(page, COMMANDS))
     return HEAD.format(version=typer_version()) + pages + chat_commands()
 
 

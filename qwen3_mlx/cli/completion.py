@@ -1,9 +1,9 @@
 """Answers the shell when someone presses Tab.
 
 Typer installs the shells' scripts (``--install-completion``) and this answers what they ask, from
-typer's own description of the commands. Typer's answer would be the same but for two things: it
-reads every option's value on the way (0.15 s for pydantic) and renders remarks (0.15 s for rich's
-Markdown), and a colon in a word confuses its zsh.
+typer's own description of the commands. Typer's answer would be much the same, but it reads every
+option's value on the way (with pydantic) and renders remarks (with rich's Markdown): 0.57 s of CPU
+where this takes 0.14 s.
 """
 
 from __future__ import annotations
