@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -14,11 +13,7 @@ import pytest
 
 from qwen3_mlx import store
 from qwen3_mlx.errors import SessionError
-<<<<<<< HEAD
-from tests.cli.tmux import Tmux
-=======
 from tests.cli.tmux import PATIENCE_S, Tmux
->>>>>>> wt-tui
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
@@ -38,15 +33,9 @@ def gone(process: int) -> bool:
     return False
 
 
-<<<<<<< HEAD
-def kept(tmux: Tmux, turns: int, seconds: float = 15) -> None:
-    """Wait until so many turns are over: each is kept on the disk at its end."""
-    end = time.monotonic() + seconds
-=======
 def kept(tmux: Tmux, turns: int) -> None:
     """Wait until so many turns are over: each is kept on the disk at its end."""
     end = time.monotonic() + PATIENCE_S
->>>>>>> wt-tui
     while True:
         with contextlib.suppress(SessionError):  # made, and not yet written
             files = [store.read(path) for path in (tmux.home / "sessions").glob("*.jsonl")]
@@ -58,15 +47,6 @@ def kept(tmux: Tmux, turns: int) -> None:
 
 def test_a_conversation_with_the_demo(tmux: Tmux) -> None:
     tmux.start(None, "chat", "--seed", "1")
-<<<<<<< HEAD
-    shown(tmux, "demo is a small demonstration")
-    shown(tmux, "demo │ thinking")
-    tmux("pipe-pane", f"cat > {shlex.quote(str(tmux.home / 'painted'))}")
-    tmux.keys("What is 17 * 23?", "Enter")
-    shown(tmux, "391")
-    shown(tmux, "▸ thought")
-    assert "▾ thinking" in (tmux.home / "painted").read_text()
-=======
     tmux.shown("demo is a small demonstration")
     tmux.shown("demo │ thinking")
     tmux.record()
@@ -74,7 +54,6 @@ def test_a_conversation_with_the_demo(tmux: Tmux) -> None:
     tmux.shown("391")
     tmux.shown("▸ thought")
     assert "▾ thinking" in tmux.painted
->>>>>>> wt-tui
     tmux.keys("/budget 8", "Enter")
     tmux.shown("at most 8 tokens")
     tmux.keys("What is 31 * 77?", "Enter")
@@ -88,11 +67,7 @@ def test_a_conversation_with_the_demo(tmux: Tmux) -> None:
     tmux.keys("M-Up")
     tmux.shown("budget 64")
     tmux("resize-window", "-x", "100", "-y", "30")
-<<<<<<< HEAD
-    shown(tmux, "What is 17 * 23?")
-=======
     tmux.shown("What is 17 * 23?")
->>>>>>> wt-tui
     kept(tmux, 3)
     tmux.keys("C-d")
     tmux.shown("exit code 0")
@@ -109,11 +84,7 @@ def test_answer_now_stop_and_leave(tmux: Tmux) -> None:
     tmux.keys("two", "Enter")
     tmux.shown("word3")
     tmux.keys("Escape")
-<<<<<<< HEAD
-    shown(tmux, "stopped by you")
-=======
     tmux.shown("stopped by you")
->>>>>>> wt-tui
     kept(tmux, 2)
     tmux.keys("C-c")
     tmux.shown("Leave the chat?")

@@ -65,11 +65,7 @@ def test_a_key_that_comes_in_the_last_moment_of_a_turn_is_not_lost() -> None:
         view = seat.app.view
         assert view is not None
         end.set()
-<<<<<<< HEAD
-        assert view.running.over.wait(10)  # no await: the interface can't have seen it
-=======
         assert view.running.over.wait(60)  # no await: the interface can't have seen it
->>>>>>> wt-tui
         seat.app.input.insert("/budget 8")
         seat.app.input.action_send()
         await seat.until("at most 8 tokens")
@@ -164,11 +160,7 @@ def test_what_is_sent_while_a_model_loads_waits_for_it() -> None:
     loaded, models = threading.Event(), {"fake": FakeModel([[Answer("at last")], [Answer("b")]])}
 
     def load(name: str, _progress: Any) -> FakeModel:
-<<<<<<< HEAD
-        assert loaded.wait(10)
-=======
         assert loaded.wait(60)
->>>>>>> wt-tui
         return models[name]
 
     async def test(seat: Seat) -> None:
@@ -201,11 +193,7 @@ def test_without_a_model_nothing_is_lost() -> None:
     def load(name: str, _progress: Any) -> FakeModel:
         if name == "other":
             return model
-<<<<<<< HEAD
-        assert tried.wait(10)
-=======
         assert tried.wait(60)
->>>>>>> wt-tui
         raise ModelNotFoundError("unknown model", got=name)
 
     async def test(seat: Seat) -> None:
