@@ -76,21 +76,22 @@ def activations(
     else:
         most += 2 * config.intermediate_size
     if tiled:
-        most = max(most, 2 * C + Q + _tiles(heads, length, keys, packed))
+        most = max(most, 2 * C + Q + _tiles(heads, config.head_dim, length, keys, packed))
     return most
 
 
-def _tiles(heads: int, length: int, keys: int, packed: bool) -> float:
+def _tiles(heads: int, dim: int, length: int, keys: int, packed: bool) -> float:
     """Numbers a token of attention that takes the keys in tiles (`nn.tiles`), all heads.
 
-    MLX orders what it computes by distance from the end, not tile after tile; so more tiles are
-    begun before the first are done with. That was measured: 3 tiles and 2 for each doubling of
-    their number, within 10 % from 2 to 24. A packed cache is unpacked tile by tile, which spreads
-    them out: 4.
+    MLX orders what it computes by distance from the end, not tile after tile, so more tiles are
+    begun before the first are done with. How many is measured, not derived: 2.7, and 2.1 for each
+    doubling of their number, until the window is full with 9.5; and a sum of values. A packed
+    cache is unpacked tile by tile, which spreads them out: 3.9 with all that belongs to them.
     """
     tile = max(SCORES // (4 * heads * length), 64)
-    alive = 3.9 if packed else 3 + 2 * math.log2(keys / tile)
-    return alive * heads * tile
+    if packed:
+        return 3.9 * heads * tile
+    return heads * (min(2.7 + 2.1 * math.log2(keys / tile), 9.5) * tile + dim)
 
 
 def peak_bytes(
