@@ -47,9 +47,10 @@ def rows(tokens: int, chunk: int, limit: int) -> list[tuple[int, int]]:
 
 def activations(
     config: Qwen3Config, length: int, keys: int, *, on_cpu: bool, packed: bool = False
-) -> float:
+) -> tuple[float, float]:
     """Numbers a token of a chunk of `length` needs at the peak, attending to `keys` positions.
 
+    With all of a layer alive, and with nothing but attention's tiles (0 where it takes none).
     `packed`: the cache is kept in fewer bits.
     """
     C = config.hidden_size
@@ -75,22 +76,23 @@ def activations(
         most = max(experts, most + 2 * k * C)
     else:
         most += 2 * config.intermediate_size
-    if tiled:
-        most = max(most, 2 * C + Q + _tiles(heads, length, keys, packed))
-    return most
+    if not tiled:
+        return most, 0.0
+    return most, 2 * C + Q + _tiles(heads, config.head_dim, length, keys, packed)
 
 
-def _tiles(heads: int, length: int, keys: int, packed: bool) -> float:
+def _tiles(heads: int, dim: int, length: int, keys: int, packed: bool) -> float:
     """Numbers a token of attention that takes the keys in tiles (`nn.tiles`), all heads.
 
-    MLX orders what it computes by distance from the end, not tile after tile; so more tiles are
-    begun before the first are done with. That was measured: 3 tiles and 2 for each doubling of
-    their number, within 10 % from 2 to 24. A packed cache is unpacked tile by tile, which spreads
-    them out: 4.
+    MLX orders what it computes by distance from the end, not tile after tile, so more tiles are
+    begun before the first are done with. How many is measured, not derived: 2.7, and 2.1 for each
+    doubling of their number, until the window is full with 9.5; and a sum of values. A packed
+    cache is unpacked tile by tile, which spreads them out: 3.9 with all that belongs to them.
     """
     tile = max(SCORES // (4 * heads * length), 64)
-    alive = 3.9 if packed else 3 + 2 * math.log2(keys / tile)
-    return alive * heads * tile
+    if packed:
+        return 3.9 * heads * tile
+    return heads * (min(2.7 + 2.1 * math.log2(keys / tile), 9.5) * tile + dim)
 
 
 def peak_bytes(
@@ -107,15 +109,20 @@ def peak_bytes(
 
     A cache that grows holds one layer's old buffers until they are copied.
     """
-    held = 0
+    read = held = 0
     best = (0, 0)
     for done, allocated in rows(tokens, chunk, config.for_context(tokens).context):
+        grown = held * kv_bytes_per_token // config.num_hidden_layers if allocated > held else 0
         work = work_bytes(
-            config, min(chunk, done), done, float_bytes=float_bytes, on_cpu=on_cpu, packed=packed
+            config,
+            done - read,
+            done,
+            grown,
+            float_bytes=float_bytes,
+            on_cpu=on_cpu,
+            packed=packed,
         )
-        if allocated > held:
-            work += held * kv_bytes_per_token // config.num_hidden_layers
-        held = allocated
+        read, held = done, allocated
         if allocated * kv_bytes_per_token + work > sum(best):
             best = allocated * kv_bytes_per_token, work
     return best
@@ -125,11 +132,16 @@ def work_bytes(
     config: Qwen3Config,
     length: int,
     keys: int,
+    grown: int = 0,
     *,
     float_bytes: int,
     on_cpu: bool,
     packed: bool,
 ) -> int:
-    """Bytes alive beside weights and cache while a chunk of `length` attends to `keys`."""
-    numbers = length * activations(config, length, keys, on_cpu=on_cpu, packed=packed)
-    return int(numbers * float_bytes) + 4 * config.vocab_size
+    """Bytes alive beside weights and cache while a chunk of `length` attends to `keys`.
+
+    `grown`: bytes of one layer's buffers that are being copied; they are gone before its tiles.
+    """
+    layer, tiles = activations(config, length, keys, on_cpu=on_cpu, packed=packed)
+    unit = length * float_bytes
+    return int(max(layer * unit + grown, tiles * unit)) + 4 * config.vocab_size
