@@ -40,7 +40,8 @@ computed from 2.2 µs a row packed and 1.2 ms for all 128 experts of 30B-A3B (4.
 """
 
 MAX_BYTES = 1 << 30
-"""Unpacked weights that one product may hold; more experts than that go group by group."""
+"""Unpacked weights that one product may hold; more experts than that go group by group. Not above
+2 GiB: MLX 0.32's grouped product on CUDA multiplies out its offsets in 32 bits."""
 
 MAX_PADDING = 4
 """`padded` computes at most so many times the rows there are; beyond, `grouped` is taken."""
