@@ -133,6 +133,7 @@ class ChatCommand(TyperCommand):
 def chat(
     model: ChatModel = None,
     resume: opt.Resume = None,
+    no_save: opt.NoSave = False,
     think: opt.Think = None,
     budget: opt.Budget = None,
     show_thinking: opt.Show = opt.ShowThinking.live,
@@ -161,15 +162,13 @@ def chat(
 ) -> None:
     """Talk with a model, its thinking dim and its answer as Markdown.
 
-    On the full screen of a terminal, else (and with `--plain`) by lines. `/help` lists commands
-    and keys. Ctrl-C while it thinks means "answer now", while it answers "stop". Piped input is
-    one message a line, and then stdout has the answers alone.
+    On the full screen of a terminal, else by lines. `/help` lists commands and keys. Ctrl-C means
+    "answer now" while it thinks, then "stop". Piped input is a message a line, stdout the answers.
 
     Examples:
 
         qwen3-mlx chat
         qwen3-mlx chat 8b --budget 1024
-        qwen3-mlx chat coder-30b --system "You write short Python."
         qwen3-mlx chat --resume
     """
     asked = _options(locals())
@@ -187,6 +186,7 @@ def chat(
         debug=debug,
         resume=resume,
         system_file=system_file,
+        save=not no_save,
     )
     raise typer.Exit(code)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ def run(
     debug: bool,
     resume: str | None = None,
     system_file: Path | None = None,
+    save: bool = True,
 ) -> int:
     """Chat until the user leaves; returns the exit code."""
     from qwen3_mlx.cli import resuming
@@ -40,7 +42,7 @@ def run(
     note = loading.DEMO_NOTE if model is None and name == "demo" and resumed is None else ""
 
     def prepare(chat: Conversation) -> list[str]:
-        return resuming.attach(chat, resumed)
+        return resuming.attach(chat, resumed, save=save)
 
     if not plain and capable(screen):
         return _full_screen(
@@ -51,11 +53,14 @@ def run(
             show_thinking=show_thinking,
             note=note,
             prepare=prepare,
+            debug=debug,
+            save=save,
         )
     if note:
         screen.note(note)
     loaded = loading.open_model(name, context, screen)
-    state.remember_model(name)
+    if save:
+        state.remember_model(name)
     from qwen3_mlx.cli.conversation import Conversation
     from qwen3_mlx.cli.plain import LineChat
 
@@ -63,7 +68,8 @@ def run(
     screen.notes(prepare(chat))
     hide = show_thinking is ShowThinking.never
     with contextlib.closing(chat):
-        return LineChat(chat, screen, hide_thinking=hide, debug=debug, context=context).run()
+        lines = LineChat(chat, screen, hide_thinking=hide, debug=debug, context=context, save=save)
+        return lines.run()
 
 
 def _full_screen(
@@ -75,6 +81,8 @@ def _full_screen(
     show_thinking: ShowThinking,
     note: str,
     prepare: Callable[[Conversation], list[str]],
+    debug: bool,
+    save: bool,
 ) -> int:
     """The chat that fills the terminal; what must be downloaded is downloaded before it begins."""
     if hub.find_local(name) is None:
@@ -89,6 +97,12 @@ def _full_screen(
         system=system,
         show_thinking=show_thinking.value,
         note=note,
-        history=state.history_file(),
+        history=state.history_file() if save else None,
+        remember=state.remember_model if save else lambda name: None,
     )
-    return Chat(start).run() or 0
+    app = Chat(start)
+    code = app.run() or 0
+    if debug:
+        for error in app.errors:
+            traceback.print_exception(error)
+    return code

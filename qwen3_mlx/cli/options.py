@@ -102,6 +102,15 @@ Resume = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+NoSave = Annotated[
+    bool,
+    typer.Option(
+        "--no-save",
+        metavar=FLAG,
+        help="Write nothing to the disk: no conversation, no history, no computed prompt.",
+        rich_help_panel=RUN,
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(metavar="N", help="The same seed gives the same answer.", rich_help_panel=RUN),
