@@ -35,9 +35,10 @@ async def until(holds: Callable[[], object]) -> None:
 
 async def say(app: Chat, text: str) -> None:
     """Type `text`, press Enter, and see that it is taken."""
+    before = len(app.log_view.query("Said, Note"))
     app.input.insert(text)
     app.input.action_send()  # the pilot's Enter would wait for the end of the turn
-    await until(lambda: not app.input.text)
+    await until(lambda: len(app.log_view.query("Said, Note")) > before)
 
 
 async def shoot() -> None:

@@ -16,6 +16,7 @@ SCRIPTS: dict[str, list[Turn]] = {
     "unicode": [[Thinking("想"), Answer("你好 🌍 é")]] * 3,
     "escapes": [[Thinking("a\x1b[2Jb"), Answer("c\x1b]0;owned\x07d\x9b31m")]],
     "endless": [[Answer(f"line {n}\n") for n in range(200_000)]],
+    "bug": [[Answer("half"), RuntimeError("boom")]],
     "error": [[ContextError("the prompt is too long", got="9 tokens", hint="shorten it")]],
     "long-thought": [
         [step for n in range(2000) for step in (Thinking(f"thought {n}. "), SLOW)]

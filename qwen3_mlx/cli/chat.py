@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +33,7 @@ def run(
     defaults: Mapping[str, Any] = MappingProxyType({}),
     theme: str = "auto",
     kept: KeyValues = AS_COMPUTED,
+    save: bool = True,
 ) -> int:
     """Chat until the user leaves; returns the exit code.
 
@@ -50,7 +52,7 @@ def run(
         session = chat.session
         session.options = settings.beneath(session.options, defaults, chat.model.family)
         yarn = loading.yarn_note(chat.model)
-        return [*([yarn] if yarn else []), *resuming.attach(chat, resumed)]
+        return [*([yarn] if yarn else []), *resuming.attach(chat, resumed, save=save)]
 
     if not plain and capable(screen):
         return _full_screen(
@@ -63,11 +65,14 @@ def run(
             prepare=prepare,
             theme=theme,
             kept=kept,
+            debug=debug,
+            save=save,
         )
     if note:
         screen.note(note)
     loaded = loading.open_model(name, context, screen, kept)
-    state.remember_model(name)
+    if save:
+        state.remember_model(name)
     from qwen3_mlx.cli.conversation import Conversation
     from qwen3_mlx.cli.plain import LineChat
 
@@ -76,7 +81,13 @@ def run(
     hide = show_thinking is ShowThinking.never
     with contextlib.closing(chat):
         return LineChat(
-            chat, screen, hide_thinking=hide, debug=debug, context=context, kept=kept
+            chat,
+            screen,
+            hide_thinking=hide,
+            debug=debug,
+            context=context,
+            kept=kept,
+            save=save,
         ).run()
 
 
@@ -91,6 +102,8 @@ def _full_screen(
     prepare: Callable[[Conversation], list[str]],
     theme: str,
     kept: KeyValues,
+    debug: bool,
+    save: bool,
 ) -> int:
     """The chat that fills the terminal; what must be downloaded is downloaded before it begins."""
     if hub.find_local(name) is None:
@@ -105,7 +118,13 @@ def _full_screen(
         system=system,
         show_thinking=show_thinking.value,
         note=note,
-        history=state.history_file(),
+        history=state.history_file() if save else None,
+        remember=state.remember_model if save else lambda name: None,
         theme=theme,
     )
-    return Chat(start).run() or 0
+    app = Chat(start)
+    code = app.run() or 0
+    if debug:
+        for error in app.errors:
+            traceback.print_exception(error)
+    return code

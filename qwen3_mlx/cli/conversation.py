@@ -84,7 +84,9 @@ class Conversation:
         """
         from qwen3_mlx.prompts import PromptStore  # brings MLX
 
-        note = self.session.restore_prompt(PromptStore(state.prompts()))
+        note = ""
+        if self.journal is not None:  # else it is not to leave a computed prompt either
+            note = self.session.restore_prompt(PromptStore(state.prompts()))
         self.session.warm_in_background()
         return note
 

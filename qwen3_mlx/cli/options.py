@@ -129,6 +129,15 @@ Resume = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+NoSave = Annotated[
+    bool,
+    typer.Option(
+        "--no-save",
+        metavar=FLAG,
+        help="Write nothing to the disk: no conversation, no history, no computed prompt.",
+        rich_help_panel=RUN,
+    ),
+]
 Memory = Annotated[
     float | None,
     typer.Option(metavar="GB", help="Ask for a Mac with so much memory, not this machine."),

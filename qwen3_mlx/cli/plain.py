@@ -28,9 +28,10 @@ class LineChat:
         debug: bool = False,
         context: int | None = None,
         kept: KeyValues = AS_COMPUTED,
+        save: bool = True,
     ) -> None:
         self.chat, self.screen, self._context, self._kept = chat, screen, context, kept
-        self._hide, self._debug = hide_thinking, debug
+        self._hide, self._debug, self._save = hide_thinking, debug, save
         self.interactive = is_terminal(sys.stdin) and screen.out_is_terminal
         self.failed = False
 
@@ -60,7 +61,9 @@ class LineChat:
     def _reader(self) -> Reader:
         if not self.interactive or self.screen.is_dumb:
             return Lines(self.screen)
-        return Prompt(state.history_file(), [f"/{name}" for name in commands.COMMANDS])
+        return Prompt(
+            state.history_file() if self._save else None, [f"/{name}" for name in commands.COMMANDS]
+        )
 
     def _take(self, line: str) -> bool:
         """Run a command or a turn; whatever fails is shown, and the chat goes on."""
@@ -91,7 +94,8 @@ class LineChat:
     def _switch(self, name: str) -> None:
         """Go on with another model."""
         self.chat.adopt(loading.open_model(name, self._context, self.screen, self._kept))
-        state.remember_model(name)
+        if self._save:
+            state.remember_model(name)
         self.screen.note(f"from now on: {self.chat.name}, {self.chat.mode}")
 
     def _turn(self, text: str | None) -> None:

@@ -11,6 +11,7 @@ from qwen3_mlx.cli.conversation import Conversation
 from qwen3_mlx.options import GenerationOptions
 
 LAST = "last"
+UNKEPT = "this chat is not kept; /save PATH writes it to a file"
 _ID = re.compile(r"last|\d{4}-[\d-]*[0-9a-f]*")
 
 
@@ -32,10 +33,15 @@ def find(id: str) -> store.Kept:
     return store.read(store.find(state.sessions(), None if id == LAST else id))
 
 
-def attach(chat: Conversation, resumed: store.Kept | None) -> list[str]:
-    """Have `chat` kept as it grows, after taking up `resumed`; returns what there is to say."""
+def attach(chat: Conversation, resumed: store.Kept | None, *, save: bool = True) -> list[str]:
+    """Have `chat` kept as it grows, after taking up `resumed`; returns what there is to say.
+
+    Without `save` nothing is written, neither the conversation nor what is computed for it.
+    """
     folder = state.sessions()
     if resumed is None:
+        if not save:
+            return [UNKEPT]
         chat.journal = store.Journal(store.new_path(folder))
         # a system prompt may be long, and is computed while the first message is typed
         return list(filter(None, [chat.take_up()])) if chat.session.messages else []
@@ -47,6 +53,8 @@ def attach(chat: Conversation, resumed: store.Kept | None) -> list[str]:
     notes = [f"{resumed.id}: {resumed.turns} turns, {resumed.title[:60]!r}"]
     if resumed.note:
         notes.insert(0, resumed.note)
+    if not save:
+        return [*notes, UNKEPT, *filter(None, [chat.take_up()])]
     chat.journal = store.Journal(resumed.path, resumed)
     if not resumed.whole or not chat.journal.claim():
         chat.journal = store.Journal(store.new_path(folder))

@@ -94,6 +94,7 @@ def chat(
     asked: Asked,
     model: opt.Model = None,
     resume: opt.Resume = None,
+    no_save: opt.NoSave = False,
     show_thinking: opt.Show = None,
     hide_reasoning: opt.HideThinking = False,
     system_file: opt.SystemFile = None,
@@ -137,6 +138,7 @@ def chat(
         debug=debug,
         resume=resume,
         system_file=system_file,
+        save=not no_save,
         theme=found.get("theme") or "auto",
     )
     raise typer.Exit(code)

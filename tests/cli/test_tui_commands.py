@@ -243,3 +243,18 @@ def test_pasting_5000_lines() -> None:
 
     sent = messages(sit(test, [Answer("ok")]))[0]
     assert sent == "\n".join(f"line {n}\tx[2J" for n in range(5000))
+
+
+def test_letters_behind_an_enter_belong_to_the_next_message() -> None:
+    async def test(seat: Seat) -> None:
+        for letter in "one":
+            seat.app.input.insert(letter)
+        seat.app.input.action_send()
+        seat.app.input.insert("two")  # before the chat has heard of the first
+        await seat.idle()
+        await seat.until("first")
+        assert seat.app.input.text == "two"
+        await seat.press("enter")
+        await seat.until("second")
+
+    assert messages(sit(test, *TWO)) == ["one", "first", "two", "second"]

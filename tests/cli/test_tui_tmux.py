@@ -6,23 +6,15 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import time
 
 import pytest
 
 from qwen3_mlx import store
 from qwen3_mlx.errors import SessionError
-from tests.cli.tmux import PATIENCE_S, Tmux
+from tests.cli.tmux import PATIENCE_S, Tmux, pid
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
-
-
-def pid(tmux: Tmux) -> int:
-    """The chat's process: the child of the pane's shell."""
-    shell = tmux("display-message", "-p", "#{pane_pid}").strip()
-    children = subprocess.run(["pgrep", "-P", shell], capture_output=True, text=True, check=True)
-    return int(children.stdout.split()[0])
 
 
 def gone(process: int) -> bool:

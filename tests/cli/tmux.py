@@ -99,3 +99,10 @@ class Tmux:
 
     def kill(self) -> None:
         subprocess.run(["tmux", "-S", self._socket, "kill-server"], check=False)
+
+
+def pid(tmux: Tmux) -> int:
+    """The chat's process: the child of the pane's shell."""
+    shell = tmux("display-message", "-p", "#{pane_pid}").strip()
+    children = subprocess.run(["pgrep", "-P", shell], capture_output=True, text=True, check=True)
+    return int(children.stdout.split()[0])

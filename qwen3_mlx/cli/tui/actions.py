@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qwen3_mlx.cli import commands, state
+from qwen3_mlx.cli import commands
 from qwen3_mlx.cli.conversation import Conversation
 from qwen3_mlx.cli.outcome import Outcome
 from qwen3_mlx.cli.tui.status import bar
@@ -26,7 +26,6 @@ AT_ONCE = ("/help", "/quit")
 
 def take(app: Chat, text: str) -> None:
     """Do what the person asks for by sending `text`, as soon as that is possible."""
-    app.input.take()
     name = text.split()[0]
     first = name in AT_ONCE or (name == "/model" and app.chat is None and not app.busy)
     if first and commands.is_command(text):
@@ -156,7 +155,7 @@ def _not_loaded(app: Chat, error: BaseException) -> None:
 
 def _loaded(app: Chat, name: str, model: Qwen3) -> None:
     app.busy, app.model_name = "", name
-    state.remember_model(name)
+    app.start.remember(name)
     if app.chat is None:
         session = model.session(app.start.system, app.start.options)
         app.chat = Conversation(model, session)
@@ -185,6 +184,8 @@ def finish(app: Chat, view: TurnView) -> None:
     app.attempt(Conversation.keep)
     if view.done is None or view.done.finish_reason == "interrupted":
         take_back(app)
+    if view.error is not None:
+        app.errors.append(view.error)
     if view.error is not None and not view.began:
         app.input.put_above(view.sent)  # it was refused: to be changed and sent again
     go_on(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import TextArea
 
 from qwen3_mlx import hub
+from qwen3_mlx.cli import state
 from qwen3_mlx.cli.conversation import Conversation
 from qwen3_mlx.cli.screen import describe
 from qwen3_mlx.cli.tui import actions
@@ -22,12 +24,13 @@ from qwen3_mlx.cli.tui.hints import Hints, complete
 from qwen3_mlx.cli.tui.input import Input
 from qwen3_mlx.cli.tui.leave import Leave
 from qwen3_mlx.cli.tui.log import Log, Said
-from qwen3_mlx.cli.tui.status import Status, short
+from qwen3_mlx.cli.tui.status import Status, context_used
 from qwen3_mlx.cli.tui.theme import Themed
 from qwen3_mlx.cli.tui.turn import ShowThinking, TurnView
 from qwen3_mlx.cli.tui.waiting import Waiting
 from qwen3_mlx.cli.tui.watch import Watch
 from qwen3_mlx.cli.tui.worker import Begin, Inbox, Running, Worker
+from qwen3_mlx.errors import SessionError
 from qwen3_mlx.options import GenerationOptions
 
 if TYPE_CHECKING:
@@ -62,9 +65,10 @@ class Start:
     show_thinking: ShowThinking = "live"
     note: str = ""
     history: Path | None = None
-    debug: bool = False
     theme: str = "auto"
     """One of `settings.THEMES`."""
+    remember: Callable[[str], object] = state.remember_model
+    """Notes the model for the next chat."""
 
 
 class Chat(Themed):
@@ -94,6 +98,7 @@ class Chat(Themed):
         self.worker, self.inbox = Worker(), Inbox(lambda: self.call_later(self._paint_news))
         self.log_view, self.hints, self.status = Log(), Hints(markup=False), Status()
         self.waiting = Waiting()
+        self.errors: list[BaseException] = []
         self.input = Input(start.history, complete)
         self._copied, self._status_at = 0, 0.0
         self._flash, self._flash_until = "", 0.0
@@ -123,6 +128,8 @@ class Chat(Themed):
             self.view.running.stop()
         self.worker.finish(1.0)
         if self.chat is not None:
+            with contextlib.suppress(SessionError):  # said when it first failed
+                self.chat.keep()
             self.chat.close()
 
     @property
@@ -251,6 +258,7 @@ class Chat(Themed):
 
     def fail(self, error: BaseException) -> None:
         """Show an error in its place."""
+        self.errors.append(error)
         self.log_view.note(f"error: {describe(error)}", error=True)
 
     def flash(self, text: str) -> None:
@@ -273,19 +281,10 @@ class Chat(Themed):
             note or (view.status() if view else self.busy),
             chat.name,
             "" if view and view.thought and view.thought.live else chat.mode,  # the gauge says it
-            self._context_used(),
+            context_used(chat, view.tokens if view else 0),
             f"{speed:.0f} tok/s" if speed else "",
             memory,
         )
-
-    def _context_used(self) -> str:
-        if self.chat is None or self.chat.context is None:
-            return ""
-        last, context = self.chat.session.last_stats, self.chat.context
-        used = self.view.tokens if self.view else 0
-        if last is not None:
-            used += last.prompt_tokens + last.answer_tokens
-        return f"{short(used)}/{short(context)} ({100 * used // context} %)"
 
     def on_resize(self, event: events.Resize) -> None:
         """Stay at the end if that is where we were."""

@@ -65,14 +65,11 @@ class Input(TextArea):
             self.post_message(self.Ended())
 
     def action_send(self) -> None:
-        """Send what stands there, if anything does."""
-        if self.text.strip():
-            self.post_message(self.Sent(self.text))
-
-    def take(self) -> None:
-        """The text was accepted: remember it and clear the line."""
-        self.past.add(self.text)
-        self.put("")
+        """Send what stands there, if anything does; what is typed next is the next text."""
+        if text := self.text if self.text.strip() else "":
+            self.past.add(text)
+            self.put("")
+            self.post_message(self.Sent(text))
 
     def put(self, text: str) -> None:
         """Set `text`, the cursor behind it."""

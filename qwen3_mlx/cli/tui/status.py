@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textual.widgets import Static
+
+if TYPE_CHECKING:
+    from qwen3_mlx.cli.conversation import Conversation
 
 BAR = 10
 
@@ -18,6 +23,15 @@ def short(tokens: int) -> str:
     if tokens < 1000:
         return str(tokens)
     return f"{tokens / 1000:.1f}k" if tokens < 100_000 else f"{tokens // 1000}k"
+
+
+def context_used(chat: Conversation, running: int) -> str:
+    """``1.2k/4.1k (29 %)``, a running turn's tokens counted; "" where the model has no bound."""
+    last, context = chat.session.last_stats, chat.context
+    if context is None:
+        return ""
+    used = running + (last.prompt_tokens + last.answer_tokens if last is not None else 0)
+    return f"{short(used)}/{short(context)} ({100 * used // context} %)"
 
 
 class Status(Static):

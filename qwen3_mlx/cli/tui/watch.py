@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import select
 import signal
@@ -13,9 +15,6 @@ if TYPE_CHECKING:
 
 LOST = 129
 """The exit code of a chat whose terminal is gone: 128 and SIGHUP."""
-
-LOOK_S = 2.0
-"""Seconds between two looks at whether the terminal is still there."""
 
 
 class Watch:
@@ -29,19 +28,21 @@ class Watch:
         if self._app.is_headless or threading.current_thread() is not threading.main_thread():
             return
         signal.signal(signal.SIGHUP, self._hang_up)
-        signal.signal(signal.SIGTERM, self._terminate)
-        self._app.set_interval(LOOK_S, self._look)
+        # through the loop, which sleeps while nothing happens and must be woken
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._terminate)
+        threading.Thread(target=self._look, name="terminal", daemon=True).start()
 
     def _look(self) -> None:
-        """A terminal may go without a signal; reading it would then spin."""
+        """A terminal may go without a signal; reading it would then spin, and writing it block.
+
+        That blocks the interface, so this is a thread of its own. It sleeps until something is.
+        """
         poll = select.poll()
-        poll.register(0, select.POLLIN)
-        if any(
-            what & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, what in poll.poll(0)
-        ):
+        poll.register(0, 0)
+        if any(what & (select.POLLHUP | select.POLLERR) for _, what in poll.poll()):
             self._hang_up()
 
-    def _terminate(self, *_signal: Any) -> None:
+    def _terminate(self) -> None:
         self._app.exit(128 + signal.SIGTERM)
 
     def _hang_up(self, *_signal: Any) -> None:
@@ -50,4 +51,7 @@ class Watch:
         if view is not None:
             view.running.stop()
             view.running.over.wait(1.0)
+        if self._app.chat is not None:
+            with contextlib.suppress(Exception):
+                self._app.chat.keep()
         os._exit(LOST)
