@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -19,112 +20,102 @@ if TYPE_CHECKING:
     from qwen3_mlx.cli.conversation import Conversation
 
 
-def run(
-    model: str | None,
-    options: GenerationOptions,
-    *,
-    system: str | None,
-    context: int | None,
-    show_thinking: ShowThinking,
-    plain: bool,
-    debug: bool,
-    resume: str | None = None,
-    system_file: Path | None = None,
-    defaults: Mapping[str, Any] = MappingProxyType({}),
-    theme: str = "auto",
-    kept: KeyValues = AS_COMPUTED,
-    save: bool = True,
-) -> int:
-    """Chat until the user leaves; returns the exit code.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line and the settings ask of a chat."""
 
-    `defaults` are options that hold where `options` say nothing and the model can have them.
-    """
+    model: str | None
+    options: GenerationOptions
+    system: str | None
+    context: int | None
+    show_thinking: ShowThinking
+    plain: bool
+    debug: bool
+    resume: str | None = None
+    system_file: Path | None = None
+    defaults: Mapping[str, Any] = MappingProxyType({})
+    """Options that hold where `options` say nothing and the model can have them."""
+    theme: str = "auto"
+    kept: KeyValues = AS_COMPUTED
+    save: bool = True
+
+
+Prepare = Callable[["Conversation"], list[str]]
+"""Makes a new conversation ready; returns what there is to say."""
+
+
+def run(wanted: Wanted) -> int:
+    """Chat until the user leaves; returns the exit code."""
     from qwen3_mlx.cli import resuming
     from qwen3_mlx.cli.terminal import capable
 
     screen = Screen()
-    system = stdin.text_of(system_file) if system_file else system and stdin.argument(system)
-    resumed = resuming.find(resume) if resume else None
-    name, note = (model or resumed.model, "") if resumed else loading.choose(model)
-    context = context or loading.default_context(name, screen)
+    file, system = wanted.system_file, wanted.system
+    system = stdin.text_of(file) if file else system and stdin.argument(system)
+    resumed = resuming.find(wanted.resume) if wanted.resume else None
+    name, note = wanted.model or (resumed.model if resumed else ""), ""
+    if resumed is None:
+        name, note = loading.choose(wanted.model)
+    context = wanted.context or loading.default_context(name, screen)
+    wanted = replace(wanted, system=system, context=context)
 
     def prepare(chat: Conversation) -> list[str]:
         session = chat.session
-        session.options = settings.beneath(session.options, defaults, chat.model.family)
+        session.options = settings.beneath(session.options, wanted.defaults, chat.model.family)
         yarn = loading.yarn_note(chat.model)
-        return [*([yarn] if yarn else []), *resuming.attach(chat, resumed, save=save)]
+        return [*([yarn] if yarn else []), *resuming.attach(chat, resumed, save=wanted.save)]
 
-    if not plain and capable(screen):
-        return _full_screen(
-            name,
-            options,
-            system=system,
-            context=context,
-            show_thinking=show_thinking,
-            note=note,
-            prepare=prepare,
-            theme=theme,
-            kept=kept,
-            debug=debug,
-            save=save,
-        )
+    if not wanted.plain and capable(screen):
+        return _full_screen(wanted, name, note, prepare)
     if note:
         screen.note(note)
-    loaded = loading.open_model(name, context, screen, kept)
-    if save:
-        state.remember_model(name)
+    return _by_lines(wanted, name, screen, prepare)
+
+
+def _by_lines(wanted: Wanted, name: str, screen: Screen, prepare: Prepare) -> int:
+    """The chat in lines, for pipes and terminals that can't do more."""
     from qwen3_mlx.cli.conversation import Conversation
     from qwen3_mlx.cli.plain import LineChat
 
-    chat = Conversation(loaded, loaded.session(system, options))
+    loaded = loading.open_model(name, wanted.context, screen, wanted.kept)
+    if wanted.save:
+        state.remember_model(name)
+    chat = Conversation(loaded, loaded.session(wanted.system, wanted.options))
     screen.notes(prepare(chat))
-    hide = show_thinking is ShowThinking.never
     with contextlib.closing(chat):
         return LineChat(
             chat,
             screen,
-            hide_thinking=hide,
-            debug=debug,
-            context=context,
-            kept=kept,
-            save=save,
+            hide_thinking=wanted.show_thinking is ShowThinking.never,
+            debug=wanted.debug,
+            context=wanted.context,
+            kept=wanted.kept,
+            save=wanted.save,
         ).run()
 
 
-def _full_screen(
-    name: str,
-    options: GenerationOptions,
-    *,
-    system: str | None,
-    context: int | None,
-    show_thinking: ShowThinking,
-    note: str,
-    prepare: Callable[[Conversation], list[str]],
-    theme: str,
-    kept: KeyValues,
-    debug: bool,
-    save: bool,
-) -> int:
+def _full_screen(wanted: Wanted, name: str, note: str, prepare: Prepare) -> int:
     """The chat that fills the terminal; what must be downloaded is downloaded before it begins."""
     if hub.find_local(name) is None:
         hub.resolve(name)
     from qwen3_mlx.cli.tui.app import Chat, Start
 
+    context, kept = wanted.context, wanted.kept
     start = Start(
         name=name,
-        load=lambda wanted, progress: loading.load_model(wanted, context, progress, kept),
-        options=options,
+        load=lambda other, progress: loading.load_model(other, context, progress, kept),
+        options=wanted.options,
         prepare=prepare,
-        system=system,
-        show_thinking=show_thinking.value,
+        system=wanted.system,
+        show_thinking=wanted.show_thinking.value,
         note=note,
-        history=state.history_file() if save else None,
-        remember=state.remember_model if save else lambda name: None,
-        theme=theme,
+        history=state.history_file() if wanted.save else None,
+        remember=state.remember_model if wanted.save else lambda name: None,
+        theme=wanted.theme,
     )
     app = Chat(start)
     code = app.run() or 0
-    if debug:
+    if wanted.debug:
         for error in app.errors:
             traceback.print_exception(error)
     return code

@@ -126,22 +126,22 @@ def chat(
     if system is None and not resume and system_file is None:
         system = found.get("system")
     show = opt.ShowThinking(show_thinking or found.get("show_thinking") or "live")
-    code = command.run(
+    wanted = command.Wanted(
         model,
         options,
-        defaults=defaults,
         system=system,
         context=asked.context,
-        kept=asked.kept(),
         show_thinking=opt.ShowThinking.never if hide_reasoning else show,
         plain=bool(found.get("plain")) if plain is None else plain,
         debug=debug,
         resume=resume,
         system_file=system_file,
-        save=not no_save,
+        defaults=defaults,
         theme=found.get("theme") or "auto",
+        kept=asked.kept(),
+        save=not no_save,
     )
-    raise typer.Exit(code)
+    raise typer.Exit(command.run(wanted))
 
 
 @asking
