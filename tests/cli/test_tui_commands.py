@@ -47,6 +47,17 @@ def test_unknown_commands_name_the_nearest() -> None:
     sit(test)
 
 
+def test_what_begins_with_a_blank_is_text() -> None:
+    async def test(seat: Seat) -> None:
+        await seat.type("/nonsense")
+        await seat.until("unknown command")
+        await seat.type(" /nonsense")
+        await seat.idle()
+        assert "first" in seat.seen
+
+    assert messages(sit(test, *TWO))[0] == " /nonsense"
+
+
 def test_undo_takes_the_last_turn_off_the_screen_too() -> None:
     async def test(seat: Seat) -> None:
         await talk(seat)
