@@ -178,6 +178,17 @@ def test_commands_complete_and_are_listed_while_typed() -> None:
     sit(test)
 
 
+def test_the_list_of_commands_leaves_room_for_the_input() -> None:
+    async def test(seat: Seat) -> None:
+        await seat.pilot.resize_terminal(24, 7)
+        await seat.press("/")
+        await seat.until("/help")
+        await seat.until(lambda: seat.rows[-2].startswith(" /") and "fake" in seat.status)
+        assert "/budget" not in seat.seen
+
+    sit(test)
+
+
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
