@@ -133,6 +133,15 @@ def test_nothing_that_could_move_the_cursor_or_turn_a_row() -> None:
     assert showable("שלום 你好") == "שלום 你好"
 
 
+@pytest.mark.parametrize("size", [1, 3, 99])
+def test_the_empty_lines_of_a_thought_stay_however_it_comes(size: int) -> None:
+    thought, text = ThoughtText(), "one\n\ntwo\n\n\nthree"
+    thought._width, thought._changed = 20, lambda *_: None  # type: ignore[method-assign]
+    for start in range(0, len(text), size):
+        thought.append(text[start : start + size])
+    assert [line.text for line in thought.lines] == ["│ one", "│ ", "│ two", "│ ", "│ ", "│ three"]
+
+
 def test_thoughts_are_dim() -> None:
     lines = ThoughtText().draw("one two three", 10)
     assert [line.text for line in lines] == ["│ one two", "│ three"]
