@@ -267,6 +267,22 @@ def test_pasting_5000_lines() -> None:
     assert sent == "\n".join(f"line {n}\tx[2J" for n in range(5000))
 
 
+def test_what_the_mouse_marks_is_copied() -> None:
+    async def test(seat: Seat) -> None:
+        await talk(seat)
+        row = next(n for n, text in enumerate(seat.rows) if "first" in text)
+        await seat.pilot.mouse_down(offset=(1, row))
+        await seat.pilot.hover(offset=(4, row))
+        await seat.pilot.mouse_up(offset=(4, row))
+        await seat.press("ctrl+o")
+        await seat.until("copied what was marked")
+        assert seat.app.clipboard == "firs"
+        await seat.press("ctrl+o")
+        assert seat.app.clipboard == "second"
+
+    sit(test, *TWO)
+
+
 def test_letters_behind_an_enter_belong_to_the_next_message() -> None:
     async def test(seat: Seat) -> None:
         for letter in "one":
