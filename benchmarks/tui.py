@@ -3,7 +3,8 @@
     uv run python -m benchmarks.tui
 
 Start to a ready prompt, Enter to the first painted token, the cost of painting against decoding
-alone in the same kind of process, updates a second on an answer of 20,000 tokens, idle CPU.
+alone in the same kind of process, "answer now" against what it may take, updates a second on an
+answer of 20,000 tokens, idle CPU. Three and a half minutes.
 """
 
 from __future__ import annotations
@@ -80,6 +81,32 @@ def decoding() -> list[float]:
         terminal.close()
 
 
+def answer_now() -> dict[str, list[float]]:
+    """Seconds from the key to the first answer token: painted, and in the engine; its bound."""
+    terminal = _chat("chat", "demo", "--seed", "1")
+    painted = []
+    try:
+        terminal.until("0/4.1k", 30)
+        for prompt in PROMPTS:
+            terminal.send(f"{prompt}\r")
+            terminal.until("▾ thinking")
+            terminal.drain(0.1)
+            pressed = time.perf_counter()
+            terminal.send("\x03")
+            painted.append(terminal.until("cut by you") - pressed)
+            terminal.drain(1.0)
+    finally:
+        terminal.close()
+    terminal = _chat("now")
+    try:
+        terminal.until("done", 60)
+        pairs = re.findall(rb"took ([\d.]+) of ([\d.]+)", terminal.text)
+    finally:
+        terminal.close()
+    took, bound = ([float(pair[n]) for pair in pairs] for n in (0, 1))
+    return {"painted": painted, "took": took, "bound": bound}
+
+
 def long_answer(kind: str) -> dict[str, float]:
     """Updates a second while 20,000 tokens come: over all, and in the worst second."""
     terminal = _chat("long", kind)
@@ -119,7 +146,7 @@ def idle(seconds: float = 10) -> float:
         terminal.close()
 
 
-def main(rounds: int = 5) -> None:
+def main(rounds: int = 4) -> None:
     """Measure, print and write the record."""
     samples: dict[str, list[float]] = {"prompt": [], "model": [], "first": [], "cost": []}
     for number in range(rounds):
@@ -130,12 +157,22 @@ def main(rounds: int = 5) -> None:
         samples["first"] += shown["first"]
         samples["cost"].append(1 - statistics.median(shown["rate"]) / statistics.median(bare))
     results: dict[str, Any] = {name: summary(values) for name, values in samples.items()}
+    now = answer_now()
+    results["answer now, painted"] = summary(now["painted"])
+    results["answer now, of its bound"] = summary(
+        [took / bound for took, bound in zip(now["took"], now["bound"], strict=True)]
+    ) | {"seconds": now["took"], "bound_seconds": now["bound"]}
     results |= {f"long, {kind}": long_answer(kind) for kind in LONG}
     results["idle"] = idle()
     print(f"start to a prompt that takes letters  {results['prompt']['median']:.2f} s")
     print(f"start to the demo loaded              {results['model']['median']:.2f} s")
     print(f"Enter to the first painted token      {1000 * results['first']['median']:.0f} ms")
     print(f"painting, of decode speed             {100 * results['cost']['median']:.1f} %")
+    print(
+        f"answer now, painted                   {1000 * statistics.median(now['painted']):.0f} ms;"
+        f" in the engine {results['answer now, of its bound']['median']:.2f} of one prefill of the"
+        " stop text and two steps"
+    )
     for kind in LONG:
         print(
             f"20,000 tokens of {kind:20} "
@@ -215,6 +252,38 @@ def _decode() -> None:
     print("done", flush=True)
 
 
+def _now() -> None:
+    from qwen3_mlx import Answer, Thinking, load
+    from qwen3_mlx.engine.prefill import prefill
+    from qwen3_mlx.options import STOP_TEXT
+
+    model = load("demo")
+    stop = model.tokenizer.encode(STOP_TEXT)
+    for number, prompt in enumerate(["What is 12 * 34?", *PROMPTS]):
+        session = model.session(seed=1)
+        turn, times = session.send(prompt), [time.perf_counter()]
+        for event in turn:
+            times.append(time.perf_counter())
+            if isinstance(event, Thinking) and len(times) > 40:
+                break
+        step = statistics.median(b - a for a, b in pairwise(times[1:]))
+        pressed = time.perf_counter()
+        turn.interrupt("answer")
+        next(event for event in turn if isinstance(event, Answer))
+        took = time.perf_counter() - pressed
+        turn.close()
+        cached = len(session.cache.tokens)
+        began = time.perf_counter()
+        logits = prefill(model.network, stop, session.cache, chunk=2048)
+        assert logits is not None
+        logits.tolist()
+        bound = time.perf_counter() - began + 2 * step
+        assert len(session.cache.tokens) == cached + len(stop)
+        if number:  # the first one compiles
+            print(f"took {took:.5f} of {bound:.5f}", flush=True)
+    print("done", flush=True)
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["chat", *_]:
@@ -223,6 +292,8 @@ if __name__ == "__main__":
             command()
         case ["decode"]:
             _decode()
+        case ["now"]:
+            _now()
         case ["long", kind]:
             _play(kind)
         case _:

@@ -18,9 +18,10 @@ from qwen3_mlx.errors import OptionError, SessionError
 def is_command(line: str) -> bool:
     """Whether `line` is for the chat and not for the model.
 
-    ``/think`` and ``/no_think`` in front of more text stay text: the model's own soft switch.
+    ``/think`` and ``/no_think`` in front of more text stay text: the model's own soft switch. So
+    does whatever begins with a blank.
     """
-    name, _, rest = line.strip().partition(" ")
+    name, _, rest = line.rstrip().partition(" ")
     if name in ("/think", "/no_think") and rest.strip():
         return False
     return name.startswith("/") and "\n" not in line.strip()

@@ -33,7 +33,7 @@ def run(conversation: Conversation, line: str) -> str:
         ("what is 2+2? /no_think", False),
         ("/save a b.json", True),
         ("/nonsense", True),
-        (" /help", True),
+        (" /help", False),
         ("/help\nmore lines", False),
         ("hello", False),
     ],

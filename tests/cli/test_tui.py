@@ -68,15 +68,38 @@ def test_show_thinking(show: str, live: bool, after: bool) -> None:
 
 
 def test_the_mark_of_a_cut_by_the_budget() -> None:
-    stats = Stats(thinking_tokens=2, thinking_cut="budget")
+    stats, go_on = Stats(thinking_tokens=2, thinking_cut="budget"), threading.Event()
 
     async def test(seat: Seat) -> None:
         await seat.type("/budget 2")
         await seat.type("x")
+        await seat.until("▾ thinking 2/2")  # what it was told to stop with isn't counted
+        go_on.set()
         await seat.idle()
         assert "thought 2/2 tokens" in seat.seen and "✂ cut by the budget" in seat.seen
 
-    sit(test, [Thinking("a"), Thinking("b"), Thinking("stop"), Answer("c"), Done("stop", stats)])
+    sit(
+        test,
+        [
+            Thinking("a"),
+            Thinking("b"),
+            Thinking("stop"),
+            Hold(go_on),
+            Answer("c"),
+            Done("stop", stats),
+        ],
+    )
+
+
+def test_the_counts_of_the_engine_hold_and_empty_lines_before_the_answer_go() -> None:
+    async def test(seat: Seat) -> None:
+        await seat.type("x")
+        await seat.idle()
+        assert "▸ thought 7 tokens" in seat.seen
+        assert [answer.source for answer in seat.app.query(AnswerText)] == ["It"]
+
+    stats = Stats(thinking_tokens=7)
+    sit(test, [Thinking("hm"), Answer("\n"), Answer("\nIt"), Done("stop", stats)])
 
 
 def test_escape_ends_the_thought_then_the_answer_then_asks() -> None:
@@ -277,8 +300,14 @@ def test_copying_the_answer_and_its_code() -> None:
             copied.append(seat.app.clipboard)
         assert copied == [markdown, "ls\n", "pwd\n", markdown]
         assert "copied the answer" in seat.status
+        await seat.press("ctrl+o")
+        await seat.type("and now?")
+        await seat.until("second")
+        await seat.idle()
+        await seat.press("ctrl+o")
+        assert seat.app.clipboard == "second"
 
-    sit(test, [Answer(markdown)])
+    sit(test, [Answer(markdown)], [Answer("second")])
 
 
 def test_wide_and_right_to_left_text_at_every_width() -> None:

@@ -47,6 +47,17 @@ def test_unknown_commands_name_the_nearest() -> None:
     sit(test)
 
 
+def test_what_begins_with_a_blank_is_text() -> None:
+    async def test(seat: Seat) -> None:
+        await seat.type("/nonsense")
+        await seat.until("unknown command")
+        await seat.type(" /nonsense")
+        await seat.idle()
+        assert "first" in seat.seen
+
+    assert messages(sit(test, *TWO))[0] == " /nonsense"
+
+
 def test_undo_takes_the_last_turn_off_the_screen_too() -> None:
     async def test(seat: Seat) -> None:
         await talk(seat)
@@ -167,6 +178,17 @@ def test_commands_complete_and_are_listed_while_typed() -> None:
     sit(test)
 
 
+def test_the_list_of_commands_leaves_room_for_the_input() -> None:
+    async def test(seat: Seat) -> None:
+        await seat.pilot.resize_terminal(24, 7)
+        await seat.press("/")
+        await seat.until("/help")
+        await seat.until(lambda: seat.rows[-2].startswith(" /") and "fake" in seat.status)
+        assert "/budget" not in seat.seen
+
+    sit(test)
+
+
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
@@ -230,7 +252,7 @@ def test_the_line_prompt_reads_the_same_file(tmp_path: Path) -> None:
 def test_pasting_5000_lines() -> None:
     from textual import events
 
-    text = "\r\n".join(f"line {n}\tx\x1b[2J" for n in range(5000))
+    text = "\r\n".join(f"line {n}\tx\x1b[2J" for n in range(5000)).replace("\r\n", "\r", 9)
 
     async def test(seat: Seat) -> None:
         began = time.process_time()
@@ -243,6 +265,22 @@ def test_pasting_5000_lines() -> None:
 
     sent = messages(sit(test, [Answer("ok")]))[0]
     assert sent == "\n".join(f"line {n}\tx[2J" for n in range(5000))
+
+
+def test_what_the_mouse_marks_is_copied() -> None:
+    async def test(seat: Seat) -> None:
+        await talk(seat)
+        row = next(n for n, text in enumerate(seat.rows) if "first" in text)
+        await seat.pilot.mouse_down(offset=(1, row))
+        await seat.pilot.hover(offset=(4, row))
+        await seat.pilot.mouse_up(offset=(4, row))
+        await seat.press("ctrl+o")
+        await seat.until("copied what was marked")
+        assert seat.app.clipboard == "firs"
+        await seat.press("ctrl+o")
+        assert seat.app.clipboard == "second"
+
+    sit(test, *TWO)
 
 
 def test_letters_behind_an_enter_belong_to_the_next_message() -> None:

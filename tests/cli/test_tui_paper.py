@@ -8,6 +8,7 @@ from textual.strip import Strip
 from qwen3_mlx.cli.tui import code
 from qwen3_mlx.cli.tui.answer import Answer, code_blocks, cut_long
 from qwen3_mlx.cli.tui.paper import showable
+from qwen3_mlx.cli.tui.thought import ThoughtText
 
 BLOCKS = {
     "code": ["```python\n", *(f"x{n} = {n}\n" for n in range(200)), "```\n"],
@@ -130,3 +131,18 @@ def test_the_code_of_an_answer() -> None:
 def test_nothing_that_could_move_the_cursor_or_turn_a_row() -> None:
     assert showable("a\x1b[1mb\u202ec\td\x07\r\n") == "a[1mbc    d\n"
     assert showable("שלום 你好") == "שלום 你好"
+
+
+@pytest.mark.parametrize("size", [1, 3, 99])
+def test_the_empty_lines_of_a_thought_stay_however_it_comes(size: int) -> None:
+    thought, text = ThoughtText(), "one\n\ntwo\n\n\nthree"
+    thought._width, thought._changed = 20, lambda *_: None  # type: ignore[method-assign]
+    for start in range(0, len(text), size):
+        thought.append(text[start : start + size])
+    assert [line.text for line in thought.lines] == ["│ one", "│ ", "│ two", "│ ", "│ ", "│ three"]
+
+
+def test_thoughts_are_dim() -> None:
+    lines = ThoughtText().draw("one two three", 10)
+    assert [line.text for line in lines] == ["│ one two", "│ three"]
+    assert all(part.style and part.style.dim for line in lines for part in line)

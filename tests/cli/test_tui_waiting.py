@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from qwen3_mlx.cli.tui.worker import Inbox, Running
 from qwen3_mlx.errors import ContextError, ModelNotFoundError
 from qwen3_mlx.events import Answer, Thinking
 from tests.cli.pilot import Seat, sit
-from tests.fakes import FakeModel, Hold, Turn
+from tests.fakes import FakeGeneration, FakeModel, Hold, Turn
 
 
 def messages(app: Any) -> list[str]:
@@ -210,3 +211,15 @@ def test_without_a_model_nothing_is_lost() -> None:
         await seat.until("from the other")
 
     assert messages(sit(test, load=load)) == ["hello", "from the other"]
+
+
+def test_a_press_before_the_turn_has_begun_is_heard() -> None:
+    generation = FakeGeneration([Thinking("hm"), Answer("never heard")])
+
+    def begin(_progress: Any) -> FakeGeneration:
+        running.press()  # the prompt is still being prepared
+        return generation
+
+    running = Running(begin, Inbox(lambda: None))
+    running()
+    assert generation.wishes == ["stop"] and running.presses == 1

@@ -196,7 +196,12 @@ class Chat(Themed):
         self.attempt(lambda chat: chat.step_budget(up))
 
     def action_copy(self) -> None:
-        """Ctrl-O: copy the last answer; again, its code blocks one by one."""
+        """Ctrl-O: copy what is marked, else the last answer; again, its code blocks one by one."""
+        if marked := self.screen.get_selected_text():
+            self.copy_to_clipboard(marked)
+            self.screen.clear_selection()
+            self.flash("copied what was marked")
+            return
         answer = self.log_view.last_answer()
         if answer is None:
             return

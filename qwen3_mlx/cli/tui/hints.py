@@ -17,7 +17,12 @@ SHOWN = 6
 class Hints(Static):
     """The commands that begin as the input does; not there when it begins none."""
 
-    DEFAULT_CSS = "Hints { height: auto; padding: 0 1; text-style: dim; display: none; }"
+    DEFAULT_CSS = """
+    Hints {
+        height: auto; max-height: 50%; padding: 0 1; display: none;
+        text-style: dim; text-wrap: nowrap; text-overflow: ellipsis;
+    }
+    """
 
     def suggest(self, text: str) -> None:
         """Show what fits `text`."""

@@ -169,7 +169,9 @@ def canvas() -> Console:
 
 def wrapped(text: str, width: int, style: str = "") -> list[Strip]:
     """`text` broken between words into lines of at most `width` cells."""
-    lines = Text(text, style=style).wrap(canvas(), width, tab_size=4)
+    whole = Text(text)
+    whole.stylize(style)  # a base style would be lost where a line is rendered alone
+    lines = whole.wrap(canvas(), width, tab_size=4)
     return [Strip(segments(line)) for line in lines]
 
 

@@ -30,7 +30,7 @@ class ThoughtText(Paper):
     def draw(self, source: str, width: int) -> list[Strip]:
         """Wrapped lines, each behind a bar, which marks them without colour too."""
         bar = Segment("│ ", _DIM)
-        lines = wrapped(source.rstrip("\n"), max(width - 2, 1), "dim")
+        lines = wrapped(source.removesuffix("\n"), max(width - 2, 1), "dim")
         return [Strip([bar, *line]) for line in lines]
 
     def _draw(self, block: Block) -> list[Strip]:
