@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qwen3_mlx import family, headroom, machine, memory
+from qwen3_mlx import family, headroom, hub, machine, memory
 from qwen3_mlx.checkpoint.headers import checkpoint_tensors
 from qwen3_mlx.checkpoint.quantize import RECIPES
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.errors import OutOfMemoryError
+from qwen3_mlx.errors import HubError, OutOfMemoryError
 from qwen3_mlx.machine import Machine
 from qwen3_mlx.options import AS_COMPUTED, KeyValues
 
@@ -134,10 +134,37 @@ def advice(wanted: Wanted, place: Machine) -> list[str]:
     return lines
 
 
+def before_download(
+    name: str, context: int | None, kept: KeyValues = AS_COMPUTED, *, force: bool
+) -> None:
+    """`check` from some kilobytes of the hub's metadata, if `name` is not on this machine yet.
+
+    Raises `OutOfMemoryError`. Where the hub does not answer, the download will say so.
+    """
+    if hub.find_local(name) is not None:
+        return
+    from qwen3_mlx import download
+
+    try:
+        found = download.describe(hub.parse(name))
+    except HubError:
+        return
+    config = Qwen3Config.from_dict(found.config)
+    weights = memory.weights_from_config(config)
+    if found.tensors is not None:
+        weights = memory.weights_from_headers(found.tensors.values())
+    check(name, config, weights, context, kept, force=force)
+
+
+def of_directory(path: Path) -> memory.Weights:
+    """The weights that lie in `path`, from their headers. Raises `CheckpointError`."""
+    return memory.weights_from_headers(checkpoint_tensors(path).values())
+
+
 def check(
     name: str,
-    path: Path,
     config: Qwen3Config,
+    weights: memory.Weights,
     context: int | None,
     kept: KeyValues = AS_COMPUTED,
     *,
@@ -150,7 +177,6 @@ def check(
     slow but no error. Raises `OutOfMemoryError`, unless `force` or `CHECK` says otherwise.
     """
     place = machine.this_machine(swap=True)
-    weights = memory.weights_from_headers(checkpoint_tensors(path).values())
     tokens = context or min(SMALLEST_CONTEXT, config.context)
     if kept.window is not None:  # never more than that is held, whatever the context
         tokens = min(tokens, kept.window)

@@ -43,11 +43,13 @@ def load(
     `CheckpointError`, `ContextError`, `OptionError` or `OutOfMemoryError`.
     """
     kept = KeyValues(kv_bits, kv_window, kv_sinks)
+    choices.before_download(str(name), context, kept, force=force)
     path = resolve(str(name))
     # First: another architecture's other files may look odd in any way.
     config = Qwen3Config.from_dir(path)
     kept.check(config.head_dim)
-    note = choices.check(str(name), path, config, context, kept, force=force)
+    weights = choices.of_directory(path)
+    note = choices.check(str(name), config, weights, context, kept, force=force)
     headroom.apply()
     files = stamp(path)
     tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)

@@ -47,9 +47,10 @@ def rows(tokens: int, chunk: int, limit: int) -> list[tuple[int, int]]:
 
 def activations(
     config: Qwen3Config, length: int, keys: int, *, on_cpu: bool, packed: bool = False
-) -> float:
+) -> tuple[float, float]:
     """Numbers a token of a chunk of `length` needs at the peak, attending to `keys` positions.
 
+    With all of a layer alive, and with nothing but attention's tiles (0 where it takes none).
     `packed`: the cache is kept in fewer bits.
     """
     C = config.hidden_size
@@ -65,6 +66,8 @@ def activations(
     # All scores at once: softmax and mask write where they read; the mask is a byte for all heads.
     scores = (heads + 0.25) * keys if on_cpu and not tiled else 0.0
     most = attention + scores
+    if packed and not tiled:  # keys and values of a layer unpacked: one by one, or for a kernel
+        most += (1 if on_cpu else 2) * K * keys / length
     if config.is_moe:
         # Here a layer takes more operations than the window is long. Either the experts are in it:
         # gate and up; rows gathered, put through, and put back in order. Or the next layer's scores
@@ -75,22 +78,25 @@ def activations(
         most = max(experts, most + 2 * k * C)
     else:
         most += 2 * config.intermediate_size
-    if tiled:
-        most = max(most, 2 * C + Q + _tiles(heads, length, keys, packed))
-    return most
+    if not tiled:
+        return most, 0.0
+    return most, 2 * C + Q + _tiles(config, length, keys, packed)
 
 
-def _tiles(heads: int, length: int, keys: int, packed: bool) -> float:
+def _tiles(config: Qwen3Config, length: int, keys: int, packed: bool) -> float:
     """Numbers a token of attention that takes the keys in tiles (`nn.tiles`), all heads.
 
-    MLX orders what it computes by distance from the end, not tile after tile; so more tiles are
-    begun before the first are done with. That was measured: 3 tiles and 2 for each doubling of
-    their number, within 10 % from 2 to 24. A packed cache is unpacked tile by tile, which spreads
-    them out: 4.
+    MLX orders what it computes by distance from the end, not tile after tile, so more tiles are
+    begun before the first are done with. How many is measured, not derived: 2.6, and 2 for each
+    doubling of their number, until the window is full with 9.5; and a sum of values. A packed
+    cache is unpacked tile by tile, which spreads them out: 3.2, and 4.5 tiles of unpacked keys or
+    values.
     """
+    heads, dim = config.num_attention_heads, config.head_dim
     tile = max(SCORES // (4 * heads * length), 64)
-    alive = 3.9 if packed else 3 + 2 * math.log2(keys / tile)
-    return alive * heads * tile
+    if packed:
+        return 3.2 * heads * tile + 4.5 * config.num_key_value_heads * dim * tile / length
+    return heads * (min(2.6 + 2.0 * math.log2(keys / tile), 9.5) * tile + dim)
 
 
 def peak_bytes(
@@ -107,15 +113,20 @@ def peak_bytes(
 
     A cache that grows holds one layer's old buffers until they are copied.
     """
-    held = 0
+    read = held = 0
     best = (0, 0)
     for done, allocated in rows(tokens, chunk, config.for_context(tokens).context):
+        grown = held * kv_bytes_per_token // config.num_hidden_layers if allocated > held else 0
         work = work_bytes(
-            config, min(chunk, done), done, float_bytes=float_bytes, on_cpu=on_cpu, packed=packed
+            config,
+            done - read,
+            done,
+            grown,
+            float_bytes=float_bytes,
+            on_cpu=on_cpu,
+            packed=packed,
         )
-        if allocated > held:
-            work += held * kv_bytes_per_token // config.num_hidden_layers
-        held = allocated
+        read, held = done, allocated
         if allocated * kv_bytes_per_token + work > sum(best):
             best = allocated * kv_bytes_per_token, work
     return best
@@ -125,11 +136,16 @@ def work_bytes(
     config: Qwen3Config,
     length: int,
     keys: int,
+    grown: int = 0,
     *,
     float_bytes: int,
     on_cpu: bool,
     packed: bool,
 ) -> int:
-    """Bytes alive beside weights and cache while a chunk of `length` attends to `keys`."""
-    numbers = length * activations(config, length, keys, on_cpu=on_cpu, packed=packed)
-    return int(numbers * float_bytes) + 4 * config.vocab_size
+    """Bytes alive beside weights and cache while a chunk of `length` attends to `keys`.
+
+    `grown`: bytes of one layer's buffers that are being copied; they are gone before its tiles.
+    """
+    layer, tiles = activations(config, length, keys, on_cpu=on_cpu, packed=packed)
+    unit = length * float_bytes
+    return int(max(layer * unit + grown, tiles * unit)) + 4 * config.vocab_size

@@ -85,9 +85,10 @@ def test_for_people(cli: Any, model: Path) -> None:
 
 
 def test_what_would_fit(cli: Any) -> None:
-    text = cli("info", "30b-a3b", "--memory", "16").stdout
+    text = cli("info", "30b", "--memory", "24").stdout
     assert "does not fit" in text and "3.35 B   3,353,032,704" in text
-    assert "here, the model 14b (8.3 GB at 4 bits)" in text
+    assert "of 17.2 GB: 1.2 GB too much" in text
+    assert "the model 14b (8.3 GB at 4 bits)" in text and "qwen3-mlx chat 14b" in text
     assert "this model on a Mac with 32 GB" in text
     text = cli("info", "8b", "--memory", "16", "--context", "131072").stdout
     assert "a context of 32,768 tokens" in text
@@ -101,7 +102,8 @@ def test_unquantized_weights(cli: Any, model: Path) -> None:
     del values["quantization"]
     (model / "config.json").write_text(json.dumps(values))
     text = cli("info", str(model), "--memory", "16").stdout
-    assert "16.00 bits a weight" in text and "the same weights at 4 bits take 4.6 GB" in text
+    assert "16.00 bits a weight" in text
+    assert "the weights in 8bit (8.7 GB)" in text and "--recipe 8bit" in text
 
 
 def test_this_machine_says_what_it_counts(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,8 @@ print(final, mx.get_peak_memory(), resident("VmHWM") - before)
 """
 
 
-def big_checkpoint(directory: Path, experts: int) -> tuple[int, int]:
-    """Write eight layers in bfloat16; return the bytes of all and of one layer."""
+def big_checkpoint(directory: Path, experts: int, packed: bool) -> tuple[int, int]:
+    """Write eight layers, bfloat16 or packed in 4 bits; return the bytes of all and of a layer."""
     directory.mkdir()
     config = json.loads((GOLDEN / "moe-norm" / "config.json").read_text())
     hidden, inner = 512, 6144 // experts
@@ -64,22 +65,43 @@ def big_checkpoint(directory: Path, experts: int) -> tuple[int, int]:
             shapes |= {f"{mlp}.down_proj.weight": (hidden, inner)}
         if experts > 1:
             shapes[f"{p}mlp.gate.weight"] = (experts, hidden)
+    if packed:
+        config["quantization"] = {"bits": 4, "group_size": 32}
+        (directory / "config.json").write_text(json.dumps(config))
     header, at = {}, 0
-    for name, shape in shapes.items():
-        size = 2 * int(np.prod(shape))
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
+    for name, dtype, shape in stored(shapes, packed):
+        size = (4 if dtype == "U32" else 2) * int(np.prod(shape))
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
         at += size
     with (directory / "model.safetensors").open("wb") as file:
         file.write(join(header, b""))
         for _ in range(at // MIB):
             file.write(b"\x3c" * MIB)
         file.write(b"\x3c" * (at % MIB))
-    return at, 2 * 3 * hidden * inner * experts
+    width = 0.5 + 4 / 32 if packed else 2
+    return at, int(width * 3 * hidden * inner * experts)
 
 
+def stored(
+    shapes: dict[str, tuple[int, ...]], packed: bool
+) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Names, types and shapes as they are stored."""
+    for name, shape in shapes.items():
+        if not packed or len(shape) == 1:
+            yield name, "BF16", shape
+            continue
+        rows, columns = shape
+        yield name, "U32", (rows, columns // 8)
+        for kind in ("scales", "biases"):
+            yield f"{name.removesuffix('weight')}{kind}", "BF16", (rows, columns // 32)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["bfloat16", "4 bits"])
 @pytest.mark.parametrize("experts", [1, 6], ids=["dense", "experts stacked on the way"])
-def test_the_peak_while_loading_is_the_result_and_one_layer(experts: int, tmp_path: Path) -> None:
-    stored, layer = big_checkpoint(tmp_path / "big", experts)
+def test_the_peak_while_loading_is_the_result_and_one_layer(
+    experts: int, packed: bool, tmp_path: Path
+) -> None:
+    stored, layer = big_checkpoint(tmp_path / "big", experts, packed)
     small = GOLDEN / ("dense-tied" if experts == 1 else "moe-norm")
     run = subprocess.run(
         [sys.executable, "-c", MEASURE, str(small), str(tmp_path / "big")],
@@ -88,10 +110,10 @@ def test_the_peak_while_loading_is_the_result_and_one_layer(experts: int, tmp_pa
         text=True,
     )
     final, allocated, resident = map(int, run.stdout.split())
-    ratio = final // stored  # 2 where bfloat16 is computed in float32
+    ratio = final / stored  # 2 where bfloat16 is computed in float32
     # A layer exists once as stored and, if it is converted or its experts are stacked, once more
     # at each step.
-    passing = layer * (1 + ratio)
+    passing = int(layer * (1 + ratio))
     print(f"final {final >> 20} MiB, mlx {allocated >> 20}, resident {resident >> 20}")
     assert final + passing + SLACK < final + stored, "the test could not tell loading all at once"
     assert final <= allocated <= final + passing + SLACK

@@ -205,29 +205,71 @@ def test_this_machine_and_its_container(tmp_path: Path) -> None:
     assert _cgroup_left(tmp_path) is None
 
 
-@pytest.mark.parametrize("experts", [0, 16])
-@pytest.mark.parametrize("context", [300, 900])
-def test_prefill_scratch_is_near_the_measured_peak(experts: int, context: int) -> None:
+CASES = {
+    "dense": ({}, 500, 500, None),
+    "dense in chunks": ({}, 900, 300, None),
+    "dense in 8 bits": ({}, 900, 300, 8),
+    "experts": ({"num_experts": 16, "num_experts_per_tok": 16}, 400, 400, None),
+    "experts in 4 bits": ({"num_experts": 16, "num_experts_per_tok": 4}, 900, 300, 4),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_predicted_peak_is_the_measured_one(case: str) -> None:
+    """Within 5 % of all that MLX held, on its CPU backend; benchmarks/memory.py has real shapes."""
     import mlx.core as mx
+    from mlx.utils import tree_flatten
 
     from qwen3_mlx.engine.prefill import prefill
     from qwen3_mlx.engine.prompt_cache import PromptCache
     from qwen3_mlx.nn.transformer import Qwen3
+    from qwen3_mlx.options import KeyValues
 
+    more, context, chunk, bits = CASES[case]
     values = DENSE | {"hidden_size": 256, "intermediate_size": 768, "num_attention_heads": 8}
-    values |= {"num_key_value_heads": 4, "head_dim": 64}
-    if experts:
-        values |= {"model_type": "qwen3_moe", "num_experts": experts, "num_experts_per_tok": 4}
-        values |= {"moe_intermediate_size": 192, "norm_topk_prob": True}
+    values |= {"num_key_value_heads": 4, "head_dim": 64, "num_hidden_layers": 3} | more
+    if more:
+        values |= {"model_type": "qwen3_moe", "moe_intermediate_size": 192, "norm_topk_prob": True}
     config = Qwen3Config.from_dict(values)
     network = Qwen3(config)
     mx.eval(network.parameters())
-    cache, chunk = PromptCache(network), 500
-    mx.clear_cache()
-    mx.reset_peak_memory()
-    before = mx.get_active_memory()
-    mx.eval(prefill(network, [n % 99 for n in range(context)], cache, chunk))
-    measured = mx.get_peak_memory() - before - sum(layer.nbytes for layer in cache.layers)
+    weights = sum(array.nbytes for _, array in tree_flatten(network.parameters()))
     machine = Machine(0, "", float_bytes=4, fused_attention=False)
-    estimate = memory.scratch_bytes(config, machine, context, chunk)
-    assert measured <= estimate <= 2 * measured
+    found = memory.fit(config, memory.weights_from_config(config), machine, context, bits, chunk)
+    assert found.weight_bytes == weights
+    predicted, measured = found.required_bytes - found.runtime_bytes, 0
+    for _ in range(4):  # a busy machine lets MLX work ahead less: the most seen is its peak
+        cache = PromptCache(network, KeyValues(bits))
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        mx.eval(prefill(network, [n % 99 for n in range(context)], cache, chunk))
+        measured = max(measured, mx.get_peak_memory() - before + weights)
+        # blocks of 256 positions, and the cache's growth, are counted to the byte
+        assert found.kv_bytes == cache.nbytes
+        if predicted <= 1.02 * measured:
+            break
+    print(f"{predicted / measured - 1:+.1%}")
+    assert abs(predicted - measured) <= 0.05 * measured
+
+
+def test_the_limit_of_the_user_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlx.core as mx
+
+    monkeypatch.setenv("QWEN3_MLX_MEMORY_LIMIT", "0.5")
+    place = this_machine()
+    assert place.available_bytes <= 5e8 - mx.get_active_memory()
+    assert "the 0.5 GB that QWEN3_MLX_MEMORY_LIMIT allows" in place.why
+    for wrong in ("much", "-1", "0", "nan"):
+        monkeypatch.setenv("QWEN3_MLX_MEMORY_LIMIT", wrong)
+        with pytest.raises(OptionError, match=f"QWEN3_MLX_MEMORY_LIMIT: got {wrong}"):
+            this_machine()
+
+
+def test_what_to_try_has_figures() -> None:
+    config = config_of("8B")
+    plain = memory.tries(config, 10_000, None)
+    assert "--kv-bits 8 (0.8 GB of keys and values instead of 1.5 GB)" in plain
+    assert "--kv-bits 4" in plain and "/clear" in plain
+    assert "--kv-bits 8" not in memory.tries(config, 10_000, 8)
+    assert "--kv-bits" not in memory.tries(config, 10_000, 4)

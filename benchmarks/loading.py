@@ -1,0 +1,138 @@
+"""Loading an 8B 4-bit checkpoint: ours against mlx-lm's, each in a process of its own, in turns.
+
+``python -m benchmarks.loading`` writes random weights of the shape (4.6 GB, to a temporary folder
+that is removed), loads them three times with each, and writes ``results/loading.json``;
+``--layers 2 --rounds 1`` tries it in little. The time is that of the load alone, imports left out;
+the file is in the system's cache for both after the first round, which is not counted. Peak memory
+is MLX's own and the process's (Linux), beside the final size and one layer's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import record
+
+# Python's own memory for both: the network is made, weights are in place, nothing is computed.
+_LOAD = {
+    "qwen3-mlx": """
+from qwen3_mlx.checkpoint import load_network
+import mlx.core as mx
+def load(path):
+    return load_network(path)[0]
+""",
+    "mlx-lm": """
+from pathlib import Path
+from mlx_lm.utils import load_model
+import mlx.core as mx
+def load(path):
+    return load_model(Path(path))[0]
+""",
+}
+_MEASURE = """
+import json, sys, time
+from mlx.utils import tree_flatten
+
+def resident(kind):
+    for line in open("/proc/self/status") if sys.platform == "linux" else []:
+        if line.startswith(kind):
+            return int(line.split()[1]) * 1024
+    return 0
+
+before = resident("VmRSS")
+mx.reset_peak_memory()
+began = time.perf_counter()
+network = load(sys.argv[1])
+arrays = [array for _, array in tree_flatten(network.parameters())]
+mx.eval(arrays)
+seconds = time.perf_counter() - began
+first = sum(a.nbytes for n, a in tree_flatten(network.parameters()) if ".layers.0." in n)
+print(json.dumps({"seconds": seconds, "peak": mx.get_peak_memory(), "layer": first,
+    "resident": resident("VmHWM") - before, "final": sum(a.nbytes for a in arrays)}))
+"""
+
+
+def checkpoint(folder: Path, shape: str, layers: int | None) -> int:
+    """Write random packed weights, as mlx-lm writes them; returns the bytes."""
+    import qwen3_mlx.backend  # noqa: F401 (first: it loads a BLAS before MLX)
+
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    from benchmarks import shapes
+
+    config = shapes.config(shape, layers) | {"quantization": {"bits": 4, "group_size": 64}}
+    (folder / "config.json").write_text(json.dumps(config))
+    network = shapes.network(shape, "4bit", layers)
+    arrays: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
+    # as released: 16-bit scales, biases and norms, whatever this device computes in
+    floats = (mx.float32, mx.float16)
+    stored = {n: a.astype(mx.bfloat16) if a.dtype in floats else a for n, a in arrays.items()}
+    file = folder / "model.safetensors"
+    mx.save_safetensors(str(file), stored, {"format": "mlx"})
+    return file.stat().st_size
+
+
+def load(name: str, folder: Path) -> dict[str, Any]:
+    """One load in a process of its own."""
+    code = _LOAD[name] + _MEASURE
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True
+    )
+    result: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    """Write the checkpoint, load it in turns, write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", default="8b")
+    parser.add_argument("--layers", type=int, help="so many layers instead of all")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="folder for the record")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="loading-"))
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in _LOAD}
+
+    def one(name: str) -> float:
+        runs[name].append(load(name, folder))
+        return float(runs[name][-1]["seconds"])
+
+    try:
+        make = "from pathlib import Path; from benchmarks.loading import checkpoint; checkpoint("
+        make += f"Path({str(folder)!r}), {arguments.shape!r}, {arguments.layers!r})"
+        subprocess.run([sys.executable, "-c", make], check=True)  # its memory is given back
+        stored = (folder / "model.safetensors").stat().st_size
+        rounds = {name: (lambda name=name: one(name)) for name in _LOAD}
+        seconds = record.interleaved(rounds, arguments.rounds)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    rows = {name: _row(name, runs[name][1:], seconds[name]) for name in _LOAD}
+    ratio = rows["qwen3-mlx"]["seconds"]["median"] / rows["mlx-lm"]["seconds"]["median"]
+    results = {"shape": arguments.shape, "layers": arguments.layers, "stored": stored}
+    print(f"time: {ratio:.2f} of mlx-lm's")
+    print(record.write("loading", results | {"rows": rows, "time_ratio": ratio}, arguments.out))
+
+
+def _row(name: str, runs: list[dict[str, Any]], seconds: list[float]) -> dict[str, Any]:
+    peak, resident = (max(run[key] for run in runs) for key in ("peak", "resident"))
+    row = {key: runs[0][key] for key in ("final", "layer")}
+    row |= {"peak": peak, "resident": resident, "seconds": record.summary(seconds)}
+    row["over_final_in_layers"] = (peak - row["final"]) / row["layer"]
+    print(
+        f"{name:10} {row['seconds']['median']:6.2f} s   final {row['final'] / 1e9:.2f} GB,"
+        f" peak {peak / 1e9:.2f} GB = final + {row['over_final_in_layers']:.2f} layers,"
+        f" process +{resident / 1e9:.2f} GB"
+    )
+    return row
+
+
+if __name__ == "__main__":
+    main()
