@@ -69,9 +69,9 @@ def checkpoint(folder: Path, shape: str, layers: int | None) -> int:
     from qwen3_mlx import shapes
     from qwen3_mlx.config import Qwen3Config
 
-    values = shapes.config_values(shape, "4bit", layers)
-    (folder / "config.json").write_text(json.dumps(values))
-    network = shapes.network(Qwen3Config.from_dict(values))
+    config = shapes.config_values(shape, "4bit", layers)
+    (folder / "config.json").write_text(json.dumps(config))
+    network = shapes.network(Qwen3Config.from_dict(config))
     arrays: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
     # as released: 16-bit scales, biases and norms, whatever this device computes in
     floats = (mx.float32, mx.float16)

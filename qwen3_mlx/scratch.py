@@ -66,6 +66,8 @@ def activations(
     # All scores at once: softmax and mask write where they read; the mask is a byte for all heads.
     scores = (heads + 0.25) * keys if on_cpu and not tiled else 0.0
     most = attention + scores
+    if packed and not tiled:  # keys and values of a layer unpacked: one by one, or for a kernel
+        most += (1 if on_cpu else 2) * K * keys / length
     if config.is_moe:
         # Here a layer takes more operations than the window is long. Either the experts are in it:
         # gate and up; rows gathered, put through, and put back in order. Or the next layer's scores
@@ -78,21 +80,23 @@ def activations(
         most += 2 * config.intermediate_size
     if not tiled:
         return most, 0.0
-    return most, 2 * C + Q + _tiles(heads, config.head_dim, length, keys, packed)
+    return most, 2 * C + Q + _tiles(config, length, keys, packed)
 
 
-def _tiles(heads: int, dim: int, length: int, keys: int, packed: bool) -> float:
+def _tiles(config: Qwen3Config, length: int, keys: int, packed: bool) -> float:
     """Numbers a token of attention that takes the keys in tiles (`nn.tiles`), all heads.
 
     MLX orders what it computes by distance from the end, not tile after tile, so more tiles are
-    begun before the first are done with. How many is measured, not derived: 2.7, and 2.1 for each
+    begun before the first are done with. How many is measured, not derived: 2.6, and 2 for each
     doubling of their number, until the window is full with 9.5; and a sum of values. A packed
-    cache is unpacked tile by tile, which spreads them out: 3.9 with all that belongs to them.
+    cache is unpacked tile by tile, which spreads them out: 3.2, and 4.5 tiles of unpacked keys or
+    values.
     """
+    heads, dim = config.num_attention_heads, config.head_dim
     tile = max(SCORES // (4 * heads * length), 64)
     if packed:
-        return 3.9 * heads * tile
-    return heads * (min(2.7 + 2.1 * math.log2(keys / tile), 9.5) * tile + dim)
+        return 3.2 * heads * tile + 4.5 * config.num_key_value_heads * dim * tile / length
+    return heads * (min(2.6 + 2.0 * math.log2(keys / tile), 9.5) * tile + dim)
 
 
 def peak_bytes(

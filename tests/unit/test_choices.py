@@ -44,6 +44,8 @@ def test_nothing_ranked_breaks_the_inequality() -> None:
 def test_an_eight_bit_cache_comes_first_then_recipes_then_context() -> None:
     hows = [choice.how for choice in choices.ranked(unpacked("8b", 16_384), mac(24))]
     assert hows[0].endswith("--recipe 8bit") and hows[1].startswith("--context ")
+    hows = [choice.how for choice in choices.ranked(unpacked("8b", 40_960), mac(32))]
+    assert hows[0] == "--kv-bits 8" and hows[1].endswith("--recipe 8bit")
     hows = [choice.how for choice in choices.ranked(wanted("8b", 40_960), mac(16))]
     assert hows[0] == "--kv-bits 8"
     assert [how.split()[0] for how in hows] == ["--kv-bits", "--context", "--kv-bits", "qwen3-mlx"]

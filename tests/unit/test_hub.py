@@ -99,7 +99,7 @@ def test_local_directory_wins_over_an_alias(
     ("name", "hint"),
     [
         ("8bb", "8b"),
-        ("qwen3-30b", "30b-a3b"),
+        ("qwen3-30b-a3", "30b-a3b"),
         ("demmo", "demo"),
         ("4b-think-2507", "4b-thinking-2507"),
         ("", "aliases: demo"),
