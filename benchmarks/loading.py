@@ -66,11 +66,12 @@ def checkpoint(folder: Path, shape: str, layers: int | None) -> int:
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
-    from benchmarks import shapes
+    from qwen3_mlx import shapes
+    from qwen3_mlx.config import Qwen3Config
 
-    config = shapes.config(shape, layers) | {"quantization": {"bits": 4, "group_size": 64}}
+    config = shapes.config_values(shape, "4bit", layers)
     (folder / "config.json").write_text(json.dumps(config))
-    network = shapes.network(shape, "4bit", layers)
+    network = shapes.network(Qwen3Config.from_dict(config))
     arrays: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
     # as released: 16-bit scales, biases and norms, whatever this device computes in
     floats = (mx.float32, mx.float16)

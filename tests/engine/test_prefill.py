@@ -55,12 +55,15 @@ def test_scratch_is_bounded_whatever_the_context(
 def test_a_chunk_fits_into_what_is_free(kept: KeyValues) -> None:
     _, config = tiny.network(0, **SIZE)
     seen = []
+    packed = kept.bits is not None
     grown = 2 * kv_bytes_per_token(config, kept.bits) * 4000
-    bare = [scratch_bytes(config, GPU, 5000, size) for size in (2048, 2047, 600, 512, 40, 31)]
+    bare = [
+        scratch_bytes(config, GPU, 5000, size, packed) for size in (2048, 2047, 600, 512, 40, 31)
+    ]
     for free in [grown + scratch for scratch in bare]:
         size = fitting(config, kept, 1000, 5000, GPU, free)
-        assert size == SHORTEST or scratch_bytes(config, GPU, 5000, size) + grown <= free
-        twice = scratch_bytes(config, GPU, 5000, 2 * size)
+        assert size == SHORTEST or scratch_bytes(config, GPU, 5000, size, packed) + grown <= free
+        twice = scratch_bytes(config, GPU, 5000, 2 * size, packed)
         assert size == PREFILL_CHUNK or twice + grown > free  # and no smaller than it must be
         seen.append(size)
     assert seen == [PREFILL_CHUNK, 1024, 512, 512, 32, SHORTEST]
