@@ -55,10 +55,11 @@ def test_scratch_is_bounded_whatever_the_context(
 def test_a_chunk_fits_into_what_is_free(kept: KeyValues) -> None:
     _, config = tiny.network(0, **SIZE)
     seen = []
-    grown = 2 * kv_bytes_per_token(config, kept.bits) * 4000
     packed = kept.bits is not None
-    sizes = (2048, 2047, 600, 512, 40, 31)
-    bare = [scratch_bytes(config, GPU, 5000, size, packed) for size in sizes]
+    grown = 2 * kv_bytes_per_token(config, kept.bits) * 4000
+    bare = [
+        scratch_bytes(config, GPU, 5000, size, packed) for size in (2048, 2047, 600, 512, 40, 31)
+    ]
     for free in [grown + scratch for scratch in bare]:
         size = fitting(config, kept, 1000, 5000, GPU, free)
         assert size == SHORTEST or scratch_bytes(config, GPU, 5000, size, packed) + grown <= free
