@@ -74,20 +74,21 @@ def activations(
         # are, and of the experts only the rows put through and put back.
         k, inner, E = config.num_experts_per_tok, config.moe_intermediate_size, config.num_experts
         widened = 0 if on_cpu else 2 * k * C  # weighted in float32
-        experts = attention - 2 * C + k * (2 * inner + 3 * C) + 3 * E + widened
+        experts = attention - 2 * C + k * (2 * inner + 2.5 * C) + 3 * E + widened
         most = max(experts, most + 2 * k * C)
     else:
         most += 2 * config.intermediate_size
     if not tiled:
         return most, 0.0
-    return most, 2 * C + Q + _tiles(config, length, keys, packed)
+    kept = 2 * C + config.num_experts_per_tok * C if config.is_moe else 2 * C
+    return most, kept + Q + _tiles(config, length, keys, packed)
 
 
 def _tiles(config: Qwen3Config, length: int, keys: int, packed: bool) -> float:
     """Numbers a token of attention that takes the keys in tiles (`nn.tiles`), all heads.
 
     MLX orders what it computes by distance from the end, not tile after tile, so more tiles are
-    begun before the first are done with. How many is measured, not derived: 2.6, and 2 for each
+    begun before the first are done with. How many is measured, not derived: 2.4, and 2.05 for each
     doubling of their number, until the window is full with 9.5; and a sum of values. A packed
     cache is unpacked tile by tile, which spreads them out: 3.2, and 4.5 tiles of unpacked keys or
     values.
@@ -96,7 +97,7 @@ def _tiles(config: Qwen3Config, length: int, keys: int, packed: bool) -> float:
     tile = max(SCORES // (4 * heads * length), 64)
     if packed:
         return 3.2 * heads * tile + 4.5 * config.num_key_value_heads * dim * tile / length
-    return heads * (min(2.6 + 2.0 * math.log2(keys / tile), 9.5) * tile + dim)
+    return heads * (min(2.4 + 2.05 * math.log2(keys / tile), 9.5) * tile + dim)
 
 
 def peak_bytes(
