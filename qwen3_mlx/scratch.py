@@ -15,8 +15,6 @@ benchmarks/results/memory.json. On Metal and CUDA nothing is measured yet.
 
 from __future__ import annotations
 
-import math
-
 from qwen3_mlx.config import Qwen3Config
 
 BLOCK = 256
@@ -65,39 +63,57 @@ def activations(
     tiled = on_cpu and 4 * heads * length * keys > SCORES
     # All scores at once: softmax and mask write where they read; the mask is a byte for all heads.
     scores = (heads + 0.25) * keys if on_cpu and not tiled else 0.0
-    most = attention + scores
+    waited = on_cpu and _unpacks(config)
     if packed and not tiled:  # keys and values of a layer unpacked: one by one, or for a kernel
-        most += (1 if on_cpu else 2) * K * keys / length
+        scores += (3 if waited else 1 if on_cpu else 2) * K * keys / length
+    tiles = 2 * C + Q + 6 * K + _tiles(config, length, packed) if tiled else 0.0
+    if waited:
+        return _one_by_one(config, length, scores), tiles
+    if not config.is_moe:
+        return attention + scores + 2 * config.intermediate_size, tiles
+    k, inner, E = config.num_experts_per_tok, config.moe_intermediate_size, config.num_experts
+    if on_cpu:  # experts one after another, each waited for; then what the next layer begins with
+        return max(attention + scores, k * (3 * C + inner) + 9 * C), tiles
+    # Here a layer takes more operations than the window is long. Either the experts are in it:
+    # gate and up; rows gathered, put through, put back in order, and weighted in float32. Or
+    # attention is, and of the experts only the rows put through and put back.
+    experts = attention - 2 * C + k * (2 * inner + 4.5 * C) + 3 * E
+    return max(experts, attention + scores + 2 * k * C), tiles
+
+
+def _unpacks(config: Qwen3Config) -> bool:
+    """Whether prefill on the CPU unpacks the weights (`nn.unpacked`)."""
+    quantization = config.quantization
+    spec = quantization.spec("model.layers.0.self_attn.q_proj") if quantization else None
+    return spec is not None and spec.mode == "affine"
+
+
+def _one_by_one(config: Qwen3Config, length: int, scores: float) -> float:
+    """The most where each product unpacks its matrix and is waited for (`nn.unpacked`).
+
+    So not a layer is alive together but what lies between two products, and one matrix: its
+    unpacked numbers, and as many while they are made. The widest are attention's output, gate and
+    up, and the experts' rows (gathered, put through, put back in order).
+    """
+    C, Q = config.hidden_size, config.num_attention_heads * config.head_dim
+    attention = C + 6 * Q + scores + 2 * Q * C / length
     if config.is_moe:
-        # Here a layer takes more operations than the window is long. Either the experts are in it:
-        # gate and up; rows gathered, put through, and put back in order. Or the next layer's scores
-        # are, and of the experts only the rows put through and put back.
-        k, inner, E = config.num_experts_per_tok, config.moe_intermediate_size, config.num_experts
-        widened = 0 if on_cpu else 2 * k * C  # weighted in float32
-        experts = attention - 2 * C + k * (2 * inner + 2.5 * C) + 3 * E + widened
-        most = max(experts, most + 2 * k * C)
-    else:
-        most += 2 * config.intermediate_size
-    if not tiled:
-        return most, 0.0
-    kept = 2 * C + config.num_experts_per_tok * C if config.is_moe else 2 * C
-    return most, kept + Q + _tiles(config, length, keys, packed)
+        k, inner = config.num_experts_per_tok, config.moe_intermediate_size
+        return max(attention, k * (3 * C + inner) + 2 * C)
+    F = config.intermediate_size
+    return max(attention, 2 * F + 4 * C + 2 * F * C / length)
 
 
-def _tiles(config: Qwen3Config, length: int, keys: int, packed: bool) -> float:
-    """Numbers a token of attention that takes the keys in tiles (`nn.tiles`), all heads.
+def _tiles(config: Qwen3Config, length: int, packed: bool) -> float:
+    """Numbers a token of attention that takes the keys in tiles, each waited for (`nn.tiles`).
 
-    MLX orders what it computes by distance from the end, not tile after tile, so more tiles are
-    begun before the first are done with. How many is measured, not derived: 2.4, and 2.05 for each
-    doubling of their number, until the window is full with 9.5; and a sum of values. A packed
-    cache is unpacked tile by tile, which spreads them out: 3.2, and 4.5 tiles of unpacked keys or
-    values.
+    Scores and their exponentials; queries scaled, the values' sum old and new. From a packed
+    cache a tile of keys and of values, each there twice while it is unpacked.
     """
     heads, dim = config.num_attention_heads, config.head_dim
     tile = max(SCORES // (4 * heads * length), 64)
-    if packed:
-        return 3.2 * heads * tile + 4.5 * config.num_key_value_heads * dim * tile / length
-    return heads * (min(2.4 + 2.05 * math.log2(keys / tile), 9.5) * tile + dim)
+    rows = 4 * config.num_key_value_heads * dim * tile / length if packed else 0.0
+    return heads * (2 * tile + 3 * dim) + rows
 
 
 def peak_bytes(

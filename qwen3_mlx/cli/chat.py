@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from qwen3_mlx import hub
@@ -33,7 +32,7 @@ class Wanted:
     debug: bool
     resume: str | None = None
     system_file: Path | None = None
-    defaults: Mapping[str, Any] = MappingProxyType({})
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options that hold where `options` say nothing and the model can have them."""
     theme: str = "auto"
     kept: KeyValues = AS_COMPUTED

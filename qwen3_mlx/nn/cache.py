@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from qwen3_mlx.nn.settle import settle
 from qwen3_mlx.nn.tiles import attention
 
 
@@ -57,6 +58,7 @@ class KVCache:
             blank = mx.zeros((batch, heads, rows, width), new.dtype)
             kept = [] if buffer is None else [buffer[..., :start, :]]
             buffer = mx.concatenate([*kept, blank], axis=2)
+            settle(buffer)  # the smaller one is free before attention takes its memory
         assert buffer is not None
         buffer[..., start:end, :] = new
         return buffer

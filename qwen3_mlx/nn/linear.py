@@ -39,4 +39,4 @@ class QuantizedLinear(nn.QuantizedLinear):
             self.weight, self.scales, self.biases, self.group_size, self.bits, dtype=x.dtype
         )
         out = x @ weight.T
-        return out + self.bias if "bias" in self else out
+        return unpacked.one_by_one(out + self.bias if "bias" in self else out)

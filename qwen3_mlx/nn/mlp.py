@@ -7,6 +7,7 @@ import mlx.nn as nn
 
 from qwen3_mlx.nn import unpacked
 from qwen3_mlx.nn.linear import Linear
+from qwen3_mlx.nn.settle import settle
 
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
@@ -26,5 +27,5 @@ class MLP(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """Transform ``x [B, L, C]``."""
         if unpacked.pays(x.size // x.shape[-1]) and "scales" in self.gate_proj:
-            unpacked.settle(x)  # the last layer's unpacked weights are free before this one's
+            settle(x)  # the last layer's unpacked weights are free before this one's
         return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))

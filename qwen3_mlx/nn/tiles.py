@@ -14,6 +14,8 @@ import qwen3_mlx.backend as backend
 
 import mlx.core as mx
 
+from qwen3_mlx.nn.settle import settle
+
 SCORES = 2**25
 """Bytes of float32 scores that one tile may have."""
 
@@ -70,12 +72,11 @@ def _in_tiles(
     total = mx.zeros((B, H, L, 1), mx.float32)  # Σ exp(score - top)
     mixed = mx.zeros((B, H, L, D), mx.float32)  # Σ exp(score - top) · value
     q = q * scale
+    settle(q)  # and what it was made from is free
     for a in range(0, rows, size):
         b = min(a + size, rows)
-        # One tile after the other: without this MLX may keep several at once.
-        (earlier,) = mx.depends([q], [mixed, total])
         k, v = fetch(a, b)
-        scores = grouped(earlier, k.swapaxes(-1, -2)).astype(mx.float32)
+        scores = grouped(q, k.swapaxes(-1, -2)).astype(mx.float32)
         if window is not None or b > rows - L + 1:
             scores = mx.where(visible(a, b, rows, L, window), scores, -mx.inf)
         new = mx.maximum(top, scores.max(axis=-1, keepdims=True))
@@ -83,6 +84,7 @@ def _in_tiles(
         total = fade * total + weights.sum(axis=-1, keepdims=True)
         mixed = fade * mixed + grouped(weights.astype(v.dtype), v).astype(mx.float32)
         top = new
+        settle(mixed, total)  # one tile after the other
     return (mixed / total).astype(q.dtype)
 
 

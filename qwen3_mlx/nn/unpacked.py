@@ -17,6 +17,7 @@ import qwen3_mlx.backend as backend
 import mlx.core as mx
 
 from qwen3_mlx.errors import OptionError
+from qwen3_mlx.nn.settle import settle
 
 WAYS = {
     "packed": "weights stay packed: MLX's own packed products",
@@ -103,13 +104,15 @@ def loads(x: mx.array, experts: mx.array, layer: Stack) -> list[int] | None:
     return rows
 
 
-def settle(*arrays: mx.array) -> bool:
-    """Compute `arrays` now, so that what they needed is free; False inside `mx.compile`."""
-    try:
-        mx.eval(*arrays)
-    except ValueError:  # "Attempting to eval an array during function transformations"
-        return False
-    return True
+def one_by_one(out: mx.array) -> mx.array:
+    """`out`, on the CPU computed now: a layer's matrices are then never unpacked together.
+
+    MLX allocates ahead of what it computes, there about a layer and a half; waiting costs nothing
+    measurable (512 tokens through 8 layers of 0.6B: 1.57 s with, 1.64 s without).
+    """
+    if backend.device() == "cpu":
+        settle(out)
+    return out
 
 
 def product(layer: Stack, x: mx.array, experts: mx.array, rows: Sequence[int]) -> mx.array:
@@ -128,6 +131,8 @@ def product(layer: Stack, x: mx.array, experts: mx.array, rows: Sequence[int]) -
             parts.append(_padded(own, weight, chosen, group))
         else:
             parts.append(mx.gather_mm(own, weight, rhs_indices=chosen, sorted_indices=True))
+        if last < len(rows):
+            settle(parts[-1])  # one group's weights at a time
     return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
 
