@@ -58,7 +58,8 @@ class KVCache:
             blank = mx.zeros((batch, heads, rows, width), new.dtype)
             kept = [] if buffer is None else [buffer[..., :start, :]]
             buffer = mx.concatenate([*kept, blank], axis=2)
-            settle(buffer)  # the smaller one is free before attention takes its memory
+            if kept:  # the smaller one is free before attention takes its memory
+                settle(buffer)
         assert buffer is not None
         buffer[..., start:end, :] = new
         return buffer
