@@ -65,7 +65,7 @@ def activations(
     scores = (heads + 0.25) * keys if on_cpu and not tiled else 0.0
     waited = on_cpu and _unpacks(config)
     if packed and not tiled:  # keys and values of a layer unpacked: one by one, or for a kernel
-        scores += (3 if waited else 1 if on_cpu else 2) * K * keys / length
+        scores += ((3 if waited or config.is_moe else 1) if on_cpu else 2) * K * keys / length
     tiles = 2 * C + Q + 6 * K + _tiles(config, length, packed) if tiled else 0.0
     if waited:
         return _one_by_one(config, length, scores), tiles
