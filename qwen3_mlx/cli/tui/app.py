@@ -36,7 +36,7 @@ from qwen3_mlx.options import GenerationOptions
 if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
 
-FRAME_S = 1 / 25
+FRAME_S = 1 / 20
 """Seconds between two paintings of a turn, from one's beginning to the next one's."""
 
 STATUS_S = 0.2
