@@ -1,4 +1,4 @@
-"""Two steps of every batch shape of a recipe, the longest rows first: seconds, and peak memory.
+"""Two steps of every batch shape of a recipe, the shortest rows first: seconds, and peak memory.
 
     python -m training.check --model demo-moe --compute bfloat16
 
@@ -52,7 +52,7 @@ def main() -> None:
     compute = mx.bfloat16 if args.compute == "bfloat16" else mx.float32
     parameters = initialise(network, recipe.seed)
     trainer = Trainer(network, recipe.optimizer, parameters, compute, recipe.balance)
-    for batch in sorted(recipe.batches, key=lambda batch: -batch.length):
+    for batch in sorted(recipe.batches, key=lambda batch: batch.length):
         sized = Batch(batch.length, args.rows or batch.rows, batch.share)
         print(f"{sized.length} x {sized.rows} …", flush=True)
         first, second, peak = steps(trainer, sized)
