@@ -31,7 +31,8 @@ def blocks(arms: tuple[str, ...]) -> None:
     count, top_k = (config_values(SIZES.moe)[key] for key in ("num_experts", "num_experts_per_tok"))
     for tokens in (1, 2, 4, 8):
         scores = mx.random.uniform(shape=(tokens, count))
-        experts = mx.argsort(scores, axis=-1)[:, :top_k].astype(mx.uint32)
+        # contiguous, as `route` gives them: of a slice each kernel would make a copy first
+        experts = mx.contiguous(mx.argsort(scores, axis=-1)[:, :top_k].astype(mx.uint32))
         weights = mx.full((tokens, top_k), 1 / top_k)
 
         def fused(x: mx.array, experts: mx.array = experts, w: mx.array = weights) -> mx.array:

@@ -30,10 +30,10 @@ class Decoder:
         """The next token."""
         token = self._next
         self.cache.make_room(1)
-        forward = self.cache.step or self.network.model
-        hidden = forward(token[None], self.cache.layers)  # [1, 1, C]
+        forward = self.cache.step or self.network
+        logits = forward(token[None], self.cache.layers)  # [1, 1, V]
         self.sampler.observe(token)
-        self._look_ahead(self.network.head(hidden[:, -1]))
+        self._look_ahead(logits[:, -1])
         value: int = token.tolist()[0]  # type: ignore[index, assignment]  # nested lists, to mypy
         self.cache.tokens.append(value)
         return value

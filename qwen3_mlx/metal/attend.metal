@@ -7,7 +7,6 @@
 typedef Head<T, D> Vector;
 constexpr int PER = Vector::PER;
 constexpr int GROUP = H / KV;
-constexpr int AHEAD = 4;
 uint lane = thread_index_in_simdgroup;
 uint simd = simdgroup_index_in_threadgroup;
 uint head = threadgroup_position_in_grid.x;
@@ -16,6 +15,22 @@ uint kv = head / GROUP;
 int held = counts[0];
 int recent = counts[1];
 float position = float(held + recent);
+
+const device T* own_keys = keys + size_t(kv) * keys_shape[2] * D;
+const device T* own_values = values + size_t(kv) * keys_shape[2] * D;
+int share = (held + SPLITS - 1) / SPLITS;
+int first_end = (int(part) + 1) * share < held ? (int(part) + 1) * share : held;
+
+// The first keys and values are under way while the query is made ready.
+Vector k[AHEAD], v[AHEAD];
+#pragma unroll
+for (int j = 0; j < AHEAD; j++) {
+  int s = int(part) * share + int(simd) * AHEAD + j;
+  size_t at = size_t(s < held ? s : held > 0 ? held - 1 : 0) * D;
+  k[j].load(own_keys + at, lane);
+  v[j].load(own_values + at, lane);
+}
+bool fetched = true;
 
 Vector query, key, value;
 query.load(qkv + head * D, lane);
@@ -49,19 +64,18 @@ for (int j = 0; j < PER; j++) mixed[j] = 0;
 
 for (int source = 0; source < 2; source++) {
   if (source == 1 && part > 0) continue;
-  const device T* from_keys = source ? old_keys : keys + size_t(kv) * keys_shape[2] * D;
-  const device T* from_values = source ? old_values : values + size_t(kv) * keys_shape[2] * D;
-  int begin = source ? 0 : int(part) * ((held + SPLITS - 1) / SPLITS);
-  int end = source ? recent : begin + (held + SPLITS - 1) / SPLITS;
-  end = source || end < held ? end : held;
+  const device T* from_keys = source ? old_keys : own_keys;
+  const device T* from_values = source ? old_values : own_values;
+  int begin = source ? 0 : int(part) * share;
+  int end = source ? recent : first_end;
   for (int s = begin + int(simd) * AHEAD; s < end; s += SIMDS * AHEAD) {
-    Vector k[AHEAD], v[AHEAD];
 #pragma unroll
-    for (int j = 0; j < AHEAD; j++) {
+    for (int j = 0; j < AHEAD && !fetched; j++) {
       size_t at = size_t(s + j < end ? s + j : end - 1) * D;
       k[j].load(from_keys + at, lane);
       v[j].load(from_values + at, lane);
     }
+    fetched = false;
     float scores[AHEAD];
     float next = best;
 #pragma unroll
@@ -83,6 +97,7 @@ for (int source = 0; source < 2; source++) {
       for (int i = 0; i < PER; i++) mixed[i] = metal::fma(weight, v[j].x[i], mixed[i]);
     }
   }
+  fetched = false;
 }
 if (part == 0 && simd == 0) {  // the new token itself
   float score = query.dot(key) * scale;

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import qwen3_mlx.backend as backend
+
 import mlx.core as mx
 
 from qwen3_mlx.metal import qk_rope
@@ -18,6 +20,7 @@ TAIL = 64
 """Tokens a tail holds before they must be written to the keys and values."""
 
 _SIMDS = 16
+_AHEAD = {"cpu": 4, "cuda": 8, "metal": 4}  # keys that a simdgroup has under way
 _SPLIT_FROM = 1024  # tokens of capacity: below, one threadgroup a head reads them as fast
 _PART = 512
 
@@ -98,6 +101,7 @@ def attend(
     constants |= {"H": heads[0], "KV": heads[1], "D": dim}
     constants["EPS"] = float_bits(eps)
     constants |= {"TAIL": past.tail.shape[2], "SIMDS": _SIMDS}
+    constants["AHEAD"] = _AHEAD[backend.device()]
     out, tail = run(
         Launch(
             "attend",

@@ -22,10 +22,7 @@ inline void choose(const device T* logits, uint lane, thread float& chosen,
   largest = simd_max(largest);
   float total = 0;
 #pragma unroll
-  for (int j = 0; j < HELD; j++) {
-    values[j] = metal::exp(values[j] - largest);
-    total += values[j];
-  }
+  for (int j = 0; j < HELD; j++) total += metal::exp(values[j] - largest);
   total = simd_sum(total);
 
   chosen = 0;
@@ -39,14 +36,10 @@ inline void choose(const device T* logits, uint lane, thread float& chosen,
 #pragma unroll
     for (int j = HELD - 1; j >= 0; j--) index = keys[j] == best ? lane + 32 * j : index;
     index = simd_min(index);
-    float value = 0;
 #pragma unroll
-    for (int j = 0; j < HELD; j++)
-      if (lane + 32 * j == index) {
-        value = values[j];
-        keys[j] = 0;
-      }
-    value = simd_sum(value) / total;
+    for (int j = 0; j < HELD; j++) keys[j] = lane + 32 * j == index ? 0u : keys[j];
+    float logit = as_type<float>(best >> 31 ? best & 0x7fffffffu : ~best);
+    float value = metal::exp(logit - largest) / total;
     if (int(lane) == n) {
       chosen = value;
       chosen_index = index;

@@ -22,13 +22,14 @@ float totals[ROWS];
 for (int r = 0; r < ROWS; r++) totals[r] = 0;
 for (int first = 0; first < ALL; first += TILE_PIECES) {
   int pieces = ALL - first < TILE_PIECES ? ALL - first : TILE_PIECES;
-  R now[ROWS], next[ROWS];
-  {
-    int p = first + (int(lane) < pieces ? int(lane) : pieces - 1);
+  R held[AHEAD][ROWS];
+#pragma unroll
+  for (int a = 0; a < AHEAD; a++) {
+    int p = first + within(32 * a + int(lane), pieces);
     int slot = p / PIECES;
     size_t at = (size_t(experts[token * TOPK + slot]) * N + own) * PIECES + (p - slot * PIECES);
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) now[r].load(down_w, down_s, down_b, at + r * PIECES);
+    for (int r = 0; r < ROWS; r++) held[a][r].load(down_w, down_s, down_b, at + r * PIECES);
   }
 
   if (first > 0) threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -36,24 +37,24 @@ for (int first = 0; first < ALL; first += TILE_PIECES) {
                         simd * 32 + lane, SIMDS * 32);
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
-#pragma unroll 4
-  for (int base = 0; base < pieces; base += 32) {
-    if (base + 32 < pieces) {
-      int p = first + (base + 32 + int(lane) < pieces ? base + 32 + int(lane) : pieces - 1);
-      int slot = p / PIECES;
-      size_t at = (size_t(experts[token * TOPK + slot]) * N + own) * PIECES + (p - slot * PIECES);
+  for (int base = 0; base < pieces; base += 32 * AHEAD) {
 #pragma unroll
-      for (int r = 0; r < ROWS; r++) next[r].load(down_w, down_s, down_b, at + r * PIECES);
+    for (int a = 0; a < AHEAD; a++) {
+      int p = base + 32 * a + int(lane);
+      if (p < pieces) {
+        float v[P::SIZE];
+        read_piece<BITS>(staged, p, v);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) totals[r] += held[a][r].dot(v, sums[p]);
+      }
+      if (base + 32 * (a + AHEAD) < pieces) {
+        int q = first + within(p + 32 * AHEAD, pieces);
+        int slot = q / PIECES;
+        size_t at = (size_t(experts[token * TOPK + slot]) * N + own) * PIECES + (q - slot * PIECES);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) held[a][r].load(down_w, down_s, down_b, at + r * PIECES);
+      }
     }
-    if (base + int(lane) < pieces) {
-      float v[P::SIZE];
-      read_piece<BITS>(staged, base + int(lane), v);
-      float sum = sums[base + int(lane)];
-#pragma unroll
-      for (int r = 0; r < ROWS; r++) totals[r] += now[r].dot(v, sum);
-    }
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) now[r] = next[r];
   }
 }
 #pragma unroll

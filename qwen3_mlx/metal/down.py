@@ -7,7 +7,7 @@ import mlx.core as mx
 from qwen3_mlx.metal import tuning
 from qwen3_mlx.metal.build import Launch, run
 from qwen3_mlx.metal.gate_up import MAX_TOKENS
-from qwen3_mlx.metal.rows import TILE, Matrix, rows_each, tile, unsupported
+from qwen3_mlx.metal.rows import TILE, Matrix, ahead, rows_each, tile, unsupported
 
 
 def reference(
@@ -37,7 +37,7 @@ def down(
     tokens, top_k = experts.shape
     shape = (tokens, matrix.rows) if residual is None else residual.shape
     each, simds = tuning.down(matrix.rows * tokens, matrix.columns * top_k)
-    each = rows_each(each, matrix.rows)
+    each, part = rows_each(each, matrix.rows), min(TILE, top_k * matrix.columns)
     grid, threadgroup = tile(matrix.rows, each, simds, tokens)
     inputs = {"h": h, "experts": experts, "residual": h if residual is None else residual}
     (y,) = run(
@@ -48,7 +48,7 @@ def down(
             matrix.constants(h.dtype)
             | {"F": matrix.columns, "N": matrix.rows, "TOPK": top_k}
             | {"RESIDUAL": residual is not None, "ROWS": each, "SIMDS": simds}
-            | {"TILE": min(TILE, top_k * matrix.columns)},
+            | {"TILE": part, "AHEAD": ahead(each, matrix.pieces(part, h.dtype))},
             grid,
             threadgroup,
         )

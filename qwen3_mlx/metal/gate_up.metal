@@ -1,6 +1,6 @@
 // h[pair, f] = silu(gate_e x) · (up_e x) · weight, e the pair's expert; a pair is (token, slot).
 // The threadgroup stages its token, a tile at a time; then each simdgroup makes ROWS outputs, its
-// lanes taking the rows' 16-byte pieces in turn, the next ones always under way.
+// lanes taking the rows' 16-byte pieces in turn, AHEAD of each row always under way.
 //
 // With an output `chosen`, the router's logits come in, and the first simdgroup of each threadgroup
 // makes the choice itself while x is staged: one launch less, for a little work done many times.
@@ -42,13 +42,16 @@ for (int r = 0; r < ROWS; r++) gates[r] = ups[r] = 0;
 float squares = 0;
 for (int first = 0; first < PIECES; first += TILE_PIECES) {
   int pieces = PIECES - first < TILE_PIECES ? PIECES - first : TILE_PIECES;
-  R gate[ROWS], up[ROWS], next_gate[ROWS], next_up[ROWS];
-  int p = first + (int(lane) < pieces ? int(lane) : pieces - 1);
+  R gate[AHEAD][ROWS], up[AHEAD][ROWS];
 #ifndef HAS_chosen
 #pragma unroll
-  for (int r = 0; r < ROWS; r++) {
-    gate[r].load(gate_w, gate_s, gate_b, at + r * PIECES + p);
-    up[r].load(up_w, up_s, up_b, at + r * PIECES + p);
+  for (int a = 0; a < AHEAD; a++) {
+    size_t p = at + first + within(32 * a + int(lane), pieces);
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+      gate[a][r].load(gate_w, gate_s, gate_b, p + r * PIECES);
+      up[a][r].load(up_w, up_s, up_b, p + r * PIECES);
+    }
   }
 #endif
 
@@ -61,36 +64,38 @@ for (int first = 0; first < PIECES; first += TILE_PIECES) {
 #ifdef HAS_chosen
   if (first == 0) at += size_t(picked[0]) * F * PIECES;
 #pragma unroll
-  for (int r = 0; r < ROWS; r++) {
-    gate[r].load(gate_w, gate_s, gate_b, at + r * PIECES + p);
-    up[r].load(up_w, up_s, up_b, at + r * PIECES + p);
+  for (int a = 0; a < AHEAD; a++) {
+    size_t p = at + first + within(32 * a + int(lane), pieces);
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+      gate[a][r].load(gate_w, gate_s, gate_b, p + r * PIECES);
+      up[a][r].load(up_w, up_s, up_b, p + r * PIECES);
+    }
   }
 #endif
 
-#pragma unroll 4
-  for (int base = 0; base < pieces; base += 32) {
-    int q = first + (base + 32 + int(lane) < pieces ? base + 32 + int(lane) : pieces - 1);
-    if (base + 32 < pieces) {
+  for (int base = 0; base < pieces; base += 32 * AHEAD) {
 #pragma unroll
-      for (int r = 0; r < ROWS; r++) {
-        next_gate[r].load(gate_w, gate_s, gate_b, at + r * PIECES + q);
-        next_up[r].load(up_w, up_s, up_b, at + r * PIECES + q);
+    for (int a = 0; a < AHEAD; a++) {
+      int p = base + 32 * a + int(lane);
+      if (p < pieces) {
+        float v[P::SIZE];
+        read_piece<BITS>(staged, p, v);
+        float sum = sums[p];
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+          gates[r] += gate[a][r].dot(v, sum);
+          ups[r] += up[a][r].dot(v, sum);
+        }
       }
-    }
-    if (base + int(lane) < pieces) {
-      float v[P::SIZE];
-      read_piece<BITS>(staged, base + int(lane), v);
-      float sum = sums[base + int(lane)];
+      if (base + 32 * (a + AHEAD) < pieces) {
+        size_t q = at + first + within(p + 32 * AHEAD, pieces);
 #pragma unroll
-      for (int r = 0; r < ROWS; r++) {
-        gates[r] += gate[r].dot(v, sum);
-        ups[r] += up[r].dot(v, sum);
+        for (int r = 0; r < ROWS; r++) {
+          gate[a][r].load(gate_w, gate_s, gate_b, q + r * PIECES);
+          up[a][r].load(up_w, up_s, up_b, q + r * PIECES);
+        }
       }
-    }
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-      gate[r] = next_gate[r];
-      up[r] = next_up[r];
     }
   }
 }

@@ -1,6 +1,6 @@
 // y[n] = Σ_k W[n, k] x[k], of up to three matrices one after another, times rstd if NORM, plus r[n].
 // The threadgroup stages x, a tile at a time; then each simdgroup makes ROWS outputs, its lanes
-// taking the rows' 16-byte pieces in turn, the next ones always under way.
+// taking the rows' 16-byte pieces in turn, AHEAD of each row always under way.
 typedef Piece<BITS> P;
 typedef Row<T, BITS, GROUP> R;
 constexpr int PIECES = K / P::SIZE;
@@ -25,10 +25,13 @@ for (int r = 0; r < ROWS; r++) totals[r] = 0;
 float squares = 0;
 for (int first = 0; first < PIECES; first += TILE_PIECES) {
   int pieces = PIECES - first < TILE_PIECES ? PIECES - first : TILE_PIECES;
-  R now[ROWS], next[ROWS];
-  int p = int(lane) < pieces ? int(lane) : pieces - 1;
+  R held[AHEAD][ROWS];
 #pragma unroll
-  for (int r = 0; r < ROWS; r++) now[r].load(w, s, b, size_t(own + r) * PIECES + first + p);
+  for (int a = 0; a < AHEAD; a++) {
+    int p = within(32 * a + int(lane), pieces);
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) held[a][r].load(w, s, b, size_t(own + r) * PIECES + first + p);
+  }
 
   if (first > 0) threadgroup_barrier(mem_flags::mem_threadgroup);
   squares += stage<T, BITS, NORM>(x + first * P::SIZE, norm + first * P::SIZE, staged, sums,
@@ -37,22 +40,23 @@ for (int first = 0; first < PIECES; first += TILE_PIECES) {
   if (lane == 0) norms[simd] = all;
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
-#pragma unroll 4
-  for (int base = 0; base < pieces; base += 32) {
-    int q = base + 32 + int(lane) < pieces ? base + 32 + int(lane) : pieces - 1;
-    if (base + 32 < pieces) {
+  for (int base = 0; base < pieces; base += 32 * AHEAD) {
 #pragma unroll
-      for (int r = 0; r < ROWS; r++) next[r].load(w, s, b, size_t(own + r) * PIECES + first + q);
+    for (int a = 0; a < AHEAD; a++) {
+      int p = base + 32 * a + int(lane);
+      if (p < pieces) {
+        float v[P::SIZE];
+        read_piece<BITS>(staged, p, v);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) totals[r] += held[a][r].dot(v, sums[p]);
+      }
+      if (base + 32 * (a + AHEAD) < pieces) {
+        int q = within(p + 32 * AHEAD, pieces);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++)
+          held[a][r].load(w, s, b, size_t(own + r) * PIECES + first + q);
+      }
     }
-    if (base + int(lane) < pieces) {
-      float v[P::SIZE];
-      read_piece<BITS>(staged, base + int(lane), v);
-      float sum = sums[base + int(lane)];
-#pragma unroll
-      for (int r = 0; r < ROWS; r++) totals[r] += now[r].dot(v, sum);
-    }
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) now[r] = next[r];
   }
 }
 float rstd = 1;

@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from qwen3_mlx.metal import tuning
 from qwen3_mlx.metal.build import Launch, run
-from qwen3_mlx.metal.rows import TILE, Matrix, float_bits, rows_each, tile, unsupported
+from qwen3_mlx.metal.rows import TILE, Matrix, ahead, float_bits, rows_each, tile, unsupported
 
 
 def reference(
@@ -51,8 +51,9 @@ def matvec(
     norm: the norm's weight ``[K]``; None leaves x as it is.
     """
     rows = [m.rows for m in matrices] + [0] * (3 - len(matrices))
-    each, simds = tuning.matvec(sum(rows), matrices[0].columns)
-    each = rows_each(each, *rows)
+    columns = matrices[0].columns
+    each, simds = tuning.matvec(sum(rows), columns)
+    each, part = rows_each(each, *rows), min(TILE, columns)
     grid, threadgroup = tile(sum(rows), each, simds)
     padded = [*matrices, matrices[0], matrices[0]][:3]
     inputs = {"x": x, "norm": x if norm is None else norm}
@@ -65,10 +66,10 @@ def matvec(
             inputs,
             {"y": ((*x.shape[:-1], sum(rows)), x.dtype)},
             matrices[0].constants(x.dtype)
-            | {"K": matrices[0].columns, "N0": rows[0], "N1": rows[1], "N2": rows[2]}
+            | {"K": columns, "N0": rows[0], "N1": rows[1], "N2": rows[2]}
             | {"NORM": norm is not None, "EPS": float_bits(eps), "RESIDUAL": residual is not None}
-            | {"ROWS": each, "SIMDS": simds}
-            | {"TILE": min(TILE, matrices[0].columns)},
+            | {"ROWS": each, "SIMDS": simds, "TILE": part}
+            | {"AHEAD": ahead(each, matrices[0].pieces(part, x.dtype))},
             grid,
             threadgroup,
         )

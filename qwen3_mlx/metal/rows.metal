@@ -15,6 +15,9 @@ struct Piece {
   static int place(int piece, int j) { return piece * QUADS + (j ^ (piece / (8 / QUADS) % QUADS)); }
 };
 
+// A piece there is: lanes behind the last read that one again, and don't use it.
+inline int within(int piece, int pieces) { return piece < pieces ? piece : pieces - 1; }
+
 // Puts x[0, n) into threadgroup memory: in float32, times the norm's weight if there is one, scaled
 // for packed weights, and with the sum of each piece. Returns this thread's part of Σ x².
 template <typename T, int BITS, bool NORM>

@@ -13,8 +13,12 @@ from qwen3_mlx.metal.build import SIMD, Constant, Size
 FLOATS = (mx.float32, mx.float16, mx.bfloat16)
 GROUPS = (32, 64, 128)
 
-TILE = 4096
-"""Elements of x in threadgroup memory at a time: 16 KiB, half of what Metal allows."""
+TILE = 6144
+"""Elements of x in threadgroup memory at a time: 24 KiB of the 32 that Metal allows. All hidden
+layers of 30B-A3B's eight experts fit."""
+
+IN_FLIGHT = 8
+"""Pieces of 16 bytes that a lane has under way: what a latency is hidden behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,10 @@ class Matrix:
         """``T``, ``BITS`` (of a plain matrix its floats') and ``GROUP``."""
         return {"T": dtype, "BITS": self.bits or dtype.size * 8, "GROUP": self.group}
 
+    def pieces(self, columns: int, dtype: mx.Dtype) -> int:
+        """How many pieces of 16 bytes `columns` of its elements are."""
+        return columns * (self.bits or dtype.size * 8) // 128
+
 
 def float_bits(value: float) -> int:
     """A float32 as the integer constant that kernels read it from: constants are integers."""
@@ -93,6 +101,11 @@ def unsupported(matrices: list[Matrix], dtype: mx.Dtype) -> str | None:
 def rows_each(wanted: int, *rows: int) -> int:
     """How many rows a simdgroup takes: `wanted`, or what divides all of `rows`."""
     return math.gcd(wanted, *(n for n in rows if n))
+
+
+def ahead(streams: int, pieces: int) -> int:
+    """How many pieces of each of `streams` rows a lane has under way, of a tile of `pieces`."""
+    return max(1, min(IN_FLIGHT // streams, -(-pieces // SIMD)))
 
 
 def tile(rows: int, each: int, simds: int, second: int = 1) -> tuple[Size, Size]:

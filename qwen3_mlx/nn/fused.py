@@ -143,7 +143,9 @@ class FusedStep:
     """
 
     def __init__(self, network: Qwen3) -> None:
-        self.model, self.context = network.model, network.context
+        self.network = network
+        tied = "lm_head" not in network
+        self.head = matrix_of(network.model.embed_tokens if tied else network.lm_head)
         self.layers = [
             FusedLayer(b.self_attn, b.mlp, (b.input_layernorm, b.post_attention_layernorm))
             for b in network.layers
@@ -157,19 +159,19 @@ class FusedStep:
 
     def make_cache(self) -> list[KVCache]:
         """An empty cache for one conversation, as `Qwen3.make_cache`."""
-        return [TailedCache(self.context) for _ in self.layers]
+        return [TailedCache(self.network.context) for _ in self.layers]
 
     def __call__(self, tokens: mx.array, cache: list[KVCache]) -> mx.array:
-        """``tokens [1, 1]`` to hidden states ``[1, 1, C]``, as `Qwen3.model`; `cache` grows."""
+        """``tokens [1, 1]`` to logits ``[1, 1, V]``, as `Qwen3`; `cache` grows."""
         tailed = [layer for layer in cache if isinstance(layer, TailedCache)]
         if len(tailed) < len(cache) or cache[0].keys is None or tokens.size != 1:
-            return self.model(tokens, cache)
+            return self.network(tokens, cache)
         pasts = [layer.open() for layer in tailed]
         counts = mx.array([tailed[0].held, tailed[0].recent], mx.int32)
-        x, tails = self._forward(tokens, counts, pasts)
+        logits, tails = self._forward(tokens, counts, pasts)
         for layer, tail in zip(tailed, tails, strict=True):
             layer.grow(tail)
-        return x
+        return logits
 
     def _layers(
         self,
@@ -177,12 +179,18 @@ class FusedStep:
         counts: mx.array,
         pasts: list[tuple[mx.array, mx.array, mx.array]],
     ) -> tuple[mx.array, list[mx.array]]:
-        x = self.model.embed_tokens(tokens)
+        x = self.network.model.embed_tokens(tokens)
         tails = []
         for layer, past in zip(self.layers, pasts, strict=True):
             x, tail = layer(x, attend.Past(*past, counts))
             tails.append(tail)
-        return self.model.norm(x), tails
+        return self._logits(x), tails
+
+    def _logits(self, x: mx.array) -> mx.array:
+        norm = self.network.model.norm
+        if unsupported([self.head], x.dtype):
+            return self.network.head(norm(x))
+        return matvec.matvec(x, [self.head], norm.weight, norm.eps)
 
 
 def why_not(network: Qwen3, kept: KeyValues = AS_COMPUTED) -> str | None:

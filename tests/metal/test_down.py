@@ -60,7 +60,7 @@ MUTANTS = {
     "the first slot's expert for all": ("experts[token * TOPK + slot]", "experts[token * TOPK]"),
     "the first token's hidden layer for all": ("size_t(token) * TOPK * F", "0"),
     "the residual forgotten": ("total + float(residual[out])", "total"),
-    "the last piece dropped": ("int(lane) < pieces)", "int(lane) < pieces - 1)"),
+    "the last piece dropped": ("if (p < pieces)", "if (p < pieces - 1)"),
     "rows past the end": ("lane == 0 && inside", "lane == 0"),
 }
 

@@ -52,7 +52,7 @@ def decoded(network: Qwen3, tokens: list[int], prompt: int) -> mx.array:
     step = step_of(network)
     cache = step.make_cache()
     network(mx.array([tokens[:prompt]]), cache)
-    steps = [network.head(step(mx.array([[token]]), cache)) for token in tokens[prompt:]]
+    steps = [step(mx.array([[token]]), cache) for token in tokens[prompt:]]
     assert cache[0].offset == len(tokens)
     return mx.concatenate(steps, axis=1)
 
@@ -101,13 +101,13 @@ def test_a_cache_can_be_trimmed_and_appended_to() -> None:
     network(mx.array([tokens[4:8]]), cache)
     step(mx.array([[tokens[8]]]), cache)
     assert len(cache[0].state) == 3
-    got = network.model(mx.array([tokens[9:12]]), cache)  # closes the tail
+    got = network(mx.array([tokens[9:12]]), cache)  # closes the tail
     assert_close(got[:, -1:], _plain(network, tokens[:12]), bound=1e-10)
     assert [layer.trim(100) for layer in cache] == [12, 12]
 
 
 def _plain(network: Qwen3, tokens: list[int]) -> mx.array:
-    return network.model(mx.array([tokens]))[:, -1:]
+    return network(mx.array([tokens]))[:, -1:]
 
 
 def test_several_tokens_and_empty_or_foreign_caches_take_the_plain_path(

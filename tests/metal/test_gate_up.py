@@ -83,12 +83,12 @@ def test_other_routings(count: int, top_k: int) -> None:
 
 
 MUTANTS = {
-    "gate and up swapped": ("gates[r] += gate[r]", "gates[r] += up[r]"),
+    "gate and up swapped": ("gates[r] += gate[a]", "gates[r] += up[a]"),
     "the weight forgotten": ("* u * weight", "* u"),
     "the first expert for all": ("experts[pair]", "experts[0]"),
     "the first token for all": ("pair / TOPK", "0"),
     "silu without its sigmoid": ("g / (1 + metal::exp(-g)) * u", "g * u"),
-    "the last piece dropped": ("int(lane) < pieces)", "int(lane) < pieces - 1)"),
+    "the last piece dropped": ("if (p < pieces)", "if (p < pieces - 1)"),
     "rows off by one": ("inside ? row : 0", "inside ? row + 1 : 0"),
     "no barriers": ("threadgroup_barrier(mem_flags::mem_threadgroup);", ";"),
 }

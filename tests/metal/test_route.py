@@ -66,7 +66,7 @@ def test_what_is_not_finite_stays_so_and_experts_exist(poison: float) -> None:
 MUTANTS = {
     "the highest index wins": ("index = simd_min(index)", "index = simd_max(index)"),
     "softmax over the chosen alone": ("/ total", ""),
-    "a choice made twice": ("keys[j] = 0;", ""),
+    "a choice made twice": ("== index ? 0u : keys[j]", "== index ? keys[j] : keys[j]"),
     "the last experts unseen": ("HELD = (E + 31) / 32", "HELD = E / 32"),
     "negative logits ordered backwards": ("? ~bits :", "? bits :"),
 }
