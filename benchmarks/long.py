@@ -201,8 +201,8 @@ def measure(
         if turn and time.perf_counter() > until:
             say(f"  no time left for rounds {turn + 1} to {rounds}")
             break
-        for arm, (sample,) in interleaved(samples, 1, 0 if turn else 1, seed=turn).items():
-            taken[arm].append(sample)
+        for arm, (speed,) in interleaved(samples, 1, 0 if turn else 1, seed=turn).items():
+            taken[arm].append(speed)
             plan.rows[arm]["decode"] = summary(taken[arm])
         keep()
 
