@@ -15,7 +15,6 @@ own: training/README.md.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import subprocess
@@ -42,11 +41,10 @@ class Phase:
     def command(self, tiny: bool) -> list[str]:
         """What to run."""
         if self.name == "long":
-            small = ["--tiny"] if tiny else []
-            return [sys.executable, "-m", "benchmarks.long", *small]
-        name = ["--name", f"gpu-{self.name}"]
-        steps = [sys.executable, "-m", "benchmarks.gpu_steps", self.steps or self.name]
-        return [*steps, *name, *(["--tiny"] if tiny else [])]
+            steps = [sys.executable, "-m", "benchmarks.long"]
+        else:
+            steps = [sys.executable, "-m", "benchmarks.gpu_steps", self.steps or self.name]
+        return [*steps, "--name", f"gpu-{self.name}", *(["--tiny"] if tiny else [])]
 
 
 EXACT = {"MLX_ENABLE_TF32": "0"}
@@ -72,8 +70,6 @@ def say(text: str) -> None:
 
 def run(phase: Phase, left: float, tiny: bool) -> str:
     """Run it; how it ended, in words."""
-    if phase.name == "long" and importlib.util.find_spec("benchmarks.long") is None:
-        return "there is no benchmarks.long"
     limit = min(phase.limit, left)
     say(f"== {phase.name}, at most {limit:.0f} s")
     environment = {key: value for key, value in os.environ.items() if key != "MLX_ENABLE_TF32"}

@@ -1,13 +1,14 @@
 """Decoding behind a long context, keys and values as computed and packed, beside mlx-lm.
 
     python -m benchmarks.long --seconds 500
-    python -m benchmarks.long --cases tiny:2048 tiny-moe:2048 --rounds 2 --tokens 8 --chunk 128
+    python -m benchmarks.long --tiny          # tries the script, on any machine
 
 Random weights; the context is random keys and values written straight into the caches, so only
 its last chunk is read (and timed: prefill at that depth). Samples are taken in an order shuffled
 anew each round. For each arm: decode and prefill in tokens a second, the bytes of the cache, and
-MLX's peak while the chunk was read, beside what `qwen3_mlx.memory` predicts for it. A case that
-would begin later than `--seconds` is left out; the record is rewritten after every case.
+MLX's peak while the chunk was read, beside what `qwen3_mlx.memory` predicts for it. A case, an
+arm or a round that would begin later than `--seconds` is left out; the record is rewritten after
+every arm, and a table comes last.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ GREEDY = Sampling(0.0, 1.0, 0)
 PIECE = 4096
 """Rows of random keys and values written at a time."""
 CASES = ("8b:32768", "30b-a3b:32768", "30b-a3b:131072", "8b:131072")
+TINY = {"cases": ["tiny:2048", "tiny-moe:2048"], "chunk": 128, "tokens": 8, "rounds": 2}
 ARMS = ("computed", "8 bits", "4 bits", "mlx-lm", "mlx-lm 8 bits")
 KEPT = {"computed": KeyValues(), "8 bits": KeyValues(bits=8), "4 bits": KeyValues(bits=4)}
 
@@ -165,13 +167,18 @@ def predicted(plan: Plan, kept: KeyValues) -> dict[str, int]:
     return {"kv_bytes": found.kv_bytes, "scratch_bytes": found.scratch_bytes}
 
 
-def measure(plan: Plan, arms: list[str], rounds: int) -> dict[str, Any]:
-    """All arms of a case."""
+def measure(
+    plan: Plan, arms: list[str], rounds: int, keep: Callable[[], object], until: float
+) -> None:
+    """All arms of a case, as far as they get `until` then; `keep` writes what is there."""
     twin = None
     if any(arm.startswith("mlx-lm") for arm in arms):
         twin = mlx_lm_twin(plan.net, plan.values)
     samples: dict[str, Callable[[], float]] = {}
     for arm in arms:
+        if time.perf_counter() > until:
+            say(f"  no time left for {arm}")
+            continue
         try:
             if arm in KEPT:
                 row, samples[arm] = ours(plan, KEPT[arm])
@@ -188,10 +195,37 @@ def measure(plan: Plan, arms: list[str], rounds: int) -> dict[str, Any]:
             continue
         plan.rows[arm] = row
         say(f"  {arm}: read at {row['prefill']:,.0f} tok/s, {row['kv_bytes'] / 1e9:.2f} GB")
-    for arm, taken in interleaved(samples, rounds).items():
-        plan.rows[arm]["decode"] = summary(taken)
-        say(f"  {arm}: {plan.rows[arm]['decode']['median']:.1f} tok/s")
-    return plan.rows
+        keep()
+    taken: dict[str, list[float]] = {arm: [] for arm in samples}
+    for turn in range(rounds):
+        if turn and time.perf_counter() > until:
+            say(f"  no time left for rounds {turn + 1} to {rounds}")
+            break
+        for arm, (speed,) in interleaved(samples, 1, 0 if turn else 1, seed=turn).items():
+            taken[arm].append(speed)
+            plan.rows[arm]["decode"] = summary(taken[arm])
+        keep()
+
+
+def table(results: dict[str, Any]) -> None:
+    """What was measured, a line an arm."""
+    print(f"{'':30} decode tok/s   read tok/s  cache GB  scratch MB, predicted/measured")
+    for case, rows in results.items():
+        if not isinstance(rows, dict):
+            print(f"{case}: {rows[:100]}")
+            continue
+        for arm, row in rows.items():
+            name = f"{case} {arm}"
+            if "failed" in row:
+                print(f"{name:30} failed: {row['failed'][:60]}")
+                continue
+            decode = f"{row['decode']['median']:12.1f}" if "decode" in row else f"{'–':>12}"
+            said = row.get("predicted", {}).get("scratch_bytes")
+            scratch = f"{said / 1e6:,.0f}" if said is not None else "–"
+            print(
+                f"{name:30} {decode} {row['prefill']:12,.0f} {row['kv_bytes'] / 1e9:9.2f}"
+                f"  {scratch}/{row['scratch_bytes'] / 1e6:,.0f}"
+            )
 
 
 def say(text: str) -> None:
@@ -211,8 +245,15 @@ def main() -> None:
     add("--rounds", type=int, default=5)
     add("--seconds", type=float, default=500)
     add("--name", default="long")
+    add("--tiny", action="store_true", help="tiny networks, to try the script")
+    if parser.parse_known_args()[0].tiny:
+        parser.set_defaults(**TINY)
     args = parser.parse_args()
     results: dict[str, Any] = {}
+
+    def keep() -> None:
+        write(args.name, results)
+
     for case in args.cases:
         shape, _, context = case.partition(":")
         if shape not in SHAPES or not context.isdecimal():
@@ -225,13 +266,14 @@ def main() -> None:
             values = config_values(shape, "4bit", args.layers)
             net = network(Qwen3Config.from_dict(values).for_context(int(context)))
             plan = Plan(net, values, int(context), args.chunk, args.tokens)
-            results[case] = measure(plan, args.arms, args.rounds)
+            results[case] = plan.rows
+            measure(plan, args.arms, args.rounds, keep, START + args.seconds)
         except Exception as fault:  # the other cases may still run
             results[f"{case} failed"] = str(fault)
             say(f"{case} FAILED: {type(fault).__name__}: {str(fault)[:400]}")
         mx.clear_cache()
-        write(args.name, results)
-    say("done")
+        keep()
+    table(results)
 
 
 if __name__ == "__main__":

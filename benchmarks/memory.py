@@ -2,8 +2,10 @@
 
 ``python -m benchmarks.memory`` runs on whatever device MLX has here, each case in a process of its
 own: on the CPU a few layers of each shape (four minutes), on a GPU the whole 8B and 30B-A3B at up
-to 131,072 tokens (``--cases`` chooses others). It writes ``results/memory.json``, or
-``memory-gpu.json``, and fails if a prediction is more than 5 % off.
+to 131,072 tokens (``--cases`` chooses others; ``--cases tiny`` tries the script). After every case
+it writes ``results/memory.json``, ``memory-gpu.json`` or ``memory-tiny.json``. A table comes last.
+It fails if a prediction is more than 5 % off or a case failed. ``--seconds 500`` ends the case that
+is running then and begins no other.
 
 What is compared is `mx.get_peak_memory`: weights, cache, scratch. The process's own peak (RSS,
 Linux) is recorded beside it.
@@ -67,10 +69,18 @@ ON_CPU = (
 )
 ON_GPU = tuple(
     Case(shape, "4bit", None, context, 2048, bits)
-    for shape in ("8b", "30b-a3b")
+    for kept in ((None, 8), (4,))  # the most wanted first: a lent GPU's time may end
     for context in (32_768, 131_072)
-    for bits in (None, 8, 4)
+    for shape in ("8b", "30b-a3b")
+    for bits in kept
 )
+TINY = tuple(
+    Case(shape, "4bit", None, 3000, 512, bits)
+    for shape in ("tiny", "tiny-moe")
+    for bits in (None, 8)
+)
+CASES = {"cpu": ON_CPU, "gpu": ON_GPU, "tiny": TINY}
+NAMES = {"cpu": "memory", "gpu": "memory-gpu", "tiny": "memory-tiny"}
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -148,10 +158,16 @@ def _rss() -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
-def apart(case: Case) -> dict[str, Any]:
-    """`measure` in a process of its own."""
+def apart(case: Case, seconds: float) -> dict[str, Any]:
+    """`measure` in a process of its own, for at most so many seconds; a failure is a result too."""
     command = [sys.executable, "-m", "benchmarks.memory", "--one", json.dumps(asdict(case))]
-    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    try:
+        run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return asdict(case) | {"failed": f"cut after {seconds:.0f} s"}
+    except subprocess.CalledProcessError as fault:
+        said = (fault.stderr.splitlines() or [""])[-1]
+        return asdict(case) | {"failed": f"exit {fault.returncode}: {said}"}
     result: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     return result
 
@@ -160,39 +176,59 @@ def main() -> None:
     """Run the cases and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", help="a case as JSON; prints the result as JSON")
-    parser.add_argument("--cases", choices=("cpu", "gpu"), help="instead of the device's own")
-    parser.add_argument("--only", default="", help="names that contain this")
+    parser.add_argument("--cases", choices=CASES, help="instead of the device's own")
+    parser.add_argument("--only", default="", help="names that contain this; without a record")
+    parser.add_argument("--seconds", type=float, default=3600, help="for everything")
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(Case(**json.loads(arguments.one)))))
         return
     import qwen3_mlx.backend as backend
 
-    on_gpu = (arguments.cases or backend.device()) not in ("cpu",)
-    results = []
-    for case in ON_GPU if on_gpu else ON_CPU:
-        if arguments.only in case.name:
-            results.append(row := apart(case))
-            _show(case.name, row)
-    worst = max(abs(row["error"]) for row in results)
-    print(f"worst {worst:.1%} of {len(results)} cases; bound {BOUND:.0%}")
-    if not arguments.only:
-        from benchmarks import record
-
-        print(record.write("memory-gpu" if on_gpu else "memory", results))
-    sys.exit(worst > BOUND)
-
-
-def _show(name: str, row: dict[str, Any]) -> None:
-    parts = [
-        f"{part} {row['predicted_parts'][part] / 1e6:,.0f}/{row['measured_parts'][part] / 1e6:,.0f}"
-        for part in ("weights", "kv", "scratch")
-    ]
+    kind = arguments.cases or ("cpu" if backend.device() == "cpu" else "gpu")
+    cases = [case for case in CASES[kind] if arguments.only in case.name]
+    rows = run(cases, arguments.seconds, None if arguments.only else NAMES[kind])
+    _table(rows)
+    good = [row for row in rows.values() if "failed" not in row]
+    worst = max((abs(row["error"]) for row in good), default=0.0)
     print(
-        f"{name:38} {row['predicted'] / 1e6:8,.0f} MB predicted {row['peak'] / 1e6:8,.0f} measured"
-        f" {row['error']:+6.1%}   {'  '.join(parts)}   {row['seconds']:.0f} s",
-        flush=True,
+        f"worst {worst:.1%} of {len(good)} cases measured, {len(cases)} wanted; bound {BOUND:.0%}"
     )
+    sys.exit(worst > BOUND or len(good) < len(rows) or not good)
+
+
+def run(cases: list[Case], seconds: float, name: str | None) -> dict[str, dict[str, Any]]:
+    """Measure `cases` one by one; the record `name` is written anew after each."""
+    from benchmarks import record
+
+    began = time.perf_counter()
+    rows: dict[str, dict[str, Any]] = {}
+    for case in cases:
+        left = seconds - (time.perf_counter() - began)
+        if left < 1:
+            print(f"no time left for {case.name}", flush=True)
+            continue
+        row = rows[case.name] = apart(case, left)
+        took = f"{row['error']:+.1%}" if "error" in row else f"FAILED: {row['failed']}"
+        print(f"{time.perf_counter() - began:6.1f} s  {case.name}: {took}", flush=True)
+        if name is not None:
+            record.write(name, list(rows.values()))
+    return rows
+
+
+def _table(rows: dict[str, dict[str, Any]]) -> None:
+    """MB, predicted/measured: together and in parts."""
+    width = max(map(len, rows), default=0)
+    parts = ("weights", "kv", "scratch")
+    print(f"{'MB, predicted/measured':{width}}", *(f"{n:>17}" for n in ("peak", *parts)), "  error")
+    for name, row in rows.items():
+        if "failed" in row:
+            print(f"{name:{width}} {row['failed']}")
+            continue
+        pairs = [(row["predicted"], row["peak"])]
+        pairs += [(row["predicted_parts"][part], row["measured_parts"][part]) for part in parts]
+        cells = (f"{said / 1e6:8,.0f}/{found / 1e6:8,.0f}" for said, found in pairs)
+        print(f"{name:{width}}", *cells, f"{row['error']:+7.1%}")
 
 
 if __name__ == "__main__":

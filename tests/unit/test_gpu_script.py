@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu
+from benchmarks import gpu, memory
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +60,24 @@ def test_a_phase_runs_and_a_long_one_is_cut(out: Path) -> None:
     assert gpu.run(gpu.Phase("crossover", 100), 100, tiny=True) == "done"
     assert "matrix, 16 rows" in gpu.record("crossover")["crossover"]
     assert gpu.run(gpu.Phase("accuracy", 0.2), 100, tiny=True).startswith("cut after 0 s")
+
+
+def test_a_killed_run_of_the_memory_cases_keeps_those_done(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [{"error": 0.01}, {"failed": "exit 1: no memory"}]
+
+    def apart(_: memory.Case, seconds: float) -> dict[str, Any]:
+        if not left:
+            raise KeyboardInterrupt
+        return left.pop(0)
+
+    monkeypatch.setattr(memory, "apart", apart)
+    with pytest.raises(KeyboardInterrupt):
+        memory.run(list(memory.ON_GPU), 100, "memory-gpu")
+    kept = json.loads((out / "memory-gpu.json").read_text())["results"]
+    assert kept == [{"error": 0.01}, {"failed": "exit 1: no memory"}]
+
+
+def test_no_memory_case_is_begun_when_the_time_is_over() -> None:
+    assert memory.run(list(memory.ON_GPU), 0, "memory-gpu") == {}
