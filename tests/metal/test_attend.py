@@ -73,7 +73,10 @@ def test_a_long_past_is_split(held: int, monkeypatch: pytest.MonkeyPatch) -> Non
 BARRIER = "threadgroup_barrier(mem_flags::mem_threadgroup);"
 MUTANTS = {
     "a key too many": ("end = source ? recent :", "end = source ? recent + 1 :"),
-    "a key too few": ("share < held ? (int(part) + 1) * share : held;", "share < held ? (int(part) + 1) * share : held - 1;"),
+    "a key too few": (
+        "share < held ? (int(part) + 1) * share : held;",
+        "share < held ? (int(part) + 1) * share : held - 1;",
+    ),
     "heads tiled instead of repeated": ("kv = head / GROUP", "kv = head % KV"),
     "unscaled scores": ("metal::precise::rsqrt(float(D))", "1.0f"),
     "the new token ignored": ("if (part == 0 && simd == 0)", "if (false)"),
