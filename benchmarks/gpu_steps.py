@@ -52,14 +52,12 @@ STEPS: dict[str, dict[str, Callable[[], None]]] = {
     "accuracy": {"accuracy": accuracy},
     "tokens": {"tokens": tokens},
     "moe": {
-        "decode ours": lambda: decode(SIZES.moe, {"fused": lambda: ours(SIZES.moe)}),
-        "blocks": lambda: blocks(("fused", "empty")),
-        "prefill unpacked": lambda: prefill(SIZES.moe, ["grouped", "padded"]),
-        "decode both": lambda: decode(
+        "decode": lambda: decode(
             SIZES.moe, {"fused": lambda: ours(SIZES.moe), "mlx-lm": lambda: theirs(SIZES.moe)}
         ),
-        "prefill mlx-lm": lambda: prefill(SIZES.moe, ["grouped", "padded", "mlx-lm"]),
-        "blocks stock": lambda: blocks(("fused", "empty", "stock")),
+        "prefill": lambda: prefill(SIZES.moe, ["grouped", "padded", "mlx-lm"]),
+        "blocks": lambda: blocks(("fused", "empty", "stock")),
+        "plain": lambda: decode(SIZES.moe, {"plain": lambda: ours(SIZES.moe, "off")}, 3),
         "prefill packed": lambda: prefill(SIZES.moe, ["packed"], 2),
     },
     "dense": {

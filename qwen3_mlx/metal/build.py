@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import qwen3_mlx.backend as backend
@@ -90,26 +91,38 @@ def kernel(
 ) -> Any:
     """MLX's callable for the kernel `name`, compiled at its first use with new constants."""
     further = "".join(f" {output}" for output in outputs[1:])
-    needed = HELPERS.get(name + further, HELPERS.get(name, ()))
-    helpers = "".join(text(f"{helper}.metal") for helper in needed)
+    needed = [f"{helper}.metal" for helper in HELPERS.get(name + further, HELPERS.get(name, ()))]
     renamed = "".join(f"#define {alias} {held}\n" for alias, held in aliases)
     renamed += "".join(f"#define HAS_{output}\n" for output in outputs[1:])
-    source = text(f"{name}.metal")
     if device == "cuda":
-        header = text("cuda.h") + helpers + renamed
+        header = "".join(map(included, ("cuda.h", *needed))) + renamed
+        source = included(f"{name}.metal")
         return mx.fast.cuda_kernel(f"qwen3_{name}", inputs, outputs, source, header)
-    header = text("metal.h") + helpers + renamed
+    header = "".join(map(text, ("metal.h", *needed))) + renamed
     safe = {"math_mode": "safe"}  # NaN and infinities are kept
     return mx.fast.metal_kernel(
-        f"qwen3_{name}", inputs, outputs, source, header, compile_options=safe
+        f"qwen3_{name}", inputs, outputs, text(f"{name}.metal"), header, compile_options=safe
     )
+
+
+def included(file: str) -> str:
+    """A line that has CUDA's compiler read a source file of this package.
+
+    MLX hashes what it is given at every launch, 10 KB where the texts are given whole. The comment
+    names the shapes that the file reads: MLX looks for them to pass them.
+    """
+    path = files(__package__).joinpath(file)
+    if not isinstance(path, Path):  # packed in an archive: there is no file to read
+        return text(file)
+    shapes = sorted(set(re.findall(r"\w+_(?:shape|strides|ndim)\b", text(file))))
+    return f'#include "{path.as_posix()}"  // {" ".join(shapes)}\n'
 
 
 @cache
 def text(file: str) -> str:
     """A source file of this package without comments and indentation.
 
-    MLX hashes the text at every call, so what says nothing to a compiler costs each launch time.
+    MLX hashes the text at every launch, so what says nothing to a compiler costs time.
     """
     source = files(__package__).joinpath(file).read_text("utf-8")
     lines = (re.sub(r"//.*", "", line).strip() for line in source.splitlines())

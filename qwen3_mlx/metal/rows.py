@@ -13,12 +13,12 @@ from qwen3_mlx.metal.build import SIMD, Constant, Size
 FLOATS = (mx.float32, mx.float16, mx.bfloat16)
 GROUPS = (32, 64, 128)
 
-TILE = 6144
-"""Elements of x in threadgroup memory at a time: 24 KiB of the 32 that Metal allows. All hidden
-layers of 30B-A3B's eight experts fit."""
+TILE = 4096
+"""Elements of x in threadgroup memory at a time: 16 KiB, half of what Metal allows."""
 
-IN_FLIGHT = 8
-"""Pieces of 16 bytes that a lane has under way: what a latency is hidden behind."""
+IN_FLIGHT = 4
+"""Pieces of 16 bytes that a lane has under way: what a latency is hidden behind. More of them cost
+registers, and so simdgroups: on an H100 8B's matrices are fastest with this many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +103,9 @@ def rows_each(wanted: int, *rows: int) -> int:
     return math.gcd(wanted, *(n for n in rows if n))
 
 
-def ahead(streams: int, pieces: int) -> int:
+def ahead(streams: int, pieces: int, most: int = IN_FLIGHT) -> int:
     """How many pieces of each of `streams` rows a lane has under way, of a tile of `pieces`."""
-    return max(1, min(IN_FLIGHT // streams, -(-pieces // SIMD)))
+    return max(1, min(most // streams, -(-pieces // SIMD)))
 
 
 def tile(rows: int, each: int, simds: int, second: int = 1) -> tuple[Size, Size]:

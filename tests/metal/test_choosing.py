@@ -52,10 +52,10 @@ def test_one_to_eight_tokens(tokens: int) -> None:
     check(tokens=tokens)
 
 
-@pytest.mark.parametrize("sizes", [(64, 1), (2048, 33), (7168, 6)])
+@pytest.mark.parametrize("sizes", [(64, 1), (2048, 33), (6144, 6)])
 @pytest.mark.parametrize("norm", [False, True])
 def test_ragged_sizes(sizes: tuple[int, int], norm: bool) -> None:
-    """7168: more than a tile, the choice only before the first."""
+    """6144: more than a tile, the choice only before the first."""
     check(sizes=sizes, norm=norm)
 
 
@@ -92,7 +92,7 @@ MUTANTS = {
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_broken_kernel_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
     mutate("gate_up.metal", *MUTANTS[mutant])
-    assert_rejected(lambda: check(sizes=(7168, 4)))
+    assert_rejected(lambda: check(sizes=(6144, 4)))
 
 
 def test_the_probe_tries_it_where_it_is_used(

@@ -94,7 +94,7 @@ def test_a_broken_kernel_is_noticed(mutant: str, mutate: Callable[[str, str, str
     mutate("matvec.metal", *MUTANTS[mutant])
 
     def whole() -> None:
-        check((4, 64), mx.float32, 7232, (24, 12, 24), True, True, scale=1e-3)
+        check((4, 64), mx.float32, 5184, (24, 12, 24), True, True, scale=1e-3)
 
     assert_rejected(whole)
 

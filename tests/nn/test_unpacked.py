@@ -198,9 +198,12 @@ def test_choosing(monkeypatch: pytest.MonkeyPatch) -> None:
     choose(monkeypatch, "fast")
     with pytest.raises(OptionError, match="fast"):
         unpacked.way()
+    monkeypatch.setattr(backend, "device", lambda: "metal")
+    choose(monkeypatch, "auto")
+    assert "not measured on metal" in unpacked.why()
     monkeypatch.setattr(backend, "device", lambda: "cuda")
     choose(monkeypatch, "auto")
-    assert "not measured on cuda" in unpacked.why()
+    assert unpacked.why().startswith("weights are unpacked, experts multiplied in MLX's grouped")
     choose(monkeypatch, "packed")
     assert "as QWEN3_MLX_PREFILL says" in unpacked.why()
     choose(monkeypatch, "grouped")
