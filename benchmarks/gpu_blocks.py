@@ -16,6 +16,7 @@ import mlx.core as mx
 from benchmarks.gpu_rates import SIZES, net_of
 from benchmarks.layer import RESULTS, say
 from benchmarks.record import interleaved, summary
+from qwen3_mlx import unpacking
 from qwen3_mlx.metal import down, gate_up
 from qwen3_mlx.nn import unpacked
 from qwen3_mlx.nn.experts import QuantizedExpertLinear
@@ -105,7 +106,7 @@ def _product(stack: QuantizedExpertLinear, x: mx.array, pairs: mx.array) -> mx.a
     return unpacked.product(stack, x, pairs, loads)
 
 
-WAYS = ["grouped", "padded", "packed"]
+WAYS = ["grouped", "packed"]
 
 
 def net_dtype() -> mx.Dtype:
@@ -124,7 +125,7 @@ def _call(way: str, make: Callable[[], mx.array]) -> Callable[[], float]:
 
 
 def _cross(name: str, runs: dict[str, Callable[[], float]]) -> None:
-    unpacked.ROWS[backend.device()] = unpacked.ROWS_AN_EXPERT[backend.device()] = 0
+    unpacking.ROWS[backend.device()] = unpacking.ROWS_AN_EXPERT[backend.device()] = 0
     row = {way: statistics.median(times) for way, times in interleaved(runs, 5).items()}
     RESULTS.setdefault("crossover", {})[name] = row
     say(f"{name}: " + ", ".join(f"{way} {us:.0f} µs" for way, us in row.items()))

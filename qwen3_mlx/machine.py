@@ -24,6 +24,8 @@ class Machine:
     float_bytes: int | None = None
     """Width of all floats in memory; None keeps each as stored."""
     fused_attention: bool = True
+    unpacks: bool = False
+    """Whether its GPU unpacks weights that meet many tokens (`nn.unpacked`)."""
 
 
 def mac(gigabytes: float) -> Machine:
@@ -57,7 +59,9 @@ def this_machine(swap: bool = False) -> Machine:
         more = mx.get_cache_memory() + (_meminfo("SwapFree") or 0 if swap else 0)
         place = replace(place, available_bytes=place.available_bytes + more)
     else:
-        place = _gpu(device)
+        from qwen3_mlx import unpacking
+
+        place = replace(_gpu(device), unpacks=unpacking.way() != "packed")
     return _limited(place, mx.get_active_memory())
 
 

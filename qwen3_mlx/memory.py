@@ -170,6 +170,7 @@ def scratch_bytes(
         float_bytes=machine.float_bytes or 2,
         on_cpu=not machine.fused_attention,
         packed=packed,
+        unpacks=machine.unpacks,
     )
 
 
@@ -248,6 +249,7 @@ def fit(
         kv_bytes_per_token=per_token,
         on_cpu=not machine.fused_attention,
         packed=kv_bits is not None,
+        unpacks=machine.unpacks,
     )
     return Fit(
         weight_bytes=weights.resident_bytes(machine.float_bytes),

@@ -25,6 +25,10 @@ SCORES = 2**25
 """Bytes of scores that attention without a fused kernel holds at once (`nn.tiles`)."""
 
 
+UNPACKED_FROM = 128
+"""Tokens from which weights are unpacked on CUDA (`nn.unpacking.ROWS`)."""
+
+
 def rows(tokens: int, chunk: int, limit: int) -> list[tuple[int, int]]:
     """Chunk by chunk of a prefill: tokens held, and positions allocated for them.
 
@@ -44,12 +48,18 @@ def rows(tokens: int, chunk: int, limit: int) -> list[tuple[int, int]]:
 
 
 def activations(
-    config: Qwen3Config, length: int, keys: int, *, on_cpu: bool, packed: bool = False
+    config: Qwen3Config,
+    length: int,
+    keys: int,
+    *,
+    on_cpu: bool,
+    packed: bool = False,
+    unpacks: bool = False,
 ) -> tuple[float, float]:
     """Numbers a token of a chunk of `length` needs at the peak, attending to `keys` positions.
 
     With all of a layer alive, and with nothing but attention's tiles (0 where it takes none).
-    `packed`: the cache is kept in fewer bits.
+    `packed`: the cache is kept in fewer bits. `unpacks`: on a GPU, weights are unpacked for it.
     """
     C = config.hidden_size
     Q = config.num_attention_heads * config.head_dim
@@ -69,8 +79,13 @@ def activations(
     tiles = 2 * C + Q + 6 * K + _tiles(config, length, packed) if tiled else 0.0
     if waited:
         return _one_by_one(config, length, scores), tiles
+    # on a GPU a layer's own matrices, and those of the next layer's attention
+    plain = unpacks and not on_cpu and length >= UNPACKED_FROM and _unpacks(config)
+    matrices = (2 * Q + 2 * K) * C / length if plain else 0.0
     if not config.is_moe:
-        return attention + scores + 2 * config.intermediate_size, tiles
+        F = config.intermediate_size
+        matrices *= 1 + 3 * F / (2 * Q + 2 * K)
+        return attention + scores + 2 * F + matrices, tiles
     k, inner, E = config.num_experts_per_tok, config.moe_intermediate_size, config.num_experts
     if on_cpu:  # experts one after another, each waited for; then what the next layer begins with
         return max(attention + scores, k * (3 * C + inner) + 9 * C), tiles
@@ -78,6 +93,8 @@ def activations(
     # gate and up; rows gathered, put through, put back in order, and weighted in float32. Or
     # attention is, and of the experts only the rows put through and put back.
     experts = attention - 2 * C + k * (2 * inner + 4.5 * C) + 3 * E
+    if plain:  # every expert's matrices and its share of rows, twice the mean (`nn.padded`)
+        experts = 2 * C + k * (9 * C + 6 * inner) + 3 * E * inner * C / length + matrices
     return max(experts, attention + scores + 2 * k * C), tiles
 
 
@@ -125,6 +142,7 @@ def peak_bytes(
     kv_bytes_per_token: int,
     on_cpu: bool,
     packed: bool,
+    unpacks: bool = False,
 ) -> tuple[int, int]:
     """Bytes of the cache, and beside it of activations, at the peak of a prefill of `tokens`.
 
@@ -142,6 +160,7 @@ def peak_bytes(
             float_bytes=float_bytes,
             on_cpu=on_cpu,
             packed=packed,
+            unpacks=unpacks,
         )
         read, held = done, allocated
         if allocated * kv_bytes_per_token + work > sum(best):
@@ -158,11 +177,12 @@ def work_bytes(
     float_bytes: int,
     on_cpu: bool,
     packed: bool,
+    unpacks: bool = False,
 ) -> int:
     """Bytes alive beside weights and cache while a chunk of `length` attends to `keys`.
 
     `grown`: bytes of one layer's buffers that are being copied; they are gone before its tiles.
     """
-    layer, tiles = activations(config, length, keys, on_cpu=on_cpu, packed=packed)
+    layer, tiles = activations(config, length, keys, on_cpu=on_cpu, packed=packed, unpacks=unpacks)
     unit = length * float_bytes
     return int(max(layer * unit + grown, tiles * unit)) + 4 * config.vocab_size

@@ -5,7 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen3_mlx.nn import few, unpacked
+from qwen3_mlx import unpacking
+from qwen3_mlx.nn import few, padded, unpacked
 from qwen3_mlx.nn.experts import ExpertLinear, QuantizedExpertLinear
 from qwen3_mlx.nn.linear import Linear
 from qwen3_mlx.nn.mlp import swiglu
@@ -47,10 +48,12 @@ class Experts(nn.Module):
         if sort:
             order = mx.argsort(pairs)
             pairs, rows = pairs[order], rows[order]
+        loads = unpacked.loads(x, pairs, self.gate_proj) if sort else None
+        if loads is not None and unpacking.way() == "padded":
+            return padded.experts(self, swiglu, x, order, pairs, loads).reshape(tokens, top_k, -1)
         # The axis comes before the gather: MLX 0.32's sorted kernel misreads, on Metal, one that
         # was only added to the strides (mlx#3960).
         x = x[:, None, :][rows]  # [T * top_k, 1, C]
-        loads = unpacked.loads(x, pairs, self.gate_proj) if sort else None
 
         def through(layer: ExpertLinear | QuantizedExpertLinear, x: mx.array) -> mx.array:
             if loads is None:

@@ -1,51 +1,25 @@
 """Many rows against packed weights: unpack the weights for the moment, then multiply plain ones.
 
 MLX's packed products are made for few rows; with many, each backend has a faster product for plain
-weights, and unpacking is paid once for all rows. Whether it is done, and how, is decided here and
-nowhere else. ``QWEN3_MLX_PREFILL`` forces it: the name of one of `WAYS`.
+weights, and unpacking is paid once for all rows. `qwen3_mlx.unpacking` says which way is taken.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from typing import Protocol
 
 import qwen3_mlx.backend as backend
 
 import mlx.core as mx
 
-from qwen3_mlx.errors import OptionError
 from qwen3_mlx.nn.settle import settle
-
-WAYS = {
-    "packed": "weights stay packed: MLX's own packed products",
-    "each": "weights are unpacked, experts multiplied one after another",
-    "grouped": "weights are unpacked, experts multiplied in MLX's grouped product",
-    "padded": "weights are unpacked, experts multiplied together, padded to the busiest one's rows",
-}
-"""How many rows meet packed weights. A matrix of its own is unpacked in all but the first."""
-
-DEFAULT = {"cpu": "each", "cuda": "grouped", "metal": "packed"}
-"""What has been measured to pay; on Metal nothing yet (`benchmarks.gpu` measures it)."""
-
-ROWS = {"cpu": 8, "cuda": 128, "metal": 512}
-"""Rows from which unpacking a matrix pays. CPU: measured, 17 ms against 5 at 8 rows of a 3072x1024
-matrix. CUDA: computed from 106 TFLOP/s packed, 500 plain and 4.6 bytes a weight at 3.5 TB/s (87
-rows). Metal: a guess."""
-
-ROWS_AN_EXPERT = {"cpu": 4, "cuda": 8, "metal": 64}
-"""Rows for each expert, on average, from which unpacking all experts pays. CPU: measured. CUDA:
-computed from 2.2 µs a row packed and 1.2 ms for all 128 experts of 30B-A3B (4.3). Metal: a guess.
-"""
+from qwen3_mlx.unpacking import ROWS, ROWS_AN_EXPERT, WAYS, way
 
 MAX_BYTES = 1 << 30
 """Unpacked weights that one product may hold; more experts than that go group by group. Not above
 2 GiB: MLX 0.32's grouped product on CUDA multiplies out its offsets in 32 bits."""
-
-MAX_PADDING = 4
-"""`padded` computes at most so many times the rows there are; beyond, `grouped` is taken."""
 
 
 class Stack(Protocol):
@@ -55,17 +29,6 @@ class Stack(Protocol):
 
     def unpacked(self, first: int, last: int, dtype: mx.Dtype) -> mx.array:
         """The plain weights ``[last - first, out, in]`` of experts `first` to `last`."""
-
-
-def way() -> str:
-    """The one of `WAYS` that is taken here where rows are many. Raises `OptionError`."""
-    choice = os.environ.get("QWEN3_MLX_PREFILL") or "auto"
-    if choice == "auto":
-        return DEFAULT[backend.device()]
-    if choice not in WAYS:
-        expected = f"auto, {', '.join(WAYS)}"
-        raise OptionError("QWEN3_MLX_PREFILL", got=choice, expected=expected)
-    return choice
 
 
 def why() -> str:
@@ -118,17 +81,15 @@ def one_by_one(out: mx.array) -> mx.array:
 def product(layer: Stack, x: mx.array, experts: mx.array, rows: Sequence[int]) -> mx.array:
     """``x [N, 1, in]`` through ``experts [N]``, ascending, `rows` of each; ``[N, 1, out]``."""
     parts, taken = [], way()
-    for first, last in _groups(layer, x.dtype, 1 if taken == "each" else len(rows)):
+    for first, last in groups(layer, x.dtype, 1 if taken == "each" else len(rows)):
         start, stop = sum(rows[:first]), sum(rows[:last])
         if start == stop:
             continue
         weight = layer.unpacked(first, last, x.dtype).swapaxes(-1, -2)
-        own, group = x[start:stop], rows[first:last]
+        own = x[start:stop]
         chosen = experts[start:stop] - first if first else experts[start:stop]
         if taken == "each":
             parts.append((own.squeeze(1) @ weight[0])[:, None])
-        elif taken == "padded" and len(group) * max(group) <= MAX_PADDING * (stop - start):
-            parts.append(_padded(own, weight, chosen, group))
         else:
             parts.append(mx.gather_mm(own, weight, rhs_indices=chosen, sorted_indices=True))
         if last < len(rows):
@@ -136,21 +97,10 @@ def product(layer: Stack, x: mx.array, experts: mx.array, rows: Sequence[int]) -
     return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
 
-def _groups(layer: Stack, dtype: mx.Dtype, most: int) -> Iterator[tuple[int, int]]:
+def groups(layer: Stack, dtype: mx.Dtype, most: int) -> Iterator[tuple[int, int]]:
     """The experts in groups of at most `most` whose unpacked weights stay below `MAX_BYTES`."""
     count = layer.weight.shape[0]
     each = layer.unpacked(0, 1, dtype).nbytes  # lazy, never computed
     size = max(1, min(most, MAX_BYTES // each))
     for first in range(0, count, size):
         yield first, min(first + size, count)
-
-
-def _padded(x: mx.array, weight: mx.array, experts: mx.array, rows: Sequence[int]) -> mx.array:
-    """One batched product: each expert gets as many rows as the busiest, the rest thrown away."""
-    most = max(rows)
-    starts = [0, *accumulate(rows)][:-1]
-    slots = mx.array(starts, mx.uint32)[:, None] + mx.arange(most, dtype=mx.uint32)
-    out = x.squeeze(1)[mx.minimum(slots, x.shape[0] - 1)] @ weight  # [E, most, out]
-    places = [index * most - start for index, start in enumerate(starts)]
-    back = mx.arange(x.shape[0], dtype=mx.int32) + mx.array(places, mx.int32)[experts]
-    return out.reshape(-1, out.shape[-1])[back][:, None]

@@ -10,15 +10,16 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
+from qwen3_mlx import unpacking
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.nn import unpacked
+from qwen3_mlx.nn import padded, unpacked
 from qwen3_mlx.nn.linear import Linear, QuantizedLinear
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import Experts, MoE
 from tests import tiny
 from tests.oracle import assert_close
 
-UNPACKING = [name for name in unpacked.WAYS if name != "packed"]
+UNPACKING = [name for name in unpacking.WAYS if name != "packed"]
 PACKINGS = [(4, 64, "affine"), (8, 32, "affine"), (3, 64, "affine"), (4, 32, "mxfp4")]
 
 
@@ -59,7 +60,9 @@ def test_experts(
 
 
 @pytest.mark.parametrize("way", UNPACKING)
-@pytest.mark.parametrize("case", ["one expert", "idle ones", "the last alone", "skewed"])
+@pytest.mark.parametrize(
+    "case", ["one expert", "idle ones", "the last alone", "skewed", "one row beyond a share"]
+)
 def test_uneven_loads(way: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = packed_experts((4, 64, "affine"))
     chosen = {
@@ -67,8 +70,9 @@ def test_uneven_loads(way: str, case: str, monkeypatch: pytest.MonkeyPatch) -> N
         "idle ones": mx.where(mx.arange(80) % 2 == 0, 1, 4)[:, None].astype(mx.uint32),
         "the last alone": mx.full((80, 1), 5, mx.uint32),
         "skewed": mx.maximum(mx.arange(80) - 75, 0)[:, None].astype(mx.uint32),
+        "one row beyond a share": mx.array([[max(0, i - 23) // 10] for i in range(83)], mx.uint32),
     }[case]
-    x = mx.random.normal((80, 64))
+    x = mx.random.normal((len(chosen), 64))
     choose(monkeypatch, "packed")
     want = stack(x, chosen)
     choose(monkeypatch, way)
@@ -95,6 +99,21 @@ def test_group_by_group(way: str, most: int, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(type(stack.gate_proj), "unpacked", noted)
     assert_close(stack(x, chosen), want)
     assert max(held) == (1 if way == "each" else most)
+
+
+@pytest.mark.parametrize("load", [(4, 4, 4), (30, 0, 1), (0, 0, 7), (33, 65, 2), (200, 1, 1)])
+def test_padded_rows_find_their_way_back(load: tuple[int, ...]) -> None:
+    """Every row is where it is said to be: within its expert's share, or behind all shares."""
+    most, chosen = padded.capacity(load), [e for e, count in enumerate(load) for _ in range(count)]
+    places = padded._places(mx.array(chosen, mx.uint32), load).tolist()
+    assert len(set(places)) == len(places)
+    inside = [p for p in places if p < len(load) * most]
+    assert [p // most for p in inside] == [
+        e for e, n in enumerate(load) for _ in range(min(n, most))
+    ]
+    assert sorted(set(places) - set(inside)) == list(
+        range(len(load) * most, len(load) * most + len(places) - len(inside))
+    )
 
 
 def test_idle_experts_are_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,10 +154,13 @@ def operations(layer: nn.Module, x: mx.array) -> str:
 
 def test_it_begins_at_the_stated_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = Linear(64, 32, bias=False).to_quantized(64, 4)
-    for device in unpacked.ROWS:
+    for device in unpacking.ROWS:
         monkeypatch.setattr(backend, "device", lambda device=device: device)
         choose(monkeypatch, "grouped")
-        few, many = mx.zeros((unpacked.ROWS[device] - 1, 64)), mx.zeros((unpacked.ROWS[device], 64))
+        few, many = (
+            mx.zeros((unpacking.ROWS[device] - 1, 64)),
+            mx.zeros((unpacking.ROWS[device], 64)),
+        )
         assert "QuantizedMatmul" in operations(layer, few)
         assert "QuantizedMatmul" not in operations(layer, many)
         choose(monkeypatch, "packed")
@@ -192,18 +214,18 @@ def test_a_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_choosing(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert unpacked.way() == "each"
+    assert unpacking.way() == "each"
     choose(monkeypatch, "auto")
     assert unpacked.why().startswith("weights are unpacked, experts multiplied one after another")
     choose(monkeypatch, "fast")
     with pytest.raises(OptionError, match="fast"):
-        unpacked.way()
+        unpacking.way()
     monkeypatch.setattr(backend, "device", lambda: "metal")
     choose(monkeypatch, "auto")
     assert "not measured on metal" in unpacked.why()
     monkeypatch.setattr(backend, "device", lambda: "cuda")
     choose(monkeypatch, "auto")
-    assert unpacked.why().startswith("weights are unpacked, experts multiplied in MLX's grouped")
+    assert unpacked.why().startswith("weights are unpacked, experts multiplied together")
     choose(monkeypatch, "packed")
     assert "as QWEN3_MLX_PREFILL says" in unpacked.why()
     choose(monkeypatch, "grouped")

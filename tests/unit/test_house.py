@@ -28,6 +28,7 @@ FLOORS = (
     ("errors", "events", "family", "files", "limits", "snapshots"),
     ("config_parts", "options"),
     ("backend", "config", "download", "store", "text"),
+    ("unpacking",),
     ("hub", "machine", "measure", "metal", "scratch"),
     ("headroom", "memory", "nn"),
     ("checkpoint", "engine", "shapes"),
