@@ -20,7 +20,7 @@ _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 def resolve(name: str = "demo") -> Path:
     """The directory of the model `name`, downloaded to the hub's cache if it isn't there yet.
 
-    `name` is ``demo``, a directory, an alias such as ``8b`` (in any case, ``qwen3-8b`` too), or
+    `name` is ``demo`` or ``demo-moe``, a directory, an alias such as ``8b`` (in any case, ``qwen3-8b`` too), or
     ``owner/name``, with ``@revision`` if not the newest. Progress is drawn on stderr. Raises
     `ModelNotFoundError` for a name that means nothing, `HubError` if the hub can't be reached or
     refuses, or lacks what a model needs.
@@ -99,8 +99,9 @@ def _not_found(name: str) -> ModelNotFoundError:
         near = difflib.get_close_matches(path.name, siblings)
         hint = f"near it lies: {', '.join(near)}" if near else "check the path"
         return ModelNotFoundError("no such model directory", got=name, hint=hint)
-    known = ["demo", *family.aliases()]
-    main = ", ".join(["demo", *(release.alias for release in family.RELEASES)])
+    own = [name for name, _ in bundled()]
+    known = [*own, *family.aliases()]
+    main = ", ".join([*own, *(release.alias for release in family.RELEASES)])
     near = difflib.get_close_matches(name.lower().removeprefix("qwen3-"), known, n=3, cutoff=0.4)
     did_you_mean = f"did you mean {', '.join(near)}?" if near else f"aliases: {main}"
     return ModelNotFoundError(

@@ -75,7 +75,7 @@ def command(
 ) -> None:
     """List the models on this machine: size, bits a weight, parameters, context, and fit.
 
-    The bundled demo, Qwen3 in the hub's cache, and what lies in DIR. What can't be used is listed
+    The bundled demos, Qwen3 in the hub's cache, and what lies in DIR. What can't be used is listed
     with the reason. Reads headers only, and asks nobody.
 
     Examples:

@@ -23,6 +23,7 @@ from qwen3_mlx.machine import Machine
 
 COMMIT = "0123456789" * 4
 ROOT = Path(__file__).parents[2]
+DEMOS = {"demo", "demo-moe"}
 
 
 @pytest.fixture
@@ -68,11 +69,13 @@ def rows(cli: Any, *arguments: object) -> dict[str, dict[str, Any]]:
     return {model["name"]: model for model in found["models"]}
 
 
-def test_the_demo_alone(cli: Any, cache: Path) -> None:
+def test_the_demos_alone(cli: Any, cache: Path) -> None:
     text = cli("models", "--memory", "16").stdout
-    head, demo, _, available, hint = text.splitlines()
+    head, demo, experts, _, available, hint = text.splitlines()
     assert head.split() == ["MODEL", "SIZE", "BITS", "PARAMETERS", "CONTEXT"]
     assert " ".join(demo.split()) == "demo 12 MB 16.0 5.8 M 4,096 fits with 4k of context"
+    want = "demo-moe 11 MB 16.0 5.5 M, 2.5 M active 4,096 fits with 4k of context"
+    assert " ".join(experts.split()) == want
     assert available.startswith("available: 11.5 GB, 2/3 of 16 GB")
     assert hint.endswith("qwen3-mlx chat 4b (2.3 GB)")
 
@@ -161,7 +164,7 @@ def test_what_can_not_be_used_is_listed_with_the_reason(
     spoil(cached(cache, "Qwen/Qwen3-0.6B"))
     found = rows(cli)
     if reason is None:
-        assert set(found) == {"demo"}  # who knows what that is
+        assert set(found) == DEMOS  # who knows what that is
         return
     assert reason in found["Qwen/Qwen3-0.6B"]["problem"]
     assert "fits" not in found["Qwen/Qwen3-0.6B"]
@@ -179,7 +182,7 @@ def test_a_snapshot_of_another_user(cli: Any, cache: Path, monkeypatch: pytest.M
     cached(cache, "meta/Llama-3")
     monkeypatch.setattr("qwen3_mlx.snapshots.missing_files", refuse)
     found = rows(cli)
-    assert set(found) == {"demo", "Qwen/Qwen3-0.6B"}
+    assert set(found) == {*DEMOS, "Qwen/Qwen3-0.6B"}
     assert found["Qwen/Qwen3-0.6B"]["problem"] == "can't be read: Permission denied"
 
 
@@ -195,7 +198,7 @@ def test_the_cache_has_other_things_too(cli: Any, cache: Path) -> None:
     (cache / "models--odd").mkdir()
     (cache / "version.txt").write_text("1")
     found = rows(cli)
-    assert set(found) == {"demo", "me/Qwen3-tuned@v2", "Qwen/Qwen3-4B"}
+    assert set(found) == {*DEMOS, "me/Qwen3-tuned@v2", "Qwen/Qwen3-4B"}
     assert found["Qwen/Qwen3-4B"]["problem"] == "a download that broke off"
     assert not found["me/Qwen3-tuned@v2"]["problem"]
 
@@ -220,7 +223,7 @@ def test_two_names_of_one_snapshot_are_one(cli: Any, cache: Path) -> None:
     (snapshot.parents[1] / "refs" / "odd").write_bytes(b"\xff")
     (snapshot.parent / ("f" * 8)).mkdir()
     (snapshot.parent / ("f" * 8) / "config.json").symlink_to("gone")
-    assert set(rows(cli)) == {"demo", "me/Qwen3-x", f"me/Qwen3-x@{'f' * 8}"}
+    assert set(rows(cli)) == {*DEMOS, "me/Qwen3-x", f"me/Qwen3-x@{'f' * 8}"}
 
 
 def test_directories(cli: Any, cache: Path, tmp_path: Path) -> None:
@@ -231,7 +234,7 @@ def test_directories(cli: Any, cache: Path, tmp_path: Path) -> None:
     (tmp_path / "models" / "llama").mkdir()
     (tmp_path / "models" / "llama" / "config.json").write_text('{"model_type": "llama"}')
     for named in (tmp_path / "models", mine.parent, mine):
-        assert set(rows(cli, named)) == {"demo", str(mine)}
+        assert set(rows(cli, named)) == {*DEMOS, str(mine)}
     result = cli("models", str(tmp_path / "nowhere"))
     assert result.exit_code == 1 and "no such directory" in result.stderr
     assert "no real model" not in cli("models", str(mine)).stdout
@@ -240,7 +243,8 @@ def test_directories(cli: Any, cache: Path, tmp_path: Path) -> None:
 def test_all_adds_what_is_not_here(cli: Any, cache: Path) -> None:
     cached(cache, "mlx-community/Qwen3-8B-4bit", family.find("8b").config())
     found = rows(cli, "--all", "--memory", 16)
-    assert list(found) == ["demo", "8b", *(r.alias for r in family.RELEASES if r.alias != "8b")]
+    elsewhere = [release.alias for release in family.RELEASES if release.alias != "8b"]
+    assert list(found) == ["demo", "demo-moe", "8b", *elsewhere]
     assert not found["4b"]["local"] and found["4b"]["path"] is None
     assert found["4b"]["disk_bytes"] == found["4b"]["weight_bytes"] == 2_262_920_192
     text = cli("models", "--all", "--memory", "16").stdout

@@ -1,4 +1,4 @@
-"""The bundled model through the public API: what it can do, and its budget to the token."""
+"""The bundled models through the public API: what they can do, and their budget to the token."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from training.heldout import Examiner, problems
 
 # Questions whose thoughts are short, so that every budget up to the natural length is quick.
 SHORT = ["letters", "calendar", "reversing", "decimals"]
-FILE = str(resolve("demo") / "tokenizer.json")
+FILE = str(resolve("demo") / "tokenizer.json")  # of both
 GREEDY = GenerationOptions(temperature=0.0)
 
 
-@pytest.fixture(scope="module")
-def demo() -> Qwen3:
-    return load("demo")
+@pytest.fixture(scope="module", params=["demo", "demo-moe"])
+def demo(request: pytest.FixtureRequest) -> Qwen3:
+    return load(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +50,14 @@ def said(demo: Qwen3, question: str, options: GenerationOptions) -> tuple[list[i
     return chat.cache.tokens[len(demo.tokenizer.encode(prompt)) :], done.stats.thinking_cut
 
 
-def questions() -> list[str]:
-    """Twenty held-out ones."""
-    return [p.question for name in SHORT for p in problems(name, 5, "budget")]
+def questions() -> list[tuple[str, str]]:
+    """Twenty held-out ones for the dense model, two of them for the experts."""
+    asked = [p.question for name in SHORT for p in problems(name, 5, "budget")]
+    return [("demo", question) for question in asked] + [("demo-moe", q) for q in asked[::10]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("question", questions())
+@pytest.mark.parametrize(("demo", "question"), questions(), indirect=["demo"])
 def test_budgets_give_the_documented_tokens(demo: Qwen3, question: str) -> None:
     rendered = demo.template.render([{"role": "user", "content": question}])
     prompt = demo.tokenizer.encode(rendered)
@@ -76,19 +77,26 @@ def test_budgets_give_the_documented_tokens(demo: Qwen3, question: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
-def test_thinking_solves_held_out_problems(examiner: Examiner, family: str) -> None:
-    asked = problems(family, 20, "test")
+@pytest.mark.parametrize(
+    ("demo", "families", "count"),
+    [*(("demo", [name], 20) for name in FAMILIES), ("demo-moe", [*FAMILIES], 2)],
+    indirect=["demo"],
+)
+def test_thinking_solves_held_out_problems(
+    examiner: Examiner, families: list[str], count: int
+) -> None:
+    asked = [p for name in families for p in problems(name, count, "test")]
     written = examiner.write(examiner.prompts(asked, "thinking"), 400)
     wrong = [
         p.question
         for p, ids in zip(asked, written, strict=True)
         if not examiner.judge(p, ids).right
     ]
-    assert len(wrong) <= 1, wrong  # 95 %
+    assert len(wrong) <= 1, wrong
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("demo", ["demo"], indirect=True)
 def test_thinking_pays_on_the_families_with_several_steps(examiner: Examiner) -> None:
     asked = [p for name in ("multiplication", "chains") for p in problems(name, 20, "test")]
     direct = examiner.write(examiner.prompts(asked, "hard"), 60)

@@ -205,9 +205,19 @@ def test_a_tailed_cache_starts_empty() -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_says_the_same_with_kernels_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bundled model, end to end, greedy, in float32."""
-    network, config = load_network(Path(backend.__file__).parent / "demo")
+@pytest.mark.parametrize(
+    ("name", "kernels_of_its_own"),
+    [("demo", set()), ("demo-moe", {"route", "gate_up", "down"})],
+)
+def test_a_demo_says_the_same_with_kernels_and_without(
+    name: str,
+    kernels_of_its_own: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    launches: list[Launch],
+) -> None:
+    """The bundled models, end to end, greedy, in float32."""
+    network, config = load_network(Path(backend.__file__).parent / name)
+    assert {w.dtype for _, w in tree_flatten(network.parameters())} == {mx.float32}
     prompt = [(11 * i + 5) % config.vocab_size for i in range(12)]
     said = {}
     for kernels in ("auto", "off"):
@@ -218,4 +228,5 @@ def test_the_demo_says_the_same_with_kernels_and_without(monkeypatch: pytest.Mon
         assert logits is not None
         decoder = Decoder(network, cache, Sampler(GREEDY, config.vocab_size), logits)
         said[kernels] = [decoder.step() for _ in range(8)]
+    assert kernels_of_its_own <= {launch.kernel for launch in launches}
     assert said["auto"] == said["off"]

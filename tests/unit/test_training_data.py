@@ -15,15 +15,19 @@ from tokenizers import Tokenizer
 
 from qwen3_mlx.options import STOP_TEXT
 from qwen3_mlx.text import ChatTemplate
+from training.card import load_table
 from training.data.calendar import MONTHS, WEEKDAYS
 from training.data.chat import FAMILIES, Conversation, converse, prompt
 from training.data.exchange import Persona
 from training.data.problem import Spec, is_held_out
+from training.evaluate import table
 from training.heldout import problems
 from training.pack import Encoder, batches, cut_at
-from training.recipe import DEMO, Recipe
+from training.recipe import BUNDLED, DEMO, Recipe
+from training.train import FILES
 
 COUNT = 1500
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -285,12 +289,26 @@ def test_the_template_drops_old_thoughts_and_keeps_those_of_the_turn() -> None:
     assert text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
-def test_the_demo_files_are_small_and_agree() -> None:
-    config = json.loads((DEMO / "config.json").read_text("utf-8"))
-    assert Recipe.named("demo").config_json(2048, 2024, 2022) == config
-    generation = json.loads((DEMO / "generation_config.json").read_text("utf-8"))
+@pytest.mark.parametrize("name", ["demo", "demo-moe"])
+def test_the_demos_files_are_small_and_agree(name: str) -> None:
+    folder = BUNDLED / name
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    assert Recipe.named(name).config_json(2048, 2024, 2022) == config
+    generation = json.loads((folder / "generation_config.json").read_text("utf-8"))
     assert generation["eos_token_id"] == [2024, 2022]
-    assert sum(f.stat().st_size for f in Path(DEMO).iterdir() if f.is_file()) <= 12_000_000
+    for shared in FILES:
+        assert (folder / shared).read_bytes() == (DEMO / shared).read_bytes()
+    assert sum(f.stat().st_size for f in folder.iterdir() if f.is_file()) <= 12_000_000
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-moe"])
+def test_the_demos_cards_say_what_was_scored(name: str) -> None:
+    scores = json.loads((DOCS / f"{name}-scores.json").read_text("utf-8"))
+    text = (BUNDLED / name / "README.md").read_text("utf-8")
+    assert table(scores) in text and f"{scores['per_family']} held-out problems" in text
+    load = scores.get("load")
+    assert ("## Experts" in text) == (load is not None) == (name == "demo-moe")
+    assert load is None or load_table(load) in text
 
 
 def test_thoughts_stay_short(tokenizer) -> None:

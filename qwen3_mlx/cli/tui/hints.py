@@ -64,9 +64,9 @@ def _grown(text: str, values: list[str]) -> str:
 
 
 def _models(_text: str) -> list[str]:
-    from qwen3_mlx import family
+    from qwen3_mlx import family, hub
 
-    return ["demo", *family.aliases()]
+    return [*(name for name, _ in hub.bundled()), *family.aliases()]
 
 
 def _files(text: str) -> list[str]:
