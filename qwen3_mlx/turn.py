@@ -229,9 +229,8 @@ def _computed(
     mx.reset_peak_memory()
     clock.cached = done = cache.reuse(request.prompt)
     with cache.filling():
-        chunk = request.prefill_chunk
-        if chunk is None:
-            chunk = chunk_size(runtime.config, cache.kept, done, len(request.prompt))
+        asked = request.prefill_chunk
+        chunk = chunk_size(runtime.config, cache.kept, done, len(request.prompt), asked)
         logits = prefill(
             runtime.network,
             request.prompt[done:],

@@ -1,12 +1,14 @@
 """Loading a network: every tensor accounted for before the first byte is read.
 
-Weights are materialised layer by layer, so that the peak stays near the final size.
+Weights are materialised layer by layer, so that the peak stays near the final size: while one is
+read the next is begun already, as waiting for each alone leaves a core idle at its end.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -148,25 +150,71 @@ def _materialise(
     reader = _Reader()
     total = sum(info.nbytes for infos in sources.values() for info in infos)
     done = 0
-    for names in _by_layer(sources):
-        weights = [(name, reader.load(sources[name])) for name in names]
-        if not force:  # memory may have gone to another process since the load began
-            _require([array for _, array in weights], done, total)
-        network.update(tree_unflatten(weights))
-        mx.eval([array for _, array in weights])
-        done += sum(info.nbytes for name in names for info in sources[name])
+
+    def finish(layer: _Layer) -> None:
+        nonlocal done
+        mx.eval(layer.arrays)
+        done += layer.stored
         if on_progress is not None:
             on_progress(done, total)
 
+    before: _Layer | None = None
+    for names in _by_layer(sources):
+        weights = [(name, reader.load(sources[name])) for name in names]
+        layer = _Layer([array for _, array in weights], [sources[name] for name in names])
+        if before is not None and not before.leaves_room_for(layer):
+            finish(before)
+            before = None
+        if not force:  # memory may have gone to another process since the load began
+            _require(layer.nbytes + (before.nbytes if before else 0), done, total)
+        network.update(tree_unflatten(weights))
+        mx.async_eval(layer.arrays)
+        if before is not None:
+            finish(before)
+        before = layer
+    if before is not None:
+        finish(before)
 
-def _require(layer: list[mx.array], done: int, total: int) -> None:
-    """Raise `OutOfMemoryError` unless there is memory for the arrays of one layer."""
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """The lazy arrays of a layer, and the tensors each comes from."""
+
+    arrays: list[mx.array]
+    sources: list[list[TensorInfo]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, once read."""
+        return sum(array.nbytes for array in self.arrays)
+
+    @property
+    def stored(self) -> int:
+        """Bytes in the files."""
+        return sum(info.nbytes for infos in self.sources for info in infos)
+
+    @property
+    def passing(self) -> int:
+        """Bytes held on the way only: what is stacked, and what is widened."""
+        size = 0
+        for array, infos in zip(self.arrays, self.sources, strict=True):
+            stored = sum(info.nbytes for info in infos)
+            size += stored * ((len(infos) > 1) + (array.nbytes != stored))
+        return size
+
+    def leaves_room_for(self, after: _Layer) -> bool:
+        """Whether both may be under way together: what both hold on the way is one layer."""
+        return self.passing + after.passing <= max(self.nbytes, after.nbytes)
+
+
+def _require(nbytes: int, done: int, total: int) -> None:
+    """Raise `OutOfMemoryError` unless there is memory for `nbytes` of layers under way."""
     hint = (
         f"close other programs or models, or see what fits: qwen3-mlx info; {headroom.CHECK}=off"
         " loads all the same"
     )
     doing = f"while loading, {done / 1e9:.1f} of {total / 1e9:.1f} GB read"
-    headroom.require(sum(array.nbytes for array in layer), doing, hint)
+    headroom.require(nbytes, doing, hint)
 
 
 def _by_layer(sources: Sources) -> Iterator[list[str]]:

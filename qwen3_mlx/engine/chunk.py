@@ -12,18 +12,25 @@ SHORTEST = 32
 """Below this the weights are read so often that waiting is worse than running out."""
 
 
-def chunk_size(config: Qwen3Config, kept: KeyValues, done: int, total: int) -> int:
+def chunk_size(
+    config: Qwen3Config, kept: KeyValues, done: int, total: int, asked: int | None = None
+) -> int:
     """Tokens of a chunk, for a prompt of `total` tokens of which `done` are computed already.
 
-    Raises `OutOfMemoryError` if not even the shortest chunk fits.
+    The size that was `asked` for, if one was. Raises `OutOfMemoryError` if it does not fit, or not
+    even the shortest chunk does.
     """
     machine = this_machine(swap=True)
-    size = fitting(config, kept, done, total, machine, machine.available_bytes)
+    fits = fitting(config, kept, done, total, machine, machine.available_bytes)
+    size = asked or fits
     per_token = kv_bytes_per_token(config, kept.bits, machine.float_bytes or 2)
     rows = total - done if kept.window is None else min(total - done, kept.window)
-    needed = scratch_bytes(config, machine, total, size, kept.bits is not None) + per_token * rows
+    read = min(size, total - done)  # no chunk is longer than what is new
+    needed = scratch_bytes(config, machine, total, read, kept.bits is not None) + per_token * rows
+    shorter = f"prefill_chunk={fits}, " if fits < read else ""
     packing = tries(config, total, kept.bits, machine.float_bytes or 2)
-    require(needed, f"at {total:,} tokens, of which {total - done:,} are new", f"try {packing}")
+    doing = f"at {total:,} tokens, of which {total - done:,} are new"
+    require(needed, doing, f"try {shorter}{packing}")
     return size
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
 from qwen3_mlx import choices, download, family, load, memory
@@ -156,6 +158,21 @@ def test_the_conversation_survives_memory_running_out(monkeypatch: pytest.Monkey
     assert chat.messages[: len(before)] == before
     list(chat.send("What is 5 + 6?"))
     assert chat.messages[-1]["role"] == "assistant"
+
+
+def test_a_prefill_chunk_that_was_asked_for_is_looked_at_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One too long for the memory is refused with one that is not; shorter ones still work."""
+    model = load("demo")
+    prompt = "one two three four five six seven " * 60
+    limit = (mx.get_active_memory() + 12_000_000) / 1e9
+    monkeypatch.setenv(LIMIT, str(limit))
+    with pytest.raises(OutOfMemoryError, match=r"out of memory at \d+ tokens") as caught:
+        list(model.stream(prompt, max_tokens=2, thinking=False, prefill_chunk=10_000))
+    smaller = re.search(r"hint: try prefill_chunk=(\d+), --kv-bits 8", str(caught.value))
+    assert smaller is not None
+    list(model.stream(prompt, max_tokens=2, thinking=False, prefill_chunk=int(smaller[1])))
 
 
 def test_a_cache_looks_ahead_before_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
-from tests.checkpoints import GOLDEN, join
+from qwen3_mlx import headroom
+from qwen3_mlx.checkpoint import load_network
+from qwen3_mlx.errors import OutOfMemoryError
+from tests.checkpoints import GOLDEN, copy, join, store, tensors
 
 MIB = 1 << 20
 SLACK = 24 * MIB  # Python's objects for headers and modules, the allocator's rounding and reuse
@@ -120,3 +124,61 @@ def test_the_peak_while_loading_is_the_result_and_one_layer(
     if sys.platform == "linux":  # elsewhere MLX's own count has to do
         assert final <= resident + SLACK
         assert resident <= final + passing + SLACK
+
+
+def steps(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Load, and note where each layer is begun and where it is waited for."""
+    seen: list[str] = []
+    begin, wait = mx.async_eval, mx.eval
+
+    def noted(step: str, call: Callable[..., None]) -> Callable[..., None]:
+        def run(arrays: list[mx.array]) -> None:
+            seen.append(step)
+            call(arrays)
+
+        return run
+
+    monkeypatch.setattr(mx, "async_eval", noted("begin", begin))
+    monkeypatch.setattr(mx, "eval", noted("wait", wait))
+    load_network(directory)
+    return seen
+
+
+def test_the_next_layer_is_begun_while_one_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = steps(copy("dense-untied", tmp_path), monkeypatch)
+    layers = seen.count("begin")
+    assert layers >= 4
+    assert seen == ["begin", *["begin", "wait"] * (layers - 1), "wait"]
+
+
+def test_layers_that_are_stacked_and_widened_are_read_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of those at a time would hold two layers more than the result."""
+    model = copy("moe-no-norm", tmp_path)
+    store(model, {name: w.astype(mx.bfloat16) for name, w in tensors(model).items()})
+    seen = steps(model, monkeypatch)
+    assert seen[-4:] == ["wait", "wait", "begin", "wait"]  # the layers come last, behind the norm
+
+
+def test_memory_taken_by_others_during_the_load_is_a_clean_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the layer under way may still take is counted with the next one's."""
+    model = copy("dense-untied", tmp_path)
+    asked: list[int] = []
+
+    def require(nbytes: int, doing: str, hint: str | None = None) -> None:
+        asked.append(nbytes)
+        if len(asked) == 4:
+            raise OutOfMemoryError(f"out of memory {doing}", hint=hint)
+
+    monkeypatch.setattr(headroom, "require", require)
+    with pytest.raises(OutOfMemoryError, match=r"while loading, .* GB read") as caught:
+        load_network(model)
+    assert "close other programs" in str(caught.value)
+    weights = tensors(model)
+    layer = sum(w.nbytes for name, w in weights.items() if ".layers.0." in name)
+    assert asked[-1] == layer + weights["model.norm.weight"].nbytes
