@@ -56,7 +56,8 @@ class Rows:
     """A line that grows, broken into rows: only the last one is drawn anew.
 
     A thought may be one line of thousands of words. What stands above the last row stays as it is,
-    because a row is filled before the next one begins.
+    because a row is filled before the next one begins. (Rich may give the blanks behind a word longer
+    than a row one of their own; here that shows when the line has ended.)
     """
 
     def __init__(self) -> None:
@@ -72,11 +73,12 @@ class Rows:
         self._text = text
         rest = text[self._start :]
         rows = draw(rest, width)
-        if len(rows) > 1:
-            last = rows[-1].text.removeprefix("│ ")
-            self._above += rows[:-1]
-            self._start += len(rest.rstrip()) - len(last.rstrip())
-        return [*self._above, rows[-1]]
+        whole = [*self._above, *rows]
+        last = rows[-1].text.removeprefix("│ ").rstrip()
+        if last:  # a row of blanks doesn't say where it begins
+            self._above = whole[:-1]
+            self._start += len(rest.rstrip()) - len(last)
+        return whole
 
 
 class Thought(Calm, Vertical):
