@@ -9,6 +9,7 @@ answer of 20,000 tokens, idle CPU. Three and a half minutes.
 
 from __future__ import annotations
 
+import random
 import re
 import statistics
 import sys
@@ -21,11 +22,11 @@ from typing import Any
 from benchmarks.record import summary, write
 from benchmarks.terminal import Terminal
 
-PROMPTS = {
-    f"What is {a} * {b}?": f"{a} * {b} = {a * b}."
-    for a, b in ((17, 23), (48, 19), (31, 77), (64, 58), (92, 35))
-}
-HELLO = ("Hello!", "thought ")
+PROMPTS = [
+    f"What is {a} * {b}?"
+    for a, b in ((517, 23), (348, 19), (931, 77), (264, 58), (592, 35), (713, 46), (825, 64))
+]
+"""Each is thought about for some 250 tokens."""
 LONG_TOKENS, LONG_RATE = 20_000, 1000
 
 
@@ -48,37 +49,51 @@ def start() -> dict[str, float]:
         terminal.close()
 
 
-def turns() -> dict[str, list[float]]:
-    """On a warm session: seconds from Enter to the first painted token, and decode tok/s."""
-    terminal = _chat("chat", "demo", "--seed", "1")
+def painting(pairs: int) -> dict[str, list[float]]:
+    """Seconds from Enter to the first painted token, and decode tok/s with a screen and without.
+
+    Two processes hold the same conversation turn by turn, which of them first by lot; each waits
+    while the other speaks. A pair is one turn in both.
+    """
+    shown, bare = _chat("chat", "demo", "--seed", "1"), _chat("decode")
+    samples: dict[str, list[float]] = {"first": [], "shown": [], "bare": []}
     try:
-        terminal.until("0/4.1k", 30)
-        firsts, rates = [], []
-        for number, (prompt, answer) in enumerate([HELLO, *PROMPTS.items()]):
-            terminal.send(prompt)
-            terminal.drain(0.3)
-            pressed = time.perf_counter()
-            terminal.send("\r")
-            first = terminal.until("▾ thinking" if number else "th") - pressed
-            terminal.until(answer)
-            terminal.drain(1.0)
-            speed = re.findall(rb"(\d+) tok/s", terminal.text)
-            if number:
-                firsts.append(first)
-                rates.append(float(speed[-1]))
-        return {"first": firsts, "rate": rates}
+        shown.until("0/4.1k", 30)
+        bare.until("ready", 30)
+        for number in range(-2, pairs):  # the first two compile
+            prompt = PROMPTS[number % len(PROMPTS)]
+            first, painted, decoded = 0.0, 0.0, 0.0
+            for terminal in random.Random(number).sample([shown, bare], 2):
+                if terminal is shown:
+                    first, painted = _painted(shown, prompt)
+                else:
+                    decoded = _decoded(bare, prompt)
+            if number >= 0:
+                samples["first"].append(first)
+                samples["shown"].append(painted)
+                samples["bare"].append(decoded)
+        return samples
     finally:
-        terminal.close()
+        shown.close()
+        bare.close()
 
 
-def decoding() -> list[float]:
-    """Decode tok/s of the same turns without a screen, in a process of its own."""
-    terminal = _chat("decode")
-    try:
-        terminal.until("done", 60)
-        return [float(rate) for rate in re.findall(rb"rate ([\d.]+)", terminal.text)][1:]
-    finally:
-        terminal.close()
+def _painted(terminal: Terminal, prompt: str) -> tuple[float, float]:
+    terminal.send(prompt)
+    terminal.drain(0.3)
+    pressed = time.perf_counter()
+    terminal.send("\r")
+    first = terminal.until("▾ thinking") - pressed
+    terminal.until("▸ thought")
+    terminal.drain(1.0)  # the answer, the last status, and the background's work
+    return first, float(re.findall(rb"(\d+) tok/s", terminal.text)[-1])
+
+
+def _decoded(terminal: Terminal, prompt: str) -> float:
+    terminal.send(f"{prompt}\r")
+    terminal.until("tok/s")
+    terminal.drain(0.3)
+    return float(re.findall(rb"([\d.]+) tok/s", terminal.text)[-1])
 
 
 def answer_now() -> dict[str, list[float]]:
@@ -245,11 +260,11 @@ def _decode() -> None:
     from qwen3_mlx import Done, load
 
     session = load("demo").session(seed=1)
-    for prompt in ["Hello!", *PROMPTS]:
-        for event in session.send(prompt):
+    print("ready", flush=True)
+    for prompt in sys.stdin:
+        for event in session.send(prompt.strip()):
             if isinstance(event, Done):
-                print(f"rate {event.stats.decode_tps:.1f}", flush=True)
-    print("done", flush=True)
+                print(f"{event.stats.decode_tps:.1f} tok/s", flush=True)
 
 
 def _now() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import re
+
 import pytest
+from rich.cells import cell_len
 from textual.strip import Strip
 
 from qwen3_mlx.cli.tui import code
@@ -140,6 +144,46 @@ def test_the_empty_lines_of_a_thought_stay_however_it_comes(size: int) -> None:
     for start in range(0, len(text), size):
         thought.append(text[start : start + size])
     assert [line.text for line in thought.lines] == ["│ one", "│ ", "│ two", "│ ", "│ ", "│ three"]
+
+
+WORDS = ["a", "is,", "because", "=", "字字字", "👩‍👩‍👧", "x" * 15, "е́", "…", "\u00a0b", "  ", "\n"]
+
+
+@pytest.mark.parametrize("width", [8, 14, 40])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_thought_that_grows_is_drawn_as_one_that_is_whole(seed: int, width: int) -> None:
+    chance = random.Random(seed)
+    thought, line = ThoughtText(), ""
+    thought._width, thought._changed = width, lambda *_: None  # type: ignore[method-assign]
+    for _ in range(120):
+        piece = chance.choice(WORDS) + " " * chance.choice([0, 1, 1, 1, 3])
+        line = (line + piece).rpartition("\n")[2]
+        thought.append(piece)
+        shown = [strip.text for strip in thought._moving]
+        fresh = [strip.text for strip in ThoughtText().draw(line, width)] if line else []
+        words = re.findall(r"^\s*\S+|\S+", line)
+        if max(map(cell_len, words), default=0) <= width - 2:
+            assert shown == fresh
+        else:  # the blanks behind a word that is broken: see `Rows`
+            assert "".join("".join(shown).split()).replace("│", "") == "".join(line.split())
+
+
+def test_a_thought_of_one_line_costs_the_same_however_long_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn, draw = [], ThoughtText.draw
+
+    def counted(self: ThoughtText, source: str, width: int) -> list[Strip]:
+        drawn.append(len(source))
+        return draw(self, source, width)
+
+    monkeypatch.setattr(ThoughtText, "draw", counted)
+    thought = ThoughtText()
+    thought._width, thought._changed = 78, lambda *_: None  # type: ignore[method-assign]
+    for n in range(2000):
+        thought.append(f"so {n} and ")
+    assert len(thought.lines) > 200
+    assert max(drawn) < 2 * 78
 
 
 def test_thoughts_are_dim() -> None:

@@ -36,8 +36,8 @@ from qwen3_mlx.options import GenerationOptions
 if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
 
-FRAME_S = 1 / 20
-"""Seconds between two paintings of a turn, from one's beginning to the next one's."""
+FRAME_S = 1 / 25
+"""Seconds between two paintings of a turn, from one's beginning to the next one's, at least."""
 
 STATUS_S = 0.2
 """Seconds between two changes of the status row while a turn runs."""

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.text import Text
 from textual.geometry import Region, Size
+from textual.reactive import Reactive
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.widget import Widget
@@ -47,7 +48,17 @@ class Block:
     gap: bool
 
 
-class Paper(Widget):
+class Calm(Widget):
+    """A widget whose layout doesn't depend on its virtual size.
+
+    That is what a layout yields, and Textual lays out and paints all once more when it changes:
+    for a text that grows, two frames a line in place of one.
+    """
+
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0), layout=False, repaint=False)
+
+
+class Paper(Calm):
     """Lines of text. A subclass says how a block is drawn and where the text may be cut."""
 
     DEFAULT_CSS = "Paper { width: 1fr; height: auto; }"
@@ -93,7 +104,7 @@ class Paper(Widget):
             gap = block.gap
         self._tail = Block(rest, gap)
         if self._width:
-            self._moving = self._draw(self._tail)
+            self._moving = self._draw_tail()
             self._changed(start, before)
 
     def _changed(self, start: int, before: list[Strip]) -> None:
@@ -111,11 +122,14 @@ class Paper(Widget):
         lines = self.draw(block.source, self._width) if block.source.strip() else []
         return [Strip([]), *lines] if lines and block.gap else lines
 
+    def _draw_tail(self) -> list[Strip]:
+        return self._draw(self._tail)
+
     def _lay_out(self, width: int) -> None:
         if width != self._width:
             self._width = width
             self._fixed = [line for block in self._blocks for line in self._draw(block)]
-            self._moving = self._draw(self._tail)
+            self._moving = self._draw_tail()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """As many rows as there are lines."""

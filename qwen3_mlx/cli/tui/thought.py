@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from rich.segment import Segment
 from rich.style import Style
@@ -12,7 +13,7 @@ from textual.containers import Vertical
 from textual.strip import Strip
 from textual.widgets import Static
 
-from qwen3_mlx.cli.tui.paper import Block, Paper, showable, wrapped
+from qwen3_mlx.cli.tui.paper import Block, Calm, Paper, showable, wrapped
 from qwen3_mlx.events import Stats, ThinkingCut
 
 CUTS = {"budget": "cut by the budget", "user": "cut by you"}
@@ -27,6 +28,10 @@ class ThoughtText(Paper):
 
     DEFAULT_CSS = "ThoughtText { padding: 0 1; }"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._growing = Rows()
+
     def draw(self, source: str, width: int) -> list[Strip]:
         """Wrapped lines, each behind a bar, which marks them without colour too."""
         bar = Segment("│ ", _DIM)
@@ -37,13 +42,46 @@ class ThoughtText(Paper):
         # unlike Markdown's, its empty lines count
         return self.draw(block.source, self._width) if block.source else []
 
+    def _draw_tail(self) -> list[Strip]:
+        source = self._tail.source
+        return self._growing(source, self._width, self.draw) if source else []
+
     def cut(self, tail: str) -> tuple[list[Block], str]:
         """A line that has ended won't change."""
         whole = tail.rfind("\n") + 1
         return ([Block(tail[:whole], gap=False)] if whole else []), tail[whole:]
 
 
-class Thought(Vertical):
+class Rows:
+    """A line that grows, broken into rows: only the last one is drawn anew.
+
+    A thought may be one line of thousands of words. What stands above the last row stays as it is,
+    because a row is filled before the next one begins. (Rich may give the blanks behind a word longer
+    than a row one of their own; here that shows when the line has ended.)
+    """
+
+    def __init__(self) -> None:
+        self._text, self._width, self._start = "", 0, 0
+        self._above: list[Strip] = []
+
+    def __call__(
+        self, text: str, width: int, draw: Callable[[str, int], list[Strip]]
+    ) -> list[Strip]:
+        """The rows of `text`."""
+        if width != self._width or not text.startswith(self._text):
+            self._width, self._start, self._above = width, 0, []
+        self._text = text
+        rest = text[self._start :]
+        rows = draw(rest, width)
+        whole = [*self._above, *rows]
+        last = rows[-1].text.removeprefix("│ ").rstrip()
+        if last:  # a row of blanks doesn't say where it begins
+            self._above = whole[:-1]
+            self._start += len(rest.rstrip()) - len(last)
+        return whole
+
+
+class Thought(Calm, Vertical):
     """A thought, live or past."""
 
     DEFAULT_CSS = """
