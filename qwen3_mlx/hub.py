@@ -20,8 +20,9 @@ _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 def resolve(name: str = "demo") -> Path:
     """The directory of the model `name`, downloaded to the hub's cache if it isn't there yet.
 
-    `name` is ``demo`` or ``demo-moe``, a directory, an alias such as ``8b`` (in any case, ``qwen3-8b`` too), or
-    ``owner/name``, with ``@revision`` if not the newest. Progress is drawn on stderr. Raises
+    `name` is ``demo`` or ``demo-moe``, a directory, an alias such as ``8b`` (in any case,
+    ``qwen3-8b`` too), or ``owner/name``, with ``@revision`` if not the newest. Progress is drawn on
+    stderr. Raises
     `ModelNotFoundError` for a name that means nothing, `HubError` if the hub can't be reached or
     refuses, or lacks what a model needs.
     """

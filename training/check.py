@@ -3,8 +3,8 @@
     python -m training.check --model demo-moe --compute bfloat16
 
 Run it before a training run on a new machine: a shape that doesn't fit, doesn't compile or takes
-minutes shows in its own line, and costs no run; on CUDA the kernels it compiles, which takes minutes,
-are kept on disk for the run. ``--rows N`` takes so many rows a batch instead.
+minutes shows in its own line, and costs no run; on CUDA the kernels it compiles, which takes
+minutes, are kept on disk for the run. ``--rows N`` takes so many rows a batch instead.
 """
 
 from __future__ import annotations
