@@ -56,8 +56,8 @@ class Rows:
     """A line that grows, broken into rows: only the last one is drawn anew.
 
     A thought may be one line of thousands of words. What stands above the last row stays as it is,
-    because a row is filled before the next one begins. (Rich may give the blanks behind a word longer
-    than a row one of their own; here that shows when the line has ended.)
+    because a row is filled before the next one begins. (Rich may give the blanks behind a word
+    longer than a row one of their own; here that shows when the line has ended.)
     """
 
     def __init__(self) -> None:
