@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-from textual.screen import Screen
-
 from qwen3_mlx.cli.tui.log import PAGE, Log, Page
 from qwen3_mlx.cli.tui.thought import Thought
 from qwen3_mlx.events import Answer
@@ -48,32 +45,6 @@ def test_what_is_laid_out_does_not_grow_with_the_conversation() -> None:
         assert len(log.children) >= 3 * TURNS // PAGE
 
     sit(test, *([Answer(f"final {n}")] for n in range(12)))
-
-
-def test_a_new_line_is_laid_out_and_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    laid_out = [0]
-    refresh = Screen._refresh_layout
-
-    def counted(self: Screen[Any], *args: Any, **kwargs: Any) -> None:
-        laid_out[0] += 1
-        refresh(self, *args, **kwargs)
-
-    async def test(seat: Seat) -> None:
-        log = await show(seat)
-        thought = Thought(None, folded=False)
-        log.add(thought)
-        await seat.until("thinking 0")
-        monkeypatch.setattr(Screen, "_refresh_layout", counted)
-        for number in range(20):
-            height, before = log.virtual_size.height, laid_out[0]
-            thought.append(f"line {number}\n", 1)
-            await seat.until(f"│ line {number}")
-            await seat.pilot.pause(0.05)
-            assert log.virtual_size.height == height + 1
-            assert laid_out[0] == before + 1
-            assert log.scroll_y == log.max_scroll_y
-
-    sit(test)
 
 
 def test_every_turn_can_be_read_by_paging() -> None:

@@ -10,7 +10,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from qwen3_mlx.cli.tui.answer import Answer
-from qwen3_mlx.cli.tui.paper import Calm, showable
+from qwen3_mlx.cli.tui.paper import showable
 from qwen3_mlx.cli.tui.thought import Thought
 
 SHOWN_LINES = 12
@@ -48,7 +48,7 @@ class Note(Static):
         super().__init__(showable(text), markup=False, classes="error" if error else "")
 
 
-class Page(Calm, Vertical):
+class Page(Vertical):
     """A part of the conversation. Out of reach it sleeps: a blank of its height, cheap to lay out.
 
     Textual visits every widget for every new line, so that a long conversation would be slow.
@@ -67,7 +67,7 @@ class Page(Calm, Vertical):
             child.display = not asleep
 
 
-class Log(Calm, VerticalScroll):
+class Log(VerticalScroll):
     """Messages, thoughts, answers and notes, the newest at the bottom, which stays in view."""
 
     can_focus = False

@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.text import Text
 from textual.geometry import Region, Size
-from textual.reactive import Reactive
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.widget import Widget
@@ -48,17 +47,7 @@ class Block:
     gap: bool
 
 
-class Calm(Widget):
-    """A widget whose layout doesn't depend on its virtual size.
-
-    That is what a layout yields, and Textual lays out and paints all once more when it changes:
-    for a text that grows, two frames a line in place of one.
-    """
-
-    virtual_size: Reactive[Size] = Reactive(Size(0, 0), layout=False, repaint=False)
-
-
-class Paper(Calm):
+class Paper(Widget):
     """Lines of text. A subclass says how a block is drawn and where the text may be cut."""
 
     DEFAULT_CSS = "Paper { width: 1fr; height: auto; }"

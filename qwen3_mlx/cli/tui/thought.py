@@ -13,7 +13,7 @@ from textual.containers import Vertical
 from textual.strip import Strip
 from textual.widgets import Static
 
-from qwen3_mlx.cli.tui.paper import Block, Calm, Paper, showable, wrapped
+from qwen3_mlx.cli.tui.paper import Block, Paper, showable, wrapped
 from qwen3_mlx.events import Stats, ThinkingCut
 
 CUTS = {"budget": "cut by the budget", "user": "cut by you"}
@@ -81,7 +81,7 @@ class Rows:
         return whole
 
 
-class Thought(Calm, Vertical):
+class Thought(Vertical):
     """A thought, live or past."""
 
     DEFAULT_CSS = """
