@@ -273,3 +273,37 @@ def test_thinking_and_answer_are_apart(thinker: Qwen3) -> None:
     assert Thinking in kinds
     text = "".join(e.text for e in events if isinstance(e, (Thinking, Answer)))
     assert "</think>" not in text and "<think>" not in text
+
+
+def test_a_system_prompt_comes_first_whenever_it_is_set(model: Qwen3) -> None:
+    chat = model.session(**GREEDY)
+    list(chat.send("hi"))
+    for text in ("Be brief.", "Be kind."):
+        chat.system = text
+        assert [m["role"] for m in chat.messages] == ["system", "user", "assistant"]
+        assert chat.messages[0]["content"] == chat.system == text
+
+
+def test_a_retry_ends_the_turn_that_is_open(model: Qwen3) -> None:
+    chat = model.session(**GREEDY)
+    first = chat.send("hi")
+    next(first)
+    second = chat.retry()
+    assert list(first) == []
+    assert isinstance([*second][-1], Done)
+    assert [m["role"] for m in chat.messages] == ["user", "assistant"]
+
+
+def test_a_turn_in_which_nothing_was_said_leaves_no_reply(
+    model: Qwen3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = model.session(**GREEDY)
+
+    def failing(*_: object) -> Iterator[tuple[tuple[int, ...], bool]]:
+        raise MemoryError("device full")
+        yield
+
+    monkeypatch.setattr("qwen3_mlx.turn.run", failing)
+    with pytest.raises(OutOfMemoryError):
+        list(chat.send("hello"))
+    assert [m["role"] for m in chat.messages] == ["user"]
