@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+from benchmarks.answers import LONG
 from benchmarks.record import summary, write
 from benchmarks.terminal import Terminal
 
@@ -203,44 +204,6 @@ def main(rounds: int = 4, pairs: int = 40) -> None:
 
 
 # what runs in the terminal
-
-
-def _prose() -> Iterator[str]:
-    n = 0
-    while True:
-        n += 1
-        yield from (f"word{k} " for k in range(40))
-        yield f"and **so** on with `code {n}`.\n\n"
-        if n % 10 == 0:
-            yield from ("## A heading\n\n", "- one\n", "- two\n", "- three\n\n")
-            yield from ("| a | b |\n", "|---|---|\n", "| 1 | 2 |\n", "| 3 | 4 |\n\n")
-            yield from ("```python\n", *(f"x{k} = f({k})  # why\n" for k in range(20)), "```\n\n")
-
-
-def _code() -> Iterator[str]:
-    yield "```python\n"
-    n = 0
-    while True:
-        n += 1
-        yield from (f"def f{n}(", "x: int", ") -> int", ":\n", f"    return x * {n}", "\n", "\n")
-
-
-def _list() -> Iterator[str]:
-    n = 0
-    while True:
-        n += 1
-        yield from (f"{n}. ", "an item ", "with **some** ", "words\n")
-
-
-def _table() -> Iterator[str]:
-    yield from ("| n | square |\n", "|---|---|\n")
-    n = 0
-    while True:
-        n += 1
-        yield from (f"| {n} ", f"| {n * n} ", "|\n")
-
-
-LONG = {"prose": _prose, "code": _code, "a list": _list, "a table": _table}
 
 
 def _play(kind: str) -> None:

@@ -282,7 +282,10 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         got = getattr(error, "strerror", None) or str(error)
         raise SessionError(
-            f"{path} can't be read", got=got, hint="name a saved conversation"
+            f"{path} can't be read",
+            got=got,
+            expected="a conversation as /save writes it, JSON",
+            hint="`qwen3-mlx sessions list` shows those that were kept by themselves",
         ) from None
     if not isinstance(record, dict) or record.get("format") != SAVED_FORMAT:
         raise SessionError(f"{path} is no saved conversation", expected=f"format {SAVED_FORMAT!r}")

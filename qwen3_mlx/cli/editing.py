@@ -32,12 +32,12 @@ def edit(chat: Conversation, text: str) -> Outcome:
 
 def drop(chat: Conversation, text: str) -> Outcome:
     """Forget the oldest turns, which makes room in the context."""
-    if text and not text.isdecimal():
-        raise OptionError("/drop", got=repr(text), expected="a number of turns")
+    if text and not (text.isdecimal() and int(text)):
+        raise OptionError("/drop", got=repr(text), expected="a number of turns, 1 or more")
     count = int(text or 1)
     messages = chat.session.messages
     starts = _starts(messages)
-    if not starts or count < 1:
+    if not starts:
         raise OptionError("nothing to drop", hint="say something first")
     first = starts[0]
     rest = messages[starts[count] :] if count < len(starts) else []
@@ -64,7 +64,11 @@ def export(chat: Conversation, text: str) -> Outcome:
     try:
         write_atomically(path, write(chat.session.messages).encode("utf-8", "replace"))
     except OSError as error:
-        raise SessionError(f"{path} can't be written", got=error.strerror) from None
+        raise SessionError(
+            f"{path} can't be written",
+            got=error.strerror or str(error),
+            hint="nothing is lost; name another place",
+        ) from None
     return Outcome(f"exported: {path}")
 
 
