@@ -22,9 +22,8 @@ def resolve(name: str = "demo") -> Path:
 
     `name` is ``demo`` or ``demo-moe``, a directory, an alias such as ``8b`` (in any case,
     ``qwen3-8b`` too), or ``owner/name``, with ``@revision`` if not the newest. Progress is drawn on
-    stderr. Raises
-    `ModelNotFoundError` for a name that means nothing, `HubError` if the hub can't be reached or
-    refuses, or lacks what a model needs.
+    stderr. Raises `ModelNotFoundError` for a name that means nothing, `HubError` if the hub can't
+    be reached or refuses, or lacks what a model needs.
     """
     source = parse(name)
     found = source.path or complete_snapshot(source)

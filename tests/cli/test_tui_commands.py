@@ -196,6 +196,7 @@ def test_the_list_of_commands_leaves_room_for_the_input() -> None:
         ("/s", "/s"),
         ("/export j", "/export json "),
         ("/model 4b-in", "/model 4b-instruct-2507 "),
+        ("/model demo-", "/model demo-moe "),
         ("/nonsense x", "/nonsense x"),
         ("hello", "hello"),
     ],

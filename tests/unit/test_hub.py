@@ -101,6 +101,7 @@ def test_local_directory_wins_over_an_alias(
         ("8bb", "8b"),
         ("qwen3-30b-a3", "30b-a3b"),
         ("demmo", "demo"),
+        ("demo-mo", "did you mean demo-moe"),
         ("4b-think-2507", "4b-thinking-2507"),
         ("", "aliases: demo"),
         ("zzzzzzzz", "aliases: demo"),
