@@ -238,7 +238,7 @@ def test_the_predicted_peak_is_the_measured_one(case: str) -> None:
     found = memory.fit(config, memory.weights_from_config(config), machine, context, bits, chunk)
     assert found.weight_bytes == weights
     predicted, measured = found.required_bytes - found.runtime_bytes, 0
-    for _ in range(4):  # a busy machine lets MLX work ahead less: the most seen is its peak
+    for tries in range(40):  # a busy machine lets MLX work ahead less: the most seen is its peak
         cache = PromptCache(network, KeyValues(bits))
         mx.clear_cache()
         mx.reset_peak_memory()
@@ -247,7 +247,7 @@ def test_the_predicted_peak_is_the_measured_one(case: str) -> None:
         measured = max(measured, mx.get_peak_memory() - before + weights)
         # blocks of 256 positions, and the cache's growth, are counted to the byte
         assert found.kv_bytes == cache.nbytes
-        if predicted <= 1.02 * measured:
+        if predicted <= (1.02 if tries < 3 else 1.05) * measured:
             break
     print(f"{predicted / measured - 1:+.1%}")
     assert abs(predicted - measured) <= 0.05 * measured
