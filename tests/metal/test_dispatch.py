@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import qwen3_mlx.backend as backend
 
@@ -95,3 +96,12 @@ def test_the_probe_survives_what_does_not_build(
     mutate("matvec.metal", "float squares = 0;", "no metal at all;")
     assert "does not run on this machine" in (probe.fault.__wrapped__("matvec") or "")
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_cuda_reads_the_texts_from_their_files() -> None:
+    """MLX passes the shapes that the given text names, so the line has to name them."""
+    for file in ("cuda.h", "attend.metal", "gate_up.metal"):
+        include, path, shapes = build.included(file).split('"')
+        assert include == "#include " and Path(path).read_text("utf-8").strip()
+        assert Path(path).name == file
+        assert ("keys_shape" in shapes) == (file == "attend.metal")
