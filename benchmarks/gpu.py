@@ -106,8 +106,7 @@ def verdicts() -> dict[str, str]:
     lines = {
         "30B-A3B decode >= 3 x mlx-lm": _ratio(moe, "decode", "fused"),
         "8B decode >= 1.5 x mlx-lm": _ratio(dense, "decode", "fused"),
-        "30B-A3B prefill >= 8 x mlx-lm, grouped": _ratio(moe, "prefill", "grouped"),
-        "30B-A3B prefill >= 8 x mlx-lm, padded": _ratio(moe, "prefill", "padded"),
+        "30B-A3B prefill >= 8 x mlx-lm": _ratio(moe, "prefill", "auto"),
         "8B prefill >= 2 x mlx-lm": _ratio(dense, "prefill", "grouped"),
     }
     for tokens, row in moe.get("blocks fused+empty+stock", {}).items():

@@ -55,7 +55,7 @@ STEPS: dict[str, dict[str, Callable[[], None]]] = {
         "decode": lambda: decode(
             SIZES.moe, {"fused": lambda: ours(SIZES.moe), "mlx-lm": lambda: theirs(SIZES.moe)}
         ),
-        "prefill": lambda: prefill(SIZES.moe, ["grouped", "padded", "mlx-lm"]),
+        "prefill": lambda: prefill(SIZES.moe, ["auto", "grouped", "mlx-lm"]),
         "blocks": lambda: blocks(("fused", "empty", "stock")),
         "plain": lambda: decode(SIZES.moe, {"plain": lambda: ours(SIZES.moe, "off")}, 3),
         "prefill packed": lambda: prefill(SIZES.moe, ["packed"], 2),

@@ -13,7 +13,7 @@ import qwen3_mlx.backend  # noqa: F401  (before mlx)
 import mlx.core as mx
 
 from benchmarks.accuracy import error, packed, product, random
-from qwen3_mlx.metal import attend, down, gate_up, matvec, qk_rope, route
+from qwen3_mlx.metal import attend, down, gate_up, gather_matmul, matvec, qk_rope, route
 from qwen3_mlx.metal.rows import Matrix
 from qwen3_mlx.nn.mlp import swiglu
 from qwen3_mlx.nn.moe import route as plain_route
@@ -122,9 +122,33 @@ def layer_cases(
 
     parts = {one.__name__: one for one in (projections, output, router, choice, experts)}
     parts |= {one.__name__: partial(one, dtype, heads, eps) for one in (attention, rotation)}
+    if dtype != mx.float32:
+        parts["prompt"] = partial(prompt, dtype, hidden, ffn)
     for name, part in parts.items():
         if tokens == 1 or name in ("choice", "experts"):
             case(f"{tag} {name}", part)
+
+
+def prompt(dtype: mx.Dtype, hidden: int, ffn: int) -> Rows:
+    """24 tokens through 8 of 16 experts, on matrix units."""
+    spec = (4, 64, dtype)
+    x = random(24, hidden, dtype=dtype)
+    chosen, weights = route.reference(random(24, 16, dtype=dtype), 8, True)
+    shapes = ((ffn, hidden), (ffn, hidden), (hidden, ffn))
+    gate, up, last = (packed(spec, 16, *shape) for shape in shapes)
+    plan = gather_matmul.plan(chosen, 16)
+    h = gather_matmul.gate_up(x, gate, up, weights, plan)
+    got = gather_matmul.down(h, last, plan)
+    _, want = gather_matmul.reference(x, (gate, up, last), chosen, weights)
+
+    def unpacked(m: Matrix) -> mx.array:  # MLX's way of multiplying many rows by packed weights
+        assert m.scales is not None
+        return mx.dequantize(m.weight, m.scales, m.biases, m.group, m.bits, dtype=dtype)[chosen]
+
+    rows = x[:, None, :, None]
+    hidden_rows = swiglu(unpacked(gate) @ rows, unpacked(up) @ rows)
+    stock = (unpacked(last) @ hidden_rows)[..., 0] * weights[..., None]
+    return [("experts", got, want, stock)]
 
 
 def attention(dtype: mx.Dtype, heads: tuple[int, int], eps: float) -> Rows:

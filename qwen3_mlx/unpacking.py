@@ -15,11 +15,11 @@ WAYS = {
     "packed": "weights stay packed: MLX's own packed products",
     "each": "weights are unpacked, experts multiplied one after another",
     "grouped": "weights are unpacked, experts multiplied in MLX's grouped product",
-    "padded": "weights are unpacked, experts multiplied together, all with as many rows",
 }
-"""How many rows meet packed weights. A matrix of its own is unpacked in all but the first."""
+"""How many rows meet packed weights. A matrix of its own is unpacked in all but the first. Experts
+come here only where `metal.gather_matmul`, which unpacks nothing, doesn't run."""
 
-DEFAULT = {"cpu": "each", "cuda": "padded", "metal": "packed"}
+DEFAULT = {"cpu": "each", "cuda": "grouped", "metal": "packed"}
 """What has been measured to pay; on Metal nothing yet (`benchmarks.gpu` measures it)."""
 
 ROWS = {"cpu": 8, "cuda": 128, "metal": 512}
@@ -31,6 +31,11 @@ ROWS_AN_EXPERT = {"cpu": 4, "cuda": 8, "metal": 64}
 """Rows for each expert, on average, from which unpacking all experts pays. CPU: measured. CUDA:
 computed from 2.2 µs a row packed and 1.2 ms for all 128 experts of 30B-A3B (4.3). Metal: a guess.
 """
+
+
+def forced() -> bool:
+    """Whether the user has said which way is to be taken."""
+    return os.environ.get("QWEN3_MLX_PREFILL", "auto") not in ("", "auto")
 
 
 def way() -> str:

@@ -81,7 +81,7 @@ def command(debug: opt.Debug = False) -> None:
 
     QWEN3_MLX_KERNELS=auto tries the kernels that are not yet proven on this kind of machine,
     =off switches all off, and names separated by commas switch on only those.
-    QWEN3_MLX_PREFILL=packed|each|grouped|padded says how a prompt meets packed weights.
+    QWEN3_MLX_PREFILL=packed|each|grouped says how a prompt meets packed weights.
 
     Examples:
 

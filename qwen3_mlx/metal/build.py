@@ -77,6 +77,7 @@ HELPERS = {
     "down": ("loads", "rows"),
     "attend": ("loads", "heads"),
     "qk_rope": ("loads", "heads"),
+    "gather_matmul": ("units",),
 }
 """The shared functions a kernel's text needs before it, by its name and its further outputs."""
 

@@ -53,6 +53,53 @@ inline float rsqrt(float x) { return rsqrtf(x); }
 }
 }
 
+// Matrix units (metal.h says what lies where), weights two at a time, and copies that don't wait.
+template <typename T>
+inline void multiply_tile(ushort, float* c, uint a0, uint a1, uint a2, uint a3, uint b0, uint b1);
+#define MULTIPLY_TILE(T, NAME)                                                                  \
+  template <>                                                                                   \
+  inline void multiply_tile<T>(ushort, float* c, uint a0, uint a1, uint a2, uint a3, uint b0,   \
+                               uint b1) {                                                       \
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." NAME "." NAME ".f32 "                          \
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                 \
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                        \
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));                                \
+  }
+MULTIPLY_TILE(__nv_bfloat16, "bf16")
+MULTIPLY_TILE(__half, "f16")
+
+// 128 + q is a bfloat16 with q as its last bits for q < 128, 1024 + q a half for q < 1024.
+template <typename T, int BITS> struct Unpack {
+  static uint pair(uint q, T scale, T bias) {
+    float a = fmaf(small_float(q & 0xffffu), float(scale), float(bias));
+    float b = fmaf(small_float(q >> 16), float(scale), float(bias));
+    __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
+    return *(uint*)&v;
+  }
+};
+#define UNPACK_TWO(TWO, MAGIC)                                       \
+  uint base = MAGIC, word = q | base;                                \
+  TWO v = __hsub2(*(TWO*)&word, *(TWO*)&base);                       \
+  v = __hfma2(v, TWO(scale, scale), TWO(bias, bias));                \
+  return *(uint*)&v;
+template <> struct Unpack<__nv_bfloat16, 4> {
+  static uint pair(uint q, __nv_bfloat16 scale, __nv_bfloat16 bias) {
+    UNPACK_TWO(__nv_bfloat162, 0x43004300u)
+  }
+};
+template <int BITS> struct Unpack<__half, BITS> {
+  static uint pair(uint q, __half scale, __half bias) { UNPACK_TWO(__half2, 0x64006400u) }
+};
+template <typename T, int BITS> inline uint unpack_pair(uint q, T scale, T bias) {
+  return Unpack<T, BITS>::pair(q, scale, bias);
+}
+
+inline void copy_unit(uint4* to, const uint4* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+               ::"r"(uint(__cvta_generic_to_shared(to))), "l"(from) : "memory");
+}
+inline void copies_done() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
 #define device
 #define constant
 #define thread

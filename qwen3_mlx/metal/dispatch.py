@@ -21,6 +21,7 @@ KERNELS = {
     "down": "the experts' last matrix, top-k and residual folded in",
     "route": "the router's softmax, top-k and normalisation",
     "qk_rope": "norms and rotation of queries and keys",
+    "gather_matmul": "a prompt's rows, sorted by expert, through the packed experts",
 }
 """Every kernel and what it does."""
 
@@ -33,6 +34,12 @@ STEP = ("matvec", "attend", "gate_up")
 
 EXPERTS = ("route", "gate_up", "down")
 """What a fused Mixture of Experts needs."""
+
+PROMPT = ("route", "gather_matmul")
+"""What it needs for many tokens."""
+
+STOCK = {("metal", "gather_matmul"): "MLX's own sorted gather_qmm runs on Metal's matrix units"}
+"""Kernels that are not wanted on a backend, whatever is asked for, and why."""
 
 
 def why_not(*names: str) -> str | None:
@@ -49,6 +56,8 @@ def _why_not(name: str) -> str | None:
     device = backend.device()
     if device == "cpu":
         return "MLX computes on the CPU here, with plain operations"
+    if reason := STOCK.get((device, name)):
+        return reason
     if not choice and name not in PROVEN[device]:
         return f"not yet proven on {device}; QWEN3_MLX_KERNELS=auto tries it"
     return probe.fault(name)

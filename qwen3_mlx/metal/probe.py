@@ -11,7 +11,7 @@ from functools import cache
 
 import mlx.core as mx
 
-from qwen3_mlx.metal import attend, down, gate_up, matvec, qk_rope, route, tuning
+from qwen3_mlx.metal import attend, down, gate_up, gather_matmul, matvec, qk_rope, route, tuning
 from qwen3_mlx.metal.rows import Matrix
 
 Pairs = list[tuple[mx.array, mx.array]]
@@ -105,6 +105,18 @@ def _attend() -> Pairs:
     return [(out, want), (tail[:, :, :4], rows)]
 
 
+def _gather_matmul() -> Pairs:
+    x, matrices = (
+        _random(3, 128),
+        (_packed(3, 128, 128), _packed(3, 128, 128), _packed(3, 128, 128)),
+    )
+    experts, weights = mx.concatenate([_EXPERTS, _EXPERTS[:1]]), mx.full((3, 2), 0.5, mx.float32)
+    plan = gather_matmul.plan(experts, 3)
+    h = gather_matmul.gate_up(x, *matrices[:2], weights, plan)
+    _, want = gather_matmul.reference(x, matrices, experts, weights, x.dtype)
+    return [(gather_matmul.down(h, matrices[2], plan), want)]
+
+
 CASES: dict[str, Callable[[], Pairs]] = {
     "matvec": _matvec,
     "gate_up": _gate_up,
@@ -112,5 +124,6 @@ CASES: dict[str, Callable[[], Pairs]] = {
     "route": _route,
     "qk_rope": _qk_rope,
     "attend": _attend,
+    "gather_matmul": _gather_matmul,
 }
 """A tiny case of each kernel."""

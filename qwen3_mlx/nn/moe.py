@@ -5,8 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen3_mlx import unpacking
-from qwen3_mlx.nn import few, padded, unpacked
+from qwen3_mlx.nn import few, many, unpacked
 from qwen3_mlx.nn.experts import ExpertLinear, QuantizedExpertLinear
 from qwen3_mlx.nn.linear import Linear
 from qwen3_mlx.nn.mlp import swiglu
@@ -49,8 +48,6 @@ class Experts(nn.Module):
             order = mx.argsort(pairs)
             pairs, rows = pairs[order], rows[order]
         loads = unpacked.loads(x, pairs, self.gate_proj) if sort else None
-        if loads is not None and unpacking.way() == "padded":
-            return padded.experts(self, swiglu, x, order, pairs, loads).reshape(tokens, top_k, -1)
         # The axis comes before the gather: MLX 0.32's sorted kernel misreads, on Metal, one that
         # was only added to the strides (mlx#3960).
         x = x[:, None, :][rows]  # [T * top_k, 1, C]
@@ -89,6 +86,8 @@ class MoE(nn.Module):
         logits = self.gate(flat)
         if few.why_not(flat, self) is None:
             return few.experts(flat, logits, self).reshape(x.shape)
+        if many.why_not(flat, self) is None:
+            return many.experts(flat, logits, self).reshape(x.shape)
         experts, weights = route(logits, self.top_k, self.normalise)
         out = self.switch_mlp(flat, experts)
         # The weighted sum stays in float32 and is rounded once.

@@ -47,6 +47,13 @@ def test_unset_only_what_is_proven_runs(monkeypatch: pytest.MonkeyPatch, on_gpu:
     assert "not yet proven on metal" in (dispatch.why_not("down", "matvec") or "")
 
 
+def test_what_mlx_does_better_is_left_to_it(monkeypatch: pytest.MonkeyPatch, on_gpu: None) -> None:
+    assert choose(monkeypatch, "auto") == set(dispatch.KERNELS) - {"gather_matmul"}
+    assert "MLX's own" in (dispatch.why_not(*dispatch.PROMPT) or "")
+    monkeypatch.setattr(backend, "device", lambda: "cuda")
+    assert dispatch.why_not(*dispatch.PROMPT) is None
+
+
 def test_the_cpu_backend_runs_plain_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "executor", build.on_gpu)
     monkeypatch.setattr(backend, "device", lambda: "cpu")
@@ -56,7 +63,7 @@ def test_the_cpu_backend_runs_plain_operations(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_fault_switches_off(monkeypatch: pytest.MonkeyPatch, on_gpu: None) -> None:
     monkeypatch.setattr(probe, "fault", lambda name: "broken" if name == "down" else None)
-    assert choose(monkeypatch, "auto") == set(dispatch.KERNELS) - {"down"}
+    assert choose(monkeypatch, "down,route") == {"route"}
     assert dispatch.why_not("down") == "broken"
 
 
@@ -76,6 +83,7 @@ BROKEN = {
     "route": ("choose.metal", "/ total", ""),
     "attend": ("attend.metal", "source < 2", "source < 1"),
     "qk_rope": ("heads.metal", "second ? other", "second ? -other"),
+    "gather_matmul": ("gather_matmul.metal", "* up[0] * weight", "* up[0]"),
 }
 
 

@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx.metal import attend as module
-from qwen3_mlx.metal import dispatch
+from qwen3_mlx.metal import dispatch, gather_matmul
 from qwen3_mlx.metal.attend import Past, attend
 from qwen3_mlx.metal.down import down
 from qwen3_mlx.metal.gate_up import gate_up
@@ -140,6 +140,16 @@ def _qk_rope(poison: float) -> mx.array:
     return q[0, 1, 0, 3::8]  # it, and what it is turned with; divided by infinity the rest is 0
 
 
+def _gather_matmul(poison: float) -> mx.array:
+    matrices = tuple(packed((4, 64), mx.float16, 3, 128, 128) for _ in range(3))
+    plan = gather_matmul.plan(mx.zeros((9, 1), mx.uint32), 3)
+    x = spoilt(random(9, 128, dtype=mx.float16), 4 * 128 + 77, poison)
+    h = gather_matmul.gate_up(x, *matrices[:2], mx.ones((9, 1)), plan)
+    out = gather_matmul.down(h, matrices[2], plan)[:, 0]
+    assert mx.isfinite(out[:4]).all() and mx.isfinite(out[5:]).all(), "another token caught it"
+    return out[4]
+
+
 CASES: dict[str, Launch] = {
     "matvec_x": _matvec_x,
     "matvec_norm": _matvec_norm,
@@ -155,6 +165,7 @@ CASES: dict[str, Launch] = {
     "attend_old_value": _attend_old_value,
     "attend_tail": _attend_tail,
     "qk_rope": _qk_rope,
+    "gather_matmul": _gather_matmul,
 }
 
 

@@ -37,7 +37,7 @@ def test_targets_are_stated_with_what_was_read(out: Path) -> None:
         "moe",
         {
             "decode 30b-a3b": {"fused": rate(300.0), "mlx-lm": rate(80.0)},
-            "prefill 30b-a3b": {"grouped": {"median": 9.0}, "mlx-lm": {"median": 1.0}},
+            "prefill 30b-a3b": {"auto": {"median": 9.0}, "mlx-lm": {"median": 1.0}},
             "blocks fused+empty+stock": {
                 "T=2": {"fused": {"median": 30.0}, "empty": median, "stock": {"median": 90.0}}
             },
@@ -50,8 +50,7 @@ def test_targets_are_stated_with_what_was_read(out: Path) -> None:
     put(out, "tokens", {"tokens": {"demo 0": same, "demo 1": same | {"fused": False}}})
     said = gpu.verdicts()
     assert said["30B-A3B decode >= 3 x mlx-lm"] == "3.75 x (300 against 80 tok/s)"
-    assert said["30B-A3B prefill >= 8 x mlx-lm, grouped"] == "9.00 x (9 against 1 tok/s)"
-    assert said["30B-A3B prefill >= 8 x mlx-lm, padded"] == "not read"
+    assert said["30B-A3B prefill >= 8 x mlx-lm"] == "9.00 x (9 against 1 tok/s)"
     assert said["block T=2: faster than stock"] == "28.0 µs over, stock 88.0"
     assert said["NMSE no worse than stock's"] == "down"
     assert said["tokens identical"] == "demo 1"  # the kernels had not run
