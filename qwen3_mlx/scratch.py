@@ -93,8 +93,11 @@ def activations(
     # gate and up; rows gathered, put through, put back in order, and weighted in float32. Or
     # attention is, and of the experts only the rows put through and put back.
     experts = attention - 2 * C + k * (2 * inner + 4.5 * C) + 3 * E
-    if plain:  # every expert's matrices and its share of rows, twice the mean (`nn.padded`)
-        experts = 2 * C + k * (9 * C + 6 * inner) + 3 * E * inner * C / length + matrices
+    if plain and _on_units(config):  # two layers are under way (`nn.settle`): hidden layers, what
+        # every expert gives, and that in float32; the sum twice
+        experts = 2 * (attention + matrices + k * (inner + 3 * C) + 3 * E + 3 * C)
+    elif plain:  # every expert's matrices (`nn.unpacked`)
+        experts = 2 * C + k * (5 * C + 3 * inner) + 3 * E * inner * C / length + matrices
     return max(experts, attention + scores + 2 * k * C), tiles
 
 
@@ -103,6 +106,13 @@ def _unpacks(config: Qwen3Config) -> bool:
     quantization = config.quantization
     spec = quantization.spec("model.layers.0.self_attn.q_proj") if quantization else None
     return spec is not None and spec.mode == "affine"
+
+
+def _on_units(config: Qwen3Config) -> bool:
+    """Whether the experts' weights stay packed (`metal.gather_matmul`)."""
+    quantization = config.quantization
+    spec = quantization.spec("model.layers.0.mlp.switch_mlp.gate_proj") if quantization else None
+    return spec is not None and spec.mode == "affine" and spec.bits in (4, 8)
 
 
 def _one_by_one(config: Qwen3Config, length: int, scores: float) -> float:

@@ -6,7 +6,13 @@ Python, but all that some hundred operations make (docs/log.md).
 
 from __future__ import annotations
 
+import qwen3_mlx.backend as backend
+
 import mlx.core as mx
+
+PACED_FROM = 64
+"""Tokens from which a GPU is given one layer at a time, so that what two layers make is alive at
+most. On CUDA all layers' would be: 10.8 GB for 2,048 tokens through 30B-A3B on an H100."""
 
 
 def settle(*arrays: mx.array) -> bool:
@@ -16,3 +22,18 @@ def settle(*arrays: mx.array) -> bool:
     except ValueError:  # "Attempting to eval an array during function transformations"
         return False
     return True
+
+
+def pace(x: mx.array, behind: mx.array) -> None:
+    """Begin to compute a layer's output ``x [B, L, C]``, and wait for that of the layer `behind`.
+
+    So the GPU has work while the next layer is written down. Few tokens, a CPU (which
+    waits in `nn.unpacked`), and a trace are left alone.
+    """
+    if x.size // x.shape[-1] < PACED_FROM or backend.device() == "cpu":
+        return
+    try:
+        mx.async_eval(x)
+    except ValueError:  # as in `settle`
+        return
+    mx.eval(behind)

@@ -13,6 +13,7 @@ from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
 from qwen3_mlx.nn.quantized_cache import QuantizedCache
 from qwen3_mlx.nn.rotating_cache import RotatingCache
+from qwen3_mlx.nn.settle import pace
 from qwen3_mlx.options import AS_COMPUTED, KeyValues
 
 
@@ -63,7 +64,8 @@ class Decoder(nn.Module):
         """``tokens [B, L]`` to hidden states ``[B, L, C]``; `cache` grows by L."""
         x = self.embed_tokens(tokens)
         for index, layer in enumerate(self.layers):
-            x = layer(x, cache[index] if cache is not None else None)
+            behind, x = x, layer(x, cache[index] if cache is not None else None)
+            pace(x, behind)
         return self.norm(x)
 
 
