@@ -46,7 +46,7 @@ PIECE = 4096
 """Rows of random keys and values written at a time."""
 CASES = ("8b:32768", "30b-a3b:32768", "30b-a3b:131072", "8b:131072")
 TINY = {"cases": ["tiny:2048", "tiny-moe:2048"], "chunk": 128, "tokens": 8, "rounds": 2}
-ARMS = ("computed", "8 bits", "4 bits", "mlx-lm", "mlx-lm 8 bits")
+ARMS = ("computed", "mlx-lm", "8 bits", "mlx-lm 8 bits", "4 bits")
 KEPT = {"computed": KeyValues(), "8 bits": KeyValues(bits=8), "4 bits": KeyValues(bits=4)}
 
 
@@ -181,27 +181,27 @@ def measure(
             continue
         try:
             if arm in KEPT:
-                row, samples[arm] = ours(plan, KEPT[arm])
+                row, sample = ours(plan, KEPT[arm])
                 row["predicted"] = predicted(plan, KEPT[arm])
             else:
                 assert twin is not None
                 row, sample = theirs(plan, twin, 8 if "8" in arm else None)
-                sample()  # on CUDA its packed decode may have no kernel
-                samples[arm] = sample
+            say(f"  {arm}: read at {row['prefill']:,.0f} tok/s, {row['kv_bytes'] / 1e9:.2f} GB")
+            say(f"  {arm}: wrote at {sample():.0f} tok/s at first")
+            samples[arm] = sample
         except RuntimeError as fault:
             samples.pop(arm, None)
             plan.rows[arm] = {"failed": str(fault)}
             say(f"  {arm} FAILED: {str(fault)[:200]}")
             continue
         plan.rows[arm] = row
-        say(f"  {arm}: read at {row['prefill']:,.0f} tok/s, {row['kv_bytes'] / 1e9:.2f} GB")
         keep()
     taken: dict[str, list[float]] = {arm: [] for arm in samples}
     for turn in range(rounds):
         if turn and time.perf_counter() > until:
             say(f"  no time left for rounds {turn + 1} to {rounds}")
             break
-        for arm, (speed,) in interleaved(samples, 1, 0 if turn else 1, seed=turn).items():
+        for arm, (speed,) in interleaved(samples, 1, 0, seed=turn).items():
             taken[arm].append(speed)
             plan.rows[arm]["decode"] = summary(taken[arm])
         keep()

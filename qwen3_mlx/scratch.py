@@ -156,12 +156,14 @@ def peak_bytes(
 ) -> tuple[int, int]:
     """Bytes of the cache, and beside it of activations, at the peak of a prefill of `tokens`.
 
-    A cache that grows holds one layer's old buffers until they are copied.
+    A cache that grows holds one layer's old buffers until they are copied. On a GPU the packed
+    rows of a layer are copied out of their buffers to be unpacked.
     """
     read = held = 0
     best = (0, 0)
     for done, allocated in rows(tokens, chunk, config.for_context(tokens).context):
-        grown = held * kv_bytes_per_token // config.num_hidden_layers if allocated > held else 0
+        copied = (held if allocated > held else 0) + (done if packed and not on_cpu else 0)
+        grown = copied * kv_bytes_per_token // config.num_hidden_layers
         work = work_bytes(
             config,
             done - read,
@@ -191,7 +193,7 @@ def work_bytes(
 ) -> int:
     """Bytes alive beside weights and cache while a chunk of `length` attends to `keys`.
 
-    `grown`: bytes of one layer's buffers that are being copied; they are gone before its tiles.
+    `grown`: bytes of one layer's buffers that are copied; they are gone before its tiles.
     """
     layer, tiles = activations(config, length, keys, on_cpu=on_cpu, packed=packed, unpacks=unpacks)
     unit = length * float_bytes
