@@ -137,8 +137,8 @@ def attention(dtype: mx.Dtype) -> Iterator[Case]:
         table = mx.array([1e6 ** (-2 * i / dim) for i in range(dim // 2)] + [1.0], mx.float32)
         capacity = -(-held // 256) * 256
         past = attend.Past(
-            random(1, heads[1], capacity, dim, dtype=dtype),
-            random(1, heads[1], capacity, dim, dtype=dtype),
+            Matrix(random(1, heads[1], capacity, dim, dtype=dtype)),
+            Matrix(random(1, heads[1], capacity, dim, dtype=dtype)),
             random(2, heads[1], 64, dim, dtype=dtype),
             mx.array([held, recent], mx.int32),
         )

@@ -156,15 +156,17 @@ def attention(dtype: mx.Dtype, heads: tuple[int, int], eps: float) -> Rows:
     qkv = random(1, 1, (heads[0] + 2 * heads[1]) * 128, dtype=dtype)
     gains = (1 + random(128, dtype=dtype) / 8, 1 + random(128, dtype=dtype) / 8)
     found: Rows = []
-    for held, recent in ((511, 63), (5000, 1)):
-        keys, values = (random(1, heads[1], held + 9, 128, dtype=dtype) for _ in range(2))
+    for held, recent, bits in ((511, 63, 0), (5000, 1, 0), (511, 63, 8), (5000, 1, 4)):
+        size = (1, heads[1], held + 9, 128)
+        keys, values = (packed((bits, 64, dtype), *size) for _ in range(2))
         tail = random(2, heads[1], 64, 128, dtype=dtype)
         past = attend.Past(keys, values, tail, mx.array([held, recent], mx.int32))
         out, grown = attend.attend(qkv, heads, gains, eps, TABLE, past)
         want, rows = attend.reference(qkv, heads, gains, eps, TABLE, past)
         stock = _attended(qkv, heads, gains, eps, past)
-        found += [(f"attend {held}", out, want, stock)]
-        found += [(f"tail {held}", grown[:, :, : recent + 1], rows, None)]
+        name = f"{held} in {bits} bits" if bits else str(held)
+        found += [(f"attend {name}", out, want, stock)]
+        found += [(f"tail {name}", grown[:, :, : recent + 1], rows, None)]
     return found
 
 
@@ -206,7 +208,8 @@ def _attended(
     """Attention by MLX's own operations."""
     held, recent = (int(past.counts[i]) for i in range(2))
     q, k, v = _turned(qkv, heads, gains, eps, held + recent)
-    keys = mx.concatenate([past.keys[:, :, :held], past.tail[None, 0, :, :recent], k], axis=2)
-    values = mx.concatenate([past.values[:, :, :held], past.tail[None, 1, :, :recent], v], axis=2)
+    old = [matrix.dequantized().astype(q.dtype) for matrix in (past.keys, past.values)]
+    keys = mx.concatenate([old[0][:, :, :held], past.tail[None, 0, :, :recent], k], axis=2)
+    values = mx.concatenate([old[1][:, :, :held], past.tail[None, 1, :, :recent], v], axis=2)
     mixed = mx.fast.scaled_dot_product_attention(q, keys, values, scale=128**-0.5)
     return mixed.swapaxes(1, 2).reshape(1, 1, -1)

@@ -76,10 +76,10 @@ def launch_all() -> None:
         qkv = mx.ones((1, 1, (heads[0] + 2 * heads[1]) * 128), mx.bfloat16)
         keys = mx.ones((1, heads[1], -(-held // 256) * 256, 128), mx.bfloat16)
         tail = mx.ones((2, heads[1], 64, 128), mx.bfloat16)
-        past = attend.Past(keys, keys, tail, mx.array([held, 32], mx.int32))
+        past = attend.Past(Matrix(keys), Matrix(keys), tail, mx.array([held, 32], mx.int32))
         gain = mx.ones((128,), mx.bfloat16)
-        for simds in (8, 16, 32):
-            attend._SIMDS = simds
+        for simds in (4, 8, 16):
+            attend._simds = lambda *_, simds=simds: simds
             for _ in range(REPEATS):
                 mx.eval(attend.attend(qkv, heads, (gain, gain), eps, table, past))
 

@@ -93,9 +93,10 @@ def activations(
     # gate and up; rows gathered, put through, put back in order, and weighted in float32. Or
     # attention is, and of the experts only the rows put through and put back.
     experts = attention - 2 * C + k * (2 * inner + 4.5 * C) + 3 * E
-    if plain and _on_units(config):  # two layers are under way (`nn.settle`): hidden layers, what
-        # every expert gives, and that in float32; the sum twice
-        experts = 2 * (attention + matrices + k * (inner + 3 * C) + 3 * E + 3 * C)
+    if plain and _on_units(config):  # hidden layers, what every expert gives, and that in float32;
+        # the sum twice. Two layers are under way (`nn.settle`), unless the cache has to be unpacked.
+        experts = attention + matrices + k * (inner + 3 * C) + 3 * E + 3 * C
+        experts = experts + scores if packed else 2 * experts
     elif plain:  # every expert's matrices (`nn.unpacked`)
         experts = 2 * C + k * (5 * C + 3 * inner) + 3 * E * inner * C / length + matrices
     return max(experts, attention + scores + 2 * k * C), tiles

@@ -1,141 +1,156 @@
 // One new token attends to the past and to itself: q-norm, k-norm, rotation, softmax(q kᵀ) v.
 //
-// The past is in two places: `keys` and `values` hold counts[0] tokens, `tail` the counts[1] after
-// them. A kernel can't write into its inputs, so the new token is appended to a copy of the tail,
-// which is short. One query head (and one of SPLITS parts of the past) a threadgroup; its
-// simdgroups take AHEAD keys at a time, and their partial softmaxes are merged at the end.
-typedef Head<T, D> Vector;
-constexpr int PER = Vector::PER;
-constexpr int GROUP = H / KV;
+// The past is in two places: `keys` and `values` hold counts[0] tokens, as computed or packed, and
+// `tail` the counts[1] after them. A kernel can't write into its inputs, so the new token is
+// appended to a copy of the tail, which is short. A threadgroup takes QUERIES heads that share a key
+// head, and one of SPLITS parts of the past. LANES lanes share a key, so a simdgroup has several
+// side by side; every LANES lanes keep a softmax of their own, and all are merged at the end.
+typedef Share<T, D, LANES> Part;
+constexpr int PER = Part::PER;
+constexpr int PER_KEY_HEAD = H / KV;
+constexpr int SIDE = 32 / LANES;  // keys that a simdgroup has side by side
+constexpr float LOWEST = -3e38f;  // finite: lanes without a key have it for their best
 uint lane = thread_index_in_simdgroup;
 uint simd = simdgroup_index_in_threadgroup;
-uint head = threadgroup_position_in_grid.x;
+uint head = threadgroup_position_in_grid.x * QUERIES;
 uint part = threadgroup_position_in_grid.y;
-uint kv = head / GROUP;
+uint kv = head / PER_KEY_HEAD;
+uint own = lane % LANES;
+int side = lane / LANES;
 int held = counts[0];
 int recent = counts[1];
-float position = float(held + recent);
 
-const device T* own_keys = keys + size_t(kv) * keys_shape[2] * D;
-const device T* own_values = values + size_t(kv) * keys_shape[2] * D;
+size_t own_rows = size_t(kv) * keys_w_shape[2];
 int share = (held + SPLITS - 1) / SPLITS;
 int first_end = (int(part) + 1) * share < held ? (int(part) + 1) * share : held;
 
-// The first keys and values are under way while the query is made ready.
-Vector k[AHEAD], v[AHEAD];
-#pragma unroll
-for (int j = 0; j < AHEAD; j++) {
-  int s = int(part) * share + int(simd) * AHEAD + j;
-  size_t at = size_t(s < held ? s : held > 0 ? held - 1 : 0) * D;
-  k[j].load(own_keys + at, lane);
-  v[j].load(own_values + at, lane);
-}
-bool fetched = true;
+// A key and a value a lane are always under way: the first while the query is made ready.
+Kept<T, BITS, GROUP, Part> next_key, next_value;
+int s0 = int(part) * share + int(simd) * SIDE + side;
+size_t row0 = own_rows + (s0 < held ? s0 : held > 0 ? held - 1 : 0);
+next_key.fetch(keys_w, keys_s, keys_b, row0, own);
+next_value.fetch(values_w, values_s, values_b, row0, own);
 
-Vector query, key, value;
-query.load(qkv + head * D, lane);
-query.norm_and_turn(q_norm, as_type<float>(EPS), table, position, lane);
-key.load(qkv + (H + kv) * D, lane);
-key.norm_and_turn(k_norm, as_type<float>(EPS), table, position, lane);
-value.load(qkv + (H + KV + kv) * D, lane);
+// The queries and the new key, each made ready by one simdgroup, where all can read them.
+threadgroup float ready[(QUERIES + 1) * D];
+for (uint i = simd; i <= QUERIES; i += SIMDS) {
+  Head<T, D> one;
+  one.load(qkv + (i < QUERIES ? head + i : H + kv) * D, lane);
+  one.norm_and_turn(i < QUERIES ? q_norm : k_norm, as_type<float>(EPS), table,
+                    float(held + recent), lane);
+#pragma unroll
+  for (int j = 0; j < Head<T, D>::PER; j++)
+    if (lane * Head<T, D>::PER < D) ready[i * D + lane * Head<T, D>::PER + j] = one.x[j];
+}
+threadgroup_barrier(mem_flags::mem_threadgroup);
+Part query[QUERIES];
+#pragma unroll
+for (int q = 0; q < QUERIES; q++) {
+#pragma unroll
+  for (int i = 0; i < PER; i++) query[q].x[i] = ready[q * D + own * PER + i];
+}
 
 const device T* old_keys = tail + size_t(kv) * TAIL * D;
 const device T* old_values = tail + size_t(KV + kv) * TAIL * D;
-if (part == 0) {  // the query heads of a group share the copying
+const device T* new_value = qkv + (H + KV + kv) * D;
+if (part == 0) {  // the threadgroups of a key head share the copying
   device T* new_keys = new_tail + size_t(kv) * TAIL * D;
   device T* new_values = new_tail + size_t(KV + kv) * TAIL * D;
-  uint first = (head % GROUP) * SIMDS + simd;
-  for (uint i = first * 32 + lane; i < uint(recent * D / 4); i += GROUP * SIMDS * 32) {
+  constexpr int GROUPS = PER_KEY_HEAD / QUERIES;
+  uint first = threadgroup_position_in_grid.x % GROUPS * SIMDS + simd;
+  for (uint i = first * 32 + lane; i < uint(recent * D / 4); i += GROUPS * SIMDS * 32) {
     ((device vec<T, 4>*)new_keys)[i] = ((const device vec<T, 4>*)old_keys)[i];
     ((device vec<T, 4>*)new_values)[i] = ((const device vec<T, 4>*)old_values)[i];
   }
   if (first == 0) {
-    key.store(new_keys + recent * D, lane);
-    value.store(new_values + recent * D, lane);
+    for (uint d = lane; d < D; d += 32) {
+      new_keys[recent * D + d] = T(ready[QUERIES * D + d]);
+      new_values[recent * D + d] = new_value[d];
+    }
   }
 }
 
 float scale = 1.44269504f * metal::precise::rsqrt(float(D));  // of powers of 2, not of e
-float best = -INFINITY;
-float total = 0;
-float mixed[PER];
+float best[QUERIES], total[QUERIES], mixed[QUERIES][PER];
 #pragma unroll
-for (int j = 0; j < PER; j++) mixed[j] = 0;
+for (int q = 0; q < QUERIES; q++) {
+  best[q] = LOWEST;
+  total[q] = 0;
+#pragma unroll
+  for (int i = 0; i < PER; i++) mixed[q][i] = 0;
+}
 
-for (int source = 0; source < 2; source++) {
-  if (source == 1 && part > 0) continue;
-  const device T* from_keys = source ? old_keys : own_keys;
-  const device T* from_values = source ? old_values : own_values;
+// The past, the tail, and as the last the new token, which one simdgroup takes.
+for (int source = 0; source < 3; source++) {
   int begin = source ? 0 : int(part) * share;
-  int end = source ? recent : first_end;
-  for (int s = begin + int(simd) * AHEAD; s < end; s += SIMDS * AHEAD) {
+  int end = source == 0 ? first_end : part > 0 ? 0 : source == 1 ? recent : 1;
+  for (int s = begin + int(simd) * SIDE; s < end; s += SIMDS * SIDE) {
+    int at = s + side < end ? s + side : end - 1;
+    Part k, v;
+    if (source == 0) {
+      next_key.open(k, own);
+      next_value.open(v, own);
+      int next = s + side + SIMDS * SIDE;
+      size_t row = own_rows + (next < end ? next : end - 1);
+      next_key.fetch(keys_w, keys_s, keys_b, row, own);
+      next_value.fetch(values_w, values_s, values_b, row, own);
+    } else if (source == 1) {
+      k.load(old_keys + at * D, own);
+      v.load(old_values + at * D, own);
+    } else {
 #pragma unroll
-    for (int j = 0; j < AHEAD && !fetched; j++) {
-      size_t at = size_t(s + j < end ? s + j : end - 1) * D;
-      k[j].load(from_keys + at, lane);
-      v[j].load(from_values + at, lane);
+      for (int i = 0; i < PER; i++) k.x[i] = ready[QUERIES * D + own * PER + i];
+      v.load(new_value, own);
     }
-    fetched = false;
-    float scores[AHEAD];
-    float next = best;
 #pragma unroll
-    for (int j = 0; j < AHEAD; j++) {
-      float dot = query.dot(k[j]) * scale;
-      scores[j] = s + j < end ? dot : -INFINITY;
-      next = metal::max(next, scores[j]);
-    }
-    float fade = metal::exp2(best - next);
-    best = next;
-    total *= fade;
+    for (int q = 0; q < QUERIES; q++) {
+      float score = query[q].dot(k) * scale;
+      if (s + side >= end) score = -INFINITY;
+      float top = metal::max(best[q], score);
+      float fade = metal::exp2(best[q] - top);
+      float weight = metal::exp2(score - top);
+      best[q] = top;
+      total[q] = total[q] * fade + weight;
 #pragma unroll
-    for (int i = 0; i < PER; i++) mixed[i] *= fade;
-#pragma unroll
-    for (int j = 0; j < AHEAD; j++) {
-      float weight = metal::exp2(scores[j] - best);
-      total += weight;
-#pragma unroll
-      for (int i = 0; i < PER; i++) mixed[i] = metal::fma(weight, v[j].x[i], mixed[i]);
+      for (int i = 0; i < PER; i++) mixed[q][i] = metal::fma(weight, v.x[i], mixed[q][i] * fade);
     }
   }
-  fetched = false;
-}
-if (part == 0 && simd == 0) {  // the new token itself
-  float score = query.dot(key) * scale;
-  float next = metal::max(best, score);
-  float fade = metal::exp2(best - next);
-  float weight = metal::exp2(score - next);
-  best = next;
-  total = total * fade + weight;
-#pragma unroll
-  for (int i = 0; i < PER; i++) mixed[i] = mixed[i] * fade + weight * value.x[i];
 }
 
-threadgroup float bests[SIMDS];
-threadgroup float totals[SIMDS];
-threadgroup float sums[SIMDS * D];
-if (lane == 0) {
-  bests[simd] = best;
-  totals[simd] = total;
-}
+threadgroup float bests[QUERIES * SIMDS];
+threadgroup float totals[QUERIES * SIMDS];
+threadgroup float sums[QUERIES * SIMDS * D];
 #pragma unroll
-for (int i = 0; i < PER; i++)
-  if (lane * PER < D) sums[simd * D + lane * PER + i] = mixed[i];
+for (int q = 0; q < QUERIES; q++) {
+  float top = simd_max(best[q]);
+  float fade = metal::exp2(best[q] - top);
+  int place = q * SIMDS + int(simd);
+  float all = across<LANES>(total[q] * fade);
+  if (lane == 0) {
+    bests[place] = top;
+    totals[place] = all;
+  }
+#pragma unroll
+  for (int i = 0; i < PER; i++) {
+    float sum = across<LANES>(mixed[q][i] * fade);
+    if (side == 0) sums[place * D + int(own) * PER + i] = sum;
+  }
+}
 threadgroup_barrier(mem_flags::mem_threadgroup);
-uint thread_id = simd * 32 + lane;
-for (uint d = thread_id; d < D; d += SIMDS * 32) {
-  float top = bests[0];
-  for (int i = 1; i < SIMDS; i++) top = metal::max(top, bests[i]);
+for (uint at = simd * 32 + lane; at < QUERIES * D; at += SIMDS * 32) {
+  uint q = at / D, d = at % D;
+  float top = bests[q * SIMDS];
+  for (int i = 1; i < SIMDS; i++) top = metal::max(top, bests[q * SIMDS + i]);
   float sum = 0, weight = 0;
   for (int i = 0; i < SIMDS; i++) {
-    // a simdgroup without keys has best = -inf and adds nothing, unless all have none
-    float share = bests[i] == top ? 1.0f : metal::exp2(bests[i] - top);
-    sum += share * sums[i * D + d];
-    weight += share * totals[i];
+    float fade = metal::exp2(bests[q * SIMDS + i] - top);
+    sum += fade * sums[(q * SIMDS + i) * D + d];
+    weight += fade * totals[q * SIMDS + i];
   }
   if (SPLITS == 1) {
-    out[head * D + d] = O(sum / weight);
+    out[(head + q) * D + d] = O(sum / weight);
   } else {
-    device O* partial = out + (head * SPLITS + part) * (D + 2);
+    device O* partial = out + ((head + q) * SPLITS + part) * (D + 2);
     partial[d] = O(sum);
     if (d == 0) {
       partial[D] = O(top);

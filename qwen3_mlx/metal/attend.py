@@ -6,33 +6,34 @@ the attention); here it is one, or two where the past is long enough to be split
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-
-import qwen3_mlx.backend as backend
 
 import mlx.core as mx
 
 from qwen3_mlx.metal import qk_rope
 from qwen3_mlx.metal.build import SIMD, Constant, Launch, run
-from qwen3_mlx.metal.rows import float_bits
+from qwen3_mlx.metal.rows import Matrix, float_bits
 
 TAIL = 64
 """Tokens a tail holds before they must be written to the keys and values."""
 
-_SIMDS = 16
-_AHEAD = {"cpu": 4, "cuda": 8, "metal": 4}  # keys that a simdgroup has under way
+_LANES = 8
+"""Lanes that share a key."""
+
 _SPLIT_FROM = 1024  # tokens of capacity: below, one threadgroup a head reads them as fast
 _PART = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What one layer remembers: ``keys, values [1, K, S, D]``, of which the first ``counts[0]``
-    tokens count, and ``tail [2, K, TAIL, D]``, keys then values of the ``counts[1]`` after them.
+    """What one layer remembers: ``keys, values [1, K, S, D]``, as computed or packed, of which the
+    first ``counts[0]`` tokens count, and ``tail [2, K, TAIL, D]``, keys then values of the
+    ``counts[1]`` after them, in the dtype of what was computed.
     """
 
-    keys: mx.array
-    values: mx.array
+    keys: Matrix
+    values: Matrix
     tail: mx.array
     counts: mx.array
 
@@ -50,8 +51,8 @@ def reference(
     q, k, v = qk_rope.reference(qkv, heads, *norms, eps, table, held + recent)
     tail = [mx.concatenate([past.tail[i, :, :recent].astype(mx.float32), new[0]], axis=1)
             for i, new in enumerate((k, v))]  # fmt: skip
-    keys = mx.concatenate([past.keys[0, :, :held].astype(mx.float32), tail[0]], axis=1)
-    values = mx.concatenate([past.values[0, :, :held].astype(mx.float32), tail[1]], axis=1)
+    keys = mx.concatenate([past.keys.dequantized()[0, :, :held], tail[0]], axis=1)
+    values = mx.concatenate([past.values.dequantized()[0, :, :held], tail[1]], axis=1)
     repeats = heads[0] // heads[1]
     keys, values = mx.repeat(keys, repeats, axis=0), mx.repeat(values, repeats, axis=0)
     scores = (q[0] @ keys.swapaxes(1, 2)) * q.shape[-1] ** -0.5  # [H, 1, S]
@@ -71,8 +72,9 @@ def supported(
 ) -> str | None:
     """Why `attend` can't take these, or None."""
     dim = norms[0].shape[0]
-    if {past.keys.dtype, past.values.dtype, past.tail.dtype} != {qkv.dtype}:
-        return f"the cache holds {past.keys.dtype}, the token is {qkv.dtype}"
+    kept = past.keys.weight if past.keys.scales is None else past.keys.scales
+    if {kept.dtype, past.tail.dtype} != {qkv.dtype}:
+        return f"the cache holds {kept.dtype}, the token is {qkv.dtype}"
     if reason := unsupported_dim(dim):
         return reason
     if qkv.size != (heads[0] + 2 * heads[1]) * dim:
@@ -94,27 +96,40 @@ def attend(
     token's position is the sum of ``past.counts [2]`` int32, on the device.
     """
     dim = norms[0].shape[0]
-    splits = _splits(past.keys.shape[2])
+    splits = _splits(past.keys.weight.shape[2])
+    queries, simds = _queries(heads, dim, splits), _simds(dim * qkv.dtype.size, splits)
     out_dtype = qkv.dtype if splits == 1 else mx.float32
     shape = (1, 1, heads[0] * dim) if splits == 1 else (heads[0], splits, dim + 2)
-    constants: dict[str, Constant] = {"T": qkv.dtype, "O": out_dtype, "SPLITS": splits}
-    constants |= {"H": heads[0], "KV": heads[1], "D": dim}
-    constants["EPS"] = float_bits(eps)
-    constants |= {"TAIL": past.tail.shape[2], "SIMDS": _SIMDS}
-    constants["AHEAD"] = _AHEAD[backend.device()]
+    constants: dict[str, Constant] = {"O": out_dtype, "SPLITS": splits, "QUERIES": queries}
+    constants |= {"H": heads[0], "KV": heads[1], "D": dim, "EPS": float_bits(eps)}
+    constants |= {"TAIL": past.tail.shape[2], "SIMDS": simds, "LANES": _LANES}
     out, tail = run(
         Launch(
             "attend",
             {"qkv": qkv, "q_norm": norms[0], "k_norm": norms[1], "table": table}
-            | {"keys": past.keys, "values": past.values, "tail": past.tail}
-            | {"counts": past.counts},
+            | past.keys.inputs("keys_", "", qkv)
+            | past.values.inputs("values_", "", qkv)
+            | {"tail": past.tail, "counts": past.counts},
             {"out": (shape, out_dtype), "new_tail": (past.tail.shape, qkv.dtype)},
-            constants,
-            (heads[0] * _SIMDS * SIMD, splits, 1),
-            (_SIMDS * SIMD, 1, 1),
+            past.keys.constants(qkv.dtype) | constants,
+            (heads[0] // queries * simds * SIMD, splits, 1),
+            (simds * SIMD, 1, 1),
         )
     )
     return (out if splits == 1 else _combine(out, qkv.dtype)), tail
+
+
+def _simds(row_bytes: int, splits: int) -> int:
+    """Simdgroups of a threadgroup: 16 where a short past has to be shared out, if registers allow
+    it (CUDA: 95 a thread for rows of 256 bytes, 146 for 512; 213 where four heads read together).
+    """
+    return 16 if splits == 1 and row_bytes <= 256 else 8
+
+
+def _queries(heads: tuple[int, int], dim: int, splits: int) -> int:
+    """Heads of a threadgroup: several read a long past once, alone they share out a short one."""
+    most = 1 if splits == 1 or dim > 128 else 4
+    return math.gcd(heads[0] // heads[1], most)
 
 
 def _splits(capacity: int) -> int:

@@ -75,7 +75,7 @@ HELPERS = {
     "gate_up chosen": ("loads", "rows", "choose"),
     "route": ("choose",),
     "down": ("loads", "rows"),
-    "attend": ("loads", "heads"),
+    "attend": ("loads", "heads", "shares"),
     "qk_rope": ("loads", "heads"),
     "gather_matmul": ("units",),
 }

@@ -99,7 +99,8 @@ def _qk_rope() -> Pairs:
 def _attend() -> Pairs:
     qkv, norm = _random(1, 1, 6 * 32), _random(32)
     counts = mx.array([20, 3], mx.int32)
-    past = attend.Past(_random(1, 1, 24, 32), _random(1, 1, 24, 32), _random(2, 1, 64, 32), counts)
+    keys, values = Matrix(_random(1, 1, 24, 32)), Matrix(_random(1, 1, 24, 32))
+    past = attend.Past(keys, values, _random(2, 1, 64, 32), counts)
     out, tail = attend.attend(qkv, (4, 1), (norm, norm), _EPS, _table(), past)
     want, rows = attend.reference(qkv, (4, 1), (norm, norm), _EPS, _table(), past)
     return [(out, want), (tail[:, :, :4], rows)]

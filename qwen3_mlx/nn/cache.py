@@ -40,10 +40,15 @@ class KVCache:
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append ``[B, K, L, D]`` and return all that is held, ``[B, K, S, D]``."""
+        self.append(keys, values)
+        assert self.keys is not None and self.values is not None
+        return self.keys[..., : self.offset, :], self.values[..., : self.offset, :]
+
+    def append(self, keys: mx.array, values: mx.array) -> None:
+        """Append ``[B, K, L, D]``."""
         start, self.offset = self.offset, self.offset + keys.shape[2]
         self.keys = self.write(self.keys, keys, start)
         self.values = self.write(self.values, values, start)
-        return self.keys[..., : self.offset, :], self.values[..., : self.offset, :]
 
     def write(self, buffer: mx.array | None, new: mx.array, start: int) -> mx.array:
         """`buffer` with `new` in its rows from `start` on; a larger one if they don't fit."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from qwen3_mlx.metal import attend, dispatch, down, gate_up, matvec
-from qwen3_mlx.metal.rows import unsupported
+from qwen3_mlx.metal.rows import Matrix, unsupported
 from qwen3_mlx.nn import few
 from qwen3_mlx.nn.attention import Attention
 from qwen3_mlx.nn.cache import KVCache
@@ -22,6 +22,7 @@ from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
 from qwen3_mlx.nn.rope import rotation_table
+from qwen3_mlx.nn.tailed_cache import Tailed, tailed
 from qwen3_mlx.nn.transformer import Qwen3
 from qwen3_mlx.options import AS_COMPUTED, KeyValues
 
@@ -70,80 +71,14 @@ class FusedLayer:
         return down.down(h, self.down, experts, residual=x), tail
 
 
-class TailedCache(KVCache):
-    """A `KVCache` whose newest tokens may lie in a short tail of their own.
-
-    A fused step can't write into the buffers; it makes a new tail, which holds one token more.
-    Everybody else sees an ordinary cache: the tail is closed before anything is appended.
-    """
-
-    def __init__(self, limit: int | None = None) -> None:
-        self.held = self.recent = 0
-        """Tokens in the buffers, and those after them in `tail`."""
-        self.tail: mx.array | None = None
-        """``[2, K, TAIL, D]``: keys, values."""
-        super().__init__(limit)
-
-    @property
-    def offset(self) -> int:
-        """Tokens remembered."""
-        return self.held + self.recent
-
-    @offset.setter
-    def offset(self, value: int) -> None:
-        self.held = value - self.recent
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """As `KVCache.update_and_fetch`."""
-        self.close()
-        return super().update_and_fetch(keys, values)
-
-    def open(self) -> tuple[mx.array, mx.array, mx.array]:
-        """Keys, values and a tail with room for one token."""
-        assert self.keys is not None and self.values is not None
-        if self.recent >= attend.TAIL:
-            self.close()
-        if self.tail is None:
-            _, heads, _, dim = self.keys.shape
-            self.tail = mx.zeros((2, heads, attend.TAIL, dim), self.keys.dtype)
-        return self.keys, self.values, self.tail
-
-    def grow(self, tail: mx.array) -> None:
-        """Take a step's new tail, which holds one token more."""
-        self.tail, self.recent = tail, self.recent + 1
-
-    def close(self) -> None:
-        """Move the tail's tokens into the buffers."""
-        recent, self.recent = self.recent, 0
-        if recent and self.tail is not None:
-            new = self.tail[:, None, :, :recent]  # [2, 1, K, recent, D]
-            super().update_and_fetch(new[0], new[1])
-
-    def trim(self, n: int) -> int:
-        """As `KVCache.trim`."""
-        from_tail = min(max(n, 0), self.recent)
-        self.recent -= from_tail
-        return from_tail + super().trim(n - from_tail)
-
-    def stored(self, count: int) -> dict[str, mx.array]:
-        """As `KVCache.stored`."""
-        self.close()
-        return super().stored(count)
-
-    @property
-    def state(self) -> list[mx.array]:
-        """The buffers, and the tail if it is in use."""
-        return super().state + ([self.tail] if self.recent and self.tail is not None else [])
-
-
 class FusedStep:
     """One token through a network, compiled; made once for a conversation.
 
     It keeps the weights it was made with: make another after replacing them.
     """
 
-    def __init__(self, network: Qwen3) -> None:
-        self.network = network
+    def __init__(self, network: Qwen3, kept: KeyValues = AS_COMPUTED) -> None:
+        self.network, self.kept = network, kept
         tied = "lm_head" not in network
         self.head = matrix_of(network.model.embed_tokens if tied else network.lm_head)
         self.layers = [
@@ -155,21 +90,21 @@ class FusedStep:
     @classmethod
     def of(cls, network: Qwen3, kept: KeyValues = AS_COMPUTED) -> FusedStep | None:
         """The step of `network`, or None where it takes the plain path."""
-        return None if why_not(network, kept) else cls(network)
+        return None if why_not(network, kept) else cls(network, kept)
 
     def make_cache(self) -> list[KVCache]:
         """An empty cache for one conversation, as `Qwen3.make_cache`."""
-        return [TailedCache(self.network.context) for _ in self.layers]
+        return [tailed(self.kept, self.network) for _ in self.layers]
 
     def __call__(self, tokens: mx.array, cache: list[KVCache]) -> mx.array:
         """``tokens [1, 1]`` to logits ``[1, 1, V]``, as `Qwen3`; `cache` grows."""
-        tailed = [layer for layer in cache if isinstance(layer, TailedCache)]
-        if len(tailed) < len(cache) or cache[0].keys is None or tokens.size != 1:
+        layers = [layer for layer in cache if isinstance(layer, Tailed)]
+        if len(layers) < len(cache) or not cache[0].state or tokens.size != 1:
             return self.network(tokens, cache)
-        pasts = [layer.open() for layer in tailed]
-        counts = mx.array([tailed[0].held, tailed[0].recent], mx.int32)
+        pasts = [layer.open() for layer in layers]
+        counts = mx.array([layers[0].held, layers[0].recent], mx.int32)
         logits, tails = self._forward(tokens, counts, pasts)
-        for layer, tail in zip(tailed, tails, strict=True):
+        for layer, tail in zip(layers, tails, strict=True):
             layer.grow(tail)
         return logits
 
@@ -177,14 +112,26 @@ class FusedStep:
         self,
         tokens: mx.array,
         counts: mx.array,
-        pasts: list[tuple[mx.array, mx.array, mx.array]],
+        pasts: list[tuple[mx.array, ...]],
     ) -> tuple[mx.array, list[mx.array]]:
         x = self.network.model.embed_tokens(tokens)
         tails = []
         for layer, past in zip(self.layers, pasts, strict=True):
-            x, tail = layer(x, attend.Past(*past, counts))
+            x, tail = layer(x, self._past(past, counts))
             tails.append(tail)
         return self._logits(x), tails
+
+    def _past(self, arrays: tuple[mx.array, ...], counts: mx.array) -> attend.Past:
+        """What `Tailed.open` gave, told apart: a trace takes arrays alone."""
+        *parts, tail = arrays
+        half, bits = len(parts) // 2, self.kept.bits
+        packing = (bits, self.kept.group(self.network.head_dim)) if bits else (0, 0)
+
+        def matrix(weight: mx.array, *constants: mx.array) -> Matrix:
+            scales, biases = constants or (None, None)
+            return Matrix(weight, scales, biases, *packing)
+
+        return attend.Past(matrix(*parts[:half]), matrix(*parts[half:]), tail, counts)
 
     def _logits(self, x: mx.array) -> mx.array:
         norm = self.network.model.norm
@@ -195,8 +142,8 @@ class FusedStep:
 
 def why_not(network: Qwen3, kept: KeyValues = AS_COMPUTED) -> str | None:
     """Why `network` doesn't decode in fused steps on this machine, or None."""
-    if kept != AS_COMPUTED:
-        return f"the kernel reads keys and values as computed, these are kept in {kept}"
+    if kept.window is not None:
+        return "the kernel sees all of the past, not a window of it"
     moe = any(isinstance(block.mlp, MoE) for block in network.layers)
     if reason := dispatch.why_not(*dispatch.STEP, *(dispatch.EXPERTS if moe else ())):
         return reason

@@ -7,6 +7,7 @@ import qwen3_mlx.backend as backend
 import mlx.core as mx
 
 from qwen3_mlx.nn.cache import KVCache
+from qwen3_mlx.nn.settle import crowded, settle
 from qwen3_mlx.nn.tiles import attention
 
 Packed = tuple[mx.array, mx.array, mx.array]
@@ -32,6 +33,8 @@ class QuantizedCache(KVCache):
         """As `KVCache.attend`. One query multiplies the packed rows as they are."""
         self.append(k, v)
         if q.shape[2] > 1:
+            if crowded(q.shape[2]):
+                settle(q)  # the last layer's unpacked rows are free before this one's
             return attention(q, self.rows, self.offset, scale)
         # CUDA's kernels take only matrices that lie together, so there the unused rows come along.
         rows = self.capacity if backend.device() == "cuda" else self.offset

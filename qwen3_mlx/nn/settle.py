@@ -24,13 +24,18 @@ def settle(*arrays: mx.array) -> bool:
     return True
 
 
+def crowded(tokens: int) -> bool:
+    """Whether what `tokens` need is worth waiting for, on a GPU."""
+    return tokens >= PACED_FROM and backend.device() != "cpu"
+
+
 def pace(x: mx.array, behind: mx.array) -> None:
     """Begin to compute a layer's output ``x [B, L, C]``, and wait for that of the layer `behind`.
 
     So the GPU has work while the next layer is written down. Few tokens, a CPU (which
     waits in `nn.unpacked`), and a trace are left alone.
     """
-    if x.size // x.shape[-1] < PACED_FROM or backend.device() == "cpu":
+    if not crowded(x.size // x.shape[-1]):
         return
     try:
         mx.async_eval(x)

@@ -162,17 +162,20 @@ def test_load_takes_the_kind_and_refuses_what_it_cannot(demo: Qwen3) -> None:
             load("demo", **bad)
 
 
-def test_the_fused_step_leaves_other_kinds_to_the_plain_path(monkeypatch: Any) -> None:
-    """Its kernel reads keys and values as computed; the reason is said."""
+def test_the_fused_step_leaves_windows_to_the_plain_path(monkeypatch: Any) -> None:
+    """Its kernel reads all keys and values, packed or not; the reason is said."""
     monkeypatch.setattr(build, "executor", lambda _launch: [])
     monkeypatch.delenv("QWEN3_MLX_KERNELS", raising=False)
     net, _ = tiny.network(1, head_dim=32)
     monkeypatch.setattr("qwen3_mlx.metal.dispatch.why_not", lambda *_names: None)
     assert why_not(net) is None
-    for kind in list(KINDS.values())[1:]:
-        assert "kept in" in str(why_not(net, kind))
-        assert FusedStep.of(net, kind) is None
-    assert FusedStep.of(net) is not None
+    for kind in KINDS.values():
+        step, window = FusedStep.of(net, kind), kind.window is not None
+        assert (step is None) == window == ("window" in str(why_not(net, kind)))
+        if step is not None:
+            assert {layer.kind for layer in step.make_cache()} == {
+                layer.kind for layer in net.make_cache(kind)
+            }
 
 
 def test_an_interrupted_prefill_keeps_what_is_done(kept: KeyValues) -> None:

@@ -11,6 +11,7 @@ from qwen3_mlx.config_parts import Rope, Yarn
 from qwen3_mlx.metal import attend as module
 from qwen3_mlx.metal import qk_rope
 from qwen3_mlx.metal.attend import Past, attend, reference, supported
+from qwen3_mlx.metal.rows import Matrix
 from qwen3_mlx.nn.rope import RotaryEmbedding, rotation_table
 from tests.metal.cases import DTYPES, EPS, assert_rejected, gain, random
 from tests.oracle import assert_close
@@ -22,21 +23,34 @@ def table(dim: int, theta: float = 1e4, scale: float = 1.0) -> mx.array:
     return mx.array([theta ** (-2 * i / dim) for i in range(dim // 2)] + [scale], mx.float32)
 
 
-def past(dtype: mx.Dtype, heads: int, dim: int, held: int, recent: int) -> Past:
+def past(
+    dtype: mx.Dtype, heads: int, dim: int, held: int, recent: int, packing: tuple[int, int] = (0, 0)
+) -> Past:
     """Keys and values beyond those that count are NaN: none may be looked at."""
     keys, values = (random(1, heads, max(held, 1) + 9, dim, dtype=dtype) for _ in range(2))
     tail = random(2, heads, module.TAIL, dim, dtype=dtype)
     for array in (keys, values):
         array[:, :, held:] = float("nan")
     tail[:, :, recent:] = float("nan")
-    return Past(keys, values, tail, mx.array([held, recent], mx.int32))
+    counts, (bits, group) = mx.array([held, recent], mx.int32), packing
+    if not bits:
+        return Past(Matrix(keys), Matrix(values), tail, counts)
+    packed = (Matrix(*mx.quantize(x, group, bits), bits=bits, group=group) for x in (keys, values))
+    return Past(*packed, tail, counts)
 
 
-def check(dtype: mx.Dtype, heads: Heads, dim: int, held: int, recent: int) -> None:
+def check(
+    dtype: mx.Dtype,
+    heads: Heads,
+    dim: int,
+    held: int,
+    recent: int,
+    packing: tuple[int, int] = (0, 0),
+) -> None:
     mx.random.seed(held)
     qkv = random(1, 1, (heads[0] + 2 * heads[1]) * dim, dtype=dtype)
     norms = (2 * gain(dim, dtype), gain(dim, dtype))
-    before = past(dtype, heads[1], dim, held, recent)
+    before = past(dtype, heads[1], dim, held, recent, packing)
     assert supported(qkv, heads, norms, before) is None
     got, tail = attend(qkv, heads, norms, EPS, table(dim), before)
     want, rows = reference(qkv, heads, norms, EPS, table(dim), before)
@@ -70,37 +84,78 @@ def test_a_long_past_is_split(held: int, monkeypatch: pytest.MonkeyPatch) -> Non
         check(dtype, (4, 2), 64, held, 10)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("packing", [(8, 64), (4, 64), (8, 32), (4, 32)])
+@pytest.mark.parametrize("dim", [32, 64, 128, 256])
+def test_a_packed_past(packing: tuple[int, int], dim: int, dtype: mx.Dtype) -> None:
+    check(dtype, (4, 2), dim, 33, 5, (packing[0], min(packing[1], dim)))
+
+
+@pytest.mark.parametrize("dim", [128, 256])
+def test_a_long_packed_past(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Split, and read by several heads at once."""
+    monkeypatch.setattr(module, "_SPLIT_FROM", 64)
+    monkeypatch.setattr(module, "_PART", 100)
+    check(mx.bfloat16, (8, 2), dim, 300, 10, (8, 64))
+    check(mx.bfloat16, (6, 1), dim, 517, 0, (4, 64))
+
+
 BARRIER = "threadgroup_barrier(mem_flags::mem_threadgroup);"
 MUTANTS = {
-    "a key too many": ("end = source ? recent :", "end = source ? recent + 1 :"),
+    "a key too many": ("source == 1 ? recent :", "source == 1 ? recent + 1 :"),
     "a key too few": (
         "share < held ? (int(part) + 1) * share : held;",
         "share < held ? (int(part) + 1) * share : held - 1;",
     ),
-    "heads tiled instead of repeated": ("kv = head / GROUP", "kv = head % KV"),
+    "heads tiled instead of repeated": ("kv = head / PER_KEY_HEAD", "kv = head % KV"),
     "unscaled scores": ("metal::precise::rsqrt(float(D))", "1.0f"),
-    "the new token ignored": ("if (part == 0 && simd == 0)", "if (false)"),
-    "the tail ignored": ("source < 2", "source < 1"),
-    "keys not turned": (
-        "key.norm_and_turn(k_norm, as_type<float>(EPS), table, position, lane);",
-        "",
-    ),
-    "no barrier before merging": (BARRIER, ""),
-    "a barrier some miss": ("bests[simd] = best;", f"bests[simd] = best; {BARRIER}"),
+    "the new token ignored": ("source < 3", "source < 2"),
+    "the tail ignored": ("source == 1 ? recent", "source == 1 ? 0"),
+    "keys without their own norm": ("q_norm : k_norm", "q_norm : q_norm"),
+    "no barriers": (BARRIER, ""),
+    "a barrier some miss": ("bests[place] = top;", f"bests[place] = top; {BARRIER}"),
+    "lanes side by side not merged": ("across<LANES>(total[q] * fade)", "total[q] * fade"),
+    "every head the first": ("query[q].dot", "query[0].dot"),
     "the tail's last row lost": ("recent * D / 4", "(recent - 1) * D / 4"),
 }
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_broken_kernel_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
+def test_a_broken_kernel_is_noticed(
+    mutant: str, mutate: Callable[[str, str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     mutate("attend.metal", *MUTANTS[mutant])
+    monkeypatch.setattr(module, "_queries", lambda *_: 2)
     assert_rejected(lambda: check(mx.float32, (4, 2), 16, 70, 10))
+
+
+SHARE_MUTANTS = {
+    "scales of the first group": ("scales[row * GROUPS + own * PER / GROUP]", "scales[row]"),
+    "the first row's bias": ("biases[row * GROUPS +", "biases[0 * GROUPS +"),
+    "the first number of a word for all": ("word >> j % EACH * BITS", "word"),
+    "a word's first lane for all": ("own * PER % EACH * BITS : 0", "0 : 0"),
+    "the first word for all": ("words[j / EACH]", "words[0]"),
+}
+
+
+@pytest.mark.parametrize("mutant", SHARE_MUTANTS)
+def test_broken_unpacking_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
+    mutate("shares.metal", *SHARE_MUTANTS[mutant])
+
+    def both() -> None:
+        check(mx.float32, (2, 1), 64, 9, 1, (8, 32))
+        check(mx.float32, (2, 1), 32, 9, 1, (4, 32))
+
+    assert_rejected(both)
 
 
 def test_unsupported_inputs_have_a_reason() -> None:
     before, norms = past(mx.float32, 2, 16, 8, 1), (gain(16, mx.float32),) * 2
     qkv = random(1, 1, 8 * 16)
     assert "bfloat16" in (supported(qkv.astype(mx.bfloat16), (4, 2), norms, before) or "")
+    packed = past(mx.float32, 2, 32, 8, 1, (8, 32))
+    half = qkv.astype(mx.float16)
+    assert "the cache holds mlx.core.float32" in (supported(half, (4, 2), norms, packed) or "")
     assert supported(random(1, 2, 8 * 16), (4, 2), norms, before) == "more than one token"
     assert (module.unsupported_dim(96) or "").startswith("head_dim 96")
     assert (module.unsupported_dim(6) or "").startswith("head_dim 6")

@@ -22,9 +22,11 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.metal import attend, build, tuning
 from qwen3_mlx.metal.build import Launch
-from qwen3_mlx.nn.fused import FusedStep, TailedCache, why_not
+from qwen3_mlx.nn.fused import FusedStep, why_not
+from qwen3_mlx.nn.quantized_cache import QuantizedCache
+from qwen3_mlx.nn.tailed_cache import TailedCache
 from qwen3_mlx.nn.transformer import Qwen3
-from qwen3_mlx.options import Sampling
+from qwen3_mlx.options import KeyValues, Sampling
 from tests import tiny
 from tests.oracle import assert_close
 
@@ -83,6 +85,49 @@ def test_tails_are_closed_when_full(changes: dict[str, Any], monkeypatch: Any) -
     network, _ = tiny.network(1, **changes)
     tokens = [(7 * i + 1) % 24 for i in range(12)]
     assert_close(decoded(network, tokens, 2), network(mx.array([tokens]))[:, 2:], bound=1e-10)
+
+
+class Truth(QuantizedCache):
+    """What a packed cache with a tail says: the newest tokens are rounded `attend.TAIL` at once."""
+
+    recent: tuple[tuple[mx.array, mx.array], ...] = ()
+
+    def attend(self, q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
+        if q.shape[2] > 1:
+            return super().attend(q, k, v, scale)
+        if len(self.recent) == attend.TAIL:
+            self.offset -= attend.TAIL
+            self.append(*(mx.concatenate(rows, axis=2) for rows in zip(*self.recent, strict=True)))
+            self.recent = ()
+        held = self.rows(0, self.offset - len(self.recent))
+        self.recent, self.offset = (*self.recent, (k, v)), self.offset + 1
+        rows = zip(held, *self.recent, strict=True)
+        keys, values = (mx.concatenate(parts, axis=2) for parts in rows)
+        return mx.fast.scaled_dot_product_attention(q, keys, values, scale=scale)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_packed_past(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attend, "TAIL", 3)
+    network, _ = tiny.network(1, head_dim=32)
+    kept = KeyValues(bits=bits)
+    step = FusedStep.of(network, kept)
+    assert step is not None
+    cache, truth = step.make_cache(), [Truth(bits, 32) for _ in network.layers]
+    tokens = [(7 * i + 1) % 24 for i in range(12)]
+    for layers in (cache, truth):
+        network(mx.array([tokens[:4]]), layers)
+    for token in tokens[4:]:
+        got = step(mx.array([[token]]), cache)
+        assert_close(got, network(mx.array([[token]]), truth), bound=1e-10)
+    assert cache[0].offset == 12 and cache[0].kind == f"{bits} bits"
+    assert [layer.trim(4) for layer in cache] == [4] * len(cache)  # through the tail
+    stored = [layer.stored(8) for layer in cache]
+    again = step.make_cache()
+    for layer, arrays in zip(again, stored, strict=True):
+        layer.restore(arrays, 8)
+    one = mx.array([[3]])
+    assert_close(step(one, again), step(one, cache), bound=1e-10)
 
 
 def test_a_cache_can_be_trimmed_and_appended_to() -> None:

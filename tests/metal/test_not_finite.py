@@ -15,6 +15,7 @@ from qwen3_mlx.metal.gate_up import gate_up
 from qwen3_mlx.metal.matvec import matvec
 from qwen3_mlx.metal.qk_rope import qk_rope
 from qwen3_mlx.metal.route import route
+from qwen3_mlx.metal.rows import Matrix
 from tests.metal.cases import EPS, gain, packed, random
 
 POISONS = [float("nan"), float("inf"), float("-inf")]
@@ -87,7 +88,8 @@ def _route(poison: float) -> mx.array:
 def _past(**parts: mx.array) -> Past:
     held = {"keys": random(1, 2, 70, 16), "values": random(1, 2, 70, 16)}
     held |= {"tail": random(2, 2, module.TAIL, 16)} | parts
-    return Past(**held, counts=mx.array([65, 5], mx.int32))
+    keys, values = Matrix(held["keys"]), Matrix(held["values"])
+    return Past(keys, values, held["tail"], counts=mx.array([65, 5], mx.int32))
 
 
 def _attended(past: Past, qkv: mx.array | None = None) -> tuple[mx.array, mx.array]:
