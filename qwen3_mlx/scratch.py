@@ -94,7 +94,7 @@ def activations(
     # attention is, and of the experts only the rows put through and put back.
     experts = attention - 2 * C + k * (2 * inner + 4.5 * C) + 3 * E
     if plain and _on_units(config):  # hidden layers, what every expert gives, and that in float32;
-        # the sum twice. Two layers are under way (`nn.settle`), unless the cache has to be unpacked.
+        # the sum twice. Two layers are under way (`nn.settle`), unless a cache is unpacked.
         experts = attention + matrices + k * (inner + 3 * C) + 3 * E + 3 * C
         experts = experts + scores if packed else 2 * experts
     elif plain:  # every expert's matrices (`nn.unpacked`)
