@@ -25,7 +25,7 @@ from qwen3_mlx.metal import probe
 
 def accuracy() -> None:
     """The kernels at the sizes of 30B-A3B in bfloat16, beside MLX's own operations."""
-    hidden, ffn, heads = (256, 64, (4, 2)) if SIZES.tiny else (2048, 768, (32, 4))
+    hidden, ffn, heads = (256, 128, (4, 2)) if SIZES.tiny else (2048, 768, (32, 4))
     for count in (1, 4, 8):
         layer_cases(mx.bfloat16, hidden, ffn, heads, count)
 
@@ -37,7 +37,7 @@ def more() -> None:
         (mx.bfloat16, 4096, 1536, (64, 4)),
         (mx.float16, 2048, 768, (32, 8)),
     ]
-    for case in [(mx.float32, 256, 64, (4, 2))] if SIZES.tiny else real:
+    for case in [(mx.float32, 256, 128, (4, 2))] if SIZES.tiny else real:
         layer_cases(*case, 1)
 
 
