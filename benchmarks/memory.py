@@ -177,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", help="a case as JSON; prints the result as JSON")
     parser.add_argument("--cases", choices=CASES, help="instead of the device's own")
-    parser.add_argument("--only", default="", help="names that contain this; without a record")
+    parser.add_argument("--only", default="", help="names that contain this, recorded apart")
     parser.add_argument("--seconds", type=float, default=3600, help="for everything")
     arguments = parser.parse_args()
     if arguments.one:
@@ -187,7 +187,8 @@ def main() -> None:
 
     kind = arguments.cases or ("cpu" if backend.device() == "cpu" else "gpu")
     cases = [case for case in CASES[kind] if arguments.only in case.name]
-    rows = run(cases, arguments.seconds, None if arguments.only else NAMES[kind])
+    name = "-".join(filter(None, (NAMES[kind], arguments.only)))
+    rows = run(cases, arguments.seconds, name)
     _table(rows)
     good = [row for row in rows.values() if "failed" not in row]
     worst = max((abs(row["error"]) for row in good), default=0.0)
@@ -197,7 +198,7 @@ def main() -> None:
     sys.exit(worst > BOUND or len(good) < len(rows) or not good)
 
 
-def run(cases: list[Case], seconds: float, name: str | None) -> dict[str, dict[str, Any]]:
+def run(cases: list[Case], seconds: float, name: str) -> dict[str, dict[str, Any]]:
     """Measure `cases` one by one; the record `name` is written anew after each."""
     from benchmarks import record
 
@@ -211,8 +212,7 @@ def run(cases: list[Case], seconds: float, name: str | None) -> dict[str, dict[s
         row = rows[case.name] = apart(case, left)
         took = f"{row['error']:+.1%}" if "error" in row else f"FAILED: {row['failed']}"
         print(f"{time.perf_counter() - began:6.1f} s  {case.name}: {took}", flush=True)
-        if name is not None:
-            record.write(name, list(rows.values()))
+        record.write(name, list(rows.values()))
     return rows
 
 
