@@ -18,7 +18,7 @@ import os
 import struct
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,25 +57,24 @@ class Reader:
         for descriptor in self._files.values():
             os.close(descriptor)
 
-    def read(self, infos: Sequence[TensorInfo]) -> dict[str, mx.array]:
-        """The tensors by name, in memory. Raises `CheckpointError` for a file cut short."""
+    def begin(self, infos: Sequence[TensorInfo]) -> tuple[dict[str, mx.array], list[Future[None]]]:
+        """The tensors by name, and what to wait for before they are looked at.
+
+        A future raises `CheckpointError` for a file cut short.
+        """
         places = _Places(infos)
-        # a stream of its own, or it would wait for what is computed of the layer before
-        loaded: Any = mx.load(places, format="safetensors", stream=_stream())  # type: ignore[arg-type]
+        arrays: Any = mx.load(places, format="safetensors")  # type: ignore[arg-type]
         for view in places.views.values():  # all first: neighbours then share their large pages
             _advise(view)
-        jobs = []
+        reading = []
         for info in infos:
             descriptor = self._open(info.file)
             for start in range(0, info.nbytes, _PIECE):
                 piece = places.views[info.name][start : start + _PIECE]
                 # the array goes along, or its memory could be freed while it is written
-                job = (loaded[info.name], piece, descriptor, info.offset + start, info.file)
-                jobs.append(self._pool.submit(_fill, *job))
-        for done in jobs:
-            done.result()
-        arrays: dict[str, mx.array] = loaded
-        return arrays
+                job = (arrays[info.name], piece, descriptor, info.offset + start, info.file)
+                reading.append(self._pool.submit(_fill, *job))
+        return arrays, reading
 
     def _open(self, file: Path) -> int:
         if file not in self._files:
@@ -150,8 +149,3 @@ def _libc() -> ctypes.CDLL:
     library = ctypes.CDLL(None)
     library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     return library
-
-
-@cache
-def _stream() -> mx.ThreadLocalStream:
-    return mx.new_thread_local_stream(mx.cpu)

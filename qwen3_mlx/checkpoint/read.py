@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -154,6 +155,8 @@ def _materialise(
 
     def finish(layer: _Layer) -> None:
         nonlocal done
+        for part in layer.reading:
+            part.result()
         mx.eval(layer.arrays)
         done += layer.stored
         if on_progress is not None:
@@ -168,9 +171,8 @@ def _materialise(
                 before = None
             if not force:  # memory may have gone to another process since the load began
                 _require(layer.nbytes + (before.nbytes if before else 0), done, total)
-            layer.arrays = reader.load(layer.sources)
+            reader.begin(layer)
             network.update(tree_unflatten(list(zip(names, layer.arrays, strict=True))))
-            mx.async_eval(layer.arrays)
             if before is not None:
                 finish(before)
             before = layer
@@ -184,6 +186,8 @@ class _Layer:
 
     sources: list[list[TensorInfo]]
     arrays: list[mx.array] = field(default_factory=list)
+    reading: list[Future[None]] = field(default_factory=list)
+    """What to wait for before the arrays are evaluated."""
 
     @property
     def nbytes(self) -> int:
@@ -245,7 +249,7 @@ def _nbytes(infos: list[TensorInfo]) -> int:
 
 
 class _Reader(ExitStack):
-    """Gives tensors as arrays that are read when they are evaluated, or are read already."""
+    """Reads tensors into large pages, or leaves it to MLX when they are evaluated."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -254,11 +258,15 @@ class _Reader(ExitStack):
         pages = self._maps is None and large_pages.supported()
         self._pages = self.enter_context(large_pages.Reader()) if pages else None
 
-    def load(self, sources: list[list[TensorInfo]]) -> list[mx.array]:
-        """The arrays of a layer's parameters, in the dtype that the backend computes in."""
-        infos = [info for infos in sources for info in infos]
-        read = self._pages.read(infos) if self._pages is not None else {}
-        return [self._parameter(infos, read) for infos in sources]
+    def begin(self, layer: _Layer) -> None:
+        """Begin to read a layer, into arrays of the dtype that the backend computes in."""
+        read: dict[str, mx.array] = {}
+        if self._pages is not None:
+            infos = [info for infos in layer.sources for info in infos]
+            read, layer.reading = self._pages.begin(infos)
+        layer.arrays = [self._parameter(infos, read) for infos in layer.sources]
+        if self._pages is None:
+            mx.async_eval(layer.arrays)
 
     def _parameter(self, infos: list[TensorInfo], read: dict[str, mx.array]) -> mx.array:
         arrays = [self._tensor(info, read) for info in infos]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from qwen3_mlx import headroom
-from qwen3_mlx.checkpoint import load_network
+from qwen3_mlx.checkpoint import load_network, read
 from qwen3_mlx.errors import OutOfMemoryError
 from tests.checkpoints import GOLDEN, copy, join, store, tensors
 
@@ -23,7 +23,7 @@ SLACK = 24 * MIB  # Python's objects for headers and modules, the allocator's ro
 MEASURE = """
 import sys
 from pathlib import Path
-from qwen3_mlx.checkpoint import load_network
+from qwen3_mlx.checkpoint import load_network, read
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
@@ -129,17 +129,18 @@ def test_the_peak_while_loading_is_the_result_and_one_layer(
 def steps(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Load, and note where each layer is begun and where it is waited for."""
     seen: list[str] = []
-    begin, wait = mx.async_eval, mx.eval
+    begin, wait = read._Reader.begin, mx.eval
 
-    def noted(step: str, call: Callable[..., None]) -> Callable[..., None]:
-        def run(arrays: list[mx.array]) -> None:
-            seen.append(step)
-            call(arrays)
+    def begun(reader: read._Reader, layer: read._Layer) -> None:
+        seen.append("begin")
+        begin(reader, layer)
 
-        return run
+    def waited(arrays: list[mx.array]) -> None:
+        seen.append("wait")
+        wait(arrays)
 
-    monkeypatch.setattr(mx, "async_eval", noted("begin", begin))
-    monkeypatch.setattr(mx, "eval", noted("wait", wait))
+    monkeypatch.setattr(read._Reader, "begin", begun)
+    monkeypatch.setattr(mx, "eval", waited)
     load_network(directory)
     return seen
 
