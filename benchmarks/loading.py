@@ -1,7 +1,7 @@
 """Loading an 8B 4-bit checkpoint: ours against mlx-lm's, each in a process of its own, in turns.
 
 ``python -m benchmarks.loading`` writes random weights of the shape (4.6 GB, to a temporary folder
-that is removed), loads them seven times with each, and writes ``results/loading.json``;
+that is removed), loads them 15 times with each, and writes ``results/loading.json``;
 ``--layers 2 --rounds 1`` tries it in little. The time is that of the load alone, imports left out:
 config, network and weights in memory, without the tokenizer, on both sides. The file is in the
 system's cache for both after the first round, which is not counted. Peak memory is MLX's own and
@@ -10,16 +10,18 @@ the process's (Linux), beside the final size and one layer's.
 On the CPU backend ours widens 16-bit scales and biases to float32, which mlx-lm does not; the row
 "as stored" leaves that out, as Metal and CUDA do, and does the same work as mlx-lm.
 
-Before each load as much memory is taken and given back: a virtual machine may have returned what
-was free to its host, and whoever takes it first waits for it (up to 4 times the load's own time).
+Right before each load as much memory is taken and given back, in small pages and in large ones: a
+virtual machine may have returned what was free to its host, and whoever takes it first waits for it
+(up to 4 times the load's own time). The ratios are those of the loads of one round; the record
+has their median and quartiles.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import mmap
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
+from qwen3_mlx import machine
 
 # Python's own memory for both: the network is made, weights are in place, nothing is computed.
 _LOAD = {
@@ -52,8 +55,19 @@ def load(path):
     return load_model(Path(path))[0]
 """,
 }
+_TOUCH = """
+import mmap, sys
+def take(advice, page):
+    pages = mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    pages.madvise(advice)
+    for start in range(0, len(pages), page):
+        pages[start] = 1
+    return pages
+if sys.platform == "linux":
+    taken = take(mmap.MADV_NOHUGEPAGE, mmap.PAGESIZE), take(mmap.MADV_HUGEPAGE, 2 << 20)
+"""
 _MEASURE = """
-import json, sys, time
+import json, subprocess, sys, time
 from mlx.utils import tree_flatten
 
 def resident(kind):
@@ -62,6 +76,7 @@ def resident(kind):
             return int(line.split()[1]) * 1024
     return 0
 
+subprocess.run([sys.executable, "-c", sys.argv[2], sys.argv[3]], check=True)
 before = resident("VmRSS")
 mx.reset_peak_memory()
 began = time.perf_counter()
@@ -97,21 +112,12 @@ def checkpoint(folder: Path, shape: str, layers: int | None) -> int:
     return file.stat().st_size
 
 
-def touch(nbytes: int) -> None:
-    """Take so much memory and give it back: the next to take it gets it at once."""
-    pages = mmap.mmap(-1, nbytes)
-    for start in range(0, nbytes, mmap.PAGESIZE):
-        pages[start] = 1
-    pages.close()
-
-
 def load(name: str, folder: Path) -> dict[str, Any]:
     """One load in a process of its own."""
-    touch(int(1.3 * (folder / "model.safetensors").stat().st_size))
-    code = _LOAD[name] + _MEASURE
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True
-    )
+    stored = (folder / "model.safetensors").stat().st_size
+    touched = min(int(1.15 * stored), machine.glance().available_bytes // 3)
+    command = [sys.executable, "-c", _LOAD[name] + _MEASURE, str(folder), _TOUCH, str(touched)]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     return result
 
@@ -121,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="8b")
     parser.add_argument("--layers", type=int, help="so many layers instead of all")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, help="folder for the record")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="loading-"))
@@ -141,11 +147,24 @@ def main() -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     rows = {name: _row(name, runs[name][1:], seconds[name]) for name in _LOAD}
-    median = {name: row["seconds"]["median"] for name, row in rows.items()}
-    ratios = {name: median[name] / median["mlx-lm"] for name in rows if name != "mlx-lm"}
+    others = [name for name in rows if name != "mlx-lm"]
+    ratios = {name: _ratios(seconds[name], seconds["mlx-lm"]) for name in others}
     results = {"shape": arguments.shape, "layers": arguments.layers, "stored": stored}
-    print("time beside mlx-lm's:", ", ".join(f"{name} {r:.2f}" for name, r in ratios.items()))
+    for name, row in ratios.items():
+        quarters = ", ".join(f"{row[key]:.2f}" for key in ("lower_quartile", "upper_quartile"))
+        print(f"time beside mlx-lm's: {name} {row['median']:.2f}, quartiles {quarters}")
     print(record.write("loading", results | {"rows": rows, "time_ratios": ratios}, arguments.out))
+
+
+def _ratios(ours: list[float], theirs: list[float]) -> dict[str, Any]:
+    """Time beside mlx-lm's, round by round."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    if len(ratios) < 2:
+        lower, median, upper = ratios * 3
+    else:
+        lower, median, upper = statistics.quantiles(ratios, n=4, method="inclusive")
+    row = {"lower_quartile": lower, "median": median, "upper_quartile": upper}
+    return row | {"samples": ratios}
 
 
 def _row(name: str, runs: list[dict[str, Any]], seconds: list[float]) -> dict[str, Any]:

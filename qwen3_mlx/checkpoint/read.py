@@ -6,9 +6,12 @@ read the next is begun already, as waiting for each alone leaves a core idle at 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from qwen3_mlx import headroom
-from qwen3_mlx.checkpoint import mapped
+from qwen3_mlx.checkpoint import large_pages, mapped
 from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config_parts import Quantization
@@ -147,46 +150,49 @@ def _materialise(
     on_progress: Callable[[int, int], None] | None,
     force: bool,
 ) -> None:
-    reader = _Reader()
     total = sum(info.nbytes for infos in sources.values() for info in infos)
     done = 0
 
     def finish(layer: _Layer) -> None:
         nonlocal done
+        for part in layer.reading:
+            part.result()
         mx.eval(layer.arrays)
         done += layer.stored
         if on_progress is not None:
             on_progress(done, total)
 
     before: _Layer | None = None
-    for names in _by_layer(sources):
-        weights = [(name, reader.load(sources[name])) for name in names]
-        layer = _Layer([array for _, array in weights], [sources[name] for name in names])
-        if before is not None and not before.leaves_room_for(layer):
-            finish(before)
-            before = None
-        if not force:  # memory may have gone to another process since the load began
-            _require(layer.nbytes + (before.nbytes if before else 0), done, total)
-        network.update(tree_unflatten(weights))
-        mx.async_eval(layer.arrays)
-        if before is not None:
-            finish(before)
-        before = layer
+    with _Reader() as reader:
+        for names in _by_layer(sources):
+            layer = _Layer([sources[name] for name in names])
+            if before is not None and not before.leaves_room_for(layer):
+                finish(before)
+                before = None
+            if not force:  # memory may have gone to another process since the load began
+                _require(layer.nbytes + (before.nbytes if before else 0), done, total)
+            reader.begin(layer)
+            network.update(tree_unflatten(list(zip(names, layer.arrays, strict=True))))
+            if before is not None:
+                finish(before)
+            before = layer
     if before is not None:
         finish(before)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Layer:
-    """The lazy arrays of a layer, and the tensors each comes from."""
+    """The tensors of a layer and, once it is begun, the arrays they become."""
 
-    arrays: list[mx.array]
     sources: list[list[TensorInfo]]
+    arrays: list[mx.array] = field(default_factory=list)
+    reading: list[Future[None]] = field(default_factory=list)
+    """What to wait for before the arrays are evaluated."""
 
     @property
     def nbytes(self) -> int:
         """Bytes in memory, once read."""
-        return sum(array.nbytes for array in self.arrays)
+        return sum(_nbytes(infos) for infos in self.sources)
 
     @property
     def stored(self) -> int:
@@ -197,9 +203,9 @@ class _Layer:
     def passing(self) -> int:
         """Bytes held on the way only: what is stacked, and what is widened."""
         size = 0
-        for array, infos in zip(self.arrays, self.sources, strict=True):
+        for infos in self.sources:
             stored = sum(info.nbytes for info in infos)
-            size += stored * ((len(infos) > 1) + (array.nbytes != stored))
+            size += stored * ((len(infos) > 1) + (_nbytes(infos) != stored))
         return size
 
     def leaves_room_for(self, after: _Layer) -> bool:
@@ -228,22 +234,49 @@ def _by_layer(sources: Sources) -> Iterator[list[str]]:
         yield list(names)
 
 
-class _Reader:
-    """Gives each tensor as an array that is read when it is evaluated."""
+def _target(infos: list[TensorInfo]) -> mx.Dtype | None:
+    """The dtype that the backend computes in; None for packed weights, which stay as they are."""
+    stored = _FLOATS.get(infos[0].dtype)
+    return None if stored is None else backend.compute_dtype(stored)[0]
+
+
+def _nbytes(infos: list[TensorInfo]) -> int:
+    """Bytes in memory of the parameter that these tensors become."""
+    target = _target(infos)
+    if target is None:
+        return sum(info.nbytes for info in infos)
+    return target.size * sum(math.prod(info.shape) for info in infos)
+
+
+class _Reader(ExitStack):
+    """Reads tensors into large pages, or leaves it to MLX when they are evaluated."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._files: dict[Path, dict[str, mx.array]] = {}
         self._maps = mapped.Maps() if mapped.state().on else None
+        pages = self._maps is None and large_pages.supported()
+        self._pages = self.enter_context(large_pages.Reader()) if pages else None
 
-    def load(self, infos: list[TensorInfo]) -> mx.array:
-        """The lazy array of one parameter, in the dtype that the backend computes in."""
-        arrays = [self._tensor(info) for info in infos]
+    def begin(self, layer: _Layer) -> None:
+        """Begin to read a layer, into arrays of the dtype that the backend computes in."""
+        read: dict[str, mx.array] = {}
+        if self._pages is not None:
+            infos = [info for infos in layer.sources for info in infos]
+            read, layer.reading = self._pages.begin(infos)
+        layer.arrays = [self._parameter(infos, read) for infos in layer.sources]
+        if self._pages is None:
+            mx.async_eval(layer.arrays)
+
+    def _parameter(self, infos: list[TensorInfo], read: dict[str, mx.array]) -> mx.array:
+        arrays = [self._tensor(info, read) for info in infos]
         array = arrays[0] if len(arrays) == 1 else mx.stack(arrays)
-        if infos[0].dtype in _FLOATS:
-            array = array.astype(backend.compute_dtype(_FLOATS[infos[0].dtype])[0])
-        return array
+        target = _target(infos)
+        return array if target is None else array.astype(target)
 
-    def _tensor(self, info: TensorInfo) -> mx.array:
+    def _tensor(self, info: TensorInfo, read: dict[str, mx.array]) -> mx.array:
+        if info.name in read:
+            return read.pop(info.name)
         if self._maps is not None and (array := self._maps.adopt(info)) is not None:
             return array
         if info.file not in self._files:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from qwen3_mlx import headroom
-from qwen3_mlx.checkpoint import load_network
+from qwen3_mlx.checkpoint import large_pages, load_network, read
 from qwen3_mlx.errors import OutOfMemoryError
 from tests.checkpoints import GOLDEN, copy, join, store, tensors
 
@@ -23,7 +23,7 @@ SLACK = 24 * MIB  # Python's objects for headers and modules, the allocator's ro
 MEASURE = """
 import sys
 from pathlib import Path
-from qwen3_mlx.checkpoint import load_network
+from qwen3_mlx.checkpoint import large_pages, load_network, read
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
@@ -129,34 +129,41 @@ def test_the_peak_while_loading_is_the_result_and_one_layer(
 def steps(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Load, and note where each layer is begun and where it is waited for."""
     seen: list[str] = []
-    begin, wait = mx.async_eval, mx.eval
+    begin, wait = read._Reader.begin, mx.eval
 
-    def noted(step: str, call: Callable[..., None]) -> Callable[..., None]:
-        def run(arrays: list[mx.array]) -> None:
-            seen.append(step)
-            call(arrays)
+    def begun(reader: read._Reader, layer: read._Layer) -> None:
+        seen.append("begin")
+        begin(reader, layer)
 
-        return run
+    def waited(arrays: list[mx.array]) -> None:
+        seen.append("wait")
+        wait(arrays)
 
-    monkeypatch.setattr(mx, "async_eval", noted("begin", begin))
-    monkeypatch.setattr(mx, "eval", noted("wait", wait))
+    monkeypatch.setattr(read._Reader, "begin", begun)
+    monkeypatch.setattr(mx, "eval", waited)
     load_network(directory)
     return seen
 
 
+@pytest.mark.parametrize("by_mlx", [False, True], ids=["large pages", "MLX reads"])
 def test_the_next_layer_is_begun_while_one_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    by_mlx: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if by_mlx:
+        monkeypatch.setattr(large_pages, "supported", lambda: False)
     seen = steps(copy("dense-untied", tmp_path), monkeypatch)
     layers = seen.count("begin")
     assert layers >= 4
     assert seen == ["begin", *["begin", "wait"] * (layers - 1), "wait"]
 
 
+@pytest.mark.parametrize("by_mlx", [False, True], ids=["large pages", "MLX reads"])
 def test_layers_that_are_stacked_and_widened_are_read_one_by_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    by_mlx: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of those at a time would hold two layers more than the result."""
+    if by_mlx:
+        monkeypatch.setattr(large_pages, "supported", lambda: False)
     model = copy("moe-no-norm", tmp_path)
     store(model, {name: w.astype(mx.bfloat16) for name, w in tensors(model).items()})
     seen = steps(model, monkeypatch)
