@@ -139,7 +139,7 @@ class ChatSession:
         with differs from what was generated: its thoughts are gone. Does nothing in a turn.
         """
         BACKGROUND.stop()
-        return self._warm(list(self.messages), self.options, lambda: False)
+        return self._warm(self.messages, self.options, lambda: False)
 
     def warm_in_background(self) -> None:
         """Begin `warm` and return at once. The next turn, of any session, makes it give up."""

@@ -50,6 +50,7 @@ def test_the_next_start_computes_nothing(demo: Qwen3, store: PromptStore) -> Non
     tokens = kept(demo, store)
     (file,) = files(store)
     assert file.stat().st_mode & 0o777 == 0o600
+    written = file.stat().st_ino
     assert set(mx.load(str(file))) == {f"{n}.{i}" for n in ("keys", "values") for i in range(6)}
     chat = demo.session(system=DOCUMENT, seed=1)
     assert chat.restore_prompt(store) == "" and chat.cache.tokens == tokens
@@ -60,6 +61,7 @@ def test_the_next_start_computes_nothing(demo: Qwen3, store: PromptStore) -> Non
     *_, done = chat.send("What is 7 * 8?")
     assert done.stats.cached_tokens == len(tokens)
     assert chat.warm() >= 0 and files(store) == [file]
+    assert file.stat().st_ino == written  # it was there already: not written again
 
 
 def test_the_longest_beginning_is_taken(demo: Qwen3, store: PromptStore) -> None:
