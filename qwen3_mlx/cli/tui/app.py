@@ -24,6 +24,7 @@ from qwen3_mlx.cli.tui.hints import Hints, complete
 from qwen3_mlx.cli.tui.input import Input
 from qwen3_mlx.cli.tui.leave import Leave
 from qwen3_mlx.cli.tui.log import Log, Said
+from qwen3_mlx.cli.tui.stage import Stage
 from qwen3_mlx.cli.tui.status import Status, context_used
 from qwen3_mlx.cli.tui.theme import Themed
 from qwen3_mlx.cli.tui.turn import ShowThinking, TurnView
@@ -104,6 +105,10 @@ class Chat(Themed):
         self._flash, self._flash_until = "", 0.0
         self.busy = f"loading {start.name}"
         self._watch = Watch(self)
+
+    def get_default_screen(self) -> Stage:
+        """What all stands on."""
+        return Stage(self.log_view)
 
     def compose(self) -> ComposeResult:
         """The parts, from above."""
