@@ -44,7 +44,7 @@ class Terminal:
         os.close(slave)
         self.frames: list[float] = []
         self.text = b""
-        """What was painted since the last keys; whatever begins at a place of its own, in a line."""
+        """What was painted since the last keys; what has a place of its own begins a line."""
         self._half = b""
         self._reads: list[tuple[float, int]] = []
 

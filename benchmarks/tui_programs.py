@@ -1,6 +1,6 @@
 """What runs in the terminal of `benchmarks.tui` and `benchmarks.painting`.
 
-    python -m benchmarks.tui_programs chat|stretches|decode|now|long [argument ...]
+python -m benchmarks.tui_programs chat|stretches|decode|now|long [argument ...]
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from benchmarks.answers import LONG
 from qwen3_mlx.cli.tui import app
+from qwen3_mlx.cli.tui.start import Start
 from qwen3_mlx.cli.tui.turn import TurnView
 from qwen3_mlx.cli.tui.worker import Begin, Inbox, News, Over
 from qwen3_mlx.events import Answer, Event, Stats, Thinking
+from qwen3_mlx.turn import Runtime
 
 PROMPTS = [
     f"What is {a} * {b}?"
@@ -43,16 +46,17 @@ def report(stats: Stats, **more: Any) -> None:
 class Stretches(Inbox):
     """Passes on a stretch of tokens, holds the next one back, and so on; times both.
 
-    Turns begin with either kind in turn.
+    Turns begin with either kind alternately.
     """
 
     def __init__(self, wake: Any) -> None:
         super().__init__(wake)
         self._held: list[News] = []
         self._turns, self._tokens, self._passes, self._began = 0, 0, True, 0.0
-        self.seconds: dict[bool, list[float]] = {True: [], False: []}
+        self.seconds: list[tuple[bool, float]] = []
 
     def put(self, news: News) -> None:
+        """Pass a piece on, or keep it for the next stretch that is painted."""
         if isinstance(news, Thinking | Answer):
             self._count()
         if isinstance(news, Over):
@@ -68,7 +72,7 @@ class Stretches(Inbox):
         if place == SETTLING:
             self._began = time.perf_counter()
         elif place == 0 and self._tokens:
-            self.seconds[self._passes].append(time.perf_counter() - self._began)
+            self.seconds.append((self._passes, time.perf_counter() - self._began))
             self._switch(not self._passes)
         self._tokens += 1
 
@@ -83,8 +87,9 @@ class Chat(app.Chat):
     """Reports every turn, when it is painted to its end."""
 
     def begin(self, begin: Begin, sent: str = "") -> None:
+        """Start a turn."""
         if isinstance(self.inbox, Stretches):
-            self.inbox.seconds = {True: [], False: []}
+            self.inbox.seconds = []
         self._cpu = time.thread_time()
         super().begin(begin, sent)
 
@@ -95,19 +100,25 @@ class Chat(app.Chat):
             self._report(view)
 
     def _report(self, view: TurnView) -> None:
-        assert view.done is not None and view.answer is not None
+        assert view.done is not None
         more: dict[str, Any] = {"interface_cpu": time.thread_time() - self._cpu}
         if isinstance(self.inbox, Stretches):
-            more["painted"], more["held"] = self.inbox.seconds[True], self.inbox.seconds[False]
+            more["stretches"] = self.inbox.seconds
+        answer = view.answer.source if view.answer else ""
         thought = view.thought.text.source if view.thought else ""
-        report(view.done.stats, thought=thought, answer=view.answer.source, **more)
+        report(view.done.stats, thought=thought, answer=answer, **more)
 
 
 class StretchedChat(Chat):
-    """Paints in stretches."""
+    """Paints in stretches. Its model doesn't hear itself end a turn: only ``--max-tokens`` does."""
 
-    def __init__(self, start: app.Start) -> None:
+    def __init__(self, start: Start) -> None:
         super().__init__(start)
+        markers = Runtime.markers
+        # mypy: a method is not to be assigned to
+        Runtime.markers = lambda self, tools: replace(  # type: ignore[method-assign]
+            markers(self, tools), eos=frozenset()
+        )
         self.inbox = Stretches(lambda: self.call_later(self._paint_news))
 
 
@@ -146,7 +157,7 @@ def play(kind: str) -> None:
 
     model: Any = FakeModel([])
     model._script = iter([script()])
-    app.Chat(app.Start("demo", lambda _name, _progress: model, GenerationOptions())).run()
+    app.Chat(Start("demo", lambda _name, _progress: model, GenerationOptions())).run()
 
 
 def now() -> None:

@@ -18,10 +18,10 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Makes every step of warming take 50 ms; lists the tokens of each."""
     steps: list[int] = []
 
-    def crawl(network: Any, tokens: Sequence[int], cache: PromptCache, chunk: int) -> Any:
+    def crawl(network: Any, tokens: Sequence[int], cache: PromptCache) -> Any:
         time.sleep(0.05)
         steps.append(len(tokens))
-        return prefill(network, tokens, cache, chunk)
+        return prefill(network, tokens, cache)
 
     monkeypatch.setattr(warm_module, "prefill", crawl)
     return steps

@@ -110,9 +110,9 @@ import time
 from qwen3_mlx import load
 from qwen3_mlx.engine import warm
 inner = warm.prefill
-def crawl(*arguments, chunk):
+def crawl(*arguments):
     time.sleep(0.2)
-    return inner(*arguments, chunk)
+    return inner(*arguments)
 warm.prefill = crawl
 chat = load("demo").session(system="word " * 2000)
 chat.warm_in_background()

@@ -12,6 +12,7 @@ import pytest
 from qwen3_mlx import Answer, Done, GenerationOptions, Reply, Thinking
 from qwen3_mlx import files as files_module
 from qwen3_mlx.errors import ContextError, OptionError, OutOfMemoryError, SessionError
+from qwen3_mlx.events import Stats
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.prompts import PromptStore
 from qwen3_mlx.session import ChatSession
@@ -212,8 +213,10 @@ def test_system_and_clear(model: Qwen3) -> None:
     chat.system = "B"
     chat.messages.append({"role": "user", "content": "x"})
     assert chat.system == "B" and len(chat.messages) == 2
+    chat.last_stats = Stats()
     chat.clear()
     assert chat.messages == [{"role": "system", "content": "B"}]
+    assert chat.last_stats is None  # whose tokens fill the context no more
     chat.system = None
     assert chat.messages == []
 

@@ -214,13 +214,13 @@ def test_the_next_message_ends_it_at_once(demo: Qwen3, slow: list[int]) -> None:
 def test_steps_grow_while_they_are_quick_and_shrink_while_not(
     demo: Qwen3, slow: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = list(range(100, 500))
+    ids = list(range(100, 501))
     warm_module.warm(demo.network, ids, PromptCache(demo.network))
-    assert set(slow) == {warm_module.SHORTEST}
+    assert slow == [*[warm_module.SHORTEST] * 25, 1]
     slow.clear()
     monkeypatch.setattr(warm_module, "STEP_SECONDS", 10.0)
     warm_module.warm(demo.network, ids, PromptCache(demo.network))
-    assert slow == [16, 32, 64, 128, 160]
+    assert slow == [16, 32, 64, 128, 161]
 
 
 def test_it_keeps_out_of_a_running_turn(demo: Qwen3) -> None:
@@ -293,5 +293,46 @@ def test_never_two_at_once(demo: Qwen3, monkeypatch: pytest.MonkeyPatch) -> None
         time.sleep(0.007 * number)
     BACKGROUND.stop()
     assert most == 1
+    chat.warm()
+    assert_as_cold(chat)
+
+
+def test_a_step_has_a_share_of_its_time_to_stay_as_it_is(
+    demo: Qwen3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the time or less makes the next one larger, more than all of it smaller."""
+    takes = [0.125, 0.25, 0.5, 0.75, 0.75, *[0.125] * 8]
+    sizes: list[int] = []
+    now = [0.0]
+
+    def timed(network: Any, tokens: Sequence[int], cache: PromptCache) -> None:
+        now[0] += takes[len(sizes)]
+        sizes.append(len(tokens))
+        cache.tokens.extend(tokens)
+
+    monkeypatch.setattr(warm_module, "prefill", timed)
+    monkeypatch.setattr(warm_module, "STEP_SECONDS", 0.5)
+    monkeypatch.setattr(warm_module.time, "perf_counter", lambda: now[0])
+    cache = PromptCache(demo.network)
+    warm_module.warm(demo.network, [7] * 10_000, cache, lambda: len(sizes) == len(takes))
+    assert sizes == [16, 32, 32, 32, 16, 16, 32, 64, 128, 256, 512, 1024, 1024]
+
+
+def test_after_an_error_it_begins_anew(demo: Qwen3, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = demo.session(system="word " * 50)
+    steps: list[int] = []
+
+    def failing(network: Any, tokens: Sequence[int], cache: PromptCache) -> Any:
+        steps.append(len(tokens))
+        if len(steps) == 2:
+            network.model(mx.array([list(tokens)], mx.uint32), cache.layers)
+            raise RuntimeError("half way")
+        return prefill(network, tokens, cache)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(warm_module, "prefill", failing)
+        with pytest.raises(RuntimeError, match="half way"):
+            chat.warm()
+    assert chat.cache.tokens == []
     chat.warm()
     assert_as_cold(chat)
