@@ -11,8 +11,10 @@ from textual.app import App
 from textual.screen import Screen
 
 from qwen3_mlx.cli.tui import paper
+from qwen3_mlx.cli.tui.answer import Answer as AnswerText
 from qwen3_mlx.cli.tui.paper import Paper
 from qwen3_mlx.cli.tui.stage import Stage
+from qwen3_mlx.cli.tui.thought import ThoughtText
 from qwen3_mlx.events import Answer, Thinking
 from tests.cli.pilot import Seat, sit
 from tests.fakes import Hold, Turn
@@ -55,55 +57,43 @@ def test_a_quick_text_is_laid_out_some_rows_ahead(
     assert 0 < len(asked) < LINES
 
 
-def test_a_slow_text_has_no_spare_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paper, "QUICK_S", -1.0)
+@pytest.mark.parametrize("kind", [AnswerText, ThoughtText])
+@pytest.mark.parametrize("quick", [True, False])
+def test_rows_in_advance(monkeypatch: pytest.MonkeyPatch, kind: type[Paper], quick: bool) -> None:
+    """They are used up row by row, each is painted when its turn comes, and the rest goes."""
+    monkeypatch.setattr(paper, "QUICK_S", 60.0 if quick else -1.0)
+    heights = []
 
     async def test(seat: Seat) -> None:
-        await seat.type("go")
-        await seat.until("line 20")
-        view = seat.app.view
-        assert view is not None and view.answer is not None
-        assert view.answer.get_content_height(seat.app.size, seat.app.size, 78) == len(
-            view.answer.lines
-        )
+        text = kind()
+        seat.app.log_view.add(text)
+        await seat.pilot.pause()
+        for number in range(10):
+            text.append(f"line {number}  \n")
+            await seat.until(f"line {number}")
+            await seat.pilot.pause()
+            heights.append(text.size.height)
+        text.settle()
+        await seat.until(lambda: text.size.height == 10)
 
-    sit(test, quick(Answer))
-
-
-@pytest.mark.parametrize("kind", [Thinking, Answer])
-def test_spare_rows_are_given_back(
-    monkeypatch: pytest.MonkeyPatch, kind: type[Thinking | Answer]
-) -> None:
-    """A conversation that was watched is as high as one that is shown."""
-    monkeypatch.setattr(paper, "QUICK_S", 10.0)
-
-    async def test(seat: Seat) -> None:
-        log = seat.app.log_view
-        await seat.type("go")
-        await seat.idle()
-        watched = log.virtual_size.height
-        (text,) = log.query(Paper)
-        assert text.size.height == len(text.lines)
-        assert watched > LINES
-
-    sit(test, quick(kind)[:-4], show_thinking="always")
+    sit(test)
+    assert heights == ([1, 5, 5, 5, 5, 9, 9, 9, 9, 13] if quick else [*range(1, 11)])
 
 
-def test_a_thought_gives_them_back_before_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paper, "QUICK_S", 10.0)
+def test_a_text_that_ends_gives_its_spare_rows_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: list[type[Paper]] = []
+    monkeypatch.setattr(Paper, "settle", lambda self: settled.append(type(self)))
+    go_on = threading.Event()
 
     async def test(seat: Seat) -> None:
         await seat.type("go")
         await seat.until("the answer")
-        rows = seat.rows
-        here = next(n for n, row in enumerate(rows) if "the answer" in row)
-        assert rows[here - 1] == "" and "line 37" in rows[here - 2]
+        assert settled == [ThoughtText]
+        go_on.set()
+        await seat.idle()
+        assert AnswerText in settled
 
-    sit(
-        test,
-        [*quick(Thinking)[: 2 * 38], Answer("the answer"), Hold(threading.Event())],
-        show_thinking="always",
-    )
+    sit(test, [Thinking("hm"), Answer("the answer"), Hold(go_on)])
 
 
 def test_a_line_that_scrolls_is_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +123,6 @@ def test_a_line_that_scrolls_is_painted_once(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def paper_at_the_end(seat: Seat) -> Paper:
-    from qwen3_mlx.cli.tui.answer import Answer as AnswerText
-
     text = AnswerText()
     seat.app.log_view.add(text)
     text.append("first\n\n")
