@@ -19,7 +19,11 @@ FRAME_END = b"\x1b[?2026l"
 """What ends a frame on a terminal that says it draws frames whole."""
 
 _ASKS_FRAMES = b"\x1b[?2026$p"
-_CODES = re.compile(rb"\x1b\[[0-9;?<>$]*[A-Za-z]|\x1b\][^\x07]*\x07")
+_MOVES = re.compile(rb"\x1b\[\d+;\d+H")
+_CODES = re.compile(rb"\x1b\[[0-9;?<>$]*[A-Za-z]|\x1b\][^\x07\x1b]*\x07")
+_HALF = re.compile(rb"\x1b(\[[0-9;?<>$]*|\][^\x07\x1b]*)?\Z")
+KEPT = 200_000
+"""Bytes of what was painted last."""
 
 
 class Terminal:
@@ -40,6 +44,9 @@ class Terminal:
         os.close(slave)
         self.frames: list[float] = []
         self.text = b""
+        """What was painted since the last keys; what has a place of its own begins a line."""
+        self._half = b""
+        self._reads: list[tuple[float, int]] = []
 
     def read(self, seconds: float) -> bytes:
         """What comes within `seconds`, or at once if something is there."""
@@ -53,12 +60,28 @@ class Terminal:
         if _ASKS_FRAMES in data:
             os.write(self.master, b"\x1b[?2026;2$y")
         self.frames += [now] * data.count(FRAME_END)
-        self.text = self.text[-200_000:] + _CODES.sub(b"", data)
+        self._keep(now, self._half + data)
         return data
+
+    def _keep(self, now: float, data: bytes) -> None:
+        half = _HALF.search(data)
+        self._half = half[0] if half else b""
+        text = _CODES.sub(b"", _MOVES.sub(b"\n", data.removesuffix(self._half)))
+        over = max(len(self.text) - KEPT, 0)
+        self.text = self.text[over:] + text
+        self._reads = [(then, end - over) for then, end in self._reads if end > over]
+        self._reads.append((now, len(self.text)))
+
+    def when(self, pattern: str) -> float:
+        """The time at which what matches `pattern` had been painted, since the last keys."""
+        found = re.search(pattern.encode(), self.text, re.MULTILINE)
+        if found is None:
+            raise LookupError(f"{pattern!r} was not painted: {self.text[-2000:]!r}")
+        return next(time for time, end in self._reads if end >= found.end())
 
     def send(self, keys: str) -> None:
         """Type `keys`; what was painted before is forgotten."""
-        self.text = b""
+        self.text, self._reads = b"", []
         os.write(self.master, keys.encode())
 
     def until(self, text: str, seconds: float = 60) -> float:

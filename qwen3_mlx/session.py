@@ -139,20 +139,18 @@ class ChatSession:
         with differs from what was generated: its thoughts are gone. Does nothing in a turn.
         """
         BACKGROUND.stop()
-        return self._warm(list(self.messages), self.options, lambda: False)
+        return self._warm(self.messages, lambda: False)
 
     def warm_in_background(self) -> None:
         """Begin `warm` and return at once. The next turn, of any session, makes it give up."""
-        messages, options = [dict(message) for message in self.messages], self.options
-        BACKGROUND.run(lambda stopped: self._warm(messages, options, stopped))
+        messages = [dict(message) for message in self.messages]
+        BACKGROUND.run(lambda stopped: self._warm(messages, stopped))
 
-    def _warm(
-        self, messages: list[dict[str, Any]], options: GenerationOptions, stopped: Stopped
-    ) -> int:
-        if not messages or not self.cache.lock.acquire(blocking=False):
+    def _warm(self, messages: list[dict[str, Any]], stopped: Stopped) -> int:
+        if not self.cache.lock.acquire(blocking=False):
             return 0
         try:
-            known = self._lasting(messages, options)
+            known = self._lasting(messages)
             computed = warm(self.runtime.network, known, self.cache, stopped)
             self._save_prompt(stopped)
             return computed
@@ -165,7 +163,7 @@ class ChatSession:
         For a beginning that will be met again: a long system prompt, a conversation gone on with.
         Returns a note if something was there that is of no use, else nothing.
         """
-        known = self._lasting(self.messages, self.options) if self.messages else []
+        known = self._lasting(self.messages)
         BACKGROUND.stop()
         with self.cache.lock:
             note = store.restore(self.runtime, known, self.cache)
@@ -187,16 +185,9 @@ class ChatSession:
         if store.save(self.runtime, known, self.cache, stopped):
             self._to_save = None
 
-    def _lasting(self, messages: list[dict[str, Any]], options: GenerationOptions) -> list[int]:
+    def _lasting(self, messages: list[dict[str, Any]]) -> list[int]:
         runtime = self.runtime
-        off = options.thinking is False or options.thinking_budget == 0
-        flag = False if off else options.thinking
-        known = lasting_prefix(
-            runtime.template,
-            runtime.tokenizer,
-            messages,
-            thinking=flag if runtime.family == "hybrid" else None,
-        )
+        known = lasting_prefix(runtime.template, runtime.tokenizer, messages)
         return known[: runtime.config.context]
 
     def clear(self) -> None:

@@ -97,7 +97,8 @@ def _full_screen(wanted: Wanted, name: str, note: str, prepare: Prepare) -> int:
     """The chat that fills the terminal; what must be downloaded is downloaded before it begins."""
     if hub.find_local(name) is None:
         hub.resolve(name)
-    from qwen3_mlx.cli.tui.app import Chat, Start
+    from qwen3_mlx.cli.tui.app import Chat
+    from qwen3_mlx.cli.tui.start import Start
 
     context, kept = wanted.context, wanted.kept
     start = Start(

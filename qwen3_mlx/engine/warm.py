@@ -32,7 +32,7 @@ def warm(
         while len(cache.tokens) < len(tokens) and not stopped():
             done = len(cache.tokens)
             began = time.perf_counter()
-            prefill(network, tokens[done : done + size], cache, chunk=size)
+            prefill(network, tokens[done : done + size], cache)
             took = time.perf_counter() - began
             if took < STEP_SECONDS / 2:
                 size = min(2 * size, LONGEST)

@@ -17,7 +17,6 @@ def lasting_prefix(
     tokenizer: Tokenizer,
     messages: Sequence[Message],
     tools: Sequence[Mapping[str, Any]] | None = None,
-    thinking: bool | None = None,
 ) -> list[int]:
     """The ids that the prompt will begin with, whatever is said after `messages`.
 
@@ -25,14 +24,13 @@ def lasting_prefix(
     template does to the history of a next turn (Qwen3's drops the thoughts of answered turns and
     keeps those of a turn whose tools are still at work) and however the tokenizer joins what it
     finds there, it does here. The prefix ends before the ``<|im_start|>`` of the new message,
-    where no text can change the tokens on the left. Raises `TemplateError` or `OptionError`.
+    where no text can change the tokens on the left, nor the switch of thinking, which Qwen3's
+    templates read behind it. Raises `TemplateError` or `OptionError`.
     """
     waiting = bool(messages) and bool(messages[-1].get("tool_calls"))
     role = "tool" if waiting else "user"
     first, second = (
-        tokenizer.encode(
-            template.render([*messages, {"role": role, "content": probe}], tools, thinking)
-        )
+        tokenizer.encode(template.render([*messages, {"role": role, "content": probe}], tools))
         for probe in _PROBES
     )
     known = first[: common_length(first, second)]

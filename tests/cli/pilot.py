@@ -10,7 +10,8 @@ from typing import Any
 
 from textual.pilot import Pilot
 
-from qwen3_mlx.cli.tui.app import Chat, Start
+from qwen3_mlx.cli.tui.app import Chat
+from qwen3_mlx.cli.tui.start import Start
 from qwen3_mlx.options import GenerationOptions
 from tests.cli.tmux import PATIENCE_S
 from tests.fakes import FakeModel, Turn

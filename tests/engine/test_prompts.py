@@ -19,6 +19,7 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.prompts import PromptStore, model_key
+from tests.engine.conftest import until
 from tests.oracle import assert_close
 
 DOCUMENT = "The meeting is on Monday at nine. " * 8
@@ -50,6 +51,7 @@ def test_the_next_start_computes_nothing(demo: Qwen3, store: PromptStore) -> Non
     tokens = kept(demo, store)
     (file,) = files(store)
     assert file.stat().st_mode & 0o777 == 0o600
+    written = file.stat().st_ino
     assert set(mx.load(str(file))) == {f"{n}.{i}" for n in ("keys", "values") for i in range(6)}
     chat = demo.session(system=DOCUMENT, seed=1)
     assert chat.restore_prompt(store) == "" and chat.cache.tokens == tokens
@@ -60,6 +62,7 @@ def test_the_next_start_computes_nothing(demo: Qwen3, store: PromptStore) -> Non
     *_, done = chat.send("What is 7 * 8?")
     assert done.stats.cached_tokens == len(tokens)
     assert chat.warm() >= 0 and files(store) == [file]
+    assert file.stat().st_ino == written  # it was there already: not written again
 
 
 def test_the_longest_beginning_is_taken(demo: Qwen3, store: PromptStore) -> None:
@@ -281,3 +284,48 @@ def test_a_short_prompt_is_not_worth_a_file(demo: Qwen3, store: PromptStore) -> 
     chat.restore_prompt(store)
     chat.warm()
     assert not store.folder.exists()
+
+
+def test_it_is_written_once(demo: Qwen3, store: PromptStore) -> None:
+    kept(demo, store)
+    chat = demo.session(system=DOCUMENT, thinking=False, temperature=0.0, max_tokens=3)
+    files(store)[0].unlink()
+    chat.restore_prompt(store)
+    for text in ("one", "two"):
+        list(chat.send(text))
+        chat.warm()
+        (file,) = files(store)
+        file.write_bytes(b"")  # a second writing would show
+        chat.save_prompt()
+    assert file.stat().st_size == 0
+
+
+def test_what_is_not_computed_yet_is_kept_later(demo: Qwen3, store: PromptStore) -> None:
+    chat = demo.session(system=DOCUMENT)
+    chat.restore_prompt(store)
+    chat.save_prompt()
+    assert files(store) == []
+    chat.warm()
+    assert len(files(store)) == 1
+
+
+def test_other_tokens_are_not_kept_in_its_name(demo: Qwen3, store: PromptStore) -> None:
+    """The system prompt is changed before the first one was computed."""
+    chat = demo.session(system=DOCUMENT)
+    chat.restore_prompt(store)
+    chat.system = "Another. " + DOCUMENT
+    chat.warm()
+    assert files(store) == []
+
+
+def test_the_background_is_stopped_for_it(demo: Qwen3, store: PromptStore, slow: list[int]) -> None:
+    """Restoring and saving touch what the background computes into, and nobody waits for it."""
+    kept(demo, store)
+    for act in (lambda chat: chat.restore_prompt(store), lambda chat: chat.save_prompt()):
+        slow.clear()
+        other, chat = demo.session(system="word " * 300), demo.session(system=DOCUMENT)
+        other.warm_in_background()
+        until(slow, 1)
+        act(chat)
+        assert BACKGROUND.wait(0)
+        assert sum(slow) < 200  # far from done

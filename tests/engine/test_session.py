@@ -12,7 +12,9 @@ import pytest
 from qwen3_mlx import Answer, Done, GenerationOptions, Reply, Thinking
 from qwen3_mlx import files as files_module
 from qwen3_mlx.errors import ContextError, OptionError, OutOfMemoryError, SessionError
+from qwen3_mlx.events import Stats
 from qwen3_mlx.model import Qwen3
+from qwen3_mlx.prompts import PromptStore
 from qwen3_mlx.session import ChatSession
 from tests import tiny
 
@@ -211,8 +213,10 @@ def test_system_and_clear(model: Qwen3) -> None:
     chat.system = "B"
     chat.messages.append({"role": "user", "content": "x"})
     assert chat.system == "B" and len(chat.messages) == 2
+    chat.last_stats = Stats()
     chat.clear()
     assert chat.messages == [{"role": "system", "content": "B"}]
+    assert chat.last_stats is None  # whose tokens fill the context no more
     chat.system = None
     assert chat.messages == []
 
@@ -307,3 +311,26 @@ def test_a_turn_in_which_nothing_was_said_leaves_no_reply(
     with pytest.raises(OutOfMemoryError):
         list(chat.send("hello"))
     assert [m["role"] for m in chat.messages] == ["user"]
+
+
+def test_an_error_between_two_events_leaves_the_cache_free(
+    model: Qwen3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C falls anywhere, and its traceback keeps the turn's frames; the next turn must go."""
+    chat = model.session(thinking=False, **GREEDY)
+
+    def pressed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qwen3_mlx.session._Said.take", pressed)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            list(chat.send("hello"))
+    assert not chat.cache.lock.locked()
+    assert caught.tb and isinstance([*chat.send("more")][-1], Done)
+
+
+def test_nothing_to_warm_before_anything_is_said(model: Qwen3, tmp_path: Path) -> None:
+    chat = model.session()
+    assert chat.warm() == 0 and chat.cache.tokens == []
+    assert chat.restore_prompt(PromptStore(tmp_path)) == "" and chat.cache.tokens == []

@@ -3,11 +3,9 @@ than its own message, and what it computes is what a cold start computes."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -15,7 +13,7 @@ import pytest
 
 from qwen3_mlx import Answer, Done, Thinking, load
 from qwen3_mlx.engine import warm as warm_module
-from qwen3_mlx.engine.background import BACKGROUND, Background
+from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import OptionError
@@ -23,6 +21,7 @@ from qwen3_mlx.events import Event
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.session import ChatSession
 from tests import tiny
+from tests.engine.conftest import until
 from tests.oracle import assert_close
 
 GREEDY = {"temperature": 0.0, "max_tokens": 40}
@@ -193,27 +192,6 @@ def test_in_the_background(demo: Qwen3) -> None:
         assert_as_cold(chat)
 
 
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Makes every step of warming take 50 ms; lists the tokens of each."""
-    steps: list[int] = []
-
-    def crawl(network: Any, tokens: Sequence[int], cache: PromptCache, chunk: int) -> Any:
-        time.sleep(0.05)
-        steps.append(len(tokens))
-        return prefill(network, tokens, cache, chunk)
-
-    monkeypatch.setattr(warm_module, "prefill", crawl)
-    return steps
-
-
-def until(steps: list[int], count: int) -> None:
-    end = time.monotonic() + 10
-    while len(steps) < count and time.monotonic() < end:
-        time.sleep(0.005)
-    assert len(steps) >= count
-
-
 def test_the_next_message_ends_it_at_once(demo: Qwen3, slow: list[int]) -> None:
     chat = demo.session(system="word " * 300, thinking=False, **GREEDY)
     list(chat.send("hello"))
@@ -236,13 +214,13 @@ def test_the_next_message_ends_it_at_once(demo: Qwen3, slow: list[int]) -> None:
 def test_steps_grow_while_they_are_quick_and_shrink_while_not(
     demo: Qwen3, slow: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = list(range(100, 500))
+    ids = list(range(100, 501))
     warm_module.warm(demo.network, ids, PromptCache(demo.network))
-    assert set(slow) == {warm_module.SHORTEST}
+    assert slow == [*[warm_module.SHORTEST] * 25, 1]
     slow.clear()
     monkeypatch.setattr(warm_module, "STEP_SECONDS", 10.0)
     warm_module.warm(demo.network, ids, PromptCache(demo.network))
-    assert slow == [16, 32, 64, 128, 160]
+    assert slow == [16, 32, 64, 128, 161]
 
 
 def test_it_keeps_out_of_a_running_turn(demo: Qwen3) -> None:
@@ -319,62 +297,42 @@ def test_never_two_at_once(demo: Qwen3, monkeypatch: pytest.MonkeyPatch) -> None
     assert_as_cold(chat)
 
 
-def test_any_turn_ends_it(demo: Qwen3, slow: list[int]) -> None:
-    chat = demo.session(system="word " * 300)
-    chat.warm_in_background()
-    until(slow, 1)
-    next(demo.stream("hi", thinking=False))
-    assert BACKGROUND.wait(0)
+def test_a_step_has_a_share_of_its_time_to_stay_as_it_is(
+    demo: Qwen3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the time or less makes the next one larger, more than all of it smaller."""
+    takes = [0.125, 0.25, 0.5, 0.75, 0.75, *[0.125] * 8]
+    sizes: list[int] = []
+    now = [0.0]
+
+    def timed(network: Any, tokens: Sequence[int], cache: PromptCache) -> None:
+        now[0] += takes[len(sizes)]
+        sizes.append(len(tokens))
+        cache.tokens.extend(tokens)
+
+    monkeypatch.setattr(warm_module, "prefill", timed)
+    monkeypatch.setattr(warm_module, "STEP_SECONDS", 0.5)
+    monkeypatch.setattr(warm_module.time, "perf_counter", lambda: now[0])
+    cache = PromptCache(demo.network)
+    warm_module.warm(demo.network, [7] * 10_000, cache, lambda: len(sizes) == len(takes))
+    assert sizes == [16, 32, 32, 32, 16, 16, 32, 64, 128, 256, 512, 1024, 1024]
 
 
-@pytest.fixture
-def background() -> Iterator[Background]:
-    own = Background()
-    yield own
-    own.stop()
+def test_after_an_error_it_begins_anew(demo: Qwen3, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = demo.session(system="word " * 50)
+    steps: list[int] = []
 
+    def failing(network: Any, tokens: Sequence[int], cache: PromptCache) -> Any:
+        steps.append(len(tokens))
+        if len(steps) == 2:
+            network.model(mx.array([list(tokens)], mx.uint32), cache.layers)
+            raise RuntimeError("half way")
+        return prefill(network, tokens, cache)
 
-def test_a_new_job_replaces_the_old(background: Background) -> None:
-    done: list[str] = []
-    begun = threading.Event()
-
-    def first(stopped: Any) -> None:
-        begun.set()
-        while not stopped():
-            time.sleep(0.001)
-        done.append("given up")
-
-    background.run(first)
-    assert begun.wait(10)
-    background.run(lambda stopped: done.append("second" if not stopped() else "?"))
-    assert background.wait(10)
-    assert done == ["given up", "second"]
-
-
-def test_a_job_that_fails_costs_nothing(background: Background) -> None:
-    done: list[int] = []
-    background.run(lambda _stopped: 1 / 0)
-    assert background.wait(10)
-    background.run(lambda _stopped: done.append(1))
-    assert background.wait(10) and done == [1]
-
-
-def test_leaving_does_not_wait_for_it() -> None:
-    """The program ends well in the middle of a job that would take minutes."""
-    code = """
-import time
-from qwen3_mlx import load
-from qwen3_mlx.engine import warm
-inner = warm.prefill
-def crawl(*arguments, chunk):
-    time.sleep(0.2)
-    return inner(*arguments, chunk)
-warm.prefill = crawl
-chat = load("demo").session(system="word " * 2000)
-chat.warm_in_background()
-time.sleep(0.5)
-"""
-    began = time.monotonic()
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (run.returncode, run.stderr) == (0, "")
-    assert time.monotonic() - began < 20
+    with monkeypatch.context() as patch:
+        patch.setattr(warm_module, "prefill", failing)
+        with pytest.raises(RuntimeError, match="half way"):
+            chat.warm()
+    assert chat.cache.tokens == []
+    chat.warm()
+    assert_as_cold(chat)

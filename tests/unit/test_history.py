@@ -44,7 +44,7 @@ def template(qwen3_files: Path) -> ChatTemplate:
 def test_every_next_prompt_begins_so_and_goes_on_with_its_message(
     tokenizer: Tokenizer, template: ChatTemplate, talk: list[dict[str, Any]], thinking: bool | None
 ) -> None:
-    known = lasting_prefix(template, tokenizer, talk, thinking=thinking)
+    known = lasting_prefix(template, tokenizer, talk)
     assert tokenizer.decode(known).endswith("<|im_end|>\n")
     for text in NEXT:
         message = {"role": "user", "content": text}

@@ -209,7 +209,7 @@ KEYS = (
     "Enter          send                   Alt-Enter, Ctrl-J  new line",
     "Esc, Ctrl-C    answer now; stop; leave",
     "Ctrl-T         think or not           Alt-Up, Alt-Down   budget",
-    "Ctrl-O         copy answer, its code  Ctrl-R             fold or open thoughts",
+    "Ctrl-O         copy marked or answer  Ctrl-R             fold or open thoughts",
     "Up, Down       history                PageUp, PageDown   scroll",
     "Tab            complete a command     Ctrl-D             leave",
 )

@@ -6,8 +6,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
@@ -15,8 +13,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import TextArea
 
-from qwen3_mlx import hub
-from qwen3_mlx.cli import state
 from qwen3_mlx.cli.conversation import Conversation
 from qwen3_mlx.cli.screen import describe
 from qwen3_mlx.cli.tui import actions
@@ -24,17 +20,18 @@ from qwen3_mlx.cli.tui.hints import Hints, complete
 from qwen3_mlx.cli.tui.input import Input
 from qwen3_mlx.cli.tui.leave import Leave
 from qwen3_mlx.cli.tui.log import Log, Said
+from qwen3_mlx.cli.tui.stage import Stage
+from qwen3_mlx.cli.tui.start import Start
 from qwen3_mlx.cli.tui.status import Status, context_used
 from qwen3_mlx.cli.tui.theme import Themed
-from qwen3_mlx.cli.tui.turn import ShowThinking, TurnView
+from qwen3_mlx.cli.tui.turn import TurnView
 from qwen3_mlx.cli.tui.waiting import Waiting
 from qwen3_mlx.cli.tui.watch import Watch
 from qwen3_mlx.cli.tui.worker import Begin, Inbox, Running, Worker
 from qwen3_mlx.errors import SessionError
-from qwen3_mlx.options import GenerationOptions
 
 if TYPE_CHECKING:
-    from qwen3_mlx.model import Qwen3
+    pass
 
 FRAME_S = 1 / 25
 """Seconds between two paintings of a turn, from one's beginning to the next one's, at least."""
@@ -44,31 +41,6 @@ STATUS_S = 0.2
 
 FLASH_S = 3.0
 """Seconds that a remark in the status row stays."""
-
-Load = Callable[[str, Callable[[int, int], None]], "Qwen3"]
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a chat begins with. `load` brings a model, and reports bytes loaded and in all."""
-
-    name: str
-    load: Load
-    options: GenerationOptions
-    find: Callable[[str], object] = hub.find_local
-    """Whether a model is here; None if it must be fetched first."""
-    fetch: Callable[[str], object] = hub.resolve
-    """Downloads a model, drawing its progress on stderr."""
-    prepare: Callable[[Conversation], list[str]] = lambda chat: []
-    """Makes a new conversation ready (kept, resumed); returns what there is to say."""
-    system: str | None = None
-    show_thinking: ShowThinking = "live"
-    note: str = ""
-    history: Path | None = None
-    theme: str = "auto"
-    """One of `settings.THEMES`."""
-    remember: Callable[[str], object] = state.remember_model
-    """Notes the model for the next chat."""
 
 
 class Chat(Themed):
@@ -104,6 +76,10 @@ class Chat(Themed):
         self._flash, self._flash_until = "", 0.0
         self.busy = f"loading {start.name}"
         self._watch = Watch(self)
+
+    def get_default_screen(self) -> Stage:
+        """What all stands on."""
+        return Stage(self.log_view)
 
     def compose(self) -> ComposeResult:
         """The parts, from above."""

@@ -14,6 +14,9 @@ from textual.widgets import TextArea
 from qwen3_mlx.cli.history import History
 from qwen3_mlx.cli.tui.paper import showable
 
+JOINERS = ("\u200c", "\u200d")
+"""They join emoji, and part letters in Persian and Indian scripts."""
+
 
 class Input(TextArea):
     """An editor that sends with Enter. Up and Down leave the text for the history."""
@@ -56,6 +59,10 @@ class Input(TextArea):
             event.stop()
             event.prevent_default()
             getattr(self, f"action_{self.KEYS[event.key]}")()
+        elif event.character and event.character in JOINERS:  # no letters to the editor
+            event.stop()
+            event.prevent_default()
+            self.insert(event.character)
 
     def action_end_of_input(self) -> None:
         """Ctrl-D: delete a character if there is any, else it is the end."""

@@ -7,6 +7,7 @@ grow with its length.
 from __future__ import annotations
 
 import re
+import time
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,9 @@ from textual.widget import Widget
 from qwen3_mlx.cli.markdown import THEME
 from qwen3_mlx.cli.screen import printable
 from qwen3_mlx.cli.tui.theme import on_ground
+
+SPARE_ROWS, QUICK_S = 3, 0.25
+"""Rows laid out ahead where the one before was laid out so many seconds ago, or less."""
 
 _BIDI = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\u061c\ufeff]")
 
@@ -60,6 +64,7 @@ class Paper(Widget):
         self._fixed: list[Strip] = []
         self._moving: list[Strip] = []
         self._width = 0
+        self._spare, self._grew = 0, 0.0
 
     @abstractmethod
     def draw(self, source: str, width: int) -> list[Strip]:
@@ -96,16 +101,31 @@ class Paper(Widget):
             self._moving = self._draw_tail()
             self._changed(start, before)
 
+    def settle(self) -> None:
+        """Nothing more comes for now: give the spare rows back."""
+        if self._spare:
+            self._spare = 0
+            self.refresh(layout=True)
+
     def _changed(self, start: int, before: list[Strip]) -> None:
-        """Have painted what differs: a new layout costs ten times as much as a line."""
+        """Have painted what differs.
+
+        A new layout costs ten times as much as a line, so a text that grows quickly has some rows
+        in advance. They are blank until it comes to them.
+        """
         after = [*self._fixed[start:], *self._moving]
-        if len(after) != len(before):
+        grown = len(after) - len(before)
+        if grown > self._spare:
+            now = time.monotonic()
+            self._spare = SPARE_ROWS if now - self._grew < QUICK_S else 0
+            self._grew = now
             self.refresh(layout=True)
             return
-        pairs = zip(before, after, strict=True)
+        self._spare -= grown
+        pairs = zip(before, after, strict=False)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        if same < len(after):
-            self.refresh(Region(0, start + same, self._width, len(after) - same))
+        if rows := max(len(before), len(after)) - same:
+            self.refresh(Region(0, start + same, self._width, rows))
 
     def _draw(self, block: Block) -> list[Strip]:
         lines = self.draw(block.source, self._width) if block.source.strip() else []
@@ -121,9 +141,9 @@ class Paper(Widget):
             self._moving = self._draw_tail()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """As many rows as there are lines."""
+        """As many rows as there are lines, and the spare ones."""
         self._lay_out(max(width, 1))
-        return len(self._fixed) + len(self._moving)
+        return len(self._fixed) + len(self._moving) + self._spare
 
     def render_line(self, y: int) -> Strip:
         """The line in row `y`."""

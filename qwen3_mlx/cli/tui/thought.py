@@ -145,6 +145,7 @@ class Thought(Vertical):
         """The answer began, or the turn ended."""
         if self.live:
             self.live, self.seconds = False, time.monotonic() - self._began
+            self.text.settle()
         self.cut = CUTS.get(cut, self.cut)
         self._label()
 

@@ -107,6 +107,8 @@ class TurnView:
         self._tokens += tokens
 
     def _end(self) -> None:
+        if self.answer is not None:
+            self.answer.settle()
         if self.thought is not None:
             self.thought.end()
             if self.done is not None:

@@ -1,0 +1,207 @@
+"""What runs in the terminal of `benchmarks.tui` and `benchmarks.painting`.
+
+python -m benchmarks.tui_programs chat|stretches|decode|now|long [argument ...]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from benchmarks.answers import LONG
+from qwen3_mlx.cli.tui import app
+from qwen3_mlx.cli.tui.start import Start
+from qwen3_mlx.cli.tui.turn import TurnView
+from qwen3_mlx.cli.tui.worker import Begin, Inbox, News, Over
+from qwen3_mlx.events import Answer, Event, Stats, Thinking
+from qwen3_mlx.turn import Runtime
+
+PROMPTS = [
+    f"What is {a} * {b}?"
+    for a, b in ((517, 23), (348, 19), (931, 77), (264, 58), (592, 35), (713, 46), (825, 64))
+]
+"""Each is thought about for some 250 tokens."""
+STRETCH, SETTLING = 60, 15
+"""Tokens of a stretch, and before each those that are not counted: the frame under way ends, or
+what was held back is painted."""
+LONG_TOKENS, LONG_RATE = 20_000, 1000
+
+
+def report(stats: Stats, **more: Any) -> None:
+    """Say how a turn went, in a line of the file $REPORT."""
+    tokens = stats.thinking_tokens + stats.answer_tokens
+    line = json.dumps({"tps": stats.decode_tps, "tokens": tokens, **more})
+    with Path(os.environ["REPORT"]).open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+class Stretches(Inbox):
+    """Passes on a stretch of tokens, holds the next one back, and so on; times both.
+
+    Turns begin with either kind alternately.
+    """
+
+    def __init__(self, wake: Any) -> None:
+        super().__init__(wake)
+        self._held: list[News] = []
+        self._turns, self._tokens, self._passes, self._began = 0, 0, True, 0.0
+        self.seconds: list[tuple[bool, float]] = []
+
+    def put(self, news: News) -> None:
+        """Pass a piece on, or keep it for the next stretch that is painted."""
+        if isinstance(news, Thinking | Answer):
+            self._count()
+        if isinstance(news, Over):
+            self._turns, self._tokens = self._turns + 1, 0
+            self._switch(self._turns % 2 == 0)
+        if self._passes or isinstance(news, Over):
+            super().put(news)
+        else:
+            self._held.append(news)
+
+    def _count(self) -> None:
+        place = self._tokens % (SETTLING + STRETCH)
+        if place == SETTLING:
+            self._began = time.perf_counter()
+        elif place == 0 and self._tokens:
+            self.seconds.append((self._passes, time.perf_counter() - self._began))
+            self._switch(not self._passes)
+        self._tokens += 1
+
+    def _switch(self, passes: bool) -> None:
+        self._passes = passes
+        for news in self._held:
+            super().put(news)
+        self._held.clear()
+
+
+class Chat(app.Chat):
+    """Reports every turn, when it is painted to its end."""
+
+    def begin(self, begin: Begin, sent: str = "") -> None:
+        """Start a turn."""
+        if isinstance(self.inbox, Stretches):
+            self.inbox.seconds = []
+        self._cpu = time.thread_time()
+        super().begin(begin, sent)
+
+    def _paint_news(self) -> None:
+        view = self.view
+        super()._paint_news()
+        if view is not None and self.view is None:
+            self._report(view)
+
+    def _report(self, view: TurnView) -> None:
+        assert view.done is not None
+        more: dict[str, Any] = {"interface_cpu": time.thread_time() - self._cpu}
+        if isinstance(self.inbox, Stretches):
+            more["stretches"] = self.inbox.seconds
+        answer = view.answer.source if view.answer else ""
+        thought = view.thought.text.source if view.thought else ""
+        report(view.done.stats, thought=thought, answer=answer, **more)
+
+
+class StretchedChat(Chat):
+    """Paints in stretches. Its model doesn't hear itself end a turn: only ``--max-tokens`` does."""
+
+    def __init__(self, start: Start) -> None:
+        super().__init__(start)
+        markers = Runtime.markers
+        # mypy: a method is not to be assigned to
+        Runtime.markers = lambda self, tools: replace(  # type: ignore[method-assign]
+            markers(self, tools), eos=frozenset()
+        )
+        self.inbox = Stretches(lambda: self.call_later(self._paint_news))
+
+
+def chat(kind: type[app.Chat], arguments: list[str]) -> None:
+    """The chat as the command begins it."""
+    from qwen3_mlx.cli import main
+
+    app.Chat = kind  # type: ignore[misc]
+    sys.argv[1:] = ["chat", *arguments]
+    main()
+
+
+def decode() -> None:
+    """Answer what comes in lines, and draw nothing."""
+    from qwen3_mlx import Done, load
+
+    session = load("demo").session(seed=1)
+    print("ready", flush=True)
+    for prompt in sys.stdin:
+        for event in session.send(prompt.strip()):
+            if isinstance(event, Done):
+                report(event.stats)
+
+
+def play(kind: str) -> None:
+    """The chat with 20,000 tokens of an answer, a thousand a second."""
+    from qwen3_mlx.options import GenerationOptions
+    from tests.fakes import FakeModel
+
+    def script() -> Iterator[Event]:
+        began = time.perf_counter()
+        for number, text in zip(range(LONG_TOKENS), LONG[kind](), strict=False):
+            time.sleep(max(began + number / LONG_RATE - time.perf_counter(), 0))
+            yield Answer(text)
+        yield Answer("\n```\n\nTHE END")
+
+    model: Any = FakeModel([])
+    model._script = iter([script()])
+    app.Chat(Start("demo", lambda _name, _progress: model, GenerationOptions())).run()
+
+
+def now() -> None:
+    """Print what "answer now" takes in the engine, and what it may take."""
+    from qwen3_mlx import load
+    from qwen3_mlx.engine.prefill import prefill
+    from qwen3_mlx.options import STOP_TEXT
+
+    model = load("demo")
+    stop = model.tokenizer.encode(STOP_TEXT)
+    for number, prompt in enumerate(["What is 12 * 34?", *PROMPTS]):
+        session = model.session(seed=1)
+        turn, times = session.send(prompt), [time.perf_counter()]
+        for event in turn:
+            times.append(time.perf_counter())
+            if isinstance(event, Thinking) and len(times) > 40:
+                break
+        step = statistics.median(b - a for a, b in pairwise(times[1:]))
+        pressed = time.perf_counter()
+        turn.interrupt("answer")
+        next(event for event in turn if isinstance(event, Answer))
+        took = time.perf_counter() - pressed
+        turn.close()
+        cached = len(session.cache.tokens)
+        began = time.perf_counter()
+        logits = prefill(model.network, stop, session.cache, chunk=2048)
+        assert logits is not None
+        logits.tolist()
+        bound = time.perf_counter() - began + 2 * step
+        assert len(session.cache.tokens) == cached + len(stop)
+        if number:  # the first one compiles
+            print(f"took {took:.5f} of {bound:.5f}", flush=True)
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["chat", *arguments]:
+            chat(Chat, arguments)
+        case ["stretches", *arguments]:
+            chat(StretchedChat, arguments)
+        case ["decode"]:
+            decode()
+        case ["now"]:
+            now()
+        case ["long", kind]:
+            play(kind)

@@ -1,0 +1,34 @@
+"""What the tests of the background share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from qwen3_mlx.engine import warm as warm_module
+from qwen3_mlx.engine.prefill import prefill
+from qwen3_mlx.engine.prompt_cache import PromptCache
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Makes every step of warming take 50 ms; lists the tokens of each."""
+    steps: list[int] = []
+
+    def crawl(network: Any, tokens: Sequence[int], cache: PromptCache) -> Any:
+        time.sleep(0.05)
+        steps.append(len(tokens))
+        return prefill(network, tokens, cache)
+
+    monkeypatch.setattr(warm_module, "prefill", crawl)
+    return steps
+
+
+def until(steps: list[int], count: int) -> None:
+    end = time.monotonic() + 10
+    while len(steps) < count and time.monotonic() < end:
+        time.sleep(0.005)
+    assert len(steps) >= count
