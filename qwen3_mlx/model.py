@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen3_mlx import choices, headroom
+from qwen3_mlx import backend, choices, headroom
 from qwen3_mlx.checkpoint.fingerprint import stamp
 from qwen3_mlx.checkpoint.read import load_network
 from qwen3_mlx.config import Qwen3Config
@@ -42,6 +42,7 @@ def load(
     not fit is said in `Qwen3.note`. Raises `ModelNotFoundError`, `HubError`, `ConfigError`,
     `CheckpointError`, `ContextError`, `OptionError` or `OutOfMemoryError`.
     """
+    backend.used_here()
     kept = KeyValues(kv_bits, kv_window, kv_sinks)
     choices.before_download(str(name), context, kept, force=force)
     path = resolve(str(name))

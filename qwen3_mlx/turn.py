@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import qwen3_mlx.backend  # noqa: F401  (chooses the BLAS before mlx is imported)
+import qwen3_mlx.backend as backend  # before mlx: it chooses the BLAS
 
 import mlx.core as mx
 
@@ -208,6 +208,7 @@ def _events(
     control: Control,
     on_progress: Progress | None,
 ) -> Iterator[Event]:
+    backend.used_here()
     clock = _Clock(len(request.prompt))
     turn = Turn(request.mode.thinking, inside=request.mode.starts_inside)
     BACKGROUND.stop()
