@@ -57,10 +57,15 @@ def kernels() -> list[Row]:
 
 def paths() -> list[Row]:
     """How tokens are read and written here: many at once, and one after another."""
+    from qwen3_mlx import unpacking
     from qwen3_mlx.metal import dispatch
     from qwen3_mlx.nn import unpacked
 
-    rows = [("prefill, packed", unpacked.why())]
+    reason = dispatch.why_not(*dispatch.PROMPT)
+    experts = f"as above: {reason}" if reason else "4 and 8 bits: packed, on matrix units"
+    if unpacking.forced():
+        experts = "as above: QWEN3_MLX_PREFILL says so"
+    rows = [("prefill, packed", unpacked.why()), ("prefill, experts", experts)]
     for name, kernels in (("decode, dense", ()), ("decode, experts", dispatch.EXPERTS)):
         reason = dispatch.why_not(*dispatch.STEP, *kernels)
         rows.append((name, f"plain operations: {reason}" if reason else "fused steps"))

@@ -31,6 +31,14 @@ def test_doctor_says_what_runs_and_why_not(capsys: pytest.CaptureFixture[str]) -
         assert f"\n  {name} " in said
 
 
+def test_doctor_says_how_a_prompt_meets_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dict(doctor.paths())["prefill, experts"].startswith("as above: MLX computes on the CPU")
+    monkeypatch.setattr(dispatch, "why_not", lambda *_names: None)
+    assert dict(doctor.paths())["prefill, experts"] == "4 and 8 bits: packed, on matrix units"
+    monkeypatch.setenv("QWEN3_MLX_PREFILL", "each")
+    assert dict(doctor.paths())["prefill, experts"] == "as above: QWEN3_MLX_PREFILL says so"
+
+
 def test_bench_measures_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.run(bench.from_checkpoint("demo"), None, (8, 4, 2)) == 0
     *_, head, _, row = capsys.readouterr().out.splitlines()
