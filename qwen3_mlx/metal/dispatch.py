@@ -17,13 +17,14 @@ from qwen3_mlx.metal import build, probe
 KERNELS = {
     "matvec": "matrix times vector, norm before and residual behind it folded in",
     "attend": "attention of one token: norms, rotation, cache and softmax in one launch",
+    "attend_packed": "the same from keys and values in 8 or 4 bits",
     "gate_up": "SwiGLU's first two matrices, of one network or of the routed experts",
     "down": "the experts' last matrix, top-k and residual folded in",
     "route": "the router's softmax, top-k and normalisation",
     "qk_rope": "norms and rotation of queries and keys",
     "gather_matmul": "a prompt's rows, sorted by expert, through the packed experts",
 }
-"""Every kernel and what it does."""
+"""Every kernel and what it does; `attend_packed` is another cut of `attend`'s text."""
 
 PROVEN: dict[str, frozenset[str]] = {"cuda": frozenset(KERNELS), "metal": frozenset()}
 """Kernels whose present text a run on real hardware has shown right, by backend: an H100 for CUDA
@@ -31,6 +32,9 @@ PROVEN: dict[str, frozenset[str]] = {"cuda": frozenset(KERNELS), "metal": frozen
 
 STEP = ("matvec", "attend", "gate_up")
 """What the fused decode step of any network needs."""
+
+PACKED = ("attend_packed",)
+"""What that needs besides where the cache is packed."""
 
 EXPERTS = ("route", "gate_up", "down")
 """What a fused Mixture of Experts needs."""

@@ -45,8 +45,8 @@ def _random(*shape: int) -> mx.array:
     return mx.random.normal(shape, key=mx.random.key(sum(shape))).astype(mx.bfloat16)
 
 
-def _packed(*shape: int) -> Matrix:
-    return Matrix(*mx.quantize(_random(*shape), 64, 4), bits=4, group=64)
+def _packed(*shape: int, group: int = 64, bits: int = 4) -> Matrix:
+    return Matrix(*mx.quantize(_random(*shape), group, bits), bits=bits, group=group)
 
 
 _EPS = 1e-6
@@ -96,11 +96,11 @@ def _qk_rope() -> Pairs:
     )
 
 
-def _attend() -> Pairs:
+def _attend(bits: int = 0) -> Pairs:
     qkv, norm = _random(1, 1, 6 * 32), _random(32)
     counts = mx.array([20, 3], mx.int32)
-    keys, values = Matrix(_random(1, 1, 24, 32)), Matrix(_random(1, 1, 24, 32))
-    past = attend.Past(keys, values, _random(2, 1, 64, 32), counts)
+    held = _packed(1, 1, 24, 32, group=32, bits=bits) if bits else Matrix(_random(1, 1, 24, 32))
+    past = attend.Past(held, held, _random(2, 1, 64, 32), counts)
     out, tail = attend.attend(qkv, (4, 1), (norm, norm), _EPS, _table(), past)
     want, rows = attend.reference(qkv, (4, 1), (norm, norm), _EPS, _table(), past)
     return [(out, want), (tail[:, :, :4], rows)]
@@ -125,6 +125,7 @@ CASES: dict[str, Callable[[], Pairs]] = {
     "route": _route,
     "qk_rope": _qk_rope,
     "attend": _attend,
+    "attend_packed": lambda: _attend(8),
     "gather_matmul": _gather_matmul,
 }
 """A tiny case of each kernel."""

@@ -145,7 +145,8 @@ def why_not(network: Qwen3, kept: KeyValues = AS_COMPUTED) -> str | None:
     if kept.window is not None:
         return "the kernel sees all of the past, not a window of it"
     moe = any(isinstance(block.mlp, MoE) for block in network.layers)
-    if reason := dispatch.why_not(*dispatch.STEP, *(dispatch.EXPERTS if moe else ())):
+    wanted = (*dispatch.STEP, *(dispatch.EXPERTS if moe else ()))
+    if reason := dispatch.why_not(*wanted, *(dispatch.PACKED if kept.bits else ())):
         return reason
     dtype = network.model.norm.weight.dtype
     reasons = (layer.why_not(dtype) for layer in FusedStep(network).layers)

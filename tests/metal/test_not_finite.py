@@ -128,6 +128,19 @@ def _attend_old_value(poison: float) -> mx.array:
     return _attended(_past(values=values))[0][:2, 3]
 
 
+def _attend_packed(poison: float) -> mx.array:
+    """A scale that is not finite, of a value's row."""
+    rows = random(1, 2, 70, 32)
+    words, scales, biases = mx.quantize(rows, 32, 8)
+    counts = mx.array([65, 5], mx.int32)
+    keys, values = (Matrix(words, s, biases, 8, 32) for s in (scales, spoilt(scales, 40, poison)))
+    past = Past(keys, values, random(2, 2, module.TAIL, 32), counts)
+    table, ones = mx.array([0.5**i for i in range(16)] + [1.0]), mx.ones((32,))
+    out, _ = attend(random(1, 1, 8 * 32), (4, 2), (ones, ones), EPS, table, past)
+    assert mx.isfinite(out.reshape(4, 32)[2:]).all(), "another head caught it"
+    return out.reshape(4, 32)[:2]
+
+
 def _attend_tail(poison: float) -> mx.array:
     tail = random(2, 2, module.TAIL, 16)
     tail[1, 1, 4, 9] = poison
@@ -166,6 +179,7 @@ CASES: dict[str, Launch] = {
     "attend_old_key": _attend_old_key,
     "attend_old_value": _attend_old_value,
     "attend_tail": _attend_tail,
+    "attend_packed": _attend_packed,
     "qk_rope": _qk_rope,
     "gather_matmul": _gather_matmul,
 }
