@@ -1,8 +1,8 @@
 """Tensors read into large pages, on Linux and MLX's CPU backend.
 
 There loading is page faults: one for each 4 kB that MLX allocates and reads into, over a million of
-them for 8B in 4 bits. Where the system has transparent huge pages on request (``madvise``, what
-most distributions set), memory is asked for them before it is first written: 2 MB a fault.
+them for 8B in 4 bits. Where the system has transparent huge pages on request, they are asked for
+before memory is first written: 2 MB a fault.
 
 MLX has no call for memory that nothing is written to yet. But `mx.load` takes a file object, and
 hands it the memory that a tensor is to be read into. The one given here notes where that is and
