@@ -26,7 +26,7 @@ SCORES = 2**25
 
 
 UNPACKED_FROM = 128
-"""Tokens from which weights are unpacked on CUDA (`nn.unpacking.ROWS`)."""
+"""Tokens from which weights are unpacked on CUDA (`unpacking.ROWS`, which brings MLX along)."""
 
 
 def rows(tokens: int, chunk: int, limit: int) -> list[tuple[int, int]]:

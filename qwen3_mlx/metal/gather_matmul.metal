@@ -6,7 +6,7 @@
 // memory a chunk at a time, the next under way while one is multiplied. Weights go to registers as
 // they are packed: a lane holds one column's piece, a quarter of the chunk. Which k a lane holds is
 // of no matter to a sum as long as x is read alike, so pieces stay whole and nothing is exchanged.
-constexpr int PIECE = 128 / BITS;   // weights of 16 bytes
+constexpr int PIECE = 128 / BITS;  // weights of 16 bytes
 constexpr int UNITS = PIECE / 8;  // of a piece: 8 weights each, and 16 bytes of x
 constexpr int PIECES = K / PIECE;
 constexpr int CHUNKS = PIECES / 4;
@@ -47,7 +47,10 @@ float sums[ROWS / 16][TILES][4];
 #pragma unroll
 for (int m = 0; m < ROWS / 16; m++) {
 #pragma unroll
-  for (int t = 0; t < TILES; t++) sums[m][t][0] = sums[m][t][1] = sums[m][t][2] = sums[m][t][3] = 0;
+  for (int t = 0; t < TILES; t++) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) sums[m][t][i] = 0;
+  }
 }
 uint4 words[TILES], next_words[TILES];
 T scales[TILES], next_scales[TILES], biases[TILES], next_biases[TILES];
@@ -58,8 +61,8 @@ for (int chunk = -1; chunk < CHUNKS; chunk++) {
     for (int i = own; i < STAGE; i += SIMDS * 32) {
       int r = i / (4 * UNITS), unit = i % (4 * UNITS);
       const device uint4* from = (const device uint4*)x + size_t(sources[r]) * (K / 8);
-      copy_unit(staged + (chunk + 1) % 2 * STAGE + Unit<UNITS, ROWS>::place(r, unit / UNITS, unit % UNITS),
-                from + (chunk + 1) * 4 * UNITS + unit);
+      int place = Unit<UNITS, ROWS>::place(r, unit / UNITS, unit % UNITS);
+      copy_unit(staged + (chunk + 1) % 2 * STAGE + place, from + (chunk + 1) * 4 * UNITS + unit);
     }
 #pragma unroll
     for (int t = 0; t < TILES; t++) {
@@ -78,8 +81,10 @@ for (int chunk = -1; chunk < CHUNKS; chunk++) {
     for (int p = 0; p < UNITS; p++) {
       uint pairs[TILES][4];
 #pragma unroll
-      for (int t = 0; t < TILES; t++)
-        unpack_unit<T, BITS>((const thread uint*)(words + t) + p * BITS / 4, scales[t], biases[t], pairs[t]);
+      for (int t = 0; t < TILES; t++) {
+        const thread uint* unit = (const thread uint*)(words + t) + p * BITS / 4;
+        unpack_unit<T, BITS>(unit, scales[t], biases[t], pairs[t]);
+      }
 #pragma unroll
       for (int m = 0; m < ROWS / 16; m++) {
         if (16 * m < rows) {
@@ -87,8 +92,9 @@ for (int chunk = -1; chunk < CHUNKS; chunk++) {
           uint4 high = from[Unit<UNITS, ROWS>::place(16 * m + 8 + column, quarter, p)];
 #pragma unroll
           for (int t = 0; t < TILES; t++) {
-            multiply_tile<T>(lane, sums[m][t], low.x, high.x, low.y, high.y, pairs[t][0], pairs[t][1]);
-            multiply_tile<T>(lane, sums[m][t], low.z, high.z, low.w, high.w, pairs[t][2], pairs[t][3]);
+            const thread uint* b = pairs[t];
+            multiply_tile<T>(lane, sums[m][t], low.x, high.x, low.y, high.y, b[0], b[1]);
+            multiply_tile<T>(lane, sums[m][t], low.z, high.z, low.w, high.w, b[2], b[3]);
           }
         }
       }

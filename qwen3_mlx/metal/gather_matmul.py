@@ -63,14 +63,16 @@ def supported(dtype: mx.Dtype, gate: Matrix, up: Matrix, down: Matrix) -> str | 
     """Why these matrices can't meet rows of `dtype` here, or None."""
     if dtype not in (mx.float16, mx.bfloat16):
         return f"activations are {dtype}: expected 16 bits"
-    if not gate.bits:
-        return "the experts are not packed"
+    if reason := unsupported([gate, up], dtype) or unsupported([down], dtype):
+        return reason
     for matrix in (gate, up, down):
+        if not matrix.bits:
+            return "the experts are not packed"
         if matrix.columns % (chunk := 512 // matrix.bits):
             return f"rows of {matrix.columns} weights: expected a multiple of {chunk}"
         if matrix.rows % 8:
             return f"{matrix.rows} rows: expected a multiple of 8"
-    return unsupported([gate, up], dtype) or unsupported([down], dtype)
+    return None
 
 
 def gate_up(x: mx.array, gate: Matrix, up: Matrix, weights: mx.array, plan: Plan) -> mx.array:

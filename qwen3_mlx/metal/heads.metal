@@ -42,10 +42,4 @@ struct Head {
       x[j] = lane * PER < uint(D) ? own * c + (second ? other : -other) * s : 0;
     }
   }
-  float dot(const thread Head& other) const {
-    float sum = 0;
-#pragma unroll
-    for (int j = 0; j < PER; j++) sum = metal::fma(x[j], other.x[j], sum);
-    return simd_sum(sum);
-  }
 };

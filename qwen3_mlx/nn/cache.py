@@ -103,6 +103,12 @@ class KVCache:
         return [] if self.keys is None or self.values is None else [self.keys, self.values]
 
     @property
+    def layout(self) -> tuple[int, int, mx.Dtype]:
+        """Heads, the elements of one, and their dtype, of a cache that isn't empty."""
+        keys = self.state[0]
+        return keys.shape[1], keys.shape[3], keys.dtype
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the buffers, the unused end of the last block included."""
         return sum(buffer.nbytes for buffer in self.state)

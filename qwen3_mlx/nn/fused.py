@@ -22,7 +22,7 @@ from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
 from qwen3_mlx.nn.rope import rotation_table
-from qwen3_mlx.nn.tailed_cache import Tailed, tailed
+from qwen3_mlx.nn.tailed_cache import TailedCache, tailed
 from qwen3_mlx.nn.transformer import Qwen3
 from qwen3_mlx.options import AS_COMPUTED, KeyValues
 
@@ -98,7 +98,7 @@ class FusedStep:
 
     def __call__(self, tokens: mx.array, cache: list[KVCache]) -> mx.array:
         """``tokens [1, 1]`` to logits ``[1, 1, V]``, as `Qwen3`; `cache` grows."""
-        layers = [layer for layer in cache if isinstance(layer, Tailed)]
+        layers = [layer for layer in cache if isinstance(layer, TailedCache)]
         if len(layers) < len(cache) or not cache[0].state or tokens.size != 1:
             return self.network(tokens, cache)
         pasts = [layer.open() for layer in layers]
@@ -122,7 +122,7 @@ class FusedStep:
         return self._logits(x), tails
 
     def _past(self, arrays: tuple[mx.array, ...], counts: mx.array) -> attend.Past:
-        """What `Tailed.open` gave, told apart: a trace takes arrays alone."""
+        """What `TailedCache.open` gave, told apart: a trace takes arrays alone."""
         *parts, tail = arrays
         half, bits = len(parts) // 2, self.kept.bits
         packing = (bits, self.kept.group(self.network.head_dim)) if bits else (0, 0)

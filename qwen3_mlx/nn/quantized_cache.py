@@ -107,6 +107,12 @@ class QuantizedCache(KVCache):
         return [buffer for packed in self.packed or () for buffer in packed]
 
     @property
+    def layout(self) -> tuple[int, int, mx.Dtype]:
+        """As `KVCache.layout`."""
+        words, scales = self.state[:2]
+        return words.shape[1], words.shape[3] * 32 // self.bits, scales.dtype
+
+    @property
     def kind(self) -> str:
         """As `KVCache.kind`."""
         return f"{self.bits} bits"

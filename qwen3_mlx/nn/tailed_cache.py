@@ -17,8 +17,8 @@ from qwen3_mlx.nn.transformer import Qwen3
 from qwen3_mlx.options import KeyValues
 
 
-class Tailed(KVCache):
-    """What a cache gains by a tail; comes before the cache's own class."""
+class TailedCache(KVCache):
+    """A cache with a tail: a `KVCache`, or what else a subclass names behind this class."""
 
     held = recent = 0
     """Tokens in the buffers, and those after them in `tail`."""
@@ -44,13 +44,9 @@ class Tailed(KVCache):
         if self.recent >= attend.TAIL:
             self.close()
         if self.tail is None:
-            heads, dim, dtype = self.layout()
+            heads, dim, dtype = self.layout
             self.tail = mx.zeros((2, heads, attend.TAIL, dim), dtype)
         return (*super().state, self.tail)
-
-    def layout(self) -> tuple[int, int, mx.Dtype]:
-        """Heads, the elements of one, and their dtype."""
-        raise NotImplementedError
 
     def grow(self, tail: mx.array) -> None:
         """Take a step's new tail, which holds one token more."""
@@ -80,25 +76,11 @@ class Tailed(KVCache):
         return super().state + ([self.tail] if self.recent and self.tail is not None else [])
 
 
-class TailedCache(Tailed, KVCache):
-    """A `KVCache` with a tail."""
-
-    def layout(self) -> tuple[int, int, mx.Dtype]:
-        """As `Tailed.layout`."""
-        _, heads, _, dim = self.state[0].shape
-        return heads, dim, self.state[0].dtype
-
-
-class TailedQuantizedCache(Tailed, QuantizedCache):
+class TailedQuantizedCache(TailedCache, QuantizedCache):
     """A `QuantizedCache` with a tail."""
 
-    def layout(self) -> tuple[int, int, mx.Dtype]:
-        """As `Tailed.layout`."""
-        words, scales = self.state[:2]
-        return words.shape[1], words.shape[3] * 32 // self.bits, scales.dtype
 
-
-def tailed(kept: KeyValues, network: Qwen3) -> Tailed:
+def tailed(kept: KeyValues, network: Qwen3) -> TailedCache:
     """An empty cache of one layer of `network`."""
     if kept.bits is None:
         return TailedCache(network.context)

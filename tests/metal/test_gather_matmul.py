@@ -145,6 +145,8 @@ def test_unsupported_inputs_have_a_reason() -> None:
     good = packed((4, 64), mx.bfloat16, 2, 128, 128)
     narrow, odd = packed((4, 64), mx.bfloat16, 2, 128, 64), packed((8, 64), mx.bfloat16, 2, 12, 128)
     plain, other = packed((0, 0), mx.bfloat16, 2, 128, 128), packed((8, 64), mx.bfloat16, 2, 8, 128)
+    mixed = (mx.bfloat16, good, good, plain)  # as recipes make them
+    assert supported(*mixed) == "the experts are not packed"
     reasons = {
         "activations are mlx.core.float32: expected 16 bits": (mx.float32, good, good, good),
         "the experts are not packed": (mx.bfloat16, plain, plain, plain),

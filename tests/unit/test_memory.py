@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_mlx import family, memory
+from qwen3_mlx import family, memory, scratch, unpacking
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.errors import ContextError, OptionError
 from qwen3_mlx.machine import Machine, _cgroup_left, mac, this_machine
@@ -273,3 +273,7 @@ def test_what_to_try_has_figures() -> None:
     assert "--kv-bits 4" in plain and "/clear" in plain
     assert "--kv-bits 8" not in memory.tries(config, 10_000, 8)
     assert "--kv-bits" not in memory.tries(config, 10_000, 4)
+
+
+def test_what_it_says_of_cuda_without_mlx_is_so() -> None:
+    assert unpacking.ROWS["cuda"] == scratch.UNPACKED_FROM

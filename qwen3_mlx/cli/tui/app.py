@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -29,9 +29,6 @@ from qwen3_mlx.cli.tui.waiting import Waiting
 from qwen3_mlx.cli.tui.watch import Watch
 from qwen3_mlx.cli.tui.worker import Begin, Inbox, Running, Worker
 from qwen3_mlx.errors import SessionError
-
-if TYPE_CHECKING:
-    pass
 
 FRAME_S = 1 / 25
 """Seconds between two paintings of a turn, from one's beginning to the next one's, at least."""
