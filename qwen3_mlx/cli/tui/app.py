@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 import time
@@ -20,6 +21,7 @@ from qwen3_mlx.cli.tui.hints import Hints, complete
 from qwen3_mlx.cli.tui.input import Input
 from qwen3_mlx.cli.tui.leave import Leave
 from qwen3_mlx.cli.tui.log import Log, Said
+from qwen3_mlx.cli.tui.pace import Pace
 from qwen3_mlx.cli.tui.stage import Stage
 from qwen3_mlx.cli.tui.start import Start
 from qwen3_mlx.cli.tui.status import Status, context_used
@@ -29,9 +31,6 @@ from qwen3_mlx.cli.tui.waiting import Waiting
 from qwen3_mlx.cli.tui.watch import Watch
 from qwen3_mlx.cli.tui.worker import Begin, Inbox, Running, Worker
 from qwen3_mlx.errors import SessionError
-
-FRAME_S = 1 / 25
-"""Seconds between two paintings of a turn, from one's beginning to the next one's, at least."""
 
 STATUS_S = 0.2
 """Seconds between two changes of the status row while a turn runs."""
@@ -66,17 +65,19 @@ class Chat(Themed):
         self.view: TurnView | None = None
         self.worker, self.inbox = Worker(), Inbox(lambda: self.call_later(self._paint_news))
         self.log_view, self.hints, self.status = Log(), Hints(markup=False), Status()
-        self.waiting = Waiting()
+        self.waiting, self.stage = Waiting(), Stage(self.log_view)
         self.errors: list[BaseException] = []
         self.input = Input(start.history, complete)
         self._copied, self._status_at = 0, 0.0
         self._flash, self._flash_until = "", 0.0
+        self._pace = Pace()
+        self._frame: asyncio.TimerHandle | None = None
         self.busy = f"loading {start.name}"
         self._watch = Watch(self)
 
     def get_default_screen(self) -> Stage:
         """What all stands on."""
-        return Stage(self.log_view)
+        return self.stage
 
     def compose(self) -> ComposeResult:
         """The parts, from above."""
@@ -97,6 +98,8 @@ class Chat(Themed):
 
     def on_unmount(self) -> None:
         """Let a turn under way end, so that what was said is kept."""
+        if self._frame is not None:
+            self._frame.cancel()
         if self.view is not None:
             self.view.running.stop()
         self.worker.finish(1.0)
@@ -225,14 +228,21 @@ class Chat(Themed):
         began = time.monotonic()
         if not (news := self.inbox.take()) or self.view is None:
             return
-        self.view.take(news)
-        if self.view.over:
-            actions.finish(self, self.view)
-        if self.view is None or began - self._status_at >= STATUS_S:
-            self._status_at = began
-            self.show_status()
-        took = time.monotonic() - began
-        self.set_timer(max(FRAME_S - took, FRAME_S / 4), self._paint_news)
+        with self.stage.frame():
+            self.view.take(news)
+            if self.view.over:
+                actions.finish(self, self.view)
+            if self.view is None or began - self._status_at >= STATUS_S:
+                self._status_at = began
+                self.show_status()
+        due = self._pace.next(began, time.monotonic())
+        self._frame = asyncio.get_running_loop().call_at(due, self._paint_next)
+
+    def _paint_next(self) -> None:
+        try:
+            self._paint_news()
+        except Exception as error:  # as Textual does with what its own timers call
+            self._handle_exception(error)
 
     def fail(self, error: BaseException) -> None:
         """Show an error in its place."""

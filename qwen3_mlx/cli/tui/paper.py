@@ -24,6 +24,7 @@ from textual.widget import Widget
 
 from qwen3_mlx.cli.markdown import THEME
 from qwen3_mlx.cli.screen import printable
+from qwen3_mlx.cli.tui.stage import Stage
 from qwen3_mlx.cli.tui.theme import on_ground
 
 SPARE_ROWS, QUICK_S = 3, 0.25
@@ -125,7 +126,12 @@ class Paper(Widget):
         pairs = zip(before, after, strict=False)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         if rows := max(len(before), len(after)) - same:
-            self.refresh(Region(0, start + same, self._width, rows))
+            self._touch(Region(0, start + same, self._width, rows))
+
+    def _touch(self, region: Region) -> None:
+        self._set_dirty(region)
+        if self.is_mounted and isinstance(self.screen, Stage):
+            self.screen.touch(self)
 
     def _draw(self, block: Block) -> list[Strip]:
         lines = self.draw(block.source, self._width) if block.source.strip() else []

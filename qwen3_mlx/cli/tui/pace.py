@@ -1,0 +1,24 @@
+"""When the next frame of a turn is painted."""
+
+from __future__ import annotations
+
+FRAME_S = 1 / 22
+"""Seconds from one frame's beginning to the next one's: so that a second in which one comes late
+still has twenty."""
+
+
+class Pace:
+    """Frames at even distances. One that comes late doesn't put off those behind it."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def next(self, began: float, now: float) -> float:
+        """When a frame is due if the last one `began` then and was painted by `now`.
+
+        A stop of more than a frame isn't made up for, and keys are heard in between, whatever a
+        frame takes.
+        """
+        late = began - self._due
+        self._due = (self._due if 0 <= late <= FRAME_S else began) + FRAME_S
+        return max(self._due, now + FRAME_S / 4)

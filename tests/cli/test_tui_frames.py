@@ -1,0 +1,101 @@
+"""Frames of the full-screen chat: who is asked for rows, what is painted together, and when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from textual._compositor import Compositor
+from textual.app import App
+from textual.geometry import Region
+from textual.widget import Widget
+
+from qwen3_mlx.cli.tui.answer import Answer as AnswerText
+from qwen3_mlx.cli.tui.pace import FRAME_S, Pace
+from qwen3_mlx.cli.tui.painter import Painter
+from qwen3_mlx.events import Answer, Thinking
+from tests.cli.pilot import Seat, sit
+
+
+@pytest.mark.parametrize("rows", [{0}, {3, 22}, {23}, set(range(24))])
+def test_rows_are_painted_as_textual_paints_them(rows: set[int]) -> None:
+    async def test(seat: Seat) -> None:
+        seat.app.input.cursor_blink = False
+        for number in range(9):  # so that it scrolls, and has a scrollbar
+            seat.app.log_view.note(f"note {number}")
+        await seat.type("go")
+        await seat.idle()
+        whole = Region(0, min(rows), 80, max(rows) + 1 - min(rows))
+        compositor = seat.app.screen._compositor
+        assert isinstance(compositor, Painter)
+        ours = compositor._render_chops(whole, rows.__contains__)
+        textual = Compositor._render_chops(compositor, whole, rows.__contains__)
+        assert [ours[y] for y in rows] == [textual[y] for y in rows]
+        assert all(strip is not None for y in rows for strip in ours[y].values())
+
+    sit(test, [Thinking("hm\nso"), Answer("**an** answer\n\n- one\n- two")])
+
+
+def test_only_what_shows_in_a_row_is_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Widget, Region]] = []
+    render_lines = Widget.render_lines
+
+    def noted(self: Widget, crop: Region) -> Any:
+        asked.append((self, crop))
+        return render_lines(self, crop)
+
+    async def test(seat: Seat) -> None:
+        seat.app.input.cursor_blink = False
+        await seat.type("go")
+        await seat.idle()
+        answer = seat.app.log_view.last_answer()
+        assert answer is not None
+        y = answer.region.y + 1
+        monkeypatch.setattr(Widget, "render_lines", noted)
+        compositor = seat.app.screen._compositor
+        compositor._render_chops(Region(0, 0, 80, 24), {y, 23}.__contains__)
+        assert asked == [(seat.app.status, Region(0, 0, 80, 1)), (answer, Region(0, 1, 80, 1))]
+
+    sit(test, [Answer("one\n\ntwo\n\nthree")])
+
+
+def test_what_changes_within_a_frame_is_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    painted: list[object] = []
+    display = App._display
+
+    def counted(self: App[Any], screen: Any, renderable: Any) -> None:
+        if renderable is not None:
+            painted.append(renderable)
+        display(self, screen, renderable)
+
+    async def test(seat: Seat) -> None:
+        seat.app.input.cursor_blink = False
+        text = AnswerText()
+        seat.app.log_view.add(text)
+        text.append("word")
+        await seat.until("word")
+        await seat.pilot.pause(0.3)
+        monkeypatch.setattr(App, "_display", counted)
+        with seat.app.stage.frame():
+            text.append(" more")
+            seat.app.status.show("busy")
+        assert len(painted) == 1  # at once
+        assert "word more" in seat.seen
+        assert "busy" in seat.status
+        await seat.pilot.pause(0.3)
+        assert len(painted) == 1
+
+    sit(test)
+
+
+def test_frames_keep_their_distance() -> None:
+    """One that is late is made up for, a long stop is not, and a slow one leaves time for keys."""
+    pace = Pace()
+    first = pace.next(10.0, 10.001)
+    assert first == pytest.approx(10 + FRAME_S)
+    second = pace.next(first + 0.004, first + 0.005)
+    assert second == pytest.approx(10 + 2 * FRAME_S)
+    stopped = second + 1.0
+    assert pace.next(stopped, stopped) == pytest.approx(stopped + FRAME_S)
+    slow = stopped + FRAME_S
+    assert pace.next(slow, slow + FRAME_S) == pytest.approx(slow + 1.25 * FRAME_S)
