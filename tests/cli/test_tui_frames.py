@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from typing import Any
 
 import pytest
@@ -11,10 +13,11 @@ from textual.geometry import Region
 from textual.widget import Widget
 
 from qwen3_mlx.cli.tui.answer import Answer as AnswerText
-from qwen3_mlx.cli.tui.pace import FRAME_S, Pace
+from qwen3_mlx.cli.tui.pace import FRAME_S, NEVER, Pace
 from qwen3_mlx.cli.tui.painter import Painter
 from qwen3_mlx.events import Answer, Thinking
 from tests.cli.pilot import Seat, sit
+from tests.fakes import Hold
 
 
 @pytest.mark.parametrize("rows", [{0}, {3, 22}, {23}, set(range(24))])
@@ -99,3 +102,20 @@ def test_frames_keep_their_distance() -> None:
     assert pace.next(stopped, stopped) == pytest.approx(stopped + FRAME_S)
     slow = stopped + FRAME_S
     assert pace.next(slow, slow + FRAME_S) == pytest.approx(slow + 1.25 * FRAME_S)
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_no_full_collection_within_a_turn(leave: bool) -> None:
+    before, go_on = gc.get_threshold(), threading.Event()
+
+    async def test(seat: Seat) -> None:
+        await seat.type("go")
+        await seat.until("the answer")
+        assert gc.get_threshold() == (*before[:2], NEVER)
+        if not leave:
+            go_on.set()
+            await seat.idle()
+            assert gc.get_threshold() == before
+
+    sit(test, [Answer("the answer"), Hold(go_on)])
+    assert gc.get_threshold() == before

@@ -21,7 +21,7 @@ from qwen3_mlx.cli.tui.hints import Hints, complete
 from qwen3_mlx.cli.tui.input import Input
 from qwen3_mlx.cli.tui.leave import Leave
 from qwen3_mlx.cli.tui.log import Log, Said
-from qwen3_mlx.cli.tui.pace import Pace
+from qwen3_mlx.cli.tui.pace import Pace, collect_all
 from qwen3_mlx.cli.tui.stage import Stage
 from qwen3_mlx.cli.tui.start import Start
 from qwen3_mlx.cli.tui.status import Status, context_used
@@ -98,6 +98,7 @@ class Chat(Themed):
 
     def on_unmount(self) -> None:
         """Let a turn under way end, so that what was said is kept."""
+        collect_all(True)
         if self._frame is not None:
             self._frame.cancel()
         if self.view is not None:
@@ -221,6 +222,7 @@ class Chat(Themed):
         running = Running(begin, self.inbox)
         budget = self.chat.budget if self.chat.thinks else None
         self.view = TurnView(self.log_view, running, budget, self.start.show_thinking, sent=sent)
+        collect_all(False)
         self.worker.submit(running)
 
     def _paint_news(self) -> None:
@@ -235,6 +237,8 @@ class Chat(Themed):
             if self.view is None or began - self._status_at >= STATUS_S:
                 self._status_at = began
                 self.show_status()
+        if self.view is None:  # and none that waited has begun
+            collect_all(True)
         due = self._pace.next(began, time.monotonic())
         self._frame = asyncio.get_running_loop().call_at(due, self._paint_next)
 

@@ -1,8 +1,10 @@
-"""When the next frame of a turn is painted."""
+"""When the next frame of a turn is painted, and what must not stand in its way."""
 
 from __future__ import annotations
 
-FRAME_S = 1 / 22
+import gc
+
+FRAME_S = 1 / 21
 """Seconds from one frame's beginning to the next one's: so that a second in which one comes late
 still has twenty."""
 
@@ -22,3 +24,17 @@ class Pace:
         late = began - self._due
         self._due = (self._due if 0 <= late <= FRAME_S else began) + FRAME_S
         return max(self._due, now + FRAME_S / 4)
+
+
+NEVER = 1_000_000
+_OFTEN = gc.get_threshold()[2]
+
+
+def collect_all(allowed: bool) -> None:
+    """Let Python's collector look through all objects now and then, or only through new ones.
+
+    Of a long answer there are so many that a look stops everything for a quarter of a second, the
+    model too, every few seconds. So it waits for the end of the turn.
+    """
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, _OFTEN if allowed else NEVER)
