@@ -18,6 +18,9 @@ from qwen3_mlx import limits
 from qwen3_mlx.errors import BackendError
 
 _BLAS = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.2", "libmkl_rt.so")
+_BLAS_WAITS = "20"
+"""OpenBLAS's threads wait for work by spinning, 2^28 cycles unless told otherwise: while a small
+model decodes they take a core all the time, which is the interface's. 2^20 are 0.4 ms."""
 _INSTALL = "pip install 'qwen3-mlx[cpu]' (or [cuda12], [cuda13] on a machine with an NVIDIA GPU)"
 
 
@@ -31,6 +34,7 @@ def _load_blas() -> str | None:
     choice = os.environ.get("QWEN3_MLX_BLAS", "")
     if sys.platform != "linux" or choice == "off":
         return None
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", _BLAS_WAITS)
     for name in [choice] if choice else _BLAS:
         try:
             ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from textual.containers import Vertical, VerticalScroll
+from textual.geometry import Size
 from textual.widget import Widget
 from textual.widgets import Static
 
 from qwen3_mlx.cli.tui.answer import Answer
 from qwen3_mlx.cli.tui.paper import showable
+from qwen3_mlx.cli.tui.settled import Settled
 from qwen3_mlx.cli.tui.thought import Thought
 
 SHOWN_LINES = 12
@@ -20,7 +22,7 @@ PAGE = 12
 """Parts of the conversation that are laid out together, whenever one of them grows."""
 
 
-class Said(Static):
+class Said(Settled, Static):
     """What the person said."""
 
     DEFAULT_CSS = """
@@ -36,7 +38,7 @@ class Said(Static):
         )
 
 
-class Note(Static):
+class Note(Settled, Static):
     """A remark of the program's, or an error in place."""
 
     DEFAULT_CSS = """
@@ -48,12 +50,13 @@ class Note(Static):
         super().__init__(showable(text), markup=False, classes="error" if error else "")
 
 
-class Page(Vertical):
+class Page(Settled, Vertical):
     """A part of the conversation. Out of reach it sleeps: a blank of its height, cheap to lay out.
 
     Textual visits every widget for every new line, so that a long conversation would be slow.
     """
 
+    BLANK = True
     DEFAULT_CSS = "Page { height: auto; }"
     asleep = False
 
@@ -110,6 +113,12 @@ class Log(VerticalScroll):
     def on_resize(self) -> None:
         """All is as high as its new width makes it."""
         self.wake()
+
+    def _size_updated(
+        self, size: Size, virtual_size: Size, container_size: Size, layout: bool = True
+    ) -> bool:
+        follows = self._anchored and not self._anchor_released and size == self._size
+        return super()._size_updated(size, virtual_size, container_size, layout and not follows)
 
     def note(self, text: str, *, error: bool = False) -> None:
         """Add a remark."""

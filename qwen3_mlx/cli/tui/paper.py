@@ -24,6 +24,7 @@ from textual.widget import Widget
 
 from qwen3_mlx.cli.markdown import THEME
 from qwen3_mlx.cli.screen import printable
+from qwen3_mlx.cli.tui.settled import Settled
 from qwen3_mlx.cli.tui.stage import Stage
 from qwen3_mlx.cli.tui.theme import on_ground
 
@@ -52,7 +53,7 @@ class Block:
     gap: bool
 
 
-class Paper(Widget):
+class Paper(Settled, Widget):
     """Lines of text. A subclass says how a block is drawn and where the text may be cut."""
 
     DEFAULT_CSS = "Paper { width: 1fr; height: auto; }"
@@ -116,16 +117,18 @@ class Paper(Widget):
         """
         after = [*self._fixed[start:], *self._moving]
         grown = len(after) - len(before)
+        pairs = zip(before, after, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        rows = max(len(before), len(after)) - same
         if grown > self._spare:
             now = time.monotonic()
             self._spare = SPARE_ROWS if now - self._grew < QUICK_S else 0
             self._grew = now
-            self.refresh(layout=True)
+            self._set_dirty(Region(0, start + same, self._width, rows + self._spare))
+            self.refresh(repaint=False, layout=True)
             return
         self._spare -= grown
-        pairs = zip(before, after, strict=False)
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        if rows := max(len(before), len(after)) - same:
+        if rows:
             self._touch(Region(0, start + same, self._width, rows))
 
     def _touch(self, region: Region) -> None:

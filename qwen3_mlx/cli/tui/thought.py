@@ -14,6 +14,7 @@ from textual.strip import Strip
 from textual.widgets import Static
 
 from qwen3_mlx.cli.tui.paper import Block, Paper, showable, wrapped
+from qwen3_mlx.cli.tui.settled import Settled
 from qwen3_mlx.events import Stats, ThinkingCut
 
 CUTS = {"budget": "cut by the budget", "user": "cut by you"}
@@ -81,20 +82,24 @@ class Rows:
         return whole
 
 
-class Thought(Vertical):
+class Head(Settled, Static):
+    """The line."""
+
+    DEFAULT_CSS = "Head { height: 1; padding: 0 1; text-style: dim; }"
+
+
+class Thought(Settled, Vertical):
     """A thought, live or past."""
 
-    DEFAULT_CSS = """
-    Thought { height: auto; margin: 0 0 1 0; }
-    Thought > Static { height: 1; padding: 0 1; text-style: dim; }
-    """
+    BLANK = True
+    DEFAULT_CSS = "Thought { height: auto; margin: 0 0 1 0; }"
 
     def __init__(self, budget: int | None, *, folded: bool) -> None:
         super().__init__()
         self.budget, self.tokens, self.seconds = budget, 0, 0.0
         self.live, self.cut = True, ""
         self._began, self._labelled = time.monotonic(), 0.0
-        self._head, self.text = Static(markup=False), ThoughtText()
+        self._head, self.text = Head(markup=False), ThoughtText()
         self.text.display = not folded
 
     @classmethod
