@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from textual._compositor import Compositor
 from textual.app import App
-from textual.geometry import Region
+from textual.geometry import Region, Size
 from textual.widget import Widget
 
 from qwen3_mlx.cli.tui.answer import Answer as AnswerText
 from qwen3_mlx.cli.tui.pace import FRAME_S, NEVER, Pace
 from qwen3_mlx.cli.tui.painter import Painter
+from qwen3_mlx.cli.tui.paper import Paper
 from qwen3_mlx.events import Answer, Thinking
 from tests.cli.pilot import Seat, sit
 from tests.fakes import Hold
@@ -119,3 +120,37 @@ def test_no_full_collection_within_a_turn(leave: bool) -> None:
 
     sit(test, [Answer("the answer"), Hold(go_on)])
     assert gc.get_threshold() == before
+
+
+def test_a_line_more_is_laid_out_once_and_drawn_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    laid_out: list[object] = []
+    drawn: list[int] = []
+    reflow, render_line = Compositor.reflow, Paper.render_line
+
+    def counted(self: Compositor, parent: Widget, size: Size) -> Any:
+        laid_out.append(parent)
+        return reflow(self, parent, size)
+
+    def noted(self: Paper, y: int) -> Any:
+        drawn.append(y)
+        return render_line(self, y)
+
+    async def test(seat: Seat) -> None:
+        seat.app.input.cursor_blink = False
+        text = AnswerText()
+        seat.app.log_view.add(text)
+        text.append("```\n" + "line\n" * 30)  # so that the log must scroll
+        await seat.until("line")
+        await seat.pilot.pause(0.3)
+        monkeypatch.setattr(Compositor, "reflow", counted)
+        monkeypatch.setattr(Paper, "render_line", noted)
+        rows = text.size.height
+        text.append("last\n")
+        await seat.until("last")
+        await seat.pilot.pause(0.3)
+        assert text.size.height == rows + 1
+        assert len(laid_out) == 1
+        assert 1 <= len(drawn) <= 3  # the new one, and what ends the block
+        assert min(drawn) >= rows - 2
+
+    sit(test)

@@ -117,6 +117,7 @@ class Log(VerticalScroll):
     def _size_updated(
         self, size: Size, virtual_size: Size, container_size: Size, layout: bool = True
     ) -> bool:
+        # while it follows its end, a layout has scrolled already: see `Settled`
         follows = self._anchored and not self._anchor_released and size == self._size
         return super()._size_updated(size, virtual_size, container_size, layout and not follows)
 

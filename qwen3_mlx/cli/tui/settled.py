@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.widget import Widget
 
-# A base that is a widget would take the place of the other's in what their styles inherit.
-_Base = Widget if TYPE_CHECKING else object
+if TYPE_CHECKING:
+    _Base = Widget
+else:  # a widget's styles are inherited from its first base that is a widget
+    _Base = object
 
 
 class Settled(_Base):
@@ -21,6 +23,9 @@ class Settled(_Base):
     def _size_updated(
         self, size: Size, virtual_size: Size, container_size: Size, layout: bool = True
     ) -> bool:
-        if size.width == self._size.width:
+        before = self._size
+        if size.width == before.width:
+            same = min(before.height, size.height) - self.gutter.bottom
             self._size = size
+            self._styles_cache.set_dirty(Region(0, same, size.width, size.height - same))
         return super()._size_updated(size, virtual_size, container_size, layout=False)
