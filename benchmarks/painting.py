@@ -1,11 +1,9 @@
 """What the full-screen chat's painting costs of decode speed.
 
-    uv run python -m benchmarks.painting [turns]
+    uv run python -m benchmarks.painting [pairs]
 
-Two ways. *Stretches*: within a turn some tokens are painted and as many are held back from the
-screen, so what is compared lies a third of a second apart in one process, and the middle stretch
-is compared with those on both its sides. *Pairs*: the same turn in the chat, and in a process
-that only decodes. Times are the decoding thread's own.
+The same turn in the chat, and in a process that only generates. Times are the decoding thread's
+own.
 """
 
 from __future__ import annotations
@@ -23,9 +21,6 @@ from typing import Any
 
 from benchmarks.terminal import Terminal
 from benchmarks.tui_programs import PROMPTS
-
-LONG = 1000
-"""Tokens of a turn in stretches."""
 
 
 def terminal(*mode: str, **env: str) -> Terminal:
@@ -60,31 +55,6 @@ class Speaker:
 
     def _reports(self) -> list[str]:
         return self._report.read_text().split("\n")[:-1] if self._report.exists() else []
-
-
-def stretches(turns: int) -> list[float]:
-    """The share of decode speed that painting took in each turn.
-
-    A stretch is compared with the mean of the two around it, which are of the other kind; the
-    median of a turn's doesn't hear the machine stop for a moment.
-    """
-    chat, costs = Speaker("stretches", "demo", "--seed", "1", "--max-tokens", str(LONG)), []
-    try:
-        for number in range(-1, turns):  # the first one compiles
-            chat.terminal.send("/clear\r")
-            chat.terminal.drain(0.3)
-            seconds = chat.turn(PROMPTS[number % len(PROMPTS)])["stretches"]
-            threes = zip(seconds, seconds[1:], seconds[2:], strict=False)
-            if number >= 0:
-                costs.append(statistics.median(_cost(*three) for three in threes))
-        return costs
-    finally:
-        chat.terminal.close()
-
-
-def _cost(before: list[Any], stretch: list[Any], after: list[Any]) -> float:
-    (painted, here), around = stretch, (before[1] + after[1]) / 2
-    return 1 - around / here if painted else 1 - here / around
 
 
 def pairs(count: int) -> dict[str, list[float]]:
@@ -128,20 +98,18 @@ def described(name: str, values: Sequence[float]) -> str:
     )
 
 
-def measure(turns: int, count: int) -> dict[str, list[float]]:
-    """Both ways: `turns` in stretches, `count` pairs."""
-    apart, within = pairs(count), stretches(turns)
-    across = [1 - a / b for a, b in zip(apart["shown"], apart["bare"], strict=True)]
-    return {"cost": within, "cost, pairs": across, "interface": apart["interface"]}
+def measure(count: int) -> dict[str, list[float]]:
+    """What painting cost in each of `count` pairs, and the interface's share of a core."""
+    samples = pairs(count)
+    cost = [1 - a / b for a, b in zip(samples["shown"], samples["bare"], strict=True)]
+    return {"cost": cost, "interface": samples["interface"]}
 
 
 def show(samples: dict[str, list[float]]) -> None:
     """Print what was measured."""
-    print(described("painting, of decode speed, stretches", samples["cost"]))
-    print(described("painting, of decode speed, pairs", samples["cost, pairs"]))
+    print(described("painting, of decode speed", samples["cost"]))
     print(described("the interface's thread, of a core", samples["interface"]))
 
 
 if __name__ == "__main__":
-    asked = int(sys.argv[1]) if sys.argv[1:] else 40
-    show(measure(asked, asked // 2))
+    show(measure(int(sys.argv[1]) if sys.argv[1:] else 90))

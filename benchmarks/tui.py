@@ -4,7 +4,7 @@
 
 Start to a ready prompt, Enter to the first painted token, the cost of painting
 (`benchmarks.painting`), "answer now" against what it may take, updates a second on an answer of
-20,000 tokens, idle CPU. Ten minutes.
+20,000 tokens, idle CPU. A quarter of an hour.
 """
 
 from __future__ import annotations
@@ -129,13 +129,13 @@ def idle(seconds: float = 10) -> float:
         chat.close()
 
 
-def main(rounds: int = 4, turns: int = 24, pairs: int = 24) -> None:
+def main(rounds: int = 4, pairs: int = 90) -> None:
     """Measure, print and write the record."""
     samples: dict[str, list[float]] = {"prompt": [], "model": []}
     for _ in range(rounds):
         for name, value in start().items():
             samples[name].append(value)
-    costs = painting.measure(turns, pairs)
+    costs = painting.measure(pairs)
     samples |= {"first": first()} | costs
     results: dict[str, Any] = {name: summary(values) for name, values in samples.items()}
     now = answer_now()

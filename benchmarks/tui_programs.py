@@ -1,6 +1,6 @@
 """What runs in the terminal of `benchmarks.tui` and `benchmarks.painting`.
 
-python -m benchmarks.tui_programs chat|stretches|decode|now|long [argument ...]
+python -m benchmarks.tui_programs chat|decode|now|long [argument ...]
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,14 @@ from benchmarks.answers import LONG
 from qwen3_mlx.cli.tui import app
 from qwen3_mlx.cli.tui.start import Start
 from qwen3_mlx.cli.tui.turn import TurnView
-from qwen3_mlx.cli.tui.worker import Begin, Inbox, News, Over
+from qwen3_mlx.cli.tui.worker import Begin
 from qwen3_mlx.events import Answer, Event, Stats, Thinking
-from qwen3_mlx.turn import Runtime
 
 PROMPTS = [
     f"What is {a} * {b}?"
     for a, b in ((517, 23), (348, 19), (931, 77), (264, 58), (592, 35), (713, 46), (825, 64))
 ]
 """Each is thought about for some 250 tokens."""
-STRETCH, SETTLING = 60, 15
-"""Tokens of a stretch, and before each those that are not counted: the frame under way ends, or
-what was held back is painted."""
 LONG_TOKENS, LONG_RATE = 20_000, 1000
 
 
@@ -43,53 +38,11 @@ def report(stats: Stats, **more: Any) -> None:
         file.write(line + "\n")
 
 
-class Stretches(Inbox):
-    """Passes on a stretch of tokens, holds the next one back, and so on; times both.
-
-    Turns begin with either kind alternately.
-    """
-
-    def __init__(self, wake: Any) -> None:
-        super().__init__(wake)
-        self._held: list[News] = []
-        self._turns, self._tokens, self._passes, self._began = 0, 0, True, 0.0
-        self.seconds: list[tuple[bool, float]] = []
-
-    def put(self, news: News) -> None:
-        """Pass a piece on, or keep it for the next stretch that is painted."""
-        if isinstance(news, Thinking | Answer):
-            self._count()
-        if isinstance(news, Over):
-            self._turns, self._tokens = self._turns + 1, 0
-            self._switch(self._turns % 2 == 0)
-        if self._passes or isinstance(news, Over):
-            super().put(news)
-        else:
-            self._held.append(news)
-
-    def _count(self) -> None:
-        place = self._tokens % (SETTLING + STRETCH)
-        if place == SETTLING:
-            self._began = time.perf_counter()
-        elif place == 0 and self._tokens:
-            self.seconds.append((self._passes, time.perf_counter() - self._began))
-            self._switch(not self._passes)
-        self._tokens += 1
-
-    def _switch(self, passes: bool) -> None:
-        self._passes = passes
-        for news in self._held:
-            super().put(news)
-        self._held.clear()
-
-
 class Chat(app.Chat):
     """Reports every turn, when it is painted to its end."""
 
     def begin(self, begin: Begin, sent: str = "") -> None:
         """Start a turn."""
-        if isinstance(self.inbox, Stretches):
-            self.inbox.seconds = []
         self._cpu = time.thread_time()
         super().begin(begin, sent)
 
@@ -101,32 +54,21 @@ class Chat(app.Chat):
 
     def _report(self, view: TurnView) -> None:
         assert view.done is not None
-        more: dict[str, Any] = {"interface_cpu": time.thread_time() - self._cpu}
-        if isinstance(self.inbox, Stretches):
-            more["stretches"] = self.inbox.seconds
         answer = view.answer.source if view.answer else ""
         thought = view.thought.text.source if view.thought else ""
-        report(view.done.stats, thought=thought, answer=answer, **more)
-
-
-class StretchedChat(Chat):
-    """Paints in stretches. Its model doesn't hear itself end a turn: only ``--max-tokens`` does."""
-
-    def __init__(self, start: Start) -> None:
-        super().__init__(start)
-        markers = Runtime.markers
-        # mypy: a method is not to be assigned to
-        Runtime.markers = lambda self, tools: replace(  # type: ignore[method-assign]
-            markers(self, tools), eos=frozenset()
+        report(
+            view.done.stats,
+            thought=thought,
+            answer=answer,
+            interface_cpu=time.thread_time() - self._cpu,
         )
-        self.inbox = Stretches(lambda: self.call_later(self._paint_news))
 
 
-def chat(kind: type[app.Chat], arguments: list[str]) -> None:
+def chat(arguments: list[str]) -> None:
     """The chat as the command begins it."""
     from qwen3_mlx.cli import main
 
-    app.Chat = kind  # type: ignore[misc]
+    app.Chat = Chat  # type: ignore[misc]
     sys.argv[1:] = ["chat", *arguments]
     main()
 
@@ -196,9 +138,7 @@ def now() -> None:
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["chat", *arguments]:
-            chat(Chat, arguments)
-        case ["stretches", *arguments]:
-            chat(StretchedChat, arguments)
+            chat(arguments)
         case ["decode"]:
             decode()
         case ["now"]:
