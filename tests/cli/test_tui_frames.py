@@ -64,7 +64,7 @@ def test_only_what_shows_in_a_row_is_asked_for_it(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_changes_within_a_frame_is_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    painted: list[object] = []
+    painted: list[Any] = []
     display = App._display
 
     def counted(self: App[Any], screen: Any, renderable: Any) -> None:
@@ -84,6 +84,7 @@ def test_what_changes_within_a_frame_is_painted_once(monkeypatch: pytest.MonkeyP
             text.append(" more")
             seat.app.status.show("busy")
         assert len(painted) == 1  # at once
+        assert {row for row, _, _ in painted[0].spans} == {19, 23}
         assert "word more" in seat.seen
         assert "busy" in seat.status
         await seat.pilot.pause(0.3)
@@ -152,5 +153,41 @@ def test_a_line_more_is_laid_out_once_and_drawn_alone(monkeypatch: pytest.Monkey
         assert len(laid_out) == 1
         assert 1 <= len(drawn) <= 3  # the new one, and what ends the block
         assert min(drawn) >= rows - 2
+
+    sit(test)
+
+
+def test_a_line_more_is_painted_at_once_and_the_scrollbar_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    painted: list[Any] = []
+    display = App._display
+
+    def counted(self: App[Any], screen: Any, renderable: Any) -> None:
+        if renderable is not None:
+            painted.append(renderable)
+        display(self, screen, renderable)
+
+    async def test(seat: Seat) -> None:
+        seat.app.input.cursor_blink = False
+        text = AnswerText()
+        seat.app.log_view.add(text)
+        text.append("```\n" + "line\n" * 30)
+        await seat.until("line")
+        await seat.pilot.pause(0.3)
+        monkeypatch.setattr(App, "_display", counted)
+        for number in range(1, 10):
+            rows = text.size.height
+            with seat.app.stage.frame():
+                text.append(f"last {number}\n")
+            assert len(painted) == number
+            right = max(right for _, _, right in painted[-1].spans)
+            assert (right == 80) == (text.size.height > rows)  # the scrollbar with the rows
+            assert f"last {number}" in seat.seen
+        await seat.pilot.pause(0.3)
+        assert len(painted) == 9
+        with seat.app.stage.frame():
+            pass
+        assert not seat.app.stage._grown
 
     sit(test)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from textual.app import App
-from textual.screen import Screen
 
 from qwen3_mlx.cli.tui import paper
 from qwen3_mlx.cli.tui.answer import Answer as AnswerText
 from qwen3_mlx.cli.tui.paper import Paper
-from qwen3_mlx.cli.tui.stage import Stage
 from qwen3_mlx.cli.tui.thought import ThoughtText
 from qwen3_mlx.events import Answer, Thinking
 from tests.cli.pilot import Seat, sit
@@ -127,13 +124,3 @@ def paper_at_the_end(seat: Seat) -> Paper:
     seat.app.log_view.add(text)
     text.append("first\n\n")
     return text
-
-
-def test_a_machine_that_never_catches_up_paints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every layout finds more to lay out: every second one is painted all the same."""
-    painted: list[int] = []
-    monkeypatch.setattr(Screen, "_compositor_refresh", lambda _: painted.append(1))
-    stage = Stage(SimpleNamespace(_layout_required=True))  # type: ignore[arg-type]
-    for _ in range(6):
-        stage._compositor_refresh()
-    assert len(painted) == 3

@@ -65,7 +65,7 @@ class Chat(Themed):
         self.view: TurnView | None = None
         self.worker, self.inbox = Worker(), Inbox(lambda: self.call_later(self._paint_news))
         self.log_view, self.hints, self.status = Log(), Hints(markup=False), Status()
-        self.waiting, self.stage = Waiting(), Stage(self.log_view)
+        self.waiting, self.stage = Waiting(), Stage()
         self.errors: list[BaseException] = []
         self.input = Input(start.history, complete)
         self._copied, self._status_at = 0, 0.0

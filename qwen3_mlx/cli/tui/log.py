@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from textual.containers import Vertical, VerticalScroll
-from textual.geometry import Size
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -70,7 +69,7 @@ class Page(Settled, Vertical):
             child.display = not asleep
 
 
-class Log(VerticalScroll):
+class Log(Settled, VerticalScroll):
     """Messages, thoughts, answers and notes, the newest at the bottom, which stays in view."""
 
     can_focus = False
@@ -113,13 +112,6 @@ class Log(VerticalScroll):
     def on_resize(self) -> None:
         """All is as high as its new width makes it."""
         self.wake()
-
-    def _size_updated(
-        self, size: Size, virtual_size: Size, container_size: Size, layout: bool = True
-    ) -> bool:
-        # while it follows its end, a layout has scrolled already: see `Settled`
-        follows = self._anchored and not self._anchor_released and size == self._size
-        return super()._size_updated(size, virtual_size, container_size, layout and not follows)
 
     def note(self, text: str, *, error: bool = False) -> None:
         """Add a remark."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-FRAME_S = 1 / 21
+FRAME_S = 1 / 22
 """Seconds from one frame's beginning to the next one's: so that a second in which one comes late
 still has twenty."""
 

@@ -120,21 +120,16 @@ class Paper(Settled, Widget):
         pairs = zip(before, after, strict=False)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         rows = max(len(before), len(after)) - same
-        if grown > self._spare:
+        if over := grown > self._spare:
             now = time.monotonic()
-            self._spare = SPARE_ROWS if now - self._grew < QUICK_S else 0
-            self._grew = now
-            self._set_dirty(Region(0, start + same, self._width, rows + self._spare))
-            self.refresh(repaint=False, layout=True)
-            return
-        self._spare -= grown
+            self._spare, self._grew = SPARE_ROWS if now - self._grew < QUICK_S else 0, now
+            rows += self._spare
+        else:
+            self._spare -= grown
         if rows:
-            self._touch(Region(0, start + same, self._width, rows))
-
-    def _touch(self, region: Region) -> None:
-        self._set_dirty(region)
-        if self.is_mounted and isinstance(self.screen, Stage):
-            self.screen.touch(self)
+            self._set_dirty(Region(0, start + same, self._width, rows))
+            if self.is_mounted and isinstance(self.screen, Stage):
+                self.screen.touch(self, grown=over)
 
     def _draw(self, block: Block) -> list[Strip]:
         lines = self.draw(block.source, self._width) if block.source.strip() else []

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from textual.screen import Screen
 from textual.widget import Widget
 
 from qwen3_mlx.cli.tui.painter import Painter
 
-if TYPE_CHECKING:
-    from qwen3_mlx.cli.tui.log import Log
-
 
 class Stage(Screen[None]):
-    """Paints a new line once.
+    """Lays out and paints at once what a turn has changed.
 
-    Textual lays a conversation out that has grown, paints it, finds that it must scroll, and does
-    both again. Here the first painting, which shows nothing of the new line, is left out.
+    Textual sends itself three messages for it, each of which wakes a task, and that the loop's
+    select. What it then paints of a scrollbar comes in a painting of its own.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self) -> None:
         super().__init__(id="_default")
-        self._log_view, self._left_out = log, False
         self._compositor, self._in_frame = Painter(), False
+        self._grown: set[Widget] = set()
 
-    def touch(self, widget: Widget) -> None:
-        """Have painted what is dirty of `widget`: as its `refresh` would, without three messages.
-
-        Each of them wakes a task, and that the loop's select.
-        """
+    def touch(self, widget: Widget, *, grown: bool) -> None:
+        """Have painted what is dirty of `widget`, which has other rows now if it has `grown`."""
+        if grown:  # a layout paints
+            widget.refresh(repaint=False, layout=True)
+            self._grown.add(widget)
+            return
         self._dirty_widgets.add(widget)
         if not self._in_frame:
             self._update_timer.resume()
@@ -40,24 +37,44 @@ class Stage(Screen[None]):
     def frame(self) -> Iterator[None]:
         """What is changed within is painted together, at its end.
 
-        What waits for a new layout is painted with that.
+        Of what needs a new layout, texts that have grown are laid out at once too.
         """
         self._in_frame = True
+        self._grown.clear()
         try:
             yield
         finally:
             self._in_frame = False
+        waiting = {w for w in self._compositor.visible_widgets if w._layout_required}
+        if waiting - self._grown:  # parts that come or go; more of their layout may follow
+            self._update_timer.resume()
+            return
+        for widget in waiting:
+            self._announce(widget)
+        self._gather()
+        self._on_timer_update()
+
+    def _announce(self, widget: Widget) -> None:
+        """A layout is due: what `Widget._check_refresh` has `_on_layout` do, by a message."""
+        widget._layout_required = False
+        for ancestor in widget.ancestors:
+            if not isinstance(ancestor, Widget):
+                break
+            ancestor._clear_arrangement_cache()
+            ancestor._layout_updates += 1
+            if not ancestor.styles.auto_dimensions:
+                break
+        self._layout_widgets[widget] = set()
+        self._layout_required = True
+
+    def _gather(self) -> None:
+        """Paint along what has asked for it and whose message is under way: a scrollbar, say."""
         for widget in self._compositor.visible_widgets:
-            if widget._layout_required:
-                self._update_timer.resume()
-                return
             if widget._repaint_required:
                 widget._repaint_required = False
                 self._dirty_widgets.add(widget)
-        self._on_timer_update()
 
     def _compositor_refresh(self) -> None:
-        # not twice in a row: on a slow machine there is always more to lay out
-        self._left_out = not self._left_out and self._log_view._layout_required
-        if not self._left_out:
-            super()._compositor_refresh()
+        self._gather()
+        self._compositor.update_widgets(self._dirty_widgets)
+        super()._compositor_refresh()
