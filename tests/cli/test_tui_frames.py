@@ -191,3 +191,17 @@ def test_a_line_more_is_painted_at_once_and_the_scrollbar_with_it(
         assert not seat.app.stage._grown
 
     sit(test)
+
+
+def test_what_is_painted_takes_along_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    painted: list[Any] = []
+
+    async def test(seat: Seat) -> None:
+        seat.app.input.cursor_blink = False
+        await seat.pilot.pause(0.3)
+        monkeypatch.setattr(App, "_display", lambda _app, _screen, update: painted.append(update))
+        seat.app.status.show("busy")
+        seat.app.stage._compositor_refresh()  # as a layout does
+        assert 23 in {row for row, _, _ in painted[0].spans}
+
+    sit(test)
