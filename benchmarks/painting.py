@@ -1,9 +1,10 @@
 """What the full-screen chat's painting costs of decode speed.
 
-    uv run python -m benchmarks.painting [pairs]
+    uv run python -m benchmarks.painting [blocks]
 
-The same turn in the chat, and in a process that only generates. Times are the decoding thread's
-own.
+The same turn in the chat, and in a process that only generates; times are the decoding thread's
+own. Two processes that do the same differ by up to 7 % for as long as they live, so there are new
+ones in every block, and a block is one sample.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from typing import Any
 
 from benchmarks.terminal import Terminal
 from benchmarks.tui_programs import PROMPTS
+
+BLOCKS, TURNS = 20, 5
+"""Pairs of processes, and turns of each."""
 
 
 def terminal(*mode: str, **env: str) -> Terminal:
@@ -40,7 +44,7 @@ class Speaker:
     def turn(self, prompt: str, meanwhile: Callable[[], object] = lambda: None) -> dict[str, Any]:
         """Send `prompt`, then do what is to be done `meanwhile`; returns the report of the turn."""
         self.terminal.send(prompt)
-        self.terminal.drain(0.3)
+        self.terminal.drain(0.1)
         pressed = time.perf_counter()
         self.terminal.send("\r")
         meanwhile()
@@ -57,26 +61,25 @@ class Speaker:
         return self._report.read_text().split("\n")[:-1] if self._report.exists() else []
 
 
-def pairs(count: int) -> dict[str, list[float]]:
-    """Decode tok/s with a screen and without, and what of a core the interface's thread took.
+def block(seed: int) -> tuple[float, list[float]]:
+    """What painting cost of decode speed, and what of a core the interface's thread took.
 
-    Two processes hold the same conversation, which of them first by lot; each waits while the
+    Two new processes hold the same conversation, which of them first by lot; each waits while the
     other speaks.
     """
     shown, bare = Speaker("chat", "demo", "--seed", "1"), Speaker("decode")
-    samples: dict[str, list[float]] = {"shown": [], "bare": [], "interface": []}
+    lot, costs, interface = random.Random(seed), [], []
     try:
-        for number in range(-2, count):
-            prompt = PROMPTS[number % len(PROMPTS)]
+        for number in range(-1, TURNS):  # the first one compiles
+            prompt = PROMPTS[(seed + number) % len(PROMPTS)]
             turns = {}
-            for speaker in random.Random(number).sample([shown, bare], 2):
+            for speaker in lot.sample([shown, bare], 2):
                 turns[speaker] = speaker.turn(prompt)
             if number >= 0:
-                samples["shown"].append(turns[shown]["tps"])
-                samples["bare"].append(turns[bare]["tps"])
+                costs.append(1 - turns[shown]["tps"] / turns[bare]["tps"])
                 seconds = turns[shown]["tokens"] / turns[shown]["tps"]
-                samples["interface"].append(turns[shown]["interface_cpu"] / seconds)
-        return samples
+                interface.append(turns[shown]["interface_cpu"] / seconds)
+        return statistics.median(costs), interface
     finally:
         shown.terminal.close()
         bare.terminal.close()
@@ -98,11 +101,11 @@ def described(name: str, values: Sequence[float]) -> str:
     )
 
 
-def measure(count: int) -> dict[str, list[float]]:
-    """What painting cost in each of `count` pairs, and the interface's share of a core."""
-    samples = pairs(count)
-    cost = [1 - a / b for a, b in zip(samples["shown"], samples["bare"], strict=True)]
-    return {"cost": cost, "interface": samples["interface"]}
+def measure(blocks: int) -> dict[str, list[float]]:
+    """What painting cost in each of the blocks, and the interface's share of a core."""
+    samples = [block(seed) for seed in range(blocks)]
+    interface = [share for _, shares in samples for share in shares]
+    return {"cost": [cost for cost, _ in samples], "interface": interface}
 
 
 def show(samples: dict[str, list[float]]) -> None:
@@ -112,4 +115,4 @@ def show(samples: dict[str, list[float]]) -> None:
 
 
 if __name__ == "__main__":
-    show(measure(int(sys.argv[1]) if sys.argv[1:] else 90))
+    show(measure(int(sys.argv[1]) if sys.argv[1:] else BLOCKS))

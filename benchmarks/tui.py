@@ -129,13 +129,13 @@ def idle(seconds: float = 10) -> float:
         chat.close()
 
 
-def main(rounds: int = 4, pairs: int = 90) -> None:
+def main(rounds: int = 4) -> None:
     """Measure, print and write the record."""
     samples: dict[str, list[float]] = {"prompt": [], "model": []}
     for _ in range(rounds):
         for name, value in start().items():
             samples[name].append(value)
-    costs = painting.measure(pairs)
+    costs = painting.measure(painting.BLOCKS)
     samples |= {"first": first()} | costs
     results: dict[str, Any] = {name: summary(values) for name, values in samples.items()}
     now = answer_now()
