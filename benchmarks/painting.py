@@ -1,4 +1,4 @@
-"""What the full-screen chat's painting costs of decode speed.
+"""What the full-screen chat costs of decode speed: its painting, and the little else it does.
 
     uv run python -m benchmarks.painting [blocks]
 
@@ -62,7 +62,7 @@ class Speaker:
 
 
 def block(seed: int) -> tuple[float, list[float]]:
-    """What painting cost of decode speed, and what of a core the interface's thread took.
+    """What the chat cost of decode speed, and what of a core the interface's thread took.
 
     Two new processes hold the same conversation, which of them first by lot; each waits while the
     other speaks.
@@ -102,7 +102,7 @@ def described(name: str, values: Sequence[float]) -> str:
 
 
 def measure(blocks: int) -> dict[str, list[float]]:
-    """What painting cost in each of the blocks, and the interface's share of a core."""
+    """What the chat cost in each of the blocks, and the interface's share of a core."""
     samples = [block(seed) for seed in range(blocks)]
     interface = [share for _, shares in samples for share in shares]
     return {"cost": [cost for cost, _ in samples], "interface": interface}
@@ -110,7 +110,7 @@ def measure(blocks: int) -> dict[str, list[float]]:
 
 def show(samples: dict[str, list[float]]) -> None:
     """Print what was measured."""
-    print(described("painting, of decode speed", samples["cost"]))
+    print(described("the chat, of decode speed", samples["cost"]))
     print(described("the interface's thread, of a core", samples["interface"]))
 
 

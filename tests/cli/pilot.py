@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+from textual.app import App
 from textual.pilot import Pilot
 
 from qwen3_mlx.cli.tui.app import Chat
@@ -82,6 +84,20 @@ def sit(
 
     asyncio.run(run())
     return app
+
+
+def paintings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Lists what is painted from now on, as Textual's updates of the screen."""
+    painted: list[Any] = []
+    display = App._display
+
+    def counted(self: App[Any], screen: Any, renderable: Any) -> None:
+        if renderable is not None:
+            painted.append(renderable)
+        display(self, screen, renderable)
+
+    monkeypatch.setattr(App, "_display", counted)
+    return painted
 
 
 def history(tmp_path: Path, *entries: str) -> Path:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from textual._compositor import Compositor
-from textual.app import App
 from textual.geometry import Region, Size
 from textual.widget import Widget
 
@@ -17,7 +16,7 @@ from qwen3_mlx.cli.tui.pace import FRAME_S, NEVER, Pace
 from qwen3_mlx.cli.tui.painter import Painter
 from qwen3_mlx.cli.tui.paper import Paper
 from qwen3_mlx.events import Answer, Thinking
-from tests.cli.pilot import Seat, sit
+from tests.cli.pilot import Seat, paintings, sit
 from tests.fakes import Hold
 
 
@@ -64,14 +63,6 @@ def test_only_what_shows_in_a_row_is_asked_for_it(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_changes_within_a_frame_is_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    painted: list[Any] = []
-    display = App._display
-
-    def counted(self: App[Any], screen: Any, renderable: Any) -> None:
-        if renderable is not None:
-            painted.append(renderable)
-        display(self, screen, renderable)
-
     async def test(seat: Seat) -> None:
         seat.app.input.cursor_blink = False
         text = AnswerText()
@@ -79,7 +70,7 @@ def test_what_changes_within_a_frame_is_painted_once(monkeypatch: pytest.MonkeyP
         text.append("word")
         await seat.until("word")
         await seat.pilot.pause(0.3)
-        monkeypatch.setattr(App, "_display", counted)
+        painted = paintings(monkeypatch)
         with seat.app.stage.frame():
             text.append(" more")
             seat.app.status.show("busy")
@@ -160,14 +151,6 @@ def test_a_line_more_is_laid_out_once_and_drawn_alone(monkeypatch: pytest.Monkey
 def test_a_line_more_is_painted_at_once_and_the_scrollbar_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    painted: list[Any] = []
-    display = App._display
-
-    def counted(self: App[Any], screen: Any, renderable: Any) -> None:
-        if renderable is not None:
-            painted.append(renderable)
-        display(self, screen, renderable)
-
     async def test(seat: Seat) -> None:
         seat.app.input.cursor_blink = False
         text = AnswerText()
@@ -175,7 +158,7 @@ def test_a_line_more_is_painted_at_once_and_the_scrollbar_with_it(
         text.append("```\n" + "line\n" * 30)
         await seat.until("line")
         await seat.pilot.pause(0.3)
-        monkeypatch.setattr(App, "_display", counted)
+        painted = paintings(monkeypatch)
         for number in range(1, 10):
             rows = text.size.height
             with seat.app.stage.frame():
@@ -194,12 +177,10 @@ def test_a_line_more_is_painted_at_once_and_the_scrollbar_with_it(
 
 
 def test_what_is_painted_takes_along_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    painted: list[Any] = []
-
     async def test(seat: Seat) -> None:
         seat.app.input.cursor_blink = False
         await seat.pilot.pause(0.3)
-        monkeypatch.setattr(App, "_display", lambda _app, _screen, update: painted.append(update))
+        painted = paintings(monkeypatch)
         seat.app.status.show("busy")
         seat.app.stage._compositor_refresh()  # as a layout does
         assert 23 in {row for row, _, _ in painted[0].spans}

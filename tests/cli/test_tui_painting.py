@@ -6,14 +6,13 @@ import threading
 from typing import Any
 
 import pytest
-from textual.app import App
 
 from qwen3_mlx.cli.tui import paper
 from qwen3_mlx.cli.tui.answer import Answer as AnswerText
 from qwen3_mlx.cli.tui.paper import Paper
 from qwen3_mlx.cli.tui.thought import ThoughtText
 from qwen3_mlx.events import Answer, Thinking
-from tests.cli.pilot import Seat, sit
+from tests.cli.pilot import Seat, paintings, sit
 from tests.fakes import Hold, Turn
 
 LINES = 40
@@ -94,14 +93,6 @@ def test_a_text_that_ends_gives_its_spare_rows_back(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_line_that_scrolls_is_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    painted: list[object] = []
-    display = App._display
-
-    def counted(self: App[Any], screen: Any, renderable: Any) -> None:
-        if renderable is not None:
-            painted.append(renderable)
-        display(self, screen, renderable)
-
     async def test(seat: Seat) -> None:
         seat.app.input.cursor_blink = False
         for number in range(30):
@@ -110,13 +101,13 @@ def test_a_line_that_scrolls_is_painted_once(monkeypatch: pytest.MonkeyPatch) ->
         await seat.pilot.pause(0.3)
         text = paper_at_the_end(seat)
         await seat.pilot.pause(0.3)
-        monkeypatch.setattr(App, "_display", counted)
+        painted = paintings(monkeypatch)
         text.append("more\n\n")
         await seat.until("more")
         await seat.pilot.pause(0.3)
+        assert len(painted) == 1
 
     sit(test)
-    assert len(painted) == 1
 
 
 def paper_at_the_end(seat: Seat) -> Paper:

@@ -114,10 +114,6 @@ class Chat(Themed):
         """Whether a message or a command can be taken now."""
         return self.chat is not None and self.view is None and not self.busy
 
-    @property
-    def _in_turn(self) -> bool:
-        return self.view is not None
-
     # what the person does
 
     @on(Input.Sent)
@@ -241,7 +237,6 @@ class Chat(Themed):
             if self.view is None or began - self._status_at >= STATUS_S:
                 self._status_at = began
                 self.show_status()
-        collect_all(not self._in_turn)  # one that waited may have begun
         due = self._pace.next(began, time.monotonic())
         self._frame = asyncio.get_running_loop().call_at(due, self._paint_next)
 

@@ -27,6 +27,7 @@ class Pace:
 
 
 NEVER = 1_000_000
+"""Collections of young objects before one of all: more than a turn has."""
 _OFTEN = gc.get_threshold()[2]
 
 

@@ -83,7 +83,7 @@ class Rows:
 
 
 class Head(Settled, Static):
-    """The line."""
+    """The line above a thought: how long it is, and whether it is open."""
 
     DEFAULT_CSS = "Head { height: 1; padding: 0 1; text-style: dim; }"
 
