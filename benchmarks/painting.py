@@ -2,9 +2,10 @@
 
     uv run python -m benchmarks.painting [blocks]
 
-The same turn in the chat, and in a process that only generates; times are the decoding thread's
-own. Two processes that do the same differ by up to 7 % for as long as they live, so there are new
-ones in every block, and a block is one sample.
+Times are the decoding thread's own. Painting: of each two turns of a chat one is painted and one
+generated only, by lot; such a pair is a sample. All of the chat: the same turn in it and in a
+process that only generates. Two processes that do the same differ by up to 7 % for as long as they
+live, so there are new ones in every block, and a block is one sample.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from benchmarks.tui_programs import PROMPTS
 
 BLOCKS, TURNS = 20, 5
 """Pairs of processes, and turns of each."""
+CHATS, PAIRS = 6, 10
+"""Chats that paint one of each two turns, and pairs of turns in each."""
 
 
 def terminal(*mode: str, **env: str) -> Terminal:
@@ -85,6 +88,21 @@ def block(seed: int) -> tuple[float, list[float]]:
         bare.terminal.close()
 
 
+def by_turns(seed: int) -> list[float]:
+    """What painting cost of decode speed, in each pair of turns of one chat."""
+    chat, costs = Speaker("by-turns", "demo", "--seed", "1"), []
+    try:
+        for number in range(-1, PAIRS):  # the first ones compile
+            prompt = PROMPTS[(seed + number) % len(PROMPTS)]
+            turns = [chat.turn(prompt) for _ in range(2)]
+            tps = {turn["painted"]: turn["tps"] for turn in turns}
+            if number >= 0:
+                costs.append(1 - tps[True] / tps[False])
+        return costs
+    finally:
+        chat.terminal.close()
+
+
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """Where the median lies with 95 % confidence, whatever the values' distribution."""
     ranked, count = sorted(values), len(values)
@@ -102,15 +120,21 @@ def described(name: str, values: Sequence[float]) -> str:
 
 
 def measure(blocks: int) -> dict[str, list[float]]:
-    """What the chat cost in each of the blocks, and the interface's share of a core."""
+    """What painting cost, the chat in each of the blocks, and the interface's share of a core."""
+    painting = [cost for seed in range(CHATS) for cost in by_turns(seed)]
     samples = [block(seed) for seed in range(blocks)]
     interface = [share for _, shares in samples for share in shares]
-    return {"cost": [cost for cost, _ in samples], "interface": interface}
+    return {
+        "painting": painting,
+        "chat": [cost for cost, _ in samples],
+        "interface": interface,
+    }
 
 
 def show(samples: dict[str, list[float]]) -> None:
     """Print what was measured."""
-    print(described("the chat, of decode speed", samples["cost"]))
+    print(described("painting, of decode speed", samples["painting"]))
+    print(described("the chat, of decode speed", samples["chat"]))
     print(described("the interface's thread, of a core", samples["interface"]))
 
 

@@ -1,12 +1,13 @@
 """What runs in the terminal of `benchmarks.tui` and `benchmarks.painting`.
 
-python -m benchmarks.tui_programs chat|decode|now|long [argument ...]
+python -m benchmarks.tui_programs chat|by-turns|decode|now|long [argument ...]
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import statistics
 import sys
 import time
@@ -19,7 +20,7 @@ from benchmarks.answers import LONG
 from qwen3_mlx.cli.tui import app
 from qwen3_mlx.cli.tui.start import Start
 from qwen3_mlx.cli.tui.turn import TurnView
-from qwen3_mlx.cli.tui.worker import Begin
+from qwen3_mlx.cli.tui.worker import Begin, News
 from qwen3_mlx.events import Answer, Event, Stats, Thinking
 
 PROMPTS = [
@@ -64,11 +65,39 @@ class Chat(app.Chat):
         )
 
 
-def chat(arguments: list[str]) -> None:
+class ByTurns(Chat):
+    """Paints one of each two turns, by lot; the other one is generated, and nothing is shown of it.
+
+    Reports which it was.
+    """
+
+    def __init__(self, start: Start) -> None:
+        super().__init__(start)
+        self._painted, self._lot = True, list[bool]()
+        put = self.inbox.put
+
+        def some(news: News) -> None:
+            if self._painted or not isinstance(news, Thinking | Answer):
+                put(news)
+
+        self.inbox.put = some  # type: ignore[method-assign]
+
+    def begin(self, begin: Begin, sent: str = "") -> None:
+        """Start a turn, painted or not."""
+        self._lot = self._lot or random.sample((True, False), 2)
+        self._painted = self._lot.pop()
+        super().begin(begin, sent)
+
+    def _report(self, view: TurnView) -> None:
+        assert view.done is not None
+        report(view.done.stats, painted=self._painted)
+
+
+def chat(arguments: list[str], kind: type[Chat] = Chat) -> None:
     """The chat as the command begins it."""
     from qwen3_mlx.cli import main
 
-    app.Chat = Chat  # type: ignore[misc]
+    app.Chat = kind  # type: ignore[misc]
     sys.argv[1:] = ["chat", *arguments]
     main()
 
@@ -139,6 +168,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["chat", *arguments]:
             chat(arguments)
+        case ["by-turns", *arguments]:
+            chat(arguments, ByTurns)
         case ["decode"]:
             decode()
         case ["now"]:

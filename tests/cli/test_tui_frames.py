@@ -15,6 +15,7 @@ from qwen3_mlx.cli.tui.answer import Answer as AnswerText
 from qwen3_mlx.cli.tui.pace import FRAME_S, NEVER, Pace
 from qwen3_mlx.cli.tui.painter import Painter
 from qwen3_mlx.cli.tui.paper import Paper
+from qwen3_mlx.cli.tui.thought import Thought
 from qwen3_mlx.events import Answer, Thinking
 from tests.cli.pilot import Seat, paintings, sit
 from tests.fakes import Hold
@@ -186,3 +187,60 @@ def test_what_is_painted_takes_along_what_waits(monkeypatch: pytest.MonkeyPatch)
         assert 23 in {row for row, _, _ in painted[0].spans}
 
     sit(test)
+
+
+def test_the_parts_of_a_turn_are_there_before_it_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a token's frame lays out and paints them, and waits for no message."""
+    speak, answer = threading.Event(), threading.Event()
+
+    async def test(seat: Seat) -> None:
+        app = seat.app
+        app.input.cursor_blink = False
+        await seat.type("go")
+        await seat.until("› go")
+        await seat.pilot.pause(0.3)
+        parts = [*app.query(Thought), *app.query(AnswerText)]
+        assert [part.display for part in parts] == [False, False]
+        assert app.log_view.last_answer() is None
+        painted = paintings(monkeypatch)
+        for event, text in ((speak, "│ hm"), (answer, "the answer")):
+            painted.clear()
+            event.set()
+            await seat.until(lambda: painted)
+            assert text in seat.seen
+            await seat.pilot.pause(0.3)
+            assert len(painted) == 1
+        assert [*app.query(Thought), *app.query(AnswerText)] == parts
+
+    sit(test, [Hold(speak), Thinking("hm"), Hold(answer), Answer("the answer"), 2.0])
+
+
+def test_parts_that_wait_stay_hidden_when_their_page_wakes() -> None:
+    go_on = threading.Event()
+
+    async def test(seat: Seat) -> None:
+        await seat.type("go")
+        await seat.until("› go")
+        await seat.pilot.pause(0.1)
+        page = seat.app.log_view._page
+        assert page is not None
+        before = [child.display for child in page.children]
+        assert before[-2:] == [False, False]
+        for asleep in (True, False):
+            page.sleep(asleep)
+        assert [child.display for child in page.children] == before
+        go_on.set()
+
+    sit(test, [Hold(go_on)])
+
+
+@pytest.mark.parametrize("event", [Answer("yes"), Thinking("hm")])
+def test_parts_that_a_turn_has_no_use_for_go(event: Any) -> None:
+    async def test(seat: Seat) -> None:
+        await seat.type("go")
+        await seat.idle()
+        await seat.pilot.pause(0.1)
+        assert len(seat.app.query(Thought)) == isinstance(event, Thinking)
+        assert len(seat.app.query(AnswerText)) == isinstance(event, Answer)
+
+    sit(test, [event])

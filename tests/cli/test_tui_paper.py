@@ -7,11 +7,12 @@ import re
 
 import pytest
 from rich.cells import cell_len
+from rich.text import Text
 from textual.strip import Strip
 
 from qwen3_mlx.cli.tui import code
 from qwen3_mlx.cli.tui.answer import Answer, code_blocks, cut_long
-from qwen3_mlx.cli.tui.paper import showable
+from qwen3_mlx.cli.tui.paper import canvas, segments, showable, wrapped
 from qwen3_mlx.cli.tui.thought import ThoughtText
 
 BLOCKS = {
@@ -190,3 +191,29 @@ def test_thoughts_are_dim() -> None:
     lines = ThoughtText().draw("one two three", 10)
     assert [line.text for line in lines] == ["│ one two", "│ three"]
     assert all(part.style and part.style.dim for line in lines for part in line)
+
+
+@pytest.mark.parametrize("style", ["", "dim"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "  two",
+        "end  ",
+        "one\ntwo",
+        "\n",
+        "a\tb",
+        "日本",
+        "e\u0301",
+        "x" * 8,
+        "x" * 9,
+        "a bc " * 3,
+    ],
+)
+def test_short_text_is_as_rich_would_wrap_it(text: str, style: str) -> None:
+    whole = Text(text)
+    if style:
+        whole.stylize(style)
+    lines = [Strip(segments(line)) for line in whole.wrap(canvas(), 8, tab_size=4)]
+    assert wrapped(text, 8, style) == lines

@@ -12,6 +12,8 @@ from typing import ClassVar
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.driver import Driver
+from textual.drivers.linux_driver import LinuxDriver
 from textual.widgets import TextArea
 
 from qwen3_mlx.cli.conversation import Conversation
@@ -20,7 +22,8 @@ from qwen3_mlx.cli.tui import actions
 from qwen3_mlx.cli.tui.hints import Hints, complete
 from qwen3_mlx.cli.tui.input import Input
 from qwen3_mlx.cli.tui.leave import Leave
-from qwen3_mlx.cli.tui.log import Log, Said
+from qwen3_mlx.cli.tui.log import Log
+from qwen3_mlx.cli.tui.output import Output
 from qwen3_mlx.cli.tui.pace import Pace, collect_all
 from qwen3_mlx.cli.tui.stage import Stage
 from qwen3_mlx.cli.tui.start import Start
@@ -74,6 +77,11 @@ class Chat(Themed):
         self._frame: asyncio.TimerHandle | None = None
         self.busy = f"loading {start.name}"
         self._watch = Watch(self)
+
+    def get_driver_class(self) -> type[Driver]:
+        """What reads keys and writes to the terminal."""
+        chosen = super().get_driver_class()
+        return Output if chosen is LinuxDriver else chosen
 
     def get_default_screen(self) -> Stage:
         """What all stands on."""
@@ -215,8 +223,6 @@ class Chat(Themed):
     def begin(self, begin: Begin, sent: str = "") -> None:
         """Start a turn, and have it painted, its message too."""
         assert self.chat is not None
-        if sent:
-            self.log_view.add(Said(sent))
         self.log_view.follow()
         self._copied = 0
         running = Running(begin, self.inbox)

@@ -58,6 +58,7 @@ class Page(Settled, Vertical):
     BLANK = True
     DEFAULT_CSS = "Page { height: auto; }"
     asleep = False
+    _shown: Sequence[Widget] = ()
 
     def sleep(self, asleep: bool) -> None:
         """Sleep, or wake up."""
@@ -65,7 +66,9 @@ class Page(Settled, Vertical):
             return
         self.asleep = asleep
         self.styles.height = self.size.height if asleep else "auto"
-        for child in self.children:
+        if asleep:
+            self._shown = [child for child in self.children if child.display]
+        for child in self._shown:
             child.display = not asleep
 
 
@@ -81,13 +84,13 @@ class Log(Settled, VerticalScroll):
         """Follow the end until the person scrolls away from it."""
         self.anchor()
 
-    def add(self, widget: Widget) -> None:
-        """Put `widget` at the end."""
+    def add(self, *widgets: Widget) -> None:
+        """Put `widgets` at the end."""
         if self._page is None or len(self._page.children) >= PAGE:
             self._page = Page()
             self.mount(self._page)
             self.call_after_refresh(self.rest)
-        self._page.mount(widget)
+        self._page.mount(*widgets)
 
     def rest(self) -> None:
         """Have the pages sleep that are more than a screen away, and the others be awake."""
@@ -143,12 +146,12 @@ class Log(Settled, VerticalScroll):
 
     def last_answer(self) -> Answer | None:
         """The newest answer, if there is one."""
-        answers = list(self.query(Answer))
+        answers = [answer for answer in self.query(Answer) if answer.source]
         return answers[-1] if answers else None
 
     def fold_thoughts(self) -> bool:
         """Fold all thoughts if one is open, else open all; returns whether they are folded now."""
-        thoughts = list(self.query(Thought))
+        thoughts = [thought for thought in self.query(Thought) if thought.text.source]
         folded = any(not thought.folded for thought in thoughts)
         self.wake()
         for thought in thoughts:

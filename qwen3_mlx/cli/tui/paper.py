@@ -14,8 +14,10 @@ from functools import cache
 from io import StringIO
 from itertools import takewhile
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
 from textual.geometry import Region, Size
 from textual.selection import Selection
@@ -31,6 +33,7 @@ from qwen3_mlx.cli.tui.theme import on_ground
 SPARE_ROWS, QUICK_S = 3, 0.25
 """Rows laid out ahead where the one before was laid out so many seconds ago, or less."""
 
+_BREAKS = re.compile(r"[\n\t]")
 _BIDI = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\u061c\ufeff]")
 
 
@@ -196,6 +199,9 @@ def canvas() -> Console:
 
 def wrapped(text: str, width: int, style: str = "") -> list[Strip]:
     """`text` broken between words into lines of at most `width` cells."""
+    if not _BREAKS.search(text) and cell_len(text) <= width:  # as below, but quickly
+        text = text.rstrip()
+        return [Strip([Segment(text, Style.parse(style) if style else None)] if text else [])]
     whole = Text(text)
     whole.stylize(style)  # a base style would be lost where a line is rendered alone
     lines = whole.wrap(canvas(), width, tab_size=4)

@@ -33,11 +33,16 @@ class Stage(Screen[None]):
         if not self._in_frame:
             self._update_timer.resume()
 
+    def expect(self, *widgets: Widget) -> None:
+        """Lay these out at the end of the frame, if they need it."""
+        self._grown.update(widgets)
+
     @contextmanager
     def frame(self) -> Iterator[None]:
         """What is changed within is painted together, at its end.
 
-        Of what needs a new layout, texts that have grown are laid out at once too.
+        Of what needs a new layout, texts that have grown are laid out at once too, and parts that
+        were shown or hidden.
         """
         self._in_frame = True
         self._grown.clear()
@@ -46,11 +51,12 @@ class Stage(Screen[None]):
         finally:
             self._in_frame = False
         waiting = {w for w in self._compositor.visible_widgets if w._layout_required}
-        if waiting - self._grown:  # parts that come or go; more of their layout may follow
+        if waiting - self._grown:  # parts that are new; more of their layout may follow
             self._update_timer.resume()
             return
-        for widget in waiting:
-            self._announce(widget)
+        for widget in waiting | self._grown:
+            if widget._layout_required:
+                self._announce(widget)
         self._gather()
         self._on_timer_update()
 
@@ -78,3 +84,13 @@ class Stage(Screen[None]):
         self._gather()
         self._compositor.update_widgets(self._dirty_widgets)
         super()._compositor_refresh()
+
+
+def display(widget: Widget, shown: bool) -> None:
+    """Show `widget`, or hide it."""
+    widget.display = shown
+    if widget.is_attached and isinstance(widget.screen, Stage):
+        widget.screen.expect(
+            widget,
+            *(a for a in widget.ancestors if isinstance(a, Widget) and a is not widget.screen),
+        )

@@ -15,6 +15,7 @@ from textual.widgets import Static
 
 from qwen3_mlx.cli.tui.paper import Block, Paper, showable, wrapped
 from qwen3_mlx.cli.tui.settled import Settled
+from qwen3_mlx.cli.tui.stage import display
 from qwen3_mlx.events import Stats, ThinkingCut
 
 CUTS = {"budget": "cut by the budget", "user": "cut by you"}
@@ -98,7 +99,7 @@ class Thought(Settled, Vertical):
         super().__init__()
         self.budget, self.tokens, self.seconds = budget, 0, 0.0
         self.live, self.cut = True, ""
-        self._began, self._labelled = time.monotonic(), 0.0
+        self._began, self._labelled = 0.0, 0.0
         self._head, self.text = Head(markup=False), ThoughtText()
         self.text.display = not folded
 
@@ -127,7 +128,7 @@ class Thought(Settled, Vertical):
     def fold(self, folded: bool) -> None:
         """Hide the text, or show it."""
         if folded != self.folded:
-            self.text.display = not folded
+            display(self.text, not folded)
             self._label()
 
     def on_click(self, event: events.Click) -> None:
@@ -137,6 +138,7 @@ class Thought(Settled, Vertical):
 
     def append(self, text: str, tokens: int) -> None:
         """More of it came."""
+        self._began = self._began or time.monotonic()
         self.tokens += tokens
         if self.budget:
             self.tokens = min(self.tokens, self.budget)  # the stop text isn't counted

@@ -9,7 +9,8 @@ from typing import Literal
 from qwen3_mlx.cli.eta import Eta
 from qwen3_mlx.cli.screen import describe
 from qwen3_mlx.cli.tui.answer import Answer as AnswerText
-from qwen3_mlx.cli.tui.log import Log
+from qwen3_mlx.cli.tui.log import Log, Said
+from qwen3_mlx.cli.tui.stage import display
 from qwen3_mlx.cli.tui.status import bar
 from qwen3_mlx.cli.tui.thought import Thought
 from qwen3_mlx.cli.tui.worker import Failed, News, Over, Reading, Running
@@ -26,6 +27,10 @@ class TurnView:
     ) -> None:
         self.running, self.sent = running, sent
         self._log, self._budget, self._show = log, budget, show
+        self._parts = Thought(budget, folded=show == "never"), AnswerText()
+        for part in self._parts:
+            part.display = False  # a new part costs more than one that was there, while it streams
+        log.add(*([Said(sent)] if sent else []), *self._parts)
         self.thought: Thought | None = None
         self.answer: AnswerText | None = None
         self.done: Done | None = None
@@ -72,8 +77,8 @@ class TurnView:
             return
         self._count(len(pieces))
         if self.thought is None:
-            self.thought = Thought(self._budget, folded=self._show == "never")
-            self._log.add(self.thought)
+            self.thought = self._parts[0]
+            display(self.thought, True)
         self.thought.append("".join(pieces), len(pieces))
         pieces.clear()
 
@@ -88,8 +93,8 @@ class TurnView:
             if not text:
                 return
             self._end_thought()
-            self.answer = AnswerText()
-            self._log.add(self.answer)
+            self.answer = self._parts[1]
+            display(self.answer, True)
         self.answer.append(text)
 
     def _end_thought(self) -> None:
@@ -107,6 +112,9 @@ class TurnView:
         self._tokens += tokens
 
     def _end(self) -> None:
+        for part in self._parts:
+            if part not in (self.thought, self.answer):
+                part.remove()
         if self.answer is not None:
             self.answer.settle()
         if self.thought is not None:
