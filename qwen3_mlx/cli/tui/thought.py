@@ -138,6 +138,7 @@ class Thought(Settled, Vertical):
 
     def append(self, text: str, tokens: int) -> None:
         """More of it came."""
+        first = not self._began
         self._began = self._began or time.monotonic()
         self.tokens += tokens
         if self.budget:
@@ -145,7 +146,7 @@ class Thought(Settled, Vertical):
         self.seconds = time.monotonic() - self._began
         clean = showable(text)
         self.text.append(clean if self.text.source else clean.lstrip("\n"))
-        if self.seconds - self._labelled >= LABEL_S:
+        if first or self.seconds - self._labelled >= LABEL_S:
             self._label()
 
     def end(self, cut: ThinkingCut = "") -> None:
