@@ -115,6 +115,24 @@ def test_no_full_collection_within_a_turn(leave: bool) -> None:
     assert gc.get_threshold() == before
 
 
+def test_the_last_words_are_painted_before_the_collector_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[tuple[bool, bool]] = []
+
+    async def test(seat: Seat) -> None:
+        stage = seat.app.stage
+        monkeypatch.setattr(
+            "qwen3_mlx.cli.tui.app.collect_all",
+            lambda allowed: calls.append((allowed, stage._in_frame)),
+        )
+        await seat.type("go")
+        await seat.idle()
+        assert calls == [(False, False), (True, False)]
+
+    sit(test, [Answer("the answer")])
+
+
 def test_a_line_more_is_laid_out_once_and_drawn_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     laid_out: list[object] = []
     drawn: list[int] = []

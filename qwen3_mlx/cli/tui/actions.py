@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from qwen3_mlx.cli import commands
 from qwen3_mlx.cli.conversation import Conversation
 from qwen3_mlx.cli.outcome import Outcome
-from qwen3_mlx.cli.tui.pace import collect_all
 from qwen3_mlx.cli.tui.status import bar
 from qwen3_mlx.cli.tui.turn import TurnView
 
@@ -178,7 +177,6 @@ def finish(app: Chat, view: TurnView) -> None:
     After a turn that failed or was stopped nothing goes on by itself: it comes back to the input.
     """
     app.view = None
-    collect_all(True)
     assert app.chat is not None
     if view.done is not None:
         app.chat.count(view.done)

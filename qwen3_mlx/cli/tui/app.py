@@ -233,16 +233,18 @@ class Chat(Themed):
 
     def _paint_news(self) -> None:
         """Paint what has come, and look again a frame later until nothing has."""
-        began = time.monotonic()
-        if not (news := self.inbox.take()) or self.view is None:
+        began, view = time.monotonic(), self.view
+        if not (news := self.inbox.take()) or view is None:
             return
         with self.stage.frame():
-            self.view.take(news)
-            if self.view.over:
-                actions.finish(self, self.view)
+            view.take(news)
+            if view.over:
+                actions.finish(self, view)
             if self.view is None or began - self._status_at >= STATUS_S:
                 self._status_at = began
                 self.show_status()
+        if self.view is None:  # it may take a third of a second, so the last words go first
+            collect_all(True)
         due = self._pace.next(began, time.monotonic())
         self._frame = asyncio.get_running_loop().call_at(due, self._paint_next)
 
