@@ -16,13 +16,13 @@ from typing import Any
 
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
-import qwen3_mlx.backend as backend
+import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
 from benchmarks.record import write
 from qwen3_mlx.metal import attend, down, gate_up, matvec, qk_rope, route
-from qwen3_mlx.metal.rows import Matrix
+from qwen3_mlx.metal.matrix import Matrix
 
 BOUNDS = {mx.float32: 1e-11, mx.float16: 2e-7, mx.bfloat16: 1e-5}
 SIZES = [(256, 96), (2048, 768), (4096, 1536), (6144, 2560)]

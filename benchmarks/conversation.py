@@ -21,8 +21,8 @@ from typing import Any
 
 from benchmarks.record import write
 from qwen3_mlx import Reply, load
+from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.model import Qwen3
-from qwen3_mlx.session import ChatSession
 
 TURNS = 20
 DOCUMENT = "The meeting is on Monday at nine. Bring the list of names, and two copies. " * 60

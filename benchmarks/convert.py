@@ -21,15 +21,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import qwen3_mlx.backend
+import qwen3_mlx.device.backend
 
 import mlx.core as mx
 
 from benchmarks.record import interleaved, summary, write
-from qwen3_mlx.checkpoint.pack import bytes_of
+from qwen3_mlx.bench.random_network import config_values
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.memory import matrices
-from qwen3_mlx.shapes import config_values
+from qwen3_mlx.fit.inequality import matrices
+from qwen3_mlx.quantize.pack import bytes_of
 
 OURS = """
 import sys, time

@@ -14,10 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.record import interleaved, summary, write
-from qwen3_mlx import speed
-from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.nn.transformer import Qwen3
-from qwen3_mlx.shapes import (
+from qwen3_mlx.bench import rates
+from qwen3_mlx.bench.random_network import (
     RECIPES,
     SHAPES,
     bandwidth,
@@ -26,13 +24,15 @@ from qwen3_mlx.shapes import (
     mlx_lm_twin,
     network,
 )
-from qwen3_mlx.speed import Rates
+from qwen3_mlx.bench.rates import Rates
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.nn.transformer import Qwen3
 
 
 def ours(net: Qwen3, ids: list[int], tokens: int, kernels: str) -> Rates:
     """One run through the engine, as `generate` runs it, with these kernels."""
     os.environ["QWEN3_MLX_KERNELS"] = kernels
-    return speed.ours(net, ids, tokens)
+    return rates.ours(net, ids, tokens)
 
 
 def measure(
@@ -58,14 +58,14 @@ def measure(
 
 def arms(net: Qwen3, args: argparse.Namespace) -> dict[str, Callable[[], Rates]]:
     """The runs that `--arms` names."""
-    ids = speed.prompt(args.context, 1000)
+    ids = rates.prompt(args.context, 1000)
     known: dict[str, Callable[[], Rates]] = {
         "qwen3-mlx": lambda: ours(net, ids, args.tokens, args.kernels),
         "plain": lambda: ours(net, ids, args.tokens, "off"),
     }
     if "mlx-lm" in args.arms:
         twin = mlx_lm_twin(net, config_values(args.shape, args.recipe, args.layers))
-        known["mlx-lm"] = lambda: speed.theirs(twin, ids, args.tokens)
+        known["mlx-lm"] = lambda: rates.theirs(twin, ids, args.tokens)
     return {name: known[name] for name in args.arms}
 
 

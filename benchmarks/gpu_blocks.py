@@ -9,20 +9,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import qwen3_mlx.backend as backend
+import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
 from benchmarks.gpu_rates import SIZES, net_of
 from benchmarks.layer import RESULTS, say
 from benchmarks.record import interleaved, summary
-from qwen3_mlx import unpacking
+from qwen3_mlx.bench.random_network import config_values
+from qwen3_mlx.device import unpack_policy
 from qwen3_mlx.metal import down, gate_up
-from qwen3_mlx.nn import unpacked
+from qwen3_mlx.nn import unpack
 from qwen3_mlx.nn.experts import QuantizedExpertLinear
-from qwen3_mlx.nn.few import matrix_of
+from qwen3_mlx.nn.fused_experts import matrix_of
 from qwen3_mlx.nn.linear import Linear
-from qwen3_mlx.shapes import config_values
 
 
 def blocks(arms: tuple[str, ...]) -> None:
@@ -100,10 +100,10 @@ def crossover() -> None:
 
 
 def _product(stack: QuantizedExpertLinear, x: mx.array, pairs: mx.array) -> mx.array:
-    loads = unpacked.loads(x, pairs, stack)
+    loads = unpack.loads(x, pairs, stack)
     if loads is None:
         return stack(x, pairs, True)
-    return unpacked.product(stack, x, pairs, loads)
+    return unpack.product(stack, x, pairs, loads)
 
 
 WAYS = ["grouped", "packed"]
@@ -125,7 +125,7 @@ def _call(way: str, make: Callable[[], mx.array]) -> Callable[[], float]:
 
 
 def _cross(name: str, runs: dict[str, Callable[[], float]]) -> None:
-    unpacking.ROWS[backend.device()] = unpacking.ROWS_AN_EXPERT[backend.device()] = 0
+    unpack_policy.ROWS[backend.device()] = unpack_policy.ROWS_AN_EXPERT[backend.device()] = 0
     row = {way: statistics.median(times) for way, times in interleaved(runs, 5).items()}
     RESULTS.setdefault("crossover", {})[name] = row
     say(f"{name}: " + ", ".join(f"{way} {us:.0f} µs" for way, us in row.items()))

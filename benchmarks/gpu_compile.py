@@ -11,12 +11,12 @@ from __future__ import annotations
 import sys
 import time
 
-import qwen3_mlx.backend  # noqa: F401
+import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
+from qwen3_mlx.bench.random_network import config_values, mlx_lm_twin, network
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.shapes import config_values, mlx_lm_twin, network
 
 
 def main() -> None:

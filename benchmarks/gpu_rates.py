@@ -11,17 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import qwen3_mlx.backend as backend
+import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
 from benchmarks.layer import RESULTS, say
 from benchmarks.record import interleaved, summary
-from qwen3_mlx import speed
+from qwen3_mlx.bench import rates
+from qwen3_mlx.bench.random_network import (
+    bandwidth,
+    bytes_per_token,
+    config_values,
+    mlx_lm_twin,
+    network,
+)
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.nn.transformer import Qwen3
-from qwen3_mlx.shapes import bandwidth, bytes_per_token, config_values, mlx_lm_twin, network
 
 
 @dataclass(slots=True)
@@ -138,15 +144,15 @@ def decode(shape: str, arms: dict[str, Callable[[], dict[str, float]]], rounds: 
 
 def prefill(shape: str, ways: list[str], rounds: int = 3) -> None:
     """Interleaved prefill of ``SIZES.prompt`` tokens, by each value of ``QWEN3_MLX_PREFILL``."""
-    ids = speed.prompt(SIZES.prompt, 1000)
+    ids = rates.prompt(SIZES.prompt, 1000)
 
     def arm(way: str) -> Callable[[], float]:
         def once() -> float:
             if way == "mlx-lm":
-                return speed.theirs(twin_of(shape), ids, 1).prefill
+                return rates.theirs(twin_of(shape), ids, 1).prefill
             os.environ["QWEN3_MLX_PREFILL"] = way
             mx.reset_peak_memory()
-            rate = speed.ours(net_of(shape), ids, 1).prefill
+            rate = rates.ours(net_of(shape), ids, 1).prefill
             PEAKS[way] = mx.get_peak_memory()
             return rate
 

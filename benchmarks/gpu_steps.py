@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 os.environ.setdefault("QWEN3_MLX_KERNELS", "auto")
 
-import qwen3_mlx.backend as backend
+import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
@@ -79,10 +79,10 @@ STEPS: dict[str, dict[str, Callable[[], None]]] = {
 
 def on_the_shim() -> None:
     """Kernels as Metal text on a CPU, as in the tests: slow, but the script can be tried."""
-    from qwen3_mlx.metal import build
+    from qwen3_mlx.metal import launch
     from tests.metal.harness import on_cpu
 
-    build.executor = on_cpu
+    launch.executor = on_cpu
     mx.disable_compile()
 
 

@@ -17,16 +17,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import qwen3_mlx.backend as backend
+import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
 from benchmarks.record import interleaved, summary, write
+from qwen3_mlx.bench.random_network import config_values, network
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.metal import build, probe, tuning
-from qwen3_mlx.nn.fused import FusedStep
+from qwen3_mlx.metal import launch as build
+from qwen3_mlx.metal import probe, tuning
+from qwen3_mlx.nn.fused_step import FusedStep
 from qwen3_mlx.nn.transformer import Qwen3
-from qwen3_mlx.shapes import config_values, network
 
 LAYERS = 48
 

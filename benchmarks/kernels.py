@@ -15,17 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import qwen3_mlx.backend as backend
+import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
 from benchmarks.record import interleaved, summary, write
+from qwen3_mlx.bench.random_network import SHAPES, config_values, network
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.metal import dispatch, down, gate_up
-from qwen3_mlx.nn.few import matrix_of
+from qwen3_mlx.nn.fused_experts import matrix_of
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.transformer import Block
-from qwen3_mlx.shapes import SHAPES, config_values, network
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,18 +18,18 @@ from collections.abc import Sequence
 from typing import Any
 from unittest.mock import patch
 
-import qwen3_mlx.backend  # noqa: F401
+import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 from tokenizers import Tokenizer
 
 from benchmarks.record import write
-from qwen3_mlx import hub
 from qwen3_mlx.checkpoint import load_network
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
+from qwen3_mlx.hub import names
 from qwen3_mlx.nn.transformer import Qwen3
 from qwen3_mlx.options import KeyValues, Sampling
 from training import decode
@@ -125,7 +125,7 @@ def main() -> None:
     add("--again", type=int, default=6, help="answers that the engine writes again")
     args = parser.parse_args()
     began = time.perf_counter()
-    path = hub.resolve("demo")
+    path = names.resolve("demo")
     network, config = load_network(path)
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
     examiner = Examiner(network, tokenizer)

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import qwen3_mlx.backend  # noqa: F401  (before mlx)
+import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
 
 import mlx.core as mx
 
 from benchmarks.accuracy import error, packed, product, random
 from qwen3_mlx.metal import attend, down, gate_up, gather_matmul, matvec, qk_rope, route
-from qwen3_mlx.metal.rows import Matrix
+from qwen3_mlx.metal.matrix import Matrix
 from qwen3_mlx.nn.mlp import swiglu
 from qwen3_mlx.nn.moe import route as plain_route
 

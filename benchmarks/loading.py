@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
-from qwen3_mlx import machine
+from qwen3_mlx.fit import machine
 
 # Python's own memory for both: the network is made, weights are in place, nothing is computed.
 _LOAD = {
@@ -92,17 +92,17 @@ print(json.dumps({"seconds": seconds, "peak": mx.get_peak_memory(), "layer": fir
 
 def checkpoint(folder: Path, shape: str, layers: int | None) -> int:
     """Write random packed weights, as mlx-lm writes them; returns the bytes."""
-    import qwen3_mlx.backend  # noqa: F401 (first: it loads a BLAS before MLX)
+    import qwen3_mlx.device.backend  # noqa: F401 (first: it loads a BLAS before MLX)
 
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
-    from qwen3_mlx import shapes
+    from qwen3_mlx.bench import random_network
     from qwen3_mlx.config import Qwen3Config
 
-    config = shapes.config_values(shape, "4bit", layers)
+    config = random_network.config_values(shape, "4bit", layers)
     (folder / "config.json").write_text(json.dumps(config))
-    network = shapes.network(Qwen3Config.from_dict(config))
+    network = random_network.network(Qwen3Config.from_dict(config))
     arrays: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
     # as released: 16-bit scales, biases and norms, whatever this device computes in
     floats = (mx.float32, mx.float16)

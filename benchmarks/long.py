@@ -6,7 +6,7 @@
 Random weights; the context is random keys and values written straight into the caches, so only
 its last chunk is read (and timed: prefill at that depth). Samples are taken in an order shuffled
 anew each round. For each arm: decode and prefill in tokens a second, the bytes of the cache, and
-MLX's peak while the chunk was read, beside what `qwen3_mlx.memory` predicts for it. A case, an
+MLX's peak while the chunk was read, beside what `qwen3_mlx.fit.inequality` predicts for it. A case, an
 arm or a round that would begin later than `--seconds` is left out; the record is rewritten after
 every arm, and a table comes last.
 """
@@ -22,23 +22,23 @@ from typing import Any
 
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
-import qwen3_mlx.backend as backend
+import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from benchmarks.record import write
-from qwen3_mlx import machine, memory
+from qwen3_mlx.bench.measure import interleaved, summary
+from qwen3_mlx.bench.random_network import SHAPES, config_values, mlx_lm_twin, network
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.measure import interleaved, summary
-from qwen3_mlx.nn.cache import KVCache
+from qwen3_mlx.fit import inequality, machine
+from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.transformer import Qwen3
 from qwen3_mlx.options import KeyValues, Sampling
-from qwen3_mlx.shapes import SHAPES, config_values, mlx_lm_twin, network
 
 START = time.perf_counter()
 GREEDY = Sampling(0.0, 1.0, 0)
@@ -162,8 +162,8 @@ def predicted(plan: Plan, kept: KeyValues) -> dict[str, int]:
     """What is predicted for reading this prompt in such chunks."""
     c = Qwen3Config.from_dict(plan.values)
     place = machine.this_machine()
-    weights = memory.weights_from_config(c)
-    found = memory.fit(c, weights, place, plan.held + plan.chunk, kept.bits, plan.chunk)
+    weights = inequality.weights_from_config(c)
+    found = inequality.fit(c, weights, place, plan.held + plan.chunk, kept.bits, plan.chunk)
     return {"kv_bytes": found.kv_bytes, "scratch_bytes": found.scratch_bytes}
 
 

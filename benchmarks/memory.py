@@ -85,18 +85,18 @@ NAMES = {"cpu": "memory", "gpu": "memory-gpu", "tiny": "memory-tiny"}
 
 def measure(case: Case) -> dict[str, Any]:
     """Predict, run, compare; sizes in bytes."""
-    import qwen3_mlx.backend  # noqa: F401 (first: it loads a BLAS before MLX)
+    import qwen3_mlx.device.backend  # noqa: F401 (first: it loads a BLAS before MLX)
 
     import mlx.core as mx
 
-    from qwen3_mlx import shapes
+    from qwen3_mlx.bench import random_network
     from qwen3_mlx.config import Qwen3Config
     from qwen3_mlx.engine.prefill import prefill
     from qwen3_mlx.engine.prompt_cache import PromptCache
     from qwen3_mlx.options import KeyValues
 
-    values = shapes.config_values(case.shape, case.recipe, case.layers)
-    network = shapes.network(Qwen3Config.from_dict(values).for_context(case.context))
+    values = random_network.config_values(case.shape, case.recipe, case.layers)
+    network = random_network.network(Qwen3Config.from_dict(values).for_context(case.context))
     mx.clear_cache()
     weights = mx.get_active_memory()
     tokens = [number % 997 for number in range(case.context)]
@@ -130,22 +130,25 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def predict(case: Case) -> dict[str, int]:
-    """What `qwen3_mlx.memory` says, from the config alone."""
-    from qwen3_mlx import machine, memory, shapes
+    """What `qwen3_mlx.fit.inequality` says, from the config alone."""
+    from qwen3_mlx.bench import random_network
     from qwen3_mlx.config import Qwen3Config
-    from qwen3_mlx.config_parts import QuantSpec
+    from qwen3_mlx.config.rope import QuantSpec
+    from qwen3_mlx.fit import inequality, machine
 
-    config = Qwen3Config.from_dict(shapes.config_values(case.shape, case.recipe, case.layers))
-    packing = shapes.RECIPES[case.recipe]
+    config = Qwen3Config.from_dict(
+        random_network.config_values(case.shape, case.recipe, case.layers)
+    )
+    packing = random_network.RECIPES[case.recipe]
 
     def spec(path: str) -> QuantSpec | None:
         if packing is None:
             return None
         return QuantSpec(8, 64) if path.endswith("mlp.gate") else QuantSpec(*packing)
 
-    weights = memory.weights_packed(config, spec)
+    weights = inequality.weights_packed(config, spec)
     place = machine.this_machine()
-    found = memory.fit(config, weights, place, case.context, case.kv_bits, case.chunk)
+    found = inequality.fit(config, weights, place, case.context, case.kv_bits, case.chunk)
     return {"weights": found.weight_bytes, "kv": found.kv_bytes, "scratch": found.scratch_bytes}
 
 
@@ -183,7 +186,7 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(Case(**json.loads(arguments.one)))))
         return
-    import qwen3_mlx.backend as backend
+    import qwen3_mlx.device.backend as backend
 
     kind = arguments.cases or ("cpu" if backend.device() == "cpu" else "gpu")
     cases = [case for case in CASES[kind] if arguments.only in case.name]

@@ -16,15 +16,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import qwen3_mlx.backend  # noqa: F401
+import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 from tokenizers import Tokenizer
 
 from benchmarks.record import environment
-from qwen3_mlx import hub
-from qwen3_mlx.checkpoint import job, load_network
-from qwen3_mlx.checkpoint.quantize import find
+from qwen3_mlx.checkpoint import load_network
+from qwen3_mlx.config.recipes import find
+from qwen3_mlx.hub import names
+from qwen3_mlx.quantize import job
 from training.data.chat import FAMILIES
 from training.data.problem import Problem
 from training.evaluate import by_mode, percent
@@ -85,7 +86,7 @@ def main() -> None:
     add("--at-once", type=int, default=512, help="rows decoded together")
     add("--out", type=Path, help="JSON file for the numbers")
     args = parser.parse_args()
-    source = hub.resolve(args.model)
+    source = names.resolve(args.model)
     asked = [p for name in FAMILIES for p in problems(name, args.per_family, "held out")]
     work = Path(tempfile.mkdtemp())
     rows: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The record of a benchmark: `qwen3_mlx.measure`'s numbers as a JSON file."""
+"""The record of a benchmark: `qwen3_mlx.bench.measure`'s numbers as a JSON file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from qwen3_mlx.measure import NOISY, environment, interleaved, summary
+from qwen3_mlx.bench.measure import NOISY, environment, interleaved, summary
 
 __all__ = ["NOISY", "environment", "interleaved", "summary", "write"]
 

@@ -12,12 +12,12 @@ from typing import Any
 
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
-import qwen3_mlx.backend as backend
+import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from qwen3_mlx import speed
+from qwen3_mlx.bench import rates
 from qwen3_mlx.checkpoint import load_network
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import prefill
@@ -25,7 +25,7 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.nn.transformer import Qwen3
 
-PACKAGE = Path(backend.__file__).parent
+PACKAGE = Path(backend.__file__).parents[1]
 PROMPTS = 4
 
 
@@ -35,7 +35,7 @@ def said(net: Qwen3, prompt: list[int], tokens: int, kernels: str) -> tuple[list
     cache = PromptCache(net)
     logits = prefill(net, prompt, cache)
     assert logits is not None
-    decoder = Decoder(net, cache, Sampler(speed.GREEDY, logits.shape[-1]), logits)
+    decoder = Decoder(net, cache, Sampler(rates.GREEDY, logits.shape[-1]), logits)
     return [decoder.step() for _ in range(tokens)], cache.step is not None
 
 

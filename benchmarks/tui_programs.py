@@ -18,8 +18,8 @@ from typing import Any
 
 from benchmarks.answers import LONG
 from qwen3_mlx.cli.tui import app
-from qwen3_mlx.cli.tui.start import Start
-from qwen3_mlx.cli.tui.turn import TurnView
+from qwen3_mlx.cli.tui.chat_setup import Start
+from qwen3_mlx.cli.tui.turn_view import TurnView
 from qwen3_mlx.cli.tui.worker import Begin, News
 from qwen3_mlx.events import Answer, Event, Stats, Thinking
 

@@ -15,12 +15,12 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-import qwen3_mlx.backend  # noqa: F401
+import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
 from qwen3_mlx.metal import attend, down, gate_up, matvec, tuning
-from qwen3_mlx.metal.rows import Matrix
+from qwen3_mlx.metal.matrix import Matrix
 
 CUTS = [(rows, simds) for rows in (1, 2, 4) for simds in (2, 4, 8)]
 REPEATS = 3

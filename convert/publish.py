@@ -20,20 +20,21 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import qwen3_mlx.backend  # noqa: F401
+import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
-from qwen3_mlx import family, hub
-from qwen3_mlx.checkpoint import job as jobs
-from qwen3_mlx.checkpoint import upload
-from qwen3_mlx.checkpoint.disk import Disk
-from qwen3_mlx.checkpoint.origin import origin_of
-from qwen3_mlx.checkpoint.plan import stored_as
-from qwen3_mlx.checkpoint.quantize import Recipe, find
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config.recipes import Recipe, find
 from qwen3_mlx.errors import OptionError, Qwen3Error
-from qwen3_mlx.memory import matrices, parameters
+from qwen3_mlx.fit.inequality import matrices, parameters
+from qwen3_mlx.hub import names
+from qwen3_mlx.hub import releases as family
+from qwen3_mlx.quantize import job as jobs
+from qwen3_mlx.quantize import upload
+from qwen3_mlx.quantize.disk import Disk
+from qwen3_mlx.quantize.origin import origin_of
+from qwen3_mlx.quantize.plan import stored_as
 
 FAMILY = Path(__file__).with_name("family.toml")
 
@@ -155,7 +156,7 @@ def one(entry: Entry, options: Options) -> dict[str, Any]:
     """Convert, verify and publish one entry. Raises what these raise."""
     if options.upload:
         upload.token()  # before hours of work, not after
-    directory = hub.resolve(entry.source)
+    directory = names.resolve(entry.source)
     out = options.work / entry.name
     origin = origin_of(directory, entry.source)
     source = f"{origin.name}@{origin.revision}" if origin.revision else entry.source

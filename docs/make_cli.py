@@ -63,7 +63,7 @@ def page(command: str) -> str:
 
 def chat_commands() -> str:
     """What can be typed in a chat."""
-    from qwen3_mlx.cli.commands import COMMANDS, KEYS
+    from qwen3_mlx.cli.chat.slash_commands import COMMANDS, KEYS
 
     rows = [f"| `/{command.usage}` | {command.help} |" for command in COMMANDS.values()]
     # a bar inside a table's cell needs a backslash

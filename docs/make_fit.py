@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from qwen3_mlx import choices, family, machine, memory
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.fit import alternatives, inequality, machine
+from qwen3_mlx.hub import releases as family
 
 FILE = Path(__file__).with_name("fit.md")
 SIZES = (8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192, 512)
-RECIPES = (*reversed(choices.BY_QUALITY), "bf16")
+RECIPES = (*reversed(alternatives.BY_QUALITY), "bf16")
 HEAD = """# Which model fits which Mac
 
-<!-- Written by `python docs/make_fit.py`; a test holds it to `qwen3_mlx/memory.py`. -->
+<!-- Written by `python docs/make_fit.py`; a test holds it to `qwen3_mlx/fit/inequality.py`. -->
 
 The longest context, in thousands of tokens (1k = 1,024), that fits beside the weights: what macOS
 lets the GPU take by default (2/3 of the memory up to 36 GB, 3/4 above), keys and values in 16 bits,
@@ -28,13 +29,13 @@ def table(size: str) -> str:
     releases = [release for release in family.RELEASES if release.size == size]
     rows = []
     for recipe in RECIPES:
-        cells, weights = [], memory.Weights(0, 0, 0)
+        cells, weights = [], inequality.Weights(0, 0, 0)
         for gigabytes in SIZES:
             most = []
             for release in releases:
                 config = replace(Qwen3Config.from_dict(release.config()), quantization=None)
-                weights = choices.packed(config, recipe)
-                most.append(memory.largest_context(config, weights, machine.mac(gigabytes)))
+                weights = alternatives.packed(config, recipe)
+                most.append(inequality.largest_context(config, weights, machine.mac(gigabytes)))
             cells.append(_cell(max(most)))
         rows.append(f"| {recipe} | {weights.stored_bytes / 1e9:,.1f} GB | {' | '.join(cells)} |")
     heads = " | ".join(f"{gigabytes} GB" for gigabytes in SIZES)
@@ -48,7 +49,7 @@ def table(size: str) -> str:
 
 
 def _cell(tokens: int) -> str:
-    return f"{tokens / 1024:,.0f}k" if tokens >= choices.SMALLEST_CONTEXT else "–"
+    return f"{tokens / 1024:,.0f}k" if tokens >= alternatives.SMALLEST_CONTEXT else "–"
 
 
 def page() -> str:

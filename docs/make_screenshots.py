@@ -18,7 +18,7 @@ os.environ["QWEN3_MLX_HOME"] = tempfile.mkdtemp()
 
 from qwen3_mlx import load
 from qwen3_mlx.cli.tui.app import Chat
-from qwen3_mlx.cli.tui.start import Start
+from qwen3_mlx.cli.tui.chat_setup import Start
 from qwen3_mlx.options import GenerationOptions
 
 FOLDER = Path(__file__).parent

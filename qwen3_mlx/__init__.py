@@ -15,9 +15,9 @@ from qwen3_mlx.events import Answer, Done, Reply, Stats, Thinking, ToolCall
 from qwen3_mlx.options import GenerationOptions
 
 if TYPE_CHECKING:
+    from qwen3_mlx.chat.session import ChatSession
     from qwen3_mlx.config import Qwen3Config
     from qwen3_mlx.model import Qwen3, load
-    from qwen3_mlx.session import ChatSession
 
 __version__ = "0.1.0"
 
@@ -38,9 +38,9 @@ __all__ = [
 
 # These bring MLX with them, which `import qwen3_mlx` alone does not need.
 _LAZY = {
-    "ChatSession": "qwen3_mlx.session",
+    "ChatSession": "qwen3_mlx.chat.session",
     "Qwen3": "qwen3_mlx.model",
-    "Qwen3Config": "qwen3_mlx.config",
+    "Qwen3Config": "qwen3_mlx.config.network",
     "load": "qwen3_mlx.model",
 }
 

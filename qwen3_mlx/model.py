@@ -7,20 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen3_mlx import backend, choices, headroom
+from qwen3_mlx.chat.session import ChatSession
+from qwen3_mlx.chat.turn import Generation, Message, Runtime, prepare, start
 from qwen3_mlx.checkpoint.fingerprint import stamp
-from qwen3_mlx.checkpoint.read import load_network
+from qwen3_mlx.checkpoint.load import load_network
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.device import backend
 from qwen3_mlx.engine.budget import Interrupt
 from qwen3_mlx.engine.prefill import Progress
 from qwen3_mlx.errors import ConfigError, OptionError
 from qwen3_mlx.events import Reply
-from qwen3_mlx.hub import resolve
+from qwen3_mlx.fit import alternatives, guard
+from qwen3_mlx.hub.names import resolve
 from qwen3_mlx.nn.transformer import Qwen3 as Network
 from qwen3_mlx.options import Family, GenerationOptions, KeyValues
-from qwen3_mlx.session import ChatSession
 from qwen3_mlx.text import ChatTemplate, Tokenizer
-from qwen3_mlx.turn import Generation, Message, Runtime, prepare, start
 
 
 def load(
@@ -44,14 +45,14 @@ def load(
     """
     backend.used_here()
     kept = KeyValues(kv_bits, kv_window, kv_sinks)
-    choices.before_download(str(name), context, kept, force=force)
+    alternatives.before_download(str(name), context, kept, force=force)
     path = resolve(str(name))
     # First: another architecture's other files may look odd in any way.
     config = Qwen3Config.from_dir(path)
     kept.check(config.head_dim)
-    weights = choices.of_directory(path)
-    note = choices.check(str(name), config, weights, context, kept, force=force)
-    headroom.apply()
+    weights = alternatives.of_directory(path)
+    note = alternatives.check(str(name), config, weights, context, kept, force=force)
+    guard.apply()
     files = stamp(path)
     tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
     network, config = load_network(path, context=context, on_progress=on_progress, force=force)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from qwen3_mlx.cli import loading, main
+from qwen3_mlx.cli import main
+from qwen3_mlx.cli.chat import load
 from qwen3_mlx.errors import ContextError
 from qwen3_mlx.events import Answer, Thinking
 from tests.fakes import FakeModel, Prefill, Turn
@@ -38,6 +39,6 @@ SCRIPTS: dict[str, list[Turn]] = {
 if __name__ == "__main__":
     script = sys.argv.pop(1)
     model = FakeModel(SCRIPTS[script])
-    loading.open_model = lambda *_: model  # type: ignore[assignment, return-value]
-    loading.load_model = lambda *_: model  # type: ignore[assignment, return-value]
+    load.open_model = lambda *_: model  # type: ignore[assignment, return-value]
+    load.load_model = lambda *_: model  # type: ignore[assignment, return-value]
     main()

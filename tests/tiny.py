@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import qwen3_mlx.backend  # noqa: F401
+import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 from mlx.utils import tree_map_with_path
 
+from qwen3_mlx.chat.turn import Runtime
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.nn.transformer import Qwen3 as Network
 from qwen3_mlx.text import ChatTemplate, Tokenizer
-from qwen3_mlx.turn import Runtime
 from tests.tiny_tokenizer import tiny_backend
 
 TEMPLATE = Path(__file__).parent / "golden" / "hybrid_template.jinja"

@@ -16,7 +16,7 @@ import time
 # Every shape keeps its CUDA graphs; with many kept they fill the GPU (docs/log.md).
 os.environ.setdefault("MLX_CUDA_GRAPH_CACHE_SIZE", "40")
 
-import qwen3_mlx.backend  # noqa: F401  (before mlx)
+import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
 
 import mlx.core as mx
 

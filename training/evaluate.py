@@ -21,8 +21,8 @@ from typing import Any
 import mlx.core as mx
 from tokenizers import Tokenizer
 
-from qwen3_mlx import backend
 from qwen3_mlx.checkpoint import load_network
+from qwen3_mlx.device import backend
 from training.data.chat import FAMILIES, MULTI_STEP, Message, next_turn
 from training.data.exchange import Persona
 from training.data.greetings import GREETINGS

@@ -25,7 +25,7 @@ import mlx.core as mx
 from mlx.utils import tree_unflatten
 from tokenizers import Tokenizer
 
-from qwen3_mlx import backend
+from qwen3_mlx.device import backend
 from qwen3_mlx.nn.transformer import Qwen3
 from training.pack import Feed, Rows
 from training.quick import quick_scores

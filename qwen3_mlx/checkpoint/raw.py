@@ -6,7 +6,7 @@ import os
 import threading
 from typing import Any, Literal
 
-import qwen3_mlx.backend  # noqa: F401
+import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 

@@ -13,10 +13,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from qwen3_mlx.cli import bench, completion, config, doctor, models, sessions, talk
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli.convert import convert
-from qwen3_mlx.cli.screen import Screen, prepare_streams, silence_stdout
+from qwen3_mlx.cli import turn_options
+from qwen3_mlx.cli.commands import bench, config, doctor, models, sessions
+from qwen3_mlx.cli.commands.convert import convert
+from qwen3_mlx.cli.settings import completion
+from qwen3_mlx.cli.terminal.screen import Screen, prepare_streams, silence_stdout
 from qwen3_mlx.errors import Qwen3Error
 
 USER_ERROR, CTRL_C, PIPE_CLOSED = 1, 130, 141
@@ -106,8 +108,8 @@ def root(
         typer.echo(context.get_help())
 
 
-app.command(cls=talk.ChatCommand)(talk.chat)
-app.command()(talk.generate)
+app.command(cls=turn_options.ChatCommand)(turn_options.chat)
+app.command()(turn_options.generate)
 
 
 @app.command()
@@ -140,8 +142,8 @@ def info(
         qwen3-mlx info 235b-a22b --memory 192 --context 32768
         qwen3-mlx info ./my-model --json
     """
-    from qwen3_mlx.cli import info as command
-    from qwen3_mlx.cli.loading import default_model
+    from qwen3_mlx.cli.chat.load import default_model
+    from qwen3_mlx.cli.commands import info as command
 
     model = model or default_model()
     code = command.run(model, context=context, kv_bits=kv_bits, gigabytes=memory, as_json=json)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from qwen3_mlx.cli import complete
+from qwen3_mlx.cli.settings import suggestions
 
 THINKING, SAMPLING, RUN = "Thinking", "Sampling (default: Qwen's preset for the mode)", "Running"
 DEBUG_KEY = "qwen3_mlx.debug"
@@ -26,7 +26,7 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="The model; without one the configured, else the last you chatted with, else `demo`.",
-        autocompletion=complete.models,
+        autocompletion=suggestions.models,
     ),
 ]
 Think = Annotated[
@@ -125,7 +125,7 @@ Resume = Annotated[
     typer.Option(
         metavar="[ID]",
         help="Go on with the last conversation, or with ID (see: qwen3-mlx sessions list).",
-        autocompletion=complete.conversations,
+        autocompletion=suggestions.conversations,
         rich_help_panel=RUN,
     ),
 ]

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 
-from qwen3_mlx.engine.out_of_memory import is_out_of_memory, out_of_memory
+from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.errors import OutOfMemoryError
-from qwen3_mlx.headroom import require
-from qwen3_mlx.nn.cache import KVCache
-from qwen3_mlx.nn.fused import FusedStep
+from qwen3_mlx.fit.guard import require
+from qwen3_mlx.nn.cache.full import KVCache
+from qwen3_mlx.nn.fused_step import FusedStep
 from qwen3_mlx.nn.transformer import Qwen3
 from qwen3_mlx.options import AS_COMPUTED, KeyValues
 

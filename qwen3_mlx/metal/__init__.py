@@ -4,4 +4,4 @@ One kernel is a triple: ``x.metal``, ``x.py`` (float32 reference, wrapper, ``sup
 ``tests/metal/test_x.py``. What runs where, and why not, is said by `qwen3_mlx.metal.dispatch`.
 """
 
-import qwen3_mlx.backend  # noqa: F401  (chooses the BLAS before mlx is imported)
+import qwen3_mlx.device.backend  # noqa: F401  (chooses the BLAS before mlx is imported)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from qwen3_mlx.metal import qk_rope
-from qwen3_mlx.metal.build import SIMD, Constant, Launch, run
-from qwen3_mlx.metal.rows import Matrix, float_bits
+from qwen3_mlx.metal.launch import SIMD, Constant, Launch, run
+from qwen3_mlx.metal.matrix import Matrix, float_bits
 
 TAIL = 64
 """Tokens a tail holds before they must be written to the keys and values."""

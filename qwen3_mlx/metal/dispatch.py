@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from functools import cache
 
-import qwen3_mlx.backend as backend
+import qwen3_mlx.device.backend as backend
 
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.metal import build, probe
+from qwen3_mlx.metal import launch, probe
 
 KERNELS = {
     "matvec": "matrix times vector, norm before and residual behind it folded in",
@@ -55,7 +55,7 @@ def _why_not(name: str) -> str | None:
     choice = os.environ.get("QWEN3_MLX_KERNELS", "")
     if choice and name not in _allowed(choice):
         return "switched off by QWEN3_MLX_KERNELS"
-    if build.executor is not build.on_gpu:
+    if launch.executor is not launch.on_gpu:
         return None
     device = backend.device()
     if device == "cpu":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import mlx.core as mx
 
 from qwen3_mlx.metal import tuning
-from qwen3_mlx.metal.build import Launch, run
 from qwen3_mlx.metal.gate_up import MAX_TOKENS
-from qwen3_mlx.metal.rows import Matrix, ahead, rows_each, tile, unsupported
+from qwen3_mlx.metal.launch import Launch, run
+from qwen3_mlx.metal.matrix import Matrix, ahead, rows_each, tile, unsupported
 
 TILE = 6144
 """Elements of h in threadgroup memory at a time: 24 of the 32 KiB that Metal allows. 30B-A3B's

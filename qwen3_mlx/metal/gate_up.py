@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from qwen3_mlx.metal import tuning
-from qwen3_mlx.metal.build import Constant, Launch, run
-from qwen3_mlx.metal.rows import TILE, Matrix, ahead, float_bits, rows_each, tile, unsupported
+from qwen3_mlx.metal.launch import Constant, Launch, run
+from qwen3_mlx.metal.matrix import TILE, Matrix, ahead, float_bits, rows_each, tile, unsupported
 
 Outputs = dict[str, tuple[Sequence[int], mx.Dtype]]
 

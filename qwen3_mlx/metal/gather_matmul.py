@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from qwen3_mlx.metal.build import SIMD, Constant, Launch, run
-from qwen3_mlx.metal.rows import Matrix, unsupported
+from qwen3_mlx.metal.launch import SIMD, Constant, Launch, run
+from qwen3_mlx.metal.matrix import Matrix, unsupported
 
 ROWS = 48
 """Rows of one expert that a threadgroup takes."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from qwen3_mlx.metal import tuning
-from qwen3_mlx.metal.build import Launch, run
-from qwen3_mlx.metal.rows import TILE, Matrix, ahead, float_bits, rows_each, tile, unsupported
+from qwen3_mlx.metal.launch import Launch, run
+from qwen3_mlx.metal.matrix import TILE, Matrix, ahead, float_bits, rows_each, tile, unsupported
 
 
 def reference(

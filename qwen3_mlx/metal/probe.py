@@ -12,7 +12,7 @@ from functools import cache
 import mlx.core as mx
 
 from qwen3_mlx.metal import attend, down, gate_up, gather_matmul, matvec, qk_rope, route, tuning
-from qwen3_mlx.metal.rows import Matrix
+from qwen3_mlx.metal.matrix import Matrix
 
 Pairs = list[tuple[mx.array, mx.array]]
 """What a kernel gave, and its reference."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from qwen3_mlx.metal.build import Constant, Launch, run
-from qwen3_mlx.metal.rows import FLOATS, float_bits, tile
+from qwen3_mlx.metal.launch import Constant, Launch, run
+from qwen3_mlx.metal.matrix import FLOATS, float_bits, tile
 
 _SIMDS = 4
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from qwen3_mlx.metal.build import SIMD, Launch, run
-from qwen3_mlx.metal.rows import FLOATS
+from qwen3_mlx.metal.launch import SIMD, Launch, run
+from qwen3_mlx.metal.matrix import FLOATS
 
 MAX_EXPERTS = 1024
 

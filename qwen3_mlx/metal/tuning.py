@@ -6,7 +6,7 @@ matrix-vector kernels (4 rows, 2 simdgroups) and are unmeasured.
 
 from __future__ import annotations
 
-import qwen3_mlx.backend as backend
+import qwen3_mlx.device.backend as backend
 
 Cut = tuple[int, int]
 

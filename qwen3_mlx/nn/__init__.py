@@ -8,4 +8,4 @@ Shapes are written with one alphabet throughout:
 Leaves take numbers; blocks take the `Qwen3Config`. Attribute paths are checkpoint keys.
 """
 
-import qwen3_mlx.backend  # noqa: F401  (chooses the BLAS before mlx is imported)
+import qwen3_mlx.device.backend  # noqa: F401  (chooses the BLAS before mlx is imported)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen3_mlx.config_parts import Rope
-from qwen3_mlx.nn.cache import KVCache
+from qwen3_mlx.config.rope import Rope
+from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.linear import Linear
 from qwen3_mlx.nn.norm import RMSNorm
 from qwen3_mlx.nn.rope import RotaryEmbedding
-from qwen3_mlx.nn.tiles import attention
+from qwen3_mlx.nn.softmax_attention import attention
 
 
 class Attention(nn.Module):

@@ -7,7 +7,7 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen3_mlx.nn import unpacked
+from qwen3_mlx.nn import unpack
 
 
 class Linear(nn.Linear):
@@ -29,14 +29,14 @@ class Linear(nn.Linear):
 
 
 class QuantizedLinear(nn.QuantizedLinear):
-    """``nn.QuantizedLinear``; many rows meet the unpacked weights, see `qwen3_mlx.nn.unpacked`."""
+    """``nn.QuantizedLinear``; many rows meet the unpacked weights, see `qwen3_mlx.nn.unpack`."""
 
     def __call__(self, x: mx.array) -> mx.array:
         """Transform ``x [..., in]`` to ``[..., out]``."""
-        if self.mode != "affine" or not unpacked.pays(x.size // x.shape[-1]):
+        if self.mode != "affine" or not unpack.pays(x.size // x.shape[-1]):
             return super().__call__(x)
         weight = mx.dequantize(
             self.weight, self.scales, self.biases, self.group_size, self.bits, dtype=x.dtype
         )
         out = x @ weight.T
-        return unpacked.one_by_one(out + self.bias if "bias" in self else out)
+        return unpack.one_by_one(out + self.bias if "bias" in self else out)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen3_mlx.nn import unpacked
+from qwen3_mlx.nn import unpack
+from qwen3_mlx.nn.evaluate import settle
 from qwen3_mlx.nn.linear import Linear
-from qwen3_mlx.nn.settle import settle
 
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
@@ -26,6 +26,6 @@ class MLP(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Transform ``x [B, L, C]``."""
-        if unpacked.pays(x.size // x.shape[-1]) and "scales" in self.gate_proj:
+        if unpack.pays(x.size // x.shape[-1]) and "scales" in self.gate_proj:
             settle(x)  # the last layer's unpacked weights are free before this one's
         return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen3_mlx.nn import few, many, unpacked
+from qwen3_mlx.nn import fused_experts, grouped_experts, unpack
 from qwen3_mlx.nn.experts import ExpertLinear, QuantizedExpertLinear
 from qwen3_mlx.nn.linear import Linear
 from qwen3_mlx.nn.mlp import swiglu
@@ -47,7 +47,7 @@ class Experts(nn.Module):
         if sort:
             order = mx.argsort(pairs)
             pairs, rows = pairs[order], rows[order]
-        loads = unpacked.loads(x, pairs, self.gate_proj) if sort else None
+        loads = unpack.loads(x, pairs, self.gate_proj) if sort else None
         # The axis comes before the gather: MLX 0.32's sorted kernel misreads, on Metal, one that
         # was only added to the strides (mlx#3960).
         x = x[:, None, :][rows]  # [T * top_k, 1, C]
@@ -55,7 +55,7 @@ class Experts(nn.Module):
         def through(layer: ExpertLinear | QuantizedExpertLinear, x: mx.array) -> mx.array:
             if loads is None:
                 return layer(x, pairs, sort)
-            return unpacked.product(layer, x, pairs, loads)
+            return unpack.product(layer, x, pairs, loads)
 
         hidden = swiglu(through(self.gate_proj, x), through(self.up_proj, x))
         out = through(self.down_proj, hidden)
@@ -84,10 +84,10 @@ class MoE(nn.Module):
         """Transform ``x [B, L, C]``."""
         flat = x.reshape(-1, x.shape[-1])  # [B * L, C]
         logits = self.gate(flat)
-        if few.why_not(flat, self) is None:
-            return few.experts(flat, logits, self).reshape(x.shape)
-        if many.why_not(flat, self) is None:
-            return many.experts(flat, logits, self).reshape(x.shape)
+        if fused_experts.why_not(flat, self) is None:
+            return fused_experts.experts(flat, logits, self).reshape(x.shape)
+        if grouped_experts.why_not(flat, self) is None:
+            return grouped_experts.experts(flat, logits, self).reshape(x.shape)
         experts, weights = route(logits, self.top_k, self.normalise)
         out = self.switch_mlp(flat, experts)
         # The weighted sum stays in float32 and is rounded once.

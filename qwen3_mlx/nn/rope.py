@@ -8,7 +8,7 @@ from functools import cache
 
 import mlx.core as mx
 
-from qwen3_mlx.config_parts import Rope, Yarn
+from qwen3_mlx.config.rope import Rope, Yarn
 
 
 class RotaryEmbedding:

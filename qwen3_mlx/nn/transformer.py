@@ -7,13 +7,13 @@ import mlx.nn as nn
 
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.nn.attention import Attention
-from qwen3_mlx.nn.cache import KVCache
+from qwen3_mlx.nn.cache.full import KVCache
+from qwen3_mlx.nn.cache.quantized import QuantizedCache
+from qwen3_mlx.nn.cache.windowed import RotatingCache
+from qwen3_mlx.nn.evaluate import pace
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
-from qwen3_mlx.nn.quantized_cache import QuantizedCache
-from qwen3_mlx.nn.rotating_cache import RotatingCache
-from qwen3_mlx.nn.settle import pace
 from qwen3_mlx.options import AS_COMPUTED, KeyValues
 
 

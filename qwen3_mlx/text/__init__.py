@@ -1,11 +1,11 @@
 """Text on both sides of the network: prompts in, events out. Nothing here imports MLX."""
 
 from qwen3_mlx.text.detokenize import StreamDetokenizer
-from qwen3_mlx.text.history import lasting_prefix
+from qwen3_mlx.text.splitter import Mode, Splitter, resolve_mode, soft_switch
+from qwen3_mlx.text.stable_prefix import lasting_prefix
 from qwen3_mlx.text.template import ChatTemplate
-from qwen3_mlx.text.thinking import Mode, Splitter, resolve_mode, soft_switch
 from qwen3_mlx.text.tokenizer import Tokenizer
-from qwen3_mlx.text.tools import parse_tool_call
+from qwen3_mlx.text.tool_calls import parse_tool_call
 
 __all__ = [
     "ChatTemplate",

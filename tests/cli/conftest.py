@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from qwen3_mlx.cli import loading
 from qwen3_mlx.cli.app import app
+from qwen3_mlx.cli.chat import load
 from tests.cli.tmux import Tmux
 from tests.fakes import FakeModel, Turn
 
@@ -45,7 +45,7 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
         runner.opened.append((name, context))
         return runner.model
 
-    monkeypatch.setattr(loading, "open_model", open_model)
+    monkeypatch.setattr(load, "open_model", open_model)
     return runner
 
 

@@ -12,7 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from qwen3_mlx import cli, machine
+from qwen3_mlx import cli
+from qwen3_mlx.fit import machine
 
 OTHER = """
 import sys

@@ -10,7 +10,7 @@ from qwen3_mlx.engine.budget import Control, Markers, Turn, run
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.nn.cache import KVCache
+from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.transformer import Decoder
 from qwen3_mlx.nn.transformer import Qwen3 as Network
 from qwen3_mlx.options import Sampling, ThinkingBudget

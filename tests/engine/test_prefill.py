@@ -7,14 +7,14 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from qwen3_mlx.engine.chunk import SHORTEST, fitting
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import OutOfMemoryError
-from qwen3_mlx.machine import Machine
-from qwen3_mlx.memory import PREFILL_CHUNK, kv_bytes_per_token, scratch_bytes
+from qwen3_mlx.fit.chunk_size import SHORTEST, fitting
+from qwen3_mlx.fit.inequality import PREFILL_CHUNK, kv_bytes_per_token, scratch_bytes
+from qwen3_mlx.fit.machine import Machine
 from qwen3_mlx.model import Qwen3
-from qwen3_mlx.nn import tiles
+from qwen3_mlx.nn import softmax_attention
 from qwen3_mlx.options import AS_COMPUTED, KeyValues
 from tests import tiny
 
@@ -45,7 +45,7 @@ def test_scratch_is_bounded_whatever_the_context(
     kept: KeyValues, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From where the tiles begin it is flat; the whole score matrix would be four times larger."""
-    monkeypatch.setattr(tiles, "SCORES", 2**18)
+    monkeypatch.setattr(softmax_attention, "SCORES", 2**18)
     short, long = (scratch(kept, context, chunk) for context in (512, 2048))
     assert long <= 1.1 * short
     assert long < 4 * 8 * chunk * 2048  # the score matrix of the last chunk, in float32
@@ -79,7 +79,7 @@ def test_a_window_grows_by_itself_at_most() -> None:
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without a byte to spare."""
-    for place in ("qwen3_mlx.engine.chunk.this_machine", "qwen3_mlx.machine.this_machine"):
+    for place in ("qwen3_mlx.fit.chunk_size.this_machine", "qwen3_mlx.fit.machine.this_machine"):
         monkeypatch.setattr(place, lambda **_: Machine(0, "left", float_bytes=4))
 
 

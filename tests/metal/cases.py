@@ -7,7 +7,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import pytest
 
-from qwen3_mlx.metal.rows import Matrix
+from qwen3_mlx.metal.matrix import Matrix
 from tests.metal.harness import KernelError
 
 DTYPES = [mx.float32, mx.float16, mx.bfloat16]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from qwen3_mlx.metal import build
-from qwen3_mlx.metal.build import Launch
+from qwen3_mlx.metal import launch
+from qwen3_mlx.metal.launch import Launch
 from tests.metal.harness import executing
 
 
@@ -20,12 +20,12 @@ def launches() -> Iterator[list[Launch]]:
 @pytest.fixture
 def mutate(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
     """``mutate(file, old, new)``: break a kernel's text for the rest of the test."""
-    text = build.text
+    text = launch.text
 
     def put(file: str, old: str, new: str) -> None:
         broken = text(file).replace(old, new)
         assert broken != text(file), f"{file} has no {old!r}"
-        monkeypatch.setattr(build, "text", lambda name: broken if name == file else text(name))
-        monkeypatch.setattr(build, "kernel", build.kernel.__wrapped__)
+        monkeypatch.setattr(launch, "text", lambda name: broken if name == file else text(name))
+        monkeypatch.setattr(launch, "kernel", launch.kernel.__wrapped__)
 
     return put

@@ -1,6 +1,6 @@
 """Runs the kernels where tests run: on the GPU if there is one, else as Metal text on the CPU.
 
-`on_cpu` is an executor for `qwen3_mlx.metal.build`: it has MLX print the Metal source of a launch
+`on_cpu` is an executor for `qwen3_mlx.metal.launch`: it has MLX print the Metal source of a launch
 (tracing works without Metal), compiles it with g++ behind msl_cpu.h, and runs it twice, threads
 upwards and downwards; the results must be the same bits.
 """
@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-import qwen3_mlx.backend as backend
+import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 import numpy as np
 
-from qwen3_mlx.metal import build
-from qwen3_mlx.metal.build import Launch
+from qwen3_mlx.metal import launch as build
+from qwen3_mlx.metal.launch import Launch
 
 HERE = Path(__file__).parent
 FLAGS = ["-std=c++20", "-O1", "-fno-strict-aliasing", "-ffp-contract=off", "-w"]

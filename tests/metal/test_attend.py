@@ -7,11 +7,11 @@ from collections.abc import Callable
 import mlx.core as mx
 import pytest
 
-from qwen3_mlx.config_parts import Rope, Yarn
+from qwen3_mlx.config.rope import Rope, Yarn
 from qwen3_mlx.metal import attend as module
 from qwen3_mlx.metal import qk_rope
 from qwen3_mlx.metal.attend import Past, attend, reference, supported
-from qwen3_mlx.metal.rows import Matrix
+from qwen3_mlx.metal.matrix import Matrix
 from qwen3_mlx.nn.rope import RotaryEmbedding, rotation_table
 from tests.metal.cases import DTYPES, EPS, assert_rejected, gain, random
 from tests.oracle import assert_close

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import qwen3_mlx.backend as backend
+import qwen3_mlx.device.backend as backend
 
 import pytest
 
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.metal import build, dispatch, probe
+from qwen3_mlx.metal import dispatch, launch, probe
 
 
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, the probe's answers aside."""
-    monkeypatch.setattr(build, "executor", build.on_gpu)
+    monkeypatch.setattr(launch, "executor", launch.on_gpu)
     monkeypatch.setattr(backend, "device", lambda: "metal")
     monkeypatch.setattr(probe, "fault", lambda name: None)
 
@@ -55,7 +55,7 @@ def test_what_mlx_does_better_is_left_to_it(monkeypatch: pytest.MonkeyPatch, on_
 
 
 def test_the_cpu_backend_runs_plain_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "executor", build.on_gpu)
+    monkeypatch.setattr(launch, "executor", launch.on_gpu)
     monkeypatch.setattr(backend, "device", lambda: "cpu")
     assert choose(monkeypatch, "auto") == set()
     assert "CPU" in (dispatch.why_not("matvec") or "")
@@ -110,7 +110,7 @@ def test_the_probe_survives_what_does_not_build(
 def test_cuda_reads_the_texts_from_their_files() -> None:
     """MLX passes the shapes that the given text names, so the line has to name them."""
     for file in ("cuda.h", "attend.metal", "gate_up.metal"):
-        include, path, shapes = build.included(file).split('"')
+        include, path, shapes = launch.included(file).split('"')
         assert include == "#include " and Path(path).read_text("utf-8").strip()
         assert Path(path).name == file
         assert ("keys_w_shape" in shapes) == (file == "attend.metal")

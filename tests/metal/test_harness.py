@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import qwen3_mlx.backend as backend
+import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from qwen3_mlx.metal import build
-from qwen3_mlx.metal.build import Launch, run
+from qwen3_mlx.metal import launch as build
+from qwen3_mlx.metal.launch import Launch, run
 from tests.metal.harness import KernelError, metal_source
 
 pytestmark = pytest.mark.skipif(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import pytest
 
-from qwen3_mlx.metal.build import Launch
+from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.matvec import matvec, reference, supported
 from tests.metal.cases import (
     DTYPES,

@@ -12,10 +12,10 @@ from qwen3_mlx.metal import dispatch, gather_matmul
 from qwen3_mlx.metal.attend import Past, attend
 from qwen3_mlx.metal.down import down
 from qwen3_mlx.metal.gate_up import gate_up
+from qwen3_mlx.metal.matrix import Matrix
 from qwen3_mlx.metal.matvec import matvec
 from qwen3_mlx.metal.qk_rope import qk_rope
 from qwen3_mlx.metal.route import route
-from qwen3_mlx.metal.rows import Matrix
 from tests.metal.cases import EPS, gain, packed, random
 
 POISONS = [float("nan"), float("inf"), float("-inf")]

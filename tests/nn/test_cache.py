@@ -12,7 +12,7 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx.checkpoint import load_network
-from qwen3_mlx.nn.cache import KVCache
+from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.transformer import Qwen3
 from tests.checkpoints import GOLDEN, expected
 from tests.oracle import assert_close, nmse

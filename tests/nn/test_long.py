@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qwen3_mlx.checkpoint import load_network
-from qwen3_mlx.config import Rope, Yarn
+from qwen3_mlx.config.network import Rope, Yarn
 from qwen3_mlx.nn.rope import RotaryEmbedding, rotation_table, speeds, wavelengths
 
 LONG = Path(__file__).parents[1] / "golden" / "long"

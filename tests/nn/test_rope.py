@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from qwen3_mlx.config import Rope, Yarn
+from qwen3_mlx.config.network import Rope, Yarn
 from qwen3_mlx.nn.rope import RotaryEmbedding, wavelengths
 from tests.oracle import assert_close
 

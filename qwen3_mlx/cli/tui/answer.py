@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from textual.strip import Strip
 
-from qwen3_mlx.cli.markdown import block_lines, split_finished
+from qwen3_mlx.cli.terminal.markdown import block_lines, split_finished
 from qwen3_mlx.cli.tui import code
-from qwen3_mlx.cli.tui.paper import Block, Paper, canvas, showable
+from qwen3_mlx.cli.tui.growing_text import Block, Paper, canvas, showable
 
 LONG_LINES, LONG_CHARS = 24, 1600
 """A block beyond this is cut where it can be, so that drawing it anew stays cheap."""

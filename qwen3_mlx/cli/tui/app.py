@@ -16,22 +16,22 @@ from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.widgets import TextArea
 
-from qwen3_mlx.cli.conversation import Conversation
-from qwen3_mlx.cli.screen import describe
-from qwen3_mlx.cli.tui import actions
+from qwen3_mlx.cli.chat.conversation import Conversation
+from qwen3_mlx.cli.terminal.screen import describe
+from qwen3_mlx.cli.tui import controller
+from qwen3_mlx.cli.tui.chat_setup import Start
+from qwen3_mlx.cli.tui.hangup import Watch
 from qwen3_mlx.cli.tui.hints import Hints, complete
 from qwen3_mlx.cli.tui.input import Input
-from qwen3_mlx.cli.tui.leave import Leave
-from qwen3_mlx.cli.tui.log import Log
 from qwen3_mlx.cli.tui.output import Output
 from qwen3_mlx.cli.tui.pace import Pace, collect_all
+from qwen3_mlx.cli.tui.pending_input import Waiting
+from qwen3_mlx.cli.tui.quit_dialog import Leave
 from qwen3_mlx.cli.tui.stage import Stage
-from qwen3_mlx.cli.tui.start import Start
 from qwen3_mlx.cli.tui.status import Status, context_used
 from qwen3_mlx.cli.tui.theme import Themed
-from qwen3_mlx.cli.tui.turn import TurnView
-from qwen3_mlx.cli.tui.waiting import Waiting
-from qwen3_mlx.cli.tui.watch import Watch
+from qwen3_mlx.cli.tui.transcript import Log
+from qwen3_mlx.cli.tui.turn_view import TurnView
 from qwen3_mlx.cli.tui.worker import Begin, Inbox, Running, Worker
 from qwen3_mlx.errors import SessionError
 
@@ -101,7 +101,7 @@ class Chat(Themed):
         sys.setswitchinterval(0.001)  # the model's thread mustn't wait 5 ms for a frame to end
         self.log_view.note(GREETING if not self.start.note else f"{self.start.note}\n{GREETING}")
         self.worker.start()
-        self.call_after_refresh(actions.load, self, self.start.name)
+        self.call_after_refresh(controller.load, self, self.start.name)
         self.show_status()
 
     def on_unmount(self) -> None:
@@ -127,7 +127,7 @@ class Chat(Themed):
     @on(Input.Sent)
     def _sent(self, event: Input.Sent) -> None:
         try:
-            actions.take(self, event.text)
+            controller.take(self, event.text)
         except Exception as error:  # a bug must not cost the conversation
             self.fail(error)
         self.show_status()
@@ -142,7 +142,7 @@ class Chat(Themed):
             self.view.running.press()
             self.show_status()
         elif self.view is None and self.waiting:
-            actions.take_back(self)
+            controller.take_back(self)
         elif self.view is None and self.input.text:
             self.input.clear()  # Ctrl-Z brings it back
         else:
@@ -239,7 +239,7 @@ class Chat(Themed):
         with self.stage.frame():
             view.take(news)
             if view.over:
-                actions.finish(self, view)
+                controller.finish(self, view)
             if self.view is None or began - self._status_at >= STATUS_S:
                 self._status_at = began
                 self.show_status()

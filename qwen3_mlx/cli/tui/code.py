@@ -10,7 +10,7 @@ from typing import Any
 from rich.syntax import Syntax
 from textual.strip import Strip
 
-from qwen3_mlx.cli.tui.paper import canvas, segments
+from qwen3_mlx.cli.tui.growing_text import canvas, segments
 
 SHORT, LONG = 8, 60
 """Lines beyond which code is cut: where no string or comment is open; and anywhere."""

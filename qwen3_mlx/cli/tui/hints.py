@@ -8,8 +8,9 @@ from pathlib import Path
 
 from textual.widgets import Static
 
-from qwen3_mlx.cli import commands, state
-from qwen3_mlx.cli.outcome import Command
+from qwen3_mlx.cli.chat import slash_commands
+from qwen3_mlx.cli.chat.result import Command
+from qwen3_mlx.cli.settings import folders
 
 SHOWN = 6
 
@@ -38,7 +39,7 @@ def matching(text: str) -> list[Command]:
     name, space, _ = text.partition(" ")
     if not text.startswith("/") or "\n" in text or len(text) > 100:
         return []
-    known = commands.COMMANDS
+    known = slash_commands.COMMANDS
     if space:
         return [known[name[1:]]] if name[1:] in known else []
     return [command for key, command in known.items() if key.startswith(name[1:])]
@@ -50,7 +51,7 @@ def complete(text: str) -> str:
     if not text.startswith("/") or "\n" in text:
         return text
     if not space:
-        return _grown(name, [f"/{key}" for key in commands.COMMANDS])
+        return _grown(name, [f"/{key}" for key in slash_commands.COMMANDS])
     values = ARGUMENTS.get(name[1:])
     return f"{name} {_grown(rest, values(rest))}" if values else text
 
@@ -64,15 +65,15 @@ def _grown(text: str, values: list[str]) -> str:
 
 
 def _models(_text: str) -> list[str]:
-    from qwen3_mlx import family, hub
+    from qwen3_mlx.hub import names, releases
 
-    return [*(name for name, _ in hub.bundled()), *family.aliases()]
+    return [*(name for name, _ in names.bundled()), *releases.aliases()]
 
 
 def _files(text: str) -> list[str]:
     """Paths that begin like `text`; with nothing typed, the saved conversations."""
     if not text:
-        return sorted(map(str, (state.home() / "conversations").glob("*.json")))
+        return sorted(map(str, (folders.home() / "conversations").glob("*.json")))
     folder, name = os.path.split(text)
     try:
         entries = list(Path(folder or ".").expanduser().iterdir())

@@ -11,8 +11,8 @@ from textual import events
 from textual.message import Message
 from textual.widgets import TextArea
 
-from qwen3_mlx.cli.history import History
-from qwen3_mlx.cli.tui.paper import showable
+from qwen3_mlx.cli.chat.input_history import History
+from qwen3_mlx.cli.tui.growing_text import showable
 
 JOINERS = ("\u200c", "\u200d")
 """They join emoji, and part letters in Persian and Indian scripts."""

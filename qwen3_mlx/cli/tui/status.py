@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.widgets import Static
 
 if TYPE_CHECKING:
-    from qwen3_mlx.cli.conversation import Conversation
+    from qwen3_mlx.cli.chat.conversation import Conversation
 
 BAR = 10
 

@@ -13,7 +13,7 @@ from textual.containers import Vertical
 from textual.strip import Strip
 from textual.widgets import Static
 
-from qwen3_mlx.cli.tui.paper import Block, Paper, showable, wrapped
+from qwen3_mlx.cli.tui.growing_text import Block, Paper, showable, wrapped
 from qwen3_mlx.cli.tui.settled import Settled
 from qwen3_mlx.cli.tui.stage import display
 from qwen3_mlx.events import Stats, ThinkingCut

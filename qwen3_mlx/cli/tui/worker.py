@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from qwen3_mlx.cli.interrupt import Interruptible, Presses
+from qwen3_mlx.cli.terminal.interrupt import Interruptible, Presses
 from qwen3_mlx.events import Event
 
 

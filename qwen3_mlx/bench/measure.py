@@ -1,0 +1,106 @@
+"""Measuring: samples in an order shuffled anew each round, medians, and what a record must say."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+Sample = TypeVar("Sample")
+
+NOISY = 0.05
+"""Coefficient of variation above which a number is flagged."""
+
+_ROOT = Path(__file__).parents[2]
+
+
+def interleaved(
+    runs: Mapping[str, Callable[[], Sample]], rounds: int, warm_up: int = 1, seed: int = 0
+) -> dict[str, list[Sample]]:
+    """Samples of each run, `rounds` a piece, in an order shuffled anew each round.
+
+    Warm-up rounds come first and are not kept.
+    """
+    samples: dict[str, list[Sample]] = {name: [] for name in runs}
+    shuffle = random.Random(seed).shuffle
+    for turn in range(-warm_up, rounds):
+        order = list(runs)
+        shuffle(order)
+        for name in order:
+            sample = runs[name]()
+            if turn >= 0:
+                samples[name].append(sample)
+    return samples
+
+
+def summary(samples: Sequence[float]) -> dict[str, Any]:
+    """Median, spread, and the samples themselves."""
+    mean = statistics.fmean(samples)
+    cv = statistics.stdev(samples) / mean if len(samples) > 1 and mean else 0.0
+    median = statistics.median(samples)
+    return {"median": median, "cv": cv, "noisy": cv > NOISY, "samples": list(samples)}
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions, commit and command."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": device(),
+        "cores": os.cpu_count(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("qwen3-mlx", "mlx", "mlx-lm")},
+        "commit": _commit(),
+        "command": _command(sys.argv),
+        "variables": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(("MLX_", "QWEN3_MLX_"))
+        },
+    }
+
+
+def device() -> str:
+    """The device that MLX computes on, by name."""
+    import qwen3_mlx.device.backend as backend  # first: it loads a BLAS before MLX
+
+    import mlx.core as mx
+
+    if backend.device() != "cpu":
+        return str(mx.device_info().get("device_name", backend.device()))
+    return f"cpu, BLAS {backend.BLAS or 'as linked'}"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of a checkout; None of an installed package."""
+    if not (_ROOT / ".git").exists():
+        return None
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, cwd=_ROOT, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return run.stdout.strip()
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """As typed, without the folders of this machine."""
+    program, *rest = arguments or [""]
+    name = program.removeprefix(f"{_ROOT}/")
+    name = f"python {name}" if name.endswith(".py") else Path(name).name
+    return " ".join([name, *(argument.removeprefix(f"{_ROOT}/") for argument in rest)])

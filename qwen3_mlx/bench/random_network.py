@@ -1,0 +1,170 @@
+"""Networks of any published shape with random weights: speed is measured without a download.
+
+The same arrays can be put into mlx-lm's own model class: both sides then hold one set of weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import qwen3_mlx.device.backend as backend
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.nn.transformer import Qwen3
+
+# layers, hidden, heads, kv heads, feed-forward, experts, top-k, tied
+SHAPES: dict[str, tuple[int, int, int, int, int, int, int, bool]] = {
+    "0.6b": (28, 1024, 16, 8, 3072, 0, 0, True),
+    "1.7b": (28, 2048, 16, 8, 6144, 0, 0, True),
+    "4b": (36, 2560, 32, 8, 9728, 0, 0, True),
+    "8b": (36, 4096, 32, 8, 12288, 0, 0, False),
+    "14b": (40, 5120, 40, 8, 17408, 0, 0, False),
+    "32b": (64, 5120, 64, 8, 25600, 0, 0, False),
+    "30b-a3b": (48, 2048, 32, 4, 768, 128, 8, False),
+    "235b-a22b": (94, 4096, 64, 4, 1536, 128, 8, False),
+    "480b-a35b": (62, 6144, 96, 8, 2560, 160, 8, False),
+    "tiny": (2, 256, 4, 2, 512, 0, 0, False),
+    "tiny-moe": (2, 256, 4, 2, 128, 16, 4, False),
+}
+"""Those that Qwen has published, and two to try a script with."""
+
+RECIPES = {"4bit": (4, 64), "8bit": (8, 64), "bf16": None}
+"""mlx-lm's default recipes (bits, group): everything packed alike, routers in 8 bits."""
+
+
+def config_values(shape: str, recipe: str = "bf16", layers: int | None = None) -> dict[str, Any]:
+    """The config.json of `shape` in `recipe`, with so many layers."""
+    depth, hidden, heads, kv_heads, ffn, experts, top_k, tied = SHAPES[shape]
+    depth = layers or depth
+    values: dict[str, Any] = {
+        "model_type": "qwen3_moe" if experts else "qwen3",
+        "vocab_size": 1024 if shape.startswith("tiny") else 151_936,
+        "hidden_size": hidden,
+        "intermediate_size": ffn,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": 128,
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 40_960,
+        "rope_theta": 1e6,
+        "tie_word_embeddings": tied,
+    }
+    if experts:
+        values |= {
+            "num_experts": experts,
+            "num_experts_per_tok": top_k,
+            "moe_intermediate_size": ffn,
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        }
+    if packing := RECIPES[recipe]:
+        bits, group = packing
+        routers = {f"model.layers.{i}.mlp.gate": {"bits": 8, "group_size": 64}
+                   for i in range(depth if experts else 0)}  # fmt: skip
+        values["quantization"] = {"bits": bits, "group_size": group} | routers
+    return values
+
+
+def network(config: Qwen3Config) -> Qwen3:
+    """A network of `config` with random weights, on this machine's device."""
+    net = Qwen3(config)
+    _pack(net, config)
+    mx.random.seed(0)
+    dtype, _ = backend.compute_dtype(mx.bfloat16)
+    scales: dict[str, mx.array] = {}
+    lazy: dict[str, mx.array] = dict(tree_flatten(net.parameters()))
+    for path, weight in lazy.items():  # none of these is ever computed
+        value = _random(path, weight, dtype, scales)
+        net.update(tree_unflatten([(path, value)]))
+        mx.eval(value)
+    mx.clear_cache()
+    net.eval()
+    return net
+
+
+def _pack(net: nn.Module, config: Qwen3Config) -> None:
+    quantization = config.quantization
+    if quantization is None:
+        return
+
+    def predicate(path: str, module: nn.Module) -> bool | dict[str, int]:
+        spec = quantization.spec(path) if hasattr(module, "to_quantized") else None
+        return {"bits": spec.bits, "group_size": spec.group_size} if spec else False
+
+    nn.quantize(net, class_predicate=predicate)
+
+
+def _random(path: str, like: mx.array, dtype: mx.Dtype, scales: dict[str, mx.array]) -> mx.array:
+    """Random bits, scales that make weights of std 1/√K, biases that centre them."""
+    name, _, kind = path.rpartition(".")
+    if like.dtype == mx.uint32:
+        return _bits(like.shape)
+    if kind == "scales":
+        columns = like.shape[-1] * 64
+        value = (0.5 + _bits(like.shape) * 2.0**-32) / (4.6 * columns**0.5)
+        scales[name] = value.astype(dtype)
+        return scales[name]
+    if kind == "biases":
+        return scales.pop(name) * -7.5
+    if "norm" in path:
+        return mx.ones(like.shape, dtype)
+    return (mx.random.normal(like.shape) * like.shape[-1] ** -0.5).astype(dtype)
+
+
+def _bits(shape: Sequence[int]) -> mx.array:
+    """Scrambled counters: as good as random here, and far faster to make."""
+    words = mx.arange(math.prod(shape), dtype=mx.uint32) * 0x9E3779B1
+    words = (words ^ (words >> 15)) * 0x85EBCA77
+    return (words ^ (words >> 13)).reshape(shape)
+
+
+def mlx_lm_twin(net: Qwen3, values: dict[str, Any]) -> nn.Module:
+    """mlx-lm's model of the same config.json `values`, holding the same arrays."""
+    module = import_module(f"mlx_lm.models.{values['model_type']}")
+    twin: nn.Module = module.Model(module.ModelArgs.from_dict(values))
+    _pack(twin, Qwen3Config.from_dict(values))
+    weights: dict[str, mx.array] = dict(tree_flatten(net.parameters()))
+    twin.load_weights(list(weights.items()), strict=True)
+    twin.eval()
+    return twin
+
+
+def bytes_per_token(net: Qwen3, config: Qwen3Config, context: int) -> int:
+    """Bytes one decoded token must read: active weights, and keys and values of `context`."""
+    total = 0
+    weights: dict[str, mx.array] = dict(tree_flatten(net.parameters()))
+    for path, weight in weights.items():
+        if "embed_tokens" in path and "lm_head" in net:
+            continue
+        share = weight.nbytes
+        if "switch_mlp" in path:
+            share = share * config.num_experts_per_tok // config.num_experts
+        total += share
+    width = 2 * len(net.layers) * config.num_key_value_heads * config.head_dim
+    return total + context * width * net.model.norm.weight.dtype.size
+
+
+def bandwidth(gigabytes: float | None = None) -> float:
+    """Bytes read and written a second by a large elementwise addition: the best of 6."""
+    import time
+
+    if gigabytes is None:
+        gigabytes = 0.5 if backend.device() == "cpu" else 2.0
+    x = _bits((int(gigabytes * 2**30) // 8,))
+    mx.eval(x)
+    best = 0.0
+    for _ in range(6):
+        start = time.perf_counter()
+        mx.eval(x + 1)
+        best = max(best, 2 * x.nbytes / (time.perf_counter() - start))
+    mx.clear_cache()
+    return best

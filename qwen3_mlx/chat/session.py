@@ -1,0 +1,298 @@
+"""A conversation: the messages are the truth, the cache only saves work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from qwen3_mlx.chat.journal import (
+    SAVED_FORMAT,
+    SAVED_VERSION,
+    are_messages,
+    are_options,
+    asked,
+    saved,
+)
+from qwen3_mlx.chat.prompt_store import PromptStore
+from qwen3_mlx.chat.turn import Generation, Message, Runtime, prepare, start
+from qwen3_mlx.engine.background import BACKGROUND, Stopped
+from qwen3_mlx.engine.budget import Interrupt
+from qwen3_mlx.engine.prefill import Progress
+from qwen3_mlx.engine.warm import warm
+from qwen3_mlx.errors import OptionError, SessionError
+from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking, ToolCall
+from qwen3_mlx.files import write_atomically
+from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.text import lasting_prefix
+
+
+class _HasRuntime(Protocol):
+    @property
+    def runtime(self) -> Runtime: ...
+
+
+class ChatSession:
+    """A conversation with one model.
+
+    ``messages`` is a plain list that may be edited between turns: every turn renders all of
+    it, and recomputes from the first token that changed.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        system: str | None = None,
+        options: GenerationOptions | None = None,
+    ) -> None:
+        self.runtime = runtime
+        self.options = options or GenerationOptions()
+        self.messages: list[dict[str, Any]] = []
+        self.last_stats: Stats | None = None
+        self.cache = runtime.new_cache()
+        self._running: Generation | None = None
+        self._to_save: tuple[PromptStore, list[int]] | None = None
+        self.system = system
+
+    @property
+    def system(self) -> str | None:
+        """The system prompt: the first message, if its role is system."""
+        if self.messages and self.messages[0]["role"] == "system":
+            return str(self.messages[0]["content"])
+        return None
+
+    @system.setter
+    def system(self, text: str | None) -> None:
+        if self.system is not None:
+            del self.messages[0]
+        if text:
+            self.messages.insert(0, {"role": "system", "content": text})
+
+    def send(
+        self,
+        content: str | Message | Sequence[Message],
+        *,
+        on_progress: Progress | None = None,
+        **overrides: Any,
+    ) -> Generation:
+        """Add a user message (or messages, such as tool results) and stream the reply.
+
+        `overrides` are options for this turn. The reply joins ``messages`` when the turn ends,
+        is interrupted, or fails half way. Raises as `Qwen3.stream`; then ``messages`` is as before.
+        """
+        self._end_turn()
+        messages = [*self.messages, *(dict(message) for message in _as_messages(content))]
+        return self._turn(messages, on_progress, overrides)
+
+    def retry(self, *, on_progress: Progress | None = None, **overrides: Any) -> Generation:
+        """Answer the last user message anew. Raises `OptionError` if there is none."""
+        self._end_turn()
+        last = next(
+            (i for i, m in reversed([*enumerate(self.messages)]) if m["role"] == "user"), -1
+        )
+        if last < 0:
+            raise OptionError("nothing to retry", hint="send a message first")
+        return self._turn(self.messages[: last + 1], on_progress, overrides)
+
+    def _end_turn(self) -> None:
+        """Nothing may compute into the cache any more: no turn left open, nor the background."""
+        BACKGROUND.give_up()
+        if self._running is not None:
+            try:
+                self._running.close()
+            except ValueError:  # another thread is inside it
+                hint = "interrupt() it first, and take its events to the end"
+                raise OptionError("a turn is still running", hint=hint) from None
+
+    def _turn(
+        self,
+        messages: list[dict[str, Any]],
+        on_progress: Progress | None,
+        overrides: dict[str, Any],
+    ) -> Generation:
+        request = prepare(self.runtime, messages, self.options.override(overrides))
+        self.messages = messages
+        inner = start(self.runtime, request, self.cache, on_progress)
+        self._running = Generation(self._record(inner), inner.control)
+        return self._running
+
+    def _record(self, events: Generation) -> Iterator[Event]:
+        """Pass the events on, and keep what was said even if the turn ends early."""
+        said = _Said(self.messages)
+        try:
+            for event in events:
+                if isinstance(event, Done):
+                    self.last_stats = event.stats
+                    said.keep()
+                else:
+                    said.take(event)
+                yield event
+        finally:
+            events.close()
+            if said.anything:
+                said.keep()
+
+    def interrupt(self, kind: Interrupt = "stop") -> None:
+        """End the thinking (``"answer"``) or the turn (``"stop"``), from any thread."""
+        if self._running is not None:
+            self._running.interrupt(kind)
+
+    def warm(self) -> int:
+        """Compute now what the next prompt will begin with; returns how many tokens that took.
+
+        The next turn then pays for its own message only, although the history it is rendered
+        with differs from what was generated: its thoughts are gone. Does nothing in a turn.
+        """
+        BACKGROUND.stop()
+        return self._warm(self.messages, lambda: False)
+
+    def warm_in_background(self) -> None:
+        """Begin `warm` and return at once. The next turn, of any session, makes it give up."""
+        messages = [dict(message) for message in self.messages]
+        BACKGROUND.run(lambda stopped: self._warm(messages, stopped))
+
+    def _warm(self, messages: list[dict[str, Any]], stopped: Stopped) -> int:
+        if not self.cache.lock.acquire(blocking=False):
+            return 0
+        try:
+            known = self._lasting(messages)
+            computed = warm(self.runtime.network, known, self.cache, stopped)
+            self._save_prompt(stopped)
+            return computed
+        finally:
+            self.cache.lock.release()
+
+    def restore_prompt(self, store: PromptStore) -> str:
+        """Take what `store` has of the next prompt's beginning, and have `warm` keep the rest.
+
+        For a beginning that will be met again: a long system prompt, a conversation gone on with.
+        Returns a note if something was there that is of no use, else nothing.
+        """
+        known = self._lasting(self.messages)
+        BACKGROUND.stop()
+        with self.cache.lock:
+            note = store.restore(self.runtime, known, self.cache)
+            if len(self.cache.tokens) < len(known):
+                self._to_save = (store, known)
+        return note
+
+    def save_prompt(self) -> None:
+        """Have what `restore_prompt` asked for on the disk now, if it is computed."""
+        BACKGROUND.stop()
+        self._save_prompt(lambda: False)
+
+    def _save_prompt(self, stopped: Stopped) -> None:
+        if self._to_save is None:
+            return
+        store, known = self._to_save
+        if self.cache.tokens[: len(known)] != known:
+            return
+        if store.save(self.runtime, known, self.cache, stopped):
+            self._to_save = None
+
+    def _lasting(self, messages: list[dict[str, Any]]) -> list[int]:
+        runtime = self.runtime
+        known = lasting_prefix(runtime.template, runtime.tokenizer, messages)
+        return known[: runtime.config.context]
+
+    def clear(self) -> None:
+        """Forget the conversation; the system prompt stays."""
+        self.messages = self.messages[: 1 if self.system is not None else 0]
+        self.last_stats = None
+
+    def save(self, path: str | Path) -> None:
+        """Write the conversation as JSON, all or nothing. Raises `SessionError`."""
+        record = saved(self.runtime.name, asked(self.options), self.messages)
+        text = json.dumps(record, ensure_ascii=False, indent=1)
+        try:
+            write_atomically(Path(path), text.encode("utf-8", "surrogatepass"))
+        except OSError as error:
+            raise SessionError(
+                f"the conversation can't be saved to {path}",
+                got=error.strerror or str(error),
+                hint="it is still in memory; save it to another place",
+            ) from None
+
+    @classmethod
+    def load(cls, path: str | Path, model: _HasRuntime | None = None) -> ChatSession:
+        """Read a saved conversation, and load its model unless one is given.
+
+        Raises `SessionError`, or what `qwen3_mlx.load` raises.
+        """
+        record = _read(Path(path))
+        if model is None:
+            from qwen3_mlx.model import load
+
+            model = load(record["model"])
+        session = cls(model.runtime, options=GenerationOptions(**record["options"]))
+        session.messages = record["messages"]
+        return session
+
+
+class _Said:
+    """What the assistant has said in this turn, and the list it will join, once."""
+
+    def __init__(self, messages: list[dict[str, Any]]) -> None:
+        self.messages = messages
+        self.texts = {"content": "", "reasoning_content": ""}
+        self.calls: list[dict[str, Any]] = []
+        self.kept = False
+
+    def take(self, event: Event) -> None:
+        match event:
+            case Thinking(text):
+                self.texts["reasoning_content"] += text
+            case Answer(text):
+                self.texts["content"] += text
+            case ToolCall():
+                self.calls.append({"type": "function", "function": asdict(event)})
+
+    @property
+    def anything(self) -> bool:
+        return bool(self.calls) or any(self.texts.values())
+
+    def keep(self) -> None:
+        if self.kept:
+            return
+        self.kept = True
+        message: dict[str, Any] = {"role": "assistant", "content": self.texts["content"]}
+        if self.texts["reasoning_content"]:
+            message["reasoning_content"] = self.texts["reasoning_content"]
+        if self.calls:
+            message["tool_calls"] = self.calls
+        self.messages.append(message)
+
+
+def _as_messages(content: str | Message | Sequence[Message]) -> Sequence[Message]:
+    if isinstance(content, str):
+        if not content.strip():
+            raise OptionError("the message is empty", hint="say something")
+        return [{"role": "user", "content": content}]
+    return [content] if isinstance(content, Mapping) else content
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The record at `path`, after checking that it is one of ours and whole."""
+    try:
+        record = json.loads(path.read_text("utf-8", "surrogatepass"))
+    except (OSError, ValueError) as error:
+        got = getattr(error, "strerror", None) or str(error)
+        raise SessionError(
+            f"{path} can't be read",
+            got=got,
+            expected="a conversation as /save writes it, JSON",
+            hint="`qwen3-mlx sessions list` shows those that were kept by themselves",
+        ) from None
+    if not isinstance(record, dict) or record.get("format") != SAVED_FORMAT:
+        raise SessionError(f"{path} is no saved conversation", expected=f"format {SAVED_FORMAT!r}")
+    if record.get("version") != SAVED_VERSION:
+        got = repr(record.get("version"))
+        raise SessionError(
+            f"{path}: version", got=got, expected=SAVED_VERSION, hint="update qwen3-mlx"
+        )
+    whole = are_messages(record.get("messages")) and are_options(record.get("options", {}))
+    if not whole or not isinstance(record.get("model"), str):
+        raise SessionError(f"{path} is damaged", expected="model, options and messages")
+    return record

@@ -1,0 +1,288 @@
+"""Loading a network: every tensor accounted for before the first byte is read.
+
+Weights are materialised layer by layer, so that the peak stays near the final size: while one is
+read the next is begun already, as waiting for each alone leaves a core idle at its end.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import qwen3_mlx.device.backend as backend
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+
+from qwen3_mlx.checkpoint import large_pages, mapped
+from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config.rope import Quantization
+from qwen3_mlx.errors import CheckpointError, ConfigError
+from qwen3_mlx.fit import guard
+from qwen3_mlx.nn.transformer import Qwen3
+
+# Hugging Face stores each expert by itself; here, as in mlx-lm, they are one stacked tensor.
+_EXPERT = re.compile(r"(.*\.mlp)\.experts\.(0|[1-9]\d*)\.(gate_proj|up_proj|down_proj)\.(\w+)")
+# Tensors that some exporters write and nobody needs.
+_UNUSED = re.compile(r".*\.rotary_emb\.inv_freq")
+_FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
+
+Sources = dict[str, list[TensorInfo]]
+"""For each parameter of the network, the tensor it comes from, or one for each expert."""
+
+
+def load_network(
+    path: str | Path,
+    *,
+    context: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    force: bool = False,
+) -> tuple[Qwen3, Qwen3Config]:
+    """Load the network of the checkpoint directory `path` (config.json and safetensors).
+
+    `context` asks for that many positions and switches YaRN on if they need it.
+    `on_progress` is called with bytes done and bytes in all. Raises `ConfigError`, `ContextError`
+    or `CheckpointError`; nothing is loaded unless every tensor is there in its right shape.
+    Raises `OutOfMemoryError` before a layer for which memory is missing, unless `force`.
+    """
+    config = Qwen3Config.from_dir(path)
+    if context is not None:
+        config = config.for_context(context)
+    sources = _sources(checkpoint_tensors(path), config)
+    network = Qwen3(config)
+    if config.quantization is not None:
+        _quantize(network, config.quantization, sources)
+    _check(network, sources, config)
+    _materialise(network, sources, on_progress, force)
+    network.eval()
+    return network, config
+
+
+def _sources(tensors: dict[str, TensorInfo], config: Qwen3Config) -> Sources:
+    """Match tensors to parameter names; experts in the order of their numbers."""
+    sources: Sources = {}
+    experts: dict[str, dict[int, TensorInfo]] = {}
+    for name, info in tensors.items():
+        if _UNUSED.fullmatch(name) or (config.tie_word_embeddings and name == "lm_head.weight"):
+            continue
+        if match := _EXPERT.fullmatch(name):
+            block, number, projection, kind = match.groups()
+            stacked = f"{block}.switch_mlp.{projection}.{kind}"
+            experts.setdefault(stacked, {})[int(number)] = info
+        else:
+            sources[name] = [info]
+    for stacked, numbered in experts.items():
+        if stacked in sources or sorted(numbered) != list(range(len(numbered))):
+            # left under their own names, they are reported as surplus
+            sources |= {info.name: [info] for info in numbered.values()}
+        else:
+            sources[stacked] = [numbered[number] for number in range(len(numbered))]
+    return sources
+
+
+def _quantize(network: Qwen3, quantization: Quantization, sources: Sources) -> None:
+    """Give every module that has scales in the checkpoint its packed form (still lazy)."""
+
+    def packing(path: str, module: nn.Module) -> bool | dict[str, Any]:
+        spec = quantization.spec(path)
+        if spec is None or f"{path}.scales" not in sources:
+            return False
+        return {"bits": spec.bits, "group_size": spec.group_size, "mode": spec.mode}
+
+    try:
+        nn.quantize(network, class_predicate=packing)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError("config.json: quantization", got=str(error)) from None
+
+
+def _check(network: Qwen3, sources: Sources, config: Qwen3Config) -> None:
+    """Raise one `CheckpointError` that lists the first five differences."""
+    problems = []
+    parameters = dict(tree_flatten(network.parameters()))
+    for name, parameter in parameters.items():
+        if name not in sources:
+            problems.append(f"missing {name} {list(parameter.shape)}")
+        elif fault := _fault(sources[name], parameter):
+            problems.append(f"{name} {fault}")
+    problems += [f"surplus {name}" for name in sources if name not in parameters]
+    if problems:
+        listed = "\n  ".join(problems[:5])
+        more = f"\n  … and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise CheckpointError(
+            f"the weights are not those of the config: {len(problems)} tensors differ"
+            f"\n  {listed}{more}",
+            hint=_foreign_hint(sources),
+        )
+
+
+def _fault(infos: list[TensorInfo], parameter: mx.array) -> str | None:
+    """What is wrong with the tensors that are to become `parameter`, if anything."""
+    shape = infos[0].shape if len(infos) == 1 else (len(infos), *infos[0].shape)
+    ragged = any(info.shape != infos[0].shape for info in infos)
+    if ragged or shape != tuple(parameter.shape):
+        got = "ragged experts" if ragged else list(shape)
+        return f"has shape {got}, expected {list(parameter.shape)}"
+    packed = not mx.issubdtype(parameter.dtype, mx.floating)
+    allowed = {"U32", "U8"} if packed else set(_FLOATS)
+    odd = next((info.dtype for info in infos if info.dtype not in allowed), None)
+    return f"has dtype {odd}, expected {' or '.join(sorted(allowed))}" if odd else None
+
+
+def _foreign_hint(sources: Sources) -> str:
+    """What these names look like: a checkpoint packed by another tool, or a damaged one."""
+    if any(name.endswith(("weight_scale_inv", "qweight", "qzeros")) for name in sources):
+        return "this is an FP8, AWQ or GPTQ checkpoint: run qwen3-mlx convert on it first"
+    return "the directory mixes files of different models, or a shard is missing"
+
+
+def _materialise(
+    network: Qwen3,
+    sources: Sources,
+    on_progress: Callable[[int, int], None] | None,
+    force: bool,
+) -> None:
+    total = sum(info.nbytes for infos in sources.values() for info in infos)
+    done = 0
+
+    def finish(layer: _Layer) -> None:
+        nonlocal done
+        for part in layer.reading:
+            part.result()
+        mx.eval(layer.arrays)
+        done += layer.stored
+        if on_progress is not None:
+            on_progress(done, total)
+
+    before: _Layer | None = None
+    with _Reader() as reader:
+        for names in _by_layer(sources):
+            layer = _Layer([sources[name] for name in names])
+            if before is not None and not before.leaves_room_for(layer):
+                finish(before)
+                before = None
+            if not force:  # memory may have gone to another process since the load began
+                _require(layer.nbytes + (before.nbytes if before else 0), done, total)
+            reader.begin(layer)
+            network.update(tree_unflatten(list(zip(names, layer.arrays, strict=True))))
+            if before is not None:
+                finish(before)
+            before = layer
+    if before is not None:
+        finish(before)
+
+
+@dataclass(slots=True)
+class _Layer:
+    """The tensors of a layer and, once it is begun, the arrays they become."""
+
+    sources: list[list[TensorInfo]]
+    arrays: list[mx.array] = field(default_factory=list)
+    reading: list[Future[None]] = field(default_factory=list)
+    """What to wait for before the arrays are evaluated."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, once read."""
+        return sum(_nbytes(infos) for infos in self.sources)
+
+    @property
+    def stored(self) -> int:
+        """Bytes in the files."""
+        return sum(info.nbytes for infos in self.sources for info in infos)
+
+    @property
+    def passing(self) -> int:
+        """Bytes held on the way only: what is stacked, and what is widened."""
+        size = 0
+        for infos in self.sources:
+            stored = sum(info.nbytes for info in infos)
+            size += stored * ((len(infos) > 1) + (_nbytes(infos) != stored))
+        return size
+
+    def leaves_room_for(self, after: _Layer) -> bool:
+        """Whether both may be under way together: what both hold on the way is one layer."""
+        return self.passing + after.passing <= max(self.nbytes, after.nbytes)
+
+
+def _require(nbytes: int, done: int, total: int) -> None:
+    """Raise `OutOfMemoryError` unless there is memory for `nbytes` of layers under way."""
+    hint = (
+        f"close other programs or models, or see what fits: qwen3-mlx info; {guard.CHECK}=off"
+        " loads all the same"
+    )
+    doing = f"while loading, {done / 1e9:.1f} of {total / 1e9:.1f} GB read"
+    guard.require(nbytes, doing, hint)
+
+
+def _by_layer(sources: Sources) -> Iterator[list[str]]:
+    """Parameter names, a list a layer (and one each for embedding, norm and head)."""
+
+    def layer(name: str) -> tuple[int, str]:
+        match = re.match(r"model\.layers\.(\d+)\.", name)
+        return (int(match[1]), "") if match else (-1, name.rpartition(".")[0])
+
+    for _, names in groupby(sorted(sources, key=layer), key=layer):
+        yield list(names)
+
+
+def _target(infos: list[TensorInfo]) -> mx.Dtype | None:
+    """The dtype that the backend computes in; None for packed weights, which stay as they are."""
+    stored = _FLOATS.get(infos[0].dtype)
+    return None if stored is None else backend.compute_dtype(stored)[0]
+
+
+def _nbytes(infos: list[TensorInfo]) -> int:
+    """Bytes in memory of the parameter that these tensors become."""
+    target = _target(infos)
+    if target is None:
+        return sum(info.nbytes for info in infos)
+    return target.size * sum(math.prod(info.shape) for info in infos)
+
+
+class _Reader(ExitStack):
+    """Reads tensors into large pages, or leaves it to MLX when they are evaluated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._files: dict[Path, dict[str, mx.array]] = {}
+        self._maps = mapped.Maps() if mapped.state().on else None
+        pages = self._maps is None and large_pages.supported()
+        self._pages = self.enter_context(large_pages.Reader()) if pages else None
+
+    def begin(self, layer: _Layer) -> None:
+        """Begin to read a layer, into arrays of the dtype that the backend computes in."""
+        read: dict[str, mx.array] = {}
+        if self._pages is not None:
+            infos = [info for infos in layer.sources for info in infos]
+            read, layer.reading = self._pages.begin(infos)
+        layer.arrays = [self._parameter(infos, read) for infos in layer.sources]
+        if self._pages is None:
+            mx.async_eval(layer.arrays)
+
+    def _parameter(self, infos: list[TensorInfo], read: dict[str, mx.array]) -> mx.array:
+        arrays = [self._tensor(info, read) for info in infos]
+        array = arrays[0] if len(arrays) == 1 else mx.stack(arrays)
+        target = _target(infos)
+        return array if target is None else array.astype(target)
+
+    def _tensor(self, info: TensorInfo, read: dict[str, mx.array]) -> mx.array:
+        if info.name in read:
+            return read.pop(info.name)
+        if self._maps is not None and (array := self._maps.adopt(info)) is not None:
+            return array
+        if info.file not in self._files:
+            try:
+                self._files[info.file] = mx.load(str(info.file))  # type: ignore[assignment]  # a dict, for safetensors
+            except RuntimeError as error:
+                raise CheckpointError(f"{info.file.name} can't be read", got=str(error)) from None
+        # popped, or the dictionary would keep the bytes alive once they are read
+        return self._files[info.file].pop(info.name)

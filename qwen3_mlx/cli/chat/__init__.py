@@ -1,0 +1,1 @@
+"""What both chats share, and the chat by lines."""

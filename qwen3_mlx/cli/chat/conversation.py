@@ -1,0 +1,167 @@
+"""A chat as its user interfaces see it: the session, the mode line, and what was saved where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen3_mlx.cli.settings import folders
+from qwen3_mlx.errors import OptionError, SessionError
+from qwen3_mlx.events import Done, Stats
+
+if TYPE_CHECKING:
+    from qwen3_mlx.chat.journal import Journal
+    from qwen3_mlx.chat.session import ChatSession
+    from qwen3_mlx.model import Qwen3
+
+BUDGETS = tuple(64 * 2**n for n in range(10))
+"""The steps of a thinking budget, in tokens: 64 to 32,768."""
+
+_NEVER_THINK = ("instruct", "coder")
+
+
+@dataclass
+class Conversation:
+    """One chat with one model."""
+
+    model: Qwen3
+    session: ChatSession
+    files: set[Path] = field(default_factory=set)
+    """Files this chat wrote or read itself, which it may write again."""
+    turns: int = 0
+    total: Stats = field(default_factory=Stats)
+    journal: Journal | None = None
+    """The file it is kept in as it grows; None keeps it nowhere."""
+    _unkept: bool = False
+
+    @property
+    def name(self) -> str:
+        """The model's name, short enough for a prompt."""
+        return Path(self.model.name).name
+
+    @property
+    def budget(self) -> int | None:
+        """The thinking budget of a turn."""
+        return self.session.options.thinking_budget
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the next turn thinks, as far as options go."""
+        options = self.session.options
+        if self.model.family in _NEVER_THINK:
+            return False
+        off = options.thinking is False or options.thinking_budget == 0
+        return self.model.family == "thinking" or not off
+
+    @property
+    def mode(self) -> str:
+        """``thinking``, ``thinking, budget 256`` or ``not thinking``."""
+        if not self.thinks:
+            return "not thinking"
+        return f"thinking, budget {self.budget:,}" if self.budget else "thinking"
+
+    def set_options(self, **changes: Any) -> None:
+        """Change options for the turns to come; all or nothing. Raises `OptionError`."""
+        self.session.options = replace(self.session.options, **changes)
+
+    def switch(self, thinking: bool) -> None:
+        """Turn thinking on or off. Raises `OptionError` where the model can't switch."""
+        family = self.model.family
+        if family in _NEVER_THINK:
+            hint = "for a model that does, start: qwen3-mlx chat 4b"
+            raise OptionError(f"{self.name} never thinks, so there is nothing to switch", hint=hint)
+        if family == "thinking" and not thinking:
+            hint = "make it brief instead: /budget 512"
+            raise OptionError(f"{self.name} always thinks: it can't be switched off", hint=hint)
+        budget = None if thinking and self.budget == 0 else self.budget
+        self.set_options(thinking=thinking, thinking_budget=budget)
+
+    def take_up(self) -> str:
+        """Get ready to go on with a long beginning, from what an earlier chat computed.
+
+        Returns a note if something kept was of no use, else nothing.
+        """
+        from qwen3_mlx.chat.prompt_store import PromptStore  # brings MLX
+
+        note = ""
+        if self.journal is not None:  # else it is not to leave a computed prompt either
+            note = self.session.restore_prompt(PromptStore(folders.prompts()))
+        self.session.warm_in_background()
+        return note
+
+    def keep(self) -> None:
+        """See what has changed on the disk: after every turn and command.
+
+        Raises `SessionError`, the first time only; every later call tries again.
+        """
+        if self.journal is None:
+            return
+        session = self.session
+        try:
+            self.journal.keep(
+                folders.lasting_name(self.model.name), session.options, session.messages
+            )
+            self._unkept = False
+        except SessionError:
+            if not self._unkept:
+                self._unkept = True
+                raise
+
+    def close(self) -> None:
+        """Leave nothing undone that the next chat can use, and let go of the file."""
+        self.session.save_prompt()
+        if self.journal is not None:
+            self.journal.close()
+
+    @property
+    def context(self) -> int | None:
+        """Tokens the model can look back on."""
+        config = getattr(self.model, "config", None)
+        return int(config.context) if config is not None else None
+
+    def prompt_tokens(self) -> int:
+        """Tokens of the conversation as the next turn will begin with it."""
+        if not self.session.messages:
+            return 0
+        text = self.model.template.render(self.session.messages)
+        return len(self.model.tokenizer.encode(text))
+
+    def step_budget(self, up: bool) -> None:
+        """Double or halve the budget; above the largest step there is no limit.
+
+        Raises `OptionError` for a model that never thinks.
+        """
+        if not self.thinks:
+            self.switch(True)
+        room = (self.context or 2 * BUDGETS[-1]) // 2
+        steps = [budget for budget in BUDGETS if budget <= room] or list(BUDGETS[:1])
+        if up:
+            more = [budget for budget in steps if self.budget is not None and budget > self.budget]
+            self.set_options(thinking_budget=more[0] if more else None)
+        else:
+            now = self.budget or 2 * steps[-1]
+            less = [budget for budget in steps if budget < now]
+            self.set_options(thinking_budget=less[-1] if less else steps[0])
+
+    def adopt(self, model: Qwen3) -> None:
+        """Go on with another model: same messages, and the options it can have."""
+        options, messages = self.session.options, self.session.messages
+        if (model.family == "thinking" and not self.thinks) or model.family in _NEVER_THINK:
+            options = replace(options, thinking=None, thinking_budget=None)
+        session = model.session(options=options)
+        session.messages = messages
+        self.model, self.session = model, session
+
+    def count(self, done: Done) -> None:
+        """Add a finished turn to the totals."""
+        new, total = done.stats, self.total
+        self.turns += 1
+        self.total = replace(
+            total,
+            prompt_tokens=total.prompt_tokens + new.prompt_tokens,
+            cached_tokens=total.cached_tokens + new.cached_tokens,
+            thinking_tokens=total.thinking_tokens + new.thinking_tokens,
+            answer_tokens=total.answer_tokens + new.answer_tokens,
+            peak_memory_bytes=max(total.peak_memory_bytes, new.peak_memory_bytes),
+        )

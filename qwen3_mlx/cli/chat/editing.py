@@ -1,0 +1,130 @@
+"""The commands that change or export what was said: /undo, /edit, /drop, /export, /tokens."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qwen3_mlx.cli.chat.conversation import Conversation
+from qwen3_mlx.cli.chat.result import Outcome
+from qwen3_mlx.errors import OptionError, SessionError
+from qwen3_mlx.files import write_atomically
+
+Messages = list[dict[str, Any]]
+
+
+def undo(chat: Conversation, _text: str) -> Outcome:
+    """Take the last turn back."""
+    message = _take_back(chat)
+    return Outcome(f"taken back: {_short(message)}", changed=True)
+
+
+def edit(chat: Conversation, text: str) -> Outcome:
+    """Take the last turn back, and send its message changed."""
+    message = _take_back(chat)
+    if text:
+        return Outcome(changed=True, send=text)
+    return Outcome(changed=True, edit=message)
+
+
+def drop(chat: Conversation, text: str) -> Outcome:
+    """Forget the oldest turns, which makes room in the context."""
+    if text and not (text.isdecimal() and int(text)):
+        raise OptionError("/drop", got=repr(text), expected="a number of turns, 1 or more")
+    count = int(text or 1)
+    messages = chat.session.messages
+    starts = _starts(messages)
+    if not starts:
+        raise OptionError("nothing to drop", hint="say something first")
+    first = starts[0]
+    rest = messages[starts[count] :] if count < len(starts) else []
+    chat.session.messages = [*messages[:first], *rest]
+    dropped = min(count, len(starts))
+    return Outcome(f"the oldest {dropped} of {len(starts)} turns are dropped", changed=True)
+
+
+def export(chat: Conversation, text: str) -> Outcome:
+    """Write what was said for people (md) or programs (json)."""
+    kind, _, name = text.partition(" ")
+    if kind not in ("", "md", "json"):
+        kind, name = Path(text).suffix.removeprefix("."), text
+    if kind not in ("", "md", "json"):
+        raise OptionError("/export", got=repr(text), expected="md or json, and perhaps a path")
+    if not _starts(chat.session.messages):
+        raise SessionError("nothing to export yet", hint="say something first")
+    kind = kind or "md"
+    default = time.strftime(f"chat-%Y-%m-%d-%H%M%S.{kind}")
+    path = Path(name.strip(" '\"") or default).expanduser()
+    if path.exists():
+        raise SessionError("this file exists already", got=str(path), hint="choose another name")
+    write = as_json if kind == "json" else as_markdown
+    try:
+        write_atomically(path, write(chat.session.messages).encode("utf-8", "replace"))
+    except OSError as error:
+        raise SessionError(
+            f"{path} can't be written",
+            got=error.strerror or str(error),
+            hint="nothing is lost; name another place",
+        ) from None
+    return Outcome(f"exported: {path}")
+
+
+def as_json(messages: Messages) -> str:
+    """The messages, as programs that speak the chat format read them."""
+    return json.dumps(messages, ensure_ascii=False, indent=1) + "\n"
+
+
+def as_markdown(messages: Messages) -> str:
+    """The messages as a document, thoughts in blocks that fold."""
+    parts = []
+    for message in messages:
+        parts.append(f"## {message['role']}")
+        if thought := message.get("reasoning_content"):
+            parts.append(f"<details><summary>thought</summary>\n\n{thought.strip()}\n\n</details>")
+        parts.append(str(message.get("content") or "").strip())
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def tokens(chat: Conversation, _text: str) -> Outcome:
+    """What the conversation takes of the context."""
+    used, context = chat.prompt_tokens(), chat.context
+    lines = [f"the conversation: {used:,} tokens"]
+    if context:
+        share, left = 100 * used // context, max(context - used, 0)
+        lines[0] += f" of {context:,} ({share} %), {left:,} left"
+    total = chat.total
+    lines.append(
+        f"this chat generated {total.thinking_tokens:,} thinking and"
+        f" {total.answer_tokens:,} answer tokens; thoughts don't stay in the context"
+    )
+    return Outcome("\n".join(lines))
+
+
+def model(chat: Conversation, text: str) -> Outcome:
+    """Go on with another model."""
+    if not text:
+        return Outcome(f"model: {chat.model.name}")
+    return Outcome(model=text.strip("'\""))
+
+
+def _take_back(chat: Conversation) -> str:
+    """Remove the last turn; returns its message."""
+    messages = chat.session.messages
+    starts = _starts(messages)
+    if not starts:
+        raise OptionError("there is no turn to take back", hint="say something first")
+    chat.session.messages = messages[: starts[-1]]
+    return str(messages[starts[-1]]["content"])
+
+
+def _starts(messages: Sequence[dict[str, Any]]) -> list[int]:
+    """Where turns begin: at the person's messages."""
+    return [n for n, message in enumerate(messages) if message["role"] == "user"]
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:59]}…"

@@ -1,0 +1,131 @@
+"""The chat line by line: read a message, paint the turn, again."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+from qwen3_mlx.cli.chat import load, slash_commands
+from qwen3_mlx.cli.chat.conversation import Conversation
+from qwen3_mlx.cli.chat.line_input import Lines, Prompt, Reader
+from qwen3_mlx.cli.settings import folders
+from qwen3_mlx.cli.terminal.interrupt import heard_by
+from qwen3_mlx.cli.terminal.render import AnswerView, PlainAnswer, Renderer, footer
+from qwen3_mlx.cli.terminal.screen import ProgressLine, Screen, is_terminal
+from qwen3_mlx.options import AS_COMPUTED, KeyValues
+
+GREETING = "/help lists the commands; Ctrl-D leaves"
+
+
+class LineChat:
+    """A chat on a terminal, or through a pipe with one message a line."""
+
+    def __init__(
+        self,
+        chat: Conversation,
+        screen: Screen,
+        *,
+        hide_thinking: bool = False,
+        debug: bool = False,
+        context: int | None = None,
+        kept: KeyValues = AS_COMPUTED,
+        save: bool = True,
+    ) -> None:
+        self.chat, self.screen, self._context, self._kept = chat, screen, context, kept
+        self._hide, self._debug, self._save = hide_thinking, debug, save
+        self.interactive = is_terminal(sys.stdin) and screen.out_is_terminal
+        self.failed = False
+
+    def run(self) -> int:
+        """Talk until the end of the input or /quit; returns the exit code.
+
+        That is 1 if a message came through a pipe and failed; a person has seen the error.
+        """
+        reader = self._reader()
+        if self.interactive:
+            self.screen.note(f"{self.chat.name}: {self.chat.mode}. {GREETING}")
+        presses = 0
+        while True:
+            try:
+                line = reader.read(f"{self.chat.name} [{self.chat.mode}] > ")
+                presses = 0
+                if line.strip() and not self._take(line):
+                    break
+            except EOFError:
+                break
+            except KeyboardInterrupt:
+                presses += 1
+                if presses > 1:
+                    self.screen.note("to leave: /quit or Ctrl-D")
+        return int(self.failed and not self.interactive)
+
+    def _reader(self) -> Reader:
+        if not self.interactive or self.screen.is_dumb:
+            return Lines(self.screen)
+        return Prompt(
+            folders.history_file() if self._save else None,
+            [f"/{name}" for name in slash_commands.COMMANDS],
+        )
+
+    def _take(self, line: str) -> bool:
+        """Run a command or a turn; whatever fails is shown, and the chat goes on."""
+        try:
+            if not slash_commands.is_command(line):
+                self._turn(line)
+                return True
+            outcome = slash_commands.run(self.chat, line)
+            self.chat.keep()
+            if outcome.text:
+                self.screen.note(outcome.text)
+            if outcome.edit is not None:
+                self.screen.note(f"taken back: {outcome.edit}")
+            if outcome.model is not None:
+                self._switch(outcome.model)
+            if outcome.retry or outcome.send is not None:
+                self._turn(outcome.send)
+            return not outcome.quit
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # a bug or MLX out of memory must not cost the conversation
+            self.failed = True
+            if self._debug:
+                traceback.print_exc()
+            self.screen.error(error)
+            return True
+
+    def _switch(self, name: str) -> None:
+        """Go on with another model."""
+        self.chat.adopt(load.open_model(name, self._context, self.screen, self._kept))
+        if self._save:
+            folders.remember_model(name)
+        self.screen.note(f"from now on: {self.chat.name}, {self.chat.mode}")
+
+    def _turn(self, text: str | None) -> None:
+        """Send `text`, or answer the last message anew, and paint the reply."""
+        session, progress = self.chat.session, ProgressLine(self.screen, "reading the prompt")
+        if text is None:
+            generation = session.retry(on_progress=progress)
+        else:
+            # pasted bytes that are no text would fail in the tokenizer
+            clean = text.encode("utf-8", "replace").decode()
+            generation = session.send(clean, on_progress=progress)
+        renderer = Renderer(self.screen, self._answer_view(), hide_thinking=self._hide)
+        try:
+            with heard_by(generation, answer_first=True) as presses:
+                done = renderer.paint(progress.cleared_by(presses.watch(generation)))
+        finally:
+            progress.clear()
+            generation.close()
+            self.chat.keep()
+        if done is not None:
+            self.chat.count(done)
+            if self.interactive:
+                self.screen.note(f"\n{footer(done, self.chat.budget)}\n")
+        session.warm_in_background()  # while the answer is read
+
+    def _answer_view(self) -> AnswerView:
+        if self.interactive and not self.screen.is_dumb and self.screen.is_utf8:
+            from qwen3_mlx.cli.terminal.markdown import MarkdownAnswer
+
+            return MarkdownAnswer(self.screen)
+        return PlainAnswer(self.screen)

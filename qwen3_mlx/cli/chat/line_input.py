@@ -1,0 +1,89 @@
+"""Where a chat's lines come from: an editing prompt, a bare terminal, or a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from qwen3_mlx.cli.terminal import stdin
+from qwen3_mlx.cli.terminal.screen import Screen, is_terminal
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+
+class Reader(Protocol):
+    """A source of messages."""
+
+    def read(self, prompt: str) -> str:
+        """The next message. Raises `EOFError` at the end, `KeyboardInterrupt` for Ctrl-C."""
+
+
+class Lines:
+    """A message a line; the prompt is drawn on stderr if a person types there."""
+
+    def __init__(self, screen: Screen) -> None:
+        import sys
+
+        self._screen, self._ask = screen, is_terminal(sys.stdin)
+        self._lines: Iterator[str] = stdin.lines()
+
+    def read(self, prompt: str) -> str:
+        """The next line of stdin."""
+        if self._ask:
+            self._screen.err.write(prompt)
+            self._screen.err.flush()
+        line = next(self._lines, None)
+        if line is None:
+            raise EOFError
+        return line
+
+
+class Prompt:
+    """An editing prompt: history across runs, multi-line paste, completion of commands."""
+
+    def __init__(self, history: Path | None, commands: list[str]) -> None:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.completion import WordCompleter
+        from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+        self._session: PromptSession[str] = PromptSession(
+            history=FileHistory(str(history)) if history else InMemoryHistory(),
+            completer=WordCompleter(commands, sentence=True),
+            complete_while_typing=False,
+            multiline=True,
+            key_bindings=_keys(),
+            prompt_continuation="",
+            enable_open_in_editor=True,
+            enable_suspend=True,
+        )
+
+    def read(self, prompt: str) -> str:
+        """What is typed or pasted, until Enter."""
+        return self._session.prompt(prompt)
+
+
+def _keys() -> KeyBindings:
+    from prompt_toolkit.key_binding import KeyBindings
+
+    keys = KeyBindings()
+    bind: Callable[..., Callable[[Callable[[KeyPressEvent], None]], object]] = keys.add
+
+    def send(event: KeyPressEvent) -> None:
+        event.current_buffer.validate_and_handle()
+
+    def new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    def clear(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt)
+
+    bind("enter")(send)
+    bind("escape", "enter")(new_line)
+    bind("c-c")(clear)
+    return keys

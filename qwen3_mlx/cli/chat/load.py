@@ -1,0 +1,106 @@
+"""Choosing a model and loading it, with a word on what takes time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from qwen3_mlx.cli.settings import folders
+from qwen3_mlx.cli.terminal.screen import ProgressLine, Screen
+from qwen3_mlx.hub import names
+from qwen3_mlx.options import AS_COMPUTED, KeyValues
+
+if TYPE_CHECKING:
+    from qwen3_mlx.model import Qwen3
+
+DEMO = "demo"
+DEMO_NOTE = (
+    "demo is a small demonstration bundled with qwen3-mlx (sums, sorting, small talk), not a real"
+    " Qwen3; for one, run: qwen3-mlx chat 4b (2.3 GB), or see: qwen3-mlx info 8b"
+)
+
+
+def default_model() -> str:
+    """The model that is set, else that of the last chat, else the bundled demo.
+
+    Raises `ConfigError` if what is set is in no order.
+    """
+    from qwen3_mlx.cli.settings import settings
+
+    return settings.load().get("model") or folders.last_model() or DEMO
+
+
+def choose(model: str | None) -> tuple[str, str]:
+    """The model to open, and a note if that is the demo without anybody having asked for it."""
+    from qwen3_mlx.cli.settings import settings
+
+    name = model or default_model()
+    asked = model is not None or settings.load().get("model") is not None
+    return name, "" if asked or name != DEMO else DEMO_NOTE
+
+
+def default_context(name: str, screen: Screen) -> int | None:
+    """The context that is set, unless the model `name` can't have it. Raises `ConfigError`."""
+    from qwen3_mlx.cli.settings import settings
+    from qwen3_mlx.config import Qwen3Config
+    from qwen3_mlx.errors import ContextError, Qwen3Error
+
+    tokens: int | None = settings.load().get("context")
+    if tokens is None:
+        return None
+    try:
+        if found := names.find_local(name):
+            Qwen3Config.from_dir(found).for_context(tokens)
+    except ContextError:
+        screen.note(f"the context that is set, {tokens:,} tokens, is too long for {name}")
+        return None
+    except Qwen3Error:
+        pass  # loading it says what is wrong
+    return tokens
+
+
+def open_model(
+    name: str, context: int | None, screen: Screen, kept: KeyValues = AS_COMPUTED
+) -> Qwen3:
+    """Load `name`, saying so if it must be downloaded first or takes long. Raises as `load`."""
+    if names.find_local(name) is None:
+        screen.note(f"downloading {names.parse(name).repo}; it is kept for the next time")
+    progress = ProgressLine(screen, f"loading {name}")
+    try:
+        model = load_model(name, context, progress, kept)
+    finally:
+        progress.clear()
+    if model.note:
+        screen.note(model.note)
+    return model
+
+
+def load_model(
+    name: str,
+    context: int | None,
+    on_progress: Callable[[int, int], None],
+    kept: KeyValues = AS_COMPUTED,
+) -> Qwen3:
+    """Load `name`; a download draws its own progress on stderr. Raises as `load`."""
+    from qwen3_mlx.model import load  # brings MLX
+
+    return load(
+        name,
+        context=context,
+        kv_bits=kept.bits,
+        kv_window=kept.window,
+        kv_sinks=kept.sinks,
+        on_progress=on_progress,
+    )
+
+
+def yarn_note(model: Qwen3) -> str:
+    """What the user should know of a model whose context YaRN stretches; else nothing."""
+    config = model.config
+    yarn = config.rope.scaling
+    if yarn is None or yarn.factor == 1:
+        return ""
+    return (
+        f"context {config.context:,}: YaRN, factor {yarn.factor:g} over {config.native_context:,}."
+        " It is static, so short texts suffer a little too: leave --context out for those"
+    )

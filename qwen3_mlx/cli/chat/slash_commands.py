@@ -1,0 +1,178 @@
+"""The slash commands of a chat. They act on a `Conversation` and say what they did.
+
+No drawing here: a line interface and a full-screen one run the same commands.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from pathlib import Path
+
+from qwen3_mlx.cli.chat import editing
+from qwen3_mlx.cli.chat.conversation import Conversation
+from qwen3_mlx.cli.chat.result import Command, Outcome
+from qwen3_mlx.cli.settings import folders
+from qwen3_mlx.errors import OptionError, SessionError
+
+
+def is_command(line: str) -> bool:
+    """Whether `line` is for the chat and not for the model.
+
+    ``/think`` and ``/no_think`` in front of more text stay text: the model's own soft switch. So
+    does whatever begins with a blank.
+    """
+    name, _, rest = line.rstrip().partition(" ")
+    if name in ("/think", "/no_think") and rest.strip():
+        return False
+    return name.startswith("/") and "\n" not in line.strip()
+
+
+def run(chat: Conversation, line: str) -> Outcome:
+    """Run the command in `line`. Raises `OptionError` for an unknown one, and the command's own."""
+    name, _, rest = line.strip().partition(" ")
+    command = COMMANDS.get(name.removeprefix("/"))
+    if command is None:
+        near = difflib.get_close_matches(name, [f"/{known}" for known in COMMANDS], n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        hint = f"{meant}/help lists them; to send it as text, begin with a space"
+        raise OptionError("unknown command", got=name, hint=hint)
+    return command.run(chat, rest.strip())
+
+
+def _help(_chat: Conversation, _text: str) -> Outcome:
+    width = max(len(command.usage) for command in COMMANDS.values())
+    lines = [f"/{command.usage:<{width}}  {command.help}" for command in COMMANDS.values()]
+    return Outcome("\n".join([*lines, "", *KEYS]))
+
+
+def _think(chat: Conversation, _text: str) -> Outcome:
+    chat.switch(True)
+    return Outcome(f"from now on: {chat.mode}")
+
+
+def _no_think(chat: Conversation, _text: str) -> Outcome:
+    chat.switch(False)
+    return Outcome(f"from now on: {chat.mode}")
+
+
+def _budget(chat: Conversation, text: str) -> Outcome:
+    if not text:
+        return Outcome(f"budget: {chat.budget if chat.budget is not None else 'no limit'}")
+    if text == "off":
+        chat.set_options(thinking_budget=None)
+        return Outcome("no limit on thinking")
+    if not text.replace(",", "").replace("_", "").isdecimal():
+        raise OptionError("/budget", got=repr(text), expected="a number of tokens, or off")
+    tokens = int(text.replace(",", ""))
+    if tokens == 0:
+        chat.switch(False)
+        return Outcome("a budget of 0 switches thinking off; /think switches it on again")
+    if chat.model.family in ("instruct", "coder"):
+        chat.switch(True)  # says that this model never thinks
+    thinking = chat.session.options.thinking
+    # who asks for a budget asks for thinking
+    chat.set_options(thinking_budget=tokens, thinking=True if thinking is False else thinking)
+    return Outcome(f"at most {tokens:,} tokens of thinking a turn")
+
+
+def _system(chat: Conversation, text: str) -> Outcome:
+    if not text:
+        return Outcome(f"system: {chat.session.system or 'none'}")
+    chat.session.system = None if text == "off" else text
+    return Outcome("no system prompt" if text == "off" else "system prompt set")
+
+
+def _retry(_chat: Conversation, _text: str) -> Outcome:
+    return Outcome(retry=True)
+
+
+def _clear(chat: Conversation, _text: str) -> Outcome:
+    chat.session.clear()
+    kept = ", the system prompt stays" if chat.session.system else ""
+    return Outcome(f"the conversation is forgotten{kept}", changed=True)
+
+
+def _save(chat: Conversation, text: str) -> Outcome:
+    if not any(message["role"] == "user" for message in chat.session.messages):
+        raise SessionError("nothing to save yet", hint="say something first")
+    path = _path(text) if text else _own_path(chat)
+    if path.exists() and path.resolve() not in chat.files:
+        hint = "choose another name, or /load it first to go on with it"
+        raise SessionError("this file is not from this chat", got=str(path), hint=hint)
+    chat.session.save(path)
+    chat.files.add(path.resolve())
+    return Outcome(f"saved: {path}")
+
+
+def _own_path(chat: Conversation) -> Path:
+    """The file this chat is kept in: the one it has already, else a new one among the state."""
+    if chat.files:
+        return max(chat.files, key=lambda file: file.stat().st_mtime if file.exists() else 0)
+    folder = folders.home() / "conversations"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        hint = "name a place: /save PATH"
+        raise SessionError(f"{folder} can't be made", got=error.strerror, hint=hint) from None
+    return folder / time.strftime("%Y-%m-%d-%H%M%S.json")
+
+
+def _load(chat: Conversation, text: str) -> Outcome:
+    if not text:
+        raise OptionError("/load needs a file", hint=f"saved ones: {folders.home()}/conversations")
+    path = _path(text)
+    session = type(chat.session).load(path, chat.model)
+    chat.session = session
+    chat.files.add(path.resolve())
+    turns = sum(message["role"] == "user" for message in session.messages)
+    note = chat.take_up()
+    said = f"loaded: {path} ({turns} turns); {chat.mode}" + (note and f"\n{note}")
+    return Outcome(said, changed=True)
+
+
+def _path(text: str) -> Path:
+    return Path(text.strip("'\"")).expanduser()
+
+
+def _stats(chat: Conversation, _text: str) -> Outcome:
+    total, last = chat.total, chat.session.last_stats
+    if last is None:
+        return Outcome("no turn yet")
+    return Outcome(
+        f"last turn: {last.prompt_tokens:,} prompt tokens ({last.cached_tokens:,} from the cache),"
+        f" {last.thinking_tokens:,} thinking, {last.answer_tokens:,} answer;"
+        f" prefill {last.prefill_tps:,.0f} tok/s, decode {last.decode_tps:.1f} tok/s\n"
+        f"this chat: {chat.turns} turns, {total.thinking_tokens:,} thinking,"
+        f" {total.answer_tokens:,} answer; peak memory {total.peak_memory_bytes / 1e9:.2f} GB\n"
+        f"keys and values: {last.kv_bytes / 1e6:,.0f} MB, {last.kv_kind}"
+    )
+
+
+def _quit(_chat: Conversation, _text: str) -> Outcome:
+    return Outcome(quit=True)
+
+
+COMMANDS = {
+    "help": Command("help", "this list", _help),
+    "think": Command("think", "think before answering, from now on", _think),
+    "no_think": Command("no_think", "answer at once, from now on", _no_think),
+    "budget": Command("budget [N|off]", "at most N tokens of thinking a turn", _budget),
+    "model": Command("model [NAME]", "go on with another model", editing.model),
+    "system": Command("system [TEXT|off]", "show or set the system prompt", _system),
+    "retry": Command("retry", "answer the last message anew", _retry),
+    "edit": Command("edit [TEXT]", "change the last message and send it again", editing.edit),
+    "undo": Command("undo", "take the last turn back", editing.undo),
+    "drop": Command("drop [N]", "forget the N oldest turns, to make room", editing.drop),
+    "clear": Command("clear", "forget the conversation", _clear),
+    "save": Command("save [PATH]", "write the conversation to a file", _save),
+    "load": Command("load PATH", "go on with a saved conversation", _load),
+    "export": Command("export md|json [PATH]", "write it for people or programs", editing.export),
+    "tokens": Command("tokens", "what the conversation takes of the context", editing.tokens),
+    "stats": Command("stats", "tokens, speed and memory", _stats),
+    "quit": Command("quit", "leave (Ctrl-D does too)", _quit),
+}
+KEYS = (
+    "Enter sends; Alt-Enter (or Esc, Enter) begins a new line; pasted lines stay together.",
+    "Ctrl-C while it thinks: answer now; while it answers: stop; at the prompt: clear the line.",
+)

@@ -1,0 +1,234 @@
+"""``qwen3-mlx bench``: prefill and decode rates of one model here, beside mlx-lm if asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from qwen3_mlx.bench.measure import environment, interleaved, summary
+from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli.settings import suggestions
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.files import write_atomically
+
+if TYPE_CHECKING:
+    from qwen3_mlx.bench.rates import Rates
+    from qwen3_mlx.config import Qwen3Config
+    from qwen3_mlx.nn.transformer import Qwen3
+
+SIZES = {"cpu": (128, 16, 3)}
+"""Tokens of prompt, tokens to decode and rounds, where none are given; elsewhere `LARGE`."""
+LARGE = (512, 128, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured: a network of ours, and how to get mlx-lm's of the same weights."""
+
+    name: str
+    network: Qwen3
+    config: Qwen3Config
+    mlx_lm: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """The fastest that decoding could be: the bytes of one token at the bandwidth measured here."""
+
+    bytes_per_token: int
+    bandwidth: float
+
+    @property
+    def tokens(self) -> float:
+        """Tokens a second."""
+        return self.bandwidth / self.bytes_per_token
+
+
+def from_checkpoint(model: str) -> Subject:
+    """The model of that name, loaded."""
+    from qwen3_mlx.checkpoint import load_network
+    from qwen3_mlx.hub.names import resolve
+
+    path = resolve(model)
+    network, config = load_network(path)
+
+    def theirs() -> Any:
+        from mlx_lm import load
+
+        return load(str(path))[0]
+
+    return Subject(model, network, config, theirs)
+
+
+def from_shape(shape: str, recipe: str, layers: int | None, context: int) -> Subject:
+    """A network of that shape with random weights, if it fits. Raises `OptionError`."""
+    from qwen3_mlx.bench import random_network
+    from qwen3_mlx.config import Qwen3Config
+    from qwen3_mlx.fit import inequality
+    from qwen3_mlx.fit.machine import this_machine
+
+    for option, value, known in (
+        ("shape", shape, random_network.SHAPES),
+        ("recipe", recipe, random_network.RECIPES),
+    ):
+        if value not in known:
+            raise OptionError(f"--{option}", got=value, expected=", ".join(known))
+    values = random_network.config_values(shape, recipe, layers)
+    config = Qwen3Config.from_dict(values)
+    place = this_machine()
+    fit = inequality.fit(config, inequality.weights_from_config(config), place, context)
+    if not fit.fits:
+        raise OptionError(
+            f"bench --shape {shape} --recipe {recipe}",
+            got=f"{fit.required_bytes / 1e9:.1f} GB needed",
+            expected=f"at most {fit.available_bytes / 1e9:.1f} GB, {place.why}",
+            hint="take a smaller shape or recipe, or --layers N for its first N layers",
+        )
+    network = random_network.network(config)
+    first = f", first {layers} layers" if layers else ""
+    name = f"{shape} {recipe} (random weights{first})"
+    return Subject(name, network, config, lambda: random_network.mlx_lm_twin(network, values))
+
+
+def sides(subject: Subject, against: str | None, ids: list[int], tokens: int) -> dict[str, Any]:
+    """A run of each side, by name. Raises `OptionError` where mlx-lm is missing."""
+    from qwen3_mlx.bench import rates as speed
+
+    arms: dict[str, Callable[[], Rates]] = {
+        "qwen3-mlx": lambda: speed.ours(subject.network, ids, tokens)
+    }
+    if against == "mlx-lm":
+        try:
+            import mlx_lm  # noqa: F401  (asked for before anything is measured)
+        except ImportError:
+            hint = "run: pip install mlx-lm"
+            raise OptionError("--against mlx-lm", got="mlx-lm is missing", hint=hint) from None
+        theirs = subject.mlx_lm()
+        arms["mlx-lm"] = lambda: speed.theirs(theirs, ids, tokens)
+    return arms
+
+
+def rows(samples: dict[str, list[Rates]]) -> dict[str, Any]:
+    """Summaries of both rates of each side."""
+    return {
+        name: {
+            "prefill": summary([rate.prefill for rate in rates]),
+            "decode": summary([rate.decode for rate in rates]),
+        }
+        for name, rates in samples.items()
+    }
+
+
+def table(measured: dict[str, Any], roofline: Roofline) -> Iterator[str]:
+    """A Markdown table of medians, fit for an issue; more than 5 % of spread is marked."""
+    yield "| | prefill tok/s | decode tok/s | of roofline |"
+    yield "|---|---|---|---|"
+    for name, row in measured.items():
+        share = row["decode"]["median"] / roofline.tokens
+        yield f"| {name} | {_cell(row['prefill'])} | {_cell(row['decode'])} | {share:.0%} |"
+    if len(measured) == 2:
+        mine, other = measured.values()
+        ratios = [mine[key]["median"] / other[key]["median"] for key in ("prefill", "decode")]
+        yield f"| ratio | {ratios[0]:.2f} × | {ratios[1]:.2f} × | |"
+
+
+def _cell(number: dict[str, Any]) -> str:
+    mark = f" (± {100 * number['cv']:.0f} %)" if number["noisy"] else ""
+    return f"{number['median']:.1f}{mark}"
+
+
+def run(
+    subject: Subject,
+    against: str | None,
+    sizes: tuple[int, int, int],
+    record: Path | None = None,
+) -> int:
+    """Measure, interleaved in an order shuffled anew each round, and print one table."""
+    from qwen3_mlx.bench import random_network
+    from qwen3_mlx.bench import rates as speed
+    from qwen3_mlx.cli.commands.doctor import machine, paths
+
+    context, tokens, rounds = sizes
+    ids = speed.prompt(context, min(subject.config.vocab_size, 1000))
+    measured = rows(interleaved(sides(subject, against, ids, tokens), rounds))
+    active = random_network.bytes_per_token(subject.network, subject.config, context + tokens // 2)
+    roofline = Roofline(active, random_network.bandwidth())
+    for name, state in (*machine(), *paths()):
+        typer.echo(f"{name}: {state}")
+    typer.echo(
+        f"{subject.name}: {context} tokens of prompt, {tokens} decoded, {rounds} rounds, medians\n"
+        f"roofline: {roofline.tokens:.0f} tok/s, {active / 1e9:.2f} GB a token at "
+        f"{roofline.bandwidth / 1e9:.0f} GB/s measured here\n"
+    )
+    for line in table(measured, roofline):
+        typer.echo(line)
+    if record is not None:
+        results = {"model": subject.name, "context": context, "tokens": tokens, "rounds": rounds}
+        results |= {"bandwidth": roofline.bandwidth, "bytes_per_token": active, "rows": measured}
+        results |= {"machine": dict(machine()), "paths": dict(paths())}
+        text = json.dumps({"environment": environment(), "results": results}, indent=1)
+        write_atomically(record, f"{text}\n".encode())
+    return 0
+
+
+def command(
+    model: Annotated[
+        str, typer.Argument(help="The model.", autocompletion=suggestions.models)
+    ] = "demo",
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Random weights of this shape, such as 30b-a3b, instead."
+        ),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="Of --shape: 4bit, 8bit, bf16.")
+    ] = "4bit",
+    layers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Of --shape: the first N layers only.")
+    ] = None,
+    against: Annotated[
+        Literal["mlx-lm"] | None,
+        typer.Option(help="Measure this too, on the same weights, in the same run."),
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Tokens of prompt: 512, on a CPU 128.")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Tokens to decode: 128, on a CPU 16.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Samples of each: 5, on a CPU 3.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all samples there, as JSON.")
+    ] = None,
+    debug: opt.Debug = False,
+) -> None:
+    """Measure how fast a model reads and writes here, as a table to paste into an issue.
+
+    Each round runs every side once, in a new order, after one that warms up; the table has
+    medians, marks a spread of more than 5 percent, and says how close decoding comes to the
+    roofline: the bytes of one token at the bandwidth measured here. Ratios between sides mean
+    something, bare numbers little. --shape needs no download.
+
+    Examples:
+
+        qwen3-mlx bench
+        qwen3-mlx bench 30b-a3b --against mlx-lm
+        qwen3-mlx bench --shape 30b-a3b --recipe 4bit --record bench.json
+    """
+    from qwen3_mlx.device import backend
+
+    usual = SIZES.get(backend.device(), LARGE)
+    given = (context, tokens, rounds)
+    first, second, third = (
+        other if own is None else own for own, other in zip(given, usual, strict=True)
+    )
+    subject = from_shape(shape, recipe, layers, first + second) if shape else from_checkpoint(model)
+    raise typer.Exit(run(subject, against, (first, second, third), record))

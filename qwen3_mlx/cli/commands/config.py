@@ -1,0 +1,271 @@
+"""``qwen3-mlx config``: what is set, where, and how to change it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli.settings import folders, settings, suggestions
+from qwen3_mlx.cli.terminal.screen import Screen, printable
+from qwen3_mlx.errors import ConfigError
+
+app = typer.Typer(rich_markup_mode="markdown")
+
+Key = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY",
+        help="What is set; `qwen3-mlx config` lists all.",
+        autocompletion=suggestions.keys,
+    ),
+]
+Value = Annotated[
+    str,
+    typer.Argument(
+        metavar="VALUE",
+        help="The value; `default` is the same as `unset`.",
+        autocompletion=suggestions.values,
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    as_json: Annotated[
+        bool, typer.Option("--json", metavar=opt.FLAG, help="Print one JSON object instead.")
+    ] = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Show what is set and where; get, set and unset keys of the configuration file.
+
+    A flag wins over a variable such as QWEN3_MLX_BUDGET, a variable over the file, the file over
+    what is built in.
+
+    Examples:
+
+        qwen3-mlx config
+        qwen3-mlx config set model 8b
+        QWEN3_MLX_BUDGET=256 qwen3-mlx chat
+    """
+    if context.invoked_subcommand is not None:
+        return
+    found, screen = settings.survey(), Screen()
+    rows = [_row(name, found) for name in settings.KEYS]
+    if as_json:
+        values = {name: {"value": value, "source": source} for name, value, source in rows}
+        record = {
+            "path": str(settings.file()),
+            "settings": values,
+            "problems": [str(problem) for problem in found.problems],
+        }
+        screen.answer(f"{json.dumps(record, ensure_ascii=False)}\n")
+    else:
+        path = settings.file()
+        there = found.problems or any(s.source == "file" for s in found.values.values())
+        screen.answer(f"{path}{'' if there or path.exists() else ' (not there yet)'}\n")
+        for name, value, source in rows:
+            text = _shown(settings.KEYS[name].builtin if value is None else value)
+            screen.answer(f"{name:<20}{text:<28}  {source}\n")
+    for problem in found.problems:
+        screen.error(problem)
+    raise typer.Exit(int(bool(found.problems)))
+
+
+def _row(name: str, found: settings.Settings) -> tuple[str, Any, str]:
+    """A key, what holds (None: it has no word), and where that comes from."""
+    if name in found.values:
+        return name, found.values[name].value, found.values[name].source
+    if name == "model":
+        from qwen3_mlx.cli.chat.load import DEMO
+
+        last = folders.last_model()
+        return name, last or DEMO, "the last chat" if last else "built in"
+    return name, None, "built in"
+
+
+def _shown(value: Any) -> str:
+    """A value in a line."""
+    text = " ".join(printable(_as_text(value)).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@app.command()
+def get(key: Key, debug: opt.Debug = False) -> None:
+    """Print the value that holds, whoever set it; `default` where nobody did.
+
+    Examples:
+
+        qwen3-mlx config get budget
+    """
+    settings.known(key)
+    _, value, _ = _row(key, settings.load())
+    Screen().answer(f"{settings.DEFAULT if value is None else _as_text(value)}\n")
+
+
+@app.command(name="set", context_settings={"ignore_unknown_options": True})
+def set_value(key: Key, value: Value, debug: opt.Debug = False) -> None:
+    """Set a key in the file; its comments and order stay.
+
+    Examples:
+
+        qwen3-mlx config set model 8b
+        qwen3-mlx config set budget 1024
+        qwen3-mlx config set theme light
+    """
+    wanted = settings.known(key)
+    if value == settings.DEFAULT:
+        _write(key, None)
+    else:
+        meant = wanted.from_text(value)
+        if key == "model":
+            from qwen3_mlx.hub import names
+
+            names.parse(meant)  # a name that means nothing is an error here, not at the next chat
+            meant = folders.lasting_name(meant)
+        _write(key, meant)
+    if os.environ.get(wanted.variable):
+        Screen().note(f"{wanted.variable} is set, and wins over the file")
+
+
+@app.command()
+def unset(key: Key, debug: opt.Debug = False) -> None:
+    """Take a key out of the file, so that what is built in holds again.
+
+    Examples:
+
+        qwen3-mlx config unset budget
+    """
+    if key not in settings.read(settings.file()):
+        settings.known(key)
+    _write(key, None)
+
+
+@app.command()
+def path(debug: opt.Debug = False) -> None:
+    """Print where the file is, or would be.
+
+    Examples:
+
+        qwen3-mlx config path
+    """
+    Screen().answer(f"{settings.file()}\n")
+
+
+@app.command()
+def edit(debug: opt.Debug = False) -> None:
+    """Open the file in $VISUAL or $EDITOR, and check it afterwards.
+
+    A new file has every key in it, commented out.
+
+    Examples:
+
+        qwen3-mlx config edit
+    """
+    import subprocess
+
+    where = settings.file()
+    command = _editor()
+    if not where.exists():
+        _save(where, template())
+    try:
+        code = subprocess.run([*command, str(where)], check=False).returncode
+    except OSError as error:
+        hint = f"set EDITOR, or edit {where} yourself"
+        raise ConfigError(f"the editor {command[0]}", got=error.strerror, hint=hint) from None
+    if code:
+        raise ConfigError(f"the editor {command[0]} ended with {code}; {where} is as it left it")
+    problems = settings.survey().problems
+    for problem in problems:
+        Screen().error(problem)
+    raise typer.Exit(int(bool(problems)))
+
+
+def _editor() -> list[str]:
+    """The editor's command. Raises `ConfigError` where there is none."""
+    import shlex
+    import shutil
+
+    for name in ("VISUAL", "EDITOR"):
+        try:
+            if words := shlex.split(os.environ.get(name, "")):
+                return words
+        except ValueError as error:
+            raise ConfigError(name, got=os.environ[name], expected=f"a command ({error})") from None
+    for program in ("nano", "vi"):
+        if shutil.which(program):
+            return [program]
+    raise ConfigError("no editor", hint=f"set EDITOR, or edit {settings.file()} yourself")
+
+
+def template() -> str:
+    """A file that sets nothing and says what can be set."""
+    lines = ["# qwen3-mlx: what holds unless a command or a variable says otherwise", ""]
+    for key in settings.KEYS.values():
+        choices = f": {', '.join(key.choices)}" if key.choices else ""
+        lines.append(f"# {key.help}{choices} (without it: {key.builtin})")
+        lines += [f"# {key.name} = {_EXAMPLES[key.name]}", ""]
+    return "\n".join(lines)
+
+
+_EXAMPLES = {
+    "model": '"8b"',
+    "thinking": "true",
+    "budget": "1024",
+    "max_tokens": "4096",
+    "context": "16384",
+    "system": '"Be brief."',
+    "temperature": "0.6",
+    "top_p": "0.95",
+    "top_k": "20",
+    "min_p": "0.0",
+    "presence_penalty": "0.5",
+    "repetition_penalty": "1.05",
+    "show_thinking": '"live"',
+    "plain": "false",
+    "theme": '"auto"',
+}
+"""A value of each key as TOML spells it."""
+
+
+def _write(key: str, value: Any) -> None:
+    """Put a value into the file, or take the key out. Raises `ConfigError` if it can't be."""
+    where = settings.file()
+    values = settings.read(where)
+    if value is None and key not in values:
+        return
+    after = values | {key: value}
+    if after.get("thinking") is True and after.get("budget") == 0:
+        hint = "a budget of 0 switches thinking off; unset one of the two"
+        raise ConfigError("thinking is true and budget 0", hint=hint)
+    import tomlkit
+
+    document = tomlkit.parse(where.read_text("utf-8-sig") if where.exists() else "")
+    if value is None:
+        del document[key]
+    else:
+        document[key] = value
+    _save(where, tomlkit.dumps(document))
+
+
+def _save(where: Path, text: str) -> None:
+    from qwen3_mlx.files import write_atomically
+
+    target = where.resolve()  # the file may be a link to where someone keeps such files
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
+        write_atomically(target, text.encode())
+        target.chmod(mode)
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise ConfigError(f"{where} can't be written", got=got, hint="check its owner") from None

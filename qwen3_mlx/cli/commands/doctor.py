@@ -1,0 +1,96 @@
+"""``qwen3-mlx doctor``: what runs on this machine and where, and why the rest doesn't."""
+
+from __future__ import annotations
+
+import typer
+
+from qwen3_mlx.cli import options as opt
+
+Row = tuple[str, str]
+"""What it is about, and how it stands."""
+
+
+def machine() -> list[Row]:
+    """The device and how MLX uses it. Raises `BackendError` where MLX is missing."""
+    from importlib.metadata import version
+
+    import qwen3_mlx.device.backend as backend
+
+    import mlx.core as mx
+
+    device = backend.device()
+    dtype, why = backend.compute_dtype(mx.bfloat16)
+    rows = [
+        ("mlx", f"{version('mlx')} on {device}"),
+        ("device", str(mx.device_info().get("device_name", device))),
+        ("bfloat16", f"computed in {str(dtype).removeprefix('mlx.core.')}: {why}"),
+        ("command buffers", backend.LIMITS),
+        *memory(),
+    ]
+    if device == "cpu":
+        rows.append(
+            ("BLAS", backend.BLAS or "the wheel's own, which is slow: install libopenblas0")
+        )
+    return rows
+
+
+def memory() -> list[Row]:
+    """What a model may take here, what MLX is told, and how weights are read."""
+    from qwen3_mlx.checkpoint import mapped
+    from qwen3_mlx.fit import guard, machine
+
+    place, limits = machine.this_machine(), guard.apply()
+    return [
+        ("memory", f"{place.available_bytes / 1e9:.1f} GB: {place.why}"),
+        ("limits", limits.why),
+        ("wired memory", limits.wired_why),
+        ("zero-copy", mapped.state().why),
+    ]
+
+
+def kernels() -> list[Row]:
+    """A row a fused kernel: whether it runs, else why not."""
+    from qwen3_mlx.metal import dispatch
+
+    return [(name, state) for name, _, state in dispatch.rows()]
+
+
+def paths() -> list[Row]:
+    """How tokens are read and written here: many at once, and one after another."""
+    from qwen3_mlx.device import unpack_policy
+    from qwen3_mlx.metal import dispatch
+    from qwen3_mlx.nn import unpack
+
+    reason = dispatch.why_not(*dispatch.PROMPT)
+    experts = f"as above: {reason}" if reason else "4 and 8 bits: packed, on matrix units"
+    if unpack_policy.forced():
+        experts = "as above: QWEN3_MLX_PREFILL says so"
+    rows = [("prefill, packed", unpack.why()), ("prefill, experts", experts)]
+    for name, kernels in (("decode, dense", ()), ("decode, experts", dispatch.EXPERTS)):
+        reason = dispatch.why_not(*dispatch.STEP, *kernels)
+        rows.append((name, f"plain operations: {reason}" if reason else "fused steps"))
+    return rows
+
+
+def run() -> int:
+    """Print the tables; returns the exit code."""
+    for title, rows in (("machine", machine()), ("paths", paths()), ("kernels", kernels())):
+        typer.echo(title)
+        for name, state in rows:
+            typer.echo(f"  {name:16} {state}")
+    return 0
+
+
+def command(debug: opt.Debug = False) -> None:
+    """Show what runs on this machine and where: device, BLAS, limits, paths, and every kernel.
+
+    QWEN3_MLX_KERNELS=auto tries the kernels that are not yet proven on this kind of machine,
+    =off switches all off, and names separated by commas switch on only those.
+    QWEN3_MLX_PREFILL=packed|each|grouped says how a prompt meets packed weights.
+
+    Examples:
+
+        qwen3-mlx doctor
+        QWEN3_MLX_KERNELS=auto qwen3-mlx doctor
+    """
+    raise typer.Exit(run())

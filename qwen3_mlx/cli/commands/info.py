@@ -1,0 +1,208 @@
+"""What a model is and whether it fits, from its config and headers alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from qwen3_mlx.cli.settings import folders
+from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.fit import inequality, machine
+from qwen3_mlx.hub import names
+
+EVERYDAY_CONTEXT = 4096
+"""Tokens the inequality is filled in for unless --context says otherwise."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that `info` tells."""
+
+    where: str
+    config: Qwen3Config
+    weights: inequality.Weights
+    from_headers: bool
+    kv_bits: int | None
+    machine: machine.Machine
+    fit: inequality.Fit
+
+
+def run(
+    model: str | None,
+    *,
+    context: int | None,
+    kv_bits: int | None,
+    gigabytes: float | None,
+    as_json: bool,
+) -> int:
+    """Print the facts; returns the exit code."""
+    facts = gather(model or folders.last_model() or "demo", context, kv_bits, gigabytes)
+    screen = Screen()
+    if as_json:
+        screen.answer(f"{json.dumps(record(facts))}\n")
+    else:
+        text = "\n".join(lines(facts))
+        screen.answer(f"{text if screen.is_utf8 else text.replace('≤', '<=')}\n")
+    return 0
+
+
+def gather(name: str, context: int | None, kv_bits: int | None, gigabytes: float | None) -> Facts:
+    """Find the model here or ask the hub for its headers, and do the sums."""
+    where, config, weights, from_headers = _find(name)
+    place = machine.this_machine() if gigabytes is None else machine.mac(gigabytes)
+    tokens = min(EVERYDAY_CONTEXT, config.context) if context is None else context
+    fit = inequality.fit(config, weights, place, tokens, kv_bits)
+    return Facts(where, config, weights, from_headers, kv_bits, place, fit)
+
+
+def _find(name: str) -> tuple[str, Qwen3Config, inequality.Weights, bool]:
+    found = names.find_local(name)
+    tensors: Any = None
+    if found is not None:
+        where, config = str(found), Qwen3Config.from_dir(found)
+        if any(found.glob("*.safetensors")):
+            from qwen3_mlx.checkpoint.headers import checkpoint_tensors
+
+            tensors = checkpoint_tensors(found)
+    else:
+        from qwen3_mlx.hub import download
+
+        description = download.describe(names.parse(name))
+        where, config = description.where, Qwen3Config.from_dict(description.config)
+        tensors = description.tensors
+    if tensors is None:
+        return where, config, inequality.weights_from_config(config), False
+    return where, config, inequality.weights_from_headers(tensors.values()), True
+
+
+def record(facts: Facts) -> dict[str, Any]:
+    """What ``--json`` prints. Sizes in bytes, contexts in tokens."""
+    config, fit = facts.config, facts.fit
+    return {
+        "model_type": config.model_type,
+        "parameters": inequality.parameters(config),
+        "active_parameters": inequality.active_parameters(config),
+        "weight_bytes": facts.weights.stored_bytes,
+        "kv_bytes_per_token": inequality.kv_bytes_per_token(config, facts.kv_bits),
+        "native_context": config.native_context,
+        "context": fit.context,
+        "fits": fit.fits,
+        "required_bytes": fit.required_bytes,
+        "available_bytes": fit.available_bytes,
+        "required": {
+            "weights": fit.weight_bytes,
+            "kv": fit.kv_bytes,
+            "prefill": fit.scratch_bytes,
+            "runtime": fit.runtime_bytes,
+        },
+        "available": facts.machine.why,
+        "would_fit": _would_fit(facts),
+        "where": facts.where,
+    }
+
+
+def _would_fit(facts: Facts) -> list[dict[str, Any]]:
+    """What would fit, if this does not: the least loss first."""
+    if facts.fit.fits:
+        return []
+    from qwen3_mlx.fit import alternatives
+
+    wanted = alternatives.Wanted(facts.config, facts.weights, facts.fit.context, facts.kv_bits)
+    return [
+        {"what": choice.what, "how": choice.how, "required_bytes": choice.fit.required_bytes}
+        for choice in alternatives.ranked(wanted, facts.machine)
+    ]
+
+
+def lines(facts: Facts) -> Iterator[str]:
+    """The same for people: what it is, the sum with the arithmetic of each term, and advice."""
+    config, fit = facts.config, facts.fit
+    total, active = inequality.parameters(config), inequality.active_parameters(config)
+    yield facts.where
+    yield architecture(config)
+    yield ""
+    yield _row("parameters", _count(total), f"{total:,}")
+    if active != total:
+        yield _row("for each token", _count(active), f"{active:,}")
+    yield _row("native context", f"{config.native_context:,}", "tokens; YaRN beyond (--context)")
+    yield ""
+    yield from _sum(facts, total)
+    yield ""
+    yield fit.equation
+    yield f"available: {facts.machine.why}"
+    yield from _advice(facts)
+
+
+def _sum(facts: Facts, total: int) -> Iterator[str]:
+    """The left side of the inequality, a term a row, as one would add it up on paper."""
+    config, fit = facts.config, facts.fit
+    per_token = inequality.kv_bytes_per_token(config, facts.kv_bits)
+    widened = "" if facts.machine.float_bytes is None else "; floats are float32 here"
+    yield _row("weights", inequality.gb(fit.weight_bytes), _packing(facts, total) + widened)
+    yield _row(
+        "keys and values",
+        inequality.gb(fit.kv_bytes),
+        f"{per_token / 1e3:,.1f} kB a token, {facts.kv_bits or 16} bit{widened},"
+        f" x {fit.context:,} tokens",
+    )
+    chunk = min(inequality.PREFILL_CHUNK, fit.context)
+    yield _row("prefill", inequality.gb(fit.scratch_bytes), f"reading {chunk:,} tokens at a time")
+    yield _row("runtime", inequality.gb(fit.runtime_bytes), "Python, MLX, the tokenizer")
+    yield f"{'':<16}{'-' * 10}"
+    over = fit.required_bytes - fit.available_bytes
+    verdict = f"{inequality.gb(-over)} to spare" if fit.fits else f"{inequality.gb(over)} too much"
+    remark = f"of {inequality.gb(fit.available_bytes)}: {verdict}"
+    yield _row("together", inequality.gb(fit.required_bytes), remark)
+
+
+def architecture(config: Qwen3Config) -> str:
+    """The network in a line."""
+    experts = ""
+    if config.is_moe:
+        experts = (
+            f"{config.num_experts_per_tok} of {config.num_experts} experts of"
+            f" {config.moe_intermediate_size:,} a token"
+        )
+    feed_forward = experts or f"feed-forward {config.intermediate_size:,}"
+    tied = "tied" if config.tie_word_embeddings else "untied"
+    return (
+        f"{config.model_type}: {config.num_hidden_layers} layers, width {config.hidden_size:,},"
+        f" {config.num_attention_heads} query and {config.num_key_value_heads} key-value heads of"
+        f" {config.head_dim}, {feed_forward}, vocabulary {config.vocab_size:,} ({tied})"
+    )
+
+
+def _advice(facts: Facts) -> Iterator[str]:
+    """The longest context if it fits; what would fit if it doesn't."""
+    config, fit = facts.config, facts.fit
+    if fit.fits:
+        longest = inequality.largest_context(config, facts.weights, facts.machine, facts.kv_bits)
+        yield f"longest native context that fits: {longest:,} tokens"
+        return
+    from qwen3_mlx.fit import alternatives
+
+    yield ""
+    yield "what would fit, the least loss first:"
+    wanted = alternatives.Wanted(config, facts.weights, fit.context, facts.kv_bits)
+    yield from (f"  {line}" for line in alternatives.advice(wanted, facts.machine))
+
+
+def _packing(facts: Facts, total: int) -> str:
+    source = "" if facts.from_headers else ", computed from the config"
+    bits = f"{8 * facts.weights.stored_bytes / total:.2f} bits a weight"
+    if facts.config.quantization is None:
+        return f"{bits}{source}"
+    spec = facts.config.quantization.default
+    return f"{bits}: {spec.bits} bits in groups of {spec.group_size}{source}"
+
+
+def _row(name: str, value: str, remark: str) -> str:
+    return f"{name:<16}{value:>10}   {remark}"
+
+
+def _count(number: int) -> str:
+    unit, scale = ("B", 1e9) if number >= 1e9 else ("M", 1e6)
+    return f"{number / scale:.2f} {unit}"

@@ -1,0 +1,286 @@
+"""``qwen3-mlx models``: what is on this machine, how big it is, and whether it fits.
+
+From config.json and the safetensors headers alone: no weight is read, MLX is not imported, and
+nothing is asked of the hub.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli.terminal.screen import Screen, printable
+from qwen3_mlx.errors import ModelNotFoundError, OptionError, Qwen3Error
+
+if TYPE_CHECKING:
+    from qwen3_mlx.config import Qwen3Config
+    from qwen3_mlx.fit.inequality import Fit, Weights
+    from qwen3_mlx.fit.machine import Machine
+    from qwen3_mlx.hub.installed import Found
+
+EVERYDAY_CONTEXT = 4096
+"""Tokens that a model must have room for, as `info` counts."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model and what its headers say; `problem` says why they say nothing."""
+
+    model: Found
+    local: bool
+    disk_bytes: int
+    problem: str = ""
+    config: Qwen3Config | None = None
+    weights: Weights | None = None
+    fit: Fit | None = None
+    longest: int = 0
+    """Tokens of the longest native context that fits."""
+
+    @property
+    def bundled(self) -> bool:
+        """Whether it came with the package."""
+        from qwen3_mlx.hub import names as hub
+
+        return (self.model.name, self.model.path) in hub.bundled()
+
+
+def command(
+    directories: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[DIR]...",
+            help="Look here too: a model's directory, or one that holds such directories.",
+        ),
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", metavar=opt.FLAG, help="Also the released models not here."),
+    ] = False,
+    context: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Tokens of context to have room for (default: 4096)."),
+    ] = None,
+    memory: opt.Memory = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", metavar=opt.FLAG, help="Print one JSON object instead.")
+    ] = False,
+    debug: opt.Debug = False,
+) -> None:
+    """List the models on this machine: size, bits a weight, parameters, context, and fit.
+
+    The bundled demos, Qwen3 in the hub's cache, and what lies in DIR. What can't be used is listed
+    with the reason. Reads headers only, and asks nobody.
+
+    Examples:
+
+        qwen3-mlx models
+        qwen3-mlx models ~/.lmstudio/models --context 32768
+        qwen3-mlx models --all --memory 24
+    """
+    raise typer.Exit(run(directories or [], everything, context, memory, as_json))
+
+
+def run(
+    folders: list[Path],
+    everything: bool,
+    context: int | None,
+    gigabytes: float | None,
+    as_json: bool,
+) -> int:
+    """Print the list; returns the exit code."""
+    from qwen3_mlx.fit import machine
+    from qwen3_mlx.hub import installed as local
+
+    if context is not None and context < 1:
+        raise OptionError("context", got=context, expected="1 or more tokens")
+    place = machine.glance() if gigabytes is None else machine.mac(gigabytes)
+    found = local.everything()
+    for folder in (folder.expanduser() for folder in folders):
+        if not folder.is_dir():
+            hint = "give a directory that holds models"
+            raise ModelNotFoundError("no such directory", got=str(folder), hint=hint)
+        found += local.in_directory(folder)
+    rows = [_look(model, place, context) for model in found]
+    if everything:
+        here = {model.repo for model in found if not model.problem}
+        rows += _elsewhere(here, place, context)
+    screen = Screen()
+    if as_json:
+        screen.answer(_as_json(rows, place))
+    else:
+        for line in lines(rows, place):
+            screen.answer(f"{printable(line)}\n")
+    return 0
+
+
+def _look(model: Found, place: Machine, context: int | None) -> Row:
+    """What a model's files say."""
+    size = _disk_bytes(model.path)
+    if model.problem:
+        return Row(model, True, size, model.problem)
+    from qwen3_mlx.checkpoint.headers import checkpoint_tensors
+    from qwen3_mlx.config import Qwen3Config
+    from qwen3_mlx.fit import inequality as memory
+
+    try:
+        config = Qwen3Config.from_dir(model.path)
+        weights = memory.weights_from_headers(checkpoint_tensors(model.path).values())
+        return _with_fit(model, True, size, config, weights, place, context)
+    except Qwen3Error as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        return Row(model, True, size, f"{error.summary}{hint}")
+
+
+def _elsewhere(here: set[str], place: Machine, context: int | None) -> Iterator[Row]:
+    """The released models that are not here, as their shapes say."""
+    from qwen3_mlx.config import Qwen3Config
+    from qwen3_mlx.fit import inequality as memory
+    from qwen3_mlx.hub import releases
+    from qwen3_mlx.hub.installed import Found
+
+    for release in releases.RELEASES:
+        if release.repo in here:
+            continue
+        config = Qwen3Config.from_dict(release.config())
+        weights = memory.weights_from_config(config)
+        size, model = weights.stored_bytes, Found(release.alias, Path(), repo=release.repo)
+        try:
+            yield _with_fit(model, False, size, config, weights, place, context)
+        except Qwen3Error as error:  # a context that no YaRN reaches
+            yield Row(model, False, size, error.summary)
+
+
+def _with_fit(
+    model: Found,
+    local: bool,
+    size: int,
+    config: Qwen3Config,
+    weights: Weights,
+    place: Machine,
+    context: int | None,
+) -> Row:
+    from qwen3_mlx.fit import inequality as memory
+
+    tokens = min(EVERYDAY_CONTEXT, config.context) if context is None else context
+    fit = memory.fit(config, weights, place, tokens)
+    longest = memory.largest_context(config, weights, place)
+    return Row(model, local, size, "", config, weights, fit, longest)
+
+
+def _disk_bytes(folder: Path) -> int:
+    """Bytes of the files that lie in or below `folder`, links followed, each counted once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for base, _, names in os.walk(folder):
+        for name in names:
+            try:
+                status = os.stat(os.path.join(base, name))  # noqa: PTH116, PTH118 (thousands)
+            except OSError:
+                continue
+            sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())
+
+
+def lines(rows: list[Row], place: Machine) -> Iterator[str]:
+    """The list for people."""
+    table: list[tuple[str, ...]] = [("MODEL", "SIZE", "BITS", "PARAMETERS", "CONTEXT", "")]
+    table += [_cells(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    told = False
+    for row, cells in zip([None, *rows], table, strict=True):
+        if row is not None and not row.local and not told:
+            told = True
+            yield "\nto be downloaded with `qwen3-mlx chat MODEL`:"
+        name, *numbers, verdict = cells
+        right = (f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=False))
+        yield "  ".join([f"{name:<{widths[0]}}", *right, verdict]).rstrip()
+    yield f"\navailable: {size_text(place.available_bytes)}, {place.why}"
+    if any(row.model.repo and row.model.problem for row in rows):
+        yield "what is incomplete is fetched to its end with: qwen3-mlx chat MODEL"
+    if not told and all(row.bundled for row in rows):
+        yield "no real model is here yet; to get one: qwen3-mlx chat 4b (2.3 GB)"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if row.config is None or row.weights is None or row.fit is None:
+        return row.model.name, size_text(row.disk_bytes), "", "", "", row.problem
+    from qwen3_mlx.fit import inequality as memory
+
+    total, active = memory.parameters(row.config), memory.active_parameters(row.config)
+    count = _count(total) if total == active else f"{_count(total)}, {_count(active)} active"
+    bits = f"{8 * row.weights.stored_bytes / total:.1f}"
+    context = f"{row.config.native_context:,}"
+    return row.model.name, size_text(row.disk_bytes), bits, count, context, _verdict(row, row.fit)
+
+
+def _verdict(row: Row, fit: Fit) -> str:
+    if fit.fits:
+        return f"fits with {short(max(row.longest, fit.context))} of context"
+    need, have = size_text(fit.required_bytes), size_text(fit.available_bytes)
+    less = f"; would with {short(row.longest)} of context" if row.longest else ""
+    return f"does not fit: needs {need}, has {have}{less}"
+
+
+def short(tokens: int) -> str:
+    """``950``, ``12k``: tokens, rounded down."""
+    return str(tokens) if tokens < 1024 else f"{tokens // 1024}k"
+
+
+def size_text(size: int) -> str:
+    """Bytes as people read them: ``12 MB``, ``4.6 GB``."""
+    if size >= 10**9:
+        return f"{size / 1e9:.1f} GB"
+    if size >= 10**5:
+        return f"{size / 1e6:.0f} MB" if size >= 10**7 else f"{size / 1e6:.1f} MB"
+    return f"{-(-size // 1000)} kB"
+
+
+def _count(number: int) -> str:
+    unit, scale = ("B", 1e9) if number >= 1e9 else ("M", 1e6)
+    return f"{number / scale:.1f} {unit}"
+
+
+def _as_json(rows: list[Row], place: Machine) -> str:
+    record = {
+        "available_bytes": place.available_bytes,
+        "available": place.why,
+        "models": [_record(row) for row in rows],
+    }
+    return f"{json.dumps(record, ensure_ascii=False)}\n"
+
+
+def _record(row: Row) -> dict[str, Any]:
+    """What ``--json`` says of a model. Sizes in bytes, contexts in tokens."""
+    known: dict[str, Any] = {
+        "name": row.model.name,
+        "repo": row.model.repo or None,
+        "local": row.local,
+        "path": str(row.model.path) if row.local else None,
+        "disk_bytes": row.disk_bytes,
+        "problem": row.problem or None,
+    }
+    if row.config is None or row.weights is None or row.fit is None:
+        return known
+    from qwen3_mlx.fit import inequality as memory
+
+    total, packing = memory.parameters(row.config), row.config.quantization
+    spec = packing.default if packing else None
+    return known | {
+        "model_type": row.config.model_type,
+        "parameters": total,
+        "active_parameters": memory.active_parameters(row.config),
+        "weight_bytes": row.weights.stored_bytes,
+        "bits_per_weight": round(8 * row.weights.stored_bytes / total, 3),
+        "quantization": spec and {"bits": spec.bits, "group_size": spec.group_size},
+        "native_context": row.config.native_context,
+        "context": row.fit.context,
+        "fits": row.fit.fits,
+        "required_bytes": row.fit.required_bytes,
+        "largest_context": row.longest,
+    }

@@ -1,0 +1,138 @@
+"""``qwen3-mlx sessions``: what is kept, to look at, export or remove."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli.settings import folders, suggestions
+from qwen3_mlx.cli.terminal.screen import Screen, printable
+
+if TYPE_CHECKING:
+    from qwen3_mlx.chat import journal
+
+app = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True)
+
+Id = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="ID",
+        help="The conversation, or how its id begins; without one the last.",
+        autocompletion=suggestions.conversations,
+    ),
+]
+
+
+@app.callback()
+def root() -> None:
+    """List, show, export and remove kept conversations.
+
+    Every chat is kept as it grows, on this machine only: `qwen3-mlx chat --resume` goes on.
+
+    Examples:
+
+        qwen3-mlx sessions list
+        qwen3-mlx sessions export md > talk.md
+    """
+
+
+def _read(id: str | None) -> journal.Kept:
+    from qwen3_mlx.chat import journal
+
+    kept = journal.read(journal.find(folders.sessions(), id))
+    if kept.note:
+        Screen().note(kept.note)
+    return kept
+
+
+@app.command(name="list")
+def list_all(debug: opt.Debug = False) -> None:
+    """List the kept conversations, the last one first.
+
+    Examples:
+
+        qwen3-mlx sessions list
+    """
+    from qwen3_mlx.chat import journal
+    from qwen3_mlx.errors import SessionError
+
+    screen = Screen()
+    for path in journal.all_in(folders.sessions()):
+        try:
+            kept = journal.read(path)
+        except SessionError as error:
+            screen.note(str(error))
+            continue
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
+        title = printable(kept.title)[:50]
+        screen.answer(f"{kept.id}  {when}  {kept.turns:3} turns  {kept.model}  {title}\n")
+
+
+@app.command()
+def show(id: Id = None, debug: opt.Debug = False) -> None:
+    """Show a conversation as Markdown.
+
+    Examples:
+
+        qwen3-mlx sessions show
+    """
+    from qwen3_mlx.chat import journal
+
+    Screen().answer(journal.as_markdown(_read(id)))
+
+
+@app.command()
+def export(
+    format: Annotated[
+        Literal["md", "json"],
+        typer.Argument(metavar="FORMAT", help="`md` to read, `json` for `/load` and Python."),
+    ],
+    id: Id = None,
+    debug: opt.Debug = False,
+) -> None:
+    """Write a conversation to stdout, as Markdown or as the JSON that `/load` reads.
+
+    Examples:
+
+        qwen3-mlx sessions export json 2026-01-31 > talk.json
+    """
+    from qwen3_mlx.chat import journal
+
+    kept = _read(id)
+    if format == "md":
+        text = journal.as_markdown(kept)
+    else:
+        record = journal.saved(kept.model, kept.options, kept.messages)
+        text = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
+    sys.stdout.write(text)
+
+
+@app.command()
+def rm(
+    ids: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID...",
+            help="Conversations, or how their ids begin.",
+            autocompletion=suggestions.conversations,
+        ),
+    ],
+    debug: opt.Debug = False,
+) -> None:
+    """Remove conversations for good.
+
+    Examples:
+
+        qwen3-mlx sessions rm 2026-01-31-101500-1f2e
+    """
+    from qwen3_mlx.chat import journal
+
+    paths = [journal.find(folders.sessions(), id) for id in ids]  # all or nothing
+    for path in paths:
+        path.unlink()
+        Screen().note(f"removed: {path.stem}")

@@ -1,0 +1,264 @@
+"""What the user set once and for all: config.toml, and variables such as ``QWEN3_MLX_BUDGET``.
+
+What a command is told wins over a variable, a variable over the file, the file over what is built
+in. A key left out of the file, an empty variable, and the word ``default`` leave the choice to the
+next in that row.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen3_mlx.cli.settings import folders
+from qwen3_mlx.errors import ConfigError, OptionError
+from qwen3_mlx.options import Family, GenerationOptions
+
+DEFAULT = "default"
+"""The word for what is built in."""
+SHOW_THINKING = ("always", "live", "never")
+THEMES = ("auto", "dark", "light", "none")
+_WORDS = {"true": True, "on": True, "yes": True, "1": True}
+_WORDS |= dict.fromkeys(("false", "off", "no", "0"), False)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Something that can be set. `option` is its name among a turn's options, if it is one."""
+
+    name: str
+    kind: type
+    help: str
+    builtin: str = "the model's own"
+    """What holds where nobody set it."""
+    choices: tuple[str, ...] = ()
+    option: str = ""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return f"QWEN3_MLX_{self.name.upper()}"
+
+    def from_text(self, text: str) -> Any:
+        """What `text` means, from a variable or a command. Raises `ConfigError`."""
+        value: Any = text
+        if self.kind is bool:
+            value = _WORDS.get(text.strip().lower(), text)
+        elif self.kind is not str:
+            number: Callable[[str], Any] = int if self.kind is int else float
+            try:
+                value = number(text)
+            except ValueError:
+                value = text
+        return self.checked(value)
+
+    def checked(self, value: Any) -> Any:
+        """`value` if it may be that. Raises `ConfigError`."""
+        if self.option and self.kind is not bool:
+            try:
+                GenerationOptions(**{self.option: value})
+            except OptionError as error:
+                raise ConfigError(self.name, got=error.got, expected=error.expected) from None
+            return value
+        wrong = type(value) is not self.kind or (self.choices and value not in self.choices)
+        if wrong or (self.name == "context" and value < 1) or (self.name == "model" and not value):
+            raise ConfigError(self.name, got=repr(value), expected=self.expected)
+        return value
+
+    @property
+    def expected(self) -> str:
+        """What may be set, in words."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.name == "model":
+            return "an alias, a directory, or a repository owner/name"
+        kinds = {bool: "true or false", int: "1 or more tokens", str: "a text"}
+        return kinds[self.kind]
+
+
+def _sampling(name: str, kind: type, help: str) -> Key:
+    return Key(name, kind, help, "Qwen's preset for the mode", option=name)
+
+
+KEYS = {
+    key.name: key
+    for key in (
+        Key("model", str, "the model of `chat`, `generate` and `info`", "the last chat's, or demo"),
+        Key("thinking", bool, "think before answering", option="thinking"),
+        Key("budget", int, "tokens of thinking at most", "no limit", option="thinking_budget"),
+        Key("max_tokens", int, "generated tokens at most, in all", option="max_tokens"),
+        Key("context", int, "tokens the model can look back on"),
+        Key("system", str, "the system prompt", "none"),
+        _sampling("temperature", float, "0 is greedy"),
+        _sampling("top_p", float, "draw from the likeliest with this probability together"),
+        _sampling("top_k", int, "draw from so many of the likeliest; 0 is off"),
+        _sampling("min_p", float, "drop what is less likely than this share of the likeliest"),
+        _sampling("presence_penalty", float, "against loops: off the score of what was said"),
+        _sampling("repetition_penalty", float, "divides the score of what was seen; 1 is off"),
+        Key("show_thinking", str, "when a chat shows its thoughts", "live", SHOW_THINKING),
+        Key("plain", bool, "chat line by line", "false"),
+        Key("theme", str, "colours of the full screen", "auto", THEMES),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value, and whether a variable said so or the file."""
+
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is set, and what is wrong with the rest."""
+
+    values: Mapping[str, Setting]
+    problems: tuple[ConfigError, ...] = ()
+
+    def get(self, name: str) -> Any:
+        """The value of a key, None where nobody set it."""
+        return self.values[name].value if name in self.values else None
+
+    def options(self) -> dict[str, Any]:
+        """The options of a turn among them."""
+        return {KEYS[n].option: s.value for n, s in self.values.items() if KEYS[n].option}
+
+
+def file() -> Path:
+    """The file: in ``QWEN3_MLX_HOME``, else in the platform's directory for configuration."""
+    if own := os.environ.get("QWEN3_MLX_HOME"):
+        try:
+            return folders.home() / "config.toml"
+        except RuntimeError:  # ~ of nobody
+            return Path(own) / "config.toml"
+    import platformdirs  # a few milliseconds
+
+    return platformdirs.user_config_path("qwen3-mlx", appauthor=False) / "config.toml"
+
+
+def load() -> Settings:
+    """What is set. Raises `ConfigError` for the first thing wrong with it."""
+    settings = survey()
+    if settings.problems:
+        raise settings.problems[0]
+    return settings
+
+
+def survey() -> Settings:
+    """What is set, as far as it can be made sense of."""
+    found: dict[str, Setting] = {}
+    problems: list[ConfigError] = []
+    path = file()
+    try:
+        values = read(path)
+    except ConfigError as error:
+        values = {}
+        problems.append(error)
+    for name, value in values.items():
+        try:
+            if value != DEFAULT:
+                found[name] = Setting(known(name).checked(value), "file")
+        except ConfigError as error:
+            problems.append(_at(error, f"{path}: ", "qwen3-mlx config edit"))
+    _take_variables(found, problems)
+    _settle(found, problems)
+    return Settings(found, tuple(problems))
+
+
+def _take_variables(found: dict[str, Setting], problems: list[ConfigError]) -> None:
+    for key in KEYS.values():
+        text = os.environ.get(key.variable, "")
+        try:
+            if text == DEFAULT:
+                found.pop(key.name, None)
+            elif text:
+                found[key.name] = Setting(key.from_text(text), key.variable)
+        except ConfigError as error:
+            named = ConfigError(key.variable, got=error.got, expected=error.expected)
+            problems.append(_at(named, "", f"unset {key.variable}"))
+
+
+def _settle(found: dict[str, Setting], problems: list[ConfigError]) -> None:
+    """Where thinking and the budget contradict each other, the variable wins over the file."""
+    thinking, budget = found.get("thinking"), found.get("budget")
+    if thinking is None or budget is None or thinking.value is not (budget.value == 0):
+        return
+    if thinking.source == "file" != budget.source:
+        del found["thinking"]
+    elif thinking.value and thinking.source != "file" == budget.source:
+        del found["budget"]
+    elif thinking.value:
+        hint = "a budget of 0 switches thinking off; leave one of the two out"
+        place = f"{file()}: " if thinking.source == "file" else ""
+        problems.append(ConfigError(f"{place}thinking is true and budget 0", hint=hint))
+        del found["budget"]
+
+
+def known(name: str) -> Key:
+    """The key of that name. Raises `ConfigError`, with the nearest ones, if there is none."""
+    if name in KEYS:
+        return KEYS[name]
+    import difflib
+
+    near = difflib.get_close_matches(name.replace("-", "_"), KEYS, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else "qwen3-mlx config lists them"
+    raise ConfigError("unknown key", got=repr(name), expected=_listed(), hint=hint)
+
+
+def _listed() -> str:
+    return f"one of {', '.join(KEYS)}"
+
+
+def _at(error: ConfigError, place: str, hint: str) -> ConfigError:
+    return ConfigError(
+        place + error.what, got=error.got, expected=error.expected, hint=error.hint or hint
+    )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The file as it stands; nothing without one. Raises `ConfigError` if it can't be read."""
+    import tomllib
+
+    hint = "qwen3-mlx config edit"
+    try:
+        return tomllib.loads(path.read_text("utf-8-sig"))
+    except FileNotFoundError:
+        return {}
+    except NotADirectoryError:
+        return {}
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise ConfigError(f"{path} can't be read", got=got, hint="check its owner") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is no TOML", got=str(error), hint=hint) from None
+
+
+def beneath(
+    told: GenerationOptions, defaults: Mapping[str, Any], family: Family | None = None
+) -> GenerationOptions:
+    """What a command was told, and below it `defaults`, as far as that and the model allow.
+
+    A default that contradicts what was said gives way, and so does one that a model of this family
+    can't have.
+    """
+    from qwen3_mlx.chat.journal import asked
+
+    left, said = dict(defaults), asked(told)
+    if told.thinking_budget is not None:
+        left.pop("thinking", None)
+    budget, most = (said.get(name, left.get(name)) for name in ("thinking_budget", "max_tokens"))
+    clash = budget is not None and most is not None and most <= budget
+    if (told.thinking and left.get("thinking_budget") == 0) or (clash and "max_tokens" in said):
+        left.pop("thinking_budget", None)
+    elif clash and "thinking_budget" in said:
+        left.pop("max_tokens", None)
+    never = family in ("instruct", "coder")
+    for name, off in (("thinking", False), ("thinking_budget", 0)):
+        if never or (family == "thinking" and left.get(name) == off):
+            left.pop(name, None)
+    return GenerationOptions(**(left | said))

@@ -1,0 +1,81 @@
+"""What a word on the command line may become: models, recipes, conversations, keys, values.
+
+A shell asks while someone waits with a finger on Tab, so nothing here imports MLX or asks the hub.
+Each function takes what is typed so far and returns words with a remark, as typer wants them.
+"""
+
+from __future__ import annotations
+
+import time
+
+import typer
+
+Words = list[tuple[str, str]]
+"""What may be typed, and what to say about it."""
+
+
+def models(incomplete: str) -> Words:
+    """Models on this machine, then aliases of those that are not."""
+    from qwen3_mlx.hub import installed, names, releases
+
+    bundled = dict(names.bundled())
+    here = [model for model in installed.everything() if not model.problem]
+    known = {model.name for model in here}
+    words = [(m.name, "bundled" if m.name in bundled else "on this machine") for m in here]
+    return words + [
+        (release.alias, "to be downloaded")
+        for release in releases.RELEASES
+        if release.alias not in known
+    ]
+
+
+def sources(incomplete: str) -> Words:
+    """What `convert` reads: an alias means Qwen's original there."""
+    from qwen3_mlx.hub import releases
+
+    return [(release.alias, f"Qwen/{release.name}") for release in releases.RELEASES]
+
+
+def recipes(incomplete: str) -> Words:
+    """The recipes of `convert`."""
+    from qwen3_mlx.config.recipes import RECIPES
+
+    return [(recipe.name, recipe.about) for recipe in RECIPES.values()]
+
+
+def conversations(incomplete: str) -> Words:
+    """Kept conversations, the last one first."""
+    from qwen3_mlx.chat import journal
+    from qwen3_mlx.cli.settings import folders
+    from qwen3_mlx.errors import SessionError
+
+    words = []
+    for path in journal.all_in(folders.sessions())[:50]:
+        if path.stem.startswith(incomplete):
+            try:
+                title = journal.read(path).title[:40]
+            except SessionError:
+                continue
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
+            words.append((path.stem, f"{when} {title}"))
+    return words
+
+
+def keys(incomplete: str) -> Words:
+    """The keys of the configuration file."""
+    from qwen3_mlx.cli.settings import settings
+
+    return [(key.name, key.help) for key in settings.KEYS.values()]
+
+
+def values(ctx: typer.Context, incomplete: str) -> Words:
+    """The values of the key that stands before."""
+    from qwen3_mlx.cli.settings import settings
+
+    key = settings.KEYS.get(ctx.args[0] if ctx.args else "")
+    if key is None:
+        return []
+    if key.name == "model":
+        return models(incomplete)
+    choices = key.choices or (("true", "false") if key.kind is bool else ())
+    return [*((choice, "") for choice in choices), (settings.DEFAULT, key.builtin)]

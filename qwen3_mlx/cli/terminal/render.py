@@ -1,0 +1,108 @@
+"""Events onto the terminal: the thought dim on stderr, the answer on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Protocol
+
+from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.events import Answer, Done, Event, Thinking, ToolCall
+
+
+class AnswerView(Protocol):
+    """Where an answer's text goes."""
+
+    def write(self, text: str) -> None:
+        """A piece of the answer came."""
+
+    def close(self) -> None:
+        """The answer is over: end the line."""
+
+
+class PlainAnswer:
+    """The answer as it is, piece by piece."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen, self._last = screen, ""
+
+    def write(self, text: str) -> None:
+        """Write it to stdout."""
+        if text:
+            self._screen.answer(text)
+            self._last = text[-1]
+
+    def close(self) -> None:
+        """End the line if it isn't."""
+        if self._last and self._last != "\n":
+            self._screen.answer("\n")
+        self._last = ""
+
+
+class Renderer:
+    """Paints one turn. Where dim can't be shown on a terminal, the thought stands in tags."""
+
+    def __init__(self, screen: Screen, answer: AnswerView, *, hide_thinking: bool = False) -> None:
+        self._screen, self._answer, self._hide = screen, answer, hide_thinking
+        self._tags = screen.err_is_terminal and not screen.err_is_styled
+        self._in_thought, self._last = False, ""
+
+    def paint(self, events: Iterable[Event]) -> Done | None:
+        """Paint events to the end; returns the last one if it is `Done`."""
+        try:
+            for event in events:
+                match event:
+                    case Thinking(text):
+                        self._think(text)
+                    case Answer(text):
+                        self._end_thought()
+                        self._answer.write(text)
+                    case ToolCall(name, arguments):
+                        self._end_thought()
+                        call = json.dumps({"name": name, "arguments": arguments})
+                        self._answer.write(f"\n{call}\n")
+                    case Done():
+                        return event
+            return None
+        finally:
+            self._end_thought()
+            self._answer.close()
+
+    def _think(self, text: str) -> None:
+        if self._hide or not text:
+            return
+        if not self._in_thought:
+            self._answer.close()
+            if self._tags:
+                self._screen.thought("<think>\n")
+        self._in_thought, self._last = True, text[-1]
+        self._screen.thought(text)
+
+    def _end_thought(self) -> None:
+        """A new line at the switch, and on a terminal an empty one to tell the two apart."""
+        if not self._in_thought:
+            return
+        self._in_thought = False
+        end = "" if self._last == "\n" else "\n"
+        tag = "</think>\n" if self._tags else ""
+        self._screen.thought(end + tag + ("\n" if self._screen.err_is_terminal else ""))
+
+
+def footer(done: Done, budget: int | None) -> str:
+    """One line on a turn: tokens, speed, and the thought against its budget."""
+    stats = done.stats
+    parts = []
+    if stats.thinking_tokens:
+        limit = f"/{budget:,}" if budget else ""
+        cut = f" ({_CUTS[stats.thinking_cut]})" if stats.thinking_cut else ""
+        parts.append(f"{stats.thinking_tokens:,}{limit} thinking{cut}")
+    parts.append(f"{stats.answer_tokens:,} answer tokens")
+    parts.append(f"{stats.decode_tps:.1f} tok/s")
+    parts.append(f"first after {stats.ttft_s:.1f} s")
+    if done.finish_reason != "stop":
+        parts.append(_ENDS[done.finish_reason])
+    return " | ".join(parts)
+
+
+_CUTS = {"budget": "cut by the budget", "user": "cut by you"}
+_ENDS = {"length": "answer cut by max_tokens or the context", "interrupted": "stopped by you"}

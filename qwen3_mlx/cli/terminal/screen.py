@@ -1,0 +1,140 @@
+"""The standard streams: what may be written to them, and how.
+
+Answers and data go to stdout, everything else to stderr. ANSI codes appear on terminals only, and
+nothing a model (or a stranger's file) says can send a terminal a control sequence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Iterable, Iterator
+from typing import TextIO, TypeVar
+
+from qwen3_mlx.cli.terminal.eta import Eta
+from qwen3_mlx.errors import Qwen3Error
+
+DIM, BOLD_RED, RESET = "\x1b[2m", "\x1b[1;31m", "\x1b[0m"
+
+T = TypeVar("T")
+
+_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def printable(text: str) -> str:
+    """`text` without C0 and C1 control characters; newline and tab stay."""
+    return text.translate(_CONTROLS)
+
+
+def prepare_streams() -> None:
+    """Let stdout and stderr take any text, whatever the locale can encode, and even if closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us: 2>&-
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 (for good)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def silence_stdout() -> None:
+    """Stdout can't be written any more: let what is still buffered go nowhere, quietly."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (for good)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether `stream` is open and a terminal."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def describe(error: BaseException) -> str:
+    """An error as its user should read it."""
+    if isinstance(error, Qwen3Error):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+    return f"{type(error).__name__}: {error}\nhint: run again with --debug to see where"
+
+
+class Screen:
+    """stdout and stderr as they are now."""
+
+    def __init__(self) -> None:
+        self.out, self.err = sys.stdout, sys.stderr
+        self.out_is_terminal = is_terminal(self.out)
+        self.err_is_terminal = is_terminal(self.err)
+        self.is_dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
+        plain = self.is_dumb or bool(os.environ.get("NO_COLOR"))
+        self.err_is_styled = self.err_is_terminal and not plain
+        self.out_is_styled = self.out_is_terminal and not plain
+        self.is_utf8 = (self.out.encoding or "").lower().replace("-", "") == "utf8"
+
+    def answer(self, text: str) -> None:
+        """Write a piece of an answer to stdout; raw where stdout is no terminal."""
+        self.out.write(printable(text) if self.out_is_terminal else text)
+        self.out.flush()
+
+    def thought(self, text: str) -> None:
+        """Write a piece of a thought to stderr, dim."""
+        text = printable(text) if self.err_is_terminal else text
+        self.err.write(f"{DIM}{text}{RESET}" if self.err_is_styled and text.strip() else text)
+        self.err.flush()
+
+    def note(self, text: str) -> None:
+        """A remark on what goes on, dim on stderr; a terminal gets it broken between words."""
+        if self.err_is_terminal:
+            width = shutil.get_terminal_size().columns
+            text = "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
+        self.thought(f"{text}\n")
+
+    def notes(self, texts: Iterable[str]) -> None:
+        """Remarks, one below the other."""
+        for text in texts:
+            self.note(text)
+
+    def error(self, error: BaseException) -> None:
+        """An error and its hint, on stderr."""
+        text = describe(error)
+        mark = f"{BOLD_RED}error:{RESET}" if self.err_is_styled else "error:"
+        with contextlib.suppress(OSError):  # it may be stdout that failed
+            self.out.flush()
+        self.err.write(f"{mark} {printable(text)}\n")
+        self.err.flush()
+
+
+class ProgressLine:
+    """``label: 43 %, 12 s left`` on a line of a terminal's stderr, from `delay` seconds on."""
+
+    def __init__(self, screen: Screen, label: str, delay: float = 0.5) -> None:
+        self._screen, self._label, self._delay = screen, label, delay
+        self._began, self._drawn, self._eta = time.monotonic(), "", Eta()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Draw: `done` of `total`, whatever the unit."""
+        screen, left = self._screen, self._eta(done, total)
+        if not screen.err_is_styled or time.monotonic() - self._began < self._delay:
+            return
+        text = f"{self._label}: {100 * done // max(total, 1)} %{left}"
+        if text != self._drawn:
+            screen.err.write(f"\r\x1b[K{DIM}{text}{RESET}")
+            screen.err.flush()
+            self._drawn = text
+
+    def cleared_by(self, items: Iterable[T]) -> Iterator[T]:
+        """Pass `items` on, with the line taken away before each."""
+        for item in items:
+            self.clear()
+            yield item
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._drawn:
+            self._screen.err.write("\r\x1b[K")
+            self._screen.err.flush()
+            self._drawn = ""

@@ -1,0 +1,65 @@
+"""Reading stdin and arguments as UTF-8, and saying where they aren't."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from qwen3_mlx.cli.terminal.screen import is_terminal
+from qwen3_mlx.errors import OptionError
+
+
+def piped_text() -> str:
+    """All of stdin where it is no terminal, without a byte order mark; else nothing."""
+    if sys.stdin is None or sys.stdin.closed or is_terminal(sys.stdin):
+        return ""
+    return decoded(sys.stdin.buffer.read())
+
+
+def lines() -> Iterator[str]:
+    """The lines of stdin, each as soon as it comes, without its end."""
+    offset = 0
+    for line in sys.stdin.buffer if sys.stdin is not None else ():
+        yield decoded(line, offset).rstrip("\r\n")
+        offset += len(line)
+
+
+def decoded(data: bytes, offset: int = 0) -> str:
+    """`data`, which begins at byte `offset` of stdin, as text. Raises `OptionError`."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise OptionError(
+            "stdin is not UTF-8",
+            got=f"byte 0x{data[error.start]:02x} at offset {offset + error.start}",
+            expected="UTF-8 text",
+            hint="convert it first, for example: iconv -f latin1 -t utf-8 FILE | qwen3-mlx …",
+        ) from None
+    return text.removeprefix("\ufeff") if offset == 0 else text
+
+
+def text_of(path: Path) -> str:
+    """The text of a file. Raises `OptionError` if it can't be read, is no UTF-8, or is empty."""
+    hint = "name a text file"
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise OptionError(f"{path} can't be read", got=error.strerror, hint=hint) from None
+    except UnicodeDecodeError as error:
+        got = f"byte 0x{error.object[error.start]:02x} at offset {error.start}"
+        raise OptionError(f"{path} is not UTF-8 text", got=got, hint=hint) from None
+    if not text.strip():
+        raise OptionError(f"{path} is empty", hint=hint)
+    return text
+
+
+def argument(text: str) -> str:
+    """An argument as text, in a locale too that can't decode it. Raises `OptionError`."""
+    data = text.encode("utf-8", "surrogateescape")  # the bytes as they were typed
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        got = f"byte 0x{data[error.start]:02x} at offset {error.start}"
+        hint = "set a UTF-8 locale, or pipe the text in"
+        raise OptionError(f"{text!r} is not UTF-8", got=got, hint=hint) from None

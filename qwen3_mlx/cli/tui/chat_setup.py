@@ -1,0 +1,42 @@
+"""What a full-screen chat begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwen3_mlx.cli.chat.conversation import Conversation
+from qwen3_mlx.cli.settings import folders
+from qwen3_mlx.cli.tui.turn_view import ShowThinking
+from qwen3_mlx.hub import names
+from qwen3_mlx.options import GenerationOptions
+
+if TYPE_CHECKING:
+    from qwen3_mlx.model import Qwen3
+
+Load = Callable[[str, Callable[[int, int], None]], "Qwen3"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a chat begins with. `load` brings a model, and reports bytes loaded and in all."""
+
+    name: str
+    load: Load
+    options: GenerationOptions
+    find: Callable[[str], object] = names.find_local
+    """Whether a model is here; None if it must be fetched first."""
+    fetch: Callable[[str], object] = names.resolve
+    """Downloads a model, drawing its progress on stderr."""
+    prepare: Callable[[Conversation], list[str]] = lambda chat: []
+    """Makes a new conversation ready (kept, resumed); returns what there is to say."""
+    system: str | None = None
+    show_thinking: ShowThinking = "live"
+    note: str = ""
+    history: Path | None = None
+    theme: str = "auto"
+    """One of `settings.THEMES`."""
+    remember: Callable[[str], object] = folders.remember_model
+    """Notes the model for the next chat."""

@@ -1,0 +1,216 @@
+"""A widget of lines that grows at its end: finished blocks are drawn once, the last one anew.
+
+Textual asks only for the lines that are in view, so what a long text costs per update does not
+grow with its length.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cache
+from io import StringIO
+from itertools import takewhile
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.segment import Segment
+from rich.style import Style
+from rich.text import Text
+from textual.geometry import Region, Size
+from textual.selection import Selection
+from textual.strip import Strip
+from textual.widget import Widget
+
+from qwen3_mlx.cli.terminal.markdown import THEME
+from qwen3_mlx.cli.terminal.screen import printable
+from qwen3_mlx.cli.tui.settled import Settled
+from qwen3_mlx.cli.tui.stage import Stage
+from qwen3_mlx.cli.tui.theme import on_ground
+
+SPARE_ROWS, QUICK_S = 3, 0.25
+"""Rows laid out ahead where the one before was laid out so many seconds ago, or less."""
+
+_BREAKS = re.compile(r"[\n\t]")
+_BIDI = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\u061c\ufeff]")
+
+
+def showable(text: str) -> str:
+    """`text` as a full screen can take it: no control characters, no overrides of direction.
+
+    An override would turn round whatever else stands in its row; right-to-left letters need none.
+    """
+    return _BIDI.sub("", printable(text)).replace("\t", "    ")
+
+
+@dataclass(slots=True)
+class Block:
+    """A piece of the text that won't change.
+
+    `gap`: an empty line stands before it, or behind it where `Paper.cut` returns it.
+    """
+
+    source: str
+    gap: bool
+
+
+class Paper(Settled, Widget):
+    """Lines of text. A subclass says how a block is drawn and where the text may be cut."""
+
+    DEFAULT_CSS = "Paper { width: 1fr; height: auto; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: list[str] = []
+        self._blocks: list[Block] = []
+        self._tail = Block("", gap=False)
+        self._fixed: list[Strip] = []
+        self._moving: list[Strip] = []
+        self._width = 0
+        self._spare, self._grew = 0, 0.0
+
+    @abstractmethod
+    def draw(self, source: str, width: int) -> list[Strip]:
+        """A block's lines, at `width` cells."""
+
+    @abstractmethod
+    def cut(self, tail: str) -> tuple[list[Block], str]:
+        """The blocks of `tail` that won't change any more, and the rest."""
+
+    @property
+    def source(self) -> str:
+        """All of the text, as it came."""
+        return "".join(self._said)
+
+    @property
+    def lines(self) -> list[Strip]:
+        """Every line as drawn."""
+        return self._fixed + self._moving
+
+    def append(self, text: str) -> None:
+        """Add `text` to the end."""
+        self._said.append(text)
+        start, before = len(self._fixed), self._moving
+        finished, rest = self.cut(self._tail.source + text)
+        gap = self._tail.gap
+        for block in finished:
+            done = Block(block.source, gap)
+            self._blocks.append(done)
+            if self._width:
+                self._fixed += self._draw(done)
+            gap = block.gap
+        self._tail = Block(rest, gap)
+        if self._width:
+            self._moving = self._draw_tail()
+            self._changed(start, before)
+
+    def settle(self) -> None:
+        """Nothing more comes for now: give the spare rows back."""
+        if self._spare:
+            self._spare = 0
+            self.refresh(layout=True)
+
+    def _changed(self, start: int, before: list[Strip]) -> None:
+        """Have painted what differs.
+
+        A new layout costs ten times as much as a line, so a text that grows quickly has some rows
+        in advance. They are blank until it comes to them.
+        """
+        after = [*self._fixed[start:], *self._moving]
+        grown = len(after) - len(before)
+        pairs = zip(before, after, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        rows = max(len(before), len(after)) - same
+        if over := grown > self._spare:
+            now = time.monotonic()
+            self._spare, self._grew = SPARE_ROWS if now - self._grew < QUICK_S else 0, now
+            rows += self._spare
+        else:
+            self._spare -= grown
+        if rows:
+            self._set_dirty(Region(0, start + same, self._width, rows))
+            if self.is_mounted and isinstance(self.screen, Stage):
+                self.screen.touch(self, grown=over)
+
+    def _draw(self, block: Block) -> list[Strip]:
+        lines = self.draw(block.source, self._width) if block.source.strip() else []
+        return [Strip([]), *lines] if lines and block.gap else lines
+
+    def _draw_tail(self) -> list[Strip]:
+        return self._draw(self._tail)
+
+    def _lay_out(self, width: int) -> None:
+        if width != self._width:
+            self._width = width
+            self._fixed = [line for block in self._blocks for line in self._draw(block)]
+            self._moving = self._draw_tail()
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """As many rows as there are lines, and the spare ones."""
+        self._lay_out(max(width, 1))
+        return len(self._fixed) + len(self._moving) + self._spare
+
+    def render_line(self, y: int) -> Strip:
+        """The line in row `y`."""
+        fixed = len(self._fixed)
+        if y < fixed:
+            line = self._fixed[y]
+        elif y - fixed < len(self._moving):
+            line = self._moving[y - fixed]
+        else:
+            return Strip.blank(self.size.width)
+        if not self.app.native_ansi_color:
+            line = on_ground(line, self.rich_style)
+        selection = self.text_selection
+        if selection is not None and (span := selection.get_span(y)) is not None:
+            line = self._selected(line, *span)
+        return line.apply_offsets(0, y)
+
+    def _selected(self, line: Strip, start: int, end: int) -> Strip:
+        style = self.screen.get_component_rich_style("screen--selection")
+        text = Text("").join(Text(part.text, part.style or "", end="") for part in line)
+        text.stylize(style, start, len(text) if end < 0 else end)
+        return Strip(text.render(canvas()))
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """The text the mouse has marked."""
+        return selection.extract("\n".join(line.text for line in self.lines)), "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        """Show what is marked now."""
+        self.refresh()
+
+
+@cache
+def canvas() -> Console:
+    """Draws into nothing: only the segments are wanted. Colours are the app's to reduce."""
+    return Console(
+        file=StringIO(),
+        force_terminal=True,
+        color_system="truecolor",
+        highlight=False,
+        theme=THEME,
+        legacy_windows=False,
+        no_color=False,
+    )
+
+
+def wrapped(text: str, width: int, style: str = "") -> list[Strip]:
+    """`text` broken between words into lines of at most `width` cells."""
+    if not _BREAKS.search(text) and cell_len(text) <= width:  # as below, but quickly
+        text = text.rstrip()
+        return [Strip([Segment(text, Style.parse(style) if style else None)] if text else [])]
+    whole = Text(text)
+    whole.stylize(style)  # a base style would be lost where a line is rendered alone
+    lines = whole.wrap(canvas(), width, tab_size=4)
+    return [Strip(segments(line)) for line in lines]
+
+
+def segments(line: Text, before: str = "") -> list[Segment]:
+    """One line as it is painted, without the blanks at its end."""
+    line.rstrip()
+    line.end = ""
+    parts = [part for part in line.render(canvas()) if part.text]
+    return [Segment(before), *parts] if before and parts else parts

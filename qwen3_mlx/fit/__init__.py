@@ -1,0 +1,1 @@
+"""Will it fit: this machine's memory, the inequality, what would fit instead."""

@@ -1,0 +1,53 @@
+"""How many tokens of a prompt to read at once: as many as the free memory bears."""
+
+from __future__ import annotations
+
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.fit.guard import require
+from qwen3_mlx.fit.inequality import PREFILL_CHUNK, kv_bytes_per_token, scratch_bytes, tries
+from qwen3_mlx.fit.machine import Machine, this_machine
+from qwen3_mlx.options import KeyValues
+
+SHORTEST = 32
+"""Below this the weights are read so often that waiting is worse than running out."""
+
+
+def chunk_size(
+    config: Qwen3Config, kept: KeyValues, done: int, total: int, asked: int | None = None
+) -> int:
+    """Tokens of a chunk, for a prompt of `total` tokens of which `done` are computed already.
+
+    The size that was `asked` for, if one was. Raises `OutOfMemoryError` if it does not fit, or not
+    even the shortest chunk does.
+    """
+    machine = this_machine(swap=True)
+    fits = fitting(config, kept, done, total, machine, machine.available_bytes)
+    size = asked or fits
+    per_token = kv_bytes_per_token(config, kept.bits, machine.float_bytes or 2)
+    rows = total - done if kept.window is None else min(total - done, kept.window)
+    read = min(size, total - done)  # no chunk is longer than what is new
+    needed = scratch_bytes(config, machine, total, read, kept.bits is not None) + per_token * rows
+    shorter = f"prefill_chunk={fits}, " if fits < read else ""
+    packing = tries(config, total, kept.bits, machine.float_bytes or 2)
+    doing = f"at {total:,} tokens, of which {total - done:,} are new"
+    require(needed, doing, f"try {shorter}{packing}")
+    return size
+
+
+def fitting(
+    config: Qwen3Config, kept: KeyValues, done: int, total: int, machine: Machine, free: int
+) -> int:
+    """The largest chunk whose scratch fits beside what the cache will grow by in `free` bytes.
+
+    That is 2,048 tokens, halved as often as needed, but no fewer than 32.
+    """
+    per_token = kv_bytes_per_token(config, kept.bits, machine.float_bytes or 2)
+    rows = total - done if kept.window is None else min(total - done, kept.window)
+    room = free - 2 * per_token * rows  # twice: a buffer that grows is there twice for a moment
+    size = PREFILL_CHUNK
+    while (
+        size > SHORTEST
+        and scratch_bytes(config, machine, total, size, kept.bits is not None) > room
+    ):
+        size //= 2
+    return size

@@ -1,0 +1,125 @@
+"""What models lie on this machine: bundled, in the hub's cache, and in directories one names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from qwen3_mlx.hub import cache, names, releases
+
+DEPTH = 2
+"""How deep models are looked for in a directory: OWNER/NAME, as LM Studio keeps them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model's name as one types it, its directory, and why it can't be used, if so."""
+
+    name: str
+    path: Path
+    problem: str = ""
+    repo: str = ""
+
+
+def everything() -> list[Found]:
+    """The bundled models and the cached ones, those with an alias first, in the family's order."""
+    order = {alias: place for place, alias in enumerate(releases.aliases())}
+    cached = sorted(in_cache(), key=lambda found: (order.get(found.name, len(order)), found.name))
+    return [*(Found(name, path) for name, path in names.bundled()), *cached]
+
+
+def in_cache() -> Iterator[Found]:
+    """The Qwen3 snapshots of the hub's cache, half downloaded ones with what is missing."""
+    for repository in _folders(cache.cache_dir()):
+        kind, _, name = repository.name.partition("--")
+        repo = name.replace("--", "/", 1)
+        if kind != "models" or "/" not in repo:
+            continue
+        named = list(_snapshots(repository))
+        if not named and _sounds_right(repo):
+            yield Found(_typed(repo, "main"), repository, "a download that broke off", repo)
+        for revision, snapshot in named:
+            problem = _problem(snapshot, repo)
+            if problem is not None:
+                yield Found(_typed(repo, revision), snapshot, problem, repo)
+
+
+def in_directory(folder: Path) -> list[Found]:
+    """The models in `folder`: itself, or what lies in it, up to two levels deep."""
+    found = list(_models_below(folder, DEPTH))
+    return [Found(str(path), path) for path in found]
+
+
+def _models_below(folder: Path, depth: int) -> Iterator[Path]:
+    if _is_qwen3(folder):
+        yield folder
+    elif depth and not _has_config(folder):
+        for below in _folders(folder):
+            if not below.name.startswith("."):
+                yield from _models_below(below, depth - 1)
+
+
+def _problem(snapshot: Path, repo: str) -> str | None:
+    """What a snapshot lacks, "" if nothing; None if it is no Qwen3."""
+    try:
+        ours = (snapshot / "config.json").is_file()
+        missing = cache.missing_files(snapshot)
+    except OSError as error:
+        return f"can't be read: {error.strerror}" if _sounds_right(repo) else None
+    if not (_is_qwen3(snapshot) if ours else _sounds_right(repo)):
+        return None
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return f"incomplete: {missing[0]}{more} missing" if missing else ""
+
+
+def _snapshots(repository: Path) -> Iterator[tuple[str, Path]]:
+    """The snapshots of a cached repository, each once, under the best name for it."""
+    revisions: dict[str, str] = {}
+    references = repository / "refs"
+    for reference in sorted(references.rglob("*"), key=lambda file: (file.name != "main", file)):
+        try:
+            commit = reference.read_text("utf-8").strip()
+        except (OSError, ValueError):
+            continue
+        revisions.setdefault(commit, str(reference.relative_to(references)))
+    for snapshot in _folders(repository / "snapshots"):
+        yield revisions.get(snapshot.name, snapshot.name), snapshot
+
+
+def _typed(repo: str, revision: str) -> str:
+    """What one types to get it."""
+    release = releases.of_repo(repo)
+    if revision != "main":
+        return f"{repo}@{revision}"
+    return release.alias if release else repo
+
+
+def _sounds_right(repo: str) -> bool:
+    return "qwen3" in repo.lower()
+
+
+def _is_qwen3(folder: Path) -> bool:
+    """Whether config.json says so; a damaged one may be, and is told of."""
+    try:
+        values = json.loads((folder / "config.json").read_text("utf-8"))
+    except OSError:
+        return False
+    except (ValueError, RecursionError):
+        return _sounds_right(str(folder))
+    return isinstance(values, dict) and values.get("model_type") in ("qwen3", "qwen3_moe")
+
+
+def _has_config(folder: Path) -> bool:
+    try:
+        return (folder / "config.json").exists()
+    except OSError:
+        return False
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    except OSError:
+        return []

@@ -1,0 +1,112 @@
+"""A model's name becomes a local directory: bundled, your own, or a snapshot from the hub.
+
+Offline first: a complete snapshot in the hub's cache is used without any request.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from qwen3_mlx.errors import ModelNotFoundError
+from qwen3_mlx.hub import releases
+from qwen3_mlx.hub.cache import Source, complete_snapshot
+
+_BUNDLED = ("demo", "demo-moe")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+
+
+def resolve(name: str = "demo") -> Path:
+    """The directory of the model `name`, downloaded to the hub's cache if it isn't there yet.
+
+    `name` is ``demo`` or ``demo-moe``, a directory, an alias such as ``8b`` (in any case,
+    ``qwen3-8b`` too), or ``owner/name``, with ``@revision`` if not the newest. Progress is drawn on
+    stderr. Raises `ModelNotFoundError` for a name that means nothing, `HubError` if the hub can't
+    be reached or refuses, or lacks what a model needs.
+    """
+    source = parse(name)
+    found = source.path or complete_snapshot(source)
+    if found is not None:
+        return found
+    from qwen3_mlx.hub import download
+
+    return download.snapshot(source)
+
+
+def find_local(name: str) -> Path | None:
+    """As `resolve`, but None where a download would be needed. Makes no request."""
+    source = parse(name)
+    return source.path or complete_snapshot(source)
+
+
+def bundled() -> list[tuple[str, Path]]:
+    """The models that come with the package: names and directories."""
+    here = Path(__file__).parents[1]
+    return [(name, here / name) for name in _BUNDLED if (here / name / "config.json").is_file()]
+
+
+def is_model_name(text: str) -> bool:
+    """Whether `text` has a model name's form: bundled, directory, alias, or ``owner/name``."""
+    if text in _BUNDLED or releases.find(text) or _REPO.fullmatch(text):
+        return True
+    # a prompt may begin with a path, or with a soft switch, but has more to say
+    bare = not any(map(str.isspace, text)) and text not in ("/think", "/no_think")
+    return (bare and _looks_like_path(text)) or _is_model_directory(text)
+
+
+def parse(name: str) -> Source:
+    """What `name` means. Raises `ModelNotFoundError`, with the nearest names, if nothing."""
+    if name in (own := dict(bundled())):
+        return Source(path=own[name])
+    if name and (_is_model_directory(name) or (_looks_like_path(name) and _is_directory(name))):
+        return Source(path=Path(name).expanduser())
+    if release := releases.find(name):
+        return Source(repo=release.repo)
+    if _REPO.fullmatch(name) and not _looks_like_path(name):
+        repo, _, revision = name.partition("@")
+        return Source(repo=repo, revision=revision or "main")
+    raise _not_found(name)
+
+
+def _is_model_directory(name: str) -> bool:
+    return _is_directory(name) and (Path(name).expanduser() / "config.json").is_file()
+
+
+def _is_directory(name: str) -> bool:
+    try:
+        return Path(name).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long for a path, no such home, a NUL
+        return False
+
+
+def _looks_like_path(name: str) -> bool:
+    if name.startswith(("./", "../", "/", "~")) or name.endswith("/") or name in (".", ".."):
+        return True
+    return name.partition("@")[0].count("/") > 1
+
+
+def _not_found(name: str) -> ModelNotFoundError:
+    if _looks_like_path(name):
+        path = Path(name)
+        try:
+            if path.is_file():
+                hint = f"give the directory that holds it: {path.parent}"
+                return ModelNotFoundError("a file is no model directory", got=name, hint=hint)
+            siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+        except OSError:
+            siblings = []
+        near = difflib.get_close_matches(path.name, siblings)
+        hint = f"near it lies: {', '.join(near)}" if near else "check the path"
+        return ModelNotFoundError("no such model directory", got=name, hint=hint)
+    own = [name for name, _ in bundled()]
+    known = [*own, *releases.aliases()]
+    main = ", ".join([*own, *(release.alias for release in releases.RELEASES)])
+    near = difflib.get_close_matches(name.lower().removeprefix("qwen3-"), known, n=3, cutoff=0.4)
+    did_you_mean = f"did you mean {', '.join(near)}?" if near else f"aliases: {main}"
+    return ModelNotFoundError(
+        "unknown model",
+        got=repr(name),
+        expected="an alias, a directory, or a repository owner/name",
+        hint=did_you_mean,
+    )

@@ -1,0 +1,130 @@
+"""From a kernel's text to a call: the text is package data, varied only by template constants."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import qwen3_mlx.device.backend as backend
+
+import mlx.core as mx
+
+Constant = int | bool | mx.Dtype
+Size = tuple[int, int, int]
+
+SIMD = 32
+"""Threads of a simdgroup, on every GPU that MLX runs on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One kernel call, before it is known what runs it."""
+
+    kernel: str
+    inputs: Mapping[str, mx.array]
+    """Every name that the text reads, in order. An array given twice is passed once, under its
+    first name: an input costs the host time, and most such only stand in for what is not read."""
+    outputs: Mapping[str, tuple[Sequence[int], mx.Dtype]]
+    constants: Mapping[str, Constant]
+    grid: Size
+    """Threads in all, not groups."""
+    threadgroup: Size
+
+
+def run(launch: Launch) -> list[mx.array]:
+    """The outputs of `launch`, lazy, from whatever `executor` is in charge."""
+    return executor(launch)
+
+
+def distinct(launch: Launch) -> tuple[dict[str, mx.array], dict[str, str]]:
+    """The inputs to pass, and for the names left out the name that stands for them."""
+    first: dict[int, str] = {}
+    aliases = {}
+    for name, array in launch.inputs.items():
+        if (held := first.setdefault(id(array), name)) != name:
+            aliases[name] = held
+    return {name: launch.inputs[name] for name in first.values()}, aliases
+
+
+def on_gpu(launch: Launch, verbose: bool = False) -> list[mx.array]:
+    """Run on MLX's GPU; `verbose` prints the generated source."""
+    inputs, aliases = distinct(launch)
+    names = (tuple(inputs), tuple(launch.outputs), tuple(aliases.items()))
+    return kernel(backend.device(), launch.kernel, *names)(
+        inputs=list(inputs.values()),
+        output_shapes=[shape for shape, _ in launch.outputs.values()],
+        output_dtypes=[dtype for _, dtype in launch.outputs.values()],
+        template=list(launch.constants.items()),
+        grid=launch.grid,
+        threadgroup=launch.threadgroup,
+        verbose=verbose,
+    )
+
+
+executor: Callable[[Launch], list[mx.array]] = on_gpu
+"""What runs launches. Tests without a GPU put a CPU in its place."""
+
+HELPERS = {
+    "matvec": ("loads", "rows"),
+    "gate_up": ("loads", "rows"),
+    "gate_up chosen": ("loads", "rows", "choose"),
+    "route": ("choose",),
+    "down": ("loads", "rows"),
+    "attend": ("loads", "heads", "shares"),
+    "qk_rope": ("loads", "heads"),
+    "gather_matmul": ("units",),
+}
+"""The shared functions a kernel's text needs before it, by its name and its further outputs."""
+
+
+@cache
+def kernel(
+    device: str,
+    name: str,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    aliases: tuple[tuple[str, str], ...],
+) -> Any:
+    """MLX's callable for the kernel `name`, compiled at its first use with new constants."""
+    further = "".join(f" {output}" for output in outputs[1:])
+    needed = [f"{helper}.metal" for helper in HELPERS.get(name + further, HELPERS.get(name, ()))]
+    renamed = "".join(f"#define {alias} {held}\n" for alias, held in aliases)
+    renamed += "".join(f"#define HAS_{output}\n" for output in outputs[1:])
+    if device == "cuda":
+        header = "".join(map(included, ("cuda.h", *needed))) + renamed
+        source = included(f"{name}.metal")
+        return mx.fast.cuda_kernel(f"qwen3_{name}", inputs, outputs, source, header)
+    header = "".join(map(text, ("metal.h", *needed))) + renamed
+    safe = {"math_mode": "safe"}  # NaN and infinities are kept
+    return mx.fast.metal_kernel(
+        f"qwen3_{name}", inputs, outputs, text(f"{name}.metal"), header, compile_options=safe
+    )
+
+
+def included(file: str) -> str:
+    """A line that has CUDA's compiler read a source file of this package.
+
+    MLX hashes what it is given at every launch, 10 KB where the texts are given whole. The comment
+    names the shapes that the file reads: MLX looks for them to pass them.
+    """
+    path = files(__package__).joinpath(file)
+    if not isinstance(path, Path):  # packed in an archive: there is no file to read
+        return text(file)
+    shapes = sorted(set(re.findall(r"\w+_(?:shape|strides|ndim)\b", text(file))))
+    return f'#include "{path.as_posix()}"  // {" ".join(shapes)}\n'
+
+
+@cache
+def text(file: str) -> str:
+    """A source file of this package without comments and indentation.
+
+    MLX hashes the text at every launch, so what says nothing to a compiler costs time.
+    """
+    source = files(__package__).joinpath(file).read_text("utf-8")
+    lines = (re.sub(r"//.*", "", line).strip() for line in source.splitlines())
+    return "".join(f"{line}\n" for line in lines if line)

@@ -1,0 +1,87 @@
+"""Caches whose newest tokens may lie in a short tail of their own.
+
+A fused step can't write into the buffers; it makes a new tail, which holds one token more
+(`qwen3_mlx.metal.attend`). Everybody else sees an ordinary cache: the tail is closed before
+anything is appended. In the tail keys and values are as computed, so a packed cache rounds them
+when it takes them over, `attend.TAIL` at a time.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from qwen3_mlx.metal import attend
+from qwen3_mlx.nn.cache.full import KVCache
+from qwen3_mlx.nn.cache.quantized import QuantizedCache
+from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.options import KeyValues
+
+
+class TailedCache(KVCache):
+    """A cache with a tail: a `KVCache`, or what else a subclass names behind this class."""
+
+    held = recent = 0
+    """Tokens in the buffers, and those after them in `tail`."""
+    tail: mx.array | None = None
+    """``[2, K, TAIL, D]``: keys, values."""
+
+    @property
+    def offset(self) -> int:
+        """Tokens remembered."""
+        return self.held + self.recent
+
+    @offset.setter
+    def offset(self, value: int) -> None:
+        self.held = value - self.recent
+
+    def append(self, keys: mx.array, values: mx.array) -> None:
+        """As `KVCache.append`."""
+        self.close()
+        super().append(keys, values)
+
+    def open(self) -> tuple[mx.array, ...]:
+        """The buffers, keys' before values', and a tail with room for one token."""
+        if self.recent >= attend.TAIL:
+            self.close()
+        if self.tail is None:
+            heads, dim, dtype = self.layout
+            self.tail = mx.zeros((2, heads, attend.TAIL, dim), dtype)
+        return (*super().state, self.tail)
+
+    def grow(self, tail: mx.array) -> None:
+        """Take a step's new tail, which holds one token more."""
+        self.tail, self.recent = tail, self.recent + 1
+
+    def close(self) -> None:
+        """Move the tail's tokens into the buffers."""
+        recent, self.recent = self.recent, 0
+        if recent and self.tail is not None:
+            new = self.tail[:, None, :, :recent]  # [2, 1, K, recent, D]
+            super().append(new[0], new[1])
+
+    def trim(self, n: int) -> int:
+        """As `KVCache.trim`."""
+        from_tail = min(max(n, 0), self.recent)
+        self.recent -= from_tail
+        return from_tail + super().trim(n - from_tail)
+
+    def stored(self, count: int) -> dict[str, mx.array]:
+        """As `KVCache.stored`."""
+        self.close()
+        return super().stored(count)
+
+    @property
+    def state(self) -> list[mx.array]:
+        """The buffers, and the tail if it is in use."""
+        return super().state + ([self.tail] if self.recent and self.tail is not None else [])
+
+
+class TailedQuantizedCache(TailedCache, QuantizedCache):
+    """A `QuantizedCache` with a tail."""
+
+
+def tailed(kept: KeyValues, network: Qwen3) -> TailedCache:
+    """An empty cache of one layer of `network`."""
+    if kept.bits is None:
+        return TailedCache(network.context)
+    return TailedQuantizedCache(kept.bits, kept.group(network.head_dim), network.context)

@@ -1,0 +1,155 @@
+"""One token through the whole network in few launches: seven a Mixture-of-Experts layer, five a
+dense one (MLX's own operations make 30 and 19).
+
+The plain modules stay the truth and do everything else; this reads their weights. The step is
+compiled once, so that a token costs no Python: the position is an array, the key/value buffers
+have few sizes, and what a step appends lives in short tails (see `qwen3_mlx.metal.attend`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from qwen3_mlx.metal import attend, dispatch, down, gate_up, matvec
+from qwen3_mlx.metal.matrix import Matrix, unsupported
+from qwen3_mlx.nn import fused_experts
+from qwen3_mlx.nn.attention import Attention
+from qwen3_mlx.nn.cache.full import KVCache
+from qwen3_mlx.nn.cache.tailed import TailedCache, tailed
+from qwen3_mlx.nn.fused_experts import matrix_of
+from qwen3_mlx.nn.mlp import MLP
+from qwen3_mlx.nn.moe import MoE
+from qwen3_mlx.nn.norm import RMSNorm
+from qwen3_mlx.nn.rope import rotation_table
+from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.options import AS_COMPUTED, KeyValues
+
+Norms = tuple[RMSNorm, RMSNorm]
+"""Before attention, and before the feed-forward network."""
+
+
+class FusedLayer:
+    """A `Block` for one token."""
+
+    def __init__(self, attention: Attention, mlp: MLP | MoE, norms: Norms) -> None:
+        a = attention
+        self.qkv = [matrix_of(m) for m in (a.q_proj, a.k_proj, a.v_proj)]
+        self.out = matrix_of(a.o_proj)
+        self.heads = (a.heads, a.kv_heads)
+        self.head_norms = (a.q_norm.weight, a.k_norm.weight)
+        self.table = rotation_table(a.head_dim, a.rope.rope)
+        self.norms = (norms[0].weight, norms[1].weight)
+        self.eps = norms[0].eps
+        self.moe = mlp if isinstance(mlp, MoE) else None
+        network = mlp.switch_mlp if isinstance(mlp, MoE) else mlp
+        self.gate, self.up = matrix_of(network.gate_proj), matrix_of(network.up_proj)
+        self.down = matrix_of(network.down_proj)
+        self.router = matrix_of(mlp.gate) if isinstance(mlp, MoE) else None
+
+    def why_not(self, dtype: mx.Dtype) -> str | None:
+        """Why the kernels can't run this layer, or None."""
+        if reason := attend.unsupported_dim(len(self.head_norms[0])):
+            return reason
+        for together in (self.qkv, [self.out], [self.gate, self.up], [self.down], [self.router]):
+            matrices = [matrix for matrix in together if matrix is not None]
+            if matrices and (reason := unsupported(matrices, dtype)):
+                return reason
+        return None
+
+    def __call__(self, x: mx.array, past: attend.Past) -> tuple[mx.array, mx.array]:
+        """Transform ``x [1, 1, C]``; returns it and the layer's new tail."""
+        qkv = matvec.matvec(x, self.qkv, self.norms[0], self.eps)
+        mixed, tail = attend.attend(qkv, self.heads, self.head_norms, self.eps, self.table, past)
+        x = matvec.matvec(mixed, [self.out], residual=x)
+        if self.moe is None or self.router is None:
+            h = gate_up.gate_up(x, self.gate, self.up, norm=self.norms[1], eps=self.eps)
+            return matvec.matvec(h, [self.down], residual=x), tail
+        logits = matvec.matvec(x, [self.router], self.norms[1], self.eps)
+        h, experts = fused_experts.hidden(
+            x, logits, self.moe, (self.gate, self.up), self.norms[1], self.eps
+        )
+        return down.down(h, self.down, experts, residual=x), tail
+
+
+class FusedStep:
+    """One token through a network, compiled; made once for a conversation.
+
+    It keeps the weights it was made with: make another after replacing them.
+    """
+
+    def __init__(self, network: Qwen3, kept: KeyValues = AS_COMPUTED) -> None:
+        self.network, self.kept = network, kept
+        tied = "lm_head" not in network
+        self.head = matrix_of(network.model.embed_tokens if tied else network.lm_head)
+        self.layers = [
+            FusedLayer(b.self_attn, b.mlp, (b.input_layernorm, b.post_attention_layernorm))
+            for b in network.layers
+        ]
+        self._forward: Callable[..., tuple[mx.array, list[mx.array]]] = mx.compile(self._layers)
+
+    @classmethod
+    def of(cls, network: Qwen3, kept: KeyValues = AS_COMPUTED) -> FusedStep | None:
+        """The step of `network`, or None where it takes the plain path."""
+        return None if why_not(network, kept) else cls(network, kept)
+
+    def make_cache(self) -> list[KVCache]:
+        """An empty cache for one conversation, as `Qwen3.make_cache`."""
+        return [tailed(self.kept, self.network) for _ in self.layers]
+
+    def __call__(self, tokens: mx.array, cache: list[KVCache]) -> mx.array:
+        """``tokens [1, 1]`` to logits ``[1, 1, V]``, as `Qwen3`; `cache` grows."""
+        layers = [layer for layer in cache if isinstance(layer, TailedCache)]
+        if len(layers) < len(cache) or not cache[0].state or tokens.size != 1:
+            return self.network(tokens, cache)
+        pasts = [layer.open() for layer in layers]
+        counts = mx.array([layers[0].held, layers[0].recent], mx.int32)
+        logits, tails = self._forward(tokens, counts, pasts)
+        for layer, tail in zip(layers, tails, strict=True):
+            layer.grow(tail)
+        return logits
+
+    def _layers(
+        self,
+        tokens: mx.array,
+        counts: mx.array,
+        pasts: list[tuple[mx.array, ...]],
+    ) -> tuple[mx.array, list[mx.array]]:
+        x = self.network.model.embed_tokens(tokens)
+        tails = []
+        for layer, past in zip(self.layers, pasts, strict=True):
+            x, tail = layer(x, self._past(past, counts))
+            tails.append(tail)
+        return self._logits(x), tails
+
+    def _past(self, arrays: tuple[mx.array, ...], counts: mx.array) -> attend.Past:
+        """What `TailedCache.open` gave, told apart: a trace takes arrays alone."""
+        *parts, tail = arrays
+        half, bits = len(parts) // 2, self.kept.bits
+        packing = (bits, self.kept.group(self.network.head_dim)) if bits else (0, 0)
+
+        def matrix(weight: mx.array, *constants: mx.array) -> Matrix:
+            scales, biases = constants or (None, None)
+            return Matrix(weight, scales, biases, *packing)
+
+        return attend.Past(matrix(*parts[:half]), matrix(*parts[half:]), tail, counts)
+
+    def _logits(self, x: mx.array) -> mx.array:
+        norm = self.network.model.norm
+        if unsupported([self.head], x.dtype):
+            return self.network.head(norm(x))
+        return matvec.matvec(x, [self.head], norm.weight, norm.eps)
+
+
+def why_not(network: Qwen3, kept: KeyValues = AS_COMPUTED) -> str | None:
+    """Why `network` doesn't decode in fused steps on this machine, or None."""
+    if kept.window is not None:
+        return "the kernel sees all of the past, not a window of it"
+    moe = any(isinstance(block.mlp, MoE) for block in network.layers)
+    wanted = (*dispatch.STEP, *(dispatch.EXPERTS if moe else ()))
+    if reason := dispatch.why_not(*wanted, *(dispatch.PACKED if kept.bits else ())):
+        return reason
+    dtype = network.model.norm.weight.dtype
+    reasons = (layer.why_not(dtype) for layer in FusedStep(network).layers)
+    return next((reason for reason in reasons if reason), None)

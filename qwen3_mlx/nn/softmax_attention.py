@@ -1,0 +1,94 @@
+"""Softmax attention, fused where MLX has that, else a tile of keys at a time.
+
+MLX's fused attention never holds the scores of all queries against all keys; its plain one does:
+``4 · H · L · S`` bytes, 8.6 GB for 2,048 tokens of Qwen3-8B behind 32,768. So where that would be
+large, the keys are taken in tiles, with a running maximum and sum in float32 (arXiv 1805.02867).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import qwen3_mlx.device.backend as backend
+
+import mlx.core as mx
+
+from qwen3_mlx.nn.evaluate import settle
+
+SCORES = 2**25
+"""Bytes of float32 scores that one tile may have."""
+
+FUSED_DIMS = (64, 80, 128)
+"""Sizes of a head that MLX's fused attention of many queries takes (Metal and CUDA, 0.32)."""
+
+_NOTHING = -1e30  # below every score, but finite: what has seen no key yet weighs nothing
+
+Fetch = Callable[[int, int], tuple[mx.array, mx.array]]
+"""Keys and values of the rows from a to b, ``[B, K, b - a, D]`` each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which rows a query sees besides being causal: the first `sinks`, and the last `size`."""
+
+    size: int
+    sinks: int
+
+
+def attention(
+    q: mx.array, fetch: Fetch, rows: int, scale: float, window: Window | None = None
+) -> mx.array:
+    """``softmax(q kᵀ · scale) v``, causal, the last query beside the last of all `rows`.
+
+    ``q [B, H, L, D]``; H is a multiple of the keys' heads. Returns ``[B, H, L, D]``.
+    """
+    queries, dim = q.shape[2:]
+    fused = backend.device() != "cpu" and dim in FUSED_DIMS
+    if not fused and 4 * q.size // dim * rows > SCORES:
+        return _in_tiles(q, fetch, rows, scale, window)
+    mask: mx.array | str | None = "causal" if queries > 1 else None
+    if window is not None and rows > window.size:
+        mask = visible(0, rows, rows, queries, window)
+    return mx.fast.scaled_dot_product_attention(q, *fetch(0, rows), scale=scale, mask=mask)
+
+
+def visible(a: int, b: int, rows: int, queries: int, window: Window | None) -> mx.array:
+    """``[L, b - a]`` bool: which of the rows from a to b each of the last L queries sees."""
+    key = mx.arange(a, b)
+    query = mx.arange(rows - queries, rows)[:, None]
+    seen = key <= query
+    if window is not None:
+        seen = seen & ((key < window.sinks) | (key > query - window.size))
+    return seen
+
+
+def _in_tiles(
+    q: mx.array, fetch: Fetch, rows: int, scale: float, window: Window | None
+) -> mx.array:
+    B, H, L, D = q.shape
+    size = max(SCORES // (4 * B * H * L), 64)
+    top = mx.full((B, H, L, 1), _NOTHING, mx.float32)  # the largest score so far
+    total = mx.zeros((B, H, L, 1), mx.float32)  # Σ exp(score - top)
+    mixed = mx.zeros((B, H, L, D), mx.float32)  # Σ exp(score - top) · value
+    q = q * scale
+    settle(q)  # and what it was made from is free
+    for a in range(0, rows, size):
+        b = min(a + size, rows)
+        k, v = fetch(a, b)
+        scores = grouped(q, k.swapaxes(-1, -2)).astype(mx.float32)
+        if window is not None or b > rows - L + 1:
+            scores = mx.where(visible(a, b, rows, L, window), scores, -mx.inf)
+        new = mx.maximum(top, scores.max(axis=-1, keepdims=True))
+        weights, fade = mx.exp(scores - new), mx.exp(top - new)
+        total = fade * total + weights.sum(axis=-1, keepdims=True)
+        mixed = fade * mixed + grouped(weights.astype(v.dtype), v).astype(mx.float32)
+        top = new
+        settle(mixed, total)  # one tile after the other
+    return (mixed / total).astype(q.dtype)
+
+
+def grouped(x: mx.array, y: mx.array) -> mx.array:
+    """``x [B, H, L, ·] @ y [B, K, ·, ·]``: each of y's heads serves H / K of x's."""
+    B, H, L, _ = x.shape
+    return (x.reshape(B, y.shape[1], -1, x.shape[-1]) @ y).reshape(B, H, L, -1)

@@ -1,0 +1,1 @@
+"""Conversion: read any packing, quantize as it streams, verify, write the card, upload."""

@@ -1,0 +1,207 @@
+"""A checkpoint as the converter sees it: every weight of the network, whatever it is packed as."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import qwen3_mlx.device.backend  # noqa: F401
+
+import mlx.core as mx
+
+from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
+from qwen3_mlx.checkpoint.raw import FLOATS
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.errors import CheckpointError, ConfigError
+from qwen3_mlx.fit.inequality import matrices
+from qwen3_mlx.quantize.formats import awq, fp8, gptq, mlx
+from qwen3_mlx.quantize.formats.parts import Part, PlainPart, Tensors
+
+# Tensors that some exporters write and nobody needs.
+_UNUSED = re.compile(r".*\.rotary_emb\.inv_freq")
+_SAMPLE = 256
+
+Finder = Callable[[str], Part | None]
+"""Gives the matrix at a module path, or None where the checkpoint has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One parameter of the network: a matrix, a vector, or a stack of experts."""
+
+    path: str
+    shape: tuple[int, ...]
+    parts: tuple[Part, ...]
+    """One, or one for each expert."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes in the source."""
+        return sum(info.nbytes for part in self.parts for info in part.tensors)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A checkpoint, opened: its config, its format, its weights in the order of the network."""
+
+    directory: Path
+    values: dict[str, Any]
+    """config.json as it stands."""
+    config: Qwen3Config
+    format: str
+    weights: tuple[Weight, ...]
+    dtype: mx.Dtype | None
+    """What its plain floats are stored in; None if they differ."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights."""
+        return sum(weight.nbytes for weight in self.weights)
+
+    def dtypes(self) -> str:
+        """The types of its plain floats, with an example of each."""
+        found = {info.dtype: info.name for info in _plain_infos(self.weights)}
+        return ", ".join(f"{dtype} ({name})" for dtype, name in sorted(found.items()))
+
+    def fingerprint(self) -> str:
+        """A digest of names, shapes and a sample of each tensor: which weights these are."""
+        digest = hashlib.sha256(json.dumps(self.values, sort_keys=True).encode())
+        infos = (info for weight in self.weights for part in weight.parts for info in part.tensors)
+        for info in sorted(infos, key=lambda info: (info.file.name, info.offset)):
+            digest.update(f"{info.name} {info.dtype} {info.shape}\n".encode())
+            with info.file.open("rb") as stream:
+                stream.seek(info.offset + max(info.nbytes // 2 - _SAMPLE // 2, 0))
+                digest.update(stream.read(min(_SAMPLE, info.nbytes)))
+        return digest.hexdigest()
+
+
+def open_source(directory: str | Path) -> Source:
+    """Read config.json and all headers of a checkpoint; no weight is read.
+
+    Raises `ConfigError` for a quantization nobody here can read, `CheckpointError` for missing,
+    surplus or mis-shaped tensors, listing the first five.
+    """
+    directory = Path(directory)
+    values = _read_config(directory)
+    tensors = checkpoint_tensors(directory)
+    name, finder = _format(values, tensors)
+    config = Qwen3Config.from_dict({k: v for k, v in values.items() if k != "quantization_config"})
+    weights, problems, used = [], [], set()
+    for path, shape in matrices(config):
+        parts = _parts(finder, path, config)
+        used |= {info.name for part in parts for info in part.tensors}
+        if fault := _fault(path, shape, parts):
+            problems.append(fault)
+        else:
+            weights.append(Weight(path, shape, parts))
+    problems += [f"surplus {n}" for n in tensors if n not in used and not _ignored(n, config)]
+    if problems:
+        raise _not_this_model(problems)
+    return Source(directory, values, config, name, tuple(weights), _common_dtype(weights))
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    file = directory / "config.json"
+    try:
+        values = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        hint = "a model directory has config.json beside its safetensors files"
+        raise ConfigError("no config.json", got=f"directory {directory}", hint=hint) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} can't be read", got=str(error), expected="JSON") from None
+    if not isinstance(values, dict):
+        raise ConfigError(str(file), got=type(values).__name__, expected="a JSON object")
+    return values
+
+
+def _format(values: dict[str, Any], tensors: Tensors) -> tuple[str, Finder]:
+    """The name of the checkpoint's format, and how its matrices are found."""
+    foreign = values.get("quantization_config") or {}
+    method = foreign.get("quant_method")
+    if values.get("quantization") or (foreign and method is None):
+        quantization = Qwen3Config.from_dict(values).quantization
+        assert quantization is not None
+        return "mlx", partial(_mlx_part, tensors, quantization)
+    readers = {"fp8": fp8, "awq": awq, "gptq": gptq}
+    if method in readers:
+        reader = readers[method]
+        reader.check_config(foreign)
+        return method, lambda path: reader.part(tensors, path, foreign)
+    if foreign:
+        raise ConfigError(
+            "config.json: quantization_config",
+            got=repr(method),
+            expected=f"{', '.join(readers)}, or MLX's own",
+            hint="take the model's unquantized release",
+        )
+    return "plain", partial(_plain_part, tensors)
+
+
+def _mlx_part(tensors: Tensors, quantization: Any, path: str) -> Part | None:
+    return mlx.part(tensors, path, quantization)
+
+
+def _plain_part(tensors: Tensors, path: str) -> Part | None:
+    info = tensors.get(f"{path}.weight")
+    return PlainPart(info) if info else None
+
+
+def _parts(finder: Finder, path: str, config: Qwen3Config) -> tuple[Part, ...]:
+    """The matrix itself, or one of each expert where Hugging Face stores them singly."""
+    whole = finder(path)
+    if whole is not None:
+        return (whole,)
+    block, found, projection = path.rpartition(".switch_mlp.")
+    if not found:
+        return ()
+    singles = (finder(f"{block}.experts.{n}.{projection}") for n in range(config.num_experts))
+    return tuple(part for part in singles if part is not None)
+
+
+def _fault(path: str, shape: tuple[int, ...], parts: tuple[Part, ...]) -> str | None:
+    if not parts:
+        return f"missing {path}.weight {list(shape)}"
+    rows, columns = math.prod(shape[:-1]), shape[-1]
+    if len(parts) > 1 and len(parts) != shape[0]:
+        return f"{path} has {len(parts)} experts, expected {shape[0]}"
+    each = rows // len(parts)
+    odd = next((part for part in parts if part.shape != (each, columns)), None)
+    if odd is not None:
+        return f"{odd.tensors[0].name} is {list(odd.shape)}, expected {[each, columns]}"
+    plain = (part.info for part in parts if isinstance(part, PlainPart))
+    wrong = next((info for info in plain if info.dtype not in FLOATS), None)
+    return f"{wrong.name} has dtype {wrong.dtype}, expected {', '.join(FLOATS)}" if wrong else None
+
+
+def _ignored(name: str, config: Qwen3Config) -> bool:
+    tied = config.tie_word_embeddings and name.startswith("lm_head.")
+    return tied or _UNUSED.fullmatch(name) is not None
+
+
+def _not_this_model(problems: list[str]) -> CheckpointError:
+    listed = "\n  ".join(problems[:5])
+    more = f"\n  … and {len(problems) - 5} more" if len(problems) > 5 else ""
+    return CheckpointError(
+        f"the weights are not those of the config: {len(problems)} tensors differ"
+        f"\n  {listed}{more}",
+        hint="the directory mixes files of different models, or a shard is missing",
+    )
+
+
+def _common_dtype(weights: Sequence[Weight]) -> mx.Dtype | None:
+    found = {FLOATS[i.dtype] for i in _plain_infos(weights) if i.dtype in FLOATS}
+    return found.pop() if len(found) == 1 else None
+
+
+def _plain_infos(weights: Sequence[Weight]) -> Iterator[TensorInfo]:
+    for weight in weights:
+        for part in weight.parts:
+            if isinstance(part, PlainPart):
+                yield part.info

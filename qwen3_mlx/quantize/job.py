@@ -1,0 +1,165 @@
+"""One conversion from end to end: plan, write, verify, card; skipped where it is done already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import qwen3_mlx.device.backend
+
+import mlx.core as mx
+
+from qwen3_mlx.config.recipes import Recipe
+from qwen3_mlx.errors import HubError
+from qwen3_mlx.quantize import measured_bits, staging
+from qwen3_mlx.quantize.card import card
+from qwen3_mlx.quantize.disk import Disk
+from qwen3_mlx.quantize.formats import open_source
+from qwen3_mlx.quantize.origin import Origin, origin_of
+from qwen3_mlx.quantize.plan import SHARD_BYTES, Plan, as_json, make_plan
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage (measure, convert, verify), how much is done, and how much there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for."""
+
+    source: Path
+    name: str
+    """The source as the user named it."""
+    out: Path
+    recipe: Recipe
+    command: str
+    title: str = ""
+    """What the card calls the model: the repository it goes to, or the directory's name."""
+    dtype: mx.Dtype | None = None
+    allow_lossy: bool = False
+    force: bool = False
+    verify: bool = True
+    shard_bytes: int = SHARD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request, planned."""
+
+    request: Request
+    plan: Plan
+    origin: Origin
+    target: staging.Target
+
+    def card(self, measured: dict[str, Any] | None) -> str:
+        """The card, with what was measured."""
+        title = self.request.title or self.request.out.name
+        return card(self.plan, self.origin, title, measured, self.request.command)
+
+
+def prepare(request: Request, on_progress: Progress | None = None, disk: Disk | None = None) -> Job:
+    """Plan the conversion; nothing is written. A recipe with a target measures the source first.
+
+    Raises `ConfigError`, `CheckpointError` or `OptionError`.
+    """
+    disk = disk or Disk()
+    source = open_source(request.source)
+    recipe = request.recipe
+    if recipe.target is not None:
+        dtype = make_plan(source, recipe, dtype=request.dtype, allow_lossy=True).dtype
+        errors = measured_bits.measure(source, recipe, _stage(on_progress, "measure"))
+        recipe = measured_bits.choose(source, recipe, errors, dtype)
+    plan = make_plan(
+        source,
+        recipe,
+        dtype=request.dtype,
+        allow_lossy=request.allow_lossy,
+        shard_bytes=request.shard_bytes,
+    )
+    target = staging.target_of(plan, request.out, disk)
+    return Job(request, plan, origin_of(request.source, request.name), target)
+
+
+def run(job: Job, on_progress: Progress | None = None) -> dict[str, Any]:
+    """Convert unless it is done; returns the record of the conversion.
+
+    Raises `OptionError`, `CheckpointError`, and what the loader raises.
+    """
+    request, target = job.request, job.target
+    target.check(request.source, request.force)
+    found = target.record()
+    if found is not None:
+        staging.clean(target)  # it may have been killed just before
+    if found is not None and (found["measured"] is not None or not request.verify):
+        return found
+    if found is None:
+        directory = staging.write_checkpoint(job.plan, target, _stage(on_progress, "convert"))
+        return finish(job, directory, on_progress)
+    return finish(job, request.out, on_progress)
+
+
+def finish(job: Job, directory: Path, on_progress: Progress | None = None) -> dict[str, Any]:
+    """Measure what lies in `directory`, write card and record, and let it take its name."""
+    request, target = job.request, job.target
+    measured = None
+    if request.verify:
+        from qwen3_mlx.quantize import verify
+
+        progress = _stage(on_progress, "verify")
+        measured = verify.compare(job.plan.source, directory, progress).as_dict()
+    record = _record(job, measured)
+    files = {staging.RECORD: as_json(record), "README.md": job.card(measured).encode()}
+    if directory == target.part:
+        staging.finish(target, files)
+    else:
+        for name, data in files.items():
+            target.disk.write_file(directory / name, data)
+    return record
+
+
+def passes(record: dict[str, Any]) -> bool:
+    """Whether the record's measurements are within its recipe's bound."""
+    kl = (record["measured"] or {}).get("kl_mean")
+    perplexity = (record["measured"] or {}).get("perplexity_result")
+    return kl is not None and perplexity is not None and kl <= record["recipe"]["bound"]
+
+
+def check_publishable(record: dict[str, Any], force: bool) -> None:
+    """Raise `HubError` for a result that was not measured, or is too far from its source."""
+    if force or passes(record):
+        return
+    measured, bound = record["measured"], record["recipe"]["bound"]
+    got = "no measurement" if measured is None else f"{measured['kl_mean']} nats a token"
+    raise HubError(
+        "not published: the result is too far from its source",
+        got=got,
+        expected=f"a mean KL divergence of at most {bound}",
+        hint="take a recipe with more bits, or publish it all the same with --force",
+    )
+
+
+def _record(job: Job, measured: dict[str, Any] | None) -> dict[str, Any]:
+    plan, recipe = job.plan, job.plan.recipe
+    packings = {item.weight.path: asdict(item.spec) for item in plan.items if item.spec}
+    return {
+        "key": job.target.key,
+        "converter": f"qwen3-mlx {qwen3_mlx.__version__}",
+        "mlx": version("mlx"),
+        "command": job.request.command,
+        "source": job.origin.as_dict()
+        | {"format": plan.source.format, "bytes": plan.source.nbytes},
+        "recipe": {"name": recipe.name, "about": recipe.about, "bound": recipe.bound},
+        "dtype": str(plan.dtype).rpartition(".")[2],
+        "weight_bytes": plan.weight_bytes,
+        "bits_per_weight": round(plan.bits_per_weight, 4),
+        "measured": measured,
+        "packings": packings,
+    }
+
+
+def _stage(on_progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
+    if on_progress is None:
+        return None
+    return lambda done, total: on_progress(stage, done, total)

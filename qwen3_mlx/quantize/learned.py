@@ -1,0 +1,99 @@
+"""Packings that are learned, by mlx-lm's own code: DWQ and AWQ.
+
+They hold the whole model, and DWQ a second, packed one; they need a text data set, which mlx-lm
+fetches with the library ``datasets``. So they are an option beside the converter: DWQ tunes the
+scales of what the converter made, AWQ (dense models only) makes its own. Measuring, card, record
+and upload are as ever; going on after a kill is not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from qwen3_mlx.errors import CheckpointError, OptionError
+from qwen3_mlx.quantize import job as jobs
+from qwen3_mlx.quantize import staging
+from qwen3_mlx.quantize.formats import open_source
+from qwen3_mlx.quantize.formats.mlx import MlxPart
+from qwen3_mlx.quantize.plan import INDEX, as_json, make_plan
+
+METHODS = ("dwq", "awq")
+Run = Callable[[str, list[str]], None]
+"""Runs ``mlx_lm.METHOD`` with these arguments."""
+
+
+def check(method: str | None) -> None:
+    """Raise `OptionError` for a method nobody knows, or without mlx-lm."""
+    if method is None:
+        return
+    if method not in METHODS:
+        raise OptionError("--learned", got=repr(method), expected=" or ".join(METHODS))
+    if find_spec("mlx_lm") is None:
+        raise OptionError("--learned needs mlx-lm", hint="pip install mlx-lm datasets")
+
+
+def run(
+    job: jobs.Job, method: str, on_progress: jobs.Progress | None = None, run: Run | None = None
+) -> dict[str, Any]:
+    """Convert with `method`; returns the record. Raises as `job.run`, and `CheckpointError`."""
+    job = replace(job, target=replace(job.target, key=f"{job.target.key}-{method}"))
+    job.target.check(job.request.source, job.request.force)
+    found = job.target.record()
+    if found is not None:
+        return found
+    made = job.request.out.with_name(f"{job.request.out.name}.{method}")
+    if made.exists():
+        job.target.disk.remove(made)
+    part = staging.write_checkpoint(job.plan, job.target)
+    (run or mlx_lm)(method, _arguments(job, method, part, made))
+    job = _adopt(job, method, made)
+    job.target.disk.remove(made)
+    return jobs.finish(job, part, on_progress)
+
+
+def _arguments(job: jobs.Job, method: str, part: Path, made: Path) -> list[str]:
+    """mlx-lm's command line."""
+    source = ["--model", str(job.request.source), "--mlx-path", str(made)]
+    if method == "dwq":
+        return [*source, "--quantized-model", str(part)]
+    spec = job.plan.recipe.default
+    if spec is None or spec.mode != "affine" or job.plan.source.config.is_moe:
+        expected = "a dense model and a recipe with bits"
+        raise OptionError("--learned awq", got=job.plan.recipe.name, expected=expected)
+    sizes = {"bits": spec.bits, "group-size": spec.group_size, "embed-bits": max(spec.bits, 6)}
+    return [*source, *(w for k, v in sizes.items() for w in (f"--{k}", str(v)))]
+
+
+def mlx_lm(method: str, arguments: list[str]) -> None:
+    """Run mlx-lm's own program in this process. Raises `CheckpointError`."""
+    module, before = import_module(f"mlx_lm.quant.{method}"), sys.argv
+    sys.argv = [f"mlx_lm.{method}", *arguments]
+    try:
+        module.main()
+    except (Exception, SystemExit) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"mlx_lm.{method} failed", got=got) from error
+    finally:
+        sys.argv = before
+
+
+def _adopt(job: jobs.Job, method: str, made: Path) -> jobs.Job:
+    """Put mlx-lm's weights in the place of ours, and plan anew what they turned out to be."""
+    result = open_source(made)
+    firsts = ((weight.path, weight.parts[0]) for weight in result.weights)
+    specs = {path: one.spec if isinstance(one, MlxPart) else None for path, one in firsts}
+    recipe = replace(job.plan.recipe, name=f"{job.plan.recipe.name}-{method}", paths=specs)
+    plan = make_plan(job.plan.source, recipe, dtype=result.dtype, allow_lossy=True)
+    disk, part = job.target.disk, job.target.part
+    for old in [*part.glob("*.safetensors"), part / INDEX, part / "config.json"]:
+        disk.remove(old)
+    for file in [*sorted(made.glob("*.safetensors")), made / INDEX]:
+        disk.rename(file, part / file.name)
+    disk.write_file(part / "config.json", as_json(plan.config()))
+    return replace(job, plan=plan)

@@ -1,0 +1,145 @@
+"""Bits chosen by measuring: the ``dynamic`` recipe.
+
+Each matrix is packed at 4, 5, 6 and 8 bits on a sample of its rows; the error is that of the
+weights, relative to their own size. Errors of different matrices add up on the way through the
+network, so the sum of the relative errors is what is made small: from the fewest bits on, the step
+that takes away most error for each byte is taken, again and again, until the size is used up.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+import qwen3_mlx.device.backend  # noqa: F401
+
+import mlx.core as mx
+
+from qwen3_mlx.config.recipes import FLOORS, Recipe, weight_class
+from qwen3_mlx.config.rope import QuantSpec
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.fit.inequality import parameters
+from qwen3_mlx.quantize.formats import Source, Weight
+from qwen3_mlx.quantize.formats.mlx import unpack
+from qwen3_mlx.quantize.pack import pack
+from qwen3_mlx.quantize.plan import stored_as
+
+STEPS = (4, 5, 6, 8)
+_SAMPLES, _ROWS = 8, 64
+
+Errors = dict[str, dict[int, float]]
+"""By module path and bits: the squared error of the weights over their squared size."""
+
+
+def measure(
+    source: Source, recipe: Recipe, on_progress: Callable[[int, int], None] | None = None
+) -> Errors:
+    """The error of every matrix the recipe packs, at each number of bits it may have."""
+    weights = [(weight, spec) for weight, spec in _packed(source, recipe)]
+    errors: Errors = {}
+    for number, (weight, spec) in enumerate(weights, 1):
+        sample = _sample(weight)
+        errors[weight.path] = {
+            bits: _error(sample, replace(spec, bits=bits)) for bits in _steps(source, weight, spec)
+        }
+        mx.clear_cache()
+        if on_progress is not None:
+            on_progress(number, len(weights))
+    return errors
+
+
+def choose(source: Source, recipe: Recipe, errors: Errors, dtype: mx.Dtype) -> Recipe:
+    """The recipe with bits for each path, within its target. Raises `OptionError` if too small."""
+    assert recipe.target is not None
+    specs = {weight.path: (weight, spec) for weight, spec in _packed(source, recipe)}
+    bits = {path: min(steps) for path, steps in errors.items()}
+
+    def size(path: str, at: int) -> int:
+        weight, spec = specs[path]
+        stored = stored_as(path, weight.shape, replace(spec, bits=at), dtype)
+        return sum(tensor.nbytes for tensor in stored)
+
+    fixed = sum(
+        tensor.nbytes
+        for weight in source.weights
+        if weight.path not in errors
+        for tensor in stored_as(weight.path, weight.shape, None, dtype)
+    )
+    budget = int(recipe.target * parameters(source.config) / 8)
+    used = fixed + sum(size(path, at) for path, at in bits.items())
+    if used > budget:
+        least = 8 * used / parameters(source.config)
+        raise OptionError("target", got=f"{recipe.target} bits a weight", expected=f"{least:.3f}")
+    _spend(bits, errors, size, budget - used)
+    paths = {path: replace(specs[path][1], bits=at) for path, at in bits.items()}
+    return replace(recipe, paths=paths)
+
+
+def _spend(
+    bits: dict[str, int], errors: Errors, size: Callable[[str, int], int], left: int
+) -> None:
+    """Raise `bits` step by step, the best bargain first; ties go by path."""
+
+    def bargain(path: str) -> tuple[float, str] | None:
+        above = [step for step in errors[path] if step > bits[path]]
+        if not above:
+            return None
+        gain = errors[path][bits[path]] - errors[path][min(above)]
+        return -gain / (size(path, min(above)) - size(path, bits[path])), path
+
+    queue = [offer for path in sorted(bits) if (offer := bargain(path))]
+    heapq.heapify(queue)
+    while queue:
+        _, path = heapq.heappop(queue)
+        above = min(step for step in errors[path] if step > bits[path])
+        cost = size(path, above) - size(path, bits[path])
+        if cost > left:
+            continue  # smaller matrices may still fit
+        bits[path], left = above, left - cost
+        if offer := bargain(path):
+            heapq.heappush(queue, offer)
+
+
+def _packed(source: Source, recipe: Recipe) -> Iterable[tuple[Weight, QuantSpec]]:
+    for weight in source.weights:
+        spec = recipe.spec(weight.path, source.config)
+        if spec is not None and spec.mode == "affine":
+            yield weight, spec
+
+
+def _steps(source: Source, weight: Weight, spec: QuantSpec) -> Iterable[int]:
+    """The bits this matrix may have: no fewer than the recipe gives, nor than its class needs."""
+    kind = weight_class(weight.path, source.config)
+    least = max(spec.bits, FLOORS.get(kind or "", 0))
+    return [least, *(bits for bits in STEPS if bits > least)]
+
+
+def _sample(weight: Weight) -> list[mx.array]:
+    """Some bands of rows, spread evenly over the matrix, or over the experts."""
+    chosen = weight.parts[:: max(len(weight.parts) // _SAMPLES, 1)][:_SAMPLES]
+    bands = []
+    for part in chosen:
+        rows, read = part.shape[0], part.open(mx.float32)
+        count = max(_SAMPLES // len(chosen), 1)
+        height = min(_ROWS, max(rows // count, 1))
+        bands += [read(start, start + height) for start in _starts(rows, height, count)]
+    return bands
+
+
+def _starts(rows: int, height: int, count: int) -> list[int]:
+    if count == 1 or rows <= height:
+        return [0]
+    return sorted({(rows - height) * n // (count - 1) for n in range(count)})
+
+
+def _error(sample: list[mx.array], spec: QuantSpec) -> float:
+    lost = [((unpack(pack(rows, spec), spec) - rows) ** 2).sum() for rows in sample]
+    kept = [(rows**2).sum() for rows in sample]
+    total = float(mx.stack(kept).sum())
+    return float(mx.stack(lost).sum()) / total if total else 0.0
+
+
+def as_errors(value: Mapping[str, Mapping[str, float]]) -> Errors:
+    """What JSON made of `Errors`, made whole again."""
+    return {path: {int(bits): error for bits, error in row.items()} for path, row in value.items()}

@@ -1,0 +1,198 @@
+"""Converting a checkpoint: plan, space, shards, the small files, config.json last.
+
+All of it happens in ``OUT.part`` beside ``OUT``. That directory becomes ``OUT`` in one rename when
+everything, the measurements and the card included, is there; a killed conversion goes on from its
+journal. An existing ``OUT`` stays as it is until then.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import qwen3_mlx.device.backend  # noqa: F401
+
+import mlx.core as mx
+
+from qwen3_mlx.errors import CheckpointError, OptionError
+from qwen3_mlx.quantize.digests import DigestCheck
+from qwen3_mlx.quantize.disk import Disk
+from qwen3_mlx.quantize.journal import Journal
+from qwen3_mlx.quantize.plan import INDEX, Plan, Shard, as_json
+from qwen3_mlx.quantize.shard_writer import write_shard
+
+RECORD = "conversion.json"
+"""In the result: what was converted, how, and what was measured."""
+MARGIN = 16 * 2**20
+"""Bytes of disk kept free for tokenizer files, card and record."""
+_CACHE = 256 * 2**20
+
+Progress = Callable[[int, int], None]
+"""Called with bytes of the source done, and bytes in all."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a conversion goes, and what is there already."""
+
+    out: Path
+    key: str
+    disk: Disk = field(default_factory=Disk)
+
+    @property
+    def part(self) -> Path:
+        """The directory it grows in."""
+        return self.out.with_name(f"{self.out.name}.part")
+
+    @property
+    def journal(self) -> Path:
+        """What of it is finished."""
+        return self.out.with_name(f"{self.out.name}.journal")
+
+    @property
+    def replaced(self) -> Path:
+        """Where an old result waits until the new one is in its place."""
+        return self.out.with_name(f"{self.out.name}.replaced")
+
+    def record(self) -> dict[str, Any] | None:
+        """The record of a finished conversion that is just this one, if it is there."""
+        try:
+            record = json.loads((self.out / RECORD).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) and record.get("key") == self.key else None
+
+    def check(self, source: Path, force: bool) -> None:
+        """Raise `OptionError` where nothing may be written."""
+        out, source = self.out.resolve(), source.resolve()
+        if out == source or source in out.parents or out in source.parents:
+            hint = "the source is never touched: name a directory outside it"
+            raise OptionError("--out lies in the source", got=str(self.out), hint=hint)
+        if self.out.is_dir() and not any(self.out.iterdir()):
+            return
+        if self.out.exists() and not force and self.record() is None:
+            hint = "choose another --out, or replace it with --force"
+            raise OptionError("the target exists", got=str(self.out), hint=hint)
+
+
+def target_of(plan: Plan, out: Path, disk: Disk | None = None) -> Target:
+    """The target of a plan: its key says which source, which recipe and which layout."""
+    parts = (plan.source.fingerprint(), plan.digest())
+    return Target(out, hashlib.sha256(" ".join(parts).encode()).hexdigest(), disk or Disk())
+
+
+def write_checkpoint(plan: Plan, target: Target, on_progress: Progress | None = None) -> Path:
+    """Write the whole checkpoint into ``OUT.part``; returns that directory, loadable.
+
+    Raises `CheckpointError`, for a full disk or a damaged source. What was done is kept, except
+    if the source's digest was wrong.
+    """
+    disk, part = target.disk, target.part
+    try:
+        journal = Journal.open(disk, target.journal, part, target.key)
+        done = {shard.name for shard in plan.shards if journal.holds(shard.name, shard.nbytes)}
+        _check_space(plan, target, done)
+        with DigestCheck(plan.source) as digests, _bounded_cache():
+            _write_shards(plan, journal, done, on_progress)
+            if damage := digests.damage():
+                disk.remove(part)
+                disk.remove(target.journal)
+                raise damage
+        _write_small_files(plan, target)
+    except OSError as error:
+        raise full_disk(error, target) from error
+    return part
+
+
+def finish(target: Target, files: dict[str, bytes]) -> None:
+    """Add `files` (the card, the record) and let the directory take its name."""
+    disk, part = target.disk, target.part
+    try:
+        for name, data in files.items():
+            disk.write_file(part / name, data)
+        if target.out.exists():
+            if target.replaced.exists():
+                disk.remove(target.replaced)
+            disk.rename(target.out, target.replaced)
+        disk.rename(part, target.out)
+        clean(target)
+    except OSError as error:
+        raise full_disk(error, target) from error
+
+
+def clean(target: Target) -> None:
+    """Remove what a finished conversion needs no more."""
+    for path in (target.journal, target.replaced):
+        if path.exists():
+            target.disk.remove(path)
+
+
+def full_disk(error: OSError, target: Target) -> CheckpointError:
+    """What to say when the disk refuses."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = f"free some space and run the same command again: it goes on from {target.part}"
+        return CheckpointError("the disk is full", got=str(target.out.parent), hint=hint)
+    where = error.filename or target.out
+    return CheckpointError(f"{where} can't be written", got=error.strerror or str(error))
+
+
+def _check_space(plan: Plan, target: Target, done: set[str]) -> None:
+    sizes = plan.files()
+    needed = MARGIN + sum(size for name, size in sizes.items() if name not in done)
+    free = target.disk.free_bytes(target.part)
+    if free < needed:
+        raise CheckpointError(
+            "not enough space on the disk",
+            got=f"{free / 1e9:.2f} GB free at {target.out.parent}",
+            expected=f"{needed / 1e9:.2f} GB",
+            hint="free some space, or choose an --out on another disk",
+        )
+
+
+def _write_shards(
+    plan: Plan, journal: Journal, done: set[str], on_progress: Progress | None
+) -> None:
+    total, count = plan.source.nbytes, 0
+
+    def forward(nbytes: int) -> None:
+        nonlocal count
+        count += nbytes
+        if on_progress is not None:
+            on_progress(count, total)
+
+    for shard in plan.shards:
+        if shard.name in done:
+            forward(_source_bytes(shard))
+            continue
+        digest = write_shard(journal.disk, journal.directory, shard, plan.dtype, forward)
+        journal.add(shard.name, digest)
+
+
+def _source_bytes(shard: Shard) -> int:
+    return sum(item.weight.nbytes for item in (*shard.paged, *shard.rest))
+
+
+def _write_small_files(plan: Plan, target: Target) -> None:
+    part = target.part
+    target.disk.write_file(part / INDEX, as_json(plan.index()))
+    for file in plan.copied():
+        target.disk.write_file(part / file.name, file.read_bytes())
+    # last: without it, nothing takes the directory for a model
+    target.disk.write_file(part / "config.json", as_json(plan.config()))
+
+
+@contextmanager
+def _bounded_cache() -> Iterator[None]:
+    """MLX keeps freed memory for the next block; no more than that is wanted."""
+    before = mx.set_cache_limit(_CACHE)
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(before)
+        mx.clear_cache()

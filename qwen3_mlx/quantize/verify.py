@@ -1,0 +1,153 @@
+"""Is the result still the same model? Measured on a short text in ten languages and some code.
+
+KL divergence of the result's next-token distribution from the source's (nats a token), how often
+their first choices agree, and the perplexity of the text under both. Both run layer by layer, one
+after the other, so neither must fit into memory. Then the ordinary loader loads the result, and
+must compute the same logits for the first tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import qwen3_mlx.device.backend  # noqa: F401
+
+import mlx.core as mx
+
+from qwen3_mlx.checkpoint.headers import checkpoint_tensors
+from qwen3_mlx.checkpoint.load import load_network
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.errors import CheckpointError, Qwen3Error
+from qwen3_mlx.fit.inequality import fit, weights_from_headers
+from qwen3_mlx.fit.machine import this_machine
+from qwen3_mlx.quantize import layer_by_layer
+from qwen3_mlx.quantize.divergence import Divergence
+from qwen3_mlx.quantize.formats import Source, open_source
+
+TEXT = Path(__file__).with_name("verify.txt")
+MAX_TOKENS = 1024
+RANDOM_TOKENS = 256
+LOADED_TOKENS = 8
+"""Tokens that the ordinary loader's network is run on."""
+_TOLERANCE = {mx.float32: 1e-6, mx.float16: 1e-3, mx.bfloat16: 1e-2}
+"""Normalised mean squared error allowed between the two ways to the same logits: what rounding
+activations to the dtype adds up to over all layers."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What was measured. NaN anywhere means that the result is broken, and passes no bound."""
+
+    tokens: int
+    text: str
+    """What the tokens are."""
+    kl_mean: float
+    kl_max: float
+    agreement: float
+    """Share of tokens after which both have the same first choice."""
+    perplexity_source: float
+    perplexity_result: float
+    loaded: bool
+    """Whether the ordinary loader's network was run too; not where it doesn't fit into memory."""
+
+    def within(self, bound: float) -> bool:
+        """Whether the divergence is at most `bound`."""
+        return self.kl_mean <= bound and math.isfinite(self.perplexity_result)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: four digits, so that a record doesn't depend on the last bits."""
+        return {k: _round(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+
+def _round(value: float) -> float | None:
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def compare(source: Source, result: Path, on_progress: Progress | None = None) -> Comparison:
+    """Compare the checkpoint in `result` with what it was made from.
+
+    `on_progress` is called with layers done and layers in all. Raises what opening and loading
+    raise, and `CheckpointError` if the loader computes something else than was written.
+    """
+    ids, text = token_ids(source)
+    opened, layers = open_source(result), source.config.num_hidden_layers
+
+    def tick(done: int) -> None:
+        if on_progress is not None:
+            on_progress(done, 2 * layers)
+
+    want = layer_by_layer.hidden_states(source, ids, tick)
+    got = layer_by_layer.hidden_states(opened, ids, lambda layer: tick(layers + layer))
+    sums = Divergence(mx.array([*ids[1:], ids[-1]]))
+    first = []
+    blocks = (layer_by_layer.logits_blocks(source, want), layer_by_layer.logits_blocks(opened, got))
+    for z, w in zip(*blocks, strict=True):
+        sums.add(z, w)
+        first.append(w[:LOADED_TOKENS])
+    loaded = _check_loader(result, ids[:LOADED_TOKENS], mx.concatenate(first, axis=-1))
+    return _comparison(sums, len(ids), text, loaded)
+
+
+def _comparison(sums: Divergence, tokens: int, text: str, loaded: bool) -> Comparison:
+    kl = mx.maximum(sums.kl(), 0)  # rounding may leave it a little below
+    # the last token has no successor to be surprised by
+    entropies = [float(side.loss()[:-1].mean()) for side in (sums.source, sums.result)]
+    return Comparison(
+        tokens=tokens,
+        text=text,
+        kl_mean=float(kl.mean()),
+        kl_max=float(kl.max()),
+        agreement=float(sums.agree().astype(mx.float32).mean()),
+        perplexity_source=_exp(entropies[0]),
+        perplexity_result=_exp(entropies[1]),
+        loaded=loaded,
+    )
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
+
+
+def token_ids(source: Source) -> tuple[list[int], str]:
+    """The ids of the bundled text and a word on it; made-up ids where there is no tokenizer."""
+    from qwen3_mlx.text import Tokenizer
+
+    limit = min(MAX_TOKENS, source.config.context)
+    try:
+        tokenizer = Tokenizer.from_dir(source.directory)
+        ids = tokenizer.encode(TEXT.read_text("utf-8"))[:limit]
+    except Qwen3Error:
+        ids = []
+    if ids and max(ids) < source.config.vocab_size:
+        return ids, "the bundled text (ten languages and code)"
+    value, ids = 1, []
+    for _ in range(min(RANDOM_TOKENS, limit)):
+        value = (value * 6364136223846793005 + 1442695040888963407) % 2**64  # Knuth's MMIX
+        ids.append((value >> 33) % source.config.vocab_size)
+    return ids, "pseudo-random token ids, as the source has no usable tokenizer"
+
+
+def _check_loader(result: Path, ids: list[int], want: mx.array) -> bool:
+    """Load the result as everybody does, and hold its logits to `want`; False if it can't fit."""
+    weights = weights_from_headers(checkpoint_tensors(result).values())
+    config = Qwen3Config.from_dir(result)
+    if not fit(config, weights, this_machine(), len(ids)).fits:
+        return False
+    network, _ = load_network(result)
+    got = network(mx.array([ids]))[0]
+    error = float(((got - want) ** 2).sum() / (want**2).sum())
+    allowed = _TOLERANCE[got.dtype]
+    if not error <= allowed:
+        raise CheckpointError(
+            "the loader computes something else than was written",
+            got=f"a normalised squared error of {error:.2g}",
+            expected=f"at most {allowed:.2g}",
+            hint="please report this with the source's config.json",
+        )
+    return True

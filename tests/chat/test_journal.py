@@ -1,0 +1,196 @@
+"""Conversations kept as they grow: what a crash, a full disk or a second process can do to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwen3_mlx.chat import journal as store
+from qwen3_mlx.chat.journal import Journal
+from qwen3_mlx.errors import SessionError
+from qwen3_mlx.options import GenerationOptions
+
+OPTIONS = GenerationOptions(thinking_budget=7)
+
+
+def said(*texts: str) -> list[dict[str, Any]]:
+    roles = ("user", "assistant")
+    return [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+STEPS = [
+    said("hi", "hello"),
+    said("hi", "hello", "1\n2", "你好\udce4"),
+    said("hi", "hello", "1\n2", "again"),  # a retry
+    [{"role": "system", "content": "S"}, *said("x", "y")],  # another system prompt, an edit
+    said("x"),  # undo, no system prompt
+]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return store.new_path(tmp_path / "sessions")
+
+
+def test_what_is_kept_is_read_again_after_every_step(path: Path) -> None:
+    journal = Journal(path)
+    for messages in STEPS:
+        journal.keep("demo", OPTIONS, messages)
+        kept = store.read(path)
+        assert (kept.messages, kept.note, kept.whole) == (messages, "", True)
+        assert kept.model == "demo" and kept.options["thinking_budget"] == 7
+        assert kept.good == path.stat().st_size
+    assert len(path.read_bytes().splitlines()) == 1 + len(STEPS)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_only_what_changes_is_written(path: Path) -> None:
+    journal = Journal(path)
+    journal.keep("demo", OPTIONS, [{"role": "system", "content": "S"}])
+    assert not path.exists()  # nobody has said anything
+    journal.keep("demo", OPTIONS, STEPS[0])
+    before = path.read_bytes()
+    journal.keep("demo", OPTIONS, STEPS[0])
+    assert path.read_bytes() == before
+    journal.keep("demo", GenerationOptions(), STEPS[0])
+    added = json.loads(path.read_bytes()[len(before) :])
+    assert (added["keep"], added["add"]) == (2, [])
+    assert store.read(path).options == store.asked(GenerationOptions())
+    messages = [dict(message) for message in STEPS[0]]
+    journal.keep("demo", OPTIONS, messages)
+    messages[0]["content"] = "edited in place"
+    journal.keep("demo", OPTIONS, messages)
+    assert store.read(path).messages[0]["content"] == "edited in place"
+
+
+def test_every_cut_of_the_file_reads_as_the_last_whole_change(path: Path) -> None:
+    journal, ends = Journal(path), []
+    for messages in STEPS:
+        journal.keep("demo", OPTIONS, messages)
+        ends.append(path.stat().st_size)
+    data = path.read_bytes()
+    head = data.index(b"\n") + 1
+    for cut in range(head, len(data) + 1):
+        path.write_bytes(data[:cut])
+        kept = store.read(path)
+        done = sum(end <= cut for end in ends)
+        assert kept.messages == (STEPS[done - 1] if done else [])
+        assert kept.whole
+        assert bool(kept.note) == (cut not in (head, *ends))
+    path.write_bytes(data[: head - 1])
+    with pytest.raises(SessionError):
+        store.read(path)
+
+
+def test_going_on_behind_a_half_line(path: Path) -> None:
+    journal = Journal(path)
+    journal.keep("demo", OPTIONS, STEPS[0])
+    journal.close()
+    with path.open("ab") as file:
+        file.write(b'{"keep": 2, "add": [{"role": "us' + b"x" * 1000)
+    kept = store.read(path)
+    journal = Journal(path, kept)
+    journal.keep("demo", OPTIONS, STEPS[1])
+    again = store.read(path)
+    assert (again.messages, again.note) == (STEPS[1], "")
+    assert len(path.read_bytes().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff\xfe\n",
+        b"{}\n",
+        b"[]\n",
+        b'{"keep": 9, "add": [], "model": "m", "options": {}}\n',
+        b'{"keep": true, "add": [], "model": "m", "options": {}}\n',
+        b'{"keep": 0, "add": [{"role": 1, "content": ""}], "model": "m", "options": {}}\n',
+        b'{"keep": 0, "add": [], "model": 1, "options": {}}\n',
+        b'{"keep": 0, "add": [], "model": "m", "options": {"temprature": 1}}\n',
+        b"[" * 100_000 + b"\n",
+    ],
+)
+def test_damage_in_the_middle_is_read_up_to_there(path: Path, line: bytes) -> None:
+    journal = Journal(path)
+    journal.keep("demo", OPTIONS, STEPS[0])
+    data = path.read_bytes()
+    path.write_bytes(data + line + data.splitlines(keepends=True)[1])
+    kept = store.read(path)
+    assert kept.messages == STEPS[0] and not kept.whole
+    assert "line 3" in kept.note and "2 lines" in kept.note
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b'{"format": "x"}\n', b"no JSON", b"\0" * 50])
+def test_other_files_are_refused(path: Path, data: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(data)
+    with pytest.raises(SessionError, match="no kept conversation"):
+        store.read(path)
+    with pytest.raises(SessionError, match="can't be read"):
+        store.read(path.with_name("none.jsonl"))
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(path)
+    journal.keep("demo", OPTIONS, STEPS[0])
+    before = path.read_bytes()
+    real = os.pwrite
+
+    def full(file: int, data: bytes, at: int) -> int:
+        if len(data) < 10:
+            raise OSError(28, "No space left on device")
+        return real(file, data[: len(data) // 2], at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.os, "pwrite", full)
+        with pytest.raises(SessionError, match="No space left"):
+            journal.keep("demo", OPTIONS, STEPS[1])
+    assert path.read_bytes() == before
+    journal.keep("demo", OPTIONS, STEPS[1])
+    assert store.read(path).messages == STEPS[1]
+
+
+def test_every_change_is_flushed_to_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(store.os, "fsync", lambda file: sizes.append(os.fstat(file).st_size))
+    journal = Journal(path)
+    for messages in STEPS:
+        journal.keep("demo", OPTIONS, messages)
+        assert sizes[-1] == path.stat().st_size
+    assert len(sizes) == len(STEPS)
+
+
+def test_one_writer_at_a_time(path: Path) -> None:
+    first = Journal(path)
+    first.keep("demo", OPTIONS, STEPS[0])
+    second = Journal(path, store.read(path))
+    assert not second.claim()
+    first.close()
+    assert second.claim()
+
+
+def test_finding(tmp_path: Path) -> None:
+    with pytest.raises(SessionError, match="no conversation is kept yet"):
+        store.find(tmp_path, None)
+    for number, name in enumerate(["2026-01-02-a", "2026-01-01-b", "2026-01-01"]):
+        (tmp_path / f"{name}.jsonl").touch()
+        os.utime(tmp_path / f"{name}.jsonl", (number, number))
+    assert store.find(tmp_path, None).stem == "2026-01-01"
+    assert store.find(tmp_path, "2026-01-02").stem == "2026-01-02-a"
+    assert store.find(tmp_path, "2026-01-01").stem == "2026-01-01"
+    for bad, many in (("2026", "3"), ("2027", "no"), ("../x", "no")):
+        with pytest.raises(SessionError, match=f"which {many} conversations"):
+            store.find(tmp_path, bad)
+
+
+def test_markdown() -> None:
+    thought = {"role": "assistant", "content": "4", "reasoning_content": "hm"}
+    kept = store.Kept(Path("x.jsonl"), "demo", messages=[*said("2+2?\nmore"), thought])
+    text = store.as_markdown(kept)
+    assert text.startswith("# 2+2?\n") and "hm" in text and text.endswith("4\n")

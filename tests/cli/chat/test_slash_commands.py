@@ -1,0 +1,184 @@
+"""Slash commands, without a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qwen3_mlx.cli.chat import slash_commands
+from qwen3_mlx.cli.chat.conversation import Conversation
+from qwen3_mlx.errors import OptionError, SessionError
+from qwen3_mlx.events import Done, Stats
+from qwen3_mlx.options import Family, GenerationOptions
+from tests.fakes import FakeModel
+
+
+def chat(family: Family = "hybrid", **options: object) -> Conversation:
+    model = FakeModel([], family=family)
+    return Conversation(model, model.session(None, GenerationOptions(**options)))
+
+
+def run(conversation: Conversation, line: str) -> str:
+    return slash_commands.run(conversation, line).text
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("/think", True),
+        ("/no_think ", True),
+        ("/think about it", False),
+        ("/no_think 2+2?", False),
+        ("what is 2+2? /no_think", False),
+        ("/save a b.json", True),
+        ("/nonsense", True),
+        (" /help", False),
+        ("/help\nmore lines", False),
+        ("hello", False),
+    ],
+)
+def test_what_is_a_command(line: str, expected: bool) -> None:
+    assert slash_commands.is_command(line) is expected
+
+
+def test_unknown_command_names_the_nearest() -> None:
+    with pytest.raises(OptionError, match="unknown command: got /budgt") as caught:
+        run(chat(), "/budgt 5")
+    assert "did you mean /budget?" in str(caught.value.hint)
+    with pytest.raises(OptionError) as caught:
+        run(chat(), "/xyzzy")
+    assert str(caught.value.hint).startswith("/help")
+
+
+def test_help_lists_every_command() -> None:
+    text = run(chat(), "/help")
+    assert all(f"/{name}" in text for name in slash_commands.COMMANDS)
+    assert "Ctrl-C" in text
+
+
+def test_switching_is_sticky_and_shown() -> None:
+    conversation = chat()
+    assert conversation.mode == "thinking"
+    assert run(conversation, "/no_think") == "from now on: not thinking"
+    assert conversation.session.options.thinking is False
+    assert run(conversation, "/think") == "from now on: thinking"
+    assert conversation.session.options.thinking is True
+
+
+def test_budget() -> None:
+    conversation = chat(max_tokens=5000)
+    assert run(conversation, "/budget") == "budget: no limit"
+    assert "1,024" in run(conversation, "/budget 1,024")
+    assert conversation.mode == "thinking, budget 1,024"
+    assert conversation.session.options.max_tokens == 5000
+    assert conversation.session.options.thinking is None
+    run(conversation, "/no_think")
+    run(conversation, "/budget 64")  # asking for a budget asks for thinking
+    assert conversation.mode == "thinking, budget 64"
+    assert conversation.session.options.thinking is True
+    run(conversation, "/budget 65")
+    assert conversation.session.options.thinking is True
+    run(conversation, "/budget off")
+    assert conversation.budget is None
+    run(conversation, "/budget 0")
+    assert not conversation.thinks
+    run(conversation, "/think")
+    assert conversation.thinks
+    for wrong in ("-1", "many", "1.5", "٣x"):
+        with pytest.raises(OptionError, match="/budget"):
+            run(conversation, f"/budget {wrong}")
+
+
+def test_think_after_a_budget_of_0_from_the_command_line() -> None:
+    conversation = chat(thinking_budget=0)
+    assert conversation.mode == "not thinking"
+    run(conversation, "/think")
+    assert conversation.mode == "thinking"
+
+
+@pytest.mark.parametrize("family", ["instruct", "coder"])
+def test_families_that_never_think(family: Family) -> None:
+    conversation = chat(family)
+    assert conversation.mode == "not thinking"
+    for line in ("/think", "/no_think", "/budget 5"):
+        with pytest.raises(OptionError, match="never thinks"):
+            run(conversation, line)
+    assert conversation.session.options == GenerationOptions()
+
+
+def test_the_family_that_always_thinks() -> None:
+    conversation = chat("thinking")
+    for line in ("/no_think", "/budget 0"):
+        with pytest.raises(OptionError, match="always thinks"):
+            run(conversation, line)
+    run(conversation, "/budget 512")
+    assert conversation.mode == "thinking, budget 512"
+    assert conversation.session.options.thinking is None
+
+
+def test_system() -> None:
+    conversation = chat()
+    assert run(conversation, "/system") == "system: none"
+    run(conversation, "/system Be brief.  Be kind.")
+    assert conversation.session.messages == [{"role": "system", "content": "Be brief.  Be kind."}]
+    assert run(conversation, "/system") == "system: Be brief.  Be kind."
+    run(conversation, "/system off")
+    assert conversation.session.messages == []
+
+
+def test_clear_keeps_the_system_prompt() -> None:
+    conversation = chat()
+    conversation.session.system = "s"
+    list(conversation.session.send("hi"))
+    assert "system prompt stays" in run(conversation, "/clear")
+    assert conversation.session.messages == [{"role": "system", "content": "s"}]
+
+
+def test_save_and_load(tmp_path: Path, state_home: Path) -> None:
+    conversation = chat()
+    with pytest.raises(SessionError, match="nothing to save"):
+        run(conversation, "/save")
+    list(conversation.session.send("hi"))
+    said = run(conversation, "/save")
+    own = Path(said.removeprefix("saved: "))
+    assert own.parent == state_home / "conversations" and own.is_file()
+    assert run(conversation, "/save") == said  # the same file again
+    other = tmp_path / "my chat.json"
+    run(conversation, f"/save {other}")
+    run(conversation, f'/save "{other}"')
+
+    fresh = chat()
+    assert "(1 turns)" in run(fresh, f"/load {other}")
+    assert fresh.session.messages == conversation.session.messages
+    run(fresh, "/save")
+    with pytest.raises(OptionError, match="needs a file"):
+        run(fresh, "/load")
+    with pytest.raises(SessionError, match="can't be read"):
+        run(fresh, "/load nowhere.json")
+    assert fresh.session.messages
+
+
+def test_save_never_replaces_a_strangers_file(tmp_path: Path) -> None:
+    conversation = chat()
+    list(conversation.session.send("hi"))
+    precious = tmp_path / "thesis.txt"
+    precious.write_text("years of work")
+    with pytest.raises(SessionError, match="not from this chat"):
+        run(conversation, f"/save {precious}")
+    assert precious.read_text() == "years of work"
+
+
+def test_stats_and_totals() -> None:
+    conversation = chat()
+    assert run(conversation, "/stats") == "no turn yet"
+    list(conversation.session.send("hi"))
+    for peak in (10**9, 2 * 10**9, 10**9):
+        conversation.count(Done("stop", Stats(5, 1, 2, 3, "", 0.1, 50, 20, peak)))
+    text = run(conversation, "/stats")
+    assert "3 turns, 6 thinking, 9 answer; peak memory 2.00 GB" in text
+
+
+def test_retry_and_quit() -> None:
+    assert slash_commands.run(chat(), "/retry").retry
+    assert slash_commands.run(chat(), "/quit").quit

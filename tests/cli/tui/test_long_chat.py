@@ -1,0 +1,101 @@
+"""The full-screen chat: a long conversation costs no more to draw, and can be read to its start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qwen3_mlx.cli.tui.thought import Thought
+from qwen3_mlx.cli.tui.transcript import PAGE, Log, Page
+from qwen3_mlx.events import Answer
+from tests.cli.tui.pilot import Seat, sit
+
+TURNS = 60
+MESSAGES: list[dict[str, Any]] = [
+    message
+    for n in range(TURNS)
+    for message in (
+        {"role": "user", "content": f"question {n}?"},
+        {"role": "assistant", "content": f"answer {n}, " * 12, "reasoning_content": f"hm {n}"},
+    )
+]
+
+
+def parts(log: Log) -> int:
+    """What Textual lays out for every new line."""
+    return sum(1 for page in log.query(Page) for child in page.children if child.display)
+
+
+async def show(seat: Seat) -> Log:
+    log = seat.app.log_view
+    log.show(MESSAGES, folded=True)
+    await seat.until(f"› question {TURNS - 1}?")
+    await seat.until(lambda: parts(log) < 5 * PAGE)
+    return log
+
+
+def test_what_is_laid_out_does_not_grow_with_the_conversation() -> None:
+    async def test(seat: Seat) -> None:
+        log = await show(seat)
+        for number in range(12):
+            await seat.type(f"more {number}")
+            await seat.idle()
+        await seat.until("final 11")
+        await seat.until(lambda: parts(log) < 5 * PAGE)
+        assert len(log.query(Thought)) == TURNS  # they are all there
+        assert len(log.children) >= 3 * TURNS // PAGE
+
+    sit(test, *([Answer(f"final {n}")] for n in range(12)))
+
+
+def test_every_turn_can_be_read_by_paging() -> None:
+    async def test(seat: Seat) -> None:
+        log = await show(seat)
+        height, seen = log.virtual_size.height, seat.seen
+        while log.scroll_y > 0:
+            before = log.scroll_y
+            await seat.press("pageup")
+            await seat.until(lambda before=before: log.scroll_y < before)
+            await seat.pilot.pause()
+            seen += seat.seen
+        assert [n for n in range(TURNS - 1) if f"› question {n}?" not in seen] == []
+        assert [n for n in range(TURNS - 1) if f"answer {n}," not in seen] == []
+        assert log.virtual_size.height == height  # asleep or awake, a page is as high
+        assert parts(log) < 5 * PAGE
+
+    sit(test)
+
+
+def test_a_jump_to_the_start_and_a_new_width() -> None:
+    async def test(seat: Seat) -> None:
+        log = await show(seat)
+        wide = log.virtual_size.height
+        log.scroll_home(animate=False)
+        await seat.until("› question 0?")
+        await seat.until("answer 0, answer 0")
+        await seat.pilot.resize_terminal(44, 24)
+        await seat.until("answer 1, answer 1")
+        log.follow()
+        await seat.until(f"› question {TURNS - 1}?")
+        narrow = log.virtual_size.height
+        assert narrow > wide
+        log.wake()
+        await seat.until(lambda: parts(log) == 3 * TURNS)
+        await seat.until(lambda: parts(log) < 5 * PAGE)
+        assert log.virtual_size.height == narrow  # those asleep had their new height already
+
+    sit(test)
+
+
+def test_all_thoughts_open_and_fold_wherever_they_are() -> None:
+    async def test(seat: Seat) -> None:
+        log = await show(seat)
+        height = log.virtual_size.height
+        await seat.press("ctrl+r")
+        await seat.until(lambda: log.virtual_size.height == height + TURNS)
+        await seat.until(f"│ hm {TURNS - 1}")
+        log.scroll_home(animate=False)
+        await seat.until("│ hm 0")
+        await seat.press("ctrl+r")
+        await seat.until(lambda: log.virtual_size.height == height)
+
+    sit(test)

@@ -1,0 +1,56 @@
+"""Limits for MLX, and the look ahead."""
+
+from __future__ import annotations
+
+import pytest
+
+from qwen3_mlx.errors import OutOfMemoryError
+from qwen3_mlx.fit import guard
+
+SET = 11_000_000_000
+
+
+def test_only_metal_is_limited() -> None:
+    for device in ("cpu", "cuda"):
+        limits = guard.decide(device, SET, "", {"QWEN3_MLX_WIRED": "on"})
+        assert (limits.memory, limits.cache, limits.wired) == (None, None, None)
+    limits = guard.decide("metal", SET, "15.1", {})
+    assert (limits.memory, limits.cache, limits.wired) == (SET, SET // 8, None)
+    assert "mlx#3186" in limits.wired_why
+
+
+@pytest.mark.parametrize(
+    ("macos", "value", "wired"),
+    [("15.0", "on", SET), ("26.4.1", "on", SET), ("14.7", "on", None), ("26.0", "1", None)],
+)
+def test_wired_memory_is_asked_for_and_needs_macos_15(
+    macos: str, value: str, wired: int | None
+) -> None:
+    limits = guard.decide("metal", SET, macos, {"QWEN3_MLX_WIRED": value})
+    assert limits.wired == wired
+
+
+def test_mlx_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlx.core as mx
+
+    told = {}
+    for name in ("memory", "cache", "wired"):
+        monkeypatch.setattr(mx, f"set_{name}_limit", lambda value, n=name: told.update({n: value}))
+    monkeypatch.setattr("qwen3_mlx.device.backend.device", lambda: "metal")
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": SET})
+    monkeypatch.setattr("platform.mac_ver", lambda: ("15.2", ("", "", ""), "arm64"))
+    monkeypatch.setenv("QWEN3_MLX_WIRED", "on")
+    guard.apply.__wrapped__()
+    assert told == {"memory": SET, "cache": SET // 8, "wired": SET}
+
+
+def test_the_look_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWEN3_MLX_MEMORY_LIMIT", "0.001")
+    with pytest.raises(OutOfMemoryError) as caught:
+        guard.require(2_000_000_000, "at 7 tokens", "try less")
+    assert "out of memory at 7 tokens: got 2.00 GB needed, 0.00 GB left of" in str(caught.value)
+    assert str(caught.value).endswith("hint: try less")
+    monkeypatch.setenv("QWEN3_MLX_FIT", "off")
+    guard.require(2_000_000_000, "at 7 tokens")
+    monkeypatch.undo()
+    guard.require(1000, "at 7 tokens")

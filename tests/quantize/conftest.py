@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwen3_mlx.config import recipes
+from qwen3_mlx.quantize import job
+from qwen3_mlx.quantize.disk import Disk
+from tests.quantize.build import DENSE, MOE, bf16_model
+from tests.tiny_tokenizer import write_tiny_tokenizer
+
+
+@pytest.fixture
+def dense(tmp_path: Path) -> Path:
+    """A dense checkpoint in three shards, with a tokenizer."""
+    model = bf16_model(tmp_path / "dense", DENSE, shards=3)
+    template = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+    return write_tiny_tokenizer(
+        model,
+        tokenizer_config={"eos_token": "<|im_end|>", "chat_template": template},
+        generation_config={"temperature": 0.6},
+    )
+
+
+@pytest.fixture
+def moe(tmp_path: Path) -> Path:
+    """A Mixture of Experts, experts stored one by one."""
+    return bf16_model(tmp_path / "moe", MOE)
+
+
+def request(
+    source: Path, out: Path, recipe: str | recipes.Recipe = "4bit", **changes: Any
+) -> job.Request:
+    asked = {
+        "source": source,
+        "name": str(source),
+        "out": out,
+        "recipe": recipes.find(recipe) if isinstance(recipe, str) else recipe,
+        "command": "qwen3-mlx convert …",
+        "title": "tiny",
+        "verify": False,
+    }
+    return job.Request(**(asked | changes))
+
+
+def convert(
+    source: Path,
+    out: Path,
+    recipe: str | recipes.Recipe = "4bit",
+    disk: Disk | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Convert without measuring (unless asked to); returns the record."""
+    return job.run(job.prepare(request(source, out, recipe, **changes), disk=disk))

@@ -1,0 +1,214 @@
+"""Publishing to a local stand-in for the hub: one commit, resumable, and no token anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwen3_mlx.errors import HubError, OptionError
+from qwen3_mlx.quantize import upload
+from tests.hub.test_hub import point_at
+from tests.hub_upload_stub import UploadStub
+from tests.quantize.build import DENSE, all_bytes, bf16_model
+from tests.quantize.conftest import convert
+
+SECRET = "hf_notarealtokenatall"
+ROOT = Path(__file__).parents[2]
+
+# huggingface_hub hands httpx the file of a PUT in a way that httpx has come to dislike
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UploadStub]:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # its storage is not an HTTP matter
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    monkeypatch.setattr(_http.time, "sleep", lambda _: None)
+    with UploadStub() as stub:
+        point_at(stub.url, monkeypatch)
+        stub.tokens.add(SECRET)
+        stub.writers.add(SECRET)
+        yield stub
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> Path:
+    """A converted model in several shards."""
+    convert(bf16_model(tmp_path / "in", DENSE), tmp_path / "out", shard_bytes=60_000)
+    return tmp_path / "out"
+
+
+def test_all_files_arrive_in_one_commit(hub: UploadStub, result: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    address = upload.upload(result, "me/tiny-4bit", on_progress=lambda *step: seen.append(step))
+    assert hub.branches["me/tiny-4bit", "main"] == all_bytes(result)
+    assert hub.commits == [("me/tiny-4bit", "main")]
+    assert address.startswith(f"{hub.url}/me/tiny-4bit/commit/")
+    assert not hub.repos["me/tiny-4bit"].private
+    assert [done for _, done, _ in seen] == list(range(len(seen))) and len(seen) == seen[0][2]
+
+
+def test_private_and_a_branch(hub: UploadStub, result: Path) -> None:
+    upload.upload(result, "me/tiny", private=True, revision="4bit")
+    assert hub.repos["me/tiny"].private
+    assert hub.branches["me/tiny", "4bit"] == all_bytes(result)
+    assert hub.commits == [("me/tiny", "4bit")]
+
+
+def test_a_lost_connection_is_one_error_and_nothing_is_sent_twice(
+    hub: UploadStub, result: Path
+) -> None:
+    shards = sorted(result.glob("*.safetensors"))
+    hub.always_cut = None
+    real = upload.files_of(result)
+    assert real[: len(shards)] == shards
+
+    class Cut(list[int]):
+        """Lets two files through, then cuts everything."""
+
+        def __bool__(self) -> bool:
+            return len(hub.objects) >= 2
+
+        def pop(self, _index: Any = 0) -> int:
+            return 100
+
+    hub.cuts = Cut()
+    with pytest.raises(HubError) as caught:
+        upload.upload(result, "me/tiny")
+    assert "run the same command again" in str(caught.value)
+    assert hub.commits == [] and hub.repos["me/tiny"].files == {}  # no half model is public
+    arrived = set(hub.objects)
+    assert len(arrived) == 2
+    hub.cuts, hub.requests = [], []
+    upload.upload(result, "me/tiny")
+    assert not arrived & set(hub.sent())
+    assert hub.branches["me/tiny", "main"] == all_bytes(result)
+    digests = {hashlib.sha256(shard.read_bytes()).hexdigest() for shard in shards}
+    assert arrived | set(hub.sent()) == digests
+
+
+def test_one_cut_is_retried_without_a_word(hub: UploadStub, result: Path) -> None:
+    hub.cuts = [50]
+    upload.upload(result, "me/tiny")
+    assert hub.branches["me/tiny", "main"] == all_bytes(result)
+
+
+@pytest.mark.parametrize("status, hint", [(500, "again"), (503, "again"), (429, "again")])
+def test_the_hubs_own_errors(hub: UploadStub, result: Path, status: int, hint: str) -> None:
+    hub.broken = status
+    with pytest.raises(HubError, match=rf"HTTP {status}") as caught:
+        upload.upload(result, "me/tiny")
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize("case", ["read only", "someone else's"])
+def test_a_token_without_write_permission(hub: UploadStub, result: Path, case: str) -> None:
+    if case == "read only":
+        hub.writers.clear()
+    else:
+        hub.foreign.add("qwen")
+    with pytest.raises(HubError, match=r"refuses to write to qwen/tiny.*HTTP 403") as caught:
+        upload.upload(result, "qwen/tiny")
+    assert "HF_TOKEN needs write permission for qwen" in str(caught.value)
+    assert hub.sent() == []
+
+
+def test_without_a_token_nothing_is_asked(
+    hub: UploadStub, result: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    # the login of `hf auth login` is not for us to use
+    (tmp_path / "login").write_text("hf_from_a_login")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "login"))
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubError, match="needs a token in HF_TOKEN"):
+        upload.upload(result, "me/tiny")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["tiny", "me/", "/tiny", "me/a/b", "me/..", "me/a b", "../x", ""])
+def test_a_name_that_is_no_repository(name: str) -> None:
+    with pytest.raises(OptionError, match="owner/name"):
+        upload.check_name(name)
+
+
+def test_offline(hub: UploadStub, result: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
+        upload.upload(result, "me/tiny")
+
+
+@pytest.mark.parametrize("trouble", ["none", "refused", "cut", "500"])
+def test_the_token_is_never_printed(
+    hub: UploadStub,
+    result: Path,
+    trouble: str,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Not even in the error's causes, nor in what the library logs."""
+    caplog.set_level(logging.DEBUG)
+    if trouble == "refused":
+        hub.writers.clear()  # this hub quotes the token back at us
+    hub.always_cut = 10 if trouble == "cut" else None
+    hub.broken = 500 if trouble == "500" else None
+    texts = []
+    try:
+        texts.append(upload.upload(result, "me/tiny"))
+    except HubError as error:
+        chain: BaseException | None = error
+        while chain is not None:
+            if not chain.__suppress_context__ or chain is error:
+                texts += [str(chain), repr(chain)]
+            chain = chain.__cause__
+        assert error.__cause__ is None and error.__suppress_context__
+    out = capfd.readouterr()
+    for text in (*texts, out.out, out.err):
+        assert SECRET not in text
+    assert trouble == "none" or texts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["none", "refused", "debug"])
+def test_the_program_prints_no_token(hub: UploadStub, tmp_path: Path, trouble: str) -> None:
+    source = bf16_model(tmp_path / "model", DENSE)
+    if trouble != "none":
+        hub.writers.clear()
+    command = [sys.executable, "-m", "tests.checkpoint.program", "convert", str(source)]
+    command += ["--out", str(tmp_path / "out"), "--recipe", "8bit", "--upload", "me/tiny"]
+    command += ["--debug"] if trouble == "debug" else []
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": SECRET,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "QWEN3_MLX_HOME": str(tmp_path / "home"),
+    }
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert SECRET not in done.stdout + done.stderr
+    assert all(SECRET.encode() not in data for data in all_bytes(tmp_path / "out").values())
+    if trouble == "none":
+        assert done.returncode == 0, done.stderr
+        assert f"published: {hub.url}/me/tiny/commit/" in done.stdout
+        assert hub.branches["me/tiny", "main"] == all_bytes(tmp_path / "out")
+    else:
+        assert done.returncode == 1
+        assert "error: the hub refuses to write to me/tiny: got HTTP 403" in done.stderr
+        assert ("Traceback" in done.stderr) == (trouble == "debug")
