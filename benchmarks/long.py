@@ -6,7 +6,7 @@
 Random weights; the context is random keys and values written straight into the caches, so only
 its last chunk is read (and timed: prefill at that depth). Samples are taken in an order shuffled
 anew each round. For each arm: decode and prefill in tokens a second, the bytes of the cache, and
-MLX's peak while the chunk was read, beside what `qwen3_mlx.fit.inequality` predicts for it. A case, an
+MLX's peak while the chunk was read, beside what `qwen3_mlx.fit.inequality` predicts. A case, an
 arm or a round that would begin later than `--seconds` is left out; the record is rewritten after
 every arm, and a table comes last.
 """

@@ -133,7 +133,7 @@ def predict(case: Case) -> dict[str, int]:
     """What `qwen3_mlx.fit.inequality` says, from the config alone."""
     from qwen3_mlx.bench import random_network
     from qwen3_mlx.config import Qwen3Config
-    from qwen3_mlx.config.rope import QuantSpec
+    from qwen3_mlx.config.quantization import QuantSpec
     from qwen3_mlx.fit import inequality, machine
 
     config = Qwen3Config.from_dict(

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.session import ChatSession
-from qwen3_mlx.chat.turn import Generation, Message, Runtime, prepare, start
-from qwen3_mlx.checkpoint.fingerprint import stamp
-from qwen3_mlx.checkpoint.load import load_network
-from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.device import backend
+from qwen3_mlx.chat.turn import Generation, Message, prepare, start
 from qwen3_mlx.engine.budget import Interrupt
 from qwen3_mlx.engine.prefill import Progress
-from qwen3_mlx.errors import ConfigError, OptionError
+from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Reply
-from qwen3_mlx.fit import alternatives, guard
-from qwen3_mlx.hub.names import resolve
-from qwen3_mlx.nn.transformer import Qwen3 as Network
-from qwen3_mlx.options import Family, GenerationOptions, KeyValues
-from qwen3_mlx.text import ChatTemplate, Tokenizer
+from qwen3_mlx.options import GenerationOptions
 
 
 def load(
@@ -43,73 +35,25 @@ def load(
     not fit is said in `Qwen3.note`. Raises `ModelNotFoundError`, `HubError`, `ConfigError`,
     `CheckpointError`, `ContextError`, `OptionError` or `OutOfMemoryError`.
     """
-    backend.used_here()
-    kept = KeyValues(kv_bits, kv_window, kv_sinks)
-    alternatives.before_download(str(name), context, kept, force=force)
-    path = resolve(str(name))
-    # First: another architecture's other files may look odd in any way.
-    config = Qwen3Config.from_dir(path)
-    kept.check(config.head_dim)
-    weights = alternatives.of_directory(path)
-    note = alternatives.check(str(name), config, weights, context, kept, force=force)
-    guard.apply()
-    files = stamp(path)
-    tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
-    network, config = load_network(path, context=context, on_progress=on_progress, force=force)
-    said = _generation_config(path)
-    runtime = Runtime(str(name), network, config, tokenizer, template, said, path, files, kept)
-    return Qwen3(runtime, note)
+    return Qwen3(
+        load_runtime(
+            name,
+            context=context,
+            kv_bits=kv_bits,
+            kv_window=kv_window,
+            kv_sinks=kv_sinks,
+            on_progress=on_progress,
+            force=force,
+        )
+    )
 
 
-def _generation_config(path: Path) -> Mapping[str, Any]:
-    file = path / "generation_config.json"
-    if not file.exists():
-        return {}
-    try:
-        values = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} can't be read", got=str(error), expected="JSON") from None
-    return values if isinstance(values, dict) else {}
-
-
-class Qwen3:
+class Qwen3(LoadedModel):
     """A Qwen3 ready to talk. Not for concurrent use: one turn at a time."""
 
-    def __init__(self, runtime: Runtime, note: str = "") -> None:
-        self.runtime = runtime
-        self.note = note
-        """What its user should know of how it was loaded; mostly nothing."""
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime)
         self._running: Generation | None = None
-
-    @property
-    def name(self) -> str:
-        """The name it was loaded by."""
-        return self.runtime.name
-
-    @property
-    def network(self) -> Network:
-        """The ``mlx.nn.Module``: ``network(tokens [B, L], cache=None) -> logits [B, L, V]``."""
-        return self.runtime.network
-
-    @property
-    def config(self) -> Qwen3Config:
-        """Its configuration, YaRN included if it was asked for."""
-        return self.runtime.config
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Text to ids and back; special tokens are recognised and kept."""
-        return self.runtime.tokenizer
-
-    @property
-    def template(self) -> ChatTemplate:
-        """Messages to prompt text."""
-        return self.runtime.template
-
-    @property
-    def family(self) -> Family:
-        """``hybrid``, ``thinking``, ``instruct`` or ``coder``."""
-        return self.runtime.family
 
     def generate(
         self,

@@ -10,7 +10,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 import mlx.core as mx
 from mlx.utils import tree_map_with_path
 
-from qwen3_mlx.chat.turn import Runtime
+from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.nn.transformer import Qwen3 as Network
 from qwen3_mlx.text import ChatTemplate, Tokenizer

@@ -22,7 +22,7 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
-from qwen3_mlx.chat.turn import Runtime
+from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.checkpoint.headers import read_header
 from qwen3_mlx.engine.background import Stopped
 from qwen3_mlx.engine.prompt_cache import PromptCache

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from qwen3_mlx.chat.journal import (
     SAVED_FORMAT,
@@ -17,7 +17,8 @@ from qwen3_mlx.chat.journal import (
     saved,
 )
 from qwen3_mlx.chat.prompt_store import PromptStore
-from qwen3_mlx.chat.turn import Generation, Message, Runtime, prepare, start
+from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
+from qwen3_mlx.chat.turn import Generation, Message, prepare, start
 from qwen3_mlx.engine.background import BACKGROUND, Stopped
 from qwen3_mlx.engine.budget import Interrupt
 from qwen3_mlx.engine.prefill import Progress
@@ -27,11 +28,6 @@ from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking, ToolCall
 from qwen3_mlx.files import write_atomically
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text import lasting_prefix
-
-
-class _HasRuntime(Protocol):
-    @property
-    def runtime(self) -> Runtime: ...
 
 
 class ChatSession:
@@ -216,17 +212,14 @@ class ChatSession:
             ) from None
 
     @classmethod
-    def load(cls, path: str | Path, model: _HasRuntime | None = None) -> ChatSession:
+    def load(cls, path: str | Path, model: LoadedModel | None = None) -> ChatSession:
         """Read a saved conversation, and load its model unless one is given.
 
         Raises `SessionError`, or what `qwen3_mlx.load` raises.
         """
         record = _read(Path(path))
-        if model is None:
-            from qwen3_mlx.model import load
-
-            model = load(record["model"])
-        session = cls(model.runtime, options=GenerationOptions(**record["options"]))
+        runtime = model.runtime if model else load_runtime(record["model"])
+        session = cls(runtime, options=GenerationOptions(**record["options"]))
         session.messages = record["messages"]
         return session
 

@@ -4,96 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
-
-import qwen3_mlx.device.backend as backend  # before mlx: it chooses the BLAS
 
 import mlx.core as mx
 
-from qwen3_mlx.checkpoint.fingerprint import fingerprint, stamp
-from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.chat.runtime import Runtime
+from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.budget import Control, Interrupt, Markers, Turn, run
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import Progress, prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.errors import ContextError, OptionError, Qwen3Error
+from qwen3_mlx.errors import ContextError, OptionError
 from qwen3_mlx.events import Done, Event, Stats
 from qwen3_mlx.fit.chunk_size import chunk_size
-from qwen3_mlx.nn.transformer import Qwen3 as Network
 from qwen3_mlx.options import (
-    AS_COMPUTED,
     DEFAULT_MAX_TOKENS,
-    Family,
     GenerationOptions,
-    KeyValues,
     Sampling,
     ThinkingBudget,
-    preset,
-    with_generation_config,
 )
-from qwen3_mlx.text import ChatTemplate, Mode, Splitter, Tokenizer, resolve_mode
+from qwen3_mlx.text import Mode, Splitter, resolve_mode
 
 Message = Mapping[str, Any]
 """As chat templates take them: role, content; an assistant's reasoning_content, tool_calls."""
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """A loaded model: its network, its text side, and what its files say about sampling."""
-
-    name: str
-    network: Network
-    config: Qwen3Config
-    tokenizer: Tokenizer
-    template: ChatTemplate
-    generation_config: Mapping[str, Any] = field(default_factory=dict)
-    path: Path | None = None
-    """The checkpoint's directory, if it has one."""
-    stamp: tuple[tuple[str, int, int], ...] = ()
-    """What its files looked like when they were loaded."""
-    kept: KeyValues = AS_COMPUTED
-    """How the keys and values of its conversations are kept."""
-
-    @cached_property
-    def fingerprint(self) -> str | None:
-        """A digest of the checkpoint's files; None if they have changed since they were loaded."""
-        try:
-            if self.path is None or stamp(self.path) != self.stamp:
-                return None
-            return fingerprint(self.path)
-        except (OSError, Qwen3Error):
-            return None
-
-    @property
-    def family(self) -> Family:
-        """Which of Qwen3's forms this is, as its chat template behaves."""
-        return self.template.family
-
-    def new_cache(self) -> PromptCache:
-        """An empty cache for one conversation."""
-        return PromptCache(self.network, self.kept)
-
-    def markers(self, tools: bool) -> Markers:
-        """The ids that structure a turn, with or without tools to call."""
-        tokens = self.tokenizer
-        tool = tokens.tool_open if tools else None
-        return Markers(tokens.think_open, tokens.think_close, tool, tokens.eos_ids)
-
-    def sampling(self, options: GenerationOptions, thinking: bool) -> Sampling:
-        """What was asked for, else generation_config.json, else Qwen's preset for the mode.
-
-        generation_config.json speaks of a model's default mode: a hybrid's is thinking, so its
-        other mode takes the preset.
-        """
-        base = preset(self.family, thinking)
-        if self.family != "hybrid" or thinking:
-            base = with_generation_config(base, self.generation_config)
-        return options.sampling(base)
 
 
 @dataclass(frozen=True)
@@ -208,7 +144,7 @@ def _events(
     control: Control,
     on_progress: Progress | None,
 ) -> Iterator[Event]:
-    backend.used_here()
+    delay_exit_after_threads()
     clock = _Clock(len(request.prompt))
     turn = Turn(request.mode.thinking, inside=request.mode.starts_inside)
     BACKGROUND.stop()

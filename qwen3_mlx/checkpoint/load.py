@@ -25,7 +25,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from qwen3_mlx.checkpoint import large_pages, mapped
 from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.config.rope import Quantization
+from qwen3_mlx.config.quantization import Quantization
 from qwen3_mlx.errors import CheckpointError, ConfigError
 from qwen3_mlx.fit import guard
 from qwen3_mlx.nn.transformer import Qwen3

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qwen3_mlx.config.rope import LARGEST, Quantization, Rope, Yarn, read_quantization, read_rope
+from qwen3_mlx.config.quantization import Quantization, read_quantization
+from qwen3_mlx.config.rope import Rope, Yarn, read_rope
+from qwen3_mlx.config.values import LARGEST
 from qwen3_mlx.errors import ConfigError, ContextError
 
 # Keys that change nothing about inference, each with the reason it may be passed over.

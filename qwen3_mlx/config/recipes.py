@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.config.rope import QuantSpec
+from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.errors import OptionError
 
 CLASSES = {

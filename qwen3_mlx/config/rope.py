@@ -1,4 +1,4 @@
-"""The nested parts of config.json: how positions are encoded, and how weights are packed."""
+"""How positions are encoded: RoPE's base and YaRN, from either spelling in config.json."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from qwen3_mlx.config.values import block as block_of
+from qwen3_mlx.config.values import positive
 from qwen3_mlx.errors import ConfigError
-
-LARGEST = 2**31
-"""Sides of arrays, and everything counted along them, stay below."""
-
-MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +39,9 @@ class Rope:
     scaling: Yarn | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class QuantSpec:
-    """How one tensor is packed: bits a weight, weights a group, and MLX's mode."""
-
-    bits: int
-    group_size: int
-    mode: str = "affine"
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """The default packing and the exceptions by module path (None: not quantized)."""
-
-    default: QuantSpec
-    overrides: Mapping[str, QuantSpec | None]
-
-    def spec(self, path: str) -> QuantSpec | None:
-        """The packing of the module at `path`, or None where it is not quantized."""
-        return self.overrides.get(path, self.default)
-
-
 def read_rope(values: Mapping[str, Any]) -> Rope:
     """Read both spellings: ``rope_theta`` + ``rope_scaling``, or ``rope_parameters``."""
-    new, old = _block(values, "rope_parameters"), _block(values, "rope_scaling")
+    new, old = block_of(values, "rope_parameters"), block_of(values, "rope_scaling")
     if new and old:
         raise ConfigError(
             "config.json: rope_parameters and rope_scaling", got="both", expected="one of them"
@@ -78,7 +54,7 @@ def read_rope(values: Mapping[str, Any]) -> Rope:
             got=repr(values["rope_theta"]),
             expected=f"{theta!r}, as rope_parameters says",
         )
-    theta = _positive("rope_theta", theta)
+    theta = positive("rope_theta", theta)
     kind = block.pop("rope_type", block.pop("type", "default"))
     block.pop("type", None)
     if kind == "default":
@@ -88,22 +64,6 @@ def read_rope(values: Mapping[str, Any]) -> Rope:
     if block.get("original_max_position_embeddings") is None:
         block["original_max_position_embeddings"] = values.get("max_position_embeddings")
     return Rope(theta, _yarn(block))
-
-
-def _block(values: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A copy of the object at `key`; empty where there is none."""
-    block = values.get(key)
-    if block is not None and not isinstance(block, dict):
-        raise ConfigError(f"config.json: {key}", got=repr(block), expected="an object")
-    return dict(block or {})
-
-
-def _positive(key: str, value: Any, kinds: tuple[type, ...] = (int, float)) -> float:
-    """`value` if it is a positive number that arithmetic can bear."""
-    if type(value) in kinds and 0 < value < LARGEST:
-        return value if kinds == (int,) else float(value)
-    expected = "a positive whole number" if kinds == (int,) else "a positive number"
-    raise ConfigError(f"config.json: {key}", got=repr(value), expected=expected)
 
 
 def _yarn(block: dict[str, Any]) -> Yarn:
@@ -119,58 +79,8 @@ def _yarn(block: dict[str, Any]) -> Yarn:
                 raise ConfigError(f"config.json: RoPE {key}", got=repr(value), expected="a bool")
             continue
         whole = key == "original_max_position_embeddings"
-        given[key] = _positive(f"RoPE {key}", value, (int,) if whole else (int, float))
+        given[key] = positive(f"RoPE {key}", value, (int,) if whole else (int, float))
     if given["factor"] < 1:
         got = repr(given["factor"])
         raise ConfigError("config.json: RoPE factor", got=got, expected="a number from 1")
     return Yarn(**given)
-
-
-def read_quantization(values: Mapping[str, Any]) -> Quantization | None:
-    """Read MLX's ``quantization``: bits, group_size, mode, and per-module-path exceptions."""
-    block = _block(values, "quantization")
-    if not block:
-        foreign = _block(values, "quantization_config")
-        if not foreign:
-            return None
-        if "bits" not in foreign or "quant_method" in foreign:
-            raise ConfigError(
-                "config.json: quantization_config",
-                got=repr(foreign.get("quant_method", foreign)),
-                expected="MLX's own quantization",
-                hint="run qwen3-mlx convert on it first, or take an MLX one such as the alias 8b",
-            )
-        block = foreign
-    settings = {key: value for key, value in block.items() if _is_setting(value)}
-    overrides = {
-        path: _quant_spec(value, path) if value else None
-        for path, value in block.items()
-        if not _is_setting(value) or value is False
-    }
-    return Quantization(_quant_spec(settings, "quantization"), overrides)
-
-
-def _is_setting(value: Any) -> bool:
-    return not isinstance(value, (dict, bool))
-
-
-def _quant_spec(block: Any, where: str) -> QuantSpec:
-    known = QuantSpec.__dataclass_fields__
-    if not isinstance(block, dict) or any(key not in known for key in block):
-        raise ConfigError(
-            f"config.json: quantization of {where}", got=repr(block), expected=", ".join(known)
-        )
-    spec = QuantSpec(**{"bits": 0, "group_size": 0, **block})
-    if spec.mode not in MODES:
-        raise ConfigError(
-            f"config.json: quantization of {where}",
-            got=f"mode {spec.mode!r}",
-            expected=", ".join(MODES),
-        )
-    if spec.bits not in (2, 3, 4, 5, 6, 8) or spec.group_size not in (16, 32, 64, 128):
-        raise ConfigError(
-            f"config.json: quantization of {where}",
-            got=f"bits {spec.bits}, group_size {spec.group_size}",
-            expected="bits 2, 3, 4, 5, 6 or 8 and group_size 16, 32, 64 or 128",
-        )
-    return spec

@@ -5,14 +5,10 @@ Every package of ours that computes imports this module before it imports ``mlx`
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import ctypes.util
 import os
 import sys
-import threading
-import time
-from functools import cache
 
 from qwen3_mlx.device import command_buffers
 from qwen3_mlx.errors import BackendError
@@ -64,22 +60,6 @@ def device() -> str:
     if mx.default_device() == mx.Device(mx.DeviceType.cpu):
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
-
-
-def used_here() -> None:
-    """To be called where computing begins: a process doesn't end right behind its threads then.
-
-    A thread that has used MLX frees what MLX keeps for it with Python's lock, after `join` has
-    returned; a process whose main thread ends meanwhile aborts ("terminate called without an
-    active exception": 17 of 24 trials on two cores with MLX 0.32, none of 15 with the pause).
-    """
-    if threading.current_thread() is not threading.main_thread():
-        _pause_at_exit()
-
-
-@cache
-def _pause_at_exit() -> None:
-    atexit.register(time.sleep, 0.02)
 
 
 def compute_dtype(stored: mx.Dtype) -> tuple[mx.Dtype, str]:

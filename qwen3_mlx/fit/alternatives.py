@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from qwen3_mlx.checkpoint.headers import checkpoint_tensors
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.recipes import RECIPES
 from qwen3_mlx.errors import HubError, OutOfMemoryError
@@ -155,11 +153,6 @@ def before_download(
     if found.tensors is not None:
         weights = inequality.weights_from_headers(found.tensors.values())
     check(name, config, weights, context, kept, force=force)
-
-
-def of_directory(path: Path) -> inequality.Weights:
-    """The weights that lie in `path`, from their headers. Raises `CheckpointError`."""
-    return inequality.weights_from_headers(checkpoint_tensors(path).values())
 
 
 def check(

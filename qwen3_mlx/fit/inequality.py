@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.config.rope import QuantSpec
+from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.fit import prefill_peak
 from qwen3_mlx.fit.machine import Machine

@@ -1,6 +1,6 @@
 """A few tokens through a Mixture of Experts in two or three launches, where the kernels run.
 
-The decode step of one token has a path of its own (`qwen3_mlx.nn.fused_step`); this serves what is left:
+The decode step of one token is `qwen3_mlx.nn.fused_step`; this serves what is left:
 short prompts, the last tokens of a chunk, and batches.
 """
 

@@ -1,6 +1,6 @@
 """Many tokens through a Mixture of Experts on matrix units, which take its weights packed.
 
-Nothing is unpacked and nothing waited for: the prompt's counterpart of `qwen3_mlx.nn.fused_experts`.
+Nothing is unpacked and nothing waited for: `qwen3_mlx.nn.fused_experts` for prompts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Many rows against packed weights: unpack the weights for the moment, then multiply plain ones.
 
 MLX's packed products are made for few rows; with many, each backend has a faster product for plain
-weights, and unpacking is paid once for all rows. `qwen3_mlx.device.unpack_policy` says which way is taken.
+weights, and unpacking is paid once for all rows. `device.unpack_policy` says which way is taken.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
+from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.config.recipes import FLOORS, Recipe, weight_class
-from qwen3_mlx.config.rope import QuantSpec
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.fit.inequality import parameters
 from qwen3_mlx.quantize.formats import Source, Weight

@@ -12,7 +12,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 import mlx.core as mx
 
 from qwen3_mlx.config.network import DENSE_KEYS, MOE_KEYS, SPELLINGS
-from qwen3_mlx.config.rope import QuantSpec
+from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.quantize.formats import Source
 
 

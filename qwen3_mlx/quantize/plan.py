@@ -23,8 +23,8 @@ import qwen3_mlx.device.backend  # noqa: F401
 import mlx.core as mx
 
 from qwen3_mlx.checkpoint.raw import NAMES
+from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.config.recipes import Recipe
-from qwen3_mlx.config.rope import QuantSpec
 from qwen3_mlx.errors import CheckpointError, OptionError
 from qwen3_mlx.fit.inequality import parameters
 from qwen3_mlx.quantize.formats import Source, Weight

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.config.recipes import CLASSES, RECIPES, Recipe, affine
-from qwen3_mlx.config.rope import QuantSpec
 from qwen3_mlx.errors import OptionError
 
 _KEYS = {"name": str, "about": str, "bound": (int, float), "target": (int, float)}

@@ -1,7 +1,8 @@
 """Text on both sides of the network: prompts in, events out. Nothing here imports MLX."""
 
 from qwen3_mlx.text.detokenize import StreamDetokenizer
-from qwen3_mlx.text.splitter import Mode, Splitter, resolve_mode, soft_switch
+from qwen3_mlx.text.mode import Mode, resolve_mode, soft_switch
+from qwen3_mlx.text.splitter import Splitter
 from qwen3_mlx.text.stable_prefix import lasting_prefix
 from qwen3_mlx.text.template import ChatTemplate
 from qwen3_mlx.text.tokenizer import Tokenizer

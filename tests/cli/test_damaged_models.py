@@ -1,6 +1,6 @@
 """A model directory whose files are cut, empty, broken or another model's: one clear error each.
 
-The safetensors format's own lies are in tests/checkpoint/test_damaged_files.py; here is what a user sees.
+The format's own lies are in tests/checkpoint/test_damaged_files.py; here is what a user sees.
 """
 
 from __future__ import annotations

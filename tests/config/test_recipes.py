@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.config.recipes import CLASSES, RECIPES, affine, find, is_careful, table, weight_class
-from qwen3_mlx.config.rope import QuantSpec
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.fit.inequality import matrices
 from qwen3_mlx.hub import releases

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from qwen3_mlx.device import memory_limits
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.fit import guard
 
@@ -12,9 +13,9 @@ SET = 11_000_000_000
 
 def test_only_metal_is_limited() -> None:
     for device in ("cpu", "cuda"):
-        limits = guard.decide(device, SET, "", {"QWEN3_MLX_WIRED": "on"})
+        limits = memory_limits.decide(device, SET, "", {"QWEN3_MLX_WIRED": "on"})
         assert (limits.memory, limits.cache, limits.wired) == (None, None, None)
-    limits = guard.decide("metal", SET, "15.1", {})
+    limits = memory_limits.decide("metal", SET, "15.1", {})
     assert (limits.memory, limits.cache, limits.wired) == (SET, SET // 8, None)
     assert "mlx#3186" in limits.wired_why
 
@@ -26,7 +27,7 @@ def test_only_metal_is_limited() -> None:
 def test_wired_memory_is_asked_for_and_needs_macos_15(
     macos: str, value: str, wired: int | None
 ) -> None:
-    limits = guard.decide("metal", SET, macos, {"QWEN3_MLX_WIRED": value})
+    limits = memory_limits.decide("metal", SET, macos, {"QWEN3_MLX_WIRED": value})
     assert limits.wired == wired
 
 
@@ -40,7 +41,7 @@ def test_mlx_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": SET})
     monkeypatch.setattr("platform.mac_ver", lambda: ("15.2", ("", "", ""), "arm64"))
     monkeypatch.setenv("QWEN3_MLX_WIRED", "on")
-    guard.apply.__wrapped__()
+    memory_limits.apply.__wrapped__()
     assert told == {"memory": SET, "cache": SET // 8, "wired": SET}
 
 

@@ -20,8 +20,8 @@ import pytest
 from qwen3_mlx.checkpoint import load_network
 from qwen3_mlx.checkpoint.headers import read_header
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.config.recipes import RECIPES, find
-from qwen3_mlx.config.rope import QuantSpec
 from qwen3_mlx.errors import CheckpointError, ConfigError, OptionError
 from qwen3_mlx.quantize import pack
 from qwen3_mlx.quantize.disk import Disk

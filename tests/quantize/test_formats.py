@@ -120,7 +120,7 @@ def test_mlx_packed_weights_read_as_mlx_unpacks_them(
     weight = mx.array(np.random.default_rng(0).standard_normal((4, 96, 128)).astype(np.float32))
     packed = mx.quantize(weight, group, bits, mode=mode)
     from qwen3_mlx.checkpoint.headers import read_header
-    from qwen3_mlx.config.rope import QuantSpec
+    from qwen3_mlx.config.quantization import QuantSpec
     from qwen3_mlx.quantize.formats.mlx import MlxPart
 
     names = ("weight", "scales", "biases")[: len(packed)]

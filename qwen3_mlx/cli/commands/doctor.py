@@ -37,9 +37,10 @@ def machine() -> list[Row]:
 def memory() -> list[Row]:
     """What a model may take here, what MLX is told, and how weights are read."""
     from qwen3_mlx.checkpoint import mapped
-    from qwen3_mlx.fit import guard, machine
+    from qwen3_mlx.device import memory_limits
+    from qwen3_mlx.fit import machine
 
-    place, limits = machine.this_machine(), guard.apply()
+    place, limits = machine.this_machine(), memory_limits.apply()
     return [
         ("memory", f"{place.available_bytes / 1e9:.1f} GB: {place.why}"),
         ("limits", limits.why),

@@ -1,0 +1,171 @@
+"""A loaded model's parts: its network, its text side, and what its files say about sampling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from qwen3_mlx.checkpoint.fingerprint import fingerprint, stamp
+from qwen3_mlx.checkpoint.headers import checkpoint_tensors
+from qwen3_mlx.checkpoint.load import load_network
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.device import memory_limits
+from qwen3_mlx.device.process_exit import delay_exit_after_threads
+from qwen3_mlx.engine.budget import Markers
+from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.errors import ConfigError, Qwen3Error
+from qwen3_mlx.fit import alternatives
+from qwen3_mlx.fit.inequality import weights_from_headers
+from qwen3_mlx.hub.names import resolve
+from qwen3_mlx.nn.transformer import Qwen3 as Network
+from qwen3_mlx.options import (
+    AS_COMPUTED,
+    Family,
+    GenerationOptions,
+    KeyValues,
+    Sampling,
+    preset,
+    with_generation_config,
+)
+from qwen3_mlx.text import ChatTemplate, Tokenizer
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A loaded model: its network, its text side, and what its files say about sampling."""
+
+    name: str
+    network: Network
+    config: Qwen3Config
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    generation_config: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    """The checkpoint's directory, if it has one."""
+    stamp: tuple[tuple[str, int, int], ...] = ()
+    """What its files looked like when they were loaded."""
+    kept: KeyValues = AS_COMPUTED
+    """How the keys and values of its conversations are kept."""
+    note: str = ""
+    """What its user should know of how it was loaded; mostly nothing."""
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """A digest of the checkpoint's files; None if they have changed since they were loaded."""
+        try:
+            if self.path is None or stamp(self.path) != self.stamp:
+                return None
+            return fingerprint(self.path)
+        except (OSError, Qwen3Error):
+            return None
+
+    @property
+    def family(self) -> Family:
+        """Which of Qwen3's forms this is, as its chat template behaves."""
+        return self.template.family
+
+    def new_cache(self) -> PromptCache:
+        """An empty cache for one conversation."""
+        return PromptCache(self.network, self.kept)
+
+    def markers(self, tools: bool) -> Markers:
+        """The ids that structure a turn, with or without tools to call."""
+        tokens = self.tokenizer
+        tool = tokens.tool_open if tools else None
+        return Markers(tokens.think_open, tokens.think_close, tool, tokens.eos_ids)
+
+    def sampling(self, options: GenerationOptions, thinking: bool) -> Sampling:
+        """What was asked for, else generation_config.json, else Qwen's preset for the mode.
+
+        generation_config.json speaks of a model's default mode: a hybrid's is thinking, so its
+        other mode takes the preset.
+        """
+        base = preset(self.family, thinking)
+        if self.family != "hybrid" or thinking:
+            base = with_generation_config(base, self.generation_config)
+        return options.sampling(base)
+
+
+class LoadedModel:
+    """A model that is loaded, and its parts by name."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+
+    @property
+    def note(self) -> str:
+        """What its user should know of how it was loaded; mostly nothing."""
+        return self.runtime.note
+
+    @property
+    def name(self) -> str:
+        """The name it was loaded by."""
+        return self.runtime.name
+
+    @property
+    def network(self) -> Network:
+        """The ``mlx.nn.Module``: ``network(tokens [B, L], cache=None) -> logits [B, L, V]``."""
+        return self.runtime.network
+
+    @property
+    def config(self) -> Qwen3Config:
+        """Its configuration, YaRN included if it was asked for."""
+        return self.runtime.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to ids and back; special tokens are recognised and kept."""
+        return self.runtime.tokenizer
+
+    @property
+    def template(self) -> ChatTemplate:
+        """Messages to prompt text."""
+        return self.runtime.template
+
+    @property
+    def family(self) -> Family:
+        """``hybrid``, ``thinking``, ``instruct`` or ``coder``."""
+        return self.runtime.family
+
+
+def load_runtime(
+    name: str | Path = "demo",
+    *,
+    context: int | None = None,
+    kv_bits: int | None = None,
+    kv_window: int | None = None,
+    kv_sinks: int = 4,
+    on_progress: Callable[[int, int], None] | None = None,
+    force: bool = False,
+) -> Runtime:
+    """The parts of the model `name`. Arguments and errors as `qwen3_mlx.load`."""
+    delay_exit_after_threads()
+    kept = KeyValues(kv_bits, kv_window, kv_sinks)
+    alternatives.before_download(str(name), context, kept, force=force)
+    path = resolve(str(name))
+    # First: another architecture's other files may look odd in any way.
+    config = Qwen3Config.from_dir(path)
+    kept.check(config.head_dim)
+    weights = weights_from_headers(checkpoint_tensors(path).values())
+    note = alternatives.check(str(name), config, weights, context, kept, force=force)
+    memory_limits.apply()
+    files = stamp(path)
+    tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
+    network, config = load_network(path, context=context, on_progress=on_progress, force=force)
+    said = _generation_config(path)
+    return Runtime(str(name), network, config, tokenizer, template, said, path, files, kept, note)
+
+
+def _generation_config(path: Path) -> Mapping[str, Any]:
+    file = path / "generation_config.json"
+    if not file.exists():
+        return {}
+    try:
+        values = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} can't be read", got=str(error), expected="JSON") from None
+    return values if isinstance(values, dict) else {}
