@@ -26,10 +26,10 @@ from qwen3_mlx.bench.random_network import (
 )
 from qwen3_mlx.bench.rates import Rates
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 
 
-def ours(net: Qwen3, ids: list[int], tokens: int, kernels: str) -> Rates:
+def ours(net: Qwen3Network, ids: list[int], tokens: int, kernels: str) -> Rates:
     """One run through the engine, as `generate` runs it, with these kernels."""
     os.environ["QWEN3_MLX_KERNELS"] = kernels
     return rates.ours(net, ids, tokens)
@@ -56,7 +56,7 @@ def measure(
     }
 
 
-def arms(net: Qwen3, args: argparse.Namespace) -> dict[str, Callable[[], Rates]]:
+def arms(net: Qwen3Network, args: argparse.Namespace) -> dict[str, Callable[[], Rates]]:
     """The runs that `--arms` names."""
     ids = rates.prompt(args.context, 1000)
     known: dict[str, Callable[[], Rates]] = {

@@ -100,7 +100,7 @@ def crossover() -> None:
 
 
 def _product(stack: QuantizedExpertLinear, x: mx.array, pairs: mx.array) -> mx.array:
-    loads = unpack.loads(x, pairs, stack)
+    loads = unpack.rows_per_expert(x, pairs, stack)
     if loads is None:
         return stack(x, pairs, True)
     return unpack.product(stack, x, pairs, loads)

@@ -27,7 +27,7 @@ from qwen3_mlx.bench.random_network import (
 )
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 
 
 @dataclass(slots=True)
@@ -53,12 +53,12 @@ HELD: dict[str, Any] = {}
 """Networks and twins, built once."""
 
 
-def net_of(shape: str) -> Qwen3:
+def net_of(shape: str) -> Qwen3Network:
     """The network of `shape`."""
     if shape not in HELD:
         HELD[shape] = network(Qwen3Config.from_dict(config_values(shape, "4bit")))
         say(f"{shape} is built")
-    found: Qwen3 = HELD[shape]
+    found: Qwen3Network = HELD[shape]
     return found
 
 
@@ -70,7 +70,7 @@ def twin_of(shape: str) -> Any:
     return HELD[key]
 
 
-def fill(net: Qwen3, shape: str, layers: list[Any]) -> None:
+def fill(net: Qwen3Network, shape: str, layers: list[Any]) -> None:
     """Random keys and values of ``SIZES.context`` tokens, ours or mlx-lm's cache."""
     values, dtype = config_values(shape), net.model.norm.weight.dtype
     size = (1, values["num_key_value_heads"], SIZES.context, values["head_dim"])

@@ -27,12 +27,12 @@ from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.metal import launch as build
 from qwen3_mlx.metal import probe, tuning
 from qwen3_mlx.nn.fused_step import FusedStep
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 
 LAYERS = 48
 
 
-def tiny() -> Qwen3:
+def tiny() -> Qwen3Network:
     """48 layers of 16 experts, 256 wide."""
     return network(Qwen3Config.from_dict(config_values("tiny-moe", "4bit", LAYERS)))
 
@@ -46,7 +46,7 @@ def filled(layers: list[Any]) -> list[Any]:
     return layers
 
 
-def plain(net: Qwen3) -> float:
+def plain(net: Qwen3Network) -> float:
     """One step's operations, not computed; ms."""
     cache = filled(net.make_cache())
     token = mx.array([[1]])
@@ -55,7 +55,7 @@ def plain(net: Qwen3) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def traced(net: Qwen3) -> tuple[float, list[int]]:
+def traced(net: Qwen3Network) -> tuple[float, list[int]]:
     """Our launches, traced as Metal; ms, and the inputs of each launch."""
     inputs: list[int] = []
 

@@ -96,7 +96,7 @@ def main() -> None:
         x = mx.random.normal((tokens, hidden)).astype(dtype)
         mx.eval(experts, x, chain.weights)
         arms = {"stock": chain.stock, "fused": chain.fused, "empty": chain.empty}
-        if dispatch.why_not("gate_up", "down"):
+        if dispatch.unavailable_reason("gate_up", "down"):
             del arms["fused"]
         runs = {name: timed(arm, x, args.layers) for name, arm in arms.items()}
         samples = interleaved(runs, args.rounds, warm_up=2)

@@ -30,8 +30,8 @@ from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.hub import names
-from qwen3_mlx.nn.transformer import Qwen3
-from qwen3_mlx.options import KeyValues, Sampling
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import CacheFormat, Sampling
 from training import decode
 from training.data.chat import FAMILIES
 from training.data.exchange import Persona
@@ -39,30 +39,34 @@ from training.data.problem import Problem
 from training.evaluate import history, percent
 from training.heldout import ANSWER, THOUGHT, Examiner, problems
 
-KINDS = {"as computed": KeyValues(), "8 bits": KeyValues(bits=8), "4 bits": KeyValues(bits=4)}
+KINDS = {"as computed": CacheFormat(), "8 bits": CacheFormat(bits=8), "4 bits": CacheFormat(bits=4)}
 GREEDY = Sampling(0.0, 1.0, 0)
 Tokens = Sequence[int]
 
 
-def rows_of(kept: KeyValues, head_dim: int) -> type:
+def rows_of(cache_format: CacheFormat, head_dim: int) -> type:
     """The evaluation's rows, with keys and values rounded as `kept` rounds them."""
 
     class Rounded(decode._Rows):
         def _append(self, index: int, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
-            if kept.bits is not None:
-                packing = (kept.group(head_dim), kept.bits)
+            if cache_format.bits is not None:
+                packing = (cache_format.group(head_dim), cache_format.bits)
                 k, v = (mx.dequantize(*mx.quantize(t, *packing), *packing) for t in (k, v))
             return super()._append(index, k, v)
 
     return Rounded
 
 
-def divergences(network: Qwen3, texts: Sequence[Tokens], kept: KeyValues) -> list[float]:
+def divergences(
+    network: Qwen3Network, texts: Sequence[Tokens], cache_format: CacheFormat
+) -> list[float]:
     """KL in nats at every position of every text, from keys and values as computed."""
     found: list[float] = []
     for text in texts:
         tokens = mx.array([list(text)])
-        logits = [network(tokens, network.make_cache(kind))[0] for kind in (KeyValues(), kept)]
+        logits = [
+            network(tokens, network.make_cache(kind))[0] for kind in (CacheFormat(), cache_format)
+        ]
         p, q = (z - mx.logsumexp(z, axis=-1, keepdims=True) for z in logits)
         kl: list[float] = (mx.exp(p) * (p - q)).sum(-1).tolist()  # type: ignore[assignment]  # one axis
         found += kl
@@ -80,9 +84,11 @@ def spread(found: list[float]) -> dict[str, float]:
     }
 
 
-def written(network: Qwen3, prompt: Tokens, kept: KeyValues, stop: frozenset[int]) -> list[int]:
+def written(
+    network: Qwen3Network, prompt: Tokens, cache_format: CacheFormat, stop: frozenset[int]
+) -> list[int]:
     """What the engine writes, greedily, with a real cache of that kind."""
-    cache = PromptCache(network, kept)
+    cache = PromptCache(network, cache_format)
     out: list[int] = []
     logits = prefill(network, prompt, cache)
     assert logits is not None
@@ -95,12 +101,12 @@ def written(network: Qwen3, prompt: Tokens, kept: KeyValues, stop: frozenset[int
 
 
 def accuracy(
-    examiner: Examiner, asked: list[Problem], kept: KeyValues, head_dim: int
+    examiner: Examiner, asked: list[Problem], cache_format: CacheFormat, head_dim: int
 ) -> tuple[dict[str, Any], list[list[int]]]:
     """Percent right by mode, over all and by family, and what was written while thinking."""
     found: dict[str, Any] = {}
     free: list[list[int]] = []
-    with patch.object(decode, "_Rows", rows_of(kept, head_dim)):
+    with patch.object(decode, "_Rows", rows_of(cache_format, head_dim)):
         for mode, limit in (("thinking", THOUGHT), ("hard", ANSWER)):
             runs = examiner.write(examiner.prompts(asked, mode), limit)  # type: ignore[arg-type]  # a Mode
             outcomes = [examiner.judge(p, ids) for p, ids in zip(asked, runs, strict=True)]

@@ -115,7 +115,7 @@ def checkpoint(folder: Path, shape: str, layers: int | None) -> int:
 def load(name: str, folder: Path) -> dict[str, Any]:
     """One load in a process of its own."""
     stored = (folder / "model.safetensors").stat().st_size
-    touched = min(int(1.15 * stored), machine.glance().available_bytes // 3)
+    touched = min(int(1.15 * stored), machine.quick_machine().available_bytes // 3)
     command = [sys.executable, "-c", _LOAD[name] + _MEASURE, str(folder), _TOUCH, str(touched)]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])

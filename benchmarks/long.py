@@ -37,8 +37,8 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.fit import inequality, machine
 from qwen3_mlx.nn.cache.full import KVCache
-from qwen3_mlx.nn.transformer import Qwen3
-from qwen3_mlx.options import KeyValues, Sampling
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import CacheFormat, Sampling
 
 START = time.perf_counter()
 GREEDY = Sampling(0.0, 1.0, 0)
@@ -47,14 +47,14 @@ PIECE = 4096
 CASES = ("8b:32768", "30b-a3b:32768", "30b-a3b:131072", "8b:131072")
 TINY = {"cases": ["tiny:2048", "tiny-moe:2048"], "chunk": 128, "tokens": 8, "rounds": 2}
 ARMS = ("computed", "mlx-lm", "8 bits", "mlx-lm 8 bits", "4 bits")
-KEPT = {"computed": KeyValues(), "8 bits": KeyValues(bits=8), "4 bits": KeyValues(bits=4)}
+KEPT = {"computed": CacheFormat(), "8 bits": CacheFormat(bits=8), "4 bits": CacheFormat(bits=4)}
 
 
 @dataclass
 class Plan:
     """A case: `held` random rows, then a chunk that is read, then tokens that are written."""
 
-    net: Qwen3
+    net: Qwen3Network
     values: dict[str, Any]
     """Its config.json."""
     context: int
@@ -99,9 +99,9 @@ class Plan:
         }
 
 
-def ours(plan: Plan, kept: KeyValues) -> tuple[dict[str, Any], Callable[[], float]]:
+def ours(plan: Plan, cache_format: CacheFormat) -> tuple[dict[str, Any], Callable[[], float]]:
     """An arm of ours, its cache filled: what reading the chunk showed, and a decode sample."""
-    cache = PromptCache(plan.net, kept)
+    cache = PromptCache(plan.net, cache_format)
     plan.fill(cache.layers)
     cache.tokens = [0] * plan.held
     row = plan.reading(lambda: prefill(plan.net, plan.ids(), cache, plan.chunk), cache.layers)
@@ -158,12 +158,12 @@ def theirs(
     return row, sample
 
 
-def predicted(plan: Plan, kept: KeyValues) -> dict[str, int]:
+def predicted(plan: Plan, cache_format: CacheFormat) -> dict[str, int]:
     """What is predicted for reading this prompt in such chunks."""
     c = Qwen3Config.from_dict(plan.values)
     place = machine.this_machine()
     weights = inequality.weights_from_config(c)
-    found = inequality.fit(c, weights, place, plan.held + plan.chunk, kept.bits, plan.chunk)
+    found = inequality.fit(c, weights, place, plan.held + plan.chunk, cache_format.bits, plan.chunk)
     return {"kv_bytes": found.kv_bytes, "scratch_bytes": found.scratch_bytes}
 
 

@@ -93,7 +93,7 @@ def measure(case: Case) -> dict[str, Any]:
     from qwen3_mlx.config import Qwen3Config
     from qwen3_mlx.engine.prefill import prefill
     from qwen3_mlx.engine.prompt_cache import PromptCache
-    from qwen3_mlx.options import KeyValues
+    from qwen3_mlx.options import CacheFormat
 
     values = random_network.config_values(case.shape, case.recipe, case.layers)
     network = random_network.network(Qwen3Config.from_dict(values).for_context(case.context))
@@ -103,7 +103,7 @@ def measure(case: Case) -> dict[str, Any]:
     peaks: list[int] = []
     began = time.perf_counter()
     while not peaks or (len(peaks) < REPEATS and time.perf_counter() - began < ENOUGH):
-        cache = PromptCache(network, KeyValues(case.kv_bits))
+        cache = PromptCache(network, CacheFormat(case.kv_bits))
         mx.clear_cache()
         mx.reset_peak_memory()
         mx.eval(prefill(network, tokens, cache, case.chunk))

@@ -23,13 +23,13 @@ from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 
 PACKAGE = Path(backend.__file__).parents[1]
 PROMPTS = 4
 
 
-def said(net: Qwen3, prompt: list[int], tokens: int, kernels: str) -> tuple[list[int], bool]:
+def said(net: Qwen3Network, prompt: list[int], tokens: int, kernels: str) -> tuple[list[int], bool]:
     """What follows `prompt`, and whether fused steps were taken."""
     os.environ["QWEN3_MLX_KERNELS"] = kernels
     cache = PromptCache(net)

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.answers import LONG
 from qwen3_mlx.cli.tui import app
-from qwen3_mlx.cli.tui.chat_setup import Start
+from qwen3_mlx.cli.tui.chat_setup import ChatSetup
 from qwen3_mlx.cli.tui.turn_view import TurnView
 from qwen3_mlx.cli.tui.worker import Begin, News
 from qwen3_mlx.events import Answer, Event, Stats, Thinking
@@ -71,7 +71,7 @@ class ByTurns(Chat):
     Reports which it was.
     """
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: ChatSetup) -> None:
         super().__init__(start)
         self._painted, self._lot = True, list[bool]()
         put = self.inbox.put
@@ -128,7 +128,7 @@ def play(kind: str) -> None:
 
     model: Any = FakeModel([])
     model._script = iter([script()])
-    app.Chat(Start("demo", lambda _name, _progress: model, GenerationOptions())).run()
+    app.Chat(ChatSetup("demo", lambda _name, _progress: model, GenerationOptions())).run()
 
 
 def now() -> None:

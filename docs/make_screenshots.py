@@ -18,7 +18,7 @@ os.environ["QWEN3_MLX_HOME"] = tempfile.mkdtemp()
 
 from qwen3_mlx import load
 from qwen3_mlx.cli.tui.app import Chat
-from qwen3_mlx.cli.tui.chat_setup import Start
+from qwen3_mlx.cli.tui.chat_setup import ChatSetup
 from qwen3_mlx.options import GenerationOptions
 
 FOLDER = Path(__file__).parent
@@ -44,7 +44,7 @@ async def say(app: Chat, text: str) -> None:
 
 async def shoot() -> None:
     """Talk, and take the pictures."""
-    app = Chat(Start("demo", lambda name, _progress: load(name), GenerationOptions(seed=1)))
+    app = Chat(ChatSetup("demo", lambda name, _progress: load(name), GenerationOptions(seed=1)))
     async with app.run_test(size=SIZE) as pilot:
         await until(lambda: app.chat)
         for text in ("Hello!", "Sort 5, 2, 9, 1"):

@@ -58,7 +58,7 @@ def _within(value: Any, low: float, high: float, integer: bool) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyValues:
+class CacheFormat:
     """How a conversation's keys and values are kept. Raises `OptionError`."""
 
     bits: int | None = None
@@ -103,7 +103,7 @@ class KeyValues:
         return "the dtype computed in"
 
 
-AS_COMPUTED = KeyValues()
+AS_COMPUTED = CacheFormat()
 
 _SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
 

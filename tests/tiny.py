@@ -12,7 +12,7 @@ from mlx.utils import tree_map_with_path
 
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.nn.transformer import Qwen3 as Network
+from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.text import ChatTemplate, Tokenizer
 from tests.tiny_tokenizer import tiny_backend
 
@@ -36,11 +36,11 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def network(seed: int, **changes: Any) -> tuple[Network, Qwen3Config]:
+def network(seed: int, **changes: Any) -> tuple[Qwen3Network, Qwen3Config]:
     """A random float32 network whose greedy output wanders instead of repeating itself."""
     config = Qwen3Config.from_dict(CONFIG | changes)
     mx.random.seed(seed)
-    net = Network(config)
+    net = Qwen3Network(config)
 
     def spread(path: str, weight: mx.array) -> mx.array:
         if "norm" in path:

@@ -20,7 +20,7 @@ import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
 
 import mlx.core as mx
 
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 from training.recipe import Batch, Recipe
 from training.step import Trainer, initialise
 from training.tokenizer import ENTRIES
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="rows of every batch, instead of the recipe's")
     args = parser.parse_args()
     recipe = Recipe.named(args.model)
-    network = Qwen3(recipe.network_config(ENTRIES))
+    network = Qwen3Network(recipe.network_config(ENTRIES))
     compute = mx.bfloat16 if args.compute == "bfloat16" else mx.float32
     parameters = initialise(network, recipe.seed)
     trainer = Trainer(network, recipe.optimizer, parameters, compute, recipe.balance)

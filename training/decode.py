@@ -12,7 +12,7 @@ from typing import cast
 import mlx.core as mx
 
 from qwen3_mlx.nn.attention import Attention
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 from training.experts import feed_forward
 
 _CHECK_EVERY = 16  # tokens between two looks at who has finished (each look waits for the device)
@@ -22,7 +22,7 @@ _SPARE = 128  # positions by which the key/value buffers grow
 class _Rows:
     """Keys and values of the rows still being generated, padding in front."""
 
-    def __init__(self, network: Qwen3, padding: mx.array) -> None:
+    def __init__(self, network: Qwen3Network, padding: mx.array) -> None:
         self.network = network
         self.padding = padding  # [B]
         self.length = 0
@@ -79,7 +79,7 @@ class _Rows:
 
 
 def greedy(
-    network: Qwen3,
+    network: Qwen3Network,
     prompts: Sequence[Sequence[int]],
     max_tokens: int,
     stop: frozenset[int],
@@ -101,7 +101,7 @@ def greedy(
 
 
 def _generate(
-    network: Qwen3, prompts: list[Sequence[int]], max_tokens: int, stop: frozenset[int]
+    network: Qwen3Network, prompts: list[Sequence[int]], max_tokens: int, stop: frozenset[int]
 ) -> list[list[int]]:
     width = max(map(len, prompts))
     padded = mx.array([[0] * (width - len(ids)) + list(ids) for ids in prompts])

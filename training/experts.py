@@ -16,7 +16,7 @@ import mlx.core as mx
 from qwen3_mlx.nn.experts import ExpertLinear
 from qwen3_mlx.nn.mlp import MLP, swiglu
 from qwen3_mlx.nn.moe import MoE
-from qwen3_mlx.nn.transformer import Block, Qwen3
+from qwen3_mlx.nn.transformer import Block, Qwen3Network
 
 _AT_ONCE = 1 << 16  # tokens
 _WIDTHS = 64  # rows are padded to multiples of this, so that few shapes occur
@@ -98,7 +98,7 @@ def load_balance(seen: Sequence[Routing]) -> mx.array:
 class LoadMeter:
     """Counts which experts texts go through."""
 
-    def __init__(self, network: Qwen3) -> None:
+    def __init__(self, network: Qwen3Network) -> None:
         self._network = network
         moe = [layer.mlp for layer in network.layers if isinstance(layer.mlp, MoE)]
         self._counts = [[0] * len(mlp.gate.weight) for mlp in moe]

@@ -8,7 +8,7 @@ from random import Random
 
 from tokenizers import Tokenizer
 
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import STOP_TEXT
 from training.data.chat import FAMILIES, Conversation, Message, Mode, prompt
 from training.data.problem import Problem
@@ -44,7 +44,7 @@ def problems(family: str, count: int, seed: str) -> list[Problem]:
 class Examiner:
     """A model under examination: greedy, batched, by token ids."""
 
-    def __init__(self, network: Qwen3, tokenizer: Tokenizer, at_once: int = 512) -> None:
+    def __init__(self, network: Qwen3Network, tokenizer: Tokenizer, at_once: int = 512) -> None:
         self._network, self._tokenizer, self._at_once = network, tokenizer, at_once
         self._stop_text = tokenizer.encode(STOP_TEXT).ids
         self._close = token_id(tokenizer, "</think>")

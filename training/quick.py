@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer
 
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 from training.data.chat import FAMILIES, Mode
 from training.heldout import ANSWER, Examiner, problems
 
 _THOUGHT = 400
 
 
-def quick_scores(network: Qwen3, tokenizer: Tokenizer, per_family: int) -> dict[str, object]:
+def quick_scores(network: Qwen3Network, tokenizer: Tokenizer, per_family: int) -> dict[str, object]:
     """Percent right by family, thinking and not."""
     examiner = Examiner(network, tokenizer)
     asked = [p for name in FAMILIES for p in problems(name, per_family, "quick")]

@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 from training.experts import Routing, load_balance, run_blocks
 from training.recipe import Optimizer
 
@@ -24,7 +24,7 @@ def flat(tree: Tree) -> dict[str, mx.array]:
     return dict(tree_flatten(tree))
 
 
-def initialise(network: Qwen3, seed: int) -> Tree:
+def initialise(network: Qwen3Network, seed: int) -> Tree:
     """Fresh float32 parameters: MLX's own draws, what writes to the residual stream scaled down."""
     mx.random.seed(seed)
     shrink = 1 / math.sqrt(2 * len(network.layers))
@@ -49,7 +49,7 @@ def adamw(settings: Optimizer) -> optim.MultiOptimizer:
 
 
 def masked_loss(
-    network: Qwen3,
+    network: Qwen3Network,
     embedding: mx.array,
     tokens: mx.array,
     mask: mx.array,
@@ -79,7 +79,7 @@ Losses = tuple[mx.array, mx.array, mx.array]
 class Trainer:
     """Parameters, optimizer state and the compiled step that changes both."""
 
-    network: Qwen3
+    network: Qwen3Network
     settings: Optimizer
     parameters: Tree
     compute: mx.Dtype
@@ -126,7 +126,7 @@ class Trainer:
         """The current parameters by name."""
         return {n: v.astype(dtype) for n, v in flat(self._held["parameters"]).items()}
 
-    def load_into(self, network: Qwen3, dtype: mx.Dtype) -> None:
+    def load_into(self, network: Qwen3Network, dtype: mx.Dtype) -> None:
         """Give `network` the current parameters."""
         network.update(tree_unflatten(list(self.weights(dtype).items())))
 

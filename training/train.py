@@ -26,7 +26,7 @@ from mlx.utils import tree_unflatten
 from tokenizers import Tokenizer
 
 from qwen3_mlx.device import backend
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 from training.pack import Feed, Rows
 from training.quick import quick_scores
 from training.recipe import DEMO, Recipe
@@ -75,7 +75,7 @@ def as_arrays(rows: Rows) -> tuple[mx.array, mx.array]:
     return mx.array(rows.tokens).astype(mx.int32), mx.array(rows.mask)
 
 
-def choose_dtype(recipe: Recipe, network: Qwen3, rows: Rows) -> mx.Dtype:
+def choose_dtype(recipe: Recipe, network: Qwen3Network, rows: Rows) -> mx.Dtype:
     """bfloat16 if it agrees with float32 on a batch and is faster on this machine."""
     seen: dict[str, tuple[float, float, float]] = {}
     tokens, mask = as_arrays(rows)
@@ -179,7 +179,7 @@ def run(args: argparse.Namespace) -> None:
         feed.close()
 
 
-def first_parameters(args: argparse.Namespace, recipe: Recipe, network: Qwen3) -> Tree:
+def first_parameters(args: argparse.Namespace, recipe: Recipe, network: Qwen3Network) -> Tree:
     """Fresh ones, or with --init those of an earlier model."""
     if args.init is None:
         return initialise(network, recipe.seed)
@@ -191,7 +191,7 @@ def _train(
     args: argparse.Namespace, recipe: Recipe, tokenizer: Tokenizer, clock: Clock, feed: Feed
 ) -> None:
     config = recipe.network_config(tokenizer.get_vocab_size())
-    network, probe = Qwen3(config), Qwen3(config)
+    network, probe = Qwen3Network(config), Qwen3Network(config)
     _, rows = feed.next()
     compute = _DTYPES.get(args.compute) or choose_dtype(recipe, network, rows)
     parameters = first_parameters(args, recipe, network)

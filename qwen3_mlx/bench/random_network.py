@@ -17,7 +17,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 
 # layers, hidden, heads, kv heads, feed-forward, experts, top-k, tied
 SHAPES: dict[str, tuple[int, int, int, int, int, int, int, bool]] = {
@@ -74,9 +74,9 @@ def config_values(shape: str, recipe: str = "bf16", layers: int | None = None) -
     return values
 
 
-def network(config: Qwen3Config) -> Qwen3:
+def network(config: Qwen3Config) -> Qwen3Network:
     """A network of `config` with random weights, on this machine's device."""
-    net = Qwen3(config)
+    net = Qwen3Network(config)
     _pack(net, config)
     mx.random.seed(0)
     dtype, _ = backend.compute_dtype(mx.bfloat16)
@@ -127,7 +127,7 @@ def _bits(shape: Sequence[int]) -> mx.array:
     return (words ^ (words >> 13)).reshape(shape)
 
 
-def mlx_lm_twin(net: Qwen3, values: dict[str, Any]) -> nn.Module:
+def mlx_lm_twin(net: Qwen3Network, values: dict[str, Any]) -> nn.Module:
     """mlx-lm's model of the same config.json `values`, holding the same arrays."""
     module = import_module(f"mlx_lm.models.{values['model_type']}")
     twin: nn.Module = module.Model(module.ModelArgs.from_dict(values))
@@ -138,7 +138,7 @@ def mlx_lm_twin(net: Qwen3, values: dict[str, Any]) -> nn.Module:
     return twin
 
 
-def bytes_per_token(net: Qwen3, config: Qwen3Config, context: int) -> int:
+def bytes_per_token(net: Qwen3Network, config: Qwen3Config, context: int) -> int:
     """Bytes one decoded token must read: active weights, and keys and values of `context`."""
     total = 0
     weights: dict[str, mx.array] = dict(tree_flatten(net.parameters()))

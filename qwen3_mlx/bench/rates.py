@@ -13,7 +13,7 @@ from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import Sampling
 
 GREEDY = Sampling(0.0, 1.0, 0, 0.0, 0.0, 1.0)
@@ -31,7 +31,7 @@ def prompt(length: int, vocabulary: int) -> list[int]:
     return [(7 * i * i + 3 * i) % vocabulary for i in range(length)]
 
 
-def ours(network: Qwen3, ids: list[int], tokens: int) -> Rates:
+def ours(network: Qwen3Network, ids: list[int], tokens: int) -> Rates:
     """One greedy run through the engine, as a conversation runs it."""
     cache = PromptCache(network)
     start = time.perf_counter()

@@ -26,7 +26,7 @@ SAVED_FORMAT, SAVED_VERSION = "qwen3-mlx session", 1
 
 
 @dataclass
-class Kept:
+class SavedChat:
     """A conversation as its file has it, as far as that is good."""
 
     path: Path
@@ -62,14 +62,14 @@ def new_path(folder: Path) -> Path:
     return folder / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}.jsonl"
 
 
-def read(path: Path) -> Kept:
+def read(path: Path) -> SavedChat:
     """What the file holds up to its first damage. Raises `SessionError` if that is nothing."""
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except OSError as error:
         got = error.strerror or str(error)
         raise SessionError(f"{path} can't be read", got=got) from None
-    kept = Kept(path)
+    kept = SavedChat(path)
     for number, line in enumerate(lines):
         if not _take(kept, line, first=number == 0):
             break
@@ -88,7 +88,7 @@ def read(path: Path) -> Kept:
     return kept
 
 
-def _take(kept: Kept, line: bytes, *, first: bool) -> bool:
+def _take(kept: SavedChat, line: bytes, *, first: bool) -> bool:
     """Apply one line; whether it was good."""
     try:
         change = json.loads(line.decode("utf-8", "surrogatepass")) if line.endswith(b"\n") else None
@@ -128,10 +128,10 @@ def asked(options: GenerationOptions) -> dict[str, Any]:
     return {key: value for key, value in asdict(options).items() if value is not None}
 
 
-class Journal:
+class ChatJournal:
     """The file of one conversation under way. Made with its first message, not before."""
 
-    def __init__(self, path: Path, kept: Kept | None = None) -> None:
+    def __init__(self, path: Path, kept: SavedChat | None = None) -> None:
         """Write to `path`: a new file, or go on behind what `kept` says is good."""
         self.path = path
         self._file: int | None = None
@@ -251,7 +251,7 @@ def saved(model: str, options: dict[str, Any], messages: object) -> dict[str, An
     }
 
 
-def as_markdown(kept: Kept) -> str:
+def as_markdown(kept: SavedChat) -> str:
     """The conversation to be read: a heading a message, thoughts folded away."""
     parts = [f"# {kept.title or kept.id}\n\n{kept.model}, {kept.id}\n"]
     for message in kept.messages:

@@ -48,7 +48,7 @@ def model_key(runtime: Runtime) -> str | None:
         return None
     dtype = str(runtime.network.model.norm.weight.dtype)
     parts = [VERSION, runtime.fingerprint, repr(runtime.config.rope), dtype]
-    parts += [repr(runtime.kept)]
+    parts += [repr(runtime.cache_format)]
     parts += [backend.device(), version("mlx")]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

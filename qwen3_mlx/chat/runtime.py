@@ -21,12 +21,12 @@ from qwen3_mlx.errors import ConfigError, Qwen3Error
 from qwen3_mlx.fit import alternatives
 from qwen3_mlx.fit.inequality import weights_from_headers
 from qwen3_mlx.hub.names import resolve
-from qwen3_mlx.nn.transformer import Qwen3 as Network
+from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import (
     AS_COMPUTED,
+    CacheFormat,
     Family,
     GenerationOptions,
-    KeyValues,
     Sampling,
     preset,
     with_generation_config,
@@ -39,7 +39,7 @@ class Runtime:
     """A loaded model: its network, its text side, and what its files say about sampling."""
 
     name: str
-    network: Network
+    network: Qwen3Network
     config: Qwen3Config
     tokenizer: Tokenizer
     template: ChatTemplate
@@ -48,7 +48,7 @@ class Runtime:
     """The checkpoint's directory, if it has one."""
     stamp: tuple[tuple[str, int, int], ...] = ()
     """What its files looked like when they were loaded."""
-    kept: KeyValues = AS_COMPUTED
+    cache_format: CacheFormat = AS_COMPUTED
     """How the keys and values of its conversations are kept."""
     note: str = ""
     """What its user should know of how it was loaded; mostly nothing."""
@@ -70,7 +70,7 @@ class Runtime:
 
     def new_cache(self) -> PromptCache:
         """An empty cache for one conversation."""
-        return PromptCache(self.network, self.kept)
+        return PromptCache(self.network, self.cache_format)
 
     def markers(self, tools: bool) -> Markers:
         """The ids that structure a turn, with or without tools to call."""
@@ -107,7 +107,7 @@ class LoadedModel:
         return self.runtime.name
 
     @property
-    def network(self) -> Network:
+    def network(self) -> Qwen3Network:
         """The ``mlx.nn.Module``: ``network(tokens [B, L], cache=None) -> logits [B, L, V]``."""
         return self.runtime.network
 
@@ -144,20 +144,22 @@ def load_runtime(
 ) -> Runtime:
     """The parts of the model `name`. Arguments and errors as `qwen3_mlx.load`."""
     delay_exit_after_threads()
-    kept = KeyValues(kv_bits, kv_window, kv_sinks)
-    alternatives.before_download(str(name), context, kept, force=force)
+    cache_format = CacheFormat(kv_bits, kv_window, kv_sinks)
+    alternatives.before_download(str(name), context, cache_format, force=force)
     path = resolve(str(name))
     # First: another architecture's other files may look odd in any way.
     config = Qwen3Config.from_dir(path)
-    kept.check(config.head_dim)
+    cache_format.check(config.head_dim)
     weights = weights_from_headers(checkpoint_tensors(path).values())
-    note = alternatives.check(str(name), config, weights, context, kept, force=force)
+    note = alternatives.check(str(name), config, weights, context, cache_format, force=force)
     memory_limits.apply()
     files = stamp(path)
     tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
     network, config = load_network(path, context=context, on_progress=on_progress, force=force)
     said = _generation_config(path)
-    return Runtime(str(name), network, config, tokenizer, template, said, path, files, kept, note)
+    return Runtime(
+        str(name), network, config, tokenizer, template, said, path, files, cache_format, note
+    )
 
 
 def _generation_config(path: Path) -> Mapping[str, Any]:

@@ -27,7 +27,7 @@ from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking, ToolCall
 from qwen3_mlx.files import write_atomically
 from qwen3_mlx.options import GenerationOptions
-from qwen3_mlx.text import lasting_prefix
+from qwen3_mlx.text import stable_prefix
 
 
 class ChatSession:
@@ -116,7 +116,7 @@ class ChatSession:
 
     def _record(self, events: Generation) -> Iterator[Event]:
         """Pass the events on, and keep what was said even if the turn ends early."""
-        said = _Said(self.messages)
+        said = _AssistantMessage(self.messages)
         try:
             for event in events:
                 if isinstance(event, Done):
@@ -190,7 +190,7 @@ class ChatSession:
 
     def _lasting(self, messages: list[dict[str, Any]]) -> list[int]:
         runtime = self.runtime
-        known = lasting_prefix(runtime.template, runtime.tokenizer, messages)
+        known = stable_prefix(runtime.template, runtime.tokenizer, messages)
         return known[: runtime.config.context]
 
     def clear(self) -> None:
@@ -224,7 +224,7 @@ class ChatSession:
         return session
 
 
-class _Said:
+class _AssistantMessage:
     """What the assistant has said in this turn, and the list it will join, once."""
 
     def __init__(self, messages: list[dict[str, Any]]) -> None:

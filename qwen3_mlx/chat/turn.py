@@ -12,7 +12,7 @@ import mlx.core as mx
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.background import BACKGROUND
-from qwen3_mlx.engine.budget import Control, Interrupt, Markers, Turn, run
+from qwen3_mlx.engine.budget import Control, Interrupt, Markers, TurnCounts, run
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import Progress, prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
@@ -146,7 +146,7 @@ def _events(
 ) -> Iterator[Event]:
     delay_exit_after_threads()
     clock = _Clock(len(request.prompt))
-    turn = Turn(request.mode.thinking, inside=request.mode.starts_inside)
+    turn = TurnCounts(request.mode.thinking, inside=request.mode.starts_inside)
     BACKGROUND.stop()
     with cache.lock:
         yield from _computed(runtime, request, cache, control, on_progress, clock, turn)
@@ -160,14 +160,14 @@ def _computed(
     control: Control,
     on_progress: Progress | None,
     clock: _Clock,
-    turn: Turn,
+    turn: TurnCounts,
 ) -> Iterator[Event]:
     """What the model says, while the cache is this turn's."""
     mx.reset_peak_memory()
     clock.cached = done = cache.reuse(request.prompt)
     with cache.filling():
         asked = request.prefill_chunk
-        chunk = chunk_size(runtime.config, cache.kept, done, len(request.prompt), asked)
+        chunk = chunk_size(runtime.config, cache.cache_format, done, len(request.prompt), asked)
         logits = prefill(
             runtime.network,
             request.prompt[done:],
@@ -207,7 +207,7 @@ class _Clock:
         self.first = self.first or self.last
         self.tokens += tokens
 
-    def stats(self, turn: Turn, cache: PromptCache) -> Stats:
+    def stats(self, turn: TurnCounts, cache: PromptCache) -> Stats:
         """The counts and rates; the first token belongs to the prefill."""
         ttft = max(self.first - self.began, 0.0)
         decoding = self.last - self.first

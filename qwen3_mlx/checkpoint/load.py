@@ -28,7 +28,7 @@ from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.quantization import Quantization
 from qwen3_mlx.errors import CheckpointError, ConfigError
 from qwen3_mlx.fit import guard
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 
 # Hugging Face stores each expert by itself; here, as in mlx-lm, they are one stacked tensor.
 _EXPERT = re.compile(r"(.*\.mlp)\.experts\.(0|[1-9]\d*)\.(gate_proj|up_proj|down_proj)\.(\w+)")
@@ -46,7 +46,7 @@ def load_network(
     context: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     force: bool = False,
-) -> tuple[Qwen3, Qwen3Config]:
+) -> tuple[Qwen3Network, Qwen3Config]:
     """Load the network of the checkpoint directory `path` (config.json and safetensors).
 
     `context` asks for that many positions and switches YaRN on if they need it.
@@ -58,7 +58,7 @@ def load_network(
     if context is not None:
         config = config.for_context(context)
     sources = _sources(checkpoint_tensors(path), config)
-    network = Qwen3(config)
+    network = Qwen3Network(config)
     if config.quantization is not None:
         _quantize(network, config.quantization, sources)
     _check(network, sources, config)
@@ -89,7 +89,7 @@ def _sources(tensors: dict[str, TensorInfo], config: Qwen3Config) -> Sources:
     return sources
 
 
-def _quantize(network: Qwen3, quantization: Quantization, sources: Sources) -> None:
+def _quantize(network: Qwen3Network, quantization: Quantization, sources: Sources) -> None:
     """Give every module that has scales in the checkpoint its packed form (still lazy)."""
 
     def packing(path: str, module: nn.Module) -> bool | dict[str, Any]:
@@ -104,7 +104,7 @@ def _quantize(network: Qwen3, quantization: Quantization, sources: Sources) -> N
         raise ConfigError("config.json: quantization", got=str(error)) from None
 
 
-def _check(network: Qwen3, sources: Sources, config: Qwen3Config) -> None:
+def _check(network: Qwen3Network, sources: Sources, config: Qwen3Config) -> None:
     """Raise one `CheckpointError` that lists the first five differences."""
     problems = []
     parameters = dict(tree_flatten(network.parameters()))
@@ -145,7 +145,7 @@ def _foreign_hint(sources: Sources) -> str:
 
 
 def _materialise(
-    network: Qwen3,
+    network: Qwen3Network,
     sources: Sources,
     on_progress: Callable[[int, int], None] | None,
     force: bool,

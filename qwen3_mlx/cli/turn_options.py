@@ -12,11 +12,11 @@ import typer
 from typer.core import TyperCommand
 
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.options import GenerationOptions, KeyValues
+from qwen3_mlx.options import CacheFormat, GenerationOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TurnOptions:
     """What both commands can be told about a turn; None where they were not."""
 
     think: opt.Think = None
@@ -34,9 +34,9 @@ class Asked:
     presence_penalty: opt.PresencePenalty = None
     repetition_penalty: opt.RepetitionPenalty = None
 
-    def kept(self) -> KeyValues:
+    def cache_format(self) -> CacheFormat:
         """How keys and values are to be kept. Raises `OptionError`."""
-        return KeyValues(self.kv_bits, self.kv_window)
+        return CacheFormat(self.kv_bits, self.kv_window)
 
     def options(self) -> GenerationOptions:
         """The same for the engine. Raises `OptionError`."""
@@ -54,20 +54,20 @@ class Asked:
         )
 
 
-def asking(command: Callable[..., None]) -> Callable[..., None]:
+def with_turn_options(command: Callable[..., None]) -> Callable[..., None]:
     """`command` with the fields of `Asked` as options in the place of its parameter `asked`."""
-    hints = get_type_hints(Asked, include_extras=True)
+    hints = get_type_hints(TurnOptions, include_extras=True)
     named = inspect.Parameter.KEYWORD_ONLY
     shared = [
         inspect.Parameter(f.name, named, default=f.default, annotation=hints[f.name])
-        for f in fields(Asked)
+        for f in fields(TurnOptions)
     ]
     own = inspect.signature(command, eval_str=True).parameters.values()
     spread = [p for one in own for p in (shared if one.name == "asked" else [one])]
 
     @functools.wraps(command)
     def told(**given: Any) -> None:
-        asked = Asked(**{field.name: given.pop(field.name) for field in fields(Asked)})
+        asked = TurnOptions(**{field.name: given.pop(field.name) for field in fields(TurnOptions)})
         command(**given, asked=asked)
 
     signature = inspect.Signature([p.replace(kind=named) for p in spread])
@@ -89,9 +89,9 @@ class ChatCommand(TyperCommand):
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to say to it.")]
 
 
-@asking
+@with_turn_options
 def chat(
-    asked: Asked,
+    asked: TurnOptions,
     model: opt.Model = None,
     resume: opt.Resume = None,
     no_save: opt.NoSave = False,
@@ -138,15 +138,15 @@ def chat(
         system_file=system_file,
         defaults=defaults,
         theme=found.get("theme") or "auto",
-        kept=asked.kept(),
+        cache_format=asked.cache_format(),
         save=not no_save,
     )
     raise typer.Exit(command.run(wanted))
 
 
-@asking
+@with_turn_options
 def generate(
-    asked: Asked,
+    asked: TurnOptions,
     model: opt.Model = None,
     prompt: Prompt = None,
     hide_reasoning: opt.HideThinking = False,
@@ -183,7 +183,7 @@ def generate(
         defaults=found.options(),
         system=found.get("system") if asked.system is None else asked.system,
         context=asked.context,
-        kept=asked.kept(),
+        cache_format=asked.cache_format(),
         hide_thinking=hide_reasoning or found.get("show_thinking") == "never",
         as_json=json,
     )

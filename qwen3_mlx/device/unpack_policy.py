@@ -11,7 +11,7 @@ import qwen3_mlx.device.backend as backend
 
 from qwen3_mlx.errors import OptionError
 
-WAYS = {
+UNPACK_MODES = {
     "packed": "weights stay packed: MLX's own packed products",
     "each": "weights are unpacked, experts multiplied one after another",
     "grouped": "weights are unpacked, experts multiplied in MLX's grouped product",
@@ -33,17 +33,17 @@ computed from 2.2 µs a row packed and 1.2 ms for all 128 experts of 30B-A3B (4.
 """
 
 
-def forced() -> bool:
+def is_forced() -> bool:
     """Whether the user has said which way is to be taken."""
     return os.environ.get("QWEN3_MLX_PREFILL", "auto") not in ("", "auto")
 
 
-def way() -> str:
+def unpack_mode() -> str:
     """The one of `WAYS` that is taken here where rows are many. Raises `OptionError`."""
     choice = os.environ.get("QWEN3_MLX_PREFILL") or "auto"
     if choice == "auto":
         return DEFAULT[backend.device()]
-    if choice not in WAYS:
-        expected = f"auto, {', '.join(WAYS)}"
+    if choice not in UNPACK_MODES:
+        expected = f"auto, {', '.join(UNPACK_MODES)}"
         raise OptionError("QWEN3_MLX_PREFILL", got=choice, expected=expected)
     return choice

@@ -53,7 +53,7 @@ class Markers:
 
 
 @dataclass(slots=True)
-class Turn:
+class TurnCounts:
     """What is counted while a turn is generated; read it when the loop is over."""
 
     thinking: bool
@@ -105,7 +105,7 @@ class Turn:
         self.cut, self._armed, self.inside = self.cut or cut, False, False
         self._just_cut = True
 
-    def settle(self) -> None:
+    def finalize_counts(self) -> None:
         """At the end: a turn that never opened a block, nor was cut, was all answer."""
         if self._armed and not self.inside:
             self.answer_tokens, self.thinking_tokens = self.thinking_tokens, 0
@@ -113,7 +113,7 @@ class Turn:
 
 def run(
     decoder: Decoder,
-    turn: Turn,
+    turn: TurnCounts,
     markers: Markers,
     budget: ThinkingBudget,
     max_tokens: int,
@@ -136,4 +136,4 @@ def run(
             used += len(budget.stop_ids)
             turn.close(cut)
             yield budget.stop_ids, False
-    turn.settle()
+    turn.finalize_counts()

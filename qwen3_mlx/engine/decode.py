@@ -9,7 +9,7 @@ import mlx.core as mx
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 
 
 class Decoder:
@@ -21,7 +21,7 @@ class Decoder:
     """
 
     def __init__(
-        self, network: Qwen3, cache: PromptCache, sampler: Sampler, logits: mx.array
+        self, network: Qwen3Network, cache: PromptCache, sampler: Sampler, logits: mx.array
     ) -> None:
         self.network, self.cache, self.sampler = network, cache, sampler
         self._look_ahead(logits)

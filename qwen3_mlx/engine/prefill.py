@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 
 Progress = Callable[[int, int], object]
 """Called with (tokens done, tokens in all) after every chunk."""
 
 
 def prefill(
-    network: Qwen3,
+    network: Qwen3Network,
     tokens: Sequence[int],
     cache: PromptCache,
     chunk: int = 2048,

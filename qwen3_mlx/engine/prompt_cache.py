@@ -13,8 +13,8 @@ from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.fit.guard import require
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.fused_step import FusedStep
-from qwen3_mlx.nn.transformer import Qwen3
-from qwen3_mlx.options import AS_COMPUTED, KeyValues
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 
 class PromptCache:
@@ -23,12 +23,12 @@ class PromptCache:
     ``tokens`` lists only what is surely computed; layers may run ahead of it after an
     interruption, and are trimmed back before the next use. Who computes into it holds ``lock``:
     a turn, or the background, never both. Raises `OptionError` for a network whose keys and
-    values can't be `kept` so.
+    values can't be stored so.
     """
 
-    def __init__(self, network: Qwen3, kept: KeyValues = AS_COMPUTED) -> None:
-        self.network, self.kept = network, kept
-        self.step = FusedStep.of(network, kept)
+    def __init__(self, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> None:
+        self.network, self.cache_format = network, cache_format
+        self.step = FusedStep.of(network, cache_format)
         """One token in few launches, where the kernels run; None takes the plain path."""
         self.layers: list[KVCache] = self.empty_layers()
         self.tokens: list[int] = []
@@ -36,7 +36,7 @@ class PromptCache:
 
     def empty_layers(self) -> list[KVCache]:
         """A new cache a layer."""
-        return self.step.make_cache() if self.step else self.network.make_cache(self.kept)
+        return self.step.make_cache() if self.step else self.network.make_cache(self.cache_format)
 
     def reuse(self, prompt: Sequence[int]) -> int:
         """Keep what the cache has in common with `prompt`; returns how many tokens that is.
@@ -68,7 +68,7 @@ class PromptCache:
             layer.trim(layer.offset - kept)
         return kept
 
-    def settle(self) -> None:
+    def drop_uncommitted(self) -> None:
         """Forget what an interrupted step may have left beyond `tokens`."""
         self.truncate(len(self.tokens))
 
@@ -98,10 +98,10 @@ class PromptCache:
             tokens = len(self.tokens)
             self.clear()
             if is_out_of_memory(error):
-                raise out_of_memory(error, tokens, self.kept != AS_COMPUTED) from error
+                raise out_of_memory(error, tokens, self.cache_format != AS_COMPUTED) from error
             raise
         finally:
-            self.settle()
+            self.drop_uncommitted()
 
     def make_room(self, tokens: int) -> None:
         """Look ahead before the buffers grow for `tokens` more: they are there twice for a moment.
@@ -110,7 +110,7 @@ class PromptCache:
         """
         first = self.layers[0]
         held = first.state[0].shape[2] if first.state else 0
-        if held and self.kept.window is None and first.offset + tokens > held:
+        if held and self.cache_format.window is None and first.offset + tokens > held:
             count = len(self.tokens)
             larger = max(1.0, (first.offset + tokens) / held - 1)
             hint = "try --kv-bits 8, a shorter conversation (/clear) or a smaller model (/model)"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from qwen3_mlx.engine.background import Stopped
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 
 STEP_SECONDS = 0.04
 """What a step should take: who gives the work up waits for one step at most."""
@@ -17,7 +17,7 @@ SHORTEST, LONGEST = 16, 1024
 
 
 def warm(
-    network: Qwen3,
+    network: Qwen3Network,
     tokens: Sequence[int],
     cache: PromptCache,
     stopped: Stopped = lambda: False,

@@ -11,7 +11,7 @@ from qwen3_mlx.errors import HubError, OutOfMemoryError
 from qwen3_mlx.fit import guard, inequality, machine
 from qwen3_mlx.fit.machine import Machine
 from qwen3_mlx.hub import names, releases
-from qwen3_mlx.options import AS_COMPUTED, KeyValues
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 BY_QUALITY = ("8bit", "6bit", "5bit", "mixed-4-6", "4bit")
 """Recipes from the best down, as their bits a weight and measured divergence rank them."""
@@ -22,7 +22,7 @@ MACS = (8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192, 256, 512)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Workload:
     """A model, and what it is wanted for."""
 
     config: Qwen3Config
@@ -45,7 +45,7 @@ class Choice:
     fit: inequality.Fit
 
 
-def ranked(wanted: Wanted, place: Machine) -> list[Choice]:
+def ranked(wanted: Workload, place: Machine) -> list[Choice]:
     """What would fit in `place`, the least loss first; empty if nothing does.
 
     An 8-bit cache costs next to nothing. Then packing the weights in fewer bits, the most bits
@@ -61,7 +61,7 @@ def ranked(wanted: Wanted, place: Machine) -> list[Choice]:
     ]
 
 
-def smallest_mac(wanted: Wanted) -> int | None:
+def smallest_mac(wanted: Workload) -> int | None:
     """GB of the smallest Mac that holds it; None: no single one."""
     return next((size for size in MACS if wanted.fit(machine.mac(size)).fits), None)
 
@@ -72,14 +72,14 @@ def packed(config: Qwen3Config, recipe: str) -> inequality.Weights:
     return inequality.weights_packed(config, lambda path: chosen.spec(path, config))
 
 
-def _smaller_cache(wanted: Wanted, place: Machine, bits: int) -> Iterator[Choice]:
+def _smaller_cache(wanted: Workload, place: Machine, bits: int) -> Iterator[Choice]:
     if (wanted.kv_bits or 16) > bits:
         fit = replace(wanted, kv_bits=bits).fit(place)
         if fit.fits:
             yield Choice(f"the cache in {bits} bits", f"--kv-bits {bits}", fit)
 
 
-def _recipe(wanted: Wanted, place: Machine) -> Iterator[Choice]:
+def _recipe(wanted: Workload, place: Machine) -> Iterator[Choice]:
     """The best recipe that fits, and if it needs a smaller cache, the best that does not."""
     for bits in (wanted.kv_bits, 8, 4):
         if bits != wanted.kv_bits and (wanted.kv_bits or 16) <= (bits or 16):
@@ -97,21 +97,21 @@ def _recipe(wanted: Wanted, place: Machine) -> Iterator[Choice]:
                 return
 
 
-def _shorter(wanted: Wanted, place: Machine) -> Iterator[Choice]:
+def _shorter(wanted: Workload, place: Machine) -> Iterator[Choice]:
     longest = inequality.largest_context(wanted.config, wanted.weights, place, wanted.kv_bits)
     if SMALLEST_CONTEXT <= longest < wanted.context:
         fit = replace(wanted, context=longest).fit(place)
         yield Choice(f"a context of {longest:,} tokens", f"--context {longest}", fit)
 
 
-def _smaller_model(wanted: Wanted, place: Machine) -> Iterator[Choice]:
+def _smaller_model(wanted: Workload, place: Machine) -> Iterator[Choice]:
     """The largest model of the family that fits there in 4 bits, below the one wanted."""
     best: Choice | None = None
     most = 0
     for release in releases.RELEASES[:8]:
         config = Qwen3Config.from_dict(release.config())
         weights = inequality.weights_from_config(config)
-        fit = Wanted(config, weights, wanted.context, wanted.kv_bits).fit(place)
+        fit = Workload(config, weights, wanted.context, wanted.kv_bits).fit(place)
         size = inequality.parameters(config)
         if fit.fits and most < size < inequality.parameters(wanted.config):
             what = f"the model {release.alias} ({inequality.gb(weights.stored_bytes)} at 4 bits)"
@@ -120,7 +120,7 @@ def _smaller_model(wanted: Wanted, place: Machine) -> Iterator[Choice]:
         yield best
 
 
-def advice(wanted: Wanted, place: Machine) -> list[str]:
+def advice(wanted: Workload, place: Machine) -> list[str]:
     """`ranked` in words, a line each, and the Mac that would hold it as it is."""
     choices = ranked(wanted, place)
     width = max((len(choice.what) for choice in choices), default=0)
@@ -134,7 +134,7 @@ def advice(wanted: Wanted, place: Machine) -> list[str]:
 
 
 def before_download(
-    name: str, context: int | None, kept: KeyValues = AS_COMPUTED, *, force: bool
+    name: str, context: int | None, cache_format: CacheFormat = AS_COMPUTED, *, force: bool
 ) -> None:
     """`check` from some kilobytes of the hub's metadata, if `name` is not on this machine yet.
 
@@ -152,7 +152,7 @@ def before_download(
     weights = inequality.weights_from_config(config)
     if found.tensors is not None:
         weights = inequality.weights_from_headers(found.tensors.values())
-    check(name, config, weights, context, kept, force=force)
+    check(name, config, weights, context, cache_format, force=force)
 
 
 def check(
@@ -160,7 +160,7 @@ def check(
     config: Qwen3Config,
     weights: inequality.Weights,
     context: int | None,
-    kept: KeyValues = AS_COMPUTED,
+    cache_format: CacheFormat = AS_COMPUTED,
     *,
     force: bool,
 ) -> str:
@@ -172,9 +172,9 @@ def check(
     """
     place = machine.this_machine(swap=True)
     tokens = context or min(SMALLEST_CONTEXT, config.context)
-    if kept.window is not None:  # never more than that is held, whatever the context
-        tokens = min(tokens, kept.window)
-    wanted = Wanted(config, weights, tokens, kept.bits)
+    if cache_format.window is not None:  # never more than that is held, whatever the context
+        tokens = min(tokens, cache_format.window)
+    wanted = Workload(config, weights, tokens, cache_format.bits)
     fit = wanted.fit(place)
     if not fit.fits:
         if force or not guard.checked():
@@ -185,10 +185,10 @@ def check(
             got=f"{fit.equation} ({place.why})",
             hint=f"{listed}\n  to load it all the same: {guard.CHECK}=off",
         )
-    longest = inequality.largest_context(config, weights, place, kept.bits)
+    longest = inequality.largest_context(config, weights, place, cache_format.bits)
     if (
         context is not None
-        or kept.window is not None
+        or cache_format.window is not None
         or longest >= config.native_context // 256 * 256
     ):
         return ""

@@ -174,7 +174,9 @@ def scratch_bytes(
     )
 
 
-def tries(config: Qwen3Config, tokens: int, kv_bits: int | None, float_bytes: int = 2) -> str:
+def ways_to_free_memory(
+    config: Qwen3Config, tokens: int, kv_bits: int | None, float_bytes: int = 2
+) -> str:
     """What would make room for `tokens` of keys and values, with the figures."""
     sizes = {bits: kv_bytes_per_token(config, bits, float_bytes) for bits in (8, 4, kv_bits)}
     now = gb(tokens * sizes[kv_bits])

@@ -61,11 +61,11 @@ def this_machine(swap: bool = False) -> Machine:
     else:
         from qwen3_mlx.device import unpack_policy
 
-        place = replace(_gpu(device), unpacks=unpack_policy.way() != "packed")
+        place = replace(_gpu(device), unpacks=unpack_policy.unpack_mode() != "packed")
     return _limited(place, mx.get_active_memory())
 
 
-def glance() -> Machine:
+def quick_machine() -> Machine:
     """This machine, without importing MLX where that is possible: what lists look at.
 
     On a Mac it is `mac`'s careful share of the memory, not the GPU's own figure.

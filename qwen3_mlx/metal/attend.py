@@ -67,7 +67,7 @@ def unsupported_dim(dim: int) -> str | None:
     return None
 
 
-def supported(
+def unsupported_reason(
     qkv: mx.array, heads: tuple[int, int], norms: tuple[mx.array, mx.array], past: Past
 ) -> str | None:
     """Why `attend` can't take these, or None."""

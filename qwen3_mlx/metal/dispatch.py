@@ -46,12 +46,12 @@ STOCK = {("metal", "gather_matmul"): "MLX's own sorted gather_qmm runs on Metal'
 """Kernels that are not wanted on a backend, whatever is asked for, and why."""
 
 
-def why_not(*names: str) -> str | None:
+def unavailable_reason(*names: str) -> str | None:
     """Why one of these kernels doesn't run here, or None if all do. Raises `OptionError`."""
-    return next((reason for name in names if (reason := _why_not(name))), None)
+    return next((reason for name in names if (reason := _unavailable_reason(name))), None)
 
 
-def _why_not(name: str) -> str | None:
+def _unavailable_reason(name: str) -> str | None:
     choice = os.environ.get("QWEN3_MLX_KERNELS", "")
     if choice and name not in _allowed(choice):
         return "switched off by QWEN3_MLX_KERNELS"
@@ -85,4 +85,4 @@ def _allowed(choice: str) -> frozenset[str]:
 
 def rows() -> list[tuple[str, str, str]]:
     """A row a kernel for people to read: its name, what it does, and whether it runs."""
-    return [(name, what, why_not(name) or "runs") for name, what in KERNELS.items()]
+    return [(name, what, unavailable_reason(name) or "runs") for name, what in KERNELS.items()]

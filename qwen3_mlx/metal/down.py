@@ -7,7 +7,13 @@ import mlx.core as mx
 from qwen3_mlx.metal import tuning
 from qwen3_mlx.metal.gate_up import MAX_TOKENS
 from qwen3_mlx.metal.launch import Launch, run
-from qwen3_mlx.metal.matrix import Matrix, ahead, rows_each, tile, unsupported
+from qwen3_mlx.metal.matrix import (
+    Matrix,
+    launch_grid,
+    loads_in_flight,
+    rows_per_simdgroup,
+    unsupported_matrices,
+)
 
 TILE = 6144
 """Elements of h in threadgroup memory at a time: 24 of the 32 KiB that Metal allows. 30B-A3B's
@@ -25,13 +31,13 @@ def reference(
     return y if residual is None else y + residual.astype(mx.float32).reshape(y.shape)
 
 
-def supported(h: mx.array, down: Matrix, experts: mx.array) -> str | None:
+def unsupported_reason(h: mx.array, down: Matrix, experts: mx.array) -> str | None:
     """Why `down` can't take these, or None."""
     if len(experts) > MAX_TOKENS:
         return f"{len(experts)} tokens: expected at most {MAX_TOKENS}"
     if experts.dtype != mx.uint32:
         return f"experts are {experts.dtype}: expected uint32"
-    return unsupported([down], h.dtype)
+    return unsupported_matrices([down], h.dtype)
 
 
 def down(
@@ -44,8 +50,8 @@ def down(
     tokens, top_k = experts.shape
     shape = (tokens, matrix.rows) if residual is None else residual.shape
     each, simds = tuning.down(matrix.rows * tokens, matrix.columns * top_k)
-    each, part = rows_each(each, matrix.rows), min(TILE, top_k * matrix.columns)
-    grid, threadgroup = tile(matrix.rows, each, simds, tokens)
+    each, part = rows_per_simdgroup(each, matrix.rows), min(TILE, top_k * matrix.columns)
+    grid, threadgroup = launch_grid(matrix.rows, each, simds, tokens)
     inputs = {"h": h, "experts": experts, "residual": h if residual is None else residual}
     (y,) = run(
         Launch(
@@ -55,7 +61,10 @@ def down(
             matrix.constants(h.dtype)
             | {"F": matrix.columns, "N": matrix.rows, "TOPK": top_k}
             | {"RESIDUAL": residual is not None, "ROWS": each, "SIMDS": simds}
-            | {"TILE": part, "AHEAD": ahead(each, matrix.pieces(part, h.dtype), IN_FLIGHT)},
+            | {
+                "TILE": part,
+                "AHEAD": loads_in_flight(each, matrix.pieces(part, h.dtype), IN_FLIGHT),
+            },
             grid,
             threadgroup,
         )

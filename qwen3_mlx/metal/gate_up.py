@@ -9,7 +9,15 @@ import mlx.core as mx
 
 from qwen3_mlx.metal import tuning
 from qwen3_mlx.metal.launch import Constant, Launch, run
-from qwen3_mlx.metal.matrix import TILE, Matrix, ahead, float_bits, rows_each, tile, unsupported
+from qwen3_mlx.metal.matrix import (
+    TILE,
+    Matrix,
+    float_bits,
+    launch_grid,
+    loads_in_flight,
+    rows_per_simdgroup,
+    unsupported_matrices,
+)
 
 Outputs = dict[str, tuple[Sequence[int], mx.Dtype]]
 
@@ -46,7 +54,9 @@ def _sums(products: mx.array) -> mx.array:
     return products.reshape(*products.shape[:-1], -1, each).sum(-1).sum(-1)
 
 
-def supported(x: mx.array, gate: Matrix, up: Matrix, experts: mx.array | None) -> str | None:
+def unsupported_reason(
+    x: mx.array, gate: Matrix, up: Matrix, experts: mx.array | None
+) -> str | None:
     """Why `gate_up` can't take these, or None."""
     tokens = x.size // x.shape[-1]
     limit = 1 if experts is None else MAX_TOKENS
@@ -54,7 +64,7 @@ def supported(x: mx.array, gate: Matrix, up: Matrix, experts: mx.array | None) -
         return f"{tokens} tokens: expected at most {limit}"
     if experts is not None and experts.dtype != mx.uint32:
         return f"experts are {experts.dtype}: expected uint32"
-    return unsupported([gate, up], x.dtype)
+    return unsupported_matrices([gate, up], x.dtype)
 
 
 def gate_up(
@@ -86,7 +96,7 @@ def gate_up(
     return h
 
 
-def choosing(
+def route_and_gate_up(
     x: mx.array,
     gate: Matrix,
     up: Matrix,
@@ -121,14 +131,14 @@ def _launch(
 ) -> Launch:
     gate, up = matrices
     each, simds = tuning.gate_up(gate.rows * pairs, gate.columns)
-    each, part = rows_each(each, gate.rows), min(TILE, gate.columns)
+    each, part = rows_per_simdgroup(each, gate.rows), min(TILE, gate.columns)
     sizes = {"K": gate.columns, "F": gate.rows, "TILE": part}
     sizes |= {"ROWS": each, "SIMDS": simds}
-    sizes["AHEAD"] = ahead(2 * each, gate.pieces(part, x.dtype))
+    sizes["AHEAD"] = loads_in_flight(2 * each, gate.pieces(part, x.dtype))
     return Launch(
         "gate_up",
         inputs | gate.inputs("gate_", "", x) | up.inputs("up_", "", x),
         outputs,
         gate.constants(x.dtype) | sizes | constants,
-        *tile(gate.rows, each, simds, pairs),
+        *launch_grid(gate.rows, each, simds, pairs),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from qwen3_mlx.metal.launch import SIMD, Constant, Launch, run
-from qwen3_mlx.metal.matrix import Matrix, unsupported
+from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
 
 ROWS = 48
 """Rows of one expert that a threadgroup takes."""
@@ -59,11 +59,11 @@ def _rounded(x: mx.array, dtype: mx.Dtype) -> mx.array:
     return x.astype(dtype).astype(mx.float32)
 
 
-def supported(dtype: mx.Dtype, gate: Matrix, up: Matrix, down: Matrix) -> str | None:
+def unsupported_reason(dtype: mx.Dtype, gate: Matrix, up: Matrix, down: Matrix) -> str | None:
     """Why these matrices can't meet rows of `dtype` here, or None."""
     if dtype not in (mx.float16, mx.bfloat16):
         return f"activations are {dtype}: expected 16 bits"
-    if reason := unsupported([gate, up], dtype) or unsupported([down], dtype):
+    if reason := unsupported_matrices([gate, up], dtype) or unsupported_matrices([down], dtype):
         return reason
     for matrix in (gate, up, down):
         if not matrix.bits:

@@ -76,7 +76,7 @@ def float_bits(value: float) -> int:
     return int(bits)
 
 
-def unsupported(matrices: list[Matrix], dtype: mx.Dtype) -> str | None:
+def unsupported_matrices(matrices: list[Matrix], dtype: mx.Dtype) -> str | None:
     """Why the kernels can't multiply these matrices with activations of `dtype`, or None."""
     first = matrices[0]
     if dtype not in FLOATS:
@@ -98,17 +98,17 @@ def unsupported(matrices: list[Matrix], dtype: mx.Dtype) -> str | None:
     return None
 
 
-def rows_each(wanted: int, *rows: int) -> int:
+def rows_per_simdgroup(wanted: int, *rows: int) -> int:
     """How many rows a simdgroup takes: `wanted`, or what divides all of `rows`."""
     return math.gcd(wanted, *(n for n in rows if n))
 
 
-def ahead(streams: int, pieces: int, most: int = IN_FLIGHT) -> int:
+def loads_in_flight(streams: int, pieces: int, most: int = IN_FLIGHT) -> int:
     """How many pieces of each of `streams` rows a lane has under way, of a tile of `pieces`."""
     return max(1, min(most // streams, -(-pieces // SIMD)))
 
 
-def tile(rows: int, each: int, simds: int, second: int = 1) -> tuple[Size, Size]:
+def launch_grid(rows: int, each: int, simds: int, second: int = 1) -> tuple[Size, Size]:
     """Grid and threadgroup for `rows` rows, `each` to a simdgroup, times `second`."""
     groups = -(-rows // (each * simds))
     return (groups * simds * SIMD, second, 1), (simds * SIMD, 1, 1)

@@ -12,7 +12,15 @@ import mlx.core as mx
 
 from qwen3_mlx.metal import tuning
 from qwen3_mlx.metal.launch import Launch, run
-from qwen3_mlx.metal.matrix import TILE, Matrix, ahead, float_bits, rows_each, tile, unsupported
+from qwen3_mlx.metal.matrix import (
+    TILE,
+    Matrix,
+    float_bits,
+    launch_grid,
+    loads_in_flight,
+    rows_per_simdgroup,
+    unsupported_matrices,
+)
 
 
 def reference(
@@ -30,13 +38,13 @@ def reference(
     return y if residual is None else y + residual.astype(mx.float32)
 
 
-def supported(x: mx.array, matrices: Sequence[Matrix]) -> str | None:
+def unsupported_reason(x: mx.array, matrices: Sequence[Matrix]) -> str | None:
     """Why `matvec` can't take these, or None."""
     if x.size != x.shape[-1]:
         return f"{x.size // x.shape[-1]} tokens: expected 1"
     if not 1 <= len(matrices) <= 3:
         return f"{len(matrices)} matrices: expected 1 to 3"
-    return unsupported(list(matrices), x.dtype)
+    return unsupported_matrices(list(matrices), x.dtype)
 
 
 def matvec(
@@ -53,8 +61,8 @@ def matvec(
     rows = [m.rows for m in matrices] + [0] * (3 - len(matrices))
     columns = matrices[0].columns
     each, simds = tuning.matvec(sum(rows), columns)
-    each, part = rows_each(each, *rows), min(TILE, columns)
-    grid, threadgroup = tile(sum(rows), each, simds)
+    each, part = rows_per_simdgroup(each, *rows), min(TILE, columns)
+    grid, threadgroup = launch_grid(sum(rows), each, simds)
     padded = [*matrices, matrices[0], matrices[0]][:3]
     inputs = {"x": x, "norm": x if norm is None else norm}
     inputs["residual"] = x if residual is None else residual
@@ -69,7 +77,7 @@ def matvec(
             | {"K": columns, "N0": rows[0], "N1": rows[1], "N2": rows[2]}
             | {"NORM": norm is not None, "EPS": float_bits(eps), "RESIDUAL": residual is not None}
             | {"ROWS": each, "SIMDS": simds, "TILE": part}
-            | {"AHEAD": ahead(each, matrices[0].pieces(part, x.dtype))},
+            | {"AHEAD": loads_in_flight(each, matrices[0].pieces(part, x.dtype))},
             grid,
             threadgroup,
         )

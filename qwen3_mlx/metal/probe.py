@@ -66,7 +66,7 @@ def _gate_up() -> Pairs:
     pairs = [(gate_up.gate_up(*args), gate_up.reference(*args))]
     if tuning.choosing():
         logits = _random(2, 3)
-        h, chosen = gate_up.choosing(x, gate, up, logits, 2, True)
+        h, chosen = gate_up.route_and_gate_up(x, gate, up, logits, 2, True)
         experts, weights = route.reference(logits, 2, True)
         pairs += [(h, gate_up.reference(x, gate, up, experts, weights)), (chosen, experts)]
     return pairs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from qwen3_mlx.metal.launch import Constant, Launch, run
-from qwen3_mlx.metal.matrix import FLOATS, float_bits, tile
+from qwen3_mlx.metal.matrix import FLOATS, float_bits, launch_grid
 
 _SIMDS = 4
 
@@ -66,7 +66,7 @@ def qk_rope(
     queries, keys = heads
     dim = q_norm.shape[0]
     tokens = qkv.size // ((queries + 2 * keys) * dim)
-    grid, threadgroup = tile(queries + 2 * keys, 1, _SIMDS, tokens)
+    grid, threadgroup = launch_grid(queries + 2 * keys, 1, _SIMDS, tokens)
     constants: dict[str, Constant] = {"T": qkv.dtype, "H": queries, "KV": keys, "D": dim}
     constants |= {"L": tokens, "SIMDS": _SIMDS, "EPS": float_bits(eps)}
     shapes = {"q": queries, "k": keys, "v": keys}

@@ -24,12 +24,7 @@ def reference(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, 
     return experts, weights
 
 
-def supported(logits: mx.array, top_k: int) -> str | None:
-    """Why `route` can't take these, or None."""
-    return unsupported(logits.dtype, logits.shape[-1], top_k)
-
-
-def unsupported(dtype: mx.Dtype, experts: int, top_k: int) -> str | None:
+def unsupported_reason(dtype: mx.Dtype, experts: int, top_k: int) -> str | None:
     """Why `route` can't choose `top_k` of so many experts by logits of `dtype`, or None."""
     if dtype not in FLOATS:
         return f"logits are {dtype}"

@@ -15,7 +15,7 @@ PACED_FROM = 64
 most. On CUDA all layers' would be: 10.8 GB for 2,048 tokens through 30B-A3B on an H100."""
 
 
-def settle(*arrays: mx.array) -> bool:
+def evaluate_now(*arrays: mx.array) -> bool:
     """Compute `arrays` now, so that what they needed is free; False inside `mx.compile`."""
     try:
         mx.eval(*arrays)
@@ -39,6 +39,6 @@ def pace(x: mx.array, behind: mx.array) -> None:
         return
     try:
         mx.async_eval(x)
-    except ValueError:  # as in `settle`
+    except ValueError:  # as in `evaluate_now`
         return
     mx.eval(behind)

@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from qwen3_mlx.metal import dispatch, down, gate_up, route, tuning
-from qwen3_mlx.metal.matrix import Matrix, unsupported
+from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
 
 
 def matrix_of(module: nn.Module) -> Matrix:
@@ -24,19 +24,19 @@ def matrix_of(module: nn.Module) -> Matrix:
     )
 
 
-def why_not(x: mx.array, moe: Any) -> str | None:
+def unavailable_reason(x: mx.array, moe: Any) -> str | None:
     """Why ``x [T, C]`` doesn't go through `moe` in fused launches, or None."""
     if moe.training:
         return "the kernels have no gradient"
     if len(x) > gate_up.MAX_TOKENS:
         return f"{len(x)} tokens: expected at most {gate_up.MAX_TOKENS}"
-    if reason := dispatch.why_not(*dispatch.EXPERTS):
+    if reason := dispatch.unavailable_reason(*dispatch.EXPERTS):
         return reason
     stack = moe.switch_mlp
     gate, up, last = (matrix_of(m) for m in (stack.gate_proj, stack.up_proj, stack.down_proj))
-    if reason := route.unsupported(x.dtype, gate.weight.shape[0], moe.top_k):
+    if reason := route.unsupported_reason(x.dtype, gate.weight.shape[0], moe.top_k):
         return reason
-    return unsupported([gate, up], x.dtype) or unsupported([last], x.dtype)
+    return unsupported_matrices([gate, up], x.dtype) or unsupported_matrices([last], x.dtype)
 
 
 def experts(x: mx.array, logits: mx.array, moe: Any) -> mx.array:
@@ -56,6 +56,6 @@ def hidden(
 ) -> tuple[mx.array, mx.array]:
     """The experts' hidden layers ``[T, top_k, F]``, weighted, and which experts they are."""
     if tuning.choosing():
-        return gate_up.choosing(x, *matrices, logits, moe.top_k, moe.normalise, norm, eps)
+        return gate_up.route_and_gate_up(x, *matrices, logits, moe.top_k, moe.normalise, norm, eps)
     chosen, weights = route.route(logits, moe.top_k, moe.normalise)
     return gate_up.gate_up(x, *matrices, chosen, weights, norm, eps), chosen

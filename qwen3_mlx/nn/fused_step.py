@@ -13,7 +13,7 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from qwen3_mlx.metal import attend, dispatch, down, gate_up, matvec
-from qwen3_mlx.metal.matrix import Matrix, unsupported
+from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
 from qwen3_mlx.nn import fused_experts
 from qwen3_mlx.nn.attention import Attention
 from qwen3_mlx.nn.cache.full import KVCache
@@ -23,8 +23,8 @@ from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
 from qwen3_mlx.nn.rope import rotation_table
-from qwen3_mlx.nn.transformer import Qwen3
-from qwen3_mlx.options import AS_COMPUTED, KeyValues
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 Norms = tuple[RMSNorm, RMSNorm]
 """Before attention, and before the feed-forward network."""
@@ -54,7 +54,7 @@ class FusedLayer:
             return reason
         for together in (self.qkv, [self.out], [self.gate, self.up], [self.down], [self.router]):
             matrices = [matrix for matrix in together if matrix is not None]
-            if matrices and (reason := unsupported(matrices, dtype)):
+            if matrices and (reason := unsupported_matrices(matrices, dtype)):
                 return reason
         return None
 
@@ -79,8 +79,8 @@ class FusedStep:
     It keeps the weights it was made with: make another after replacing them.
     """
 
-    def __init__(self, network: Qwen3, kept: KeyValues = AS_COMPUTED) -> None:
-        self.network, self.kept = network, kept
+    def __init__(self, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> None:
+        self.network, self.cache_format = network, cache_format
         tied = "lm_head" not in network
         self.head = matrix_of(network.model.embed_tokens if tied else network.lm_head)
         self.layers = [
@@ -90,13 +90,13 @@ class FusedStep:
         self._forward: Callable[..., tuple[mx.array, list[mx.array]]] = mx.compile(self._layers)
 
     @classmethod
-    def of(cls, network: Qwen3, kept: KeyValues = AS_COMPUTED) -> FusedStep | None:
+    def of(cls, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> FusedStep | None:
         """The step of `network`, or None where it takes the plain path."""
-        return None if why_not(network, kept) else cls(network, kept)
+        return None if why_not(network, cache_format) else cls(network, cache_format)
 
     def make_cache(self) -> list[KVCache]:
         """An empty cache for one conversation, as `Qwen3.make_cache`."""
-        return [tailed(self.kept, self.network) for _ in self.layers]
+        return [tailed(self.cache_format, self.network) for _ in self.layers]
 
     def __call__(self, tokens: mx.array, cache: list[KVCache]) -> mx.array:
         """``tokens [1, 1]`` to logits ``[1, 1, V]``, as `Qwen3`; `cache` grows."""
@@ -126,8 +126,8 @@ class FusedStep:
     def _past(self, arrays: tuple[mx.array, ...], counts: mx.array) -> attend.Past:
         """What `TailedCache.open` gave, told apart: a trace takes arrays alone."""
         *parts, tail = arrays
-        half, bits = len(parts) // 2, self.kept.bits
-        packing = (bits, self.kept.group(self.network.head_dim)) if bits else (0, 0)
+        half, bits = len(parts) // 2, self.cache_format.bits
+        packing = (bits, self.cache_format.group(self.network.head_dim)) if bits else (0, 0)
 
         def matrix(weight: mx.array, *constants: mx.array) -> Matrix:
             scales, biases = constants or (None, None)
@@ -137,18 +137,20 @@ class FusedStep:
 
     def _logits(self, x: mx.array) -> mx.array:
         norm = self.network.model.norm
-        if unsupported([self.head], x.dtype):
+        if unsupported_matrices([self.head], x.dtype):
             return self.network.head(norm(x))
         return matvec.matvec(x, [self.head], norm.weight, norm.eps)
 
 
-def why_not(network: Qwen3, kept: KeyValues = AS_COMPUTED) -> str | None:
+def why_not(network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> str | None:
     """Why `network` doesn't decode in fused steps on this machine, or None."""
-    if kept.window is not None:
+    if cache_format.window is not None:
         return "the kernel sees all of the past, not a window of it"
     moe = any(isinstance(block.mlp, MoE) for block in network.layers)
     wanted = (*dispatch.STEP, *(dispatch.EXPERTS if moe else ()))
-    if reason := dispatch.why_not(*wanted, *(dispatch.PACKED if kept.bits else ())):
+    if reason := dispatch.unavailable_reason(
+        *wanted, *(dispatch.PACKED if cache_format.bits else ())
+    ):
         return reason
     dtype = network.model.norm.weight.dtype
     reasons = (layer.why_not(dtype) for layer in FusedStep(network).layers)

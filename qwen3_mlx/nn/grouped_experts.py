@@ -14,18 +14,18 @@ from qwen3_mlx.metal import dispatch, gather_matmul, route
 from qwen3_mlx.nn.fused_experts import matrix_of
 
 
-def why_not(x: mx.array, moe: Any) -> str | None:
+def unavailable_reason(x: mx.array, moe: Any) -> str | None:
     """Why ``x [T, C]`` doesn't go through `moe` so, or None."""
     if moe.training:
         return "the kernels have no gradient"
-    if unpack_policy.forced():
+    if unpack_policy.is_forced():
         return "switched off by QWEN3_MLX_PREFILL"
-    if reason := dispatch.why_not(*dispatch.PROMPT):
+    if reason := dispatch.unavailable_reason(*dispatch.PROMPT):
         return reason
     stack = moe.switch_mlp
     matrices = (matrix_of(m) for m in (stack.gate_proj, stack.up_proj, stack.down_proj))
     count = stack.gate_proj.weight.shape[0]
-    return route.unsupported(x.dtype, count, moe.top_k) or gather_matmul.supported(
+    return route.unsupported_reason(x.dtype, count, moe.top_k) or gather_matmul.unsupported_reason(
         x.dtype, *matrices
     )
 

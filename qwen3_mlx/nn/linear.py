@@ -33,10 +33,10 @@ class QuantizedLinear(nn.QuantizedLinear):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Transform ``x [..., in]`` to ``[..., out]``."""
-        if self.mode != "affine" or not unpack.pays(x.size // x.shape[-1]):
+        if self.mode != "affine" or not unpack.should_unpack(x.size // x.shape[-1]):
             return super().__call__(x)
         weight = mx.dequantize(
             self.weight, self.scales, self.biases, self.group_size, self.bits, dtype=x.dtype
         )
         out = x @ weight.T
-        return unpack.one_by_one(out + self.bias if "bias" in self else out)
+        return unpack.evaluate_on_cpu(out + self.bias if "bias" in self else out)

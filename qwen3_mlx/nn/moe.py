@@ -47,7 +47,7 @@ class Experts(nn.Module):
         if sort:
             order = mx.argsort(pairs)
             pairs, rows = pairs[order], rows[order]
-        loads = unpack.loads(x, pairs, self.gate_proj) if sort else None
+        loads = unpack.rows_per_expert(x, pairs, self.gate_proj) if sort else None
         # The axis comes before the gather: MLX 0.32's sorted kernel misreads, on Metal, one that
         # was only added to the strides (mlx#3960).
         x = x[:, None, :][rows]  # [T * top_k, 1, C]
@@ -84,9 +84,9 @@ class MoE(nn.Module):
         """Transform ``x [B, L, C]``."""
         flat = x.reshape(-1, x.shape[-1])  # [B * L, C]
         logits = self.gate(flat)
-        if fused_experts.why_not(flat, self) is None:
+        if fused_experts.unavailable_reason(flat, self) is None:
             return fused_experts.experts(flat, logits, self).reshape(x.shape)
-        if grouped_experts.why_not(flat, self) is None:
+        if grouped_experts.unavailable_reason(flat, self) is None:
             return grouped_experts.experts(flat, logits, self).reshape(x.shape)
         experts, weights = route(logits, self.top_k, self.normalise)
         out = self.switch_mlp(flat, experts)

@@ -14,7 +14,7 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
-from qwen3_mlx.nn.evaluate import settle
+from qwen3_mlx.nn.evaluate import evaluate_now
 
 SCORES = 2**25
 """Bytes of float32 scores that one tile may have."""
@@ -72,7 +72,7 @@ def _in_tiles(
     total = mx.zeros((B, H, L, 1), mx.float32)  # Σ exp(score - top)
     mixed = mx.zeros((B, H, L, D), mx.float32)  # Σ exp(score - top) · value
     q = q * scale
-    settle(q)  # and what it was made from is free
+    evaluate_now(q)  # and what it was made from is free
     for a in range(0, rows, size):
         b = min(a + size, rows)
         k, v = fetch(a, b)
@@ -84,7 +84,7 @@ def _in_tiles(
         total = fade * total + weights.sum(axis=-1, keepdims=True)
         mixed = fade * mixed + grouped(weights.astype(v.dtype), v).astype(mx.float32)
         top = new
-        settle(mixed, total)  # one tile after the other
+        evaluate_now(mixed, total)  # one tile after the other
     return (mixed / total).astype(q.dtype)
 
 

@@ -14,7 +14,7 @@ from qwen3_mlx.nn.evaluate import pace
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
-from qwen3_mlx.options import AS_COMPUTED, KeyValues
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 
 class Block(nn.Module):
@@ -51,7 +51,7 @@ class Block(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-class Decoder(nn.Module):
+class Qwen3Body(nn.Module):
     """Embedding, blocks and the last norm: tokens to hidden states."""
 
     def __init__(self, config: Qwen3Config) -> None:
@@ -69,12 +69,12 @@ class Decoder(nn.Module):
         return self.norm(x)
 
 
-class Qwen3(nn.Module):
+class Qwen3Network(nn.Module):
     """A Qwen3 language model, dense or Mixture-of-Experts (arXiv 2505.09388)."""
 
     def __init__(self, config: Qwen3Config) -> None:
         super().__init__()
-        self.model = Decoder(config)
+        self.model = Qwen3Body(config)
         self.context, self.head_dim = config.context, config.head_dim
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -94,13 +94,15 @@ class Qwen3(nn.Module):
         """The blocks, first to last."""
         return self.model.layers
 
-    def make_cache(self, kept: KeyValues = AS_COMPUTED) -> list[KVCache]:
+    def make_cache(self, cache_format: CacheFormat = AS_COMPUTED) -> list[KVCache]:
         """An empty cache for one conversation, one a layer. Raises `OptionError`."""
-        return [self._layer_cache(kept) for _ in self.layers]
+        return [self._layer_cache(cache_format) for _ in self.layers]
 
-    def _layer_cache(self, kept: KeyValues) -> KVCache:
-        if kept.bits is not None:
-            return QuantizedCache(kept.bits, kept.group(self.head_dim), self.context)
-        if kept.window is not None:
-            return RotatingCache(kept.window, kept.sinks)
+    def _layer_cache(self, cache_format: CacheFormat) -> KVCache:
+        if cache_format.bits is not None:
+            return QuantizedCache(
+                cache_format.bits, cache_format.group(self.head_dim), self.context
+            )
+        if cache_format.window is not None:
+            return RotatingCache(cache_format.window, cache_format.sinks)
         return KVCache(self.context)

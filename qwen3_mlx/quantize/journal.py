@@ -18,7 +18,7 @@ from qwen3_mlx.quantize.disk import Disk
 
 
 @dataclass(frozen=True)
-class Journal:
+class ConversionJournal:
     """The journal of the conversion that grows in `directory`."""
 
     disk: Disk
@@ -28,7 +28,7 @@ class Journal:
     """sha256 by name of shard, as written down."""
 
     @classmethod
-    def open(cls, disk: Disk, file: Path, directory: Path, key: str) -> Journal:
+    def open(cls, disk: Disk, file: Path, directory: Path, key: str) -> ConversionJournal:
         """Go on with the conversion `key` in `directory`, or empty it and begin.
 
         Raises `OptionError` for a directory that no conversion of ours made.

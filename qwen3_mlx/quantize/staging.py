@@ -23,7 +23,7 @@ import mlx.core as mx
 from qwen3_mlx.errors import CheckpointError, OptionError
 from qwen3_mlx.quantize.digests import DigestCheck
 from qwen3_mlx.quantize.disk import Disk
-from qwen3_mlx.quantize.journal import Journal
+from qwen3_mlx.quantize.journal import ConversionJournal
 from qwen3_mlx.quantize.plan import INDEX, Plan, Shard, as_json
 from qwen3_mlx.quantize.shard_writer import write_shard
 
@@ -95,7 +95,7 @@ def write_checkpoint(plan: Plan, target: Target, on_progress: Progress | None = 
     """
     disk, part = target.disk, target.part
     try:
-        journal = Journal.open(disk, target.journal, part, target.key)
+        journal = ConversionJournal.open(disk, target.journal, part, target.key)
         done = {shard.name for shard in plan.shards if journal.holds(shard.name, shard.nbytes)}
         _check_space(plan, target, done)
         with DigestCheck(plan.source) as digests, _bounded_cache():
@@ -156,7 +156,7 @@ def _check_space(plan: Plan, target: Target, done: set[str]) -> None:
 
 
 def _write_shards(
-    plan: Plan, journal: Journal, done: set[str], on_progress: Progress | None
+    plan: Plan, journal: ConversionJournal, done: set[str], on_progress: Progress | None
 ) -> None:
     total, count = plan.source.nbytes, 0
 

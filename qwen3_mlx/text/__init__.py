@@ -3,7 +3,7 @@
 from qwen3_mlx.text.detokenize import StreamDetokenizer
 from qwen3_mlx.text.mode import Mode, resolve_mode, soft_switch
 from qwen3_mlx.text.splitter import Splitter
-from qwen3_mlx.text.stable_prefix import lasting_prefix
+from qwen3_mlx.text.stable_prefix import stable_prefix
 from qwen3_mlx.text.template import ChatTemplate
 from qwen3_mlx.text.tokenizer import Tokenizer
 from qwen3_mlx.text.tool_calls import parse_tool_call
@@ -14,8 +14,8 @@ __all__ = [
     "Splitter",
     "StreamDetokenizer",
     "Tokenizer",
-    "lasting_prefix",
     "parse_tool_call",
     "resolve_mode",
     "soft_switch",
+    "stable_prefix",
 ]

@@ -12,7 +12,7 @@ from qwen3_mlx.text.tokenizer import Tokenizer
 _PROBES = ("a", "1")
 
 
-def lasting_prefix(
+def stable_prefix(
     template: ChatTemplate,
     tokenizer: Tokenizer,
     messages: Sequence[Message],

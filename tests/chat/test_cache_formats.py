@@ -18,15 +18,15 @@ from qwen3_mlx.model import Qwen3
 from qwen3_mlx.nn.cache import windowed as rotating_cache
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.fused_step import FusedStep, why_not
-from qwen3_mlx.options import KeyValues
+from qwen3_mlx.options import CacheFormat
 from tests import tiny
 from tests.oracle import assert_close
 
-KINDS: dict[str, KeyValues] = {
-    "computed": KeyValues(),
-    "8 bits": KeyValues(bits=8),
-    "4 bits": KeyValues(bits=4),
-    "window": KeyValues(window=96, sinks=2),
+KINDS: dict[str, CacheFormat] = {
+    "computed": CacheFormat(),
+    "8 bits": CacheFormat(bits=8),
+    "4 bits": CacheFormat(bits=4),
+    "window": CacheFormat(window=96, sinks=2),
 }
 # Chunks cut elsewhere change float32's last bit, and a number on the edge between two packed steps
 # then falls to the other side: rare, but a step of 1/255 or 1/15 of its group's range.
@@ -35,7 +35,7 @@ MESSAGES = ["What is 7 * 8?", "\n\nand times 3?", "thanks", "sort 5 2 9 1"]
 
 
 @pytest.fixture(params=KINDS)
-def kept(request: pytest.FixtureRequest) -> KeyValues:
+def cache_format(request: pytest.FixtureRequest) -> CacheFormat:
     return KINDS[request.param]
 
 
@@ -46,9 +46,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotating_cache, "MARGIN", 16)
 
 
-def model(kept: KeyValues, opened: bool = False) -> Qwen3:
+def model(cache_format: CacheFormat, opened: bool = False) -> Qwen3:
     runtime = tiny.runtime(8, opened=opened, head_dim=32, max_position_embeddings=4096)
-    return Qwen3(replace(runtime, kept=kept))
+    return Qwen3(replace(runtime, cache_format=cache_format))
 
 
 def next_prompt(chat: ChatSession) -> list[int]:
@@ -62,7 +62,7 @@ def as_cold(chat: ChatSession) -> None:
     assert chat.cache.tokens == prompt[:held]
     here = prefill(chat.runtime.network, prompt[held:], chat.cache)
     there = prefill(chat.runtime.network, prompt, chat.runtime.new_cache())
-    assert_close(here, there, bound=BOUNDS[chat.cache.kept.bits])
+    assert_close(here, there, bound=BOUNDS[chat.cache.cache_format.bits])
     assert chat.cache.truncate(held) == held
 
 
@@ -73,9 +73,9 @@ def new_turn(model: Qwen3, chat: ChatSession) -> int:
 
 @pytest.mark.parametrize("opened", [False, True], ids=["hybrid", "thinking"])
 def test_a_turn_pays_for_its_own_message_only(
-    kept: KeyValues, opened: bool, small_blocks: None
+    cache_format: CacheFormat, opened: bool, small_blocks: None
 ) -> None:
-    talker = model(kept, opened)
+    talker = model(cache_format, opened)
     chat = talker.session(temperature=0.0, max_tokens=150)
     for number, text in enumerate(MESSAGES):
         *_, done = chat.send(text)
@@ -87,10 +87,10 @@ def test_a_turn_pays_for_its_own_message_only(
 
 
 def test_without_the_background_a_turn_pays_for_the_last_answer_too(
-    kept: KeyValues, small_blocks: None
+    cache_format: CacheFormat, small_blocks: None
 ) -> None:
     """Thoughts of 150 tokens leave a window of 96: the mark at the prompt's end is returned to."""
-    talker = model(kept, opened=True)
+    talker = model(cache_format, opened=True)
     chat = talker.session(temperature=0.0, max_tokens=150)
     before = 0
     for text in MESSAGES:
@@ -100,13 +100,13 @@ def test_without_the_background_a_turn_pays_for_the_last_answer_too(
         before = done.stats.prompt_tokens
 
 
-def test_stats_say_what_the_cache_takes(kept: KeyValues) -> None:
-    chat = model(kept).session(temperature=0.0, max_tokens=20)
+def test_stats_say_what_the_cache_takes(cache_format: CacheFormat) -> None:
+    chat = model(cache_format).session(temperature=0.0, max_tokens=20)
     *_, done = chat.send("hi")
     assert isinstance(done, Done)
     assert done.stats.kv_bytes == chat.cache.nbytes > 0
     said = {"computed": "as computed", "8 bits": "8 bits", "4 bits": "4 bits"}
-    name = next(name for name, value in KINDS.items() if value == kept)
+    name = next(name for name, value in KINDS.items() if value == cache_format)
     assert done.stats.kv_kind == said.get(name, "the last 96 tokens and the first 2")
 
 
@@ -116,9 +116,9 @@ def demo() -> Qwen3:
 
 
 def test_a_prompt_is_kept_on_disk_and_found_again(
-    kept: KeyValues, demo: Qwen3, tmp_path: Path
+    cache_format: CacheFormat, demo: Qwen3, tmp_path: Path
 ) -> None:
-    runtime, store = replace(demo.runtime, kept=kept), PromptStore(tmp_path)
+    runtime, store = replace(demo.runtime, cache_format=cache_format), PromptStore(tmp_path)
     talker = Qwen3(runtime)
     system = "The meeting is on Monday at nine. " * 8
     chat = talker.session(system=system)
@@ -134,17 +134,17 @@ def test_a_prompt_is_kept_on_disk_and_found_again(
     prompt = [*tokens, 100, 101, 102]
     here = prefill(demo.network, prompt[len(tokens) :], again.cache)
     there = prefill(demo.network, prompt, runtime.new_cache())
-    assert_close(here, there, bound=BOUNDS[kept.bits])
+    assert_close(here, there, bound=BOUNDS[cache_format.bits])
 
 
 def test_another_kind_does_not_find_it(demo: Qwen3, tmp_path: Path) -> None:
-    keys = {model_key(replace(demo.runtime, kept=kind)) for kind in KINDS.values()}
+    keys = {model_key(replace(demo.runtime, cache_format=kind)) for kind in KINDS.values()}
     assert len(keys) == len(KINDS)
     store, system = PromptStore(tmp_path), "The meeting is on Monday at nine. " * 8
     chat = demo.session(system=system)
     chat.restore_prompt(store)
     chat.warm()
-    packed = Qwen3(replace(demo.runtime, kept=KeyValues(bits=8))).session(system=system)
+    packed = Qwen3(replace(demo.runtime, cache_format=CacheFormat(bits=8))).session(system=system)
     packed.restore_prompt(store)
     assert packed.cache.tokens == []
 
@@ -178,9 +178,9 @@ def test_the_fused_step_leaves_windows_to_the_plain_path(monkeypatch: Any) -> No
             }
 
 
-def test_an_interrupted_prefill_keeps_what_is_done(kept: KeyValues) -> None:
+def test_an_interrupted_prefill_keeps_what_is_done(cache_format: CacheFormat) -> None:
     """The next attempt computes the rest only, and says what one that was never stopped says."""
-    talker, text = model(kept), "one two three four five six seven eight " * 8
+    talker, text = model(cache_format), "one two three four five six seven eight " * 8
     chat = talker.session(temperature=0.0, max_tokens=12, prefill_chunk=50)
     seen: list[int] = []
 

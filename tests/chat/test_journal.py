@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.chat import journal as store
-from qwen3_mlx.chat.journal import Journal
+from qwen3_mlx.chat.journal import ChatJournal
 from qwen3_mlx.errors import SessionError
 from qwen3_mlx.options import GenerationOptions
 
@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_is_kept_is_read_again_after_every_step(path: Path) -> None:
-    journal = Journal(path)
+    journal = ChatJournal(path)
     for messages in STEPS:
         journal.keep("demo", OPTIONS, messages)
         kept = store.read(path)
@@ -51,7 +51,7 @@ def test_what_is_kept_is_read_again_after_every_step(path: Path) -> None:
 
 
 def test_only_what_changes_is_written(path: Path) -> None:
-    journal = Journal(path)
+    journal = ChatJournal(path)
     journal.keep("demo", OPTIONS, [{"role": "system", "content": "S"}])
     assert not path.exists()  # nobody has said anything
     journal.keep("demo", OPTIONS, STEPS[0])
@@ -70,7 +70,7 @@ def test_only_what_changes_is_written(path: Path) -> None:
 
 
 def test_every_cut_of_the_file_reads_as_the_last_whole_change(path: Path) -> None:
-    journal, ends = Journal(path), []
+    journal, ends = ChatJournal(path), []
     for messages in STEPS:
         journal.keep("demo", OPTIONS, messages)
         ends.append(path.stat().st_size)
@@ -89,13 +89,13 @@ def test_every_cut_of_the_file_reads_as_the_last_whole_change(path: Path) -> Non
 
 
 def test_going_on_behind_a_half_line(path: Path) -> None:
-    journal = Journal(path)
+    journal = ChatJournal(path)
     journal.keep("demo", OPTIONS, STEPS[0])
     journal.close()
     with path.open("ab") as file:
         file.write(b'{"keep": 2, "add": [{"role": "us' + b"x" * 1000)
     kept = store.read(path)
-    journal = Journal(path, kept)
+    journal = ChatJournal(path, kept)
     journal.keep("demo", OPTIONS, STEPS[1])
     again = store.read(path)
     assert (again.messages, again.note) == (STEPS[1], "")
@@ -117,7 +117,7 @@ def test_going_on_behind_a_half_line(path: Path) -> None:
     ],
 )
 def test_damage_in_the_middle_is_read_up_to_there(path: Path, line: bytes) -> None:
-    journal = Journal(path)
+    journal = ChatJournal(path)
     journal.keep("demo", OPTIONS, STEPS[0])
     data = path.read_bytes()
     path.write_bytes(data + line + data.splitlines(keepends=True)[1])
@@ -137,7 +137,7 @@ def test_other_files_are_refused(path: Path, data: bytes) -> None:
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = Journal(path)
+    journal = ChatJournal(path)
     journal.keep("demo", OPTIONS, STEPS[0])
     before = path.read_bytes()
     real = os.pwrite
@@ -159,7 +159,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.M
 def test_every_change_is_flushed_to_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(store.os, "fsync", lambda file: sizes.append(os.fstat(file).st_size))
-    journal = Journal(path)
+    journal = ChatJournal(path)
     for messages in STEPS:
         journal.keep("demo", OPTIONS, messages)
         assert sizes[-1] == path.stat().st_size
@@ -167,9 +167,9 @@ def test_every_change_is_flushed_to_the_disk(path: Path, monkeypatch: pytest.Mon
 
 
 def test_one_writer_at_a_time(path: Path) -> None:
-    first = Journal(path)
+    first = ChatJournal(path)
     first.keep("demo", OPTIONS, STEPS[0])
-    second = Journal(path, store.read(path))
+    second = ChatJournal(path, store.read(path))
     assert not second.claim()
     first.close()
     assert second.claim()
@@ -191,6 +191,6 @@ def test_finding(tmp_path: Path) -> None:
 
 def test_markdown() -> None:
     thought = {"role": "assistant", "content": "4", "reasoning_content": "hm"}
-    kept = store.Kept(Path("x.jsonl"), "demo", messages=[*said("2+2?\nmore"), thought])
+    kept = store.SavedChat(Path("x.jsonl"), "demo", messages=[*said("2+2?\nmore"), thought])
     text = store.as_markdown(kept)
     assert text.startswith("# 2+2?\n") and "hm" in text and text.endswith("4\n")

@@ -14,7 +14,7 @@ from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.errors import ContextError, OutOfMemoryError
 from qwen3_mlx.model import Qwen3
-from qwen3_mlx.options import KeyValues
+from qwen3_mlx.options import CacheFormat
 from tests import tiny
 
 OPTIONS: dict[str, Any] = {"temperature": 0.0, "max_tokens": 30, "prefill_chunk": 40}
@@ -29,11 +29,15 @@ SAID = {
 }
 # stage -> the call of MLX's in which it happens
 STAGES = {"prefill": "eval", "decode": "async_eval", "growth": "concatenate", "copy": "zeros"}
-KINDS = [KeyValues(), KeyValues(bits=8), KeyValues(window=64)]
+KINDS = [CacheFormat(), CacheFormat(bits=8), CacheFormat(window=64)]
 
 
-def model(kept: KeyValues) -> Qwen3:
-    return Qwen3(replace(tiny.runtime(8, head_dim=32, max_position_embeddings=2048), kept=kept))
+def model(cache_format: CacheFormat) -> Qwen3:
+    return Qwen3(
+        replace(
+            tiny.runtime(8, head_dim=32, max_position_embeddings=2048), cache_format=cache_format
+        )
+    )
 
 
 def failing(call: Callable[..., Any], nth: int, error: BaseException) -> Callable[..., Any]:
@@ -62,13 +66,13 @@ def consistent(chat: ChatSession) -> None:
     assert chat.messages == cold.messages
 
 
-@pytest.mark.parametrize("kept", KINDS, ids=str)
+@pytest.mark.parametrize("cache_format", KINDS, ids=str)
 @pytest.mark.parametrize("nth", [1, 2, 3, 9])
 @pytest.mark.parametrize("stage", STAGES)
 def test_running_out_of_memory(
-    kept: KeyValues, nth: int, stage: str, monkeypatch: pytest.MonkeyPatch
+    cache_format: CacheFormat, nth: int, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chat = model(kept).session(**OPTIONS)
+    chat = model(cache_format).session(**OPTIONS)
     list(chat.send("one two three"))
     before = [dict(message) for message in chat.messages]
     error = list(SAID.values())[nth % len(SAID)]
@@ -93,7 +97,7 @@ def test_running_out_of_memory(
 
 @pytest.mark.parametrize("said", SAID)
 def test_every_backend_s_words_are_understood(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    chat = model(KeyValues()).session(**OPTIONS)
+    chat = model(CacheFormat()).session(**OPTIONS)
     with monkeypatch.context() as patch:
         patch.setattr(mx, "eval", failing(mx.eval, 2, SAID[said]))
         with pytest.raises(OutOfMemoryError, match=r"at 40 tokens: got .*\n?.*--kv-bits 8"):
@@ -102,7 +106,7 @@ def test_every_backend_s_words_are_understood(said: str, monkeypatch: pytest.Mon
 
 
 def test_another_error_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    chat = model(KeyValues()).session(**OPTIONS)
+    chat = model(CacheFormat()).session(**OPTIONS)
     with monkeypatch.context() as patch:
         patch.setattr(mx, "eval", failing(mx.eval, 1, RuntimeError("[matmul] shapes")))
         with pytest.raises(RuntimeError, match="shapes"):
@@ -110,10 +114,10 @@ def test_another_error_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> N
     consistent(chat)
 
 
-@pytest.mark.parametrize("kept", KINDS, ids=str)
-def test_in_the_background(kept: KeyValues, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cache_format", KINDS, ids=str)
+def test_in_the_background(cache_format: CacheFormat, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for it, so nobody is told; the next turn begins cold and is right."""
-    chat = model(kept).session(**OPTIONS)
+    chat = model(cache_format).session(**OPTIONS)
     list(chat.send("one two three"))
     with monkeypatch.context() as patch:
         patch.setattr(mx, "eval", failing(mx.eval, 1, SAID["cpu"]))
@@ -123,10 +127,12 @@ def test_in_the_background(kept: KeyValues, monkeypatch: pytest.MonkeyPatch) -> 
     consistent(chat)
 
 
-@pytest.mark.parametrize("kept", KINDS, ids=str)
-def test_ctrl_c_in_the_middle_of_a_step(kept: KeyValues, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cache_format", KINDS, ids=str)
+def test_ctrl_c_in_the_middle_of_a_step(
+    cache_format: CacheFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The layers hold a token that was never handed out: it is trimmed, no more is lost."""
-    chat = model(kept).session(**OPTIONS)
+    chat = model(cache_format).session(**OPTIONS)
     with monkeypatch.context() as patch:
         # raised between a step's forward pass and the note that its token is there
         name = "qwen3_mlx.engine.decode.Sampler.observe"

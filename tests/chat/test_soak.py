@@ -16,12 +16,12 @@ from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.events import Done
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.nn.cache.full import KVCache
-from qwen3_mlx.options import KeyValues
+from qwen3_mlx.options import CacheFormat
 from tests import tiny
 
 DAYS = int(os.environ.get("QWEN3_SOAK_DAYS", "8"))
 """Of 11 turns each, for every kind of cache; docs/log.md has what 80 showed."""
-KINDS = [KeyValues(), KeyValues(bits=8), KeyValues(bits=4), KeyValues(window=64)]
+KINDS = [CacheFormat(), CacheFormat(bits=8), CacheFormat(bits=4), CacheFormat(window=64)]
 
 
 def turn(chat: ChatSession) -> None:
@@ -95,10 +95,12 @@ def resident() -> int:
     return int(file.read_text().split()[1]) * 4096 if file.exists() else 0
 
 
-@pytest.mark.parametrize("kept", KINDS, ids=str)
-def test_memory_is_flat_over_a_long_day(kept: KeyValues, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cache_format", KINDS, ids=str)
+def test_memory_is_flat_over_a_long_day(
+    cache_format: CacheFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(KVCache, "step", 16)
-    talker = Qwen3(replace(tiny.runtime(8, head_dim=32), kept=kept))
+    talker = Qwen3(replace(tiny.runtime(8, head_dim=32), cache_format=cache_format))
     chat = talker.session(temperature=0.0, max_tokens=3)
     held, active, objects, rss = [], [], [], []
     for _ in range(DAYS):
@@ -112,7 +114,9 @@ def test_memory_is_flat_over_a_long_day(kept: KeyValues, monkeypatch: pytest.Mon
         objects.append(len(gc.get_objects()))
         rss.append(resident())
     assert len(set(active[1:])) == 1  # to the byte
-    if kept.window is None:  # whose sizes depend on the background's steps, and so on the clock
+    if (
+        cache_format.window is None
+    ):  # whose sizes depend on the background's steps, and so on the clock
         assert len(set(held)) == 1
     assert max(objects[DAYS // 2 :]) - objects[DAYS // 2] <= 20
     # glibc and MLX's pool keep what was freed; a leak of one cache a turn would be 20 MB more

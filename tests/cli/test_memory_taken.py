@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from qwen3_mlx.cli.chat.load import DEMO
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.hub.names import resolve
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 from tests.checkpoints import join
 from tests.cli.tmux import PATIENCE_S, ROOT
 
@@ -35,7 +35,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config |= {"hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 8}
     (model / "config.json").write_text(json.dumps(config))
     header, end = {}, 0
-    for name, array in tree_flatten(Qwen3(Qwen3Config.from_dict(config)).parameters()):
+    for name, array in tree_flatten(Qwen3Network(Qwen3Config.from_dict(config)).parameters()):
         offsets = [end, end + 2 * array.size]
         header[name] = {"dtype": "BF16", "shape": array.shape, "data_offsets": offsets}
         end = offsets[1]

@@ -82,10 +82,10 @@ def test_the_family_is_as_qwen_describes_it(row: Row, qwen3_files: Path) -> None
 def test_the_network_of_a_config_has_exactly_its_parameters(row: Row, qwen3_files: Path) -> None:
     from mlx.utils import tree_flatten
 
-    from qwen3_mlx.nn.transformer import Qwen3
+    from qwen3_mlx.nn.transformer import Qwen3Network
 
     config = Qwen3Config.from_dict(released(qwen3_files, row.file))
-    network = Qwen3(config)  # lazy: not one weight is computed
+    network = Qwen3Network(config)  # lazy: not one weight is computed
     shapes = [array.shape for _, array in tree_flatten(network.parameters())]
     assert sum(math.prod(shape) for shape in shapes) == row.parameters
 

@@ -6,13 +6,12 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx.engine import decode
-from qwen3_mlx.engine.budget import Control, Markers, Turn, run
+from qwen3_mlx.engine.budget import Control, Markers, TurnCounts, run
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.nn.cache.full import KVCache
-from qwen3_mlx.nn.transformer import Decoder
-from qwen3_mlx.nn.transformer import Qwen3 as Network
+from qwen3_mlx.nn.transformer import Qwen3Body, Qwen3Network
 from qwen3_mlx.options import Sampling, ThinkingBudget
 from tests import tiny
 from tests.oracle import assert_close
@@ -26,7 +25,7 @@ SEEDS = (52, 77, 104, 106)  # whose greedy output closes its thought, and later 
 MAX_TOKENS = 70
 
 
-def greedy(network: Network, ids: list[int], count: int) -> list[int]:
+def greedy(network: Qwen3Network, ids: list[int], count: int) -> list[int]:
     """`count` tokens at most, each from a forward pass over everything before it."""
     output: list[int] = []
     while len(output) < count and EOS not in output:
@@ -35,7 +34,7 @@ def greedy(network: Network, ids: list[int], count: int) -> list[int]:
     return output
 
 
-def two_calls(network: Network, prompt: list[int], budget: int, max_tokens: int) -> list[int]:
+def two_calls(network: Qwen3Network, prompt: list[int], budget: int, max_tokens: int) -> list[int]:
     """Qwen's quickstart, "Thinking Budget", step by step."""
     output = greedy(network, prompt, budget)
     if EOS in output:
@@ -46,7 +45,7 @@ def two_calls(network: Network, prompt: list[int], budget: int, max_tokens: int)
 
 
 def ours(
-    network: Network,
+    network: Qwen3Network,
     prompt: list[int],
     limit: int | None,
     *,
@@ -54,12 +53,12 @@ def ours(
     chunk: int = 2048,
     max_tokens: int = MAX_TOKENS,
     inside: bool = True,
-) -> tuple[list[int], Turn, PromptCache]:
+) -> tuple[list[int], TurnCounts, PromptCache]:
     cache = PromptCache(network)
     logits = prefill(network, prompt, cache, chunk)
     assert logits is not None
     decoder = decode.Decoder(network, cache, Sampler(GREEDY, 24, prompt), logits)
-    turn = Turn(thinking=True, inside=inside)
+    turn = TurnCounts(thinking=True, inside=inside)
     budget = ThinkingBudget(limit, STOP)
     steps = run(decoder, turn, MARKERS, budget, max_tokens, control or Control())
     return [token for ids, _ in steps for token in ids], turn, cache
@@ -93,7 +92,7 @@ def test_the_cache_is_as_if_the_stop_text_had_been_generated() -> None:
     tokens, turn, cache = ours(network, PROMPT, 9)
     assert turn.cut == "budget"
     assert cache.tokens == PROMPT + tokens
-    cache.settle()
+    cache.drop_uncommitted()
     fresh = PromptCache(network)
     prefill(network, cache.tokens, fresh)
     for held, wanted in zip(cache.layers, fresh.layers, strict=True):
@@ -106,13 +105,13 @@ def test_the_cache_is_as_if_the_stop_text_had_been_generated() -> None:
 def test_the_budget_costs_one_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     network, _ = tiny.network(77)
     calls: list[int] = []
-    forward = Decoder.__call__
+    forward = Qwen3Body.__call__
 
-    def counted(self: Decoder, tokens: mx.array, cache: list[KVCache] | None = None) -> mx.array:
+    def counted(self: Qwen3Body, tokens: mx.array, cache: list[KVCache] | None = None) -> mx.array:
         calls.append(tokens.shape[1])
         return forward(self, tokens, cache)
 
-    monkeypatch.setattr(Decoder, "__call__", counted)
+    monkeypatch.setattr(Qwen3Body, "__call__", counted)
     tokens, _, _ = ours(network, PROMPT, 9)
     generated = len(tokens) - len(STOP)
     assert calls == [len(PROMPT)] + [1] * 9 + [len(STOP)] + [1] * (generated - 9)
@@ -163,11 +162,11 @@ def test_max_tokens_ends_the_turn() -> None:
     assert tokens == greedy(network, PROMPT, 5) and turn.finish_reason == "length"
 
 
-def counted(tokens: list[int], **state: bool) -> Turn:
-    turn = Turn(**{"thinking": True, "inside": False} | state)
+def counted(tokens: list[int], **state: bool) -> TurnCounts:
+    turn = TurnCounts(**{"thinking": True, "inside": False} | state)
     for token in tokens:
         turn.count(token, MARKERS)
-    turn.settle()
+    turn.finalize_counts()
     return turn
 
 

@@ -15,7 +15,7 @@ from qwen3_mlx.fit.inequality import PREFILL_CHUNK, kv_bytes_per_token, scratch_
 from qwen3_mlx.fit.machine import Machine
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.nn import softmax_attention
-from qwen3_mlx.options import AS_COMPUTED, KeyValues
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 from tests import tiny
 
 GPU = Machine(0, "", fused_attention=True)
@@ -28,10 +28,10 @@ SIZE: dict[str, Any] = {
 }
 
 
-def scratch(kept: KeyValues, context: int, chunk: int) -> int:
+def scratch(cache_format: CacheFormat, context: int, chunk: int) -> int:
     """Bytes at the peak of a prefill beyond the weights and the cache it leaves."""
     net, _ = tiny.network(0, **SIZE)
-    cache = PromptCache(net, kept)
+    cache = PromptCache(net, cache_format)
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
@@ -39,29 +39,33 @@ def scratch(kept: KeyValues, context: int, chunk: int) -> int:
     return mx.get_peak_memory() - before - cache.nbytes
 
 
-@pytest.mark.parametrize("kept", [AS_COMPUTED, KeyValues(bits=8), KeyValues(window=512)], ids=str)
+@pytest.mark.parametrize(
+    "cache_format", [AS_COMPUTED, CacheFormat(bits=8), CacheFormat(window=512)], ids=str
+)
 @pytest.mark.parametrize("chunk", [256])
 def test_scratch_is_bounded_whatever_the_context(
-    kept: KeyValues, chunk: int, monkeypatch: pytest.MonkeyPatch
+    cache_format: CacheFormat, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From where the tiles begin it is flat; the whole score matrix would be four times larger."""
     monkeypatch.setattr(softmax_attention, "SCORES", 2**18)
-    short, long = (scratch(kept, context, chunk) for context in (512, 2048))
+    short, long = (scratch(cache_format, context, chunk) for context in (512, 2048))
     assert long <= 1.1 * short
     assert long < 4 * 8 * chunk * 2048  # the score matrix of the last chunk, in float32
 
 
-@pytest.mark.parametrize("kept", [AS_COMPUTED, KeyValues(bits=8), KeyValues(bits=4)], ids=str)
-def test_a_chunk_fits_into_what_is_free(kept: KeyValues) -> None:
+@pytest.mark.parametrize(
+    "cache_format", [AS_COMPUTED, CacheFormat(bits=8), CacheFormat(bits=4)], ids=str
+)
+def test_a_chunk_fits_into_what_is_free(cache_format: CacheFormat) -> None:
     _, config = tiny.network(0, **SIZE)
     seen = []
-    packed = kept.bits is not None
-    grown = 2 * kv_bytes_per_token(config, kept.bits) * 4000
+    packed = cache_format.bits is not None
+    grown = 2 * kv_bytes_per_token(config, cache_format.bits) * 4000
     bare = [
         scratch_bytes(config, GPU, 5000, size, packed) for size in (2048, 2047, 600, 512, 40, 31)
     ]
     for free in [grown + scratch for scratch in bare]:
-        size = fitting(config, kept, 1000, 5000, GPU, free)
+        size = fitting(config, cache_format, 1000, 5000, GPU, free)
         assert size == SHORTEST or scratch_bytes(config, GPU, 5000, size, packed) + grown <= free
         twice = scratch_bytes(config, GPU, 5000, 2 * size, packed)
         assert size == PREFILL_CHUNK or twice + grown > free  # and no smaller than it must be
@@ -72,7 +76,7 @@ def test_a_chunk_fits_into_what_is_free(kept: KeyValues) -> None:
 def test_a_window_grows_by_itself_at_most() -> None:
     _, config = tiny.network(0, **SIZE)
     free = scratch_bytes(config, GPU, 8000, 2048) + 2 * 600 * kv_bytes_per_token(config)
-    assert fitting(config, KeyValues(window=600), 0, 8000, GPU, free) == PREFILL_CHUNK
+    assert fitting(config, CacheFormat(window=600), 0, 8000, GPU, free) == PREFILL_CHUNK
     assert fitting(config, AS_COMPUTED, 0, 8000, GPU, free) < PREFILL_CHUNK
 
 

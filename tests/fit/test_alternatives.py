@@ -16,25 +16,25 @@ from qwen3_mlx import load
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.fit import alternatives, inequality
-from qwen3_mlx.fit.alternatives import Wanted
+from qwen3_mlx.fit.alternatives import Workload
 from qwen3_mlx.fit.machine import Machine, mac
 from qwen3_mlx.hub import download, releases
-from qwen3_mlx.options import KeyValues
+from qwen3_mlx.options import CacheFormat
 
 ROOT = Path(__file__).parents[2]
 LIMIT = "QWEN3_MLX_MEMORY_LIMIT"
 
 
-def wanted(alias: str, context: int = 4096, kv_bits: int | None = None) -> Wanted:
+def wanted(alias: str, context: int = 4096, kv_bits: int | None = None) -> Workload:
     release = releases.find(alias)
     assert release is not None
     config = Qwen3Config.from_dict(release.config())
-    return Wanted(config, inequality.weights_from_config(config), context, kv_bits)
+    return Workload(config, inequality.weights_from_config(config), context, kv_bits)
 
 
-def unpacked(alias: str, context: int = 4096) -> Wanted:
+def unpacked(alias: str, context: int = 4096) -> Workload:
     config = replace(wanted(alias).config, quantization=None)
-    return Wanted(config, inequality.weights_from_config(config), context)
+    return Workload(config, inequality.weights_from_config(config), context)
 
 
 def test_nothing_ranked_breaks_the_inequality() -> None:
@@ -105,13 +105,15 @@ def test_what_of_the_context_fits_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("qwen3_mlx.fit.machine.this_machine", lambda **_: place)
     model = wanted("14b")
 
-    def check(context: int | None, kept: KeyValues = KeyValues()) -> str:  # noqa: B008 (frozen)
-        return alternatives.check("14b", model.config, model.weights, context, kept, force=False)
+    def check(context: int | None, cache_format: CacheFormat = CacheFormat()) -> str:  # noqa: B008 (frozen)
+        return alternatives.check(
+            "14b", model.config, model.weights, context, cache_format, force=False
+        )
 
     longest = inequality.largest_context(model.config, model.weights, place)
     assert check(None).startswith(f"{longest:,} of 32,768 tokens of context fit in memory (10.0 GB")
     assert check(longest) == ""  # asked for, and it fits
-    assert check(None, KeyValues(window=512)) == ""  # no more than the window is ever held
+    assert check(None, CacheFormat(window=512)) == ""  # no more than the window is ever held
     with pytest.raises(OutOfMemoryError, match="KV at 32,768 tokens"):
         check(32_768)
     with pytest.raises(OutOfMemoryError, match=f"--context {longest}"):

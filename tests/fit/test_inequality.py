@@ -226,8 +226,8 @@ def test_the_predicted_peak_is_the_measured_one(case: str) -> None:
 
     from qwen3_mlx.engine.prefill import prefill
     from qwen3_mlx.engine.prompt_cache import PromptCache
-    from qwen3_mlx.nn.transformer import Qwen3
-    from qwen3_mlx.options import KeyValues
+    from qwen3_mlx.nn.transformer import Qwen3Network
+    from qwen3_mlx.options import CacheFormat
 
     more, context, chunk, bits = CASES[case]
     values = DENSE | {"hidden_size": 256, "intermediate_size": 768, "num_attention_heads": 8}
@@ -235,7 +235,7 @@ def test_the_predicted_peak_is_the_measured_one(case: str) -> None:
     if more:
         values |= {"model_type": "qwen3_moe", "moe_intermediate_size": 192, "norm_topk_prob": True}
     config = Qwen3Config.from_dict(values)
-    network = Qwen3(config)
+    network = Qwen3Network(config)
     mx.eval(network.parameters())
     weights = sum(array.nbytes for _, array in tree_flatten(network.parameters()))
     machine = Machine(0, "", float_bytes=4, fused_attention=False)
@@ -245,7 +245,7 @@ def test_the_predicted_peak_is_the_measured_one(case: str) -> None:
     assert found.weight_bytes == weights
     predicted, measured = found.required_bytes - found.runtime_bytes, 0
     for tries in range(40):  # a busy machine lets MLX work ahead less: the most seen is its peak
-        cache = PromptCache(network, KeyValues(bits))
+        cache = PromptCache(network, CacheFormat(bits))
         mx.clear_cache()
         mx.reset_peak_memory()
         before = mx.get_active_memory()
@@ -274,11 +274,11 @@ def test_the_limit_of_the_user_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_to_try_has_figures() -> None:
     config = config_of("8B")
-    plain = inequality.tries(config, 10_000, None)
+    plain = inequality.ways_to_free_memory(config, 10_000, None)
     assert "--kv-bits 8 (0.8 GB of keys and values instead of 1.5 GB)" in plain
     assert "--kv-bits 4" in plain and "/clear" in plain
-    assert "--kv-bits 8" not in inequality.tries(config, 10_000, 8)
-    assert "--kv-bits" not in inequality.tries(config, 10_000, 4)
+    assert "--kv-bits 8" not in inequality.ways_to_free_memory(config, 10_000, 8)
+    assert "--kv-bits" not in inequality.ways_to_free_memory(config, 10_000, 4)
 
 
 def test_what_it_says_of_cuda_without_mlx_is_so() -> None:

@@ -10,7 +10,7 @@ import pytest
 from qwen3_mlx.config.rope import Rope, Yarn
 from qwen3_mlx.metal import attend as module
 from qwen3_mlx.metal import qk_rope
-from qwen3_mlx.metal.attend import Past, attend, reference, supported
+from qwen3_mlx.metal.attend import Past, attend, reference, unsupported_reason
 from qwen3_mlx.metal.matrix import Matrix
 from qwen3_mlx.nn.rope import RotaryEmbedding, rotation_table
 from tests.metal.cases import DTYPES, EPS, assert_rejected, gain, random
@@ -51,7 +51,7 @@ def check(
     qkv = random(1, 1, (heads[0] + 2 * heads[1]) * dim, dtype=dtype)
     norms = (2 * gain(dim, dtype), gain(dim, dtype))
     before = past(dtype, heads[1], dim, held, recent, packing)
-    assert supported(qkv, heads, norms, before) is None
+    assert unsupported_reason(qkv, heads, norms, before) is None
     got, tail = attend(qkv, heads, norms, EPS, table(dim), before)
     want, rows = reference(qkv, heads, norms, EPS, table(dim), before)
     assert got.dtype == dtype
@@ -152,11 +152,13 @@ def test_broken_unpacking_is_noticed(mutant: str, mutate: Callable[[str, str, st
 def test_unsupported_inputs_have_a_reason() -> None:
     before, norms = past(mx.float32, 2, 16, 8, 1), (gain(16, mx.float32),) * 2
     qkv = random(1, 1, 8 * 16)
-    assert "bfloat16" in (supported(qkv.astype(mx.bfloat16), (4, 2), norms, before) or "")
+    assert "bfloat16" in (unsupported_reason(qkv.astype(mx.bfloat16), (4, 2), norms, before) or "")
     packed = past(mx.float32, 2, 32, 8, 1, (8, 32))
     half = qkv.astype(mx.float16)
-    assert "the cache holds mlx.core.float32" in (supported(half, (4, 2), norms, packed) or "")
-    assert supported(random(1, 2, 8 * 16), (4, 2), norms, before) == "more than one token"
+    assert "the cache holds mlx.core.float32" in (
+        unsupported_reason(half, (4, 2), norms, packed) or ""
+    )
+    assert unsupported_reason(random(1, 2, 8 * 16), (4, 2), norms, before) == "more than one token"
     assert (module.unsupported_dim(96) or "").startswith("head_dim 96")
     assert (module.unsupported_dim(6) or "").startswith("head_dim 6")
 

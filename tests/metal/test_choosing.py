@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx.metal import probe, route, tuning
-from qwen3_mlx.metal.gate_up import choosing, reference
+from qwen3_mlx.metal.gate_up import reference, route_and_gate_up
 from tests.metal.cases import (
     DTYPES,
     EPS,
@@ -35,7 +35,7 @@ def check(
     gate, up = (packed(packing, dtype, count, sizes[1], wide) for _ in range(2))
     x, logits = random(tokens, wide, dtype=dtype), random(tokens, count, dtype=dtype)
     weight = gain(wide, dtype) if norm else None
-    h, chosen = choosing(x, gate, up, logits, top_k, normalise, weight, EPS)
+    h, chosen = route_and_gate_up(x, gate, up, logits, top_k, normalise, weight, EPS)
     experts, weights = route.reference(logits, top_k, normalise)
     assert h.dtype == dtype and chosen.tolist() == experts.tolist()
     assert_close(h, reference(x, gate, up, experts, weights, weight, EPS))
@@ -66,7 +66,7 @@ def test_other_routings(routing: tuple[int, int, bool]) -> None:
 
 def test_of_equal_logits_the_lowest_index_wins() -> None:
     gate, up = (packed((4, 64), mx.float32, 9, 4, 64) for _ in range(2))
-    _, chosen = choosing(random(1, 64), gate, up, mx.zeros((1, 9)), 4, True)
+    _, chosen = route_and_gate_up(random(1, 64), gate, up, mx.zeros((1, 9)), 4, True)
     assert chosen.tolist() == [[0, 1, 2, 3]]
 
 
@@ -74,7 +74,7 @@ def test_of_equal_logits_the_lowest_index_wins() -> None:
 def test_what_is_not_finite_stays_so_and_experts_exist(poison: float) -> None:
     gate, up = (packed((4, 64), mx.float32, 6, 4, 64) for _ in range(2))
     logits = random(2, 6).at[1, 3].add(poison)
-    h, chosen = choosing(random(2, 64), gate, up, logits, 3, True)
+    h, chosen = route_and_gate_up(random(2, 64), gate, up, logits, 3, True)
     assert mx.isfinite(h[0]).all() and not mx.isfinite(h[1]).any()
     assert len(set(chosen[1].tolist())) == 3 and mx.max(chosen) < 6
 

@@ -30,41 +30,41 @@ def test_it_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose(monkeypatch, "auto") == set(dispatch.KERNELS)
     assert choose(monkeypatch, "off") == set()
     assert choose(monkeypatch, "down, route") == {"down", "route"}
-    assert dispatch.why_not("down", "route") is None
-    assert dispatch.why_not("down", "matvec") == "switched off by QWEN3_MLX_KERNELS"
+    assert dispatch.unavailable_reason("down", "route") is None
+    assert dispatch.unavailable_reason("down", "matvec") == "switched off by QWEN3_MLX_KERNELS"
 
 
 def test_an_unknown_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QWEN3_MLX_KERNELS", "matvec,typo")
     with pytest.raises(OptionError, match="typo"):
-        dispatch.why_not("matvec")
+        dispatch.unavailable_reason("matvec")
 
 
 def test_unset_only_what_is_proven_runs(monkeypatch: pytest.MonkeyPatch, on_gpu: None) -> None:
     monkeypatch.delenv("QWEN3_MLX_KERNELS", raising=False)
     monkeypatch.setattr(dispatch, "PROVEN", {"metal": frozenset({"down"})})
-    assert dispatch.why_not("down") is None
-    assert "not yet proven on metal" in (dispatch.why_not("down", "matvec") or "")
+    assert dispatch.unavailable_reason("down") is None
+    assert "not yet proven on metal" in (dispatch.unavailable_reason("down", "matvec") or "")
 
 
 def test_what_mlx_does_better_is_left_to_it(monkeypatch: pytest.MonkeyPatch, on_gpu: None) -> None:
     assert choose(monkeypatch, "auto") == set(dispatch.KERNELS) - {"gather_matmul"}
-    assert "MLX's own" in (dispatch.why_not(*dispatch.PROMPT) or "")
+    assert "MLX's own" in (dispatch.unavailable_reason(*dispatch.PROMPT) or "")
     monkeypatch.setattr(backend, "device", lambda: "cuda")
-    assert dispatch.why_not(*dispatch.PROMPT) is None
+    assert dispatch.unavailable_reason(*dispatch.PROMPT) is None
 
 
 def test_the_cpu_backend_runs_plain_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "executor", launch.on_gpu)
     monkeypatch.setattr(backend, "device", lambda: "cpu")
     assert choose(monkeypatch, "auto") == set()
-    assert "CPU" in (dispatch.why_not("matvec") or "")
+    assert "CPU" in (dispatch.unavailable_reason("matvec") or "")
 
 
 def test_a_fault_switches_off(monkeypatch: pytest.MonkeyPatch, on_gpu: None) -> None:
     monkeypatch.setattr(probe, "fault", lambda name: "broken" if name == "down" else None)
     assert choose(monkeypatch, "down,route") == {"route"}
-    assert dispatch.why_not("down") == "broken"
+    assert dispatch.unavailable_reason("down") == "broken"
 
 
 def test_there_is_a_tiny_case_of_every_kernel() -> None:

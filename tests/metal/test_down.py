@@ -7,7 +7,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import pytest
 
-from qwen3_mlx.metal.down import down, reference, supported
+from qwen3_mlx.metal.down import down, reference, unsupported_reason
 from tests.metal.cases import DTYPES, PACKINGS, assert_rejected, columns, packed, random
 from tests.oracle import assert_close
 
@@ -26,7 +26,7 @@ def check(
     h = random(tokens, top_k, narrow, dtype=dtype)
     experts = mx.argsort(random(tokens, 6), axis=-1)[:, :top_k].astype(mx.uint32)
     rest = random(1, tokens, rows, dtype=dtype) if residual else None
-    assert supported(h, matrix, experts) is None
+    assert unsupported_reason(h, matrix, experts) is None
     got = down(h, matrix, experts, rest)
     assert got.shape == ((1, tokens, rows) if residual else (tokens, rows))
     assert_close(got, reference(h, matrix, experts, rest).reshape(got.shape))
@@ -79,8 +79,8 @@ def test_what_is_not_finite_stays_so() -> None:
 
 def test_unsupported_inputs_have_a_reason() -> None:
     matrix, experts = packed((4, 64), mx.float32, 4, 8, 128), mx.zeros((9, 2), mx.uint32)
-    reason = supported(mx.zeros((9, 2, 128)), matrix, experts)
+    reason = unsupported_reason(mx.zeros((9, 2, 128)), matrix, experts)
     assert reason == "9 tokens: expected at most 8"
     odd = experts[:2].astype(mx.int32)
-    reason = supported(mx.zeros((2, 2, 128)), matrix, odd)
+    reason = unsupported_reason(mx.zeros((2, 2, 128)), matrix, odd)
     assert reason == "experts are mlx.core.int32: expected uint32"

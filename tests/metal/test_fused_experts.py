@@ -55,10 +55,12 @@ def test_what_cannot_be_fused_takes_the_plain_path(launches: list[Launch]) -> No
         "top 40": (mx.zeros((2, 64)), moe(experts=48, top_k=40)),
     }
     for expected, (x, one) in reasons.items():
-        assert expected in (fused_experts.why_not(x, one) or "")
+        assert expected in (fused_experts.unavailable_reason(x, one) or "")
     block(mx.zeros((9, 64)))
     block.train()
-    assert fused_experts.why_not(mx.zeros((2, 64)), block) == "the kernels have no gradient"
+    assert (
+        fused_experts.unavailable_reason(mx.zeros((2, 64)), block) == "the kernels have no gradient"
+    )
     block(mx.zeros((2, 64)))
     assert launches == []
 

@@ -26,8 +26,8 @@ from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.nn.cache.quantized import QuantizedCache
 from qwen3_mlx.nn.cache.tailed import TailedCache
 from qwen3_mlx.nn.fused_step import FusedStep, why_not
-from qwen3_mlx.nn.transformer import Qwen3
-from qwen3_mlx.options import KeyValues, Sampling
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import CacheFormat, Sampling
 from tests import tiny
 from tests.oracle import assert_close
 
@@ -44,13 +44,13 @@ MOE = {
 }
 
 
-def step_of(network: Qwen3) -> FusedStep:
+def step_of(network: Qwen3Network) -> FusedStep:
     step = FusedStep.of(network)
     assert step is not None, why_not(network)
     return step
 
 
-def decoded(network: Qwen3, tokens: list[int], prompt: int) -> mx.array:
+def decoded(network: Qwen3Network, tokens: list[int], prompt: int) -> mx.array:
     """Logits of the tokens behind the first `prompt`, from fused steps one by one."""
     step = step_of(network)
     cache = step.make_cache()
@@ -111,8 +111,8 @@ class Truth(QuantizedCache):
 def test_a_packed_past(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attend, "TAIL", 3)
     network, _ = tiny.network(1, head_dim=32)
-    kept = KeyValues(bits=bits)
-    step = FusedStep.of(network, kept)
+    cache_format = CacheFormat(bits=bits)
+    step = FusedStep.of(network, cache_format)
     assert step is not None
     cache, truth = step.make_cache(), [Truth(bits, 32) for _ in network.layers]
     tokens = [(7 * i + 1) % 24 for i in range(12)]
@@ -152,7 +152,7 @@ def test_a_cache_can_be_trimmed_and_appended_to() -> None:
     assert [layer.trim(100) for layer in cache] == [12, 12]
 
 
-def _plain(network: Qwen3, tokens: list[int]) -> mx.array:
+def _plain(network: Qwen3Network, tokens: list[int]) -> mx.array:
     return network(mx.array([tokens]))[:, -1:]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import pytest
 
-from qwen3_mlx.metal.gate_up import gate_up, reference, supported
+from qwen3_mlx.metal.gate_up import gate_up, reference, unsupported_reason
 from tests.metal.cases import (
     DTYPES,
     EPS,
@@ -27,7 +27,7 @@ def check_dense(packing: tuple[int, int], dtype: mx.Dtype, wide: int, rows: int)
     wide = columns(packing, wide)
     gate, up = (packed(packing, dtype, rows, wide) for _ in range(2))
     x, norm = random(1, 1, wide, dtype=dtype, scale=2.0), gain(wide, dtype)
-    assert supported(x, gate, up, None) is None
+    assert unsupported_reason(x, gate, up, None) is None
     got = gate_up(x, gate, up, norm=norm, eps=EPS)
     assert got.shape == (1, 1, rows)
     assert_close(got, reference(x, gate, up, norm=norm, eps=EPS))
@@ -49,7 +49,7 @@ def check_routed(
     experts = mx.argsort(random(tokens, count), axis=-1)[:, :top_k].astype(mx.uint32)
     weights = mx.softmax(random(tokens, top_k), axis=-1)
     gains = gain(wide, dtype) if norm else None
-    assert supported(x, gate, up, experts) is None
+    assert unsupported_reason(x, gate, up, experts) is None
     got = gate_up(x, gate, up, experts, weights, gains, EPS)
     assert got.shape == (tokens, top_k, rows)
     assert_close(got, reference(x, gate, up, experts, weights, gains, EPS))
@@ -109,10 +109,15 @@ def test_what_is_not_finite_stays_so() -> None:
 def test_unsupported_inputs_have_a_reason() -> None:
     gate = packed((4, 64), mx.float32, 4, 8, 128)
     experts = mx.zeros((9, 2), mx.uint32)
-    assert supported(mx.zeros((9, 128)), gate, gate, experts) == "9 tokens: expected at most 8"
-    assert supported(mx.zeros((2, 128)), gate, gate, None) == "2 tokens: expected at most 1"
+    assert (
+        unsupported_reason(mx.zeros((9, 128)), gate, gate, experts)
+        == "9 tokens: expected at most 8"
+    )
+    assert (
+        unsupported_reason(mx.zeros((2, 128)), gate, gate, None) == "2 tokens: expected at most 1"
+    )
     odd = mx.zeros((2, 2), mx.int32)
     assert (
-        supported(mx.zeros((2, 128)), gate, gate, odd)
+        unsupported_reason(mx.zeros((2, 128)), gate, gate, odd)
         == "experts are mlx.core.int32: expected uint32"
     )

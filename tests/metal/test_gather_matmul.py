@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx.metal import gather_matmul as module
-from qwen3_mlx.metal.gather_matmul import down, gate_up, plan, reference, supported
+from qwen3_mlx.metal.gather_matmul import down, gate_up, plan, reference, unsupported_reason
 from tests.metal.cases import assert_rejected, packed, random
 from tests.oracle import assert_close
 
@@ -40,7 +40,7 @@ def check(
     gate, up = (packed(packing, dtype, count, inner, wide) for _ in range(2))
     last = packed(packing, dtype, count, wide, inner)
     x, weights = random(len(experts), wide, dtype=dtype), mx.softmax(random(*experts.shape), -1)
-    assert supported(dtype, gate, up, last) is None
+    assert unsupported_reason(dtype, gate, up, last) is None
     order = plan(experts, count)
     h = gate_up(x, gate, up, weights, order)
     want_h, _ = reference(x, (gate, up, last), experts, weights, dtype)
@@ -146,7 +146,7 @@ def test_unsupported_inputs_have_a_reason() -> None:
     narrow, odd = packed((4, 64), mx.bfloat16, 2, 128, 64), packed((8, 64), mx.bfloat16, 2, 12, 128)
     plain, other = packed((0, 0), mx.bfloat16, 2, 128, 128), packed((8, 64), mx.bfloat16, 2, 8, 128)
     mixed = (mx.bfloat16, good, good, plain)  # as recipes make them
-    assert supported(*mixed) == "the experts are not packed"
+    assert unsupported_reason(*mixed) == "the experts are not packed"
     reasons = {
         "activations are mlx.core.float32: expected 16 bits": (mx.float32, good, good, good),
         "the experts are not packed": (mx.bfloat16, plain, plain, plain),
@@ -156,4 +156,4 @@ def test_unsupported_inputs_have_a_reason() -> None:
         "weights are mlx.core.bfloat16": (mx.float16, good, good, good),
     }
     for expected, given in reasons.items():
-        assert expected in (supported(*given) or "")
+        assert expected in (unsupported_reason(*given) or "")

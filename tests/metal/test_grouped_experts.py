@@ -54,19 +54,21 @@ def test_a_batch_keeps_its_shape(launches: list[Launch]) -> None:
 def test_what_takes_the_plain_path(monkeypatch: pytest.MonkeyPatch, launches: list[Launch]) -> None:
     block, x = moe(), mx.zeros((9, 128), mx.bfloat16)
     assert "expected 16 bits" in (
-        grouped_experts.why_not(mx.zeros((9, 128)), moe(dtype=mx.float32)) or ""
+        grouped_experts.unavailable_reason(mx.zeros((9, 128)), moe(dtype=mx.float32)) or ""
     )
-    assert "not packed" in (grouped_experts.why_not(mx.zeros((9, 64), mx.float16), _plain()) or "")
+    assert "not packed" in (
+        grouped_experts.unavailable_reason(mx.zeros((9, 64), mx.float16), _plain()) or ""
+    )
     monkeypatch.setenv("QWEN3_MLX_PREFILL", "packed")
-    assert grouped_experts.why_not(x, block) == "switched off by QWEN3_MLX_PREFILL"
+    assert grouped_experts.unavailable_reason(x, block) == "switched off by QWEN3_MLX_PREFILL"
     monkeypatch.setenv("QWEN3_MLX_PREFILL", "auto")
-    assert grouped_experts.why_not(x, block) is None
+    assert grouped_experts.unavailable_reason(x, block) is None
     monkeypatch.setenv("QWEN3_MLX_KERNELS", "route")
-    assert grouped_experts.why_not(x, block) == "switched off by QWEN3_MLX_KERNELS"
+    assert grouped_experts.unavailable_reason(x, block) == "switched off by QWEN3_MLX_KERNELS"
     block(x)
     monkeypatch.delenv("QWEN3_MLX_KERNELS")
     block.train()
-    assert grouped_experts.why_not(x, block) == "the kernels have no gradient"
+    assert grouped_experts.unavailable_reason(x, block) == "the kernels have no gradient"
     block(x)
     assert launches == []
 

@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx.metal.launch import Launch
-from qwen3_mlx.metal.matvec import matvec, reference, supported
+from qwen3_mlx.metal.matvec import matvec, reference, unsupported_reason
 from tests.metal.cases import (
     DTYPES,
     EPS,
@@ -38,7 +38,7 @@ def check(
     x = random(1, 1, wide, dtype=dtype, scale=scale)
     weight = gain(wide, dtype) if norm else None
     rest = random(1, 1, sum(rows), dtype=dtype) if residual else None
-    assert supported(x, matrices) is None
+    assert unsupported_reason(x, matrices) is None
     got = matvec(x, matrices, weight, EPS, rest)
     assert_close(got, reference(x, matrices, weight, EPS, rest))
 
@@ -124,11 +124,13 @@ def test_what_is_not_finite_stays_so(poison: float) -> None:
 def test_unsupported_inputs_have_a_reason() -> None:
     x = mx.zeros((1, 1, 128))
     four, eight = (packed((bits, 64), mx.float32, 8, 128) for bits in (4, 8))
-    assert supported(mx.zeros((1, 2, 128)), [four]) == "2 tokens: expected 1"
-    assert supported(x, [four, eight]) == "the matrices are packed differently"
-    assert "bfloat16" in (supported(x.astype(mx.bfloat16), [four]) or "")
-    assert "int32" in (supported(x.astype(mx.int32), [four]) or "")
+    assert unsupported_reason(mx.zeros((1, 2, 128)), [four]) == "2 tokens: expected 1"
+    assert unsupported_reason(x, [four, eight]) == "the matrices are packed differently"
+    assert "bfloat16" in (unsupported_reason(x.astype(mx.bfloat16), [four]) or "")
+    assert "int32" in (unsupported_reason(x.astype(mx.int32), [four]) or "")
     six = packed((6, 64), mx.float32, 8, 128)
-    assert supported(x, [six]) == "6 bits: expected 4, 8 or none"
-    assert "16 bytes" in (supported(mx.zeros((1, 6)), [packed((0, 0), mx.float32, 8, 6)]) or "")
-    assert supported(x, [four] * 4) == "4 matrices: expected 1 to 3"
+    assert unsupported_reason(x, [six]) == "6 bits: expected 4, 8 or none"
+    assert "16 bytes" in (
+        unsupported_reason(mx.zeros((1, 6)), [packed((0, 0), mx.float32, 8, 6)]) or ""
+    )
+    assert unsupported_reason(x, [four] * 4) == "4 matrices: expected 1 to 3"

@@ -13,21 +13,21 @@ import pytest
 
 from qwen3_mlx.checkpoint import load_network
 from qwen3_mlx.nn.cache.full import KVCache
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 from tests.checkpoints import GOLDEN, expected
 from tests.oracle import assert_close, nmse
 
 SEVERAL = ["gqa-5", "yarn-dense-old", "yarn-moe-old", "moe-norm", "moe-sparse-step-2"]
 
 
-def load(name: str) -> tuple[Qwen3, mx.array, mx.array]:
+def load(name: str) -> tuple[Qwen3Network, mx.array, mx.array]:
     """Return the network, tokens [2, L] and its logits [2, L, V] from one forward."""
     network, _ = load_network(GOLDEN / name)
     tokens, _ = expected(name)
     return network, tokens, network(tokens)
 
 
-def feed(network: Qwen3, tokens: mx.array, cache: list[KVCache], *cuts: int) -> mx.array:
+def feed(network: Qwen3Network, tokens: mx.array, cache: list[KVCache], *cuts: int) -> mx.array:
     """Return the logits of `tokens` fed in pieces that end at `cuts`."""
     length = tokens.shape[1]
     edges = [0, *cuts, length]

@@ -18,8 +18,8 @@ from qwen3_mlx.nn.cache import windowed
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.cache.quantized import QuantizedCache
 from qwen3_mlx.nn.cache.windowed import RotatingCache
-from qwen3_mlx.nn.transformer import Qwen3
-from qwen3_mlx.options import KeyValues
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import CacheFormat
 from tests import tiny
 from tests.oracle import assert_close, nmse
 
@@ -83,7 +83,7 @@ def test_packed_attention_is_that_of_the_unpacked_rows(
 ) -> None:
     mx.random.seed(bits + dim)
     q, k, v = draw(6, 90, dim), draw(2, 90, dim), draw(2, 90, dim)
-    group = KeyValues(bits).group(dim)
+    group = CacheFormat(bits).group(dim)
     cache = QuantizedCache(bits, group)
     parts = [
         cache.attend(*(t[..., a:b, :] for t in (q, k, v)), dim**-0.5) for a, b in pairwise(cuts)
@@ -172,11 +172,11 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def network() -> Qwen3:
+def network() -> Qwen3Network:
     return tiny.network(5, head_dim=32, vocab_size=50)[0]
 
 
-def logits(net: Qwen3, tokens: mx.array, cache: list[KVCache], *cuts: int) -> mx.array:
+def logits(net: Qwen3Network, tokens: mx.array, cache: list[KVCache], *cuts: int) -> mx.array:
     edges = [0, *cuts, tokens.shape[1]]
     return mx.concatenate([net(tokens[:, a:b], cache) for a, b in pairwise(edges) if a < b], axis=1)
 
@@ -186,10 +186,10 @@ def test_trim_and_feed_again_equals_a_cold_start(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(KVCache, "step", 16)
-    net, kept = network(), KeyValues(**KINDS[kind])
+    net, cache_format = network(), CacheFormat(**KINDS[kind])
     tokens = mx.random.randint(0, 50, (1, 230), key=mx.random.key(0))
-    want = logits(net, tokens, net.make_cache(kept), 100)
-    cache = net.make_cache(kept)
+    want = logits(net, tokens, net.make_cache(cache_format), 100)
+    cache = net.make_cache(cache_format)
     logits(net, tokens[:, :150], cache, 40)
     for layer in cache:
         layer.mark()
@@ -206,7 +206,7 @@ def test_a_window_that_is_gone_starts_anew(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(KVCache, "step", 16)
     net = network()
     tokens = mx.random.randint(0, 50, (1, 230), key=mx.random.key(1))
-    cache = net.make_cache(KeyValues(window=64))
+    cache = net.make_cache(CacheFormat(window=64))
     logits(net, tokens, cache, 100, *range(101, 230))
     assert {layer.reach(120) for layer in cache} == {0}
     assert {layer.reach(230) for layer in cache} == {230}
@@ -216,7 +216,7 @@ def test_a_window_that_is_gone_starts_anew(monkeypatch: pytest.MonkeyPatch) -> N
         assert found in ({length}, {0})
         if found == {length}:
             break
-    window = KeyValues(window=64)
+    window = CacheFormat(window=64)
     again = net.make_cache(window)  # the furthest it says it can go back, its window is whole
     logits(net, tokens, again, 100, *range(101, 230))
     assert {layer.trim(230 - length) for layer in again} == {230 - length}
@@ -229,10 +229,10 @@ def test_a_window_that_is_gone_starts_anew(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_a_mark_keeps_ends_where_other_tokens_began(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back into the window by a short trim, other tokens, back to the mark: none of the old."""
     monkeypatch.setattr(KVCache, "step", 16)
-    net, kept = network(), KeyValues(window=64)
+    net, cache_format = network(), CacheFormat(window=64)
     tokens = mx.random.randint(0, 50, (1, 260), key=mx.random.key(2))
     other = (tokens + 7) % 50
-    cache = net.make_cache(kept)
+    cache = net.make_cache(cache_format)
     logits(net, tokens[:, :104], cache)
     for layer in cache:
         layer.mark()
@@ -245,17 +245,17 @@ def test_what_a_mark_keeps_ends_where_other_tokens_began(monkeypatch: pytest.Mon
     for layer in cache:
         layer.trim(layer.offset - length)
     mixed = mx.concatenate([tokens[:, :length], other[:, length:180]], axis=1)
-    want = logits(net, mixed, net.make_cache(kept))[:, length:]
+    want = logits(net, mixed, net.make_cache(cache_format))[:, length:]
     assert_close(logits(net, other[:, length:180], cache), want)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_stored_begins_again(kind: str) -> None:
-    net, kept = network(), KeyValues(**KINDS[kind])
+    net, cache_format = network(), CacheFormat(**KINDS[kind])
     tokens = mx.random.randint(0, 50, (1, 160), key=mx.random.key(3))
-    first = net.make_cache(kept)
+    first = net.make_cache(cache_format)
     want = logits(net, tokens, first, 150)
-    second = net.make_cache(kept)
+    second = net.make_cache(cache_format)
     for old, new in zip(first, second, strict=True):
         arrays = old.stored(150)
         assert set(arrays) == set(new.parts)
@@ -290,10 +290,10 @@ def test_rows_are_copied_once_a_doubling(limit: int | None) -> None:
 )
 def test_what_can_t_be_kept_so(given: dict[str, int], word: str) -> None:
     with pytest.raises(OptionError, match=word):
-        KeyValues(**given)
+        CacheFormat(**given)
 
 
 def test_heads_that_groups_do_not_divide() -> None:
-    assert [KeyValues(8).group(dim) for dim in (128, 96, 64, 32)] == [64, 32, 64, 32]
+    assert [CacheFormat(8).group(dim) for dim in (128, 96, 64, 32)] == [64, 32, 64, 32]
     with pytest.raises(OptionError, match="head_dim 16"):
-        tiny.network(0)[0].make_cache(KeyValues(bits=8))
+        tiny.network(0)[0].make_cache(CacheFormat(bits=8))

@@ -18,7 +18,7 @@ import pytest
 
 from qwen3_mlx.checkpoint import load_network
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 from tests.checkpoints import GOLDEN, GOLDEN_BOUND, expected
 from tests.oracle import assert_close, nmse
 
@@ -27,7 +27,7 @@ NAMES = sorted(path.name for path in GOLDEN.iterdir())
 MUTANT = 1e-6  # a mistake costs at least a thousand times what rounding may
 
 
-def load_changed(name: str, directory: Path, **changes: Any) -> Qwen3:
+def load_changed(name: str, directory: Path, **changes: Any) -> Qwen3Network:
     """Load a golden whose config.json says something else; a value of None removes the key."""
     shutil.copytree(GOLDEN / name, directory)
     config = json.loads((directory / "config.json").read_text()) | changes
@@ -118,15 +118,15 @@ def test_a_wrong_number_of_yarn_is_seen(name: str, change: dict[str, Any], tmp_p
     assert nmse(network(tokens), want) > MUTANT
 
 
-def without(norm: str) -> Callable[[Qwen3], None]:
-    def change(network: Qwen3) -> None:
+def without(norm: str) -> Callable[[Qwen3Network], None]:
+    def change(network: Qwen3Network) -> None:
         for layer in network.layers:
             setattr(layer.self_attn, norm, nn.Identity())
 
     return change
 
 
-def tiled_groups(network: Qwen3) -> None:
+def tiled_groups(network: Qwen3Network) -> None:
     """Give query head h the kv head h % K where it should have h // (H / K)."""
     for layer in network.layers:
         a = layer.self_attn
@@ -142,7 +142,7 @@ def reorder_heads(attention: Any, order: mx.array) -> None:
     a.q_proj.weight, a.o_proj.weight = q.flatten(0, 1), o.flatten(1, 2)
 
 
-def interleaved_rope(network: Qwen3) -> None:
+def interleaved_rope(network: Qwen3Network) -> None:
     """Rotate pairs (2i, 2i + 1) where it should be the pairs (i, i + D / 2)."""
     for layer in network.layers:
         a = layer.self_attn
@@ -155,19 +155,19 @@ def interleaved_rope(network: Qwen3) -> None:
             proj.weight, norm.weight = weight.flatten(0, 1), norm.weight[order]
 
 
-def scale_of_derived_head_dim(network: Qwen3) -> None:
+def scale_of_derived_head_dim(network: Qwen3Network) -> None:
     for layer in network.layers:
         a = layer.self_attn
         a.scale = (a.q_proj.weight.shape[1] / a.heads) ** -0.5
 
 
-def gate_and_up_swapped(network: Qwen3) -> None:
+def gate_and_up_swapped(network: Qwen3Network) -> None:
     for layer in network.layers:
         m = getattr(layer.mlp, "switch_mlp", layer.mlp)
         m.gate_proj, m.up_proj = m.up_proj, m.gate_proj
 
 
-def experts_out_of_order(network: Qwen3) -> None:
+def experts_out_of_order(network: Qwen3Network) -> None:
     """Sort experts by name, as text: invisible below ten, so here two change places."""
     for layer in network.layers:
         for linear in layer.mlp.switch_mlp.children().values():
@@ -175,15 +175,15 @@ def experts_out_of_order(network: Qwen3) -> None:
             linear.weight = mx.concatenate([weight[1:2], weight[:1], weight[2:]])
 
 
-def last_layer_missing(network: Qwen3) -> None:
+def last_layer_missing(network: Qwen3Network) -> None:
     network.model.layers = network.model.layers[:-1]
 
 
-def weights_in_bfloat16(network: Qwen3) -> None:
+def weights_in_bfloat16(network: Qwen3Network) -> None:
     network.apply(lambda w: w.astype(mx.bfloat16).astype(mx.float32))
 
 
-NETWORK_MUTANTS: dict[str, tuple[str, Callable[[Qwen3], None]]] = {
+NETWORK_MUTANTS: dict[str, tuple[str, Callable[[Qwen3Network], None]]] = {
     "no q_norm": ("gqa-2", without("q_norm")),
     "no k_norm": ("moe-norm", without("k_norm")),
     "grouped heads tiled, 5": ("gqa-5", tiled_groups),

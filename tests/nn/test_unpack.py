@@ -19,7 +19,7 @@ from qwen3_mlx.nn.moe import Experts, MoE
 from tests import tiny
 from tests.oracle import assert_close
 
-UNPACKING = [name for name in unpack_policy.WAYS if name != "packed"]
+UNPACKING = [name for name in unpack_policy.UNPACK_MODES if name != "packed"]
 PACKINGS = [(4, 64, "affine"), (8, 32, "affine"), (3, 64, "affine"), (4, 32, "mxfp4")]
 
 
@@ -153,12 +153,14 @@ def test_experts_begin_at_the_stated_rows(monkeypatch: pytest.MonkeyPatch) -> No
     stack = packed_experts((4, 64, "affine"))
     pairs = mx.sort(routed(12).flatten())  # 24 of 6 experts: 4 each
     x = mx.zeros((24, 1, 64))
-    assert unpacked.loads(x, pairs, stack.gate_proj) is not None
-    assert unpacked.loads(x, pairs[:-1], stack.gate_proj) is None
+    assert unpacked.rows_per_expert(x, pairs, stack.gate_proj) is not None
+    assert unpacked.rows_per_expert(x, pairs[:-1], stack.gate_proj) is None
     choose(monkeypatch, "packed")
-    assert unpacked.loads(x, pairs, stack.gate_proj) is None
+    assert unpacked.rows_per_expert(x, pairs, stack.gate_proj) is None
     choose(monkeypatch, "grouped")
-    assert unpacked.loads(x, pairs, packed_experts(None).gate_proj) is None  # nothing to unpack
+    assert (
+        unpacked.rows_per_expert(x, pairs, packed_experts(None).gate_proj) is None
+    )  # nothing to unpack
 
 
 def test_compiled_and_differentiated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,12 +198,12 @@ def test_a_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_choosing(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert unpack_policy.way() == "each"
+    assert unpack_policy.unpack_mode() == "each"
     choose(monkeypatch, "auto")
     assert unpacked.why().startswith("weights are unpacked, experts multiplied one after another")
     choose(monkeypatch, "fast")
     with pytest.raises(OptionError, match="fast"):
-        unpack_policy.way()
+        unpack_policy.unpack_mode()
     monkeypatch.setattr(backend, "device", lambda: "metal")
     choose(monkeypatch, "auto")
     assert "not measured on metal" in unpacked.why()

@@ -16,7 +16,7 @@ import pytest
 
 from qwen3_mlx.errors import CheckpointError, OptionError
 from qwen3_mlx.quantize.disk import Disk
-from qwen3_mlx.quantize.journal import Journal
+from qwen3_mlx.quantize.journal import ConversionJournal
 from tests.quantize.build import all_bytes
 from tests.quantize.conftest import convert
 from tests.quantize.killing import SHARD_BYTES
@@ -156,10 +156,10 @@ def test_another_conversion_does_not_go_on_with_these_shards(
 def test_a_damaged_journal_is_believed_up_to_the_damage(tmp_path: Path, text: bytes) -> None:
     file, part = tmp_path / "out.journal", tmp_path / "out.part"
     file.write_bytes(text)
-    journal = Journal.open(Disk(), file, part, "k")
+    journal = ConversionJournal.open(Disk(), file, part, "k")
     assert journal.shards == {}
     journal.add("b", "1")
-    assert Journal.open(Disk(), file, part, "k").shards == {"b": "1"}
+    assert ConversionJournal.open(Disk(), file, part, "k").shards == {"b": "1"}
 
 
 def test_a_directory_that_is_not_ours_is_not_emptied(dense: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qwen3_mlx.text import ChatTemplate, Tokenizer, lasting_prefix
+from qwen3_mlx.text import ChatTemplate, Tokenizer, stable_prefix
 from qwen3_mlx.text.stable_prefix import common_length
 
 THOUGHT = {"role": "assistant", "content": "4", "reasoning_content": "two and two\n\nis 4"}
@@ -44,7 +44,7 @@ def template(qwen3_files: Path) -> ChatTemplate:
 def test_every_next_prompt_begins_so_and_goes_on_with_its_message(
     tokenizer: Tokenizer, template: ChatTemplate, talk: list[dict[str, Any]], thinking: bool | None
 ) -> None:
-    known = lasting_prefix(template, tokenizer, talk)
+    known = stable_prefix(template, tokenizer, talk)
     assert tokenizer.decode(known).endswith("<|im_end|>\n")
     for text in NEXT:
         message = {"role": "user", "content": text}
@@ -54,13 +54,13 @@ def test_every_next_prompt_begins_so_and_goes_on_with_its_message(
 
 
 def test_thoughts_stay_while_tools_work(tokenizer: Tokenizer, template: ChatTemplate) -> None:
-    known = lasting_prefix(template, tokenizer, [USER, CALL])
+    known = stable_prefix(template, tokenizer, [USER, CALL])
     assert "I must look." in tokenizer.decode(known)
     for result in ("7", "\n", "{}"):
         messages = [USER, CALL, {"role": "tool", "content": result}]
         prompt = tokenizer.encode(template.render(messages))
         assert prompt[: len(known)] == known
-    after = lasting_prefix(
+    after = stable_prefix(
         template, tokenizer, [USER, CALL, {"role": "tool", "content": "7"}, THOUGHT]
     )
     assert "I must look." not in tokenizer.decode(after)

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from qwen3_mlx.nn import moe as network_moe
 from qwen3_mlx.nn.moe import MoE, route
-from qwen3_mlx.nn.transformer import Qwen3
+from qwen3_mlx.nn.transformer import Qwen3Network
 from tests.oracle import assert_close, nmse
 from tests.tiny import network as tiny_network
 from training import check
@@ -37,7 +37,7 @@ TOKENS = mx.array(np.random.default_rng(5).integers(0, 24, (3, 41)))
 MASK = mx.array(np.random.default_rng(6).integers(0, 2, (3, 41)))
 
 
-def moe_network(**changes: Any) -> Qwen3:
+def moe_network(**changes: Any) -> Qwen3Network:
     return tiny_network(7, **(MOE | changes))[0]
 
 
@@ -48,7 +48,7 @@ def differentiable_route(logits: mx.array, top_k: int, normalise: bool) -> Any:
     return experts, weights / weights.sum(axis=-1, keepdims=True) if normalise else weights
 
 
-def gathered_loss(network: Qwen3) -> mx.array:
+def gathered_loss(network: Qwen3Network) -> mx.array:
     """`masked_loss` by the network's own forward, in which tokens are gathered by expert."""
     logits = network(TOKENS[:, :-1])
     target = mx.take_along_axis(logits, TOKENS[:, 1:, None], axis=-1).squeeze(-1)
@@ -56,12 +56,12 @@ def gathered_loss(network: Qwen3) -> mx.array:
     return losses.sum() / MASK[:, 1:].sum()
 
 
-def dense_loss(network: Qwen3) -> mx.array:
+def dense_loss(network: Qwen3Network) -> mx.array:
     embedding = network.model.embed_tokens.weight
     return masked_loss(network, embedding, TOKENS, MASK, mx.float32, [])
 
 
-def gradients(network: Qwen3, loss: Any) -> dict[str, mx.array]:
+def gradients(network: Qwen3Network, loss: Any) -> dict[str, mx.array]:
     def of(parameters: Any) -> mx.array:
         network.update(parameters)
         return loss(network)
@@ -206,7 +206,7 @@ def test_balance_is_over_the_batch_not_the_sequence() -> None:
 def test_the_loss_spreads_the_load() -> None:
     """Steps that are told to balance alone bring a collapsed router back."""
     recipe = Recipe.named("tiny-moe")
-    network = Qwen3(recipe.network_config(24))
+    network = Qwen3Network(recipe.network_config(24))
     parameters = flat(initialise(network, 1))
     name = "model.layers.1.mlp.gate.weight"
     parameters[name] = parameters[name] * mx.array([4.0] * 4 + [1.0] * 12)[:, None]
@@ -224,7 +224,7 @@ def test_the_coefficient_reaches_the_gradient_and_not_the_reported_loss() -> Non
     assert recipe.balance == 0.001 and Recipe.named("demo").balance == 0
     results = []
     for balance in (0.0, 1.0):
-        network = Qwen3(recipe.network_config(24))
+        network = Qwen3Network(recipe.network_config(24))
         start = initialise(network, 1)
         network.update(start)
         want = dense_loss(network).item()
@@ -235,7 +235,7 @@ def test_the_coefficient_reaches_the_gradient_and_not_the_reported_loss() -> Non
     assert even == also >= 8 and norm != other
 
 
-def by_hand(network: Qwen3, sequences: list[list[int]]) -> list[list[int]]:
+def by_hand(network: Qwen3Network, sequences: list[list[int]]) -> list[list[int]]:
     """Visits of each layer's experts, a sequence at a time through the network's own blocks."""
     counts = np.zeros((len(network.layers), 8), int)
     for ids in sequences:
@@ -286,7 +286,7 @@ def test_the_recipe_fits_the_bundle_and_the_kernels() -> None:
     assert 16 <= config.num_experts <= 32 and config.num_experts_per_tok == 4
     assert config.norm_topk_prob
     assert config.hidden_size % 64 == 0 and config.moe_intermediate_size % 64 == 0
-    weights = 2 * sum(value.size for value in flat(Qwen3(config).parameters()).values())
+    weights = 2 * sum(value.size for value in flat(Qwen3Network(config).parameters()).values())
     others = [path for path in DEMO.iterdir() if path.suffix != ".safetensors"]
     assert weights + 10_000 + sum(path.stat().st_size for path in others) <= 12_000_000
     assert recipe.persona.name == "demo-moe"
@@ -312,7 +312,10 @@ def test_the_card_prints_the_load() -> None:
 
 def test_active_parameters_are_those_of_four_experts_a_layer() -> None:
     recipe = Recipe.named("demo-moe")
-    sizes = {n: v.size for n, v in flat(Qwen3(recipe.network_config(ENTRIES)).parameters()).items()}
+    sizes = {
+        n: v.size
+        for n, v in flat(Qwen3Network(recipe.network_config(ENTRIES)).parameters()).items()
+    }
     want = sum(size // 4 if "switch_mlp" in name else size for name, size in sizes.items())
     assert active_parameters(sum(sizes.values()), recipe) == want
     assert active_parameters(123, Recipe.named("demo")) == 123

@@ -11,7 +11,7 @@ from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.events import Done, Stats
 
 if TYPE_CHECKING:
-    from qwen3_mlx.chat.journal import Journal
+    from qwen3_mlx.chat.journal import ChatJournal
     from qwen3_mlx.chat.session import ChatSession
     from qwen3_mlx.model import Qwen3
 
@@ -31,7 +31,7 @@ class Conversation:
     """Files this chat wrote or read itself, which it may write again."""
     turns: int = 0
     total: Stats = field(default_factory=Stats)
-    journal: Journal | None = None
+    journal: ChatJournal | None = None
     """The file it is kept in as it grows; None keeps it nowhere."""
     _unkept: bool = False
 

@@ -9,28 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from qwen3_mlx.cli.chat.conversation import Conversation
-from qwen3_mlx.cli.chat.result import Outcome
+from qwen3_mlx.cli.chat.result import CommandResult
 from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.files import write_atomically
 
 Messages = list[dict[str, Any]]
 
 
-def undo(chat: Conversation, _text: str) -> Outcome:
+def undo(chat: Conversation, _text: str) -> CommandResult:
     """Take the last turn back."""
     message = _take_back(chat)
-    return Outcome(f"taken back: {_short(message)}", changed=True)
+    return CommandResult(f"taken back: {_short(message)}", changed=True)
 
 
-def edit(chat: Conversation, text: str) -> Outcome:
+def edit(chat: Conversation, text: str) -> CommandResult:
     """Take the last turn back, and send its message changed."""
     message = _take_back(chat)
     if text:
-        return Outcome(changed=True, send=text)
-    return Outcome(changed=True, edit=message)
+        return CommandResult(changed=True, send=text)
+    return CommandResult(changed=True, edit=message)
 
 
-def drop(chat: Conversation, text: str) -> Outcome:
+def drop(chat: Conversation, text: str) -> CommandResult:
     """Forget the oldest turns, which makes room in the context."""
     if text and not (text.isdecimal() and int(text)):
         raise OptionError("/drop", got=repr(text), expected="a number of turns, 1 or more")
@@ -43,10 +43,10 @@ def drop(chat: Conversation, text: str) -> Outcome:
     rest = messages[starts[count] :] if count < len(starts) else []
     chat.session.messages = [*messages[:first], *rest]
     dropped = min(count, len(starts))
-    return Outcome(f"the oldest {dropped} of {len(starts)} turns are dropped", changed=True)
+    return CommandResult(f"the oldest {dropped} of {len(starts)} turns are dropped", changed=True)
 
 
-def export(chat: Conversation, text: str) -> Outcome:
+def export(chat: Conversation, text: str) -> CommandResult:
     """Write what was said for people (md) or programs (json)."""
     kind, _, name = text.partition(" ")
     if kind not in ("", "md", "json"):
@@ -69,7 +69,7 @@ def export(chat: Conversation, text: str) -> Outcome:
             got=error.strerror or str(error),
             hint="nothing is lost; name another place",
         ) from None
-    return Outcome(f"exported: {path}")
+    return CommandResult(f"exported: {path}")
 
 
 def as_json(messages: Messages) -> str:
@@ -88,7 +88,7 @@ def as_markdown(messages: Messages) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def tokens(chat: Conversation, _text: str) -> Outcome:
+def tokens(chat: Conversation, _text: str) -> CommandResult:
     """What the conversation takes of the context."""
     used, context = chat.prompt_tokens(), chat.context
     lines = [f"the conversation: {used:,} tokens"]
@@ -100,14 +100,14 @@ def tokens(chat: Conversation, _text: str) -> Outcome:
         f"this chat generated {total.thinking_tokens:,} thinking and"
         f" {total.answer_tokens:,} answer tokens; thoughts don't stay in the context"
     )
-    return Outcome("\n".join(lines))
+    return CommandResult("\n".join(lines))
 
 
-def model(chat: Conversation, text: str) -> Outcome:
+def model(chat: Conversation, text: str) -> CommandResult:
     """Go on with another model."""
     if not text:
-        return Outcome(f"model: {chat.model.name}")
-    return Outcome(model=text.strip("'\""))
+        return CommandResult(f"model: {chat.model.name}")
+    return CommandResult(model=text.strip("'\""))
 
 
 def _take_back(chat: Conversation) -> str:

@@ -9,10 +9,10 @@ from qwen3_mlx.cli.chat import load, slash_commands
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.line_input import Lines, Prompt, Reader
 from qwen3_mlx.cli.settings import folders
-from qwen3_mlx.cli.terminal.interrupt import heard_by
+from qwen3_mlx.cli.terminal.interrupt import interrupts_turn
 from qwen3_mlx.cli.terminal.render import AnswerView, PlainAnswer, Renderer, footer
 from qwen3_mlx.cli.terminal.screen import ProgressLine, Screen, is_terminal
-from qwen3_mlx.options import AS_COMPUTED, KeyValues
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 GREETING = "/help lists the commands; Ctrl-D leaves"
 
@@ -28,10 +28,10 @@ class LineChat:
         hide_thinking: bool = False,
         debug: bool = False,
         context: int | None = None,
-        kept: KeyValues = AS_COMPUTED,
+        cache_format: CacheFormat = AS_COMPUTED,
         save: bool = True,
     ) -> None:
-        self.chat, self.screen, self._context, self._kept = chat, screen, context, kept
+        self.chat, self.screen, self._context, self._kept = chat, screen, context, cache_format
         self._hide, self._debug, self._save = hide_thinking, debug, save
         self.interactive = is_terminal(sys.stdin) and screen.out_is_terminal
         self.failed = False
@@ -111,7 +111,7 @@ class LineChat:
             generation = session.send(clean, on_progress=progress)
         renderer = Renderer(self.screen, self._answer_view(), hide_thinking=self._hide)
         try:
-            with heard_by(generation, answer_first=True) as presses:
+            with interrupts_turn(generation, answer_first=True) as presses:
                 done = renderer.paint(progress.cleared_by(presses.watch(generation)))
         finally:
             progress.clear()

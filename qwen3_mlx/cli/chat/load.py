@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.screen import ProgressLine, Screen
 from qwen3_mlx.hub import names
-from qwen3_mlx.options import AS_COMPUTED, KeyValues
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
@@ -60,14 +60,14 @@ def default_context(name: str, screen: Screen) -> int | None:
 
 
 def open_model(
-    name: str, context: int | None, screen: Screen, kept: KeyValues = AS_COMPUTED
+    name: str, context: int | None, screen: Screen, cache_format: CacheFormat = AS_COMPUTED
 ) -> Qwen3:
     """Load `name`, saying so if it must be downloaded first or takes long. Raises as `load`."""
     if names.find_local(name) is None:
         screen.note(f"downloading {names.parse(name).repo}; it is kept for the next time")
     progress = ProgressLine(screen, f"loading {name}")
     try:
-        model = load_model(name, context, progress, kept)
+        model = load_model(name, context, progress, cache_format)
     finally:
         progress.clear()
     if model.note:
@@ -79,7 +79,7 @@ def load_model(
     name: str,
     context: int | None,
     on_progress: Callable[[int, int], None],
-    kept: KeyValues = AS_COMPUTED,
+    cache_format: CacheFormat = AS_COMPUTED,
 ) -> Qwen3:
     """Load `name`; a download draws its own progress on stderr. Raises as `load`."""
     from qwen3_mlx.model import load  # brings MLX
@@ -87,9 +87,9 @@ def load_model(
     return load(
         name,
         context=context,
-        kv_bits=kept.bits,
-        kv_window=kept.window,
-        kv_sinks=kept.sinks,
+        kv_bits=cache_format.bits,
+        kv_window=cache_format.window,
+        kv_sinks=cache_format.sinks,
         on_progress=on_progress,
     )
 

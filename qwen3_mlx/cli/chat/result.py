@@ -9,7 +9,7 @@ from qwen3_mlx.cli.chat.conversation import Conversation
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CommandResult:
     """What a command did: something to say, and what the interface is to do next."""
 
     text: str = ""
@@ -31,4 +31,4 @@ class Command:
 
     usage: str
     help: str
-    run: Callable[[Conversation, str], Outcome]
+    run: Callable[[Conversation, str], CommandResult]

@@ -28,12 +28,14 @@ def with_last(arguments: list[str]) -> list[str]:
     return given
 
 
-def find(id: str) -> journal.Kept:
+def find(id: str) -> journal.SavedChat:
     """The kept conversation that `id`, its beginning, or ``last`` names. Raises `SessionError`."""
     return journal.read(journal.find(folders.sessions(), None if id == LAST else id))
 
 
-def attach(chat: Conversation, resumed: journal.Kept | None, *, save: bool = True) -> list[str]:
+def attach(
+    chat: Conversation, resumed: journal.SavedChat | None, *, save: bool = True
+) -> list[str]:
     """Have `chat` kept as it grows, after taking up `resumed`; returns what there is to say.
 
     Without `save` nothing is written, neither the conversation nor what is computed for it.
@@ -42,7 +44,7 @@ def attach(chat: Conversation, resumed: journal.Kept | None, *, save: bool = Tru
     if resumed is None:
         if not save:
             return [UNKEPT]
-        chat.journal = journal.Journal(journal.new_path(folder))
+        chat.journal = journal.ChatJournal(journal.new_path(folder))
         # a system prompt may be long, and is computed while the first message is typed
         return list(filter(None, [chat.take_up()])) if chat.session.messages else []
     session = chat.session
@@ -55,9 +57,9 @@ def attach(chat: Conversation, resumed: journal.Kept | None, *, save: bool = Tru
         notes.insert(0, resumed.note)
     if not save:
         return [*notes, UNKEPT, *filter(None, [chat.take_up()])]
-    chat.journal = journal.Journal(resumed.path, resumed)
+    chat.journal = journal.ChatJournal(resumed.path, resumed)
     if not resumed.whole or not chat.journal.claim():
-        chat.journal = journal.Journal(journal.new_path(folder))
+        chat.journal = journal.ChatJournal(journal.new_path(folder))
         why = "is left as it is" if not resumed.whole else "is open in another chat"
         notes.append(f"{resumed.path.name} {why}; this one goes on as {chat.journal.path.stem}")
     return [*notes, *filter(None, [chat.take_up()])]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qwen3_mlx.cli.chat import editing
 from qwen3_mlx.cli.chat.conversation import Conversation
-from qwen3_mlx.cli.chat.result import Command, Outcome
+from qwen3_mlx.cli.chat.result import Command, CommandResult
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.errors import OptionError, SessionError
 
@@ -28,7 +28,7 @@ def is_command(line: str) -> bool:
     return name.startswith("/") and "\n" not in line.strip()
 
 
-def run(chat: Conversation, line: str) -> Outcome:
+def run(chat: Conversation, line: str) -> CommandResult:
     """Run the command in `line`. Raises `OptionError` for an unknown one, and the command's own."""
     name, _, rest = line.strip().partition(" ")
     command = COMMANDS.get(name.removeprefix("/"))
@@ -40,60 +40,60 @@ def run(chat: Conversation, line: str) -> Outcome:
     return command.run(chat, rest.strip())
 
 
-def _help(_chat: Conversation, _text: str) -> Outcome:
+def _help(_chat: Conversation, _text: str) -> CommandResult:
     width = max(len(command.usage) for command in COMMANDS.values())
     lines = [f"/{command.usage:<{width}}  {command.help}" for command in COMMANDS.values()]
-    return Outcome("\n".join([*lines, "", *KEYS]))
+    return CommandResult("\n".join([*lines, "", *KEYS]))
 
 
-def _think(chat: Conversation, _text: str) -> Outcome:
+def _think(chat: Conversation, _text: str) -> CommandResult:
     chat.switch(True)
-    return Outcome(f"from now on: {chat.mode}")
+    return CommandResult(f"from now on: {chat.mode}")
 
 
-def _no_think(chat: Conversation, _text: str) -> Outcome:
+def _no_think(chat: Conversation, _text: str) -> CommandResult:
     chat.switch(False)
-    return Outcome(f"from now on: {chat.mode}")
+    return CommandResult(f"from now on: {chat.mode}")
 
 
-def _budget(chat: Conversation, text: str) -> Outcome:
+def _budget(chat: Conversation, text: str) -> CommandResult:
     if not text:
-        return Outcome(f"budget: {chat.budget if chat.budget is not None else 'no limit'}")
+        return CommandResult(f"budget: {chat.budget if chat.budget is not None else 'no limit'}")
     if text == "off":
         chat.set_options(thinking_budget=None)
-        return Outcome("no limit on thinking")
+        return CommandResult("no limit on thinking")
     if not text.replace(",", "").replace("_", "").isdecimal():
         raise OptionError("/budget", got=repr(text), expected="a number of tokens, or off")
     tokens = int(text.replace(",", ""))
     if tokens == 0:
         chat.switch(False)
-        return Outcome("a budget of 0 switches thinking off; /think switches it on again")
+        return CommandResult("a budget of 0 switches thinking off; /think switches it on again")
     if chat.model.family in ("instruct", "coder"):
         chat.switch(True)  # says that this model never thinks
     thinking = chat.session.options.thinking
     # who asks for a budget asks for thinking
     chat.set_options(thinking_budget=tokens, thinking=True if thinking is False else thinking)
-    return Outcome(f"at most {tokens:,} tokens of thinking a turn")
+    return CommandResult(f"at most {tokens:,} tokens of thinking a turn")
 
 
-def _system(chat: Conversation, text: str) -> Outcome:
+def _system(chat: Conversation, text: str) -> CommandResult:
     if not text:
-        return Outcome(f"system: {chat.session.system or 'none'}")
+        return CommandResult(f"system: {chat.session.system or 'none'}")
     chat.session.system = None if text == "off" else text
-    return Outcome("no system prompt" if text == "off" else "system prompt set")
+    return CommandResult("no system prompt" if text == "off" else "system prompt set")
 
 
-def _retry(_chat: Conversation, _text: str) -> Outcome:
-    return Outcome(retry=True)
+def _retry(_chat: Conversation, _text: str) -> CommandResult:
+    return CommandResult(retry=True)
 
 
-def _clear(chat: Conversation, _text: str) -> Outcome:
+def _clear(chat: Conversation, _text: str) -> CommandResult:
     chat.session.clear()
     kept = ", the system prompt stays" if chat.session.system else ""
-    return Outcome(f"the conversation is forgotten{kept}", changed=True)
+    return CommandResult(f"the conversation is forgotten{kept}", changed=True)
 
 
-def _save(chat: Conversation, text: str) -> Outcome:
+def _save(chat: Conversation, text: str) -> CommandResult:
     if not any(message["role"] == "user" for message in chat.session.messages):
         raise SessionError("nothing to save yet", hint="say something first")
     path = _path(text) if text else _own_path(chat)
@@ -102,7 +102,7 @@ def _save(chat: Conversation, text: str) -> Outcome:
         raise SessionError("this file is not from this chat", got=str(path), hint=hint)
     chat.session.save(path)
     chat.files.add(path.resolve())
-    return Outcome(f"saved: {path}")
+    return CommandResult(f"saved: {path}")
 
 
 def _own_path(chat: Conversation) -> Path:
@@ -118,7 +118,7 @@ def _own_path(chat: Conversation) -> Path:
     return folder / time.strftime("%Y-%m-%d-%H%M%S.json")
 
 
-def _load(chat: Conversation, text: str) -> Outcome:
+def _load(chat: Conversation, text: str) -> CommandResult:
     if not text:
         raise OptionError("/load needs a file", hint=f"saved ones: {folders.home()}/conversations")
     path = _path(text)
@@ -128,18 +128,18 @@ def _load(chat: Conversation, text: str) -> Outcome:
     turns = sum(message["role"] == "user" for message in session.messages)
     note = chat.take_up()
     said = f"loaded: {path} ({turns} turns); {chat.mode}" + (note and f"\n{note}")
-    return Outcome(said, changed=True)
+    return CommandResult(said, changed=True)
 
 
 def _path(text: str) -> Path:
     return Path(text.strip("'\"")).expanduser()
 
 
-def _stats(chat: Conversation, _text: str) -> Outcome:
+def _stats(chat: Conversation, _text: str) -> CommandResult:
     total, last = chat.total, chat.session.last_stats
     if last is None:
-        return Outcome("no turn yet")
-    return Outcome(
+        return CommandResult("no turn yet")
+    return CommandResult(
         f"last turn: {last.prompt_tokens:,} prompt tokens ({last.cached_tokens:,} from the cache),"
         f" {last.thinking_tokens:,} thinking, {last.answer_tokens:,} answer;"
         f" prefill {last.prefill_tps:,.0f} tok/s, decode {last.decode_tps:.1f} tok/s\n"
@@ -149,8 +149,8 @@ def _stats(chat: Conversation, _text: str) -> Outcome:
     )
 
 
-def _quit(_chat: Conversation, _text: str) -> Outcome:
-    return Outcome(quit=True)
+def _quit(_chat: Conversation, _text: str) -> CommandResult:
+    return CommandResult(quit=True)
 
 
 COMMANDS = {

@@ -19,7 +19,7 @@ from qwen3_mlx.files import write_atomically
 if TYPE_CHECKING:
     from qwen3_mlx.bench.rates import Rates
     from qwen3_mlx.config import Qwen3Config
-    from qwen3_mlx.nn.transformer import Qwen3
+    from qwen3_mlx.nn.transformer import Qwen3Network
 
 SIZES = {"cpu": (128, 16, 3)}
 """Tokens of prompt, tokens to decode and rounds, where none are given; elsewhere `LARGE`."""
@@ -31,7 +31,7 @@ class Subject:
     """What is measured: a network of ours, and how to get mlx-lm's of the same weights."""
 
     name: str
-    network: Qwen3
+    network: Qwen3Network
     config: Qwen3Config
     mlx_lm: Callable[[], Any]
 

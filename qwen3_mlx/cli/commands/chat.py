@@ -15,7 +15,7 @@ from qwen3_mlx.cli.settings import folders, settings
 from qwen3_mlx.cli.terminal import stdin
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.hub import names
-from qwen3_mlx.options import AS_COMPUTED, GenerationOptions, KeyValues
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat, GenerationOptions
 
 if TYPE_CHECKING:
     from qwen3_mlx.cli.chat.conversation import Conversation
@@ -37,7 +37,7 @@ class Wanted:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options that hold where `options` say nothing and the model can have them."""
     theme: str = "auto"
-    kept: KeyValues = AS_COMPUTED
+    cache_format: CacheFormat = AS_COMPUTED
     save: bool = True
 
 
@@ -62,7 +62,9 @@ def run(wanted: Wanted) -> int:
 
     def prepare(chat: Conversation) -> list[str]:
         session = chat.session
-        session.options = settings.beneath(session.options, wanted.defaults, chat.model.family)
+        session.options = settings.apply_defaults(
+            session.options, wanted.defaults, chat.model.family
+        )
         yarn = load.yarn_note(chat.model)
         return [*([yarn] if yarn else []), *resuming.attach(chat, resumed, save=wanted.save)]
 
@@ -78,7 +80,7 @@ def _by_lines(wanted: Wanted, name: str, screen: Screen, prepare: Prepare) -> in
     from qwen3_mlx.cli.chat.conversation import Conversation
     from qwen3_mlx.cli.chat.line_chat import LineChat
 
-    loaded = load.open_model(name, wanted.context, screen, wanted.kept)
+    loaded = load.open_model(name, wanted.context, screen, wanted.cache_format)
     if wanted.save:
         folders.remember_model(name)
     chat = Conversation(loaded, loaded.session(wanted.system, wanted.options))
@@ -90,7 +92,7 @@ def _by_lines(wanted: Wanted, name: str, screen: Screen, prepare: Prepare) -> in
             hide_thinking=wanted.show_thinking is ShowThinking.never,
             debug=wanted.debug,
             context=wanted.context,
-            kept=wanted.kept,
+            cache_format=wanted.cache_format,
             save=wanted.save,
         ).run()
 
@@ -100,10 +102,10 @@ def _full_screen(wanted: Wanted, name: str, note: str, prepare: Prepare) -> int:
     if names.find_local(name) is None:
         names.resolve(name)
     from qwen3_mlx.cli.tui.app import Chat
-    from qwen3_mlx.cli.tui.chat_setup import Start
+    from qwen3_mlx.cli.tui.chat_setup import ChatSetup
 
-    context, kept = wanted.context, wanted.kept
-    start = Start(
+    context, kept = wanted.context, wanted.cache_format
+    start = ChatSetup(
         name=name,
         load=lambda other, progress: load.load_model(other, context, progress, kept),
         options=wanted.options,

@@ -55,7 +55,7 @@ def root(
     """
     if context.invoked_subcommand is not None:
         return
-    found, screen = settings.survey(), Screen()
+    found, screen = settings.read_all(), Screen()
     rows = [_row(name, found) for name in settings.KEYS]
     if as_json:
         values = {name: {"value": value, "source": source} for name, value, source in rows}
@@ -184,7 +184,7 @@ def edit(debug: opt.Debug = False) -> None:
         raise ConfigError(f"the editor {command[0]}", got=error.strerror, hint=hint) from None
     if code:
         raise ConfigError(f"the editor {command[0]} ended with {code}; {where} is as it left it")
-    problems = settings.survey().problems
+    problems = settings.read_all().problems
     for problem in problems:
         Screen().error(problem)
     raise typer.Exit(int(bool(problems)))

@@ -62,13 +62,13 @@ def paths() -> list[Row]:
     from qwen3_mlx.metal import dispatch
     from qwen3_mlx.nn import unpack
 
-    reason = dispatch.why_not(*dispatch.PROMPT)
+    reason = dispatch.unavailable_reason(*dispatch.PROMPT)
     experts = f"as above: {reason}" if reason else "4 and 8 bits: packed, on matrix units"
-    if unpack_policy.forced():
+    if unpack_policy.is_forced():
         experts = "as above: QWEN3_MLX_PREFILL says so"
     rows = [("prefill, packed", unpack.why()), ("prefill, experts", experts)]
     for name, kernels in (("decode, dense", ()), ("decode, experts", dispatch.EXPERTS)):
-        reason = dispatch.why_not(*dispatch.STEP, *kernels)
+        reason = dispatch.unavailable_reason(*dispatch.STEP, *kernels)
         rows.append((name, f"plain operations: {reason}" if reason else "fused steps"))
     return rows
 

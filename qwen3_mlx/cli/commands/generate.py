@@ -10,13 +10,13 @@ from typing import Any
 from qwen3_mlx.cli.chat import load
 from qwen3_mlx.cli.settings import settings
 from qwen3_mlx.cli.terminal import stdin
-from qwen3_mlx.cli.terminal.interrupt import heard_by
+from qwen3_mlx.cli.terminal.interrupt import interrupts_turn
 from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer
 from qwen3_mlx.cli.terminal.screen import ProgressLine, Screen
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Reply
 from qwen3_mlx.hub import names
-from qwen3_mlx.options import AS_COMPUTED, GenerationOptions, KeyValues
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat, GenerationOptions
 
 INTERRUPTED = 130
 
@@ -51,7 +51,7 @@ def run(
     hide_thinking: bool,
     as_json: bool,
     defaults: Mapping[str, Any] = MappingProxyType({}),
-    kept: KeyValues = AS_COMPUTED,
+    cache_format: CacheFormat = AS_COMPUTED,
 ) -> int:
     """Answer once; returns the exit code. `defaults` hold where `options` say nothing."""
     name, text = arrange(model, prompt, stdin.piped_text())
@@ -60,16 +60,16 @@ def run(
     if note and screen.err_is_terminal:
         screen.note(note)
     context = context or load.default_context(name, screen)
-    loaded = load.open_model(name, context, screen, kept)
+    loaded = load.open_model(name, context, screen, cache_format)
     if screen.err_is_terminal and (yarn := load.yarn_note(loaded)):
         screen.note(yarn)
-    options = settings.beneath(options, defaults, loaded.family)
+    options = settings.apply_defaults(options, defaults, loaded.family)
     messages = [{"role": "user", "content": text}]
     if system:
         messages.insert(0, {"role": "system", "content": stdin.argument(system)})
     progress = ProgressLine(screen, "reading the prompt")
     turn = loaded.stream(messages, options, on_progress=progress)
-    with heard_by(turn, answer_first=False) as presses:
+    with interrupts_turn(turn, answer_first=False) as presses:
         if as_json:
             reply = Reply.from_events(turn)
             progress.clear()

@@ -110,7 +110,7 @@ def _would_fit(facts: Facts) -> list[dict[str, Any]]:
         return []
     from qwen3_mlx.fit import alternatives
 
-    wanted = alternatives.Wanted(facts.config, facts.weights, facts.fit.context, facts.kv_bits)
+    wanted = alternatives.Workload(facts.config, facts.weights, facts.fit.context, facts.kv_bits)
     return [
         {"what": choice.what, "how": choice.how, "required_bytes": choice.fit.required_bytes}
         for choice in alternatives.ranked(wanted, facts.machine)
@@ -186,7 +186,7 @@ def _advice(facts: Facts) -> Iterator[str]:
 
     yield ""
     yield "what would fit, the least loss first:"
-    wanted = alternatives.Wanted(config, facts.weights, fit.context, facts.kv_bits)
+    wanted = alternatives.Workload(config, facts.weights, fit.context, facts.kv_bits)
     yield from (f"  {line}" for line in alternatives.advice(wanted, facts.machine))
 
 

@@ -100,7 +100,7 @@ def run(
 
     if context is not None and context < 1:
         raise OptionError("context", got=context, expected="1 or more tokens")
-    place = machine.glance() if gigabytes is None else machine.mac(gigabytes)
+    place = machine.quick_machine() if gigabytes is None else machine.mac(gigabytes)
     found = local.everything()
     for folder in (folder.expanduser() for folder in folders):
         if not folder.is_dir():

@@ -41,7 +41,7 @@ def root() -> None:
     """
 
 
-def _read(id: str | None) -> journal.Kept:
+def _read(id: str | None) -> journal.SavedChat:
     from qwen3_mlx.chat import journal
 
     kept = journal.read(journal.find(folders.sessions(), id))

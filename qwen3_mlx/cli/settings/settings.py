@@ -143,13 +143,13 @@ def file() -> Path:
 
 def load() -> Settings:
     """What is set. Raises `ConfigError` for the first thing wrong with it."""
-    settings = survey()
+    settings = read_all()
     if settings.problems:
         raise settings.problems[0]
     return settings
 
 
-def survey() -> Settings:
+def read_all() -> Settings:
     """What is set, as far as it can be made sense of."""
     found: dict[str, Setting] = {}
     problems: list[ConfigError] = []
@@ -238,7 +238,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is no TOML", got=str(error), hint=hint) from None
 
 
-def beneath(
+def apply_defaults(
     told: GenerationOptions, defaults: Mapping[str, Any], family: Family | None = None
 ) -> GenerationOptions:
     """What a command was told, and below it `defaults`, as far as that and the model allow.

@@ -21,7 +21,7 @@ class Interruptible(Protocol):
         """End the thought, or the turn."""
 
 
-class Presses:
+class InterruptPresses:
     """What the next Ctrl-C means: in a thought "answer now", anywhere else "stop"."""
 
     def __init__(self, turn: Interruptible, answer_first: bool) -> None:
@@ -50,9 +50,9 @@ class Presses:
 
 
 @contextmanager
-def heard_by(turn: Interruptible, *, answer_first: bool) -> Iterator[Presses]:
+def interrupts_turn(turn: Interruptible, *, answer_first: bool) -> Iterator[InterruptPresses]:
     """Within, Ctrl-C interrupts `turn`; with `answer_first` the first one only ends its thought."""
-    presses = Presses(turn, answer_first)
+    presses = InterruptPresses(turn, answer_first)
     if threading.current_thread() is not threading.main_thread():
         yield presses  # signals reach the main thread only
         return

@@ -9,7 +9,7 @@ from textual.strip import Strip
 
 from qwen3_mlx.cli.terminal.markdown import block_lines, split_finished
 from qwen3_mlx.cli.tui import code
-from qwen3_mlx.cli.tui.growing_text import Block, Paper, canvas, showable
+from qwen3_mlx.cli.tui.growing_text import Block, GrowingText, canvas, showable
 
 LONG_LINES, LONG_CHARS = 24, 1600
 """A block beyond this is cut where it can be, so that drawing it anew stays cheap."""
@@ -20,7 +20,7 @@ _FENCE = re.compile(r" *(```+|~~~+)")
 _ITEM = re.compile(r"([-*+]|\d{1,9}[.)]) ")
 
 
-class Answer(Paper):
+class Answer(GrowingText):
     """What the model says, block by block."""
 
     DEFAULT_CSS = "Answer { padding: 0 1 1 1; }"

@@ -19,18 +19,18 @@ from textual.widgets import TextArea
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.terminal.screen import describe
 from qwen3_mlx.cli.tui import controller
-from qwen3_mlx.cli.tui.chat_setup import Start
-from qwen3_mlx.cli.tui.hangup import Watch
+from qwen3_mlx.cli.tui.chat_setup import ChatSetup
+from qwen3_mlx.cli.tui.hangup import HangupWatcher
 from qwen3_mlx.cli.tui.hints import Hints, complete
 from qwen3_mlx.cli.tui.input import Input
 from qwen3_mlx.cli.tui.output import Output
 from qwen3_mlx.cli.tui.pace import Pace, collect_all
-from qwen3_mlx.cli.tui.pending_input import Waiting
-from qwen3_mlx.cli.tui.quit_dialog import Leave
+from qwen3_mlx.cli.tui.pending_input import PendingInput
+from qwen3_mlx.cli.tui.quit_dialog import QuitDialog
 from qwen3_mlx.cli.tui.stage import Stage
 from qwen3_mlx.cli.tui.status import Status, context_used
 from qwen3_mlx.cli.tui.theme import Themed
-from qwen3_mlx.cli.tui.transcript import Log
+from qwen3_mlx.cli.tui.transcript import Transcript
 from qwen3_mlx.cli.tui.turn_view import TurnView
 from qwen3_mlx.cli.tui.worker import Begin, Inbox, Running, Worker
 from qwen3_mlx.errors import SessionError
@@ -61,14 +61,14 @@ class Chat(Themed):
         Binding("pagedown", "page(1)", show=False, priority=True),
     ]
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: ChatSetup) -> None:
         super().__init__(start.theme)
         self.start, self.model_name = start, start.name
         self.chat: Conversation | None = None
         self.view: TurnView | None = None
         self.worker, self.inbox = Worker(), Inbox(lambda: self.call_later(self._paint_news))
-        self.log_view, self.hints, self.status = Log(), Hints(markup=False), Status()
-        self.waiting, self.stage = Waiting(), Stage()
+        self.log_view, self.hints, self.status = Transcript(), Hints(markup=False), Status()
+        self.waiting, self.stage = PendingInput(), Stage()
         self.errors: list[BaseException] = []
         self.input = Input(start.history, complete)
         self._copied, self._status_at = 0, 0.0
@@ -76,7 +76,7 @@ class Chat(Themed):
         self._pace = Pace()
         self._frame: asyncio.TimerHandle | None = None
         self.busy = f"loading {start.name}"
-        self._watch = Watch(self)
+        self._watch = HangupWatcher(self)
 
     def get_driver_class(self) -> type[Driver]:
         """What reads keys and writes to the terminal."""
@@ -167,8 +167,8 @@ class Chat(Themed):
 
     def action_ask(self) -> None:
         """Ask whether to leave."""
-        if not isinstance(self.screen, Leave):
-            self.push_screen(Leave(), lambda leave: self.exit(0) if leave else None)
+        if not isinstance(self.screen, QuitDialog):
+            self.push_screen(QuitDialog(), lambda leave: self.exit(0) if leave else None)
         else:
             self.exit(0)
 

@@ -20,7 +20,7 @@ Load = Callable[[str, Callable[[int, int], None]], "Qwen3"]
 
 
 @dataclass(frozen=True)
-class Start:
+class ChatSetup:
     """What a chat begins with. `load` brings a model, and reports bytes loaded and in all."""
 
     name: str

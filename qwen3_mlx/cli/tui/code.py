@@ -65,10 +65,10 @@ def cut(code: Code) -> int:
     whole = len(code.lines) - (not code.lines[-1].endswith("\n")) if code.lines else 0
     if whole <= SHORT:
         return 0
-    return _settled(code, whole) or (whole if whole > LONG else 0)
+    return _last_safe_line(code, whole) or (whole if whole > LONG else 0)
 
 
-def _settled(code: Code, whole: int) -> int:
+def _last_safe_line(code: Code, whole: int) -> int:
     """The most lines, `whole` at most, behind which no string or comment goes on."""
     lexer = _lexer(code.language)
     if lexer is None:

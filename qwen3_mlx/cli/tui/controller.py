@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qwen3_mlx.cli.chat import slash_commands
 from qwen3_mlx.cli.chat.conversation import Conversation
-from qwen3_mlx.cli.chat.result import Outcome
+from qwen3_mlx.cli.chat.result import CommandResult
 from qwen3_mlx.cli.tui.status import bar
 from qwen3_mlx.cli.tui.turn_view import TurnView
 
@@ -80,7 +80,7 @@ def _command(app: Chat, line: str) -> None:
     app.log_view.follow()
 
 
-def _do(app: Chat, chat: Conversation, outcome: Outcome) -> None:
+def _do(app: Chat, chat: Conversation, outcome: CommandResult) -> None:
     if outcome.changed:
         app.log_view.show(chat.session.messages, folded=app.start.show_thinking != "always")
     if outcome.text:

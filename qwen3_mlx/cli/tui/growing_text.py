@@ -56,7 +56,7 @@ class Block:
     gap: bool
 
 
-class Paper(Settled, Widget):
+class GrowingText(Settled, Widget):
     """Lines of text. A subclass says how a block is drawn and where the text may be cut."""
 
     DEFAULT_CSS = "Paper { width: 1fr; height: auto; }"
@@ -106,7 +106,7 @@ class Paper(Settled, Widget):
             self._moving = self._draw_tail()
             self._changed(start, before)
 
-    def settle(self) -> None:
+    def free_spare_rows(self) -> None:
         """Nothing more comes for now: give the spare rows back."""
         if self._spare:
             self._spare = 0

@@ -17,7 +17,7 @@ LOST = 129
 """The exit code of a chat whose terminal is gone: 128 and SIGHUP."""
 
 
-class Watch:
+class HangupWatcher:
     """Ends the program when its terminal is gone, or when it is told to end."""
 
     def __init__(self, app: Chat) -> None:

@@ -10,7 +10,7 @@ SHOWN = 3
 """Rows of what waits; of more, the first ones and a count."""
 
 
-class Waiting(Static):
+class PendingInput(Static):
     """Messages and commands that are done one by one, the first one first."""
 
     DEFAULT_CSS = """

@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 
-class Leave(ModalScreen[bool]):
+class QuitDialog(ModalScreen[bool]):
     """Asks whether to leave; its result is the answer."""
 
     CSS = """

@@ -13,7 +13,7 @@ from textual.containers import Vertical
 from textual.strip import Strip
 from textual.widgets import Static
 
-from qwen3_mlx.cli.tui.growing_text import Block, Paper, showable, wrapped
+from qwen3_mlx.cli.tui.growing_text import Block, GrowingText, showable, wrapped
 from qwen3_mlx.cli.tui.settled import Settled
 from qwen3_mlx.cli.tui.stage import display
 from qwen3_mlx.events import Stats, ThinkingCut
@@ -25,7 +25,7 @@ LABEL_S = 0.2
 _DIM = Style(dim=True)
 
 
-class ThoughtText(Paper):
+class ThoughtText(GrowingText):
     """The thought itself: plain text behind a bar."""
 
     DEFAULT_CSS = "ThoughtText { padding: 0 1; }"
@@ -83,7 +83,7 @@ class Rows:
         return whole
 
 
-class Head(Settled, Static):
+class ThoughtHeader(Settled, Static):
     """The line above a thought: how long it is, and whether it is open."""
 
     DEFAULT_CSS = "Head { height: 1; padding: 0 1; text-style: dim; }"
@@ -100,7 +100,7 @@ class Thought(Settled, Vertical):
         self.budget, self.tokens, self.seconds = budget, 0, 0.0
         self.live, self.cut = True, ""
         self._began, self._labelled = 0.0, 0.0
-        self._head, self.text = Head(markup=False), ThoughtText()
+        self._head, self.text = ThoughtHeader(markup=False), ThoughtText()
         self.text.display = not folded
 
     @classmethod
@@ -153,11 +153,11 @@ class Thought(Settled, Vertical):
         """The answer began, or the turn ended."""
         if self.live:
             self.live, self.seconds = False, time.monotonic() - self._began
-            self.text.settle()
+            self.text.free_spare_rows()
         self.cut = CUTS.get(cut, self.cut)
         self._label()
 
-    def settle(self, stats: Stats) -> None:
+    def finalize_counts(self, stats: Stats) -> None:
         """The turn's exact counts are known."""
         self.tokens = stats.thinking_tokens
         self.end(stats.thinking_cut)

@@ -21,7 +21,7 @@ PAGE = 12
 """Parts of the conversation that are laid out together, whenever one of them grows."""
 
 
-class Said(Settled, Static):
+class UserMessage(Settled, Static):
     """What the person said."""
 
     DEFAULT_CSS = """
@@ -37,7 +37,7 @@ class Said(Settled, Static):
         )
 
 
-class Note(Settled, Static):
+class Notice(Settled, Static):
     """A remark of the program's, or an error in place."""
 
     DEFAULT_CSS = """
@@ -72,7 +72,7 @@ class Page(Settled, Vertical):
             child.display = not asleep
 
 
-class Log(Settled, VerticalScroll):
+class Transcript(Settled, VerticalScroll):
     """Messages, thoughts, answers and notes, the newest at the bottom, which stays in view."""
 
     can_focus = False
@@ -118,7 +118,7 @@ class Log(Settled, VerticalScroll):
 
     def note(self, text: str, *, error: bool = False) -> None:
         """Add a remark."""
-        self.add(Note(text, error=error))
+        self.add(Notice(text, error=error))
 
     def follow(self) -> None:
         """Go to the end and stay there."""
@@ -131,7 +131,7 @@ class Log(Settled, VerticalScroll):
         for message in messages:
             content = str(message.get("content") or "")
             if message["role"] == "user":
-                widgets.append(Said(content))
+                widgets.append(UserMessage(content))
             elif message["role"] == "assistant":
                 if thought := message.get("reasoning_content"):
                     widgets.append(Thought.past(str(thought), folded=folded))

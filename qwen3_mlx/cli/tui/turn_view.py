@@ -12,7 +12,7 @@ from qwen3_mlx.cli.tui.answer import Answer as AnswerText
 from qwen3_mlx.cli.tui.stage import display
 from qwen3_mlx.cli.tui.status import bar
 from qwen3_mlx.cli.tui.thought import Thought
-from qwen3_mlx.cli.tui.transcript import Log, Said
+from qwen3_mlx.cli.tui.transcript import Transcript, UserMessage
 from qwen3_mlx.cli.tui.worker import Failed, News, Over, Reading, Running
 from qwen3_mlx.events import Answer, Done, Thinking, ToolCall
 
@@ -23,14 +23,20 @@ class TurnView:
     """Paints a turn into the log."""
 
     def __init__(
-        self, log: Log, running: Running, budget: int | None, show: ShowThinking, *, sent: str = ""
+        self,
+        log: Transcript,
+        running: Running,
+        budget: int | None,
+        show: ShowThinking,
+        *,
+        sent: str = "",
     ) -> None:
         self.running, self.sent = running, sent
         self._log, self._budget, self._show = log, budget, show
         self._parts = Thought(budget, folded=show == "never"), AnswerText()
         for part in self._parts:
             part.display = False  # a new part costs more than one that was there, while it streams
-        log.add(*([Said(sent)] if sent else []), *self._parts)
+        log.add(*([UserMessage(sent)] if sent else []), *self._parts)
         self.thought: Thought | None = None
         self.answer: AnswerText | None = None
         self.done: Done | None = None
@@ -116,11 +122,11 @@ class TurnView:
             if part not in (self.thought, self.answer):
                 part.remove()
         if self.answer is not None:
-            self.answer.settle()
+            self.answer.free_spare_rows()
         if self.thought is not None:
             self.thought.end()
             if self.done is not None:
-                self.thought.settle(self.done.stats)
+                self.thought.finalize_counts(self.done.stats)
         if self.error is not None:
             self._log.note(f"error: {describe(self.error)}", error=True)
         elif self.done is not None and self.done.finish_reason != "stop":

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from qwen3_mlx.cli.terminal.interrupt import Interruptible, Presses
+from qwen3_mlx.cli.terminal.interrupt import Interruptible, InterruptPresses
 from qwen3_mlx.events import Event
 
 
@@ -40,14 +40,14 @@ class Over:
 News = Event | Reading | Failed | Over
 
 
-class Turn(Interruptible, Protocol):
+class RunningTurn(Interruptible, Protocol):
     """What a session's `send` returns."""
 
     def close(self) -> None:
         """Abandon the turn."""
 
 
-Begin = Callable[[Callable[[int, int], None]], Turn]
+Begin = Callable[[Callable[[int, int], None]], RunningTurn]
 """Starts a turn, given where to report the progress on its prompt."""
 
 
@@ -80,7 +80,7 @@ class Running:
 
     def __init__(self, begin: Begin, inbox: Inbox) -> None:
         self._begin, self._inbox = begin, inbox
-        self._presses: Presses | None = None
+        self._presses: InterruptPresses | None = None
         self._lock, self._stopped_early = threading.Lock(), False
         self.over = threading.Event()
 
@@ -110,11 +110,11 @@ class Running:
 
     def __call__(self) -> None:
         """Run it to its end; called by the worker."""
-        turn: Turn | None = None
+        turn: RunningTurn | None = None
         try:
             turn = self._begin(lambda done, total: self._inbox.put(Reading(done, total)))
             with self._lock:
-                self._presses = Presses(turn, answer_first=True)
+                self._presses = InterruptPresses(turn, answer_first=True)
                 if self._stopped_early:
                     self._presses.press()
             for event in self._presses.watch(turn):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from qwen3_mlx.nn.evaluate import settle
+from qwen3_mlx.nn.evaluate import evaluate_now
 from qwen3_mlx.nn.softmax_attention import attention
 
 
@@ -64,7 +64,7 @@ class KVCache:
             kept = [] if buffer is None else [buffer[..., :start, :]]
             buffer = mx.concatenate([*kept, blank], axis=2)
             if kept:  # the smaller one is free before attention takes its memory
-                settle(buffer)
+                evaluate_now(buffer)
         assert buffer is not None
         buffer[..., start:end, :] = new
         return buffer

@@ -7,7 +7,7 @@ import qwen3_mlx.device.backend as backend
 import mlx.core as mx
 
 from qwen3_mlx.nn.cache.full import KVCache
-from qwen3_mlx.nn.evaluate import crowded, settle
+from qwen3_mlx.nn.evaluate import crowded, evaluate_now
 from qwen3_mlx.nn.softmax_attention import attention
 
 Packed = tuple[mx.array, mx.array, mx.array]
@@ -34,7 +34,7 @@ class QuantizedCache(KVCache):
         self.append(k, v)
         if q.shape[2] > 1:
             if crowded(q.shape[2]):
-                settle(q)  # the last layer's unpacked rows are free before this one's
+                evaluate_now(q)  # the last layer's unpacked rows are free before this one's
             return attention(q, self.rows, self.offset, scale)
         # CUDA's kernels take only matrices that lie together, so there the unused rows come along.
         rows = self.capacity if backend.device() == "cuda" else self.offset

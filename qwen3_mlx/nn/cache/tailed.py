@@ -13,8 +13,8 @@ import mlx.core as mx
 from qwen3_mlx.metal import attend
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.cache.quantized import QuantizedCache
-from qwen3_mlx.nn.transformer import Qwen3
-from qwen3_mlx.options import KeyValues
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import CacheFormat
 
 
 class TailedCache(KVCache):
@@ -80,8 +80,10 @@ class TailedQuantizedCache(TailedCache, QuantizedCache):
     """A `QuantizedCache` with a tail."""
 
 
-def tailed(kept: KeyValues, network: Qwen3) -> TailedCache:
+def tailed(cache_format: CacheFormat, network: Qwen3Network) -> TailedCache:
     """An empty cache of one layer of `network`."""
-    if kept.bits is None:
+    if cache_format.bits is None:
         return TailedCache(network.context)
-    return TailedQuantizedCache(kept.bits, kept.group(network.head_dim), network.context)
+    return TailedQuantizedCache(
+        cache_format.bits, cache_format.group(network.head_dim), network.context
+    )

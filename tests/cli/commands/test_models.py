@@ -111,24 +111,24 @@ def test_a_machine_too_small(cli: Any, cache: Path) -> None:
 
 def test_this_machine_without_mlx(cli: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Machine(10**9, "free memory of this machine", float_bytes=4, fused_attention=False)
-    monkeypatch.setattr(machine, "glance", lambda: place)
+    monkeypatch.setattr(machine, "quick_machine", lambda: place)
     assert "available: 1.0 GB, free memory of this machine" in cli("models").stdout
 
 
 def test_a_glance_is_what_mlx_says(monkeypatch: pytest.MonkeyPatch) -> None:
     if sys.platform == "darwin":
-        assert machine.glance().available_bytes <= machine.this_machine().available_bytes
+        assert machine.quick_machine().available_bytes <= machine.this_machine().available_bytes
         return
     monkeypatch.setattr(machine, "_main_memory", lambda: Machine(5, "here"))
     mx.clear_cache()  # what other tests left there would count as free
-    assert machine.glance() == machine.this_machine()
+    assert machine.quick_machine() == machine.this_machine()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "exists", lambda path: str(path) == "/proc/driver/nvidia/version")
         patch.setattr(machine, "this_machine", lambda: Machine(7, "a GPU"))
-        assert machine.glance().why == "a GPU"
+        assert machine.quick_machine().why == "a GPU"
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(os, "sysconf", lambda name: 2**17)
-    assert machine.glance() == machine.mac(16)
+    assert machine.quick_machine() == machine.mac(16)
 
 
 def _without_a_shard(snapshot: Path) -> None:

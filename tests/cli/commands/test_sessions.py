@@ -22,13 +22,13 @@ ROOT = Path(__file__).parents[3]
 TURN = [Thinking("hm"), Answer("It is **4**.")]
 
 
-def kept(home: Path) -> list[store.Kept]:
+def kept(home: Path) -> list[store.SavedChat]:
     return [store.read(path) for path in store.all_in(home / "sessions")]
 
 
 def keep(home: Path, name: str, *messages: dict[str, Any]) -> Path:
     path = home / "sessions" / f"{name}.jsonl"
-    journal = store.Journal(path)
+    journal = store.ChatJournal(path)
     journal.keep("8b", GenerationOptions(thinking_budget=5), messages)
     journal.close()
     return path
@@ -102,7 +102,7 @@ def test_a_broken_file_is_read_as_far_as_it_is_good(cli: Any, state_home: Path) 
 
 def test_a_chat_open_elsewhere_is_copied(cli: Any, state_home: Path) -> None:
     path = keep(state_home, "2026-01-01-a", *said("x"))
-    other = store.Journal(path, store.read(path))
+    other = store.ChatJournal(path, store.read(path))
     assert other.claim()
     before = path.read_bytes()
     cli.script(TURN)

@@ -38,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def kept(state_home: Path) -> str:
     """The id of a kept conversation."""
-    journal = store.Journal(folders.sessions() / "2026-01-31-101500-1f2e.jsonl")
+    journal = store.ChatJournal(folders.sessions() / "2026-01-31-101500-1f2e.jsonl")
     journal.keep("demo", GenerationOptions(), [{"role": "user", "content": "What's up: $HOME?"}])
     journal.close()
     return journal.path.stem

@@ -146,7 +146,7 @@ def told(**options: Any) -> GenerationOptions:
     ],
 )
 def test_a_default_gives_way(said: Any, defaults: Any, family: Any, want: Any) -> None:
-    assert settings.beneath(said, asked(defaults), family) == want
+    assert settings.apply_defaults(said, asked(defaults), family) == want
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from qwen3_mlx.cli.terminal import markdown
-from qwen3_mlx.cli.terminal.interrupt import Presses, heard_by
+from qwen3_mlx.cli.terminal.interrupt import InterruptPresses, interrupts_turn
 from qwen3_mlx.cli.terminal.markdown import MarkdownAnswer, _Block, split_finished
 from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer, footer
 from qwen3_mlx.cli.terminal.screen import ProgressLine, Screen, printable
@@ -243,7 +243,7 @@ def test_markdown_can_smuggle_nothing(screen: Screen, monkeypatch: pytest.Monkey
 
 def test_what_each_press_means() -> None:
     turn = FakeGeneration([Thinking("a"), Thinking("b"), Answer("c")])
-    presses = Presses(turn, answer_first=True)
+    presses = InterruptPresses(turn, answer_first=True)
     events = presses.watch(turn)
     next(events)
     presses.press()
@@ -254,7 +254,7 @@ def test_what_each_press_means() -> None:
 def test_ctrl_c_before_and_after_the_thought_stops() -> None:
     for seen in (0, 2):
         turn = FakeGeneration([Thinking("a"), Answer("c"), Answer("d")])
-        presses = Presses(turn, answer_first=True)
+        presses = InterruptPresses(turn, answer_first=True)
         events = presses.watch(turn)
         for _ in range(seen):
             next(events)
@@ -264,7 +264,7 @@ def test_ctrl_c_before_and_after_the_thought_stops() -> None:
 
 def test_one_shot_always_stops() -> None:
     turn = FakeGeneration([Thinking("a"), Answer("c")])
-    presses = Presses(turn, answer_first=False)
+    presses = InterruptPresses(turn, answer_first=False)
     next(presses.watch(turn))
     presses.press()
     assert turn.wishes == ["stop"]
@@ -273,7 +273,7 @@ def test_one_shot_always_stops() -> None:
 def test_the_signal_is_heard_and_the_handler_put_back() -> None:
     before = signal.getsignal(signal.SIGINT)
     turn = FakeGeneration([Thinking("a"), Answer("b")])
-    with heard_by(turn, answer_first=True) as presses:
+    with interrupts_turn(turn, answer_first=True) as presses:
         events = presses.watch(turn)
         next(events)
         signal.raise_signal(signal.SIGINT)

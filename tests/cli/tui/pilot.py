@@ -13,7 +13,7 @@ from textual.app import App
 from textual.pilot import Pilot
 
 from qwen3_mlx.cli.tui.app import Chat
-from qwen3_mlx.cli.tui.chat_setup import Start
+from qwen3_mlx.cli.tui.chat_setup import ChatSetup
 from qwen3_mlx.options import GenerationOptions
 from tests.cli.tmux import PATIENCE_S
 from tests.fakes import FakeModel, Turn
@@ -73,7 +73,7 @@ def sit(
     """Run `test` at a chat whose model follows `script`; returns the app, which has ended."""
     model = model or FakeModel(script)
     start = {"name": "fake", "options": GenerationOptions(), "find": str, **start}
-    app = Chat(Start(load=load or (lambda _name, _progress: model), **start))
+    app = Chat(ChatSetup(load=load or (lambda _name, _progress: model), **start))
 
     async def run() -> None:
         async with app.run_test(size=size) as pilot:

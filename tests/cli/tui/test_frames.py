@@ -12,7 +12,7 @@ from textual.geometry import Region, Size
 from textual.widget import Widget
 
 from qwen3_mlx.cli.tui.answer import Answer as AnswerText
-from qwen3_mlx.cli.tui.growing_text import Paper
+from qwen3_mlx.cli.tui.growing_text import GrowingText
 from qwen3_mlx.cli.tui.pace import FRAME_S, NEVER, Pace
 from qwen3_mlx.cli.tui.painter import Painter
 from qwen3_mlx.cli.tui.thought import Thought
@@ -136,13 +136,13 @@ def test_the_last_words_are_painted_before_the_collector_looks(
 def test_a_line_more_is_laid_out_once_and_drawn_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     laid_out: list[object] = []
     drawn: list[int] = []
-    reflow, render_line = Compositor.reflow, Paper.render_line
+    reflow, render_line = Compositor.reflow, GrowingText.render_line
 
     def counted(self: Compositor, parent: Widget, size: Size) -> Any:
         laid_out.append(parent)
         return reflow(self, parent, size)
 
-    def noted(self: Paper, y: int) -> Any:
+    def noted(self: GrowingText, y: int) -> Any:
         drawn.append(y)
         return render_line(self, y)
 
@@ -154,7 +154,7 @@ def test_a_line_more_is_laid_out_once_and_drawn_alone(monkeypatch: pytest.Monkey
         await seat.until("line")
         await seat.pilot.pause(0.3)
         monkeypatch.setattr(Compositor, "reflow", counted)
-        monkeypatch.setattr(Paper, "render_line", noted)
+        monkeypatch.setattr(GrowingText, "render_line", noted)
         rows = text.size.height
         text.append("last\n")
         await seat.until("last")

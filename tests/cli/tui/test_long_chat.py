@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qwen3_mlx.cli.tui.thought import Thought
-from qwen3_mlx.cli.tui.transcript import PAGE, Log, Page
+from qwen3_mlx.cli.tui.transcript import PAGE, Page, Transcript
 from qwen3_mlx.events import Answer
 from tests.cli.tui.pilot import Seat, sit
 
@@ -20,12 +20,12 @@ MESSAGES: list[dict[str, Any]] = [
 ]
 
 
-def parts(log: Log) -> int:
+def parts(log: Transcript) -> int:
     """What Textual lays out for every new line."""
     return sum(1 for page in log.query(Page) for child in page.children if child.display)
 
 
-async def show(seat: Seat) -> Log:
+async def show(seat: Seat) -> Transcript:
     log = seat.app.log_view
     log.show(MESSAGES, folded=True)
     await seat.until(f"› question {TURNS - 1}?")

@@ -10,7 +10,7 @@ from textual.drivers.headless_driver import HeadlessDriver
 from textual.drivers.linux_driver import LinuxDriver
 
 from qwen3_mlx.cli.tui.app import Chat
-from qwen3_mlx.cli.tui.chat_setup import Start
+from qwen3_mlx.cli.tui.chat_setup import ChatSetup
 from qwen3_mlx.cli.tui.output import Output
 from qwen3_mlx.options import GenerationOptions
 
@@ -61,6 +61,6 @@ def test_the_chat_writes_with_it_unless_another_is_named(
         name = f"{HeadlessDriver.__module__}:{HeadlessDriver.__name__}"
         monkeypatch.setattr("textual.constants.DRIVER", name)
     none: Any = None
-    chat = Chat(Start("fake", none, GenerationOptions()))
+    chat = Chat(ChatSetup("fake", none, GenerationOptions()))
     assert chat.driver_class is (HeadlessDriver if named else Output)
     assert issubclass(Output, LinuxDriver)

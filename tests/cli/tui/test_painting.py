@@ -9,7 +9,7 @@ import pytest
 
 from qwen3_mlx.cli.tui import growing_text
 from qwen3_mlx.cli.tui.answer import Answer as AnswerText
-from qwen3_mlx.cli.tui.growing_text import Paper
+from qwen3_mlx.cli.tui.growing_text import GrowingText
 from qwen3_mlx.cli.tui.thought import ThoughtText
 from qwen3_mlx.events import Answer, Thinking
 from tests.cli.tui.pilot import Seat, paintings, sit
@@ -23,17 +23,17 @@ def quick(kind: type[Thinking | Answer]) -> Turn:
     return [step for n in range(LINES) for step in (kind(f"line {n}  \n"), 0.045)]
 
 
-def laid_out(monkeypatch: pytest.MonkeyPatch) -> list[Paper]:
+def laid_out(monkeypatch: pytest.MonkeyPatch) -> list[GrowingText]:
     """Lists each text that asks for a new layout."""
-    asked: list[Paper] = []
-    refresh = Paper.refresh
+    asked: list[GrowingText] = []
+    refresh = GrowingText.refresh
 
-    def counted(self: Paper, *regions: Any, layout: bool = False, **more: Any) -> Any:
+    def counted(self: GrowingText, *regions: Any, layout: bool = False, **more: Any) -> Any:
         if layout:
             asked.append(self)
         return refresh(self, *regions, layout=layout, **more)
 
-    monkeypatch.setattr(Paper, "refresh", counted)
+    monkeypatch.setattr(GrowingText, "refresh", counted)
     return asked
 
 
@@ -55,7 +55,9 @@ def test_a_quick_text_is_laid_out_some_rows_ahead(
 
 @pytest.mark.parametrize("kind", [AnswerText, ThoughtText])
 @pytest.mark.parametrize("quick", [True, False])
-def test_rows_in_advance(monkeypatch: pytest.MonkeyPatch, kind: type[Paper], quick: bool) -> None:
+def test_rows_in_advance(
+    monkeypatch: pytest.MonkeyPatch, kind: type[GrowingText], quick: bool
+) -> None:
     """They are used up row by row, each is painted when its turn comes, and the rest goes."""
     monkeypatch.setattr(growing_text, "QUICK_S", 60.0 if quick else -1.0)
     heights = []
@@ -77,8 +79,8 @@ def test_rows_in_advance(monkeypatch: pytest.MonkeyPatch, kind: type[Paper], qui
 
 
 def test_a_text_that_ends_gives_its_spare_rows_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    settled: list[type[Paper]] = []
-    monkeypatch.setattr(Paper, "settle", lambda self: settled.append(type(self)))
+    settled: list[type[GrowingText]] = []
+    monkeypatch.setattr(GrowingText, "settle", lambda self: settled.append(type(self)))
     go_on = threading.Event()
 
     async def test(seat: Seat) -> None:
@@ -110,7 +112,7 @@ def test_a_line_that_scrolls_is_painted_once(monkeypatch: pytest.MonkeyPatch) ->
     sit(test)
 
 
-def paper_at_the_end(seat: Seat) -> Paper:
+def paper_at_the_end(seat: Seat) -> GrowingText:
     text = AnswerText()
     seat.app.log_view.add(text)
     text.append("first\n\n")

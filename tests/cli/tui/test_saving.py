@@ -150,7 +150,7 @@ def test_leaving_in_a_turn_keeps_what_was_said(state_home: Path) -> None:
     path = state_home / "sessions" / "a.jsonl"
 
     def prepare(chat: Any) -> list[str]:
-        chat.journal = journal.Journal(path)
+        chat.journal = journal.ChatJournal(path)
         return []
 
     async def test(seat: Seat) -> None:
