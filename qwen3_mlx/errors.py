@@ -84,3 +84,8 @@ class OutOfMemoryError(Qwen3Error):
 
 class SessionError(Qwen3Error):
     """A conversation can't be written or read back."""
+
+
+def gb(size: float, digits: int = 1) -> str:
+    """Bytes as messages spell them: ``4.6 GB``, or ``12.3 MB`` below 50 MB. A GB is 10**9 bytes."""
+    return f"{size / 1e9:,.{digits}f} GB" if abs(size) >= 50e6 else f"{size / 1e6:.1f} MB"

@@ -198,3 +198,11 @@ def test_files_and_functions_are_short(path: Path) -> None:
 def test_most_functions_are_very_short() -> None:
     lengths = [function.lines for path in MODULES for function in functions(path)]
     assert statistics.median(lengths) <= 10
+
+
+def test_gigabytes_and_macs_stand_once() -> None:
+    from qwen3_mlx.errors import gb
+
+    assert (gb(4.64e9), gb(49.96e6), gb(1.2344e12, 2)) == ("4.6 GB", "50.0 MB", "1,234.40 GB")
+    tables = [p.name for p in MODULES if "18, 24, 32, 36, 48" in p.read_text("utf-8")]
+    assert tables == ["machine.py"]

@@ -26,7 +26,7 @@ from qwen3_mlx.checkpoint import large_pages, mapped
 from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.quantization import Quantization
-from qwen3_mlx.errors import CheckpointError, ConfigError
+from qwen3_mlx.errors import CheckpointError, ConfigError, gb
 from qwen3_mlx.fit import guard
 from qwen3_mlx.nn.transformer import Qwen3Network
 
@@ -219,7 +219,7 @@ def _require(nbytes: int, done: int, total: int) -> None:
         f"close other programs or models, or see what fits: qwen3-mlx info; {guard.CHECK}=off"
         " loads all the same"
     )
-    doing = f"while loading, {done / 1e9:.1f} of {total / 1e9:.1f} GB read"
+    doing = f"while loading, {gb(done)} of {gb(total)} read"
     guard.require(nbytes, doing, hint)
 
 

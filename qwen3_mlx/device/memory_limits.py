@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from qwen3_mlx.errors import gb
+
 WIRED = "QWEN3_MLX_WIRED"
 """The variable that asks for memory which macOS must keep resident."""
 
@@ -41,12 +43,10 @@ def decide(device: str, working_set: int, macos: str, environment: Mapping[str, 
     wired, wired_why = None, f"off, as mlx#3186 advises; {WIRED}=on asks for it"
     if environment.get(WIRED, "") == "on":
         if int(macos.partition(".")[0] or 0) >= 15:
-            wired, wired_why = working_set, f"asked for by {WIRED}: {_gb(working_set)}"
+            wired, wired_why = working_set, f"asked for by {WIRED}: {gb(working_set)}"
         else:
             wired_why = f"off: {WIRED} needs macOS 15, this is {macos or 'unknown'}"
-    why = (
-        f"memory {_gb(working_set)} (the GPU's working set), kept for reuse {_gb(working_set / 8)}"
-    )
+    why = f"memory {gb(working_set)} (the GPU's working set), kept for reuse {gb(working_set / 8)}"
     return Limits(working_set, working_set // 8, wired, why, wired_why)
 
 
@@ -68,7 +68,3 @@ def apply() -> Limits:
     if limits.wired is not None:
         mx.set_wired_limit(limits.wired)
     return limits
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.recipes import RECIPES
-from qwen3_mlx.errors import HubError, OutOfMemoryError
+from qwen3_mlx.errors import HubError, OutOfMemoryError, gb
 from qwen3_mlx.fit import guard, inequality, machine
 from qwen3_mlx.fit.machine import Machine
 from qwen3_mlx.hub import names, releases
@@ -17,8 +17,6 @@ BY_QUALITY = ("8bit", "6bit", "5bit", "mixed-4-6", "4bit")
 """Recipes from the best down, as their bits a weight and measured divergence rank them."""
 SMALLEST_CONTEXT = 512
 """Tokens that must fit for a model to be loaded at all, where no context is asked for."""
-MACS = (8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192, 256, 512)
-"""GB of memory that Macs are sold with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,9 @@ def ranked(wanted: Workload, place: Machine) -> list[Choice]:
 
 def smallest_mac(wanted: Workload) -> int | None:
     """GB of the smallest Mac that holds it; None: no single one."""
-    return next((size for size in MACS if wanted.fit(machine.mac(size)).fits), None)
+    return next(
+        (size for size in machine.MAC_MEMORY_GB if wanted.fit(machine.mac(size)).fits), None
+    )
 
 
 def packed(config: Qwen3Config, recipe: str) -> inequality.Weights:
@@ -92,7 +92,7 @@ def _recipe(wanted: Workload, place: Machine) -> Iterator[Choice]:
             if fit.fits:
                 cache = "" if bits == wanted.kv_bits else f", the cache in {bits} bits"
                 option = "" if bits == wanted.kv_bits else f", then --kv-bits {bits}"
-                what = f"the weights in {name} ({inequality.gb(weights.stored_bytes)}){cache}"
+                what = f"the weights in {name} ({gb(weights.stored_bytes)}){cache}"
                 yield Choice(what, f"qwen3-mlx convert … --recipe {name}{option}", fit)
                 return
 
@@ -114,7 +114,7 @@ def _smaller_model(wanted: Workload, place: Machine) -> Iterator[Choice]:
         fit = Workload(config, weights, wanted.context, wanted.kv_bits).fit(place)
         size = inequality.parameters(config)
         if fit.fits and most < size < inequality.parameters(wanted.config):
-            what = f"the model {release.alias} ({inequality.gb(weights.stored_bytes)} at 4 bits)"
+            what = f"the model {release.alias} ({gb(weights.stored_bytes)} at 4 bits)"
             best, most = Choice(what, f"qwen3-mlx chat {release.alias}", fit), size
     if best is not None:
         yield best
@@ -125,7 +125,7 @@ def advice(wanted: Workload, place: Machine) -> list[str]:
     choices = ranked(wanted, place)
     width = max((len(choice.what) for choice in choices), default=0)
     lines = [
-        f"{choice.what:<{width}}   {inequality.gb(choice.fit.required_bytes):>8}   {choice.how}"
+        f"{choice.what:<{width}}   {gb(choice.fit.required_bytes):>8}   {choice.how}"
         for choice in choices
     ]
     size = smallest_mac(wanted)
@@ -194,5 +194,5 @@ def check(
         return ""
     return (
         f"{longest:,} of {config.native_context:,} tokens of context fit in memory"
-        f" ({inequality.gb(place.available_bytes)} {place.why})"
+        f" ({gb(place.available_bytes)} {place.why})"
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from qwen3_mlx.errors import OutOfMemoryError
+from qwen3_mlx.errors import OutOfMemoryError, gb
 from qwen3_mlx.fit import machine
 
 CHECK = "QWEN3_MLX_FIT"
@@ -40,10 +40,6 @@ def require(nbytes: int, doing: str, hint: str | None = None) -> None:
     if nbytes > place.available_bytes:
         raise OutOfMemoryError(
             f"out of memory {doing}",
-            got=f"{_gb(nbytes)} needed, {_gb(place.available_bytes)} {place.why}",
+            got=f"{gb(nbytes)} needed, {gb(place.available_bytes)} {place.why}",
             hint=hint,
         )
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"

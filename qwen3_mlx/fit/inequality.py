@@ -14,7 +14,7 @@ from typing import Protocol
 
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.quantization import QuantSpec
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import OptionError, gb
 from qwen3_mlx.fit import prefill_peak
 from qwen3_mlx.fit.machine import Machine
 
@@ -218,11 +218,6 @@ class Fit:
             f" + {gb(self.scratch_bytes)} prefill + {gb(self.runtime_bytes)} runtime"
             f" = {gb(self.required_bytes)} {sign} {gb(self.available_bytes)} available: {verdict}"
         )
-
-
-def gb(size: float) -> str:
-    """``4.6 GB``, or ``12.3 MB`` where that says more."""
-    return f"{size / 1e9:,.1f} GB" if size >= 50e6 else f"{size / 1e6:.1f} MB"
 
 
 def fit(

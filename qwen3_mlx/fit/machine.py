@@ -8,9 +8,11 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import OptionError, gb
 
 _GIB = 2**30  # memory is sold in these, whatever the box says
+MAC_MEMORY_GB = (8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192, 256, 512)
+"""GB of memory that Macs are sold with."""
 LIMIT = "QWEN3_MLX_MEMORY_LIMIT"
 """The variable that holds a process to so many GB of its own, on any machine."""
 
@@ -87,7 +89,7 @@ def _gpu(device: str) -> Machine:
         why = "this Mac's recommended GPU working set"
         left = int(info["max_recommended_working_set_size"]) - held
         if held > 100_000_000:  # another model's, or a conversation's
-            why = f"left of {why}, of which {held / 1e9:.1f} GB are in use here"
+            why = f"left of {why}, of which {gb(held)} are in use here"
         return Machine(max(left, 0), why)
     return Machine(int(info["free_memory"]) + mx.get_cache_memory(), "free on this machine's GPU")
 

@@ -13,13 +13,10 @@ from typing import Any
 from qwen3_mlx.config.recipes import CLASSES, describe, weight_class
 from qwen3_mlx.errors import Qwen3Error
 from qwen3_mlx.fit.inequality import Weights, active_parameters, fit, largest_context, parameters
-from qwen3_mlx.fit.machine import mac
+from qwen3_mlx.fit.machine import MAC_MEMORY_GB, mac
 from qwen3_mlx.options import Family, preset
 from qwen3_mlx.quantize.origin import Origin
 from qwen3_mlx.quantize.plan import Item, Plan
-
-MACS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
-"""Gigabytes of memory Macs are sold with."""
 
 
 def card(
@@ -141,12 +138,14 @@ def _fit(plan: Plan) -> str:
         "| Mac | longest context (native at most), 16-bit cache |",
         "|---|---:|",
     ]
-    for gigabytes in MACS:
+    for gigabytes in MAC_MEMORY_GB:
         most = largest_context(config, weights, mac(gigabytes))
         lines.append(f"| {gigabytes} GB | {f'{most:,}' if most else 'does not fit'} |")
         if most >= config.native_context // 256 * 256:
             break
-    need = fit(config, weights, mac(MACS[-1]), min(4096, config.native_context)).required_bytes
+    need = fit(
+        config, weights, mac(MAC_MEMORY_GB[-1]), min(4096, config.native_context)
+    ).required_bytes
     note = f"Computed, not measured: {need / 1e9:.2f} GB with 4,096 tokens of context."
     return "\n".join([*lines, "", note, ""])
 

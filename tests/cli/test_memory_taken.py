@@ -66,7 +66,7 @@ def test_generate_says_what_is_missing_and_what_to_do(wide: Path) -> None:
     assert "Traceback" not in done.stderr
     error, hint = done.stderr.strip().splitlines()[-2:]
     assert error.startswith("error: out of memory while loading, 0.")
-    assert " GB needed, 0.0" in error and error.endswith("free memory of this machine")
+    assert " needed, " in error and error.endswith("free memory of this machine")
     assert hint.startswith("hint: close other programs or models")
 
 

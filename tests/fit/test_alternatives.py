@@ -78,7 +78,7 @@ def test_what_was_asked_is_not_offered_again() -> None:
 def test_a_model_that_does_not_fit_is_refused_before_a_weight_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("qwen3_mlx.model.load_network", _never)
+    monkeypatch.setattr("qwen3_mlx.chat.runtime.load_network", _never)
     monkeypatch.setenv(LIMIT, "0.01")
     with pytest.raises(OutOfMemoryError) as caught:
         load("demo")
@@ -145,7 +145,9 @@ def test_memory_taken_while_loading_stops_it(monkeypatch: pytest.MonkeyPatch) ->
     def another_takes_all(_done: int, _total: int) -> None:
         monkeypatch.setenv(LIMIT, "0.000001")
 
-    with pytest.raises(OutOfMemoryError, match=r"while loading, 0\.0 of 0\.0 GB read") as caught:
+    with pytest.raises(
+        OutOfMemoryError, match=r"while loading, 1\.0 MB of 11\.7 MB read"
+    ) as caught:
         load_network(resolve("demo"), on_progress=another_takes_all)
     assert "close other programs" in str(caught.value)
     load_network(resolve("demo"), force=True)

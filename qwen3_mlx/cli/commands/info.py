@@ -10,6 +10,7 @@ from typing import Any
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.errors import gb
 from qwen3_mlx.fit import inequality, machine
 from qwen3_mlx.hub import names
 
@@ -141,21 +142,21 @@ def _sum(facts: Facts, total: int) -> Iterator[str]:
     config, fit = facts.config, facts.fit
     per_token = inequality.kv_bytes_per_token(config, facts.kv_bits)
     widened = "" if facts.machine.float_bytes is None else "; floats are float32 here"
-    yield _row("weights", inequality.gb(fit.weight_bytes), _packing(facts, total) + widened)
+    yield _row("weights", gb(fit.weight_bytes), _packing(facts, total) + widened)
     yield _row(
         "keys and values",
-        inequality.gb(fit.kv_bytes),
+        gb(fit.kv_bytes),
         f"{per_token / 1e3:,.1f} kB a token, {facts.kv_bits or 16} bit{widened},"
         f" x {fit.context:,} tokens",
     )
     chunk = min(inequality.PREFILL_CHUNK, fit.context)
-    yield _row("prefill", inequality.gb(fit.scratch_bytes), f"reading {chunk:,} tokens at a time")
-    yield _row("runtime", inequality.gb(fit.runtime_bytes), "Python, MLX, the tokenizer")
+    yield _row("prefill", gb(fit.scratch_bytes), f"reading {chunk:,} tokens at a time")
+    yield _row("runtime", gb(fit.runtime_bytes), "Python, MLX, the tokenizer")
     yield f"{'':<16}{'-' * 10}"
     over = fit.required_bytes - fit.available_bytes
-    verdict = f"{inequality.gb(-over)} to spare" if fit.fits else f"{inequality.gb(over)} too much"
-    remark = f"of {inequality.gb(fit.available_bytes)}: {verdict}"
-    yield _row("together", inequality.gb(fit.required_bytes), remark)
+    verdict = f"{gb(-over)} to spare" if fit.fits else f"{gb(over)} too much"
+    remark = f"of {gb(fit.available_bytes)}: {verdict}"
+    yield _row("together", gb(fit.required_bytes), remark)
 
 
 def architecture(config: Qwen3Config) -> str:
