@@ -4,6 +4,7 @@ from qwen3_mlx.text.detokenize import StreamDetokenizer
 from qwen3_mlx.text.mode import Mode, resolve_mode, soft_switch
 from qwen3_mlx.text.splitter import Splitter
 from qwen3_mlx.text.stable_prefix import stable_prefix
+from qwen3_mlx.text.stop import StopSequences
 from qwen3_mlx.text.template import ChatTemplate
 from qwen3_mlx.text.tokenizer import Tokenizer
 from qwen3_mlx.text.tool_calls import parse_tool_call
@@ -12,6 +13,7 @@ __all__ = [
     "ChatTemplate",
     "Mode",
     "Splitter",
+    "StopSequences",
     "StreamDetokenizer",
     "Tokenizer",
     "parse_tool_call",

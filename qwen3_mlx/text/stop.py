@@ -1,0 +1,121 @@
+"""Stop sequences: texts that end a turn, wherever tokens split them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.events import Answer, Event, Thinking
+
+Where = Literal["answer", "thinking", "both"]
+"""In which of the model's texts a stop sequence ends the turn."""
+
+
+class StopSequences:
+    """Passes text on until a stop sequence is complete; holds back text that may begin one.
+
+    The sequence that is complete first ends the text; of two that are complete at once, the longer
+    one. Neither it nor text behind it is shown. How the text is chunked makes no difference.
+    """
+
+    def __init__(self, stops: str | Sequence[str], where: Where = "answer") -> None:
+        """Raises `OptionError` unless `stops` are texts of at least one character."""
+        if where not in ("answer", "thinking", "both"):
+            expected = "'answer', 'thinking' or 'both'"
+            raise OptionError("where stop sequences count", got=repr(where), expected=expected)
+        self.where = where
+        self._matches = [_Match(stop) for stop in _checked(stops)]
+        self._held = ""
+        self._hit = False
+        self._kind: type[Thinking | Answer] = Answer
+
+    @property
+    def hit(self) -> bool:
+        """Whether a stop sequence has come."""
+        return self._hit
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """The text that can be shown now, and whether a stop sequence has come."""
+        if self._hit or not self._matches:
+            return "" if self._hit else text, self._hit
+        for index, character in enumerate(text):
+            found = [match.length for match in self._matches if match.step(character)]
+            if found:
+                shown = self._held + text[: index + 1]
+                self._held, self._hit = "", True
+                return shown[: len(shown) - max(found)], True
+        held = max(match.state for match in self._matches)
+        shown = self._held + text
+        self._held = shown[len(shown) - held :]
+        return shown[: len(shown) - held], False
+
+    def flush(self) -> str:
+        """The text ended: what was held back. The next `push` begins a new text."""
+        held, self._held = self._held, ""
+        for match in self._matches:
+            match.state = 0
+        return held
+
+    def push_events(self, events: Iterable[Event]) -> tuple[list[Event], bool]:
+        """The events that can be passed on now, and whether a stop sequence has come.
+
+        A sequence is found within a thought or an answer, never across the border of the two.
+        """
+        shown: list[Event] = []
+        for event in events:
+            if self._hit:
+                break
+            if not isinstance(event, Thinking | Answer):
+                shown += [*self.flush_events(), event]
+                continue
+            if type(event) is not self._kind:
+                shown += self.flush_events()
+                self._kind = type(event)
+            text = self.push(event.text)[0] if self._counts(self._kind) else event.text
+            shown += [self._kind(text)] if text else []
+        return shown, self._hit
+
+    def flush_events(self) -> list[Event]:
+        """The turn ended without a stop sequence: what was held back, as an event."""
+        held = self.flush()
+        return [self._kind(held)] if held else []
+
+    def _counts(self, kind: type[Thinking | Answer]) -> bool:
+        return self.where == "both" or (self.where == "thinking") is (kind is Thinking)
+
+
+class _Match:
+    """How much of one stop sequence the text ends in (Knuth, Morris and Pratt)."""
+
+    def __init__(self, stop: str) -> None:
+        self._stop, self.length = stop, len(stop)
+        self._shorter = [0] * len(stop)  # of the first n+1 characters: the longest border
+        self.state = 0
+        for n in range(1, len(stop)):
+            self._shorter[n] = self._next(self._shorter[n - 1], stop[n])
+
+    def step(self, character: str) -> bool:
+        """Take one character of text; whether it completes the stop sequence."""
+        self.state = self._next(self.state, character)
+        return self.state == self.length
+
+    def _next(self, state: int, character: str) -> int:
+        while state and self._stop[state] != character:
+            state = self._shorter[state - 1]
+        return state + (self._stop[state] == character)
+
+
+def _checked(stops: object) -> list[str]:
+    texts = [stops] if isinstance(stops, str) else stops
+    expected = "a text, or a list of texts, of at least one character each"
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise OptionError("stop", got=repr(stops)[:80], expected=expected)
+    for text in texts:
+        if not text:
+            hint = "an empty text stands everywhere; leave stop out to let the model end its turn"
+            raise OptionError("stop", got="a text of length 0", expected=expected, hint=hint)
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            got = f"{text[:40]!a}, which has a lone surrogate"
+            raise OptionError("stop", got=got, expected="valid Unicode")
+    return list(dict.fromkeys(texts))
