@@ -5,42 +5,13 @@ Every package of ours that computes imports this module before it imports ``mlx`
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
-import os
-import sys
-
-from qwen3_mlx.device import command_buffers
+from qwen3_mlx.device import blas, command_buffers
 from qwen3_mlx.errors import BackendError
 
-_BLAS = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.2", "libmkl_rt.so")
-_BLAS_WAITS = "20"
-"""OpenBLAS's threads wait for work by spinning, 2^28 cycles unless told otherwise: while a small
-model decodes they take a core all the time, which is the interface's. 2^20 are 0.4 ms."""
 _INSTALL = "pip install 'qwen3-mlx[cpu]' (or [cuda12], [cuda13] on a machine with an NVIDIA GPU)"
 
 
-def _load_blas() -> str | None:
-    """Load an optimized BLAS so that MLX's CPU backend uses it; returns its name.
-
-    MLX's Linux wheel links the reference BLAS through plain ``cblas_sgemm`` symbols, so a
-    library loaded earlier with global visibility takes its place: forty times faster matrix
-    products. ``QWEN3_MLX_BLAS`` names another library, or ``off``.
-    """
-    choice = os.environ.get("QWEN3_MLX_BLAS", "")
-    if sys.platform != "linux" or choice == "off":
-        return None
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", _BLAS_WAITS)
-    for name in [choice] if choice else _BLAS:
-        try:
-            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
-        except OSError:
-            continue
-        return name
-    return None
-
-
-BLAS = _load_blas()
+BLAS = blas.load()
 """The BLAS loaded for MLX's CPU backend, or None."""
 
 LIMITS = command_buffers.apply()

@@ -29,7 +29,7 @@ def machine() -> list[Row]:
     ]
     if device == "cpu":
         rows.append(
-            ("BLAS", backend.BLAS or "the wheel's own, which is slow: install libopenblas0")
+            ("BLAS", backend.BLAS or "the wheel's own, which is slow: pip install scipy-openblas32")
         )
     return rows
 
