@@ -8,6 +8,7 @@
     ├── HubError            the hub can't be reached, or refuses
     ├── TemplateError       the chat template raises, or tries to leave its sandbox
     ├── OptionError         an option, or two together, that can't be honoured
+    │   └── MessageError    messages or tools that no template can render: a TemplateError too
     ├── ContextError        more tokens than the context holds
     ├── OutOfMemoryError    the machine has no more memory for keys and values, or for computing
     └── SessionError        a conversation can't be saved or read back
@@ -72,6 +73,10 @@ class TemplateError(Qwen3Error):
 
 class OptionError(Qwen3Error):
     """An option's value, or a combination of options, that can't be honoured."""
+
+
+class MessageError(OptionError, TemplateError):
+    """A message or a tool that no template can render; `what` names it and its field."""
 
 
 class ContextError(Qwen3Error):

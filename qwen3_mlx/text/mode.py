@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.options import Family
+from qwen3_mlx.text.messages import joined_text
 
-# A word of its own: not /thinking, not a/think/b, not ./think. ASCII, because Chinese is written
-# without spaces and may stand right before it.
-_SWITCH = re.compile(r"(?<![\w/.~-])/(no_)?think(?![\w/-]|\.\w)", re.ASCII)
+# A word of its own: not /thinking, not a/think/b, not ./think, not </think>; nor in quotes or
+# backticks, nor what a question asks about. ASCII, because Chinese is written without spaces and
+# may stand right before it.
+_FLAG = r"/(?:no_)?think(?![\w/`'\"<>?-]|[”’»」』？]|\.\w)"
+_AT_START = re.compile(rf"[\s(\[]*({_FLAG})(?:[\s,]+({_FLAG}))*", re.ASCII)
+_AT_END = re.compile(
+    rf"(?<![\w/.~<>`'\"-])(?<![“‘«「『])({_FLAG})[\s)\].,;:!*_。，；：！）]*$",
+    re.ASCII,
+)
+_FENCES = ("```", "~~~")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +40,16 @@ def resolve_mode(
     messages: Iterable[Mapping[str, Any]],
     thinking: bool | None,
     budget: int | None,
+    thinks_by_default: bool = True,
 ) -> Mode:
     """The mode of a turn from the model's family, the options and the soft switches.
 
-    A budget of 0 is ``thinking=False``. Raises `OptionError` where the family has no such mode.
+    A budget of 0 is ``thinking=False``. `thinking` beats the soft switches, they beat the default
+    of the template. Raises `OptionError` where the family has no such mode.
     """
     off = thinking is False or budget == 0
     if family == "hybrid":
-        expected = not off and soft_switch(messages) is not False
-        return Mode(expected, False if off else thinking, starts_inside=False)
+        return _hybrid(messages, False if off else thinking, thinks_by_default)
     if family == "thinking":
         if off:
             hint = "give it a small thinking budget, or load a hybrid or Instruct model"
@@ -52,12 +61,47 @@ def resolve_mode(
     return Mode(False, None, starts_inside=False)
 
 
+def _hybrid(
+    messages: Iterable[Mapping[str, Any]], thinking: bool | None, thinks_by_default: bool
+) -> Mode:
+    if thinking is not None:
+        return Mode(thinking, thinking, starts_inside=False)
+    switch = soft_switch(messages)
+    expected = thinks_by_default if switch is None else switch
+    # A template that is off by default closes the block, where the word can't open it.
+    opened = True if expected and not thinks_by_default else None
+    return Mode(expected, opened, starts_inside=False)
+
+
 def soft_switch(messages: Iterable[Mapping[str, Any]]) -> bool | None:
-    """The last /think (True) or /no_think (False) in system and user messages, else None."""
-    switch = None
-    for message in messages:
-        content = message.get("content")
-        if message.get("role") in ("system", "user") and isinstance(content, str):
-            for found in _SWITCH.finditer(content):
-                switch = found[1] is None
-    return switch
+    """The last /think (True) or /no_think (False) in system and user messages, else None.
+
+    A flag counts at the start or the end of a line. In quotes, in backticks, in code, in a quoted
+    line (``> …``), or with a question mark behind it, it is mentioned and decides nothing.
+    """
+    flags = [
+        flag
+        for message in messages
+        if message.get("role") in ("system", "developer", "user")
+        for line in _prose(joined_text(message.get("content")))
+        for flag in _flags(line)
+    ]
+    return flags[-1] == "/think" if flags else None
+
+
+def _prose(text: str) -> Iterator[str]:
+    """The lines of `text` that are neither code nor a quotation."""
+    fence = ""
+    for line in text.splitlines():
+        start = line.strip()[:3]
+        if start in _FENCES and fence in ("", start):
+            fence = "" if fence else start
+        elif not fence and not start.startswith(">"):
+            yield line
+
+
+def _flags(line: str) -> Iterator[str]:
+    if start := _AT_START.match(line):
+        yield start[2] or start[1]
+    if end := _AT_END.search(line):
+        yield end[1]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qwen3_mlx.text.template import ChatTemplate, Message
+from qwen3_mlx.text.messages import MessageLike
+from qwen3_mlx.text.template import ChatTemplate
 from qwen3_mlx.text.tokenizer import Tokenizer
 
 # Two messages that nothing in a template or a tokenizer would treat alike.
@@ -15,7 +16,7 @@ _PROBES = ("a", "1")
 def stable_prefix(
     template: ChatTemplate,
     tokenizer: Tokenizer,
-    messages: Sequence[Message],
+    messages: Sequence[MessageLike],
     tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[int]:
     """The ids that the prompt will begin with, whatever is said after `messages`.

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from qwen3_mlx.errors import TemplateError
-from qwen3_mlx.events import ToolCall
 from qwen3_mlx.options import Family
+from qwen3_mlx.text.messages import MessageLike, normalise
 from qwen3_mlx.text.tokenizer import THINK_OPEN, read_json, token_text
+from qwen3_mlx.text.tools import normalise_tools
 
-Message = Mapping[str, Any]
-ROLES = ("system", "user", "assistant", "tool")
-
-_PROBE: list[Message] = [{"role": "user", "content": "hi"}]
+_PROBE: list[MessageLike] = [{"role": "user", "content": "hi"}]
 _PROBE_TOOL = {
     "type": "function",
     "function": {
@@ -28,13 +26,6 @@ _PROBE_TOOL = {
         },
     },
 }
-
-# Enum members, numpy's floats: scalars with methods of their own.
-_SUBCLASSED: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (str, str.__str__),
-    (int, int.__int__),
-    (float, float.__float__),
-)
 
 
 class ChatTemplate:
@@ -71,7 +62,7 @@ class ChatTemplate:
 
     def render(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[MessageLike],
         tools: Sequence[Mapping[str, Any]] | None = None,
         thinking: bool | None = None,
         add_generation_prompt: bool = True,
@@ -79,14 +70,37 @@ class ChatTemplate:
         """The prompt for `messages`, which stay as they are.
 
         `tools` are JSON schemas; `thinking` is passed as ``enable_thinking`` unless it is None.
-        An assistant's missing content counts as empty, and its thought may also be called
-        ``reasoning`` or ``thinking``. Raises `TemplateError`.
+        `normalise` says which shapes a message may have. Raises `MessageError`, `TemplateError`.
         """
-        variables = self._special_tokens | _arguments(messages, tools)
-        variables["add_generation_prompt"] = add_generation_prompt
+        conversation = normalise(messages, parse_arguments=not self._reads_argument_text)
+        return self._render(conversation, normalise_tools(tools), thinking, add_generation_prompt)
+
+    def _render(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        thinking: bool | None = None,
+        add_generation_prompt: bool = True,
+    ) -> str:
+        variables = self._special_tokens | {"messages": messages, "tools": tools}
+        variables |= {"documents": None, "add_generation_prompt": add_generation_prompt}
         if thinking is not None:
             variables["enable_thinking"] = thinking
-        return (self._default if tools is None else self._tool_use).render(variables)
+        text = (self._default if tools is None else self._tool_use).render(variables)
+        if not text.strip():
+            hint = "the checkpoint's template is damaged: download it again"
+            raise TemplateError("the chat template renders nothing", hint=hint)
+        return text
+
+    @cached_property
+    def _reads_argument_text(self) -> bool:
+        """Whether the template takes a call's arguments as JSON text; the Coder's does not."""
+        call = {"name": "probe", "arguments": '{"probe_key": 1}'}
+        calling = {"role": "assistant", "content": "", "tool_calls": [{"function": call}]}
+        try:
+            return "probe_key" in self._render([dict(_PROBE[0]), calling], tools=None)
+        except TemplateError:
+            return False
 
     @cached_property
     def family(self) -> Family:
@@ -94,9 +108,16 @@ class ChatTemplate:
         prompt = self.render(_PROBE)
         if prompt.rstrip().endswith(THINK_OPEN):
             return "thinking"
-        if self.render(_PROBE, thinking=False) != prompt:
+        if self.render(_PROBE, thinking=False) != self.render(_PROBE, thinking=True):
             return "hybrid"
         return "coder" if self._calls_in_xml() else "instruct"
+
+    @cached_property
+    def thinks_by_default(self) -> bool:
+        """Whether a turn thinks where nobody says otherwise."""
+        if self.family != "hybrid":
+            return self.family == "thinking"
+        return self.render(_PROBE) != self.render(_PROBE, thinking=False)
 
     def _calls_in_xml(self) -> bool:
         try:
@@ -134,47 +155,3 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
-
-
-def _arguments(messages: object, tools: object) -> dict[str, Any]:
-    """What a template is given, out of its reach to change."""
-    if not isinstance(messages, list | tuple) or not messages:
-        got = repr(messages)[:80]
-        raise TemplateError("messages", got=got, expected="a list with at least one message")
-    try:
-        conversation = [_message(message) for message in messages]
-        return {"messages": conversation, "tools": _plain(tools), "documents": None}
-    except RecursionError:
-        raise TemplateError("messages and tools", got="values nested too deeply") from None
-
-
-def _message(message: object) -> dict[str, Any]:
-    """A copy of `message` with the fields that templates read."""
-    if not isinstance(message, Mapping) or message.get("role") not in ROLES:
-        expected = f"a dict whose role is one of {', '.join(ROLES)}"
-        raise TemplateError("a message", got=repr(message)[:80], expected=expected)
-    # Other programs write "content": null; templates know only fields that are there or not.
-    fields = {name: _plain(value) for name, value in message.items() if value is not None}
-    for alias in ("thinking", "reasoning"):
-        if alias in fields:
-            fields.setdefault("reasoning_content", fields[alias])
-    if fields["role"] == "assistant":
-        fields.setdefault("content", "")
-    return fields
-
-
-def _plain(value: object) -> Any:
-    """A deep copy made of JSON's types only: a template could call the methods of any other."""
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    for kind, convert in _SUBCLASSED:
-        if isinstance(value, kind):
-            return convert(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, ToolCall):
-        return {"name": value.name, "arguments": _plain(value.arguments)}
-    expected = "text, numbers, booleans, lists and dicts"
-    raise TemplateError("messages and tools", got=type(value).__name__, expected=expected)

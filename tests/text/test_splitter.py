@@ -2,14 +2,12 @@ import random
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Answer, Event, Thinking, ToolCall
 from qwen3_mlx.options import STOP_TEXT
-from qwen3_mlx.text import Mode, Splitter, Tokenizer, resolve_mode, soft_switch
+from qwen3_mlx.text import Mode, Splitter, Tokenizer
 from tests.tiny_tokenizer import MARKERS, tiny_backend
 
 OUTSIDE = Mode(thinking=True, template_flag=None, starts_inside=False)
@@ -259,86 +257,3 @@ def test_a_real_turn(qwen3_files: Path) -> None:
     text = f"<think>\nدعني أفكر 👩‍👩‍👧‍👦…\n</think>\n\n答案是 391。\n{CALL}<|im_end|>"
     events = split(real, one_by_one(real.encode(text)), OUTSIDE)
     assert events == [T("دعني أفكر 👩‍👩‍👧‍👦…"), A("答案是 391。"), F]
-
-
-def user(*texts: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": text} for text in texts]
-
-
-SWITCHES = [
-    ("hello", None),
-    ("/think", True),
-    ("Why? /no_think", False),
-    ("/no_think /think", True),
-    ("/think\n/no_think.", False),
-    ("(/no_think)", False),
-    ("为什么/no_think", False),
-    ("/no_think你好", False),
-    ("/thinking", None),
-    ("/think_more", None),
-    ("/no_thinking", None),
-    ("a/think/b", None),
-    ("cd /think/b", None),
-    ("./think ../no_think ~/think", None),
-    ("//think", None),
-    ("/think.py", None),
-    ("/think-tank", None),
-    ("rethink, think, no_think", None),
-    ("/THINK", None),
-]
-
-
-@pytest.mark.parametrize(("text", "expected"), SWITCHES)
-def test_soft_switch(text: str, expected: bool | None) -> None:
-    assert soft_switch(user(text)) is expected
-
-
-def test_the_last_soft_switch_wins() -> None:
-    system = {"role": "system", "content": "/no_think"}
-    assert soft_switch([system, *user("a")]) is False
-    assert soft_switch([system, *user("/think", "a")]) is True
-    assert soft_switch([*user("/think"), system]) is False
-    others = [{"role": role, "content": "/think"} for role in ("assistant", "tool")]
-    assert soft_switch([system, *others, {"role": "user", "content": None}]) is False
-    assert soft_switch([]) is None
-
-
-MODES = [
-    ("hybrid", "a", None, None, Mode(True, None, False)),
-    ("hybrid", "a", True, 100, Mode(True, True, False)),
-    ("hybrid", "a", False, None, Mode(False, False, False)),
-    ("hybrid", "/think", False, None, Mode(False, False, False)),
-    ("hybrid", "a", None, 0, Mode(False, False, False)),
-    ("hybrid", "/no_think", None, 100, Mode(False, None, False)),
-    ("hybrid", "/no_think", True, None, Mode(False, True, False)),
-    ("thinking", "a", None, None, Mode(True, None, True)),
-    ("thinking", "/no_think", True, 9, Mode(True, None, True)),
-    ("instruct", "/think", None, None, Mode(False, None, False)),
-    ("instruct", "a", False, 0, Mode(False, None, False)),
-    ("coder", "a", None, 0, Mode(False, None, False)),
-]
-
-
-@pytest.mark.parametrize(("family", "text", "thinking", "budget", "mode"), MODES)
-def test_modes(
-    family: Any, text: str, thinking: bool | None, budget: int | None, mode: Mode
-) -> None:
-    assert resolve_mode(family, user(text), thinking, budget) == mode
-
-
-REFUSED = [
-    ("thinking", False, None, "small thinking budget"),
-    ("thinking", None, 0, "small thinking budget"),
-    ("instruct", True, None, "never thinks"),
-    ("instruct", None, 100, "never thinks"),
-    ("coder", True, 100, "never thinks"),
-]
-
-
-@pytest.mark.parametrize(("family", "thinking", "budget", "message"), REFUSED)
-def test_modes_that_a_family_lacks(
-    family: Any, thinking: bool | None, budget: int | None, message: str
-) -> None:
-    with pytest.raises(OptionError, match=f"(?s){message}") as caught:
-        resolve_mode(family, user("a"), thinking, budget)
-    assert caught.value.hint

@@ -71,13 +71,18 @@ def check(template: ChatTemplate, record: dict[str, Any], cases: list[dict[str, 
     assert cases == before
 
 
-def test_own_template_renders_as_in_transformers(
-    golden: dict[str, Any], cases: list[dict[str, Any]]
+@pytest.mark.parametrize(
+    "name", ["hybrid", "refreshed_2504", "thinking_2507", "instruct_2507", "coder"]
+)
+def test_templates_render_as_in_transformers(
+    name: str, golden: dict[str, Any], cases: list[dict[str, Any]]
 ) -> None:
-    source = (GOLDEN / "hybrid_template.jinja").read_text("utf-8")
-    assert fingerprint(source) == golden["templates"]["hybrid"]["sha256"]
+    source = (GOLDEN / f"{name}_template.jinja").read_text("utf-8")
+    assert fingerprint(source) == golden["templates"][name]["sha256"]
     template = ChatTemplate(source, {"eos_token": "<|im_end|>"})
-    check(template, golden["templates"]["hybrid"], cases)
+    check(template, golden["templates"][name], cases)
+    families = {"refreshed_2504": "hybrid", "thinking_2507": "thinking", "coder": "coder"}
+    assert template.family == families.get(name, "hybrid" if name == "hybrid" else "instruct")
 
 
 def test_real_template_renders_as_in_transformers(
@@ -113,6 +118,20 @@ def test_the_conversations_hold_everything(cases: list[dict[str, Any]]) -> None:
 )
 def test_family_is_found_by_behaviour(source: str, family: str) -> None:
     assert ChatTemplate(source).family == family
+
+
+def test_a_template_that_thinks_only_when_told() -> None:
+    off = INSTRUCT + "{% if not enable_thinking %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
+    template = ChatTemplate(off)
+    assert (template.family, template.thinks_by_default) == ("hybrid", False)
+    assert ChatTemplate(HYBRID).thinks_by_default
+    assert ChatTemplate(THINKING).thinks_by_default
+    assert not ChatTemplate(CODER).thinks_by_default
+
+
+def test_a_template_that_renders_nothing() -> None:
+    with pytest.raises(TemplateError, match="renders nothing\nhint: "):
+        ChatTemplate("{% if false %}text{% endif %}\n").render(USER)
 
 
 def test_family_of_the_real_template(real: ChatTemplate) -> None:
@@ -177,9 +196,7 @@ def test_what_other_programs_write_is_understood() -> None:
         {"role": "assistant", "thinking": "t", "reasoning": "r"},
     ]
     assert ChatTemplate(source).render(messages) == "[q|][|r][|t]"
-    assert (
-        ChatTemplate("{{ messages[0].content is defined }}").render([{"role": "user"}]) == "False"
-    )
+    assert ChatTemplate("[{{ messages[0].content }}]").render([{"role": "user"}]) == "[]"
 
 
 def test_a_template_sees_plain_values_only() -> None:
