@@ -26,12 +26,14 @@ from qwen3_mlx.bench.random_network import (
 )
 from qwen3_mlx.bench.rates import Rates
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 
 def ours(net: Qwen3Network, ids: list[int], tokens: int, kernels: str) -> Rates:
     """One run through the engine, as `generate` runs it, with these kernels."""
     os.environ["QWEN3_MLX_KERNELS"] = kernels
+    choose_backend(net)
     return rates.ours(net, ids, tokens)
 
 

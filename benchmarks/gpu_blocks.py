@@ -12,6 +12,7 @@ from typing import Any
 import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from benchmarks.gpu_rates import SIZES, net_of
 from benchmarks.layer import RESULTS, say
@@ -19,7 +20,7 @@ from benchmarks.record import interleaved, summary
 from qwen3_mlx.bench.random_network import config_values
 from qwen3_mlx.device import unpack_policy
 from qwen3_mlx.metal import down, gate_up
-from qwen3_mlx.nn import unpack
+from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.experts import QuantizedExpertLinear
 from qwen3_mlx.nn.fused_experts import matrix_of
 from qwen3_mlx.nn.linear import Linear
@@ -87,7 +88,7 @@ def crossover() -> None:
     mx.eval(matrix.parameters(), stack.parameters())
     for rows in (16, 32, 64, 128, 256, 512):
         x = mx.random.normal((rows, wide)).astype(dtype)
-        runs = {way: _call(way, partial(matrix, x)) for way in ("packed", "grouped")}
+        runs = {way: _call(way, partial(_matrix, matrix, x)) for way in ("packed", "grouped")}
         _cross(f"matrix, {rows} rows", runs)
     for each in (1, 2, 4, 8, 16, 64):
         x = mx.random.normal((each * count, 1, size[2])).astype(dtype)
@@ -99,11 +100,14 @@ def crossover() -> None:
         )
 
 
+def _matrix(layer: nn.Module, x: mx.array) -> mx.array:
+    choose_backend(layer)
+    out: mx.array = layer(x)
+    return out
+
+
 def _product(stack: QuantizedExpertLinear, x: mx.array, pairs: mx.array) -> mx.array:
-    loads = unpack.rows_per_expert(x, pairs, stack)
-    if loads is None:
-        return stack(x, pairs, True)
-    return unpack.product(stack, x, pairs, loads)
+    return choose_backend(stack).through_experts(x, pairs, True, stack)(stack, x)
 
 
 WAYS = ["grouped", "packed"]

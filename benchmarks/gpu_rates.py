@@ -27,6 +27,7 @@ from qwen3_mlx.bench.random_network import (
 )
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 
@@ -84,6 +85,7 @@ def ours(shape: str, kernels: str = "auto") -> dict[str, float]:
     """One sample of pipelined greedy steps: tokens a second, and the host's ms of a step."""
     os.environ["QWEN3_MLX_KERNELS"] = kernels
     net = net_of(shape)
+    choose_backend(net)
     cache = PromptCache(net)
     fill(net, shape, cache.layers)
     forward = cache.step or net
@@ -151,6 +153,7 @@ def prefill(shape: str, ways: list[str], rounds: int = 3) -> None:
             if way == "mlx-lm":
                 return rates.theirs(twin_of(shape), ids, 1).prefill
             os.environ["QWEN3_MLX_PREFILL"] = way
+            choose_backend(net_of(shape))
             mx.reset_peak_memory()
             rate = rates.ours(net_of(shape), ids, 1).prefill
             PEAKS[way] = mx.get_peak_memory()

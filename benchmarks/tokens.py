@@ -23,6 +23,7 @@ from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
+from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 PACKAGE = Path(backend.__file__).parents[1]
@@ -32,6 +33,7 @@ PROMPTS = 4
 def said(net: Qwen3Network, prompt: list[int], tokens: int, kernels: str) -> tuple[list[int], bool]:
     """What follows `prompt`, and whether fused steps were taken."""
     os.environ["QWEN3_MLX_KERNELS"] = kernels
+    choose_backend(net)
     cache = PromptCache(net)
     logits = prefill(net, prompt, cache)
     assert logits is not None

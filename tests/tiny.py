@@ -12,6 +12,7 @@ from mlx.utils import tree_map_with_path
 
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.text import ChatTemplate, Tokenizer
 from tests.tiny_tokenizer import tiny_backend
@@ -49,6 +50,7 @@ def network(seed: int, **changes: Any) -> tuple[Qwen3Network, Qwen3Config]:
 
     net.update(tree_map_with_path(spread, net.parameters()))
     mx.eval(net.parameters())
+    choose_backend(net)
     return net, config
 
 

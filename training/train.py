@@ -26,6 +26,7 @@ from mlx.utils import tree_unflatten
 from tokenizers import Tokenizer
 
 from qwen3_mlx.device import backend
+from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
 from training.pack import Feed, Rows
 from training.quick import quick_scores
@@ -192,6 +193,7 @@ def _train(
 ) -> None:
     config = recipe.network_config(tokenizer.get_vocab_size())
     network, probe = Qwen3Network(config), Qwen3Network(config)
+    choose_backend(probe)
     _, rows = feed.next()
     compute = _DTYPES.get(args.compute) or choose_dtype(recipe, network, rows)
     parameters = first_parameters(args, recipe, network)

@@ -17,6 +17,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 # layers, hidden, heads, kv heads, feed-forward, experts, top-k, tied
@@ -88,6 +89,7 @@ def network(config: Qwen3Config) -> Qwen3Network:
         mx.eval(value)
     mx.clear_cache()
     net.eval()
+    choose_backend(net)
     return net
 
 

@@ -28,6 +28,7 @@ from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.quantization import Quantization
 from qwen3_mlx.errors import CheckpointError, ConfigError, gb
 from qwen3_mlx.fit import guard
+from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 # Hugging Face stores each expert by itself; here, as in mlx-lm, they are one stacked tensor.
@@ -64,6 +65,7 @@ def load_network(
     _check(network, sources, config)
     _materialise(network, sources, on_progress, force)
     network.eval()
+    choose_backend(network)
     return network, config
 
 

@@ -1,26 +1,30 @@
 """Whether packed weights that meet many rows are unpacked first, and how: decided here only.
 
-``QWEN3_MLX_PREFILL`` forces it: the name of one of `WAYS`.
+``QWEN3_MLX_PREFILL`` forces it: the name of one of `UNPACK_MODES`.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 import qwen3_mlx.device.backend as backend
 
 from qwen3_mlx.errors import OptionError
+
+VARIABLE = "QWEN3_MLX_PREFILL"
+"""The variable that forces a mode."""
 
 UNPACK_MODES = {
     "packed": "weights stay packed: MLX's own packed products",
     "each": "weights are unpacked, experts multiplied one after another",
     "grouped": "weights are unpacked, experts multiplied in MLX's grouped product",
 }
-"""How many rows meet packed weights. A matrix of its own is unpacked in all but the first. Experts
+"""How many rows meet packed weights. All but the first unpack a matrix of its own. Experts
 come here only where `metal.gather_matmul`, which unpacks nothing, doesn't run."""
 
 DEFAULT = {"cpu": "each", "cuda": "grouped", "metal": "packed"}
-"""What has been measured to pay; on Metal nothing yet (`benchmarks.gpu` measures it)."""
+"""The modes that measurements favour; on Metal nothing is measured (`benchmarks.gpu` can)."""
 
 ROWS = {"cpu": 8, "cuda": 128, "metal": 512}
 """Rows from which unpacking a matrix pays. CPU: measured, 17 ms against 5 at 8 rows of a 3072x1024
@@ -33,17 +37,49 @@ computed from 2.2 µs a row packed and 1.2 ms for all 128 experts of 30B-A3B (4.
 """
 
 
+@dataclass(frozen=True, slots=True)
+class UnpackPolicy:
+    """From how many rows weights are unpacked, and how experts are then multiplied."""
+
+    rows: int
+    rows_an_expert: int
+    one_expert_at_a_time: bool
+    """Else MLX's grouped product takes as many experts as may be unpacked together."""
+    waits: bool
+    """Whether each product is computed at once, so that one unpacked matrix is alive at a time."""
+
+
 def is_forced() -> bool:
-    """Whether the user has said which way is to be taken."""
-    return os.environ.get("QWEN3_MLX_PREFILL", "auto") not in ("", "auto")
+    """Whether the user has chosen a mode."""
+    return os.environ.get(VARIABLE, "auto") not in ("", "auto")
 
 
 def unpack_mode() -> str:
-    """The one of `WAYS` that is taken here where rows are many. Raises `OptionError`."""
-    choice = os.environ.get("QWEN3_MLX_PREFILL") or "auto"
+    """The one of `UNPACK_MODES` for this device. Raises `OptionError`."""
+    choice = os.environ.get(VARIABLE) or "auto"
     if choice == "auto":
         return DEFAULT[backend.device()]
     if choice not in UNPACK_MODES:
         expected = f"auto, {', '.join(UNPACK_MODES)}"
-        raise OptionError("QWEN3_MLX_PREFILL", got=choice, expected=expected)
+        raise OptionError(VARIABLE, got=choice, expected=expected)
     return choice
+
+
+def choose_policy() -> UnpackPolicy | None:
+    """The policy of this device and mode; None: weights stay packed. Raises `OptionError`."""
+    mode, device = unpack_mode(), backend.device()
+    if mode == "packed":
+        return None
+    return UnpackPolicy(ROWS[device], ROWS_AN_EXPERT[device], mode == "each", device == "cpu")
+
+
+def explain() -> str:
+    """The mode for people to read: from how many rows, why, and what else they could try."""
+    mode, device = unpack_mode(), backend.device()
+    if mode == "packed":
+        forced = f"as {VARIABLE} says" if is_forced() else f"others are not measured on {device}"
+        return f"{UNPACK_MODES[mode]} ({forced}; {VARIABLE}=grouped tries unpacking)"
+    text = f"{UNPACK_MODES[mode]}, from {ROWS[device]} rows, or {ROWS_AN_EXPERT[device]} an expert"
+    if mode == "grouped" and device == "cuda" and os.environ.get("MLX_ENABLE_TF32") == "0":
+        text += "; MLX_ENABLE_TF32=0 makes MLX's grouped product slow in every dtype"
+    return text

@@ -11,12 +11,12 @@ import qwen3_mlx.device.backend as backend
 import mlx.core as mx
 
 PACED_FROM = 64
-"""Tokens from which a GPU is given one layer at a time, so that what two layers make is alive at
-most. On CUDA all layers' would be: 10.8 GB for 2,048 tokens through 30B-A3B on an H100."""
+"""Tokens from which a GPU gets one layer at a time, so that at most two layers' arrays are alive.
+On CUDA all layers' would be: 10.8 GB for 2,048 tokens through 30B-A3B on an H100."""
 
 
 def evaluate_now(*arrays: mx.array) -> bool:
-    """Compute `arrays` now, so that what they needed is free; False inside `mx.compile`."""
+    """Compute `arrays` now, which frees what they were made from; False inside `mx.compile`."""
     try:
         mx.eval(*arrays)
     except ValueError:  # "Attempting to eval an array during function transformations"
@@ -25,17 +25,16 @@ def evaluate_now(*arrays: mx.array) -> bool:
 
 
 def crowded(tokens: int) -> bool:
-    """Whether what `tokens` need is worth waiting for, on a GPU."""
+    """Whether `tokens` on a GPU need so much memory that waiting pays."""
     return tokens >= PACED_FROM and backend.device() != "cpu"
 
 
 def pace(x: mx.array, behind: mx.array) -> None:
     """Begin to compute a layer's output ``x [B, L, C]``, and wait for that of the layer `behind`.
 
-    So the GPU has work while the next layer is written down. Few tokens, a CPU (which
-    waits in `nn.unpacked`), and a trace are left alone.
+    So the GPU has work while Python writes the next layer down. Few tokens and a trace pass.
     """
-    if not crowded(x.size // x.shape[-1]):
+    if x.size // x.shape[-1] < PACED_FROM:
         return
     try:
         mx.async_eval(x)

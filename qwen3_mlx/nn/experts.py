@@ -17,6 +17,8 @@ def _rows(x: mx.array, sorted_experts: bool) -> mx.array | None:
 class ExpertLinear(nn.Module):
     """``weight [E, out, in]``: row i of the input meets the matrix of its own expert."""
 
+    packed = False
+
     def __init__(self, input_dims: int, output_dims: int, experts: int) -> None:
         super().__init__()
         bound = input_dims**-0.5
@@ -57,6 +59,8 @@ class ExpertLinear(nn.Module):
 
 class QuantizedExpertLinear(nn.Module):
     """An `ExpertLinear` packed as MLX packs matrices, each expert by itself."""
+
+    packed = True
 
     def __init__(self, weight: mx.array, group_size: int, bits: int, mode: str) -> None:
         super().__init__()

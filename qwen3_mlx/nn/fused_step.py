@@ -42,7 +42,7 @@ class FusedLayer:
         self.table = rotation_table(a.head_dim, a.rope.rope)
         self.norms = (norms[0].weight, norms[1].weight)
         self.eps = norms[0].eps
-        self.moe = mlp if isinstance(mlp, MoE) else None
+        self.routed = mlp.routed() if isinstance(mlp, MoE) else None
         network = mlp.switch_mlp if isinstance(mlp, MoE) else mlp
         self.gate, self.up = matrix_of(network.gate_proj), matrix_of(network.up_proj)
         self.down = matrix_of(network.down_proj)
@@ -63,13 +63,11 @@ class FusedLayer:
         qkv = matvec.matvec(x, self.qkv, self.norms[0], self.eps)
         mixed, tail = attend.attend(qkv, self.heads, self.head_norms, self.eps, self.table, past)
         x = matvec.matvec(mixed, [self.out], residual=x)
-        if self.moe is None or self.router is None:
+        if self.routed is None or self.router is None:
             h = gate_up.gate_up(x, self.gate, self.up, norm=self.norms[1], eps=self.eps)
             return matvec.matvec(h, [self.down], residual=x), tail
         logits = matvec.matvec(x, [self.router], self.norms[1], self.eps)
-        h, experts = fused_experts.hidden(
-            x, logits, self.moe, (self.gate, self.up), self.norms[1], self.eps
-        )
+        h, experts = fused_experts.hidden(x, logits, self.routed, self.norms[1], self.eps)
         return down.down(h, self.down, experts, residual=x), tail
 
 

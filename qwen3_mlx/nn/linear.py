@@ -7,7 +7,8 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen3_mlx.nn import unpack
+from qwen3_mlx.nn.backend import PLAIN, Backend
+from qwen3_mlx.nn.fused_experts import matrix_of
 
 
 class Linear(nn.Linear):
@@ -29,14 +30,12 @@ class Linear(nn.Linear):
 
 
 class QuantizedLinear(nn.QuantizedLinear):
-    """``nn.QuantizedLinear``; many rows meet the unpacked weights, see `qwen3_mlx.nn.unpack`."""
+    """``nn.QuantizedLinear``, whose backend may unpack the weights for many rows."""
+
+    backend: Backend = PLAIN
 
     def __call__(self, x: mx.array) -> mx.array:
         """Transform ``x [..., in]`` to ``[..., out]``."""
-        if self.mode != "affine" or not unpack.should_unpack(x.size // x.shape[-1]):
-            return super().__call__(x)
-        weight = mx.dequantize(
-            self.weight, self.scales, self.biases, self.group_size, self.bits, dtype=x.dtype
-        )
-        out = x @ weight.T
-        return unpack.evaluate_on_cpu(out + self.bias if "bias" in self else out)
+        if self.backend.unpacks(x.size // x.shape[-1]):
+            return self.backend.linear(x, matrix_of(self), self.get("bias"))
+        return super().__call__(x)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen3_mlx.nn import unpack
-from qwen3_mlx.nn.evaluate import evaluate_now
 from qwen3_mlx.nn.linear import Linear
 
 
@@ -26,6 +24,4 @@ class MLP(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Transform ``x [B, L, C]``."""
-        if unpack.should_unpack(x.size // x.shape[-1]) and "scales" in self.gate_proj:
-            evaluate_now(x)  # the last layer's unpacked weights are free before this one's
         return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from qwen3_mlx.nn import fused_experts, grouped_experts, unpack
-from qwen3_mlx.nn.experts import ExpertLinear, QuantizedExpertLinear
+from qwen3_mlx.nn.backend import PLAIN, Backend
+from qwen3_mlx.nn.experts import ExpertLinear
+from qwen3_mlx.nn.fused_experts import Routed, matrix_of
 from qwen3_mlx.nn.linear import Linear
 from qwen3_mlx.nn.mlp import swiglu
 
@@ -32,6 +33,8 @@ def route(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, mx.a
 class Experts(nn.Module):
     """E SwiGLU networks with stacked weights; each token goes through those it is routed to."""
 
+    backend: Backend = PLAIN
+
     def __init__(self, hidden_size: int, intermediate_size: int, experts: int) -> None:
         super().__init__()
         self.gate_proj = ExpertLinear(hidden_size, intermediate_size, experts)
@@ -47,16 +50,10 @@ class Experts(nn.Module):
         if sort:
             order = mx.argsort(pairs)
             pairs, rows = pairs[order], rows[order]
-        loads = unpack.rows_per_expert(x, pairs, self.gate_proj) if sort else None
+        through = self.backend.through_experts(x, pairs, sort, self.gate_proj)
         # The axis comes before the gather: MLX 0.32's sorted kernel misreads, on Metal, one that
         # was only added to the strides (mlx#3960).
         x = x[:, None, :][rows]  # [T * top_k, 1, C]
-
-        def through(layer: ExpertLinear | QuantizedExpertLinear, x: mx.array) -> mx.array:
-            if loads is None:
-                return layer(x, pairs, sort)
-            return unpack.product(layer, x, pairs, loads)
-
         hidden = swiglu(through(self.gate_proj, x), through(self.up_proj, x))
         out = through(self.down_proj, hidden)
         if sort:
@@ -66,6 +63,8 @@ class Experts(nn.Module):
 
 class MoE(nn.Module):
     """``Σ weight_e · SwiGLU_e(x)`` over the routed experts; no shared expert."""
+
+    backend: Backend = PLAIN
 
     def __init__(
         self,
@@ -83,13 +82,18 @@ class MoE(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """Transform ``x [B, L, C]``."""
         flat = x.reshape(-1, x.shape[-1])  # [B * L, C]
-        logits = self.gate(flat)
-        if fused_experts.unavailable_reason(flat, self) is None:
-            return fused_experts.experts(flat, logits, self).reshape(x.shape)
-        if grouped_experts.unavailable_reason(flat, self) is None:
-            return grouped_experts.experts(flat, logits, self).reshape(x.shape)
+        backend = PLAIN if self.training else self.backend  # the kernels have no gradient
+        return backend.experts(flat, self.gate(flat), self.routed, self.plain).reshape(x.shape)
+
+    def plain(self, x: mx.array, logits: mx.array) -> mx.array:
+        """``x [T, C]`` by the router's ``logits [T, E]``, to ``[T, C]``, in MLX's operations."""
         experts, weights = route(logits, self.top_k, self.normalise)
-        out = self.switch_mlp(flat, experts)
+        out = self.switch_mlp(x, experts).astype(mx.float32)
         # The weighted sum stays in float32 and is rounded once.
-        out = (out.astype(mx.float32) * weights[..., None]).sum(axis=-2)
-        return out.astype(x.dtype).reshape(x.shape)
+        return (out * weights[..., None]).sum(axis=-2).astype(x.dtype)
+
+    def routed(self) -> Routed:
+        """The experts' matrices and the router's numbers, as kernels take them."""
+        stack = self.switch_mlp
+        gate, up, down = (matrix_of(m) for m in (stack.gate_proj, stack.up_proj, stack.down_proj))
+        return Routed(gate, up, down, self.top_k, self.normalise)

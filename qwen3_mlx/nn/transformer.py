@@ -7,10 +7,10 @@ import mlx.nn as nn
 
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.nn.attention import Attention
+from qwen3_mlx.nn.backend import PLAIN, Backend
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.cache.quantized import QuantizedCache
 from qwen3_mlx.nn.cache.windowed import RotatingCache
-from qwen3_mlx.nn.evaluate import pace
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
@@ -54,6 +54,8 @@ class Block(nn.Module):
 class Qwen3Body(nn.Module):
     """Embedding, blocks and the last norm: tokens to hidden states."""
 
+    backend: Backend = PLAIN
+
     def __init__(self, config: Qwen3Config) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -65,7 +67,7 @@ class Qwen3Body(nn.Module):
         x = self.embed_tokens(tokens)
         for index, layer in enumerate(self.layers):
             behind, x = x, layer(x, cache[index] if cache is not None else None)
-            pace(x, behind)
+            self.backend.pace(x, behind)
         return self.norm(x)
 
 

@@ -12,6 +12,7 @@ import qwen3_mlx.device.backend as backend
 import mlx.core as mx
 from mlx.utils import tree_unflatten
 
+from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.norm import RMSNorm
 from qwen3_mlx.nn.transformer import Block
 from qwen3_mlx.quantize.formats import Source, Weight
@@ -32,6 +33,7 @@ def hidden_states(
         found = [(path, w) for path, w in weights.items() if path.startswith(prefix)]
         named = [(f"{path.removeprefix(prefix)}.weight", _dense(w, dtype)) for path, w in found]
         block.update(tree_unflatten(named))
+        choose_backend(block)
         x = block(x)
         mx.eval(x)
         del block, named

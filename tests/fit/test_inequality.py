@@ -226,6 +226,7 @@ def test_the_predicted_peak_is_the_measured_one(case: str) -> None:
 
     from qwen3_mlx.engine.prefill import prefill
     from qwen3_mlx.engine.prompt_cache import PromptCache
+    from qwen3_mlx.nn.choose_backend import choose_backend
     from qwen3_mlx.nn.transformer import Qwen3Network
     from qwen3_mlx.options import CacheFormat
 
@@ -236,6 +237,7 @@ def test_the_predicted_peak_is_the_measured_one(case: str) -> None:
         values |= {"model_type": "qwen3_moe", "moe_intermediate_size": 192, "norm_topk_prob": True}
     config = Qwen3Config.from_dict(values)
     network = Qwen3Network(config)
+    choose_backend(network)
     mx.eval(network.parameters())
     weights = sum(array.nbytes for _, array in tree_flatten(network.parameters()))
     machine = Machine(0, "", float_bytes=4, fused_attention=False)

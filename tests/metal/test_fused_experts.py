@@ -7,7 +7,8 @@ import mlx.nn as nn
 import pytest
 
 from qwen3_mlx.metal.launch import Launch
-from qwen3_mlx.nn import fused_experts
+from qwen3_mlx.nn.choose_backend import choose_backend
+from qwen3_mlx.nn.fused_experts import few_unavailable
 from qwen3_mlx.nn.moe import MoE
 from tests import tiny
 from tests.oracle import assert_close
@@ -21,6 +22,7 @@ def moe(bits: int = 0, experts: int = 8, top_k: int = 3, seed: int = 1) -> MoE:
     if bits:
         nn.quantize(block, 32, bits)
     block.eval()
+    choose_backend(block)
     return block
 
 
@@ -32,6 +34,7 @@ def test_up_to_eight_tokens_are_fused(
     got = block(x)
     assert [launch.kernel for launch in launches] == ["route", "gate_up", "down"]
     monkeypatch.setenv("QWEN3_MLX_KERNELS", "off")
+    choose_backend(block)
     assert_close(got, block(x))
 
 
@@ -43,24 +46,26 @@ def test_sequences_of_a_batch(
     got = block(x)
     assert len(launches) == 3
     monkeypatch.setenv("QWEN3_MLX_KERNELS", "off")
+    choose_backend(block)
     assert_close(got, block(x))
 
 
 def test_what_cannot_be_fused_takes_the_plain_path(launches: list[Launch]) -> None:
-    block = moe(bits=4)
-    reasons = {
-        "9 tokens: expected at most 8": (mx.zeros((9, 64)), block),
-        "logits are mlx.core.int32": (mx.zeros((2, 64), mx.int32), moe()),
-        "weights are mlx.core.float32": (mx.zeros((2, 64), mx.float16), block),
-        "top 40": (mx.zeros((2, 64)), moe(experts=48, top_k=40)),
-    }
-    for expected, (x, one) in reasons.items():
-        assert expected in (fused_experts.unavailable_reason(x, one) or "")
-    block(mx.zeros((9, 64)))
-    block.train()
-    assert (
-        fused_experts.unavailable_reason(mx.zeros((2, 64)), block) == "the kernels have no gradient"
-    )
+    block, many = moe(bits=4), moe(experts=48, top_k=40)
+    assert few_unavailable(block.routed()) is None
+    assert "top 40" in (few_unavailable(many.routed()) or "")
+    assert "3 bits" in (few_unavailable(moe(bits=3).routed()) or "")
+    many(mx.zeros((2, 64)))
+    block(mx.zeros((9, 64)))  # at most 8 tokens
+    block(mx.zeros((2, 64), mx.float16))  # the weights are float32
+    block.train()  # the kernels have no gradient
+    block(mx.zeros((2, 64)))
+    assert launches == []
+
+
+def test_a_network_nobody_chose_for_is_plain(launches: list[Launch]) -> None:
+    block = MoE(64, 32, 8, 3, normalise=True)
+    block.eval()
     block(mx.zeros((2, 64)))
     assert launches == []
 

@@ -262,7 +262,7 @@ def test_a_demo_says_the_same_with_kernels_and_without(
     launches: list[Launch],
 ) -> None:
     """The bundled models, end to end, greedy, in float32."""
-    network, config = load_network(Path(backend.__file__).parent / name)
+    network, config = load_network(Path(backend.__file__).parents[1] / name)
     assert {w.dtype for _, w in tree_flatten(network.parameters())} == {mx.float32}
     prompt = [(11 * i + 5) % config.vocab_size for i in range(12)]
     said = {}

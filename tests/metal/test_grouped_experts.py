@@ -7,7 +7,8 @@ import mlx.nn as nn
 import pytest
 
 from qwen3_mlx.metal.launch import Launch
-from qwen3_mlx.nn import grouped_experts
+from qwen3_mlx.nn.choose_backend import choose_backend
+from qwen3_mlx.nn.fused_experts import many_unavailable
 from qwen3_mlx.nn.moe import MoE, route
 from tests import tiny
 from tests.oracle import assert_close
@@ -21,6 +22,7 @@ def moe(bits: int = 4, dtype: mx.Dtype = mx.bfloat16, top_k: int = 3) -> MoE:
     block.set_dtype(dtype)
     nn.quantize(block.switch_mlp, 64, bits)
     block.eval()
+    choose_backend(block)
     return block
 
 
@@ -53,24 +55,24 @@ def test_a_batch_keeps_its_shape(launches: list[Launch]) -> None:
 
 def test_what_takes_the_plain_path(monkeypatch: pytest.MonkeyPatch, launches: list[Launch]) -> None:
     block, x = moe(), mx.zeros((9, 128), mx.bfloat16)
-    assert "expected 16 bits" in (
-        grouped_experts.unavailable_reason(mx.zeros((9, 128)), moe(dtype=mx.float32)) or ""
-    )
-    assert "not packed" in (
-        grouped_experts.unavailable_reason(mx.zeros((9, 64), mx.float16), _plain()) or ""
-    )
+    assert "expected 16 bits" in (many_unavailable(moe(dtype=mx.float32).routed()) or "")
+    assert "not packed" in (many_unavailable(_plain().routed()) or "")
     monkeypatch.setenv("QWEN3_MLX_PREFILL", "packed")
-    assert grouped_experts.unavailable_reason(x, block) == "switched off by QWEN3_MLX_PREFILL"
+    assert many_unavailable(block.routed()) == "switched off by QWEN3_MLX_PREFILL"
     monkeypatch.setenv("QWEN3_MLX_PREFILL", "auto")
-    assert grouped_experts.unavailable_reason(x, block) is None
+    assert many_unavailable(block.routed()) is None
     monkeypatch.setenv("QWEN3_MLX_KERNELS", "route")
-    assert grouped_experts.unavailable_reason(x, block) == "switched off by QWEN3_MLX_KERNELS"
+    assert many_unavailable(block.routed()) == "switched off by QWEN3_MLX_KERNELS"
+    choose_backend(block)
     block(x)
     monkeypatch.delenv("QWEN3_MLX_KERNELS")
-    block.train()
-    assert grouped_experts.unavailable_reason(x, block) == "the kernels have no gradient"
+    choose_backend(block)
+    block.train()  # the kernels have no gradient
     block(x)
     assert launches == []
+    block.eval()
+    block(x)
+    assert len(launches) == 3
 
 
 def _plain() -> MoE:
@@ -93,9 +95,11 @@ def test_a_prompt_through_a_network(
     nn.quantize(network, 64, 8)
     network.eval()
     network.set_dtype(mx.float16)
+    choose_backend(network)
     tokens = mx.array([[(5 * i + 3) % 24 for i in range(20)]])
     got = network(tokens)
     assert [one.kernel for one in launches].count("gather_matmul") == 2 * len(network.layers)
     monkeypatch.setenv("QWEN3_MLX_KERNELS", "off")
+    choose_backend(network)
     # a network in float16: either is 1.5e-4 from the same in float32
     assert_close(got, network(tokens), bound=2e-5)

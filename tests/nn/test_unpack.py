@@ -12,7 +12,8 @@ import pytest
 
 from qwen3_mlx.device import unpack_policy
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.nn import unpack as unpacked
+from qwen3_mlx.nn import unpack
+from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.linear import Linear, QuantizedLinear
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import Experts, MoE
@@ -28,8 +29,11 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QWEN3_MLX_PREFILL", raising=False)
 
 
-def choose(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def choose(monkeypatch: pytest.MonkeyPatch, way: str, *modules: nn.Module) -> None:
+    """Set the variable, and choose anew what runs `modules`."""
     monkeypatch.setenv("QWEN3_MLX_PREFILL", way)
+    for module in modules:
+        choose_backend(module)
 
 
 def packed_experts(packing: tuple[int, int, str] | None, seed: int = 0) -> Experts:
@@ -53,9 +57,9 @@ def test_experts(
 ) -> None:
     stack = packed_experts(packing)
     x, chosen = mx.random.normal((50, 64)), routed(50)
-    choose(monkeypatch, "packed")
+    choose(monkeypatch, "packed", stack)
     want = stack(x, chosen)
-    choose(monkeypatch, way)
+    choose(monkeypatch, way, stack)
     assert_close(stack(x, chosen), want)
 
 
@@ -70,9 +74,9 @@ def test_uneven_loads(way: str, case: str, monkeypatch: pytest.MonkeyPatch) -> N
         "skewed": mx.maximum(mx.arange(80) - 75, 0)[:, None].astype(mx.uint32),
     }[case]
     x = mx.random.normal((len(chosen), 64))
-    choose(monkeypatch, "packed")
+    choose(monkeypatch, "packed", stack)
     want = stack(x, chosen)
-    choose(monkeypatch, way)
+    choose(monkeypatch, way, stack)
     assert_close(stack(x, chosen), want)
 
 
@@ -82,16 +86,16 @@ def test_group_by_group(way: str, most: int, monkeypatch: pytest.MonkeyPatch) ->
     """No more experts are unpacked at once than `MAX_BYTES` holds."""
     stack = packed_experts((4, 64, "affine"))
     x, chosen = mx.random.normal((50, 64)), routed(50)
-    choose(monkeypatch, "packed")
+    choose(monkeypatch, "packed", stack)
     want = stack(x, chosen)
-    choose(monkeypatch, way)
-    monkeypatch.setattr(unpacked, "MAX_BYTES", most * 64 * 128 * 4)
+    choose(monkeypatch, way, stack)
+    monkeypatch.setattr(unpack, "MAX_BYTES", most * 64 * 128 * 4)
     held: list[int] = []
-    unpack = type(stack.gate_proj).unpacked
+    unpacked = type(stack.gate_proj).unpacked
 
     def noted(self: object, first: int, last: int, dtype: mx.Dtype) -> mx.array:
         held.append(last - first)
-        return unpack(self, first, last, dtype)
+        return unpacked(self, first, last, dtype)
 
     monkeypatch.setattr(type(stack.gate_proj), "unpacked", noted)
     assert_close(stack(x, chosen), want)
@@ -100,13 +104,14 @@ def test_group_by_group(way: str, most: int, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_idle_experts_are_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     stack, read = packed_experts((4, 64, "affine")), []
-    unpack = type(stack.gate_proj).unpacked
+    unpacked = type(stack.gate_proj).unpacked
 
     def noted(self: object, first: int, last: int, dtype: mx.Dtype) -> mx.array:
         read.append(first)
-        return unpack(self, first, last, dtype)
+        return unpacked(self, first, last, dtype)
 
     monkeypatch.setattr(type(stack.gate_proj), "unpacked", noted)
+    choose_backend(stack)
     stack(mx.zeros((80, 64)), mx.full((80, 1), 4, mx.uint32))
     assert set(read) == {0, 4}  # 0: asked for its size
 
@@ -121,9 +126,9 @@ def test_a_matrix(
     layer = Linear(128, 48, bias=bias).to_quantized(group, bits, mode)
     assert isinstance(layer, QuantizedLinear)
     x = mx.random.normal((2, 20, 128))
-    choose(monkeypatch, "packed")
+    choose(monkeypatch, "packed", layer)
     want = layer(x)
-    choose(monkeypatch, "grouped")
+    choose(monkeypatch, "grouped", layer)
     assert_close(layer(x), want)
 
 
@@ -138,14 +143,14 @@ def test_it_begins_at_the_stated_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = Linear(64, 32, bias=False).to_quantized(64, 4)
     for device in unpack_policy.ROWS:
         monkeypatch.setattr(backend, "device", lambda device=device: device)
-        choose(monkeypatch, "grouped")
+        choose(monkeypatch, "grouped", layer)
         few, many = (
             mx.zeros((unpack_policy.ROWS[device] - 1, 64)),
             mx.zeros((unpack_policy.ROWS[device], 64)),
         )
         assert "QuantizedMatmul" in operations(layer, few)
         assert "QuantizedMatmul" not in operations(layer, many)
-        choose(monkeypatch, "packed")
+        choose(monkeypatch, "packed", layer)
         assert "QuantizedMatmul" in operations(layer, many)
 
 
@@ -153,14 +158,17 @@ def test_experts_begin_at_the_stated_rows(monkeypatch: pytest.MonkeyPatch) -> No
     stack = packed_experts((4, 64, "affine"))
     pairs = mx.sort(routed(12).flatten())  # 24 of 6 experts: 4 each
     x = mx.zeros((24, 1, 64))
-    assert unpacked.rows_per_expert(x, pairs, stack.gate_proj) is not None
-    assert unpacked.rows_per_expert(x, pairs[:-1], stack.gate_proj) is None
+    policy = unpack_policy.choose_policy()
+    assert policy is not None
+    assert unpack.rows_per_expert(x, pairs, stack.gate_proj, policy) is not None
+    assert unpack.rows_per_expert(x, pairs[:-1], stack.gate_proj, policy) is None
     choose(monkeypatch, "packed")
-    assert unpacked.rows_per_expert(x, pairs, stack.gate_proj) is None
+    assert unpack_policy.choose_policy() is None
     choose(monkeypatch, "grouped")
-    assert (
-        unpacked.rows_per_expert(x, pairs, packed_experts(None).gate_proj) is None
-    )  # nothing to unpack
+    policy = unpack_policy.choose_policy()
+    assert policy is not None
+    plain = packed_experts(None).gate_proj  # nothing to unpack
+    assert unpack.rows_per_expert(x, pairs, plain, policy) is None
 
 
 def test_compiled_and_differentiated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +177,7 @@ def test_compiled_and_differentiated(monkeypatch: pytest.MonkeyPatch) -> None:
     block = MoE(64, 32, 6, 2, normalise=True)
     nn.quantize(block.switch_mlp, 32, 4)
     x = mx.random.normal((1, 40, 64))
+    choose_backend(block)
     want = block(x)
     assert_close(mx.compile(block)(x), want, bound=1e-10)  # fused elementwise code rounds otherwise
 
@@ -176,12 +185,12 @@ def test_compiled_and_differentiated(monkeypatch: pytest.MonkeyPatch) -> None:
         return block(x).square().sum()
 
     got = mx.grad(loss)(x)
-    choose(monkeypatch, "packed")
+    choose(monkeypatch, "packed", block)
     assert_close(got, mx.grad(loss)(x), bound=1e-10)  # sums in another order
     dense = MLP(64, 32)
     nn.quantize(dense, 32, 4)
     want = dense(x)
-    choose(monkeypatch, "each")
+    choose(monkeypatch, "each", dense)
     assert_close(mx.compile(dense)(x), want, bound=1e-10)
 
 
@@ -190,29 +199,31 @@ def test_a_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
     network, _ = tiny.network(4, moe_intermediate_size=32, norm_topk_prob=True, **changes)
     nn.quantize(network, 32, 8)
     tokens = mx.array([[(5 * i + 3) % 24 for i in range(60)]])
-    choose(monkeypatch, "packed")
+    choose(monkeypatch, "packed", network)
     want = network(tokens)
     for way in UNPACKING:
-        choose(monkeypatch, way)
+        choose(monkeypatch, way, network)
         assert_close(network(tokens), want, bound=1e-10)  # many layers of float32 in other orders
 
 
 def test_choosing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unpack_policy.unpack_mode() == "each"
     choose(monkeypatch, "auto")
-    assert unpacked.why().startswith("weights are unpacked, experts multiplied one after another")
+    assert unpack_policy.explain().startswith(
+        "weights are unpacked, experts multiplied one after another"
+    )
     choose(monkeypatch, "fast")
     with pytest.raises(OptionError, match="fast"):
         unpack_policy.unpack_mode()
     monkeypatch.setattr(backend, "device", lambda: "metal")
     choose(monkeypatch, "auto")
-    assert "not measured on metal" in unpacked.why()
+    assert "not measured on metal" in unpack_policy.explain()
     monkeypatch.setattr(backend, "device", lambda: "cuda")
     choose(monkeypatch, "auto")
-    assert unpacked.why().startswith(
+    assert unpack_policy.explain().startswith(
         "weights are unpacked, experts multiplied in MLX's grouped product"
     )
     choose(monkeypatch, "packed")
-    assert "as QWEN3_MLX_PREFILL says" in unpacked.why()
+    assert "as QWEN3_MLX_PREFILL says" in unpack_policy.explain()
     choose(monkeypatch, "grouped")
-    assert "MLX_ENABLE_TF32=0 makes" in unpacked.why()  # as in every test
+    assert "MLX_ENABLE_TF32=0 makes" in unpack_policy.explain()  # as in every test

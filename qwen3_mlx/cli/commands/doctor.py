@@ -58,19 +58,9 @@ def kernels() -> list[Row]:
 
 def paths() -> list[Row]:
     """How tokens are read and written here: many at once, and one after another."""
-    from qwen3_mlx.device import unpack_policy
-    from qwen3_mlx.metal import dispatch
-    from qwen3_mlx.nn import unpack
+    from qwen3_mlx.nn import choose_backend
 
-    reason = dispatch.unavailable_reason(*dispatch.PROMPT)
-    experts = f"as above: {reason}" if reason else "4 and 8 bits: packed, on matrix units"
-    if unpack_policy.is_forced():
-        experts = "as above: QWEN3_MLX_PREFILL says so"
-    rows = [("prefill, packed", unpack.why()), ("prefill, experts", experts)]
-    for name, kernels in (("decode, dense", ()), ("decode, experts", dispatch.EXPERTS)):
-        reason = dispatch.unavailable_reason(*dispatch.STEP, *kernels)
-        rows.append((name, f"plain operations: {reason}" if reason else "fused steps"))
-    return rows
+    return list(choose_backend.reasons())
 
 
 def run() -> int:

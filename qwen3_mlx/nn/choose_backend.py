@@ -1,0 +1,64 @@
+"""Which `Backend` a network gets on this machine, and the reasons, for `qwen3-mlx doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import qwen3_mlx.device.backend as device_backend
+
+import mlx.nn as nn
+
+from qwen3_mlx.device import unpack_policy
+from qwen3_mlx.metal import dispatch
+from qwen3_mlx.nn import fused_experts
+from qwen3_mlx.nn.backend import Backend
+from qwen3_mlx.nn.linear import QuantizedLinear
+from qwen3_mlx.nn.mlp import MLP
+from qwen3_mlx.nn.moe import Experts, MoE
+from qwen3_mlx.nn.transformer import Qwen3Body
+
+
+def choose_backend(network: nn.Module) -> Backend:
+    """Choose what runs the modules of `network` on this machine; returns what all have in common.
+
+    Call it when its weights are in place, and again after packing them or changing their dtype.
+    Raises `OptionError` for a variable that names no mode or kernel.
+    """
+    policy = unpack_policy.choose_policy()
+    common = Backend(policy, paced=device_backend.device() != "cpu")
+    for module in network.modules():
+        if isinstance(module, (Experts, Qwen3Body)):
+            module.backend = common
+        elif isinstance(module, QuantizedLinear):
+            module.backend = _linear(common, module, module.backend.waits_for_input)
+        elif isinstance(module, MoE):
+            module.backend = _routed(common, module)
+        elif isinstance(module, MLP) and isinstance(module.gate_proj, QuantizedLinear):
+            module.gate_proj.backend = _linear(common, module.gate_proj, waits=True)
+    return common
+
+
+def _linear(common: Backend, layer: QuantizedLinear, waits: bool) -> Backend:
+    policy = common.policy if layer.mode == "affine" else None
+    return replace(common, policy=policy, waits_for_input=waits)
+
+
+def _routed(common: Backend, moe: MoE) -> Backend:
+    experts = moe.routed()
+    few = () if fused_experts.few_unavailable(experts) else (experts.dtype,)
+    many = () if fused_experts.many_unavailable(experts) else (experts.dtype,)
+    return replace(common, few=few, many=many)
+
+
+def reasons() -> Iterator[tuple[str, str]]:
+    """How tokens are read and written on this machine, and why: a name and a sentence each."""
+    yield "prefill, packed", unpack_policy.explain()
+    reason = dispatch.unavailable_reason(*dispatch.PROMPT)
+    experts = f"as above: {reason}" if reason else "4 and 8 bits: packed, on matrix units"
+    if unpack_policy.is_forced():
+        experts = f"as above: {unpack_policy.VARIABLE} says so"
+    yield "prefill, experts", experts
+    for name, kernels in (("decode, dense", ()), ("decode, experts", dispatch.EXPERTS)):
+        reason = dispatch.unavailable_reason(*dispatch.STEP, *kernels)
+        yield name, f"plain operations: {reason}" if reason else "fused steps"
