@@ -13,7 +13,7 @@ import argparse
 import os
 import time
 
-# Every shape keeps its CUDA graphs; with many kept they fill the GPU (docs/log.md).
+# Every shape keeps its CUDA graphs; with many kept they fill the GPU (docs/log/2026-11.md).
 os.environ.setdefault("MLX_CUDA_GRAPH_CACHE_SIZE", "40")
 
 import qwen3_mlx.device.backend  # noqa: F401  (before mlx)

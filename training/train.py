@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-# Every batch shape keeps its CUDA graphs; with many kept they fill the GPU (docs/log.md).
+# Every batch shape keeps its CUDA graphs; with many kept they fill the GPU (docs/log/2026-11.md).
 os.environ.setdefault("MLX_CUDA_GRAPH_CACHE_SIZE", "40")
 
 import mlx.core as mx
