@@ -18,6 +18,7 @@ def stable_prefix(
     tokenizer: Tokenizer,
     messages: Sequence[MessageLike],
     tools: Sequence[Mapping[str, Any]] | None = None,
+    special_tokens_in_text: bool = False,
 ) -> list[int]:
     """The ids that the prompt will begin with, whatever is said after `messages`.
 
@@ -26,12 +27,17 @@ def stable_prefix(
     keeps those of a turn whose tools are still at work) and however the tokenizer joins what it
     finds there, it does here. The prefix ends before the ``<|im_start|>`` of the new message,
     where no text can change the tokens on the left, nor the switch of thinking, which Qwen3's
-    templates read behind it. Raises `TemplateError` or `OptionError`.
+    templates read behind it. `special_tokens_in_text` is `ChatTemplate.encode`'s. Raises as that.
     """
     waiting = bool(messages) and bool(messages[-1].get("tool_calls"))
     role = "tool" if waiting else "user"
     first, second = (
-        tokenizer.encode(template.render([*messages, {"role": role, "content": probe}], tools))
+        template.encode(
+            [*messages, {"role": role, "content": probe}],
+            tokenizer,
+            tools,
+            special_tokens_in_text=special_tokens_in_text,
+        )
         for probe in _PROBES
     )
     known = first[: common_length(first, second)]

@@ -9,8 +9,9 @@ from typing import Any
 
 from qwen3_mlx.errors import TemplateError
 from qwen3_mlx.options import Family
+from qwen3_mlx.text.literal import LiteralText
 from qwen3_mlx.text.messages import MessageLike, normalise
-from qwen3_mlx.text.tokenizer import THINK_OPEN, read_json, token_text
+from qwen3_mlx.text.tokenizer import THINK_OPEN, Tokenizer, read_json, token_text
 from qwen3_mlx.text.tools import normalise_tools
 
 _PROBE: list[MessageLike] = [{"role": "user", "content": "hi"}]
@@ -74,6 +75,29 @@ class ChatTemplate:
         """
         conversation = normalise(messages, parse_arguments=not self._reads_argument_text)
         return self._render(conversation, normalise_tools(tools), thinking, add_generation_prompt)
+
+    def encode(
+        self,
+        messages: Sequence[MessageLike],
+        tokenizer: Tokenizer,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool | None = None,
+        add_generation_prompt: bool = True,
+        special_tokens_in_text: bool = False,
+    ) -> list[int]:
+        """The ids of the prompt, in which ``<|im_end|>`` in anybody's text is letters.
+
+        With `special_tokens_in_text` it is the token, as transformers has it: whoever writes a
+        message can then end it, and begin another. Raises as `render` does, and `OptionError`.
+        """
+        conversation = normalise(messages, parse_arguments=not self._reads_argument_text)
+        offered = normalise_tools(tools)
+        literal = LiteralText(tokenizer, conversation, offered)
+        if special_tokens_in_text or not literal.anything:
+            prompt = self._render(conversation, offered, thinking, add_generation_prompt)
+            return tokenizer.encode(prompt)
+        prompt = self._render(literal.messages, literal.tools, thinking, add_generation_prompt)
+        return literal.encode(prompt)
 
     def _render(
         self,

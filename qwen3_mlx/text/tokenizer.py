@@ -7,7 +7,9 @@ bytes of single ids are asked for as they are needed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 TOOL_OPEN, TOOL_CLOSE = "<tool_call>", "</tool_call>"
+_MARKERS = (
+    *(IM_START, IM_END, THINK_OPEN, THINK_CLOSE, TOOL_OPEN, TOOL_CLOSE),
+    *("<|endoftext|>", "<tool_response>", "</tool_response>"),
+)
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -85,12 +91,40 @@ class Tokenizer:
 
         Raises `OptionError` for text with lone surrogates, which no UTF-8 can spell.
         """
+        return self._encode(self._backend, text)
+
+    def _encode(self, backend: tokenizers.Tokenizer, text: str) -> list[int]:
         try:
-            return self._backend.encode(text, add_special_tokens=False).ids
+            return backend.encode(text, add_special_tokens=False).ids
         except TypeError:
             lone = "a lone surrogate: bytes that were not UTF-8"
             got = lone if isinstance(text, str) else type(text).__name__
             raise OptionError("text", got=got, expected="a str of valid Unicode") from None
+
+    def encode_letters(self, text: str) -> list[int]:
+        """The ids of `text` where ``<think>`` and its like are letters, as all else.
+
+        Raises `OptionError` for text with lone surrogates.
+        """
+        return self._encode(self._plain, text)
+
+    def split_markers(self, text: str) -> list[str]:
+        """`text` in pieces: text, marker, text, marker, …, text."""
+        return self._added.split(text)
+
+    @cached_property
+    def all_markers(self) -> re.Pattern[str]:
+        """Finds the spelling of any token that structures a conversation.
+
+        Tokens that a prompt for completing code is made of (``<|fim_prefix|>``) are not among them.
+        """
+        names = [token.content for token in self._added_tokens if token.special]
+        return _any_of([*names, *(name for name in _MARKERS if self._has(name))])
+
+    @cached_property
+    def control_markers(self) -> re.Pattern[str]:
+        """Finds the spelling of a token that the vocabulary calls special: ``<|im_end|>``."""
+        return _any_of([token.content for token in self._added_tokens if token.special])
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, special tokens included; broken UTF-8 becomes U+FFFD."""
@@ -110,10 +144,36 @@ class Tokenizer:
             raise ConfigError("the vocabulary lacks a token", got=repr(name), hint=hint)
         return token
 
+    @cached_property
+    def _plain(self) -> tokenizers.Tokenizer:
+        """The same vocabulary, which it shares, without the tokens added to it."""
+        plain = type(self._backend)(self._backend.model)
+        for part in ("normalizer", "pre_tokenizer"):
+            if (value := getattr(self._backend, part)) is not None:
+                setattr(plain, part, value)
+        return plain
+
+    @cached_property
+    def _added_tokens(self) -> list[tokenizers.AddedToken]:
+        return list(self._backend.get_added_tokens_decoder().values())
+
+    @cached_property
+    def _added(self) -> re.Pattern[str]:
+        return _any_of([token.content for token in self._added_tokens])
+
+    def _has(self, name: str) -> bool:
+        return self._backend.token_to_id(name) is not None
+
     @property
     def vocab_size(self) -> int:
         """Tokens in use; the network may have more rows."""
         return self._backend.get_vocab_size(with_added_tokens=True)
+
+
+def _any_of(texts: list[str]) -> re.Pattern[str]:
+    """Finds the longest of `texts` in a group; nothing where there are none."""
+    longest_first = sorted(texts, key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, longest_first))})" if texts else "((?!))")
 
 
 def _token_bytes(token: str) -> bytes:

@@ -1,0 +1,83 @@
+"""Text of people and tools that spells a marker: it goes to the model as letters.
+
+The template is rendered with a word in place of each such spelling; the words are put back when
+the markers of the template itself are ids already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from qwen3_mlx.text.tokenizer import Tokenizer
+
+_TOOL_RESULT = re.compile(r"(<tool_response>)(.*)(</tool_response>)", re.DOTALL)
+
+
+class LiteralText:
+    """Words that stand for spellings of markers in one conversation, while it is rendered.
+
+    From user and tool messages all markers are kept, from system messages, tools and the
+    assistant's own text those that structure the conversation: a system message may explain to
+    the model how ``<tool_call>`` is used, and an assistant's text may hold its thought.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, messages: list[dict[str, Any]], tools: Any) -> None:
+        """Make `messages` and `tools` with words in them; both are copied."""
+        self._tokenizer = tokenizer
+        self._spellings: list[str] = []
+        whole = json.dumps([messages, tools]).encode()
+        # No text holds its own digest. Letters and digits: JSON and templates leave them alone.
+        self._word = f"marker{hashlib.sha256(whole).hexdigest()[:16]}"
+        self.messages = [self._message(message) for message in messages]
+        self.tools = self._deep(tools, self._hide_control)
+
+    @property
+    def anything(self) -> bool:
+        """Whether any text spells a marker."""
+        return bool(self._spellings)
+
+    def encode(self, prompt: str) -> list[int]:
+        """The ids of the rendered `prompt`, spelled markers as letters."""
+        ids: list[int] = []
+        for index, piece in enumerate(self._tokenizer.split_markers(prompt)):
+            if index % 2:
+                ids.append(self._tokenizer.token_id(piece))
+            else:
+                ids += self._tokenizer.encode_letters(self._put_back(piece))
+        return ids
+
+    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
+        from_outside = message["role"] in ("user", "tool")
+        hide = self._hide_all if from_outside else self._hide_control
+        hidden: dict[str, Any] = self._deep({**message, "role": ""}, hide)
+        result = _TOOL_RESULT.fullmatch(message["content"])
+        if message["role"] == "user" and result:  # that's how a tool's result is sent by hand
+            hidden["content"] = result[1] + self._hide_all(result[2]) + result[3]
+        return {**hidden, "role": message["role"]}
+
+    def _deep(self, value: Any, hide: Callable[[str], str]) -> Any:
+        if isinstance(value, str):
+            return hide(value)
+        if isinstance(value, list):
+            return [self._deep(item, hide) for item in value]
+        if isinstance(value, dict):
+            return {hide(key): self._deep(item, hide) for key, item in value.items()}
+        return value
+
+    def _hide_all(self, text: str) -> str:
+        return self._tokenizer.all_markers.sub(self._hide, text)
+
+    def _hide_control(self, text: str) -> str:
+        return self._tokenizer.control_markers.sub(self._hide, text)
+
+    def _hide(self, found: re.Match[str]) -> str:
+        if found[0] not in self._spellings:
+            self._spellings.append(found[0])
+        return f"{self._word}n{self._spellings.index(found[0])}e"
+
+    def _put_back(self, text: str) -> str:
+        return re.sub(f"{self._word}n(\\d+)e", lambda found: self._spellings[int(found[1])], text)
