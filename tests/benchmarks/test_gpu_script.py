@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu, memory, record
+from benchmarks import memory, record
+from benchmarks.gpu import __main__ as gpu
 from qwen3_mlx.fit import machine
 
 

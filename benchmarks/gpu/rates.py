@@ -15,7 +15,7 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
-from benchmarks.layer import RESULTS, say
+from benchmarks.gpu import RESULTS, say
 from benchmarks.record import interleaved, summary
 from qwen3_mlx.bench import rates
 from qwen3_mlx.bench.random_network import (

@@ -14,8 +14,8 @@ import qwen3_mlx.device.backend as backend
 import mlx.core as mx
 import mlx.nn as nn
 
-from benchmarks.gpu_rates import SIZES, net_of
-from benchmarks.layer import RESULTS, say
+from benchmarks.gpu import RESULTS, say
+from benchmarks.gpu.rates import SIZES, net_of
 from benchmarks.record import interleaved, summary
 from qwen3_mlx.bench.random_network import config_values
 from qwen3_mlx.device import unpack_policy

@@ -1,7 +1,4 @@
-"""Greedy tokens of the bundled models in float32, with the kernels on and off: the same or not.
-
-python -m benchmarks.tokens
-"""
+"""Greedy tokens of the bundled models in float32, with the kernels on and off: the same or not."""
 
 from __future__ import annotations
 
@@ -9,8 +6,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 import qwen3_mlx.device.backend as backend
 
@@ -60,7 +55,3 @@ def compare(say: Callable[[str], None], tokens: int = 128) -> dict[str, Any]:
             verdict = "identical" if differs is None else f"DIFFERENT from token {differs}"
             say(f"tokens {name}, prompt {number}: {verdict}, {'fused' if fused else 'NOT fused'}")
     return rows
-
-
-if __name__ == "__main__":
-    compare(lambda line: print(line, flush=True))

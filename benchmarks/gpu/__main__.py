@@ -1,13 +1,14 @@
-"""Everything a GPU session is to measure, in one command, most wanted first.
+"""Everything that a GPU session measures, in one command, the most wanted first.
 
     python -m benchmarks.gpu --seconds 540 [--phases accuracy tokens moe dense …]
     python -m benchmarks.gpu --tiny --seconds 200        # tries the script, on any machine
 
 Each phase is a process of its own with a time limit, so that a kernel which compiles for minutes
-costs its own phase only. Each writes ``gpu-PHASE.json`` (into $OUT, else benchmarks/results) after
-every step, and prints every line at once. Accuracy runs with MLX_ENABLE_TF32=0, speed with 1: on
-CUDA 0 makes MLX's grouped product slow in every dtype (grouped_gemm_unaligned.cu). What mlx-lm
-compiles at first use is compiled beside the phases that measure no time, and waited for.
+costs its own phase only. It writes ``gpu-PHASE.json`` (into $OUT, else benchmarks/results) after
+every case, and prints every line at once. Accuracy runs with MLX_ENABLE_TF32=0, speed with 1: on
+CUDA 0 makes MLX's grouped product slow in every dtype (grouped_gemm_unaligned.cu). mlx-lm's
+products compile at first use, 30B-A3B's for two and a half minutes; a process of its own does that
+beside the phases that measure no time, and the others wait for it.
 
 At the end the targets are stated with what was read. The training of demo-moe is a command of its
 own: training/README.md.
@@ -25,9 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu import RESULTS, START, say
 from benchmarks.record import RESULTS as FOLDER
-
-START = time.perf_counter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +36,19 @@ class Phase:
 
     name: str
     limit: float
-    steps: str = ""
+    cases: str = ""
     environment: dict[str, str] = field(default_factory=dict)
 
     def command(self, tiny: bool) -> list[str]:
-        """What to run."""
+        """The process to start."""
+        command = [sys.executable, "-m"]
+        if self.name == "memory":
+            return [*command, "benchmarks.memory", *(["--cases", "tiny"] if tiny else [])]
         if self.name == "long":
-            steps = [sys.executable, "-m", "benchmarks.long"]
+            command += ["benchmarks.long", "--name", "gpu-long"]
         else:
-            steps = [sys.executable, "-m", "benchmarks.gpu_steps", self.steps or self.name]
-        return [*steps, "--name", f"gpu-{self.name}", *(["--tiny"] if tiny else [])]
+            command += ["benchmarks.gpu", "--case", self.cases or self.name, "--name", self.name]
+        return [*command, *(["--tiny"] if tiny else [])]
 
 
 EXACT, FAST = {"MLX_ENABLE_TF32": "0"}, {"MLX_ENABLE_TF32": "1"}
@@ -68,13 +71,8 @@ UNTIMED = ("accuracy", "tokens", "memory", "more")
 """Phases beside which something may be compiled."""
 
 
-def say(text: str) -> None:
-    """Print with the time since the start."""
-    print(f"[{time.perf_counter() - START:6.1f} s] {text}", flush=True)
-
-
 def run(phase: Phase, left: float, tiny: bool) -> str:
-    """Run it; how it ended, in words."""
+    """Run a phase; returns in words how it ended."""
     limit = min(phase.limit, left)
     say(f"== {phase.name}, at most {limit:.0f} s")
     environment = os.environ | {"PYTHONUNBUFFERED": "1"} | phase.environment
@@ -86,8 +84,8 @@ def run(phase: Phase, left: float, tiny: bool) -> str:
 
 
 def compile_theirs() -> subprocess.Popen[bytes]:
-    """`benchmarks.gpu_compile` in the background."""
-    command = [sys.executable, "-m", "benchmarks.gpu_compile", "30b-a3b", "8b"]
+    """Start compiling what mlx-lm's networks need, in the background."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--case", "compile", "--name", "compile"]
     return subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"} | FAST)
 
 
@@ -132,6 +130,50 @@ def _ratio(results: dict[str, Any], key: str, arm: str) -> str:
     return f"{mine / other:.2f} x ({mine:.0f} against {other:.0f} tok/s)"
 
 
+def run_cases(phase: str, name: str, tiny: bool) -> None:
+    """Run one phase's cases in this process; the record is rewritten after each."""
+    os.environ.setdefault("QWEN3_MLX_KERNELS", "auto")
+    import qwen3_mlx.device.backend as backend
+
+    import mlx.core as mx
+
+    from benchmarks.gpu import rates
+    from benchmarks.gpu.cases import cases, on_the_shim
+    from benchmarks.record import write
+    from qwen3_mlx.metal import probe
+
+    if tiny:
+        rates.SIZES.shrink()
+        if backend.device() == "cpu":
+            on_the_shim()
+    if phase != "accuracy":
+        probe.fault = lambda name: None  # type: ignore[assignment]  # its compilations take time
+    say(f"{phase} on {backend.device()} {mx.device_info().get('device_name', '')}")
+    for case, measure in cases()[phase].items():
+        begin = time.perf_counter()
+        try:
+            measure()
+        except Exception as fault:
+            RESULTS[f"failed {case}"] = f"{type(fault).__name__}: {fault}"
+            say(f"{case} FAILED: {type(fault).__name__}: {str(fault)[:400]}")
+        RESULTS.setdefault("seconds", {})[case] = time.perf_counter() - begin
+        write(f"gpu-{name}", RESULTS)
+    say(f"done after {time.perf_counter() - START:.0f} s")
+
+
+def run_phases(names: list[str], seconds: float, tiny: bool) -> None:
+    """Run the phases named, as far as the time goes."""
+    compiling = None if tiny else compile_theirs()
+    for phase in PHASES:
+        if phase.name not in names:
+            continue
+        if compiling and phase.name not in UNTIMED:
+            compiling.wait()
+        left = seconds - (time.perf_counter() - START)
+        ended = run(phase, left, tiny) if left > 10 else "no time was left"
+        say(f"{phase.name}: {ended}")
+
+
 def main() -> None:
     """Run the phases, and say how the targets stand."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -139,17 +181,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=540, help="for everything")
     parser.add_argument("--phases", nargs="+", choices=names, default=names)
     parser.add_argument("--tiny", action="store_true", help="tiny networks, to try the script")
+    parser.add_argument("--case", help="run one phase's cases in this process")
+    parser.add_argument("--name", help="of that phase's record, behind gpu-")
     args = parser.parse_args()
-    ended: dict[str, str] = {}
-    compiling = None if args.tiny else compile_theirs()
-    for phase in PHASES:
-        if phase.name not in args.phases:
-            continue
-        if compiling and phase.name not in UNTIMED:
-            compiling.wait()
-        left = args.seconds - (time.perf_counter() - START)
-        ended[phase.name] = run(phase, left, args.tiny) if left > 10 else "no time was left"
-        say(f"{phase.name}: {ended[phase.name]}")
+    if args.case:
+        run_cases(args.case, args.name or args.case, args.tiny)
+        return
+    run_phases(args.phases, args.seconds, args.tiny)
     for target, reading in verdicts().items():
         say(f"{target}: {reading}")
 

@@ -1,4 +1,4 @@
-"""One layer's kernels at real sizes, each against its reference: the first part of a GPU run."""
+"""One layer's kernels at real sizes, each against float32, beside MLX's own operations."""
 
 from __future__ import annotations
 
@@ -6,27 +6,48 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
 
 import mlx.core as mx
 
-from benchmarks.accuracy import error, packed, product, random
+from benchmarks.gpu import RESULTS, say
 from qwen3_mlx.metal import attend, down, gate_up, gather_matmul, matvec, qk_rope, route
 from qwen3_mlx.metal.matrix import Matrix
 from qwen3_mlx.nn.mlp import swiglu
 from qwen3_mlx.nn.moe import route as plain_route
 
-START = time.perf_counter()
-RESULTS: dict[str, Any] = {}
 Rows = list[tuple[str, mx.array, mx.array, mx.array | None]]
 """What it is; the kernel's result, the reference, and that of MLX's own operations."""
 
 
-def say(text: str) -> None:
-    """Print with the time since the start."""
-    print(f"[{time.perf_counter() - START:6.1f} s] {text}", flush=True)
+def random(*shape: int, dtype: mx.Dtype) -> mx.array:
+    """Normal numbers."""
+    return mx.random.normal(shape).astype(dtype)
+
+
+def packed(spec: tuple[int, int, mx.Dtype], *shape: int) -> Matrix:
+    """A random matrix of std 1/√K, packed in (bits, group, dtype)."""
+    bits, group, dtype = spec
+    weight = (mx.random.normal(shape) * shape[-1] ** -0.5).astype(dtype)
+    if not bits:
+        return Matrix(weight)
+    while shape[-1] % group:
+        group //= 2
+    return Matrix(*mx.quantize(weight, group, bits), bits=bits, group=group)
+
+
+def product(x: mx.array, m: Matrix) -> mx.array:
+    """MLX's own."""
+    if m.scales is None:
+        return x @ m.weight.T
+    return mx.quantized_matmul(x, m.weight, m.scales, m.biases, True, m.group, m.bits)
+
+
+def error(got: mx.array, want: mx.array) -> float:
+    """Normalised mean squared error, in float32 on the device."""
+    got, want = got.astype(mx.float32), want.astype(mx.float32)
+    return float(mx.square(got - want).sum() / mx.square(want).sum())
 
 
 def case(name: str, make: Callable[[], Rows]) -> None:
