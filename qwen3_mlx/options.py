@@ -12,6 +12,9 @@ from qwen3_mlx.errors import OptionError
 Family = Literal["hybrid", "thinking", "instruct", "coder"]
 """hybrid: Qwen3 of April 2025, both modes; thinking, instruct: the 2507 releases; coder."""
 
+NEVER_THINK: frozenset[Family] = frozenset({"instruct", "coder"})
+"""The families without a thinking mode."""
+
 STOP_TEXT = (
     "\n\nConsidering the limited time by the user, I have to give the solution"
     " based on the thinking directly now.\n</think>\n\n"

@@ -25,8 +25,8 @@ SOURCES = sorted(path for folder in AROUND for path in (ROOT / folder).rglob("*.
 # The package's rooms from the ground up, a tuple a floor. A room may import from lower floors and
 # from itself, never from a neighbour on its own floor. docs/design.md's picture is drawn from this.
 FLOORS = (
-    ("errors", "events", "files"),
-    ("options",),
+    ("errors", "events"),
+    ("files", "options"),
     ("config", "hub", "text"),
     ("device",),
     ("fit", "metal"),

@@ -17,60 +17,30 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.hub.releases import SIZES, Size
 from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
 
-# layers, hidden, heads, kv heads, feed-forward, experts, top-k, tied
-SHAPES: dict[str, tuple[int, int, int, int, int, int, int, bool]] = {
-    "0.6b": (28, 1024, 16, 8, 3072, 0, 0, True),
-    "1.7b": (28, 2048, 16, 8, 6144, 0, 0, True),
-    "4b": (36, 2560, 32, 8, 9728, 0, 0, True),
-    "8b": (36, 4096, 32, 8, 12288, 0, 0, False),
-    "14b": (40, 5120, 40, 8, 17408, 0, 0, False),
-    "32b": (64, 5120, 64, 8, 25600, 0, 0, False),
-    "30b-a3b": (48, 2048, 32, 4, 768, 128, 8, False),
-    "235b-a22b": (94, 4096, 64, 4, 1536, 128, 8, False),
-    "480b-a35b": (62, 6144, 96, 8, 2560, 160, 8, False),
-    "tiny": (2, 256, 4, 2, 512, 0, 0, False),
-    "tiny-moe": (2, 256, 4, 2, 128, 16, 4, False),
+SHAPES = {name.lower().removeprefix("coder-"): size for name, size in SIZES.items()} | {
+    "tiny": Size(2, 256, 4, 2, 512),
+    "tiny-moe": Size(2, 256, 4, 2, 512, False, 16, 4, 128),
 }
-"""Those that Qwen has published, and two to try a script with."""
+"""The published sizes, and two small ones to try a script with."""
 
 RECIPES = {"4bit": (4, 64), "8bit": (8, 64), "bf16": None}
 """mlx-lm's default recipes (bits, group): everything packed alike, routers in 8 bits."""
 
 
 def config_values(shape: str, recipe: str = "bf16", layers: int | None = None) -> dict[str, Any]:
-    """The config.json of `shape` in `recipe`, with so many layers."""
-    depth, hidden, heads, kv_heads, ffn, experts, top_k, tied = SHAPES[shape]
-    depth = layers or depth
-    values: dict[str, Any] = {
-        "model_type": "qwen3_moe" if experts else "qwen3",
-        "vocab_size": 1024 if shape.startswith("tiny") else 151_936,
-        "hidden_size": hidden,
-        "intermediate_size": ffn,
-        "num_hidden_layers": depth,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "head_dim": 128,
-        "rms_norm_eps": 1e-6,
-        "max_position_embeddings": 40_960,
-        "rope_theta": 1e6,
-        "tie_word_embeddings": tied,
-    }
-    if experts:
-        values |= {
-            "num_experts": experts,
-            "num_experts_per_tok": top_k,
-            "moe_intermediate_size": ffn,
-            "norm_topk_prob": True,
-            "decoder_sparse_step": 1,
-            "mlp_only_layers": [],
-        }
+    """The config.json of `shape` in `recipe`, cut to its first `layers` layers."""
+    values = SHAPES[shape].config()
+    depth = values["num_hidden_layers"] = layers or values["num_hidden_layers"]
+    if shape.startswith("tiny"):
+        values["vocab_size"] = 1024
     if packing := RECIPES[recipe]:
         bits, group = packing
         routers = {f"model.layers.{i}.mlp.gate": {"bits": 8, "group_size": 64}
-                   for i in range(depth if experts else 0)}  # fmt: skip
+                   for i in range(depth if SHAPES[shape].num_experts else 0)}  # fmt: skip
         values["quantization"] = {"bits": bits, "group_size": group} | routers
     return values
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +16,8 @@ from qwen3_mlx.device import memory_limits
 from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.budget import Markers
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.errors import ConfigError, Qwen3Error
+from qwen3_mlx.errors import Qwen3Error
+from qwen3_mlx.files import read_json
 from qwen3_mlx.fit import alternatives
 from qwen3_mlx.fit.inequality import weights_from_headers
 from qwen3_mlx.hub.names import resolve
@@ -156,18 +156,7 @@ def load_runtime(
     files = stamp(path)
     tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
     network, config = load_network(path, context=context, on_progress=on_progress, force=force)
-    said = _generation_config(path)
+    said = read_json(path / "generation_config.json")
     return Runtime(
         str(name), network, config, tokenizer, template, said, path, files, cache_format, note
     )
-
-
-def _generation_config(path: Path) -> Mapping[str, Any]:
-    file = path / "generation_config.json"
-    if not file.exists():
-        return {}
-    try:
-        values = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} can't be read", got=str(error), expected="JSON") from None
-    return values if isinstance(values, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from qwen3_mlx.config.quantization import Quantization, read_quantization
 from qwen3_mlx.config.rope import Rope, Yarn, read_rope
 from qwen3_mlx.config.values import LARGEST
 from qwen3_mlx.errors import ConfigError, ContextError
+from qwen3_mlx.files import read_config
 
 # Keys that change nothing about inference, each with the reason it may be passed over.
 IGNORED = {
@@ -125,17 +125,7 @@ class Qwen3Config:
     @classmethod
     def from_dir(cls, path: str | Path) -> Qwen3Config:
         """Read ``config.json`` in the directory `path`. Raises `ConfigError`."""
-        file = Path(path) / "config.json"
-        try:
-            values = json.loads(file.read_text("utf-8"))
-        except FileNotFoundError:
-            hint = "a model directory has config.json beside its safetensors files"
-            raise ConfigError("no config.json", got=f"directory {path}", hint=hint) from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{file} can't be read", got=str(error), expected="JSON") from None
-        if not isinstance(values, dict):
-            raise ConfigError(str(file), got=type(values).__name__, expected="a JSON object")
-        return cls.from_dict(values)
+        return cls.from_dict(read_config(path))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Qwen3Config:

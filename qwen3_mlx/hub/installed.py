@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from qwen3_mlx.errors import ConfigError
+from qwen3_mlx.files import read_config
 from qwen3_mlx.hub import cache, names, releases
 
 DEPTH = 2
@@ -101,14 +102,15 @@ def _sounds_right(repo: str) -> bool:
 
 
 def _is_qwen3(folder: Path) -> bool:
-    """Whether config.json says so; a damaged one may be, and is told of."""
+    """Whether config.json names Qwen3; where it is damaged, whether the folder's name does."""
     try:
-        values = json.loads((folder / "config.json").read_text("utf-8"))
+        if not (folder / "config.json").is_file():
+            return False
+        return read_config(folder).get("model_type") in ("qwen3", "qwen3_moe")
     except OSError:
         return False
-    except (ValueError, RecursionError):
+    except ConfigError:
         return _sounds_right(str(folder))
-    return isinstance(values, dict) and values.get("model_type") in ("qwen3", "qwen3_moe")
 
 
 def _has_config(folder: Path) -> bool:

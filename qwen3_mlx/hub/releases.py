@@ -15,7 +15,7 @@ OWNER = "mlx-community"
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What tells one size of Qwen3 from another; names as in config.json."""
+    """The numbers in which sizes of Qwen3 differ; names as in config.json."""
 
     num_hidden_layers: int
     hidden_size: int
@@ -27,6 +27,26 @@ class Size:
     num_experts_per_tok: int = 0
     moe_intermediate_size: int = 0
 
+    def config(self) -> dict[str, Any]:
+        """The unquantized config.json of a network of this size, as released in April 2025."""
+        values: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in Size.__slots__
+            if self.num_experts or name not in _MOE_FIELDS
+        }
+        moe = {"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []}
+        return values | {
+            "model_type": "qwen3_moe" if self.num_experts else "qwen3",
+            "head_dim": 128,
+            "vocab_size": 151_936,
+            "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 40_960,
+            "rope_theta": 1e6,
+            **(moe if self.num_experts else {}),
+        }
+
+
+_MOE_FIELDS = ("num_experts", "num_experts_per_tok", "moe_intermediate_size")
 
 SIZES = {
     "0.6B": Size(28, 1024, 16, 8, 3072, tie_word_embeddings=True),
@@ -57,27 +77,14 @@ class Release:
         return f"{OWNER}/{self.name}-4bit"
 
     def config(self) -> dict[str, Any]:
-        """The config.json of the 4-bit repository, as far as the network's shape goes."""
-        size = SIZES[self.size]
-        values: dict[str, Any] = {
-            name: getattr(size, name)
-            for name in Size.__slots__
-            if size.num_experts or name not in _MOE_FIELDS
-        }
-        moe = {"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []}
-        return values | {
-            "model_type": "qwen3_moe" if size.num_experts else "qwen3",
-            "head_dim": 128,
-            "vocab_size": 151_936,
-            "rms_norm_eps": 1e-6,
+        """The keys of the 4-bit repository's config.json that shape the network."""
+        return SIZES[self.size].config() | {
             "max_position_embeddings": self.max_position_embeddings,
             "rope_theta": self.rope_theta,
             "quantization": {"group_size": 64, "bits": 4},
-            **(moe if size.num_experts else {}),
         }
 
 
-_MOE_FIELDS = ("num_experts", "num_experts_per_tok", "moe_intermediate_size")
 _LONG = 262_144
 
 RELEASES = (

@@ -11,9 +11,9 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from qwen3_mlx.errors import HubError, OptionError
+from qwen3_mlx.hub.errors import upload_error
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SHARD = ".safetensors"
@@ -73,39 +73,5 @@ def upload(
         message = f"Convert with qwen3-mlx: {directory.name}"
         commit = api.create_commit(repo, operations, commit_message=message, revision=revision)
     except Exception as error:  # a network stack's errors are many; each becomes one of ours
-        raise _translate(error, repo) from None  # the cause may quote a header
+        raise upload_error(error, repo) from None  # the cause may quote a header
     return commit.commit_url
-
-
-def _translate(error: Exception, repo: str) -> HubError:
-    """Our error for one of ``huggingface_hub``. Never holds what the other side said."""
-    again = "run the same command again: what has arrived is not sent twice"
-    status = _status(error)
-    if status in (401, 403):
-        hint = f"HF_TOKEN needs write permission for {repo.partition('/')[0]}"
-        return HubError(f"the hub refuses to write to {repo}", got=f"HTTP {status}", hint=hint)
-    if status == 404:
-        hint = f"does {repo.partition('/')[0]} exist, and may this token see it?"
-        return HubError(f"no such repository: {repo}", got="HTTP 404", hint=hint)
-    if status:
-        return HubError("the hub answered with an error", got=f"HTTP {status}", hint=again)
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return HubError("uploading needs the network", got="HF_HUB_OFFLINE is set")
-    return HubError("the upload broke off", got=type(_root(error)).__name__, hint=again)
-
-
-def _status(error: BaseException | None) -> int | None:
-    """The HTTP status behind an error, looked for along its causes."""
-    while error is not None:
-        response: Any = getattr(error, "response", None)
-        status = getattr(response, "status_code", None)
-        if isinstance(status, int):
-            return status
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from qwen3_mlx.errors import TemplateError
+from qwen3_mlx.files import read_json
 from qwen3_mlx.options import Family
 from qwen3_mlx.text.literal import LiteralText
 from qwen3_mlx.text.messages import MessageLike, normalise
-from qwen3_mlx.text.tokenizer import THINK_OPEN, Tokenizer, read_json, token_text
+from qwen3_mlx.text.tokenizer import THINK_OPEN, Tokenizer, token_text
 from qwen3_mlx.text.tools import normalise_tools
 
 _PROBE: list[MessageLike] = [{"role": "user", "content": "hi"}]

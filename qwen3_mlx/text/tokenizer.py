@@ -6,14 +6,14 @@ bytes of single ids are asked for as they are needed.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qwen3_mlx.errors import ConfigError, OptionError
+from qwen3_mlx.files import read_json
 
 if TYPE_CHECKING:
     import tokenizers
@@ -181,20 +181,6 @@ def _token_bytes(token: str) -> bytes:
         return bytes(_BYTES[character] for character in token)
     except KeyError:  # an added token, spelled as plain text
         return token.encode()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, empty if there is no file. Raises `ConfigError`."""
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        hint = "the file is damaged or incomplete: download it again"
-        raise ConfigError(f"unreadable {path.name}", got=error, hint=hint) from None
-    if not isinstance(values, dict):
-        raise ConfigError(path.name, got=type(values).__name__, expected="a JSON object")
-    return values
 
 
 def token_text(value: object) -> str | None:

@@ -63,10 +63,19 @@ CASES: dict[str, tuple[Damage, str]] = {
     "tokenizer.json empty": (cut("tokenizer.json", 0), "unreadable tokenizer.json"),
     "tokenizer.json cut": (cut("tokenizer.json", 1000), "unreadable tokenizer.json"),
     "tokenizer.json missing": (without("tokenizer.json"), "no tokenizer.json"),
-    "tokenizer_config.json cut": (cut("tokenizer_config.json", 50), "unreadable tokenizer_config"),
-    "generation_config.json cut": (cut("generation_config.json", 20), "unreadable generation_conf"),
+    "tokenizer_config.json cut": (
+        cut("tokenizer_config.json", 50),
+        "config.json can't be read",
+    ),
+    "generation_config.json cut": (
+        cut("generation_config.json", 20),
+        "config.json can't be read",
+    ),
     "generation_config.json a list": (put("generation_config.json", "[]"), "got list"),
-    "generation_config.json too deep": (put("generation_config.json", "[" * 99_999), "unreadable"),
+    "generation_config.json too deep": (
+        put("generation_config.json", "[" * 99_999),
+        "can't be read",
+    ),
     "weights missing": (without(WEIGHTS), "no safetensors files"),
     "weights empty": (cut(WEIGHTS, 0), "no safetensors file"),
     "weights cut in the length": (cut(WEIGHTS, 5), "no safetensors file"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.events import Done, Stats
+from qwen3_mlx.options import NEVER_THINK
 
 if TYPE_CHECKING:
     from qwen3_mlx.chat.journal import ChatJournal
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 BUDGETS = tuple(64 * 2**n for n in range(10))
 """The steps of a thinking budget, in tokens: 64 to 32,768."""
-
-_NEVER_THINK = ("instruct", "coder")
 
 
 @dataclass
@@ -49,7 +48,7 @@ class Conversation:
     def thinks(self) -> bool:
         """Whether the next turn thinks, as far as options go."""
         options = self.session.options
-        if self.model.family in _NEVER_THINK:
+        if self.model.family in NEVER_THINK:
             return False
         off = options.thinking is False or options.thinking_budget == 0
         return self.model.family == "thinking" or not off
@@ -68,7 +67,7 @@ class Conversation:
     def switch(self, thinking: bool) -> None:
         """Turn thinking on or off. Raises `OptionError` where the model can't switch."""
         family = self.model.family
-        if family in _NEVER_THINK:
+        if family in NEVER_THINK:
             hint = "for a model that does, start: qwen3-mlx chat 4b"
             raise OptionError(f"{self.name} never thinks, so there is nothing to switch", hint=hint)
         if family == "thinking" and not thinking:
@@ -147,7 +146,7 @@ class Conversation:
     def adopt(self, model: Qwen3) -> None:
         """Go on with another model: same messages, and the options it can have."""
         options, messages = self.session.options, self.session.messages
-        if (model.family == "thinking" and not self.thinks) or model.family in _NEVER_THINK:
+        if (model.family == "thinking" and not self.thinks) or model.family in NEVER_THINK:
             options = replace(options, thinking=None, thinking_budget=None)
         session = model.session(options=options)
         session.messages = messages

@@ -14,6 +14,7 @@ from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.result import Command, CommandResult
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.errors import OptionError, SessionError
+from qwen3_mlx.options import NEVER_THINK
 
 
 def is_command(line: str) -> bool:
@@ -68,7 +69,7 @@ def _budget(chat: Conversation, text: str) -> CommandResult:
     if tokens == 0:
         chat.switch(False)
         return CommandResult("a budget of 0 switches thinking off; /think switches it on again")
-    if chat.model.family in ("instruct", "coder"):
+    if chat.model.family in NEVER_THINK:
         chat.switch(True)  # says that this model never thinks
     thinking = chat.session.options.thinking
     # who asks for a budget asks for thinking

@@ -15,7 +15,7 @@ from typing import Any
 
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.errors import ConfigError, OptionError
-from qwen3_mlx.options import Family, GenerationOptions
+from qwen3_mlx.options import NEVER_THINK, Family, GenerationOptions
 
 DEFAULT = "default"
 """The word for what is built in."""
@@ -257,7 +257,7 @@ def apply_defaults(
         left.pop("thinking_budget", None)
     elif clash and "thinking_budget" in said:
         left.pop("max_tokens", None)
-    never = family in ("instruct", "coder")
+    never = family in NEVER_THINK
     for name, off in (("thinking", False), ("thinking_budget", 0)):
         if never or (family == "thinking" and left.get(name) == off):
             left.pop(name, None)

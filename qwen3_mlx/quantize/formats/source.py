@@ -20,6 +20,7 @@ from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
 from qwen3_mlx.checkpoint.raw import FLOATS
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.errors import CheckpointError, ConfigError
+from qwen3_mlx.files import read_config
 from qwen3_mlx.fit.inequality import matrices
 from qwen3_mlx.quantize.formats import awq, fp8, gptq, mlx
 from qwen3_mlx.quantize.formats.parts import Part, PlainPart, Tensors
@@ -89,7 +90,7 @@ def open_source(directory: str | Path) -> Source:
     surplus or mis-shaped tensors, listing the first five.
     """
     directory = Path(directory)
-    values = _read_config(directory)
+    values = read_config(directory)
     tensors = checkpoint_tensors(directory)
     name, finder = _format(values, tensors)
     config = Qwen3Config.from_dict({k: v for k, v in values.items() if k != "quantization_config"})
@@ -105,20 +106,6 @@ def open_source(directory: str | Path) -> Source:
     if problems:
         raise _not_this_model(problems)
     return Source(directory, values, config, name, tuple(weights), _common_dtype(weights))
-
-
-def _read_config(directory: Path) -> dict[str, Any]:
-    file = directory / "config.json"
-    try:
-        values = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        hint = "a model directory has config.json beside its safetensors files"
-        raise ConfigError("no config.json", got=f"directory {directory}", hint=hint) from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} can't be read", got=str(error), expected="JSON") from None
-    if not isinstance(values, dict):
-        raise ConfigError(str(file), got=type(values).__name__, expected="a JSON object")
-    return values
 
 
 def _format(values: dict[str, Any], tensors: Tensors) -> tuple[str, Finder]:

@@ -102,7 +102,8 @@ def test_a_roofline_counts_what_one_token_reads(shape: str) -> None:
     got = random_network.bytes_per_token(random_network.network(config), config, 100)
     wide, heads, kv = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
     attention = (2 * heads + 2 * kv) * 128 * wide
-    ffn = 3 * wide * config.intermediate_size * max(1, config.num_experts_per_tok)
+    experts = config.moe_intermediate_size * config.num_experts_per_tok
+    ffn = 3 * wide * (experts or config.intermediate_size)
     head = 1024 * wide
     weights = (2 * (attention + ffn) + head) * (4 + 2 * 32 / 64) / 8
     routers = 2 * 4 * wide * (8 + 2 * 32 / 64) / 8 if config.num_experts else 0

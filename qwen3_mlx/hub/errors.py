@@ -1,0 +1,124 @@
+"""The one place where errors of ``huggingface_hub`` become ours, for downloads and for uploads.
+
+No message here holds a token: none quotes a header or the body of an answer.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+
+from qwen3_mlx.errors import HubError
+from qwen3_mlx.hub import releases
+from qwen3_mlx.hub.cache import Source, cache_dir, missing_files, snapshot_dir
+
+
+class HubUnreachable(HubError):
+    """The hub can't be reached: no network, or HF_HUB_OFFLINE."""
+
+
+def download_error(error: Exception, source: Source) -> HubError:
+    """Our error for one that a download raised."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    name = source.repo
+    if isinstance(error, GatedRepoError):
+        hint = f"accept its terms at https://huggingface.co/{name}, then: hf auth login"
+        return HubError(f"{name} is gated", got="no access with this login", hint=hint)
+    if isinstance(error, RepositoryNotFoundError):
+        return HubError("no such repository on the hub", got=name, hint=_missing_repo_hint(name))
+    if isinstance(error, RevisionNotFoundError):
+        what = f"{name} has no such revision"
+        return HubError(what, got=source.revision, hint="leave @revision away for the newest")
+    status = _status(error)
+    if status == 401:
+        hint = "the login was refused; renew it with: hf auth login (or correct HF_TOKEN)"
+        return HubError(f"no access to {name}", got="HTTP 401", hint=hint)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        hint = f"free some space, or set HF_HOME to another disk (now {cache_dir()})"
+        return HubError("the disk is full", got=str(cache_dir()), hint=hint)
+    if status:
+        return _hub_failed(status, "the hub has a problem of its own; try again later")
+    if isinstance(error, LocalEntryNotFoundError) or _is_network(error):
+        return _unreachable(source)
+    return HubError(f"{name} can't be downloaded", got=f"{type(error).__name__}: {error}")
+
+
+def upload_error(error: Exception, repo: str) -> HubError:
+    """Our error for one that an upload raised. It quotes nothing: the cause may hold a header."""
+    again = "run the same command again: what has arrived is not sent twice"
+    owner, status = repo.partition("/")[0], _status(error)
+    if status in (401, 403):
+        hint = f"HF_TOKEN needs write permission for {owner}"
+        return HubError(f"the hub refuses to write to {repo}", got=f"HTTP {status}", hint=hint)
+    if status == 404:
+        hint = f"does {owner} exist, and may this token see it?"
+        return HubError(f"no such repository: {repo}", got="HTTP 404", hint=hint)
+    if status:
+        return _hub_failed(status, again)
+    if _is_offline():
+        return HubUnreachable("uploading needs the network", got="HF_HUB_OFFLINE is set")
+    return HubError("the upload broke off", got=type(_root(error)).__name__, hint=again)
+
+
+def _hub_failed(status: int, hint: str) -> HubError:
+    return HubError("the hub answered with an error", got=f"HTTP {status}", hint=hint)
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The HTTP status of an error, or of the nearest error behind it that has one."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return status
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _is_network(error: Exception) -> bool:
+    # httpx, httpx2 or requests, by version of huggingface_hub; none is a dependency of ours
+    modules = ("httpx", "httpcore", "requests", "urllib3")
+    return isinstance(error, ConnectionError | TimeoutError) or any(
+        kind.__module__.startswith(modules) for kind in type(error).__mro__
+    )
+
+
+def _is_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _unreachable(source: Source) -> HubUnreachable:
+    """The error for no network: it lists the files missing here, and says the download resumes."""
+    partial, offline = snapshot_dir(source), _is_offline()
+    why = "HF_HUB_OFFLINE is set" if offline else "the hub can't be reached"
+    again = "unset HF_HUB_OFFLINE" if offline else "check the network"
+    if partial is None:
+        hint = f"{again}; the bundled model needs none: qwen3-mlx chat demo"
+        return HubUnreachable(f"{source.repo} is not on this machine, and {why}", hint=hint)
+    missing = missing_files(partial)
+    listed = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
+    return HubUnreachable(
+        f"{source.repo} is on this machine only in part, and {why}",
+        got=f"{len(missing)} files missing: {listed}" if missing else "an unfinished download",
+        hint=f"{again} and run the same command again: the download resumes",
+    )
+
+
+def _missing_repo_hint(repo: str) -> str:
+    known = [release.repo for release in releases.RELEASES if release.repo != repo]
+    near = difflib.get_close_matches(repo, known, n=3, cutoff=0.7)
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    return "check the spelling; a private repository needs: hf auth login"

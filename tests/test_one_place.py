@@ -1,0 +1,34 @@
+"""Each fact stands in one place: a phrase that states it is found in the files listed, no other."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.test_house import MODULES, PACKAGE
+
+FACTS = {
+    "the families that never think": (r"[\"']instruct[\"'], [\"']coder[\"']}\)", ["options.py"]),
+    "the memory of Macs": ("96, 128, 192", ["fit/alternatives.py"]),
+    "8B's hidden size": (r"4096, 32, 8, 12_?288", ["hub/releases.py"]),
+    "how a JSON file of a model is refused": ("expected=.a JSON object", ["files.py"]),
+    "a failing hub": ("the hub answered with an error", ["hub/errors.py"]),
+    "no network": ("HF_HUB_OFFLINE.,", ["hub/errors.py"]),
+}
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_a_fact_stands_in_one_place(fact: str) -> None:
+    pattern, expected = FACTS[fact]
+    found = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in MODULES
+        if re.search(pattern, path.read_text("utf-8"))
+    ]
+    assert found == expected
+
+
+def test_no_other_file_lists_the_families_that_never_think() -> None:
+    lists = [path.name for path in MODULES if '"instruct", "coder")' in path.read_text("utf-8")]
+    assert not lists
