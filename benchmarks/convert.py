@@ -34,8 +34,9 @@ from qwen3_mlx.quantize.pack import bytes_of
 OURS = """
 import sys, time
 from pathlib import Path
-from qwen3_mlx.checkpoint import job, quantize
-source, out, recipe = Path(sys.argv[1]), Path(sys.argv[2]), quantize.find(sys.argv[3])
+from qwen3_mlx.config import recipes
+from qwen3_mlx.quantize import job
+source, out, recipe = Path(sys.argv[1]), Path(sys.argv[2]), recipes.find(sys.argv[3])
 begin = time.perf_counter()
 job.run(job.prepare(job.Request(source, "bench", out, recipe, "", verify=False)))
 print(time.perf_counter() - begin)

@@ -1,4 +1,4 @@
-"""The command line with `convert` in it: ``python -m tests.checkpoint.program ARGUMENTS``."""
+"""The command line with `convert` in it: ``python -m tests.quantize.program ARGUMENTS``."""
 
 from qwen3_mlx.cli import main
 

@@ -30,7 +30,7 @@ def test_every_one_of_200_kill_points_resumes_to_the_same_bytes(
 ) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    command = [sys.executable, "-m", "tests.checkpoint.killing", str(dense), str(work), "200"]
+    command = [sys.executable, "-m", "tests.quantize.killing", str(dense), str(work), "200"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -173,7 +173,7 @@ def test_a_directory_that_is_not_ours_is_not_emptied(dense: Path, tmp_path: Path
 def test_the_command_itself_survives_kill_9(dense: Path, tmp_path: Path) -> None:
     """The whole program, killed by the clock a few times, as users do it."""
     code = (
-        "import sys; from pathlib import Path; from tests.checkpoint.conftest import convert;"
+        "import sys; from pathlib import Path; from tests.quantize.conftest import convert;"
         f"convert(Path({str(dense)!r}), Path(sys.argv[1]), shard_bytes={SHARD_BYTES}, verify=True)"
     )
     for out, kills in (("want", 0), ("out", 4)):

@@ -17,7 +17,7 @@ WIDE = DENSE | {"vocab_size": 151_936, "hidden_size": 1024, "num_hidden_layers":
 PROGRAM = """
 import sys
 from pathlib import Path
-from tests.checkpoint.conftest import convert
+from tests.quantize.conftest import convert
 def peak():  # getrusage's would begin with that of the process that started this one
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

@@ -191,7 +191,7 @@ def test_the_program_prints_no_token(hub: UploadStub, tmp_path: Path, trouble: s
     source = bf16_model(tmp_path / "model", DENSE)
     if trouble != "none":
         hub.writers.clear()
-    command = [sys.executable, "-m", "tests.checkpoint.program", "convert", str(source)]
+    command = [sys.executable, "-m", "tests.quantize.program", "convert", str(source)]
     command += ["--out", str(tmp_path / "out"), "--recipe", "8bit", "--upload", "me/tiny"]
     command += ["--debug"] if trouble == "debug" else []
     environment = os.environ | {
