@@ -14,13 +14,33 @@ import typer
 from typer.core import TyperGroup
 
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli import turn_options
-from qwen3_mlx.cli.commands import bench, config, doctor, models, sessions
-from qwen3_mlx.cli.commands.convert import convert
-from qwen3_mlx.cli.settings import completion
+from qwen3_mlx.cli.commands import (
+    bench,
+    chat,
+    config,
+    convert,
+    doctor,
+    generate,
+    info,
+    models,
+    sessions,
+)
 from qwen3_mlx.cli.terminal.screen import Screen, prepare_streams, silence_stdout
 from qwen3_mlx.errors import Qwen3Error
 
+COMMANDS: tuple[Any, ...] = (
+    chat,
+    generate,
+    info,
+    models,
+    convert,
+    bench,
+    doctor,
+    sessions,
+    config,
+)
+"""A module each, in the order of ``--help``. `command` is what typer runs, of the class `Command`
+if the module has one; a module with commands of its own has a typer `app` instead."""
 USER_ERROR, CTRL_C, PIPE_CLOSED = 1, 130, 141
 
 
@@ -62,8 +82,7 @@ def run() -> int:
     """The whole program; returns the exit code, and leaves a stdout that closes quietly."""
     prepare_streams()
     try:
-        program = typer.main.get_command(app)
-        code = completion.answer(program) if completion.asked() else program(prog_name="qwen3-mlx")
+        code = typer.main.get_command(app)(prog_name="qwen3-mlx")
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     try:
@@ -86,14 +105,7 @@ def _version(value: bool) -> None:
 def root(
     context: typer.Context,
     version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            metavar=opt.FLAG,
-            help="Show the version.",
-            callback=_version,
-            is_eager=True,
-        ),
+        bool, opt.flag("--version", "Show the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Qwen3 on your own machine, with the thinking under your control.
@@ -108,51 +120,9 @@ def root(
         typer.echo(context.get_help())
 
 
-app.command(cls=turn_options.ChatCommand)(turn_options.chat)
-app.command()(turn_options.generate)
-
-
-@app.command()
-def info(
-    model: opt.Model = None,
-    context: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Tokens of context to count with (default: 4096)."),
-    ] = None,
-    kv_bits: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Bits of keys and values to count with: 4, 8 (default: 16)."
-        ),
-    ] = None,
-    memory: opt.Memory = None,
-    json: Annotated[
-        bool, typer.Option("--json", metavar=opt.FLAG, help="Print one JSON object instead.")
-    ] = False,
-    debug: opt.Debug = False,
-) -> None:
-    """Show what a model is, and whether it fits, before a byte of its weights is downloaded.
-
-    Reads only config.json and the safetensors headers (some kilobytes, asked of the hub if the
-    model is not here), and fills in: weights + keys and values + prefill + runtime <= available.
-
-    Examples:
-
-        qwen3-mlx info 8b
-        qwen3-mlx info 235b-a22b --memory 192 --context 32768
-        qwen3-mlx info ./my-model --json
-    """
-    from qwen3_mlx.cli.chat.load import default_model
-    from qwen3_mlx.cli.commands import info as command
-
-    model = model or default_model()
-    code = command.run(model, context=context, kv_bits=kv_bits, gigabytes=memory, as_json=json)
-    raise typer.Exit(code)
-
-
-app.command("models")(models.command)
-app.command()(convert)
-app.command("bench")(bench.command)
-app.command("doctor")(doctor.command)
-app.add_typer(sessions.app, name="sessions")
-app.add_typer(config.app, name="config")
+for module in COMMANDS:
+    name = module.__name__.rpartition(".")[2]
+    if group := getattr(module, "app", None):
+        app.add_typer(group, name=name)
+    else:
+        app.command(name, cls=getattr(module, "Command", None))(module.command)

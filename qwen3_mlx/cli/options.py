@@ -1,22 +1,67 @@
-"""The options commands share, each defined once."""
+"""The options that commands share, each defined once, and how a command declares its own."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from qwen3_mlx.cli.settings import suggestions
+from qwen3_mlx.options import CacheFormat, GenerationOptions
 
 THINKING, SAMPLING, RUN = "Thinking", "Sampling (default: Qwen's preset for the mode)", "Running"
 DEBUG_KEY = "qwen3_mlx.debug"
-FLAG = ""  # typer would show <bool> as what a flag takes
 
 
-def _remember(context: typer.Context, value: bool) -> bool:
-    # kept where the group that reports errors can see it
+def option(metavar: str, help: str, panel: str | None = None, *names: str, **more: Any) -> Any:
+    """An option that takes a value, in the panel of that title; `more` as `typer.Option` has it."""
+    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, **more)
+
+
+def flag(names: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    """An option that takes none, such as ``--json``, ``--think/--no-think``."""
+    # without a metavar of its own a flag would be shown as taking a <bool>
+    return option("", help, panel, *names.split(), **more)
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` for typer: a parameter that is a dataclass becomes an option for each field."""
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, tuple[type, list[str]]] = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        kind = parameter.annotation
+        if not is_dataclass(kind):
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        assert isinstance(kind, type)
+        hints = get_type_hints(kind, include_extras=True)
+        groups[parameter.name] = (kind, [field.name for field in fields(kind)])
+        parameters += [
+            inspect.Parameter(
+                f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name]
+            )
+            for f in fields(kind)
+        ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        filled = {
+            name: kind(**{field: given.pop(field) for field in names})
+            for name, (kind, names) in groups.items()
+        }
+        command(**given, **filled)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer's
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def _remember_debug(context: typer.Context, value: bool) -> bool:
+    # the group that reports errors reads it there
     context.meta[DEBUG_KEY] = value
     return value
 
@@ -29,186 +74,111 @@ Model = Annotated[
         autocompletion=suggestions.models,
     ),
 ]
-Think = Annotated[
-    bool | None,
-    typer.Option(
-        "--think/--no-think",
-        metavar=FLAG,
-        help="Think before answering, or answer at once. Without either the model's default holds.",
-        rich_help_panel=THINKING,
-        show_default=False,
-    ),
-]
-Budget = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="At most N tokens of thinking; then it is told to answer. 0 is --no-think.",
-        rich_help_panel=THINKING,
-    ),
-]
-
-
-class ShowThinking(StrEnum):
-    """When a chat shows the thinking."""
-
-    always = "always"
-    live = "live"
-    never = "never"
-
-
-Show = Annotated[
-    ShowThinking | None,
-    typer.Option(
-        "--show-thinking",
-        metavar="WHEN",
-        help="Show it always, live (folded away when the answer starts), or never (default: live).",
-        rich_help_panel=THINKING,
-    ),
-]
-HideThinking = Annotated[
-    bool,
-    typer.Option(
-        "-R",
-        "--hide-reasoning",
-        metavar=FLAG,
-        help="Don't show the thinking.",
-        rich_help_panel=THINKING,
-    ),
-]
-MaxTokens = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="At most N generated tokens in all; more than the budget.",
-        rich_help_panel=RUN,
-    ),
-]
-Context = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="Tokens the model can look back on; beyond its own length YaRN is switched on.",
-        rich_help_panel=RUN,
-    ),
-]
-KvBits = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="Keep keys and values in 8 or 4 bits: half or a quarter of the memory a token.",
-        rich_help_panel=RUN,
-    ),
-]
-KvWindow = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="See only the last N tokens and the first four: memory that doesn't grow.",
-        rich_help_panel=RUN,
-    ),
-]
-System = Annotated[
-    str | None,
-    typer.Option(metavar="TEXT", help="The system prompt.", rich_help_panel=RUN),
-]
-SystemFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="The system prompt from a file; once computed it is kept on disk for the next chat.",
-        rich_help_panel=RUN,
-    ),
-]
-Resume = Annotated[
-    str | None,
-    typer.Option(
-        metavar="[ID]",
-        help="Go on with the last conversation, or with ID (see: qwen3-mlx sessions list).",
-        autocompletion=suggestions.conversations,
-        rich_help_panel=RUN,
-    ),
-]
-NoSave = Annotated[
-    bool,
-    typer.Option(
-        "--no-save",
-        metavar=FLAG,
-        help="Write nothing to the disk: no conversation, no history, no computed prompt.",
-        rich_help_panel=RUN,
-    ),
-]
+Json = Annotated[bool, flag("--json", "Print one JSON object instead.")]
 Memory = Annotated[
-    float | None,
-    typer.Option(metavar="GB", help="Ask for a Mac with so much memory, not this machine."),
+    float | None, option("GB", "Ask for a Mac with so much memory, not this machine.")
 ]
-Plain = Annotated[
-    bool | None,
-    typer.Option(
-        "--plain/--no-plain",
-        metavar=FLAG,
-        help="Chat line by line, not on the full screen.",
-        rich_help_panel=RUN,
-        show_default=False,
-    ),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="The same seed gives the same answer.", rich_help_panel=RUN),
-]
-Temperature = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        help="0 is greedy, which a thinking Qwen3 should never be: it may repeat without end.",
-        rich_help_panel=SAMPLING,
-    ),
-]
-TopP = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        help="Draw from the likeliest tokens that together have this probability.",
-        rich_help_panel=SAMPLING,
-    ),
-]
-TopK = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", help="Draw from the N likeliest tokens; 0 is off.", rich_help_panel=SAMPLING
-    ),
-]
-MinP = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        help="Drop tokens less likely than X times the likeliest.",
-        rich_help_panel=SAMPLING,
-    ),
-]
-PresencePenalty = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        help="Against loops: 0 to 2 off the score of every token already generated.",
-        rich_help_panel=SAMPLING,
-    ),
-]
-RepetitionPenalty = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        help="Divide the score of every token already seen; 1 is off.",
-        rich_help_panel=SAMPLING,
-    ),
-]
+HideThinking = Annotated[bool, flag("-R --hide-reasoning", "Don't show the thinking.", THINKING)]
 Debug = Annotated[
     bool,
-    typer.Option(
-        "--debug",
-        metavar=FLAG,
-        help="Show the traceback of an error.",
-        callback=_remember,
-        is_eager=True,
-    ),
+    flag("--debug", "Show the traceback of an error.", callback=_remember_debug, is_eager=True),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOptions:
+    """What `chat` and `generate` can be told about a turn; None leaves it to model and settings."""
+
+    think: Annotated[
+        bool | None,
+        flag(
+            "--think/--no-think",
+            "Think before answering, or answer at once. Without either the model's default holds.",
+            THINKING,
+            show_default=False,
+        ),
+    ] = None
+    budget: Annotated[
+        int | None,
+        option(
+            "N",
+            "At most N tokens of thinking; then it is told to answer. 0 is --no-think.",
+            THINKING,
+        ),
+    ] = None
+    context: Annotated[
+        int | None,
+        option(
+            "N",
+            "Tokens the model can look back on; beyond its own length YaRN is switched on.",
+            RUN,
+        ),
+    ] = None
+    kv_bits: Annotated[
+        int | None,
+        option(
+            "N",
+            "Keep keys and values in 8 or 4 bits: half or a quarter of the memory a token.",
+            RUN,
+        ),
+    ] = None
+    kv_window: Annotated[
+        int | None,
+        option(
+            "N", "See only the last N tokens and the first four: memory that doesn't grow.", RUN
+        ),
+    ] = None
+    max_tokens: Annotated[
+        int | None, option("N", "At most N generated tokens in all; more than the budget.", RUN)
+    ] = None
+    system: Annotated[str | None, option("TEXT", "The system prompt.", RUN)] = None
+    seed: Annotated[int | None, option("N", "The same seed gives the same answer.", RUN)] = None
+    temperature: Annotated[
+        float | None,
+        option(
+            "X",
+            "0 is greedy, which a thinking Qwen3 should never be: it may repeat without end.",
+            SAMPLING,
+        ),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        option(
+            "X", "Draw from the likeliest tokens that together have this probability.", SAMPLING
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None, option("N", "Draw from the N likeliest tokens; 0 is off.", SAMPLING)
+    ] = None
+    min_p: Annotated[
+        float | None, option("X", "Drop tokens less likely than X times the likeliest.", SAMPLING)
+    ] = None
+    presence_penalty: Annotated[
+        float | None,
+        option(
+            "X", "Against loops: 0 to 2 off the score of every token already generated.", SAMPLING
+        ),
+    ] = None
+    repetition_penalty: Annotated[
+        float | None,
+        option("X", "Divide the score of every token already seen; 1 is off.", SAMPLING),
+    ] = None
+
+    def cache_format(self) -> CacheFormat:
+        """How keys and values are to be kept. Raises `OptionError`."""
+        return CacheFormat(self.kv_bits, self.kv_window)
+
+    def options(self) -> GenerationOptions:
+        """The same for the engine. Raises `OptionError`."""
+        return GenerationOptions(
+            thinking=self.think,
+            thinking_budget=self.budget,
+            max_tokens=self.max_tokens,
+            seed=self.seed,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            presence_penalty=self.presence_penalty,
+            repetition_penalty=self.repetition_penalty,
+        )

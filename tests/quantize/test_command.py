@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from qwen3_mlx.cli.app import app
-from qwen3_mlx.cli.commands.conversion import original, progress_text
+from qwen3_mlx.cli.commands.convert import original
 from qwen3_mlx.config.recipes import RECIPES
 from qwen3_mlx.hub import names
 from tests.quantize.build import DENSE, all_bytes, bf16_model
@@ -187,19 +187,3 @@ def test_the_bundled_demo_can_be_converted(place: Path) -> None:
     reply = load(str(place / "demo-8bit")).generate("What is 17 * 23?", thinking_budget=128)
     assert reply.answer
     assert names.resolve("demo") != place / "demo-8bit"
-
-
-@pytest.mark.parametrize(
-    "arguments, text",
-    [
-        (("convert", 600_000_000, 1_200_000_000, 10.0), "convert: 50 %, 0.6 of 1.2 GB, 0:10 left"),
-        (("convert", 0, 1_200_000_000, 10.0), "convert: 0 %, 0.0 of 1.2 GB"),
-        (("verify", 3, 4, 300.0), "verify: 75 %, 1:40 left"),
-        (("verify", 3, 4, 1.0), "verify: 75 %"),
-        # what an earlier run had done says nothing about the speed of this one
-        (("verify", 75, 100, 5.0, 50), "verify: 75 %, 0:05 left"),
-        (("upload x", 0, 0, 5.0), "upload x: 0 %"),
-    ],
-)
-def test_progress(arguments: tuple[object, ...], text: str) -> None:
-    assert progress_text(*arguments) == text  # type: ignore[arg-type]

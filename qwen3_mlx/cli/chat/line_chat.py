@@ -10,8 +10,9 @@ from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.line_input import Lines, Prompt, Reader
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.interrupt import interrupts_turn
+from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.render import AnswerView, PlainAnswer, Renderer, footer
-from qwen3_mlx.cli.terminal.screen import ProgressLine, Screen, is_terminal
+from qwen3_mlx.cli.terminal.screen import Screen, is_terminal
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 GREETING = "/help lists the commands; Ctrl-D leaves"

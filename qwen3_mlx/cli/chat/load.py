@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qwen3_mlx.cli.settings import folders
-from qwen3_mlx.cli.terminal.screen import ProgressLine, Screen
+from qwen3_mlx.cli.terminal.progress import ProgressLine
+from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.hub import names
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 

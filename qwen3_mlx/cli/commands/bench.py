@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from qwen3_mlx.bench.measure import environment, interleaved, summary
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.settings import suggestions
 from qwen3_mlx.errors import OptionError
@@ -115,6 +114,8 @@ def sides(subject: Subject, against: str | None, ids: list[int], tokens: int) ->
 
 def rows(samples: dict[str, list[Rates]]) -> dict[str, Any]:
     """Summaries of both rates of each side."""
+    from qwen3_mlx.bench.measure import summary
+
     return {
         name: {
             "prefill": summary([rate.prefill for rate in rates]),
@@ -151,6 +152,7 @@ def run(
     """Measure, interleaved in an order shuffled anew each round, and print one table."""
     from qwen3_mlx.bench import random_network
     from qwen3_mlx.bench import rates as speed
+    from qwen3_mlx.bench.measure import environment, interleaved
     from qwen3_mlx.cli.commands.doctor import machine, paths
 
     context, tokens, rounds = sizes
@@ -181,33 +183,24 @@ def command(
         str, typer.Argument(help="The model.", autocompletion=suggestions.models)
     ] = "demo",
     shape: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Random weights of this shape, such as 30b-a3b, instead."
-        ),
+        str | None, opt.option("NAME", "Random weights of this shape, such as 30b-a3b, instead.")
     ] = None,
-    recipe: Annotated[
-        str, typer.Option(metavar="NAME", help="Of --shape: 4bit, 8bit, bf16.")
-    ] = "4bit",
+    recipe: Annotated[str, opt.option("NAME", "Of --shape: 4bit, 8bit, bf16.")] = "4bit",
     layers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Of --shape: the first N layers only.")
+        int | None, opt.option("N", "Of --shape: the first N layers only.", min=1)
     ] = None,
     against: Annotated[
         Literal["mlx-lm"] | None,
         typer.Option(help="Measure this too, on the same weights, in the same run."),
     ] = None,
     context: Annotated[
-        int | None, typer.Option(min=2, metavar="N", help="Tokens of prompt: 512, on a CPU 128.")
+        int | None, opt.option("N", "Tokens of prompt: 512, on a CPU 128.", min=2)
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Tokens to decode: 128, on a CPU 16.")
+        int | None, opt.option("N", "Tokens to decode: 128, on a CPU 16.", min=1)
     ] = None,
-    rounds: Annotated[
-        int | None, typer.Option(min=2, metavar="N", help="Samples of each: 5, on a CPU 3.")
-    ] = None,
-    record: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write all samples there, as JSON.")
-    ] = None,
+    rounds: Annotated[int | None, opt.option("N", "Samples of each: 5, on a CPU 3.", min=2)] = None,
+    record: Annotated[Path | None, opt.option("FILE", "Write all samples there, as JSON.")] = None,
     debug: opt.Debug = False,
 ) -> None:
     """Measure how fast a model reads and writes here, as a table to paste into an issue.

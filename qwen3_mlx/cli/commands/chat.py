@@ -1,125 +1,120 @@
-"""Starting a chat: the model, the session, and the interface to talk through."""
+"""``qwen3-mlx chat``: talk with a model."""
 
 from __future__ import annotations
 
-import contextlib
-import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-from qwen3_mlx.cli.chat import load
-from qwen3_mlx.cli.options import ShowThinking
-from qwen3_mlx.cli.settings import folders, settings
-from qwen3_mlx.cli.terminal import stdin
-from qwen3_mlx.cli.terminal.screen import Screen
-from qwen3_mlx.hub import names
-from qwen3_mlx.options import AS_COMPUTED, CacheFormat, GenerationOptions
+import typer
+from typer.core import TyperCommand
 
-if TYPE_CHECKING:
-    from qwen3_mlx.cli.chat.conversation import Conversation
+from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli.settings import settings, suggestions
+
+
+class Command(TyperCommand):
+    """`chat`, whose ``--resume`` takes an id or none."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        from qwen3_mlx.cli.chat.resume import with_last
+
+        return super().parse_args(ctx, with_last(args))
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the command line and the settings ask of a chat."""
+class ChatOptions:
+    """What `chat` can be told besides the model and its turns."""
 
-    model: str | None
-    options: GenerationOptions
-    system: str | None
-    context: int | None
-    show_thinking: ShowThinking
-    plain: bool
-    debug: bool
-    resume: str | None = None
-    system_file: Path | None = None
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Options that hold where `options` say nothing and the model can have them."""
-    theme: str = "auto"
-    cache_format: CacheFormat = AS_COMPUTED
-    save: bool = True
-
-
-Prepare = Callable[["Conversation"], list[str]]
-"""Makes a new conversation ready; returns what there is to say."""
-
-
-def run(wanted: Wanted) -> int:
-    """Chat until the user leaves; returns the exit code."""
-    from qwen3_mlx.cli.chat import resume as resuming
-    from qwen3_mlx.cli.terminal.capable import capable
-
-    screen = Screen()
-    file, system = wanted.system_file, wanted.system
-    system = stdin.text_of(file) if file else system and stdin.argument(system)
-    resumed = resuming.find(wanted.resume) if wanted.resume else None
-    name, note = wanted.model or (resumed.model if resumed else ""), ""
-    if resumed is None:
-        name, note = load.choose(wanted.model)
-    context = wanted.context or load.default_context(name, screen)
-    wanted = replace(wanted, system=system, context=context)
-
-    def prepare(chat: Conversation) -> list[str]:
-        session = chat.session
-        session.options = settings.apply_defaults(
-            session.options, wanted.defaults, chat.model.family
-        )
-        yarn = load.yarn_note(chat.model)
-        return [*([yarn] if yarn else []), *resuming.attach(chat, resumed, save=wanted.save)]
-
-    if not wanted.plain and capable(screen):
-        return _full_screen(wanted, name, note, prepare)
-    if note:
-        screen.note(note)
-    return _by_lines(wanted, name, screen, prepare)
+    resume: Annotated[
+        str | None,
+        opt.option(
+            "[ID]",
+            "Go on with the last conversation, or with ID (see: qwen3-mlx sessions list).",
+            opt.RUN,
+            autocompletion=suggestions.conversations,
+        ),
+    ] = None
+    no_save: Annotated[
+        bool,
+        opt.flag(
+            "--no-save",
+            "Write nothing to the disk: no conversation, no history, no computed prompt.",
+            opt.RUN,
+        ),
+    ] = False
+    show_thinking: Annotated[
+        settings.ShowThinking | None,
+        opt.option(
+            "WHEN",
+            "Show it always, live (folded away when the answer starts), or never (default: live).",
+            opt.THINKING,
+        ),
+    ] = None
+    hide_reasoning: opt.HideThinking = False
+    system_file: Annotated[
+        Path | None,
+        opt.option(
+            "FILE",
+            "The system prompt from a file; once computed it is kept on disk for the next chat.",
+            opt.RUN,
+        ),
+    ] = None
+    plain: Annotated[
+        bool | None,
+        opt.flag(
+            "--plain/--no-plain",
+            "Chat line by line, not on the full screen.",
+            opt.RUN,
+            show_default=False,
+        ),
+    ] = None
 
 
-def _by_lines(wanted: Wanted, name: str, screen: Screen, prepare: Prepare) -> int:
-    """The chat in lines, for pipes and terminals that can't do more."""
-    from qwen3_mlx.cli.chat.conversation import Conversation
-    from qwen3_mlx.cli.chat.line_chat import LineChat
+@opt.with_options
+def command(
+    turn: opt.TurnOptions,
+    chat: ChatOptions,
+    model: opt.Model = None,
+    debug: opt.Debug = False,
+) -> None:
+    """Talk with a model, its thinking dim and its answer as Markdown.
 
-    loaded = load.open_model(name, wanted.context, screen, wanted.cache_format)
-    if wanted.save:
-        folders.remember_model(name)
-    chat = Conversation(loaded, loaded.session(wanted.system, wanted.options))
-    screen.notes(prepare(chat))
-    with contextlib.closing(chat):
-        return LineChat(
-            chat,
-            screen,
-            hide_thinking=wanted.show_thinking is ShowThinking.never,
-            debug=wanted.debug,
-            context=wanted.context,
-            cache_format=wanted.cache_format,
-            save=wanted.save,
-        ).run()
+    On the full screen of a terminal, else (and with `--plain`) by lines. `/help` lists commands
+    and keys. Ctrl-C while it thinks means "answer now", while it answers "stop". Piped input is
+    one message a line, and then stdout has the answers alone.
 
+    Examples:
 
-def _full_screen(wanted: Wanted, name: str, note: str, prepare: Prepare) -> int:
-    """The chat that fills the terminal; what must be downloaded is downloaded before it begins."""
-    if names.find_local(name) is None:
-        names.resolve(name)
-    from qwen3_mlx.cli.tui.app import Chat
-    from qwen3_mlx.cli.tui.chat_setup import ChatSetup
+        qwen3-mlx chat
+        qwen3-mlx chat 8b --budget 1024
+        qwen3-mlx chat coder-30b --system "You write short Python."
+        qwen3-mlx chat --resume
+    """
+    if turn.system is not None and chat.system_file is not None:
+        raise typer.BadParameter("give --system or --system-file, not both")
+    from qwen3_mlx.cli.chat.start import ChatRequest, run
 
-    context, kept = wanted.context, wanted.cache_format
-    start = ChatSetup(
-        name=name,
-        load=lambda other, progress: load.load_model(other, context, progress, kept),
-        options=wanted.options,
-        prepare=prepare,
-        system=wanted.system,
-        show_thinking=wanted.show_thinking.value,
-        note=note,
-        history=folders.history_file() if wanted.save else None,
-        remember=folders.remember_model if wanted.save else lambda name: None,
-        theme=wanted.theme,
+    options, found = turn.options(), settings.load()
+    system = turn.system
+    if system is None and not chat.resume and chat.system_file is None:
+        system = found.get("system")
+    shown: settings.ShowThinking = chat.show_thinking or found.get("show_thinking") or "live"
+    request = ChatRequest(
+        model,
+        options,
+        system=system,
+        context=turn.context,
+        show_thinking="never" if chat.hide_reasoning else shown,
+        plain=bool(found.get("plain")) if chat.plain is None else chat.plain,
+        debug=debug,
+        resume=chat.resume,
+        system_file=chat.system_file,
+        # a resumed conversation keeps its options; only flags change them
+        defaults={} if chat.resume else found.options(),
+        theme=found.get("theme") or "auto",
+        cache_format=turn.cache_format(),
+        save=not chat.no_save,
     )
-    app = Chat(start)
-    code = app.run() or 0
-    if wanted.debug:
-        for error in app.errors:
-            traceback.print_exception(error)
-    return code
+    raise typer.Exit(run(request))

@@ -35,11 +35,9 @@ Value = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-def root(
+def command(
     context: typer.Context,
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar=opt.FLAG, help="Print one JSON object instead.")
-    ] = False,
+    as_json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
     """Show what is set and where; get, set and unset keys of the configuration file.

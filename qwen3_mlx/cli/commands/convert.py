@@ -2,85 +2,98 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.settings import suggestions
+from qwen3_mlx.cli.terminal.progress import ProgressLine
+from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.errors import gb
+
+if TYPE_CHECKING:
+    from qwen3_mlx.config.recipes import Recipe
+    from qwen3_mlx.quantize.job import Job, Request
 
 WORK, PUBLISH = "Conversion", "Publishing"
+DTYPES = ("bfloat16", "float16", "float32")
+SHARD_GB = 5.0
 
 
-def _flag(name: str, text: str, panel: str = WORK) -> Any:
-    return typer.Option(name, metavar=opt.FLAG, help=text, rich_help_panel=panel)
+@dataclass(frozen=True, slots=True)
+class ConvertOptions:
+    """What `convert` can be told besides its source."""
+
+    out: Annotated[
+        Path | None,
+        opt.option("DIR", "Where to write it (default: name and recipe, in this directory).", WORK),
+    ] = None
+    recipe: Annotated[
+        str,
+        opt.option(
+            "NAME",
+            "A recipe's name, or a `.toml` file.",
+            WORK,
+            autocompletion=suggestions.recipes,
+        ),
+    ] = "4bit"
+    list_recipes: Annotated[bool, opt.flag("--list", "List the recipes and leave.", WORK)] = False
+    target: Annotated[
+        float | None,
+        opt.option("BITS", "Bits a weight over all, for the recipe `dynamic`.", WORK),
+    ] = None
+    dtype: Annotated[
+        str | None,
+        opt.option("TYPE", "What floats are stored in: bfloat16, float16 or float32.", WORK),
+    ] = None
+    learned: Annotated[
+        str | None,
+        opt.option(
+            "METHOD",
+            "Tune the packing with mlx-lm: `dwq` (after converting) or `awq` (in its place).",
+            WORK,
+        ),
+    ] = None
+    allow_lossy: Annotated[
+        bool, opt.flag("--allow-lossy", "Pack a packed MLX model again.", WORK)
+    ] = False
+    force: Annotated[
+        bool, opt.flag("--force", "Replace DIR; publish even above the recipe's bound.", WORK)
+    ] = False
+    verify: Annotated[
+        bool, opt.flag("--verify/--no-verify", "Compare the result with SOURCE.", WORK)
+    ] = True
+    shard_size: Annotated[float, opt.option("GB", "The largest file.", WORK)] = SHARD_GB
+    dry_run: Annotated[
+        bool,
+        opt.flag("--dry-run", "Show every file and the card; write and ask nothing.", WORK),
+    ] = False
+    upload: Annotated[
+        str | None,
+        opt.option("REPO", "Publish as `owner/name`, with the token in HF_TOKEN.", PUBLISH),
+    ] = None
+    private: Annotated[bool, opt.flag("--private", "Make REPO private.", PUBLISH)] = False
+    revision: Annotated[
+        str | None, opt.option("BRANCH", "The branch to publish to (default: main).", PUBLISH)
+    ] = None
 
 
-def _value(metavar: str, text: str, panel: str = WORK, words: Any = None) -> Any:
-    return typer.Option(metavar=metavar, help=text, rich_help_panel=panel, autocompletion=words)
-
-
-Source = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="SOURCE",
-        help="A directory, a repository `owner/name[@revision]`, or an alias such as `8b`, which"
-        " means Qwen's original here.",
-        autocompletion=suggestions.sources,
-    ),
-]
-Out = Annotated[
-    Path | None,
-    _value("DIR", "Where to write it (default: name and recipe, in this directory)."),
-]
-Recipe = Annotated[
-    str, _value("NAME", "A recipe's name, or a `.toml` file.", words=suggestions.recipes)
-]
-ListRecipes = Annotated[bool, _flag("--list", "List the recipes and leave.")]
-Target = Annotated[
-    float | None, _value("BITS", "Bits a weight over all, for the recipe `dynamic`.")
-]
-Dtype = Annotated[
-    str | None,
-    _value("TYPE", "What floats are stored in: bfloat16, float16 or float32."),
-]
-Learned = Annotated[
-    str | None,
-    _value(
-        "METHOD", "Tune the packing with mlx-lm: `dwq` (after converting) or `awq` (in its place)."
-    ),
-]
-AllowLossy = Annotated[bool, _flag("--allow-lossy", "Pack a packed MLX model again.")]
-Force = Annotated[bool, _flag("--force", "Replace DIR; publish even above the recipe's bound.")]
-Verify = Annotated[bool, _flag("--verify/--no-verify", "Compare the result with SOURCE.")]
-ShardSize = Annotated[float, _value("GB", "The largest file.")]
-DryRun = Annotated[bool, _flag("--dry-run", "Show every file and the card; write and ask nothing.")]
-Upload = Annotated[
-    str | None, _value("REPO", "Publish as `owner/name`, with the token in HF_TOKEN.", PUBLISH)
-]
-Private = Annotated[bool, _flag("--private", "Make REPO private.", PUBLISH)]
-Revision = Annotated[
-    str | None, _value("BRANCH", "The branch to publish to (default: main).", PUBLISH)
-]
-
-
-def convert(
-    source: Source = None,
-    out: Out = None,
-    recipe: Recipe = "4bit",
-    list_recipes: ListRecipes = False,
-    target: Target = None,
-    dtype: Dtype = None,
-    learned: Learned = None,
-    allow_lossy: AllowLossy = False,
-    force: Force = False,
-    verify: Verify = True,
-    shard_size: ShardSize = 5.0,
-    dry_run: DryRun = False,
-    upload: Upload = None,
-    private: Private = False,
-    revision: Revision = None,
+@opt.with_options
+def command(
+    options: ConvertOptions,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A directory, a repository `owner/name[@revision]`, or an alias such as `8b`,"
+            " which means Qwen's original here.",
+            autocompletion=suggestions.sources,
+        ),
+    ] = None,
     debug: opt.Debug = False,
 ) -> None:
     """Quantize a checkpoint, compare the result with it, write a card, and upload it.
@@ -95,14 +108,174 @@ def convert(
         qwen3-mlx convert Qwen/Qwen3-30B-A3B-FP8 --out qwen3-30b-6bit --recipe 6bit
         qwen3-mlx convert ./tuned --recipe mixed-4-6 --upload me/tuned-4-6bit
     """
-    given = {k: v for k, v in locals().items() if k not in ("list_recipes", "debug")}
-    if list_recipes:
+    if options.list_recipes:
         from qwen3_mlx.config.recipes import table
 
         typer.echo(table())
-        raise typer.Exit
+        return
     if source is None:
         raise typer.BadParameter("name a SOURCE, or ask for --list", param_hint="SOURCE")
-    from qwen3_mlx.cli.commands import conversion
+    screen = Screen()
+    progress = ProgressLine(screen)
+    try:
+        _convert(source, options, screen, progress)
+    finally:
+        progress.clear()
 
-    raise typer.Exit(conversion.run(source, given))
+
+def _convert(source: str, options: ConvertOptions, screen: Screen, progress: ProgressLine) -> None:
+    from qwen3_mlx.quantize import job as jobs
+    from qwen3_mlx.quantize import learned
+    from qwen3_mlx.quantize import upload as hub
+
+    def on_progress(stage: str, done: int, total: int) -> None:
+        detail = f", {gb(done)} of {gb(total)}" if stage == "convert" else ""
+        progress.stage(stage, done, total, detail)
+
+    if options.upload is not None:
+        hub.check_name(options.upload)
+        if not options.dry_run:
+            hub.token()  # before hours of work, not after
+    request = _request(source, options, screen)
+    job = jobs.prepare(request, on_progress)
+    if options.dry_run:
+        progress.clear()
+        screen.answer(preview(job, options.upload))
+        return
+    if options.learned is not None:
+        record = learned.run(job, options.learned, on_progress)
+    else:
+        record = jobs.run(job, on_progress)
+    progress.clear()
+    screen.answer(summary(request.out, record))
+    if options.upload is None:
+        return
+    jobs.check_publishable(record, options.force)
+    where = hub.upload(
+        request.out,
+        options.upload,
+        private=options.private,
+        revision=options.revision,
+        on_progress=lambda name, done, total: on_progress(f"upload {name}", done, total),
+    )
+    progress.clear()
+    screen.answer(f"published: {where}\n")
+
+
+def _request(source: str, options: ConvertOptions, screen: Screen) -> Request:
+    """The job that the options describe. Raises `OptionError`, or as `names.resolve`."""
+    import qwen3_mlx.device.backend  # noqa: F401
+
+    import mlx.core as mx
+
+    from qwen3_mlx.errors import OptionError
+    from qwen3_mlx.quantize import learned
+    from qwen3_mlx.quantize.job import Request
+
+    if options.dtype not in (None, *DTYPES):
+        raise OptionError("--dtype", got=repr(options.dtype), expected=", ".join(DTYPES))
+    if not options.shard_size > 0:
+        raise OptionError("--shard-size", got=options.shard_size, expected="a number above 0")
+    learned.check(options.learned)
+    recipe = _recipe(options.recipe, options.target)
+    name = original(source)
+    directory = _find(name, options.dry_run, screen)
+    out = options.out or Path(f"{Path(name).name.partition('@')[0]}-{recipe.name}")
+    return Request(
+        source=directory,
+        name=name,
+        out=out,
+        recipe=recipe,
+        command=_command(name, directory, out, options),
+        title=options.upload or "",
+        dtype=getattr(mx, options.dtype) if options.dtype else None,
+        allow_lossy=options.allow_lossy,
+        force=options.force,
+        verify=options.verify,
+        shard_bytes=int(options.shard_size * 1e9),
+    )
+
+
+def _recipe(name: str, target: float | None) -> Recipe:
+    from qwen3_mlx.config import recipes
+    from qwen3_mlx.errors import OptionError
+    from qwen3_mlx.quantize import recipe_file
+
+    recipe = recipe_file.read(Path(name)) if name.endswith(".toml") else recipes.find(name)
+    if target is None:
+        return recipe
+    if recipe.target is None:
+        hint = "--target goes with --recipe dynamic, or a recipe file with a target"
+        raise OptionError(f"recipe {recipe.name} has no target", hint=hint)
+    if not 2 <= target <= 16:
+        raise OptionError("--target", got=target, expected="bits a weight, 2 to 16")
+    return replace(recipe, target=target)
+
+
+def original(name: str) -> str:
+    """What `name` means here: for an alias, the original it was quantized from."""
+    from qwen3_mlx.hub import releases
+
+    if Path(name).is_dir():
+        return name
+    release = releases.find(name)
+    return f"Qwen/{release.name}" if release is not None else name
+
+
+def _find(name: str, local_only: bool, screen: Screen) -> Path:
+    from qwen3_mlx.errors import HubError
+    from qwen3_mlx.hub import names
+
+    found = names.find_local(name)
+    if found is not None:
+        return found
+    if local_only:
+        hint = f"a dry run asks nobody; fetch it first: hf download {name.partition('@')[0]}"
+        raise HubError("the source is not on this machine", got=name, hint=hint)
+    screen.note(f"downloading {name}; it is kept for the next time")
+    return names.resolve(name)
+
+
+def _command(name: str, directory: Path, out: Path, options: ConvertOptions) -> str:
+    """The command that makes the same bytes."""
+    from qwen3_mlx.quantize.origin import origin_of
+
+    origin = origin_of(directory, name)
+    source = f"{origin.repo}@{origin.revision}" if origin.repo else name
+    words = ["qwen3-mlx", "convert", source, "--out", out.name, "--recipe", options.recipe]
+    for name, value in (
+        ("target", options.target),
+        ("dtype", options.dtype),
+        ("learned", options.learned),
+    ):
+        words += [] if value is None else [f"--{name}", str(value)]
+    if options.shard_size != SHARD_GB:
+        words += ["--shard-size", f"{options.shard_size:g}"]
+    return shlex.join(words + ["--allow-lossy"] * options.allow_lossy)
+
+
+def preview(job: Job, repo: str | None) -> str:
+    """Every file and its size, and the card."""
+    plan, sizes = job.plan, job.plan.files()
+    text = job.card(None)
+    sizes |= {"README.md": len(text.encode())}
+    width = max(len(name) for name in sizes)
+    lines = [f"{name:<{width}}  {size:>15,}" for name, size in sizes.items()]
+    where = job.request.out if repo is None else f"{job.request.out}, then {repo}"
+    total = f"{sum(sizes.values()) / 1e9:.2f} GB, {plan.bits_per_weight:.3f} bits a weight"
+    head = f"would write {where}: {total}, and conversion.json with what is measured"
+    return "\n".join([head, *lines, "", text])
+
+
+def summary(out: Path, record: dict[str, Any]) -> str:
+    """What was made and what it cost, in two lines."""
+    size = f"{record['weight_bytes'] / 1e9:.2f} GB, {record['bits_per_weight']:.3f} bits a weight"
+    head = f"{out}: {size}\n"
+    measured, bound = record["measured"], record["recipe"]["bound"]
+    if measured is None:
+        return f"{head}not compared with the source\n"
+    kl, same = measured["kl_mean"], measured["agreement"]
+    text = f"KL divergence {kl} nats a token (bound {bound}), same first choice {same:.1%}"
+    pair = f"{measured['perplexity_source']} -> {measured['perplexity_result']}"
+    verdict = "" if kl is not None and kl <= bound else "; TOO FAR from the source to publish"
+    return f"{head}compared with the source: {text}, perplexity {pair}{verdict}\n"

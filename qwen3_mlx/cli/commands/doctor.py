@@ -63,15 +63,6 @@ def paths() -> list[Row]:
     return list(choose_backend.reasons())
 
 
-def run() -> int:
-    """Print the tables; returns the exit code."""
-    for title, rows in (("machine", machine()), ("paths", paths()), ("kernels", kernels())):
-        typer.echo(title)
-        for name, state in rows:
-            typer.echo(f"  {name:16} {state}")
-    return 0
-
-
 def command(debug: opt.Debug = False) -> None:
     """Show what runs on this machine and where: device, BLAS, limits, paths, and every kernel.
 
@@ -84,4 +75,7 @@ def command(debug: opt.Debug = False) -> None:
         qwen3-mlx doctor
         QWEN3_MLX_KERNELS=auto qwen3-mlx doctor
     """
-    raise typer.Exit(run())
+    for title, rows in (("machine", machine()), ("paths", paths()), ("kernels", kernels())):
+        typer.echo(title)
+        for name, state in rows:
+            typer.echo(f"  {name:16} {state}")

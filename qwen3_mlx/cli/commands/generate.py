@@ -1,22 +1,26 @@
-"""One prompt, one answer: for pipes and scripts."""
+"""``qwen3-mlx generate``: one prompt, one answer, for pipes and scripts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.chat import load
 from qwen3_mlx.cli.settings import settings
 from qwen3_mlx.cli.terminal import stdin
 from qwen3_mlx.cli.terminal.interrupt import interrupts_turn
+from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer
-from qwen3_mlx.cli.terminal.screen import ProgressLine, Screen
+from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Reply
 from qwen3_mlx.hub import names
-from qwen3_mlx.options import AS_COMPUTED, CacheFormat, GenerationOptions
+
+if TYPE_CHECKING:
+    from qwen3_mlx.model import Qwen3
 
 INTERRUPTED = 130
 
@@ -41,43 +45,66 @@ def arrange(first: str | None, second: str | None, piped: str) -> tuple[str | No
     return model, stdin.argument(prompt)
 
 
-def run(
-    model: str | None,
-    prompt: str | None,
-    options: GenerationOptions,
-    *,
-    system: str | None,
-    context: int | None,
-    hide_thinking: bool,
-    as_json: bool,
-    defaults: Mapping[str, Any] = MappingProxyType({}),
-    cache_format: CacheFormat = AS_COMPUTED,
-) -> int:
-    """Answer once; returns the exit code. `defaults` hold where `options` say nothing."""
+@opt.with_options
+def command(
+    turn: opt.TurnOptions,
+    model: opt.Model = None,
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="What to say to it.")
+    ] = None,
+    hide_reasoning: opt.HideThinking = False,
+    as_json: Annotated[
+        bool,
+        opt.flag(
+            "--json", "Print one JSON object instead: answer, thinking, counts, timings.", opt.RUN
+        ),
+    ] = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Answer one prompt: the answer on stdout, the thinking on stderr.
+
+    A lone argument is the prompt; but if it has the form of a model's name and stdin is piped in,
+    it is the model. Piped text joins the prompt, behind an empty line.
+
+    Examples:
+
+        qwen3-mlx generate 8b "What is 17 * 23?"
+        git diff | qwen3-mlx generate coder-30b "Review this change." > review.md
+        qwen3-mlx generate demo --json "Sort 3, 1, 2" | jq .answer
+    """
+    options, found = turn.options(), settings.load()
     name, text = arrange(model, prompt, stdin.piped_text())
     screen = Screen()
-    name, note = load.choose(name)
-    if note and screen.err_is_terminal:
-        screen.note(note)
-    context = context or load.default_context(name, screen)
-    loaded = load.open_model(name, context, screen, cache_format)
-    if screen.err_is_terminal and (yarn := load.yarn_note(loaded)):
-        screen.note(yarn)
-    options = settings.apply_defaults(options, defaults, loaded.family)
+    name, loaded = _open(name, turn, screen)
+    options = settings.apply_defaults(options, found.options(), loaded.family)
+    system = found.get("system") if turn.system is None else turn.system
     messages = [{"role": "user", "content": text}]
     if system:
         messages.insert(0, {"role": "system", "content": stdin.argument(system)})
     progress = ProgressLine(screen, "reading the prompt")
-    turn = loaded.stream(messages, options, on_progress=progress)
-    with interrupts_turn(turn, answer_first=False) as presses:
+    generation = loaded.stream(messages, options, on_progress=progress)
+    with interrupts_turn(generation, answer_first=False) as presses:
         if as_json:
-            reply = Reply.from_events(turn)
+            reply = Reply.from_events(generation)
             progress.clear()
             screen.answer(f"{json.dumps(record(name, reply))}\n")
         else:
-            renderer = Renderer(screen, PlainAnswer(screen), hide_thinking=hide_thinking)
-            renderer.paint(progress.cleared_by(turn))
-    return INTERRUPTED if presses.count else 0
+            hide = hide_reasoning or found.get("show_thinking") == "never"
+            renderer = Renderer(screen, PlainAnswer(screen), hide_thinking=hide)
+            renderer.paint(progress.cleared_by(generation))
+    raise typer.Exit(INTERRUPTED if presses.count else 0)
+
+
+def _open(name: str | None, turn: opt.TurnOptions, screen: Screen) -> tuple[str, Qwen3]:
+    """The model's name and the model, with remarks for a person at a terminal."""
+    chosen, note = load.choose(name)
+    if note and screen.err_is_terminal:
+        screen.note(note)
+    context = turn.context or load.default_context(chosen, screen)
+    loaded = load.open_model(chosen, context, screen, turn.cache_format())
+    if screen.err_is_terminal and (yarn := load.yarn_note(loaded)):
+        screen.note(yarn)
+    return chosen, loaded
 
 
 def record(name: str, reply: Reply) -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""What a model is and whether it fits, from its config and headers alone."""
+"""``qwen3-mlx info``: what a model is and whether it fits, from its config and headers alone."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from qwen3_mlx.cli.settings import folders
+from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli.chat.load import default_model
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.errors import gb
@@ -31,23 +32,36 @@ class Facts:
     fit: inequality.Fit
 
 
-def run(
-    model: str | None,
-    *,
-    context: int | None,
-    kv_bits: int | None,
-    gigabytes: float | None,
-    as_json: bool,
-) -> int:
-    """Print the facts; returns the exit code."""
-    facts = gather(model or folders.last_model() or "demo", context, kv_bits, gigabytes)
+def command(
+    model: opt.Model = None,
+    context: Annotated[
+        int | None, opt.option("N", "Tokens of context to count with (default: 4096).")
+    ] = None,
+    kv_bits: Annotated[
+        int | None, opt.option("N", "Bits of keys and values to count with: 4, 8 (default: 16).")
+    ] = None,
+    memory: opt.Memory = None,
+    as_json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Show what a model is, and whether it fits, before a byte of its weights is downloaded.
+
+    Reads only config.json and the safetensors headers (some kilobytes, asked of the hub if the
+    model is not here), and fills in: weights + keys and values + prefill + runtime <= available.
+
+    Examples:
+
+        qwen3-mlx info 8b
+        qwen3-mlx info 235b-a22b --memory 192 --context 32768
+        qwen3-mlx info ./my-model --json
+    """
+    facts = gather(model or default_model(), context, kv_bits, memory)
     screen = Screen()
     if as_json:
         screen.answer(f"{json.dumps(record(facts))}\n")
     else:
         text = "\n".join(lines(facts))
         screen.answer(f"{text if screen.is_utf8 else text.replace('≤', '<=')}\n")
-    return 0
 
 
 def gather(name: str, context: int | None, kv_bits: int | None, gigabytes: float | None) -> Facts:

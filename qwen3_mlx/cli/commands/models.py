@@ -59,18 +59,12 @@ def command(
             help="Look here too: a model's directory, or one that holds such directories.",
         ),
     ] = None,
-    everything: Annotated[
-        bool,
-        typer.Option("--all", metavar=opt.FLAG, help="Also the released models not here."),
-    ] = False,
+    everything: Annotated[bool, opt.flag("--all", "Also the released models not here.")] = False,
     context: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Tokens of context to have room for (default: 4096)."),
+        int | None, opt.option("N", "Tokens of context to have room for (default: 4096).")
     ] = None,
     memory: opt.Memory = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar=opt.FLAG, help="Print one JSON object instead.")
-    ] = False,
+    as_json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
     """List the models on this machine: size, bits a weight, parameters, context, and fit.

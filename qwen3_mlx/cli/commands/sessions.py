@@ -29,7 +29,7 @@ Id = Annotated[
 
 
 @app.callback()
-def root() -> None:
+def command() -> None:
     """List, show, export and remove kept conversations.
 
     Every chat is kept as it grows, on this machine only: `qwen3-mlx chat --resume` goes on.

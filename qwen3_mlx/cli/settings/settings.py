@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.errors import ConfigError, OptionError
@@ -19,7 +19,9 @@ from qwen3_mlx.options import NEVER_THINK, Family, GenerationOptions
 
 DEFAULT = "default"
 """The word for what is built in."""
-SHOW_THINKING = ("always", "live", "never")
+ShowThinking = Literal["always", "live", "never"]
+"""When a chat shows the thinking."""
+SHOW_THINKING = get_args(ShowThinking)
 THEMES = ("auto", "dark", "light", "none")
 _WORDS = {"true": True, "on": True, "yes": True, "1": True}
 _WORDS |= dict.fromkeys(("false", "off", "no", "0"), False)

@@ -1,17 +1,20 @@
 """What a word on the command line may become: models, recipes, conversations, keys, values.
 
 A shell asks while someone waits with a finger on Tab, so nothing here imports MLX or asks the hub.
-Each function takes what is typed so far and returns words with a remark, as typer wants them.
+Each function takes the word typed so far and returns words with a remark, as typer wants them.
+Typer's zsh script evaluates both, so neither may hold a backslash or rich's markup.
 """
 
 from __future__ import annotations
 
+import re
 import time
 
 import typer
 
 Words = list[tuple[str, str]]
-"""What may be typed, and what to say about it."""
+"""A word that may stand here, and a remark on it."""
+_UNSAFE = re.compile(r"[^\w ,.;:!?/@+*=<>()-]+")
 
 
 def models(incomplete: str) -> Words:
@@ -19,7 +22,7 @@ def models(incomplete: str) -> Words:
     from qwen3_mlx.hub import installed, names, releases
 
     bundled = dict(names.bundled())
-    here = [model for model in installed.everything() if not model.problem]
+    here = [m for m in installed.everything() if not m.problem and not _UNSAFE.search(m.name)]
     known = {model.name for model in here}
     words = [(m.name, "bundled" if m.name in bundled else "on this machine") for m in here]
     return words + [
@@ -53,7 +56,7 @@ def conversations(incomplete: str) -> Words:
     for path in journal.all_in(folders.sessions())[:50]:
         if path.stem.startswith(incomplete):
             try:
-                title = journal.read(path).title[:40]
+                title = _UNSAFE.sub(" ", journal.read(path).title)[:40]
             except SessionError:
                 continue
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
@@ -72,7 +75,7 @@ def values(ctx: typer.Context, incomplete: str) -> Words:
     """The values of the key that stands before."""
     from qwen3_mlx.cli.settings import settings
 
-    key = settings.KEYS.get(ctx.args[0] if ctx.args else "")
+    key = settings.KEYS.get(ctx.params.get("key") or "")
     if key is None:
         return []
     if key.name == "model":

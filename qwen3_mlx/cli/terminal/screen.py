@@ -11,16 +11,15 @@ import os
 import shutil
 import sys
 import textwrap
-import time
-from collections.abc import Iterable, Iterator
-from typing import TextIO, TypeVar
+from collections.abc import Iterable
+from typing import TextIO
 
-from qwen3_mlx.cli.terminal.eta import Eta
 from qwen3_mlx.errors import Qwen3Error
 
 DIM, BOLD_RED, RESET = "\x1b[2m", "\x1b[1;31m", "\x1b[0m"
 
-T = TypeVar("T")
+SMALLEST = (40, 10)
+"""Columns and rows below which a chat goes by lines."""
 
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
@@ -72,8 +71,19 @@ class Screen:
         self.is_dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
         plain = self.is_dumb or bool(os.environ.get("NO_COLOR"))
         self.err_is_styled = self.err_is_terminal and not plain
-        self.out_is_styled = self.out_is_terminal and not plain
         self.is_utf8 = (self.out.encoding or "").lower().replace("-", "") == "utf8"
+
+    @property
+    def can_fill_terminal(self) -> bool:
+        """Whether a full-screen chat can be shown here."""
+        terminals = self.out_is_terminal and self.err_is_terminal and is_terminal(sys.stdin)
+        if not terminals or self.is_dumb or not os.environ.get("TERM") or not self.is_utf8:
+            return False
+        try:
+            size = os.get_terminal_size(self.out.fileno())
+        except (OSError, ValueError):
+            return False
+        return size.columns >= SMALLEST[0] and size.lines >= SMALLEST[1]
 
     def answer(self, text: str) -> None:
         """Write a piece of an answer to stdout; raw where stdout is no terminal."""
@@ -106,35 +116,3 @@ class Screen:
             self.out.flush()
         self.err.write(f"{mark} {printable(text)}\n")
         self.err.flush()
-
-
-class ProgressLine:
-    """``label: 43 %, 12 s left`` on a line of a terminal's stderr, from `delay` seconds on."""
-
-    def __init__(self, screen: Screen, label: str, delay: float = 0.5) -> None:
-        self._screen, self._label, self._delay = screen, label, delay
-        self._began, self._drawn, self._eta = time.monotonic(), "", Eta()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Draw: `done` of `total`, whatever the unit."""
-        screen, left = self._screen, self._eta(done, total)
-        if not screen.err_is_styled or time.monotonic() - self._began < self._delay:
-            return
-        text = f"{self._label}: {100 * done // max(total, 1)} %{left}"
-        if text != self._drawn:
-            screen.err.write(f"\r\x1b[K{DIM}{text}{RESET}")
-            screen.err.flush()
-            self._drawn = text
-
-    def cleared_by(self, items: Iterable[T]) -> Iterator[T]:
-        """Pass `items` on, with the line taken away before each."""
-        for item in items:
-            self.clear()
-            yield item
-
-    def clear(self) -> None:
-        """Take the line away."""
-        if self._drawn:
-            self._screen.err.write("\r\x1b[K")
-            self._screen.err.flush()
-            self._drawn = ""

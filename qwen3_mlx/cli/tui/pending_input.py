@@ -14,7 +14,7 @@ class PendingInput(Static):
     """Messages and commands that are done one by one, the first one first."""
 
     DEFAULT_CSS = """
-    PendingInput {
+    Waiting {
         height: auto; padding: 0 1; display: none;
         text-style: dim; text-wrap: nowrap; text-overflow: ellipsis;
     }

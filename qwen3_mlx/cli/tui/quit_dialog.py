@@ -14,10 +14,8 @@ class QuitDialog(ModalScreen[bool]):
     """Asks whether to leave; its result is the answer."""
 
     CSS = """
-    QuitDialog { align: center middle; }
-    QuitDialog > Static {
-        width: auto; height: auto; border: round ansi_bright_black; padding: 1 3;
-    }
+    Leave { align: center middle; }
+    Leave > Static { width: auto; height: auto; border: round ansi_bright_black; padding: 1 3; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y,enter,ctrl+c,ctrl+d", "dismiss(True)", show=False),

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Literal
 
-from qwen3_mlx.cli.terminal.eta import Eta
+from qwen3_mlx.cli.terminal.progress import Eta
 from qwen3_mlx.cli.terminal.screen import describe
 from qwen3_mlx.cli.tui.answer import Answer as AnswerText
 from qwen3_mlx.cli.tui.stage import display

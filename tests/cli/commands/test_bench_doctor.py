@@ -23,7 +23,7 @@ from tests.oracle import assert_close
 
 
 def test_doctor_says_what_runs_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor.run() == 0
+    doctor.command()
     said = capsys.readouterr().out
     assert "command buffers" in said
     assert "\n  prefill, packed  weights are unpacked" in said
@@ -34,7 +34,7 @@ def test_doctor_says_what_runs_and_why_not(capsys: pytest.CaptureFixture[str]) -
 
 def test_doctor_says_how_a_prompt_meets_experts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dict(doctor.paths())["prefill, experts"].startswith("as above: MLX computes on the CPU")
-    monkeypatch.setattr(dispatch, "why_not", lambda *_names: None)
+    monkeypatch.setattr(dispatch, "unavailable_reason", lambda *_names: None)
     assert dict(doctor.paths())["prefill, experts"] == "4 and 8 bits: packed, on matrix units"
     monkeypatch.setenv("QWEN3_MLX_PREFILL", "each")
     assert dict(doctor.paths())["prefill, experts"] == "as above: QWEN3_MLX_PREFILL says so"

@@ -122,12 +122,13 @@ def test_what_cannot_be_kept_is_said_once(cli: Any, state_home: Path) -> None:
 
 def test_kill_9_loses_the_turn_in_flight_alone(state_home: Path) -> None:
     """A turn is answered; the process is killed in the middle of the second."""
-    script = "import tests.fake_cli as f; from qwen3_mlx.cli import loading, main, chat\n"
+    script = "import tests.fake_cli as f; from qwen3_mlx.cli import main\n"
+    script += "from qwen3_mlx.cli.chat import load\n"
     script += "from qwen3_mlx.events import Answer\nfrom tests.fakes import FakeModel\n"
     script += (
         "m = FakeModel([[Answer('one')], [s for n in range(999) for s in (Answer('w '), .05)]])\n"
     )
-    script += "loading.open_model = lambda *_: m\nmain()"
+    script += "load.open_model = lambda *_: m\nmain()"
     chat = subprocess.Popen(
         [sys.executable, "-c", script, "chat", "8b"],
         stdin=subprocess.PIPE,
@@ -140,7 +141,9 @@ def test_kill_9_loses_the_turn_in_flight_alone(state_home: Path) -> None:
         chat.stdin.flush()
         seen = b""
         while b"w w w" not in seen:
-            seen += os.read(chat.stdout.fileno(), 100)
+            new = os.read(chat.stdout.fileno(), 100)
+            assert new, seen
+            seen += new
         chat.send_signal(signal.SIGKILL)
     (one,) = kept(state_home)
     assert [m["content"] for m in one.messages] == ["first", "one"]

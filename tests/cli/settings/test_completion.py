@@ -1,4 +1,4 @@
-"""Completion: what a line may go on with, and the three shells' ways of asking and being told."""
+"""Completion: typer asks and answers the shells; ours are the words for models, ids and keys."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
+from typer.testing import CliRunner
 
-from qwen3_mlx.chat import journal as store
+from qwen3_mlx.chat import journal
 from qwen3_mlx.cli.app import app
-from qwen3_mlx.cli.settings import completion, folders, settings
+from qwen3_mlx.cli.settings import folders, settings
 from qwen3_mlx.config.recipes import RECIPES
 from qwen3_mlx.hub import releases
 from qwen3_mlx.options import GenerationOptions
@@ -22,6 +21,7 @@ from tests.cli.commands.test_models import cached
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = "import sys; from qwen3_mlx.cli import main; sys.argv[0] = 'qwen3-mlx'; main()"
+ASKED = "What's up: $HOME [/b] `touch a` $(touch b) \\$(touch c) \"; touch d\n?"
 
 
 @pytest.fixture
@@ -37,18 +37,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def kept(state_home: Path) -> str:
-    """The id of a kept conversation."""
-    journal = store.ChatJournal(folders.sessions() / "2026-01-31-101500-1f2e.jsonl")
-    journal.keep("demo", GenerationOptions(), [{"role": "user", "content": "What's up: $HOME?"}])
-    journal.close()
-    return journal.path.stem
+    """The id of a kept conversation whose first message is full of what shells evaluate."""
+    file = journal.ChatJournal(folders.sessions() / "2026-01-31-101500-1f2e.jsonl")
+    file.keep("demo", GenerationOptions(), [{"role": "user", "content": ASKED}])
+    file.close()
+    return file.path.stem
 
 
 def words(line: str) -> list[str]:
     """What the last word of `line` may become."""
-    *before, incomplete = line.split(" ")
-    program = typer.main.get_command(app)
-    return [word for word, _ in completion.candidates(program, before, incomplete)]
+    line = f"qwen3-mlx {line}"
+    asked = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    asked["_QWEN3_MLX_COMPLETE"] = "complete_bash"
+    done = CliRunner().invoke(app, [], env=asked, prog_name="qwen3-mlx")
+    assert (done.exit_code, done.stderr) == (0, "")
+    return done.stdout.split()
 
 
 ALIASES = [release.alias for release in releases.RELEASES]
@@ -64,37 +67,22 @@ COMMANDS = ["chat", "generate", "info", "models", "convert", "bench", "doctor"]
         ("chat me/", ["me/Qwen3-tuned@v2"]),
         ("info --json 4b-t", ["4b-thinking-2507"]),
         ("chat 8b ", []),  # one model is enough
-        ("generate 8b ", []),
         ("chat --show-thinking ", list(settings.SHOW_THINKING)),
-        ("chat --show-thinking=l", ["--show-thinking=live"]),
-        ("chat --show-thinking = l", ["live"]),  # as bash breaks it
-        ("chat --budget 8", []),
-        ("chat --bud", ["--budget"]),
         ("chat --budget 8 --bud", []),  # given already
-        ("chat --think --no-t", []),
         ("chat --resume --budget 8 coder-4", ["coder-480b"]),
         ("convert 14b --recipe mixed", ["mixed-4-6"]),
-        ("convert --recipe 4bit --verify 14", ["14b"]),
-        ("config g", ["get"]),
         ("config get show", ["show_thinking"]),
-        ("config set max", ["max_tokens"]),
         ("config set theme ", [*settings.THEMES, "default"]),
         ("config set plain ", ["true", "false", "default"]),
-        ("config set budget ", ["default"]),
         ("config set model coder-4", ["coder-480b"]),
         ("config set nothing ", []),
         ("sessions export ", ["md", "json"]),
-        ("bench --against ", ["mlx-lm"]),
         ("models ", []),  # directories, which the shell knows
-        ("nothing ", []),
+        ("chat 'open", []),
     ],
 )
 def test_what_a_line_may_go_on_with(cache: Path, line: str, want: list[str]) -> None:
-    try:
-        found = words(line)
-    except KeyError:
-        found = []  # no such command; the answer to a shell is then empty
-    assert found == want
+    assert words(line) == want
 
 
 def test_models_recipes_keys_commands(cache: Path) -> None:
@@ -106,7 +94,7 @@ def test_models_recipes_keys_commands(cache: Path) -> None:
     assert words("convert 8b --recipe ") == list(RECIPES)
     assert words("config unset ") == list(settings.KEYS)
     assert words("") == [*COMMANDS, "sessions", "config"]
-    assert "--help" in words("chat --") and "--budget" in words("chat 8b --")
+    assert "--budget" in words("chat 8b --")
 
 
 def test_kept_conversations(cache: Path, kept: str, state_home: Path) -> None:
@@ -116,70 +104,18 @@ def test_kept_conversations(cache: Path, kept: str, state_home: Path) -> None:
     assert words("chat --resume --bud") == ["--budget"]
 
 
-@pytest.mark.parametrize(
-    ("typed", "want"),
-    [
-        ("a 'b c", ["a", "b c"]),
-        ('a "b', ["a", "b"]),
-        ("a # b", ["a", "#", "b"]),
-        ("a\nb", ["a", "b"]),
-        ("a b\\", ["a", "b"]),
-    ],
-)
-def test_a_line_that_is_still_being_typed(typed: str, want: list[str]) -> None:
-    assert completion._split(typed) == want
-
-
-# ── the shells ───────────────────────────────────────────────────────────────────────────────
-
-
-def ask(shell: str, line: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """What the shell's script asks for `line`, whose last word is under the cursor."""
-    asked = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
-    asked |= {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
-    asked |= {"_QWEN3_MLX_COMPLETE": f"complete_{shell}"} | variables
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        capture_output=True,
-        text=True,
-        env=os.environ | asked,
-        cwd=ROOT,
-    )
-
-
-def test_the_three_answers(cache: Path, kept: str) -> None:
-    done = ask("bash", "qwen3-mlx chat 8")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "8b\n", "")
-    done = ask("fish", "qwen3-mlx chat 8")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "8b\ton this machine\n", "")
-    done = ask("zsh", "qwen3-mlx sessions show ")
-    assert "What'\\''s up: $HOME?" in done.stdout and done.stderr == ""
-    assert ask("zsh", "qwen3-mlx chat ./").stdout == "_files\n"
-    assert ask("bash", "qwen3-mlx chat ./").stdout == ""
-    for line, code in (("qwen3-mlx chat 8", 0), ("qwen3-mlx chat ./", 1)):
-        done = ask("fish", line, _TYPER_COMPLETE_FISH_ACTION="is-args")
-        assert (done.returncode, done.stdout) == (code, "")
-
-
-@pytest.mark.parametrize("line", ["qwen3-mlx nothing ", "qwen3-mlx chat 'open", "qwen3-mlx", ""])
-def test_no_line_is_an_error(line: str, cache: Path) -> None:
-    for shell in ("bash", "zsh", "fish"):
-        done = ask(shell, line)
-        assert (done.returncode, done.stderr) == (0, "")
-
-
 def test_a_broken_configuration_does_not_matter(cache: Path, state_home: Path) -> None:
     state_home.mkdir()
     (state_home / "config.toml").write_text("= broken")
-    assert ask("bash", "qwen3-mlx config ed").stdout == "edit\n"
-    assert ask("bash", "qwen3-mlx chat 8").stdout == "8b\n"
+    assert words("config ed") == ["edit"]
+    assert words("chat 8") == ["8b"]
 
 
-def test_nothing_slow_is_imported(cache: Path, kept: str) -> None:
-    """A person waits: no MLX, no screen, no hub, no pydantic, no Markdown."""
+def test_neither_mlx_nor_the_hub_is_imported(cache: Path, kept: str) -> None:
+    """A person waits."""
     code = (
         "import atexit, sys\n"
-        "slow = ('mlx', 'textual', 'transformers', 'huggingface_hub', 'pydantic', 'markdown_it')\n"
+        "slow = ('mlx', 'textual', 'transformers', 'huggingface_hub')\n"
         "atexit.register(lambda: print(*{*slow} & {*sys.modules}, file=sys.stderr))\n"
     )
     for line in ("qwen3-mlx chat ", "qwen3-mlx convert --recipe ", "qwen3-mlx sessions show "):
@@ -190,12 +126,15 @@ def test_nothing_slow_is_imported(cache: Path, kept: str) -> None:
             cwd=ROOT,
             env=os.environ | {"_TYPER_COMPLETE_ARGS": line, "_QWEN3_MLX_COMPLETE": "complete_zsh"},
         )
-        assert done.stdout.startswith("local -a") and done.stderr == "\n", done.stderr
+        assert done.stdout.startswith("_arguments") and done.stderr == "\n", done.stderr
+
+
+# ── the shells, with the scripts that typer installs ─────────────────────────────────────────
 
 
 @pytest.fixture
-def on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a program `qwen3-mlx`, first on the path, and an empty home."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, and a program `qwen3-mlx` first on the path."""
     folder, home = tmp_path / "bin", tmp_path / "home"
     folder.mkdir()
     home.mkdir()
@@ -207,72 +146,58 @@ def on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     return home
 
 
-def script(shell: str) -> str:
-    """The script that typer gives the shell."""
-    from typer._completion_shared import get_completion_script
-
-    return get_completion_script(
-        prog_name="qwen3-mlx", complete_var=completion.VARIABLE, shell=shell
-    )
-
-
-def run_in(shell: str, *arguments: str) -> Any:
+def run_in(shell: str, home: Path, script: str, code: str, option: str) -> list[str]:
+    """Install completion as a person does, run `code` with {script} in it; returns its lines."""
     if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed; what it would be told is tested above")
-    done = subprocess.run([shell, *arguments], capture_output=True, text=True, timeout=60)
-    assert done.stderr == "", done.stderr
+        pytest.skip(f"{shell} is not installed; typer's answer to bash is tested above")
+    install = ["qwen3-mlx", "--install-completion", shell]
+    done = subprocess.run(install, capture_output=True, text=True, cwd=home)
+    assert done.returncode == 0, done.stderr
+    text = (home / script).read_text()
+    done = subprocess.run(
+        [shell, option, "-c", code.replace("{script}", text)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=home,
+    )
+    assert done.stderr == "" and not list(home.glob("?")), done.stderr
     return done.stdout.split("\n")
 
 
-def test_in_bash(on_the_path: Path, cache: Path, kept: str) -> None:
-    code = script("bash") + (
-        '\ngo() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _qwen3_mlx_completion qwen3-mlx;'
-        ' echo "${COMPREPLY[*]}"; }\n'
-        "go qwen3-mlx chat me/\n"
-        "go qwen3-mlx convert --recipe = mix\n"
-        "go qwen3-mlx sessions show ''\n"
-        "go qwen3-mlx chat --show-thinking =\n"
-    )
-    found = run_in("bash", "--norc", "-c", code)
-    assert found[:3] == ["me/Qwen3-tuned@v2", "mixed-4-6", kept]
-    assert found[3].split() == list(settings.SHOW_THINKING)
-
-
-def test_in_fish(on_the_path: Path, cache: Path, kept: str) -> None:
-    lines = ("chat me/", "convert --recipe=mix", "sessions show ")
-    asked = "; ".join(f"complete -C 'qwen3-mlx {line}'" for line in lines)
-    found = run_in("fish", "--no-config", "-c", f"{script('fish')}; {asked}")
-    assert [line.partition("\t")[0] for line in found[:3]] == [
-        "me/Qwen3-tuned@v2",
-        "--recipe=mixed-4-6",
-        kept,
-    ]
-    assert found[2].endswith("What's up: $HOME?")
-
-
-def test_in_zsh(on_the_path: Path, cache: Path, kept: str) -> None:
-    """The answer is code that zsh runs; its function for lists is replaced by one that prints."""
-    ours = script("zsh").split("compdef _qwen3")[0]
+def test_in_bash(home: Path, cache: Path, kept: str) -> None:
     code = (
-        "_describe() { print -rl -- ${(P)3} }; _files() { print files }\n"
-        f"{ours}\n"
-        'go() { words=("$@"); CURRENT=$#; _qwen3_mlx_completion }\n'
-        "go qwen3-mlx chat me/\n"
-        "go qwen3-mlx convert --recipe=mix\n"
-        "go qwen3-mlx sessions show ''\n"
-        "go qwen3-mlx info ./\n"
+        "{script}\n"
+        'go() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _qwen3_mlx_completion qwen3-mlx;'
+        ' echo "${COMPREPLY[*]}"; }\n'
+        "go qwen3-mlx chat me/\ngo qwen3-mlx sessions show ''\n"
     )
-    found = run_in("zsh", "-f", "-c", code)
+    found = run_in("bash", home, ".bash_completions/qwen3-mlx.sh", code, "--norc")
+    assert found[:2] == ["me/Qwen3-tuned@v2", kept]
+
+
+def test_in_fish(home: Path, cache: Path, kept: str) -> None:
+    code = "{script}\n" + "; ".join(
+        f"complete -C 'qwen3-mlx {line}'" for line in ("chat me/", "sessions show ")
+    )
+    found = run_in("fish", home, ".config/fish/completions/qwen3-mlx.fish", code, "--no-config")
+    assert found[0] == "me/Qwen3-tuned@v2\ton this machine"
+    assert found[1].startswith(f"{kept}\t") and "What s up:  HOME" in found[1]
+
+
+def test_in_zsh(home: Path, cache: Path, kept: str) -> None:
+    """The answer is code that zsh runs; its function that shows a list evaluates it once more."""
+    code = (
+        "compdef() { }; _files() { print files }\n{script}\n"
+        "_arguments() { a=${1#*: :}; eval ws=\\( ${a[3,-3]} \\); print -r -- $ws }\n"
+        'go() { words=("$@"); CURRENT=$#; _qwen3_mlx_completion }\n'
+        "go qwen3-mlx chat me/\ngo qwen3-mlx sessions show ''\ngo qwen3-mlx info ./\n"
+    )
+    found = run_in("zsh", home, ".zfunc/_qwen3-mlx", code, "-f")
     assert found[0] == "me/Qwen3-tuned@v2:on this machine"
-    assert found[1].startswith("--recipe=mixed-4-6:4 bits; values and")
-    assert found[2].startswith(kept) and found[2].endswith("What's up: $HOME?")
-    assert found[3] == "files"
-
-
-def test_typer_installs_the_scripts_that_ask(on_the_path: Path) -> None:
-    """And it asks in the way that is answered here."""
-    for shell in ("bash", "zsh", "fish"):
-        assert f"{completion.VARIABLE}=complete_{shell}" in script(shell)
+    assert found[1].startswith(f"{kept}:") and "Whats up" not in found[1]
+    assert found[2] == "files"

@@ -12,7 +12,7 @@ from qwen3_mlx.chat.journal import asked
 from qwen3_mlx.cli.chat import load
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.settings import folders, settings
-from qwen3_mlx.cli.terminal import capable
+from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.events import Answer, Thinking
 from qwen3_mlx.options import GenerationOptions
 from tests.fakes import FakeModel
@@ -99,7 +99,7 @@ def test_the_full_screen_gets_the_same(
     cli: Any, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_text(ALL.replace("plain = true", 'theme = "light"').replace("8b", "demo"))
-    monkeypatch.setattr(capable, "capable", lambda screen: True)
+    monkeypatch.setattr(Screen, "can_fill_terminal", True)
     started: list[Any] = []
     monkeypatch.setattr(
         "qwen3_mlx.cli.tui.app.Chat",

@@ -14,8 +14,9 @@ from rich.console import Console
 from qwen3_mlx.cli.terminal import markdown
 from qwen3_mlx.cli.terminal.interrupt import InterruptPresses, interrupts_turn
 from qwen3_mlx.cli.terminal.markdown import MarkdownAnswer, _Block, split_finished
+from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer, footer
-from qwen3_mlx.cli.terminal.screen import ProgressLine, Screen, printable
+from qwen3_mlx.cli.terminal.screen import Screen, printable
 from qwen3_mlx.events import Answer, Done, Stats, Thinking
 from tests.fakes import FakeGeneration, Turn
 

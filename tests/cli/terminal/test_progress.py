@@ -1,10 +1,11 @@
-"""What is left of a long prompt: the time of each chunk, and of those to come."""
+"""How far something is: the percentage, and the time left as the parts so far suggest it."""
 
 from __future__ import annotations
 
 import pytest
 
-from qwen3_mlx.cli.terminal.eta import Eta
+from qwen3_mlx.cli.terminal.progress import Eta, ProgressLine
+from tests.cli.terminal.test_render import terminal_screen
 
 
 class Clock:
@@ -57,3 +58,37 @@ def test_what_gets_faster_is_not_thought_to_end_before_it_began() -> None:
 
 def test_nothing_done_yet_says_nothing() -> None:
     assert said([(0, 5.0)], 100) == [""]
+
+
+def test_what_an_earlier_run_had_done_says_nothing_about_this_ones_speed() -> None:
+    clock = Clock()
+    eta = Eta(clock, start=50)
+    clock.now += 5
+    assert eta(75, 100) == ", 5 s left"
+
+
+def test_a_hundred_thousand_parts_cost_no_more_each_than_the_first() -> None:
+    clock = Clock()
+    eta = Eta(clock)
+    for done in range(1, 100_001):
+        clock.now += 0.001
+        text = eta(done * 10**6, 2 * 10**11)
+    assert text == ", 2 min left"
+
+
+def test_stages_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, clock = terminal_screen(monkeypatch), Clock()
+    line = ProgressLine(screen, delay=0, clock=clock)
+    for stage, done, total, detail, seconds in (
+        ("convert", 0, 1200, ", 0 of 1.2 kB", 0.0),
+        ("convert", 600, 1200, ", 0.6 of 1.2 kB", 10.0),
+        ("upload x", 0, 0, "", 5.0),
+    ):
+        clock.now += seconds
+        line.stage(stage, done, total, detail)
+    texts = [text for text in screen.err.getvalue().split("\r\x1b[K\x1b[2m") if text]
+    assert [text.removesuffix("\x1b[0m") for text in texts] == [
+        "convert: 0 %, 0 of 1.2 kB",
+        "convert: 50 %, 0.6 of 1.2 kB, 10 s left",
+        "upload x: 0 %",
+    ]

@@ -1,0 +1,124 @@
+"""Starting a chat: the model, the session, and the interface to talk through."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen3_mlx.cli.chat import load
+from qwen3_mlx.cli.settings import folders, settings
+from qwen3_mlx.cli.settings.settings import ShowThinking
+from qwen3_mlx.cli.terminal import stdin
+from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.hub import names
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat, GenerationOptions
+
+if TYPE_CHECKING:
+    from qwen3_mlx.cli.chat.conversation import Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What the command line and the settings ask of a chat."""
+
+    model: str | None
+    options: GenerationOptions
+    system: str | None
+    context: int | None
+    show_thinking: ShowThinking
+    plain: bool
+    debug: bool
+    resume: str | None = None
+    system_file: Path | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Options that hold where `options` say nothing and the model can have them."""
+    theme: str = "auto"
+    cache_format: CacheFormat = AS_COMPUTED
+    save: bool = True
+
+
+Prepare = Callable[["Conversation"], list[str]]
+"""Makes a new conversation ready; returns what there is to say."""
+
+
+def run(request: ChatRequest) -> int:
+    """Chat until the user leaves; returns the exit code."""
+    from qwen3_mlx.cli.chat import resume as resuming
+
+    screen = Screen()
+    file, system = request.system_file, request.system
+    system = stdin.text_of(file) if file else system and stdin.argument(system)
+    resumed = resuming.find(request.resume) if request.resume else None
+    name, note = request.model or (resumed.model if resumed else ""), ""
+    if resumed is None:
+        name, note = load.choose(request.model)
+    context = request.context or load.default_context(name, screen)
+    request = replace(request, system=system, context=context)
+
+    def prepare(chat: Conversation) -> list[str]:
+        session = chat.session
+        session.options = settings.apply_defaults(
+            session.options, request.defaults, chat.model.family
+        )
+        yarn = load.yarn_note(chat.model)
+        return [*([yarn] if yarn else []), *resuming.attach(chat, resumed, save=request.save)]
+
+    if not request.plain and screen.can_fill_terminal:
+        return _full_screen(request, name, note, prepare)
+    if note:
+        screen.note(note)
+    return _by_lines(request, name, screen, prepare)
+
+
+def _by_lines(request: ChatRequest, name: str, screen: Screen, prepare: Prepare) -> int:
+    """The chat in lines, for pipes and terminals that can't do more."""
+    from qwen3_mlx.cli.chat.conversation import Conversation
+    from qwen3_mlx.cli.chat.line_chat import LineChat
+
+    loaded = load.open_model(name, request.context, screen, request.cache_format)
+    if request.save:
+        folders.remember_model(name)
+    chat = Conversation(loaded, loaded.session(request.system, request.options))
+    screen.notes(prepare(chat))
+    with contextlib.closing(chat):
+        return LineChat(
+            chat,
+            screen,
+            hide_thinking=request.show_thinking == "never",
+            debug=request.debug,
+            context=request.context,
+            cache_format=request.cache_format,
+            save=request.save,
+        ).run()
+
+
+def _full_screen(request: ChatRequest, name: str, note: str, prepare: Prepare) -> int:
+    """The chat that fills the terminal; what must be downloaded is downloaded before it begins."""
+    if names.find_local(name) is None:
+        names.resolve(name)
+    from qwen3_mlx.cli.tui.app import Chat
+    from qwen3_mlx.cli.tui.chat_setup import ChatSetup
+
+    context, cache_format = request.context, request.cache_format
+    setup = ChatSetup(
+        name=name,
+        load=lambda other, progress: load.load_model(other, context, progress, cache_format),
+        options=request.options,
+        prepare=prepare,
+        system=request.system,
+        show_thinking=request.show_thinking,
+        note=note,
+        history=folders.history_file() if request.save else None,
+        remember=folders.remember_model if request.save else lambda name: None,
+        theme=request.theme,
+    )
+    app = Chat(setup)
+    code = app.run() or 0
+    if request.debug:
+        for error in app.errors:
+            traceback.print_exception(error)
+    return code
