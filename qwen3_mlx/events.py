@@ -33,6 +33,13 @@ class ToolCall:
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
+    id: str = field(default="", compare=False)
+    """Pairs the call with its result; new for each call, so two calls may be equal without it."""
+
+    def as_message(self) -> dict[str, Any]:
+        """The call as an assistant's message holds it among its ``tool_calls``."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +239,7 @@ class _AssistantMessage:
             case Answer(text):
                 self.texts["content"] += text
             case ToolCall():
-                self.calls.append({"type": "function", "function": asdict(event)})
+                self.calls.append(event.as_message())
 
     @property
     def anything(self) -> bool:

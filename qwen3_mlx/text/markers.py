@@ -17,7 +17,7 @@ class Marker(Enum):
     THINK_CLOSE = THINK_CLOSE
     TOOL_OPEN = TOOL_OPEN
     TOOL_CLOSE = TOOL_CLOSE
-    END = ""  # of the turn: never shown, however the vocabulary spells it
+    END = ""  # of the turn, or another token of the format: never shown, however it is spelled
 
 
 Piece = str | Marker
@@ -38,7 +38,7 @@ class MarkerStream:
             Marker.TOOL_CLOSE: tokenizer.tool_close,
         }
         self._markers = {token: marker for marker, token in ids.items() if token is not None}
-        self._markers |= dict.fromkeys(tokenizer.eos_ids, Marker.END)
+        self._markers |= dict.fromkeys(tokenizer.eos_ids | tokenizer.special_ids, Marker.END)
         self._text = StreamDetokenizer(tokenizer)
         self._scanner = _Scanner(marker.value for marker, token in ids.items() if token is None)
 

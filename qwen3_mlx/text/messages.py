@@ -193,6 +193,8 @@ def _add_calls(fields: dict[str, Any], message: Mapping[str, Any], where: str, p
 
 def _call(call: object, where: str, parse: bool) -> dict[str, Any]:
     if isinstance(call, ToolCall):
+        if call.id:
+            return _call(call.as_message(), where, parse)
         return _function({"name": call.name, "arguments": call.arguments}, where, parse)
     if isinstance(call, Mapping) and "function" in call:
         others = {k: v for k, v in call.items() if k != "function" and v is not None}
@@ -249,7 +251,7 @@ def json_value(value: object, where: str, depth: int = 0) -> Any:
     if isinstance(value, list | tuple):
         return [json_value(item, f"{where}[{n}]", depth + 1) for n, item in enumerate(value)]
     if isinstance(value, ToolCall):
-        return {"name": value.name, "arguments": json_value(value.arguments, where, depth + 1)}
+        return json_value({"name": value.name, "arguments": value.arguments}, where, depth)
     expected = "text, numbers, booleans, lists and dicts"
     raise MessageError(where, got=type(value).__name__, expected=expected)
 

@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from qwen3_mlx.events import Answer, Event, Thinking
+from qwen3_mlx.text.bare_calls import BareCalls
+from qwen3_mlx.text.call_buffer import CallBuffer, joined
+from qwen3_mlx.text.coder_call import FUNCTION_CLOSE, inside_value
 from qwen3_mlx.text.markers import Marker, MarkerStream, Piece
 from qwen3_mlx.text.mode import Mode
 from qwen3_mlx.text.tokenizer import Tokenizer
-from qwen3_mlx.text.tool_calls import parse_tool_call
+from qwen3_mlx.text.tool_calls import Offer, Tools, parse_tool_calls
+
+_CLOSER_PIECES = len("</function>") + 4  # at most, and some blanks within
 
 
 class Splitter:
     """Turns the ids of one turn into events; how the ids are chunked makes no difference.
 
-    Newlines that frame thought and answer are dropped, markers and end tokens never shown. A
-    ``<tool_call>`` inside a thought ends the thought if a valid call follows; otherwise it was
-    thought too. A call that can't be read is text, so nothing is lost.
+    Newlines that frame thought and answer are dropped, markers and end tokens never shown. Behind
+    a closed thought and some answer, ``<think>`` and ``</think>`` are text. A ``<tool_call>``
+    inside a thought ends the thought if a valid call follows; otherwise it was thought too. A call
+    that can't be read is text, so nothing is lost.
     """
 
-    def __init__(self, tokenizer: Tokenizer, mode: Mode) -> None:
+    def __init__(self, tokenizer: Tokenizer, mode: Mode, tools: Tools | None = None) -> None:
+        """`tools` are those on offer, normal: empty, nothing is a call; None, any call is one."""
         self._pieces = MarkerStream(tokenizer)
         self._has_tool_token = tokenizer.tool_open is not None
+        self._offer = Offer(tools)
+        self._bare = None if tools is None or self._offer.nothing else BareCalls(self._offer.has)
         self._thought, self._answer = _Text(Thinking), _Text(Answer)
         self._inside = mode.starts_inside
-        self._call: list[str] | None = None
+        self._thought_closed = not mode.thinking
+        self._call: CallBuffer | None = None
+        self._behind_call = False
 
     def push(self, ids: Sequence[int]) -> list[Event]:
         """The events that `ids` complete."""
         pieces = (piece for token in ids for piece in self._pieces.push(token))
         return _merge(event for piece in pieces for event in self._take(piece))
 
-    def flush(self) -> list[Event]:
-        """The turn is over: what was held back."""
+    def flush(self, truncated: bool = False) -> list[Event]:
+        """The turn is over: what was held back.
+
+        A call without an end counts if it can be read, unless the turn was `truncated`.
+        """
         events = [event for piece in self._pieces.flush() for event in self._take(piece)]
-        if self._call is not None:
-            events += self._abandon_call()
+        events += self._release()
+        while (call := self._call) is not None:
+            events += self._abandon(call) if truncated and not call.cuts else self._end(call)
+            events += self._release()
         return _merge(events + self._text.flush())
 
     @property
@@ -46,47 +64,122 @@ class Splitter:
     def _take(self, piece: Piece) -> list[Event]:
         if self._call is not None:
             return self._collect(self._call, piece)
-        match piece:
-            case Marker.THINK_OPEN:
-                self._inside = True
-            case Marker.THINK_CLOSE:
+        if not isinstance(piece, Marker):
+            return self._take_text(piece)
+        return [*self._release(), *self._take_marker(piece)]
+
+    def _take_marker(self, marker: Marker) -> list[Event]:
+        answered = self._thought_closed and not self._inside and self._answer.started
+        match marker:
+            case Marker.THINK_OPEN if not answered:
+                self._inside, self._thought_closed = True, False
+            case Marker.THINK_CLOSE if not answered:
                 self._close()
-            case Marker.TOOL_OPEN if self._has_tool_token or not self._inside:
-                self._call = []
-            case Marker():
-                return self._text.push(piece.value)
+            case Marker.TOOL_OPEN if self._opens_call():
+                self._call = CallBuffer(Marker.TOOL_OPEN.value)
+            case Marker.TOOL_CLOSE if self._behind_call:
+                pass  # one too many
             case _:
-                return self._text.push(piece)
+                return self._text.push(marker.value) if marker.value else []
         return []
 
+    def _take_text(self, text: str) -> list[Event]:
+        opened = ""
+        if self._bare and not self._inside:
+            text, opened = self._bare.push(text)
+        if text.strip():
+            self._behind_call = False
+        events = self._text.push(text) if text else []
+        if opened:
+            self._call = CallBuffer("")
+            events += self._collect(self._call, opened)
+        return events
+
+    def _release(self) -> list[Event]:
+        """Text that might have begun a bare call: it did not."""
+        if self._bare is None or self._call is not None:
+            return []
+        held = self._bare.flush()
+        return self._text.push(held) if held else []
+
+    def _opens_call(self) -> bool:
+        return not self._offer.nothing and (self._has_tool_token or not self._inside)
+
     def _close(self) -> None:
+        self._thought_closed = self._thought_closed or self._inside
         self._inside = False
         self._thought.seal()
 
-    def _collect(self, call: list[str], piece: Piece) -> list[Event]:
-        if piece is Marker.TOOL_CLOSE:
-            return self._finish_call("".join(call))
-        if piece is Marker.TOOL_OPEN or (piece is Marker.THINK_CLOSE and self._inside):
-            return [*self._abandon_call(), *self._take(piece)]
-        call.append(piece.value if isinstance(piece, Marker) else piece)
-        return []
+    def _collect(self, call: CallBuffer, piece: Piece) -> list[Event]:
+        if piece is Marker.END:
+            return []
+        if piece is Marker.THINK_CLOSE and self._inside:
+            return [*self._abandon(call), *self._take(piece)]
+        if piece is Marker.TOOL_OPEN or piece is Marker.TOOL_CLOSE:
+            return self._end_or_cut(call, piece)
+        call.append(piece)
+        ended = call.is_bare and not isinstance(piece, Marker) and ">" in piece
+        return self._end_bare(call) if ended else []
 
-    def _finish_call(self, text: str) -> list[Event]:
+    def _end_or_cut(self, call: CallBuffer, marker: Marker) -> list[Event]:
+        """A marker came: the call ends here, unless it may be part of a value."""
+        if not self._inside and call.may_go_on():
+            call.cut(marker)
+            return self._end(call) if call.is_full else []
+        if marker is Marker.TOOL_OPEN:
+            return [*self._end(call), *self._take(marker)]
+        return self._end(call, marker.value)
+
+    def _end_bare(self, call: CallBuffer) -> list[Event]:
+        """End a call without ``<tool_call>`` at its ``</function>``."""
+        if not FUNCTION_CLOSE.search(joined(call.pieces[-_CLOSER_PIECES:])):
+            return []
+        text = call.text
+        closers = list(FUNCTION_CLOSE.finditer(text))
+        if not closers or inside_value(head := text[: closers[-1].end()]):
+            return []
+        call.pieces, call.cuts = [head], []
+        rest = text[len(head) :]
+        return [*self._end(call), *(self._take(rest) if rest else [])]
+
+    def _end(self, call: CallBuffer, closer: str = "") -> list[Event]:
+        """Read the call, or what stands before the first place where it may have ended."""
+        if not (call.cuts and call.may_go_on()) and (events := self._read(call.text)):
+            return events
+        if call.is_bare and not call.cuts and (closed := FUNCTION_CLOSE.search(call.text)):
+            text = call.text
+            call.pieces = [text[: closed.end()], *([text[closed.end() :]] if closed else [])]
+            call.cuts = [1]
+        if not call.cuts:
+            return self._abandon(call, closer)
+        at = call.cuts[0]
+        before, rest = call.pieces[:at], call.pieces[at:]
+        if closer:
+            rest.append(Marker.TOOL_CLOSE)
+        ended = CallBuffer(call.opener, before)
+        if rest[0] is Marker.TOOL_CLOSE:
+            events = self._read(ended.text) or self._abandon(ended, Marker.TOOL_CLOSE.value)
+            rest = rest[1:]
+        else:
+            events = self._read(ended.text) or self._abandon(ended)
+        return [*events, *(event for piece in rest for event in self._take(piece))]
+
+    def _read(self, text: str) -> list[Event]:
+        """The calls in `text`; none if it is not made of calls."""
         try:
-            call = parse_tool_call(text)
+            calls = parse_tool_calls(text, self._offer)
         except ValueError:
-            return self._abandon_call(Marker.TOOL_CLOSE.value)
+            return []
         if self._inside:
             self._close()
         self._answer.seal()
-        self._call = None
-        return [call]
+        self._call, self._behind_call = None, True
+        return [replace(call, id=f"call_{secrets.token_hex(8)}") for call in calls]
 
-    def _abandon_call(self, closer: str = "") -> list[Event]:
+    def _abandon(self, call: CallBuffer, closer: str = "") -> list[Event]:
         """It was no call: show it as the text it is."""
-        text = "".join([Marker.TOOL_OPEN.value, *(self._call or ()), closer])
         self._call = None
-        return self._text.push(text)
+        return self._text.push(call.opener + joined(call.pieces) + closer)
 
 
 class _Text:
@@ -95,17 +188,17 @@ class _Text:
     def __init__(self, event: type[Thinking] | type[Answer]) -> None:
         self._event = event
         self._newlines = 0
-        self._started = self._sealed = False
+        self.started = self._sealed = False
 
     def push(self, text: str) -> list[Event]:
-        if not self._started:
+        if not self.started:
             text = text.lstrip("\n")
         body = text.rstrip("\n")
         held, self._newlines = self._newlines, len(text) - len(body)
         if not body:
             self._newlines += held
             return []
-        self._started, self._sealed = True, False
+        self.started, self._sealed = True, False
         return [self._event("\n" * held + body)]
 
     def seal(self) -> None:

@@ -113,6 +113,12 @@ class Tokenizer:
         return self._added.split(text)
 
     @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The tokens that the vocabulary calls special: ``<|im_start|>``, not ``<think>``."""
+        added = self._backend.get_added_tokens_decoder().items()
+        return frozenset(token for token, one in added if one.special)
+
+    @cached_property
     def all_markers(self) -> re.Pattern[str]:
         """Finds the spelling of any token that structures a conversation.
 

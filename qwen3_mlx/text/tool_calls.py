@@ -2,72 +2,114 @@
 
 Hermes (2504, 2507):  {"name": "f", "arguments": {"key": value}}
 Coder:                <function=f> <parameter=key> value </parameter> </function>
+
+Damage is mended where one reading is left, as vLLM, SGLang and llama.cpp read it; what is unclear
+is no call, so that it is shown as text.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qwen3_mlx.events import ToolCall
+from qwen3_mlx.text.argument_types import ArgumentTypes, python_literal
+from qwen3_mlx.text.coder_call import FUNCTION, read_functions
+from qwen3_mlx.text.loose_json import loose_values
+from qwen3_mlx.text.tools import function_of
 
-_FUNCTION = re.compile(r"<function=([^<>\s]+)>(.*)</function>", re.DOTALL)
-# A value may hold "</parameter>" itself, so it ends only where the next parameter or the end is.
-_PARAMETER = re.compile(
-    r"\s*<parameter=([^<>\s]+)>\n?(.*?)\n?</parameter>(?=\s*(?:<parameter=|$))", re.DOTALL
-)
+_FENCE = re.compile(r"```\w*\s*\n?(.*?)\n?\s*(?:```)?\s*", re.DOTALL)
+_ARGUMENTS = ("arguments", "parameters")
+_BESIDE = {"name", "id", "type", "function", "index", "tool_call_id", *_ARGUMENTS}
+
+Tools = Sequence[Mapping[str, Any]]
 
 
-def parse_tool_call(text: str) -> ToolCall:
-    """The call in `text` (without the tags around it). Raises `ValueError` if it is none."""
+class Offer:
+    """The tools on offer, as their calls are read; None: they are not known."""
+
+    def __init__(self, tools: Tools | None) -> None:
+        self.known = tools is not None
+        functions = [function_of(tool) for tool in tools or ()]
+        self._types = {
+            str(one.get("name")): ArgumentTypes(one.get("parameters")) for one in functions
+        }
+        self._unknown = ArgumentTypes(None)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether it is known that there is no tool to call."""
+        return self.known and not self._types
+
+    def has(self, name: str) -> bool:
+        """Whether a tool of that name is known to be on offer."""
+        return name in self._types
+
+    def types(self, name: str) -> ArgumentTypes:
+        """The types of that tool's parameters."""
+        return self._types.get(name, self._unknown)
+
+
+def parse_tool_call(text: str, tools: Tools | None = None) -> ToolCall:
+    """The one call in `text` (without the tags around it). Raises `ValueError` if it is none."""
+    calls = parse_tool_calls(text, Offer(tools))
+    if len(calls) != 1:
+        raise ValueError(f"{len(calls)} tool calls")
+    return calls[0]
+
+
+def parse_tool_calls(text: str, offer: Offer) -> list[ToolCall]:
+    """The calls in `text`, at least one. Raises `ValueError` if anything else is in it."""
     text = text.strip()
-    return _coder(text) if text.startswith("<function=") else _hermes(text)
+    if fenced := _FENCE.fullmatch(text):
+        text = fenced[1].strip()
+    if FUNCTION.match(text):
+        functions = read_functions(text, offer.types, offer.has, offer.known)
+        return [ToolCall(name, arguments) for name, arguments in functions]
+    try:
+        values = loose_values(text)
+    except ValueError:
+        if not isinstance(value := python_literal(text), dict | list):
+            raise
+        values = [value]
+    calls = [_hermes(one) for value in values for one in _calls_in(value)]
+    if not calls:
+        raise ValueError("no tool call")
+    return calls
 
 
-def _hermes(text: str) -> ToolCall:
-    call = _json(text)
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str) or not call["name"]:
-        raise ValueError("a tool call is a JSON object with a name")
-    arguments = call.get("arguments")
+def _calls_in(value: Any) -> list[Any]:
+    if isinstance(value, dict) and set(value) == {"tool_calls"}:
+        value = value["tool_calls"]
+    return value if isinstance(value, list) else [value]
+
+
+def _hermes(call: Any) -> ToolCall:
+    if isinstance(call, dict) and isinstance(call.get("function"), dict) and "name" not in call:
+        call = call["function"]
+    if not isinstance(call, dict):
+        raise ValueError("a tool call is a JSON object")
+    name = call.get("name", call.get("function"))
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError("a tool call has a name")
+    if not _BESIDE.issuperset(call):
+        raise ValueError("a tool call has a name and arguments, nothing else")
+    return ToolCall(name.strip(), _arguments(call))
+
+
+def _arguments(call: dict[str, Any]) -> dict[str, Any]:
+    present = [name for name in _ARGUMENTS if name in call]
+    arguments = call[present[0]] if present else {}
     if isinstance(arguments, str):
-        arguments = _json(arguments)
+        values = loose_values(arguments) if arguments.strip() else [{}]
+        arguments = values[0] if len(values) == 1 else None
+        if arguments is None:
+            raise ValueError("arguments that are no JSON object")
     if arguments is None:  # a function that takes none
         arguments = {}
     if not isinstance(arguments, dict):
         raise ValueError("the arguments of a tool call are a JSON object")
-    return ToolCall(call["name"], arguments)
-
-
-def _coder(text: str) -> ToolCall:
-    function = _FUNCTION.fullmatch(text)
-    if function is None:
-        raise ValueError("a tool call ends in </function>")
-    name, body = function[1], function[2].rstrip()
-    arguments, position = {}, 0
-    while position < len(body):
-        parameter = _PARAMETER.match(body, position)
-        if parameter is None:
-            raise ValueError("a function holds nothing but parameters")
-        arguments[parameter[1]] = _value(parameter[2])
-        position = parameter.end()
-    return ToolCall(name, arguments)
-
-
-def _value(text: str) -> Any:
-    """JSON where it is an object, array, number or boolean; otherwise the text as it stands."""
-    try:
-        value = _json(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, dict | list | int | float) else text
-
-
-def _json(text: str) -> Any:
-    """Strict JSON: no NaN or infinities, no lone surrogates, no absurd nesting."""
-    try:
-        value = json.loads(text)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    return value
+    if present == ["parameters"] and isinstance(arguments.get("properties"), dict):
+        raise ValueError("a tool's schema, not a call of it")
+    return arguments

@@ -1,6 +1,6 @@
 import random
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 
 import pytest
@@ -80,16 +80,17 @@ TURNS = [
     # a closer too many, an opener too many
     ("Hello.</think>\n\nBye.", OUTSIDE, [A("Hello.\n\nBye.")]),
     ("</think>\n\nHello.", OUTSIDE, [A("Hello.")]),
-    ("<think>a</think>b</think>c", OUTSIDE, [T("a"), A("bc")]),
+    # behind a closed thought and some answer, markers are text
+    ("<think>a</think>b</think>c", OUTSIDE, [T("a"), A("b</think>c")]),
     (
         "<think>\na\n</think>\n\nb\n<think>\nc\n</think>\n\nd",
         OUTSIDE,
-        [T("a"), A("b"), T("\n\nc"), A("\n\n\nd")],
+        [T("a"), A("b\n<think>\nc\n</think>\n\nd")],
     ),
     ("<think>\na\n</think>\n\n<think>\nc\n</think>\n\nd", OUTSIDE, [T("a\n\nc"), A("d")]),
     ("<think>\na\n</think>\n\n<think>\n", OUTSIDE, [T("a")]),
     ("<think>a<think>b</think>c", OUTSIDE, [T("ab"), A("c")]),
-    ("<think>a</think>b<think>c", INSIDE, [T("a"), A("b"), T("c")]),
+    ("<think>a</think>b<think>c", INSIDE, [T("a"), A("b<think>c")]),
     # tool calls
     (CALL, OUTSIDE, [F]),
     (f"<think>\nSo.\n</think>\n\n{CALL}<|im_end|>", OUTSIDE, [T("So."), F]),
@@ -201,11 +202,17 @@ def reference(tokenizer: Tokenizer, ids: Iterable[int], inside: bool) -> tuple[s
     """Thought and answer of a turn without tool calls, decoded run by run."""
     texts: dict[bool, list[str]] = {True: [], False: []}
     hidden = {*tokenizer.eos_ids, tokenizer.think_open, tokenizer.think_close}
-    for marker, run in groupby(ids, key=lambda token: token if token in hidden else None):
-        if marker is None:
+    closed = False
+    alone = count()
+    key = lambda token: (token, next(alone)) if token in hidden else (None, -1)  # noqa: E731
+    for (marker, _), run in groupby(ids, key=key):
+        answered = closed and not inside and "".join(texts[False]).strip("\n")
+        if marker is None or (answered and marker not in tokenizer.eos_ids):
             texts[inside].append(tokenizer.decode(run))
         elif marker not in tokenizer.eos_ids:
+            closed = inside or (closed and marker == tokenizer.think_close)
             inside = marker == tokenizer.think_open
+            closed = closed and not inside
     return "".join(texts[True]), "".join(texts[False])
 
 

@@ -1,0 +1,186 @@
+"""Text of a Coder's parameter to a value, by the type that the tool's own schema gives it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from qwen3_mlx.text.loose_json import strict_json
+
+_INTEGER = re.compile(r"[+-]?\d+(\.0+)?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_WORDS: dict[str, Any] = {"true": True, "false": False}
+_NULL = ("null", "None")
+# Types as schemas written by hand name them, after Python.
+_ALIASES = {
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "dict": "object",
+    "list": "array",
+    "tuple": "array",
+    "none": "null",
+}
+_MAX_DEPTH = 32  # of references and combinations of schemas
+_MISSING = object()
+
+
+class ArgumentTypes:
+    """The types of one tool's parameters."""
+
+    def __init__(self, schema: object) -> None:
+        """Take a tool's ``parameters``; anything else than a schema declares nothing."""
+        self._root = schema if isinstance(schema, Mapping) else {}
+        self._properties: dict[str, Any] = {}
+        self._others: Any = None
+        self._collect(self._root, 0)
+
+    def declares(self, name: str) -> bool:
+        """Whether the schema has a parameter of that name."""
+        return name in self._properties
+
+    def value(self, name: str, text: str) -> Any:
+        """`text` as its parameter's type; as it stands where it doesn't fit that type.
+
+        JSON is guessed only where the schema declares no type.
+        """
+        kinds, enum = self._kinds(self._properties.get(name, self._others), 0)
+        for member in enum:
+            if text == member if isinstance(member, str) else _is(member, _guess(text)):
+                return member
+        if not kinds:
+            return _guess(text)
+        lossless = "string" in kinds
+        for kind in ("null", "boolean", "integer", "number", "array", "object"):
+            if kind in kinds and (value := _READERS[kind](text.strip())) is not _MISSING:
+                # "007" and "1.10" of a number or a text are texts.
+                number = kind in ("integer", "number")
+                if not (lossless and number) or json.dumps(value) == text:
+                    return value
+        return text
+
+    def streams(self, name: str) -> bool:
+        """Whether the parameter can be nothing but text, so that it can be shown as it grows."""
+        kinds, enum = self._kinds(self._properties.get(name, self._others), 0)
+        return kinds == {"string"} and all(isinstance(member, str) for member in enum)
+
+    def _collect(self, schema: object, depth: int) -> None:
+        schema = self._resolve(schema)
+        if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
+            return
+        properties = schema.get("properties")
+        if isinstance(properties, Mapping):
+            self._properties = {**properties, **self._properties}
+        if isinstance(schema.get("additionalProperties"), Mapping):
+            self._others = schema["additionalProperties"]
+        for name in ("allOf", "anyOf", "oneOf"):
+            for part in _list(schema.get(name)):
+                self._collect(part, depth + 1)
+
+    def _resolve(self, schema: object) -> object:
+        """Follow ``$ref`` within the schema, as far as it leads."""
+        for _ in range(_MAX_DEPTH):
+            reference = schema.get("$ref") if isinstance(schema, Mapping) else None
+            if not isinstance(reference, str):
+                return schema
+            target: Any = self._root
+            for step in reference.removeprefix("#").split("/")[1:]:
+                step = step.replace("~1", "/").replace("~0", "~")
+                target = target.get(step) if isinstance(target, Mapping) else None
+            schema = target
+        return None
+
+    def _kinds(self, schema: object, depth: int) -> tuple[set[str], list[Any]]:
+        """The types a schema allows (none: it declares none), and the members of its enums."""
+        schema = self._resolve(schema)
+        if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
+            return set(), []
+        kinds = {_ALIASES.get(k, k) for k in _list(schema.get("type")) if isinstance(k, str)}
+        enum = [*_list(schema.get("enum")), *([schema["const"]] if "const" in schema else [])]
+        for name in ("anyOf", "oneOf"):
+            for part in _list(schema.get(name)):
+                more, members = self._kinds(part, depth + 1)
+                kinds, enum = kinds | more, enum + members
+        for part in _list(schema.get("allOf")):
+            more, members = self._kinds(part, depth + 1)
+            kinds, enum = (kinds & more or kinds | more), enum + members
+        kinds |= {_kind_of(member) for member in enum} if not kinds else set()
+        if not kinds:
+            kinds |= {"object"} if "properties" in schema else set()
+            kinds |= {"array"} if "items" in schema else set()
+        return kinds | ({"null"} if schema.get("nullable") is True and kinds else set()), enum
+
+
+def _list(value: object) -> Iterable[Any]:
+    if value is None:
+        return ()
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _is(member: object, value: object) -> bool:
+    return type(member) is type(value) and member == value
+
+
+def _kind_of(member: object) -> str:
+    names = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array"}
+    return "null" if member is None else names.get(type(member), "object")
+
+
+def _guess(text: str) -> Any:
+    """JSON where it is an object, array, number or boolean; otherwise the text as it stands."""
+    try:
+        value = strict_json(text)
+    except ValueError:
+        return _WORDS.get(text.lower(), text) if text in ("True", "False") else text
+    return value if isinstance(value, dict | list | int | float) else text
+
+
+def _null(text: str) -> Any:
+    return None if text in _NULL else _MISSING
+
+
+def _boolean(text: str) -> Any:
+    return _WORDS.get(text.lower(), _MISSING)
+
+
+def _integer(text: str) -> Any:
+    fits = _INTEGER.fullmatch(text) and len(text) < 4300  # Python reads no longer ones
+    return int(text.partition(".")[0]) if fits else _MISSING
+
+
+def _number(text: str) -> Any:
+    if (value := _integer(text) if "." not in text else _MISSING) is not _MISSING:
+        return value
+    value = float(text) if _NUMBER.fullmatch(text) else float("inf")
+    return value if abs(value) != float("inf") else _MISSING
+
+
+def _structure(text: str, kind: type) -> Any:
+    try:
+        value = strict_json(text)
+    except ValueError:
+        value = python_literal(text)
+    return value if isinstance(value, kind) else _MISSING
+
+
+def python_literal(text: str) -> Any:
+    """What a Python literal of JSON's types says; None if it is none."""
+    try:
+        value = ast.literal_eval(text) if len(text) < 100_000 else None
+        return strict_json(json.dumps(value, allow_nan=False))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+_READERS = {
+    "null": _null,
+    "boolean": _boolean,
+    "integer": _integer,
+    "number": _number,
+    "array": lambda text: _structure(text, list),
+    "object": lambda text: _structure(text, dict),
+}

@@ -1,0 +1,199 @@
+"""The Coder's calls: functions and parameters in tags, whose values are raw text.
+
+A value may hold anything, tags too. It ends at a closing tag that the next parameter or the end of
+the function follows; where that tag is missing, at the next parameter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from qwen3_mlx.text.argument_types import ArgumentTypes
+from qwen3_mlx.text.loose_json import loose_values
+
+_NAME = r"""(?:\s*=\s*|\s+name\s*=\s*)["']?([^<>\n"']+?)["']?\s*>"""
+FUNCTION = re.compile(rf"<\s*function{_NAME}")
+FUNCTION_CLOSE = re.compile(r"<[/\\]\s*function\s*>")
+_CLOSE = r"<[/\\]\s*param(?:eter)?s?\d*\b[^<>\n]*(?:>|(?=\s*(?:<|$)))"
+_TAG = re.compile(
+    rf"<\s*parameter{_NAME}"
+    rf"|{_CLOSE}"
+    r"|<[/\\](?P<named>[\w.-]+)>"
+)
+_BOUNDARY = re.compile(rf"<[/\\]\s*function\s*>\s*(?=<\s*function{_NAME})")
+_MOST_STEPS = 100_000  # of a search among readings
+
+
+@dataclass(frozen=True, slots=True)
+class _Tag:
+    kind: Literal["open", "close"]
+    name: str
+    """Of an opening tag; of a closing tag that names its parameter (``</city>``)."""
+    start: int
+    end: int
+
+
+def read_functions(
+    text: str,
+    types: Callable[[str], ArgumentTypes],
+    on_offer: Callable[[str], bool],
+    known: bool,
+) -> list[tuple[str, dict[str, Any]]]:
+    """Names and arguments of the functions in `text`. Raises `ValueError`.
+
+    `known` says whether the tools on offer are known; then a closing tag of a parameter may only
+    be missing before a parameter that the schema declares.
+    """
+    parts = _split(text, lambda name: on_offer(name) or not known)
+    return [_function(part, types, on_offer) for part in parts]
+
+
+def _split(text: str, is_name: Callable[[str], bool]) -> list[str]:
+    """`text` cut where one function ends and another begins."""
+    parts, start = [], 0
+    for found in _BOUNDARY.finditer(text):
+        before = text[start : found.start()].rstrip()
+        closed = re.search(r"<[/\\]\s*param(?:eter)?[^<>\n]*>$", before) or FUNCTION.fullmatch(
+            before
+        )
+        if closed and is_name(found[1].strip()):
+            parts.append(text[start : found.end()])
+            start = found.end()
+    return [*parts, text[start:]]
+
+
+def inside_value(text: str) -> bool:
+    """Whether `text`, the beginning of a function, ends within a parameter's value."""
+    if not any(found[1] for found in _TAG.finditer(text)):
+        return False
+    text = text.rstrip()
+    if closed := _ends_in(FUNCTION_CLOSE.pattern, text):
+        text = text[: -len(closed[0])].rstrip()
+    return not _ends_in(_CLOSE, text)
+
+
+def _ends_in(tag: str, text: str) -> re.Match[str] | None:
+    return re.fullmatch(tag, text[max(text.rfind("<"), 0) :])
+
+
+def _function(
+    text: str, types: Callable[[str], ArgumentTypes], on_offer: Callable[[str], bool]
+) -> tuple[str, dict[str, Any]]:
+    text = text.strip()
+    opened = FUNCTION.match(text)
+    name = opened[1].strip() if opened else ""
+    if opened is None or not name:
+        raise ValueError("a function has a name")
+    end = len(text)
+    for closed in FUNCTION_CLOSE.finditer(text, opened.end()):
+        end = closed.start()
+    if end == len(text) and not text[opened.end() :].strip():
+        raise ValueError("a function that has not even begun")
+    if FUNCTION_CLOSE.sub("", text[end:]).strip():
+        raise ValueError("text behind the function")
+    body = text[opened.end() : end]
+    if body.lstrip().startswith("{"):
+        return name, _json_body(body)
+    declared, of_name = types(name), on_offer(name)
+    raw = _Search(body, lambda key: declared.declares(key) or not of_name).parameters()
+    return name, {key: declared.value(key, value) for key, value in raw.items()}
+
+
+def _json_body(body: str) -> dict[str, Any]:
+    values = loose_values(body)
+    if len(values) != 1 or not isinstance(values[0], dict):
+        raise ValueError("a function's arguments are one object")
+    return values[0]
+
+
+def value_text(raw: str) -> str:
+    """A value without the line break at either end, which belongs to the tags."""
+    raw = raw.removeprefix("\r\n") if raw.startswith("\r\n") else raw.removeprefix("\n")
+    return raw.removesuffix("\r\n") if raw.endswith("\r\n") else raw.removesuffix("\n")
+
+
+@dataclass(slots=True)
+class _Frame:
+    """One parameter of a reading: where its value ends, and the other places it might."""
+
+    tag: int
+    ends: Iterator[tuple[int, int]]
+    end: int = 0
+
+
+@dataclass(slots=True)
+class _Search:
+    """The first reading of a function's body in which everything has its place."""
+
+    body: str
+    is_declared: Callable[[str], bool]
+    tags: list[_Tag] = field(init=False)
+    follows: list[int] = field(init=False)
+    """The tag with which a reading goes on behind this closing tag; -1: it closes nothing."""
+
+    def __post_init__(self) -> None:
+        self.tags = [_tag(found) for found in _TAG.finditer(self.body)]
+        self.follows = [-1] * len(self.tags)
+        for index in reversed(range(len(self.tags))):
+            self.follows[index] = self._follow(index)
+
+    def parameters(self) -> dict[str, str]:
+        """Names and texts of the parameters. Raises `ValueError` if there is no such reading."""
+        if not self.body.strip():
+            return {}
+        if not self.tags or self.tags[0].kind != "open" or self.body[: self.tags[0].start].strip():
+            raise ValueError("a function holds nothing but parameters")
+        frames = [_Frame(0, self._ends(0))]
+        used = {self.tags[0].name}
+        for _ in range(_MOST_STEPS):
+            if not frames:
+                break
+            end, following = next(frames[-1].ends, (-1, -1))
+            if end < 0:
+                used.discard(self.tags[frames.pop().tag].name)
+                continue
+            frames[-1].end = end
+            if following == len(self.tags):
+                return {self.tags[f.tag].name: self._value(f) for f in frames}
+            if (name := self.tags[following].name) not in used:
+                used.add(name)
+                frames.append(_Frame(following, self._ends(following)))
+        raise ValueError("parameters that can't be told apart")
+
+    def _value(self, frame: _Frame) -> str:
+        return value_text(self.body[self.tags[frame.tag].end : frame.end])
+
+    def _follow(self, index: int) -> int:
+        tag, following = self.tags[index], index + 1
+        until = self.tags[following].start if following < len(self.tags) else len(self.body)
+        if tag.kind == "open" or self.body[tag.end : until].strip():
+            return -1
+        if following == len(self.tags) or self.tags[following].kind == "open":
+            return following
+        return self.follows[following] if not self.tags[following].name else -1
+
+    def _ends(self, opened: int) -> Iterator[tuple[int, int]]:
+        """Where the value of a parameter may end, and the tag behind it, the likeliest first."""
+        name, loose = self.tags[opened].name, True
+        for index in range(opened + 1, len(self.tags)):
+            tag = self.tags[index]
+            if tag.kind == "open":
+                loose = False
+                if self.is_declared(tag.name):
+                    yield tag.start, index
+            elif tag.name in ("", name):
+                loose = False
+                if self.follows[index] >= 0:
+                    yield tag.start, self.follows[index]
+                    return
+        if loose:
+            yield len(self.body), len(self.tags)
+
+
+def _tag(found: re.Match[str]) -> _Tag:
+    if found[1] is not None:
+        return _Tag("open", found[1].strip(), found.start(), found.end())
+    return _Tag("close", found["named"] or "", found.start(), found.end())

@@ -1,0 +1,130 @@
+"""JSON as models write it: whole, or damaged in a way that leaves one reading."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_TOKEN = re.compile(r'["{}\[\],]|[^"{}\[\],]+')
+_IN_STRING = re.compile(r'["\\]|[^"\\]+')
+_CLOSERS = {"{": "}", "[": "]"}
+_ESCAPED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_MOST_MISSING = 2  # closing brackets at the end
+
+
+def strict_json(text: str) -> Any:
+    """JSON without NaN, infinities, lone surrogates or absurd nesting. Raises `ValueError`."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+class JsonScanner:
+    """Where in a JSON text one is, as it comes in pieces."""
+
+    def __init__(self) -> None:
+        self.in_string = False
+        self._escaped = False
+
+    def push(self, text: str) -> None:
+        """Take a piece."""
+        for character in text:
+            if self._escaped:
+                self._escaped = False
+            elif character == "\\":
+                self._escaped = self.in_string
+            elif character == '"':
+                self.in_string = not self.in_string
+
+
+def loose_values(text: str) -> list[Any]:
+    """The objects and arrays in `text`, one behind the other. Raises `ValueError`.
+
+    Mended are line breaks and tabs within strings, escapes that JSON lacks (``\\d``), commas
+    before a closing bracket, up to two closing brackets missing at the end, and one too many.
+    """
+    values: list[Any] = []
+    position = 0
+    while position < len(text):
+        if text[position] in " \t\r\n,;":
+            position += 1
+        elif values and text[position:].strip() in ("}", "]"):
+            break
+        else:
+            value, position = _value(text, position)
+            values.append(value)
+    return values
+
+
+def _value(text: str, start: int) -> tuple[Any, int]:
+    """The value that begins at `start`, and where it ends."""
+    if text[start] not in _CLOSERS:
+        raise ValueError("neither an object nor an array")
+    try:
+        end = json.JSONDecoder().raw_decode(text, start)[1]
+        return strict_json(text[start:end]), end
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except ValueError:
+        mended, end = _mend(text, start)
+        return strict_json(mended), end
+
+
+def _mend(text: str, start: int) -> tuple[str, int]:
+    parts: list[str] = []
+    open_brackets: list[str] = []
+    position = start
+    while found := _TOKEN.match(text, position):
+        token, position = found[0], found.end()
+        if token == '"':
+            string, position = _string(text, position)
+            token = f'"{string}"'
+        elif token in _CLOSERS:
+            open_brackets.append(token)
+        elif token in ("}", "]"):
+            _drop_comma(parts)
+            if _CLOSERS[open_brackets.pop()] != token:
+                raise ValueError("brackets that don't match")
+        parts.append(token)
+        if not open_brackets:
+            return "".join(parts), position
+    shallow = not any(part in _CLOSERS for part in parts[1:])
+    if len(open_brackets) > _MOST_MISSING or shallow or text.rstrip()[-1] not in '}]"':
+        raise ValueError("cut off, not damaged")
+    _drop_comma(parts)
+    return "".join(parts + [_CLOSERS[one] for one in reversed(open_brackets)]), position
+
+
+def _drop_comma(parts: list[str]) -> None:
+    while parts and parts[-1].isspace():
+        parts.pop()
+    if parts and parts[-1] == ",":
+        parts.pop()
+
+
+def _string(text: str, position: int) -> tuple[str, int]:
+    """The inside of a string, as strict JSON has it, and where it ends."""
+    parts: list[str] = []
+    while found := _IN_STRING.match(text, position):
+        token, position = found[0], found.end()
+        if token == '"':
+            return "".join(parts), position
+        if token == "\\":
+            escape = text[position : position + 1]
+            hexadecimal = re.match(r"u[0-9a-fA-F]{4}", text[position : position + 5])
+            if escape and (escape in '"\\/bfnrt' or hexadecimal):
+                token, position = token + escape, position + 1
+            else:
+                token = "\\\\"
+        else:
+            token = re.sub(r"[\x00-\x1f]", _escape, token)
+        parts.append(token)
+    raise ValueError("a string without an end")
+
+
+def _escape(found: re.Match[str]) -> str:
+    return _ESCAPED.get(found[0], f"\\u{ord(found[0]):04x}")
