@@ -54,7 +54,7 @@ def pasted(turn: int) -> str:
 
 
 class Talk:
-    """One of the sessions, and what was counted in it."""
+    """One of the sessions, and its counts."""
 
     def __init__(
         self, model: Qwen3, way: str, system: str | None, message: Callable[[int], str]
@@ -66,7 +66,7 @@ class Talk:
             self.chat.warm()
 
     def turn(self, number: int) -> None:
-        """Send one message and note what it took."""
+        """Send one message; note its seconds and computed tokens."""
         if self.way == "off":
             self.chat.cache.truncate(0)
         began = time.perf_counter()
@@ -88,7 +88,7 @@ class Talk:
         )
 
     def sums(self) -> dict[str, float]:
-        """Each column added up."""
+        """The sum of each column."""
         return {key: round(sum(row[key] for row in self.rows), 3) for key in self.rows[0]}
 
 
@@ -123,7 +123,6 @@ def measure(
 
 
 def main() -> None:
-    """Measure, print and write the record."""
     model = load("demo")
     model.generate("hi")
     results = {

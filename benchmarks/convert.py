@@ -124,7 +124,7 @@ def sample(program: str, source: Path, out: Path, recipe: str, kept: dict[str, A
 
 
 def measure(shape: str, recipe: str, rounds: int, work: Path) -> dict[str, Any]:
-    """All samples of one shape."""
+    """Take all samples of one shape."""
     name, _, layers = shape.partition(":")
     source = work / f"{name}-{layers or 'all'}"
     largest = make_source(source, config_values(name, layers=int(layers) if layers else None))
@@ -151,7 +151,6 @@ def _line(arm: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, print a line a shape, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shapes", nargs="+", default=["0.6b", "30b-a3b:4"])
     parser.add_argument("--recipe", choices=["4bit", "8bit"], default="4bit")

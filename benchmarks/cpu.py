@@ -63,7 +63,6 @@ def _sample(program: str, model: Path, kept: list[tuple[float, float]]) -> float
 
 
 def main(rounds: int = 7) -> None:
-    """Measure, print and write the record."""
     from qwen3_mlx.hub.names import resolve
 
     model = resolve("demo")

@@ -1,4 +1,4 @@
-"""What the host pays to build one decode step, in ms, at 30B-A3B's depth and tiny widths.
+"""The host's time to build one decode step, in ms, at 30B-A3B's depth and tiny widths.
 
     python -m benchmarks.host
 
@@ -38,7 +38,7 @@ def tiny() -> Qwen3Network:
 
 
 def filled(layers: list[Any]) -> list[Any]:
-    """Caches with a past."""
+    """Give the caches a past of 100 tokens; returns them."""
     for layer in layers:
         layer.keys, layer.values = (mx.zeros((1, 2, 256, 128)) for _ in range(2))
         layer.offset = 100
@@ -47,7 +47,7 @@ def filled(layers: list[Any]) -> list[Any]:
 
 
 def plain(net: Qwen3Network) -> float:
-    """One step's operations, not computed; ms."""
+    """Build one step's operations without computing them; returns ms."""
     cache = filled(net.make_cache())
     token = mx.array([[1]])
     start = time.perf_counter()
@@ -56,7 +56,7 @@ def plain(net: Qwen3Network) -> float:
 
 
 def traced(net: Qwen3Network) -> tuple[float, list[int]]:
-    """Our launches, traced as Metal; ms, and the inputs of each launch."""
+    """Trace our launches as Metal; returns ms, and the inputs of each launch."""
     inputs: list[int] = []
 
     def noted(launch: build.Launch) -> list[mx.array]:
@@ -107,7 +107,6 @@ def replay(inputs: list[int]) -> Callable[[], float]:
 
 
 def main() -> None:
-    """Measure, print and write the record."""
     net = tiny()
     rows: dict[str, Any] = {}
     for choosing in (False, True):

@@ -1,4 +1,4 @@
-"""What keys and values in 8 and 4 bits cost on a really trained model: the bundled demo.
+"""The price of keys and values in 8 and 4 bits on a really trained model: the bundled demo.
 
     python -m benchmarks.kv --per-family 30
 
@@ -74,7 +74,7 @@ def divergences(
 
 
 def spread(found: list[float]) -> dict[str, float]:
-    """Mean, the 99th percentile, the largest."""
+    """Mean, 99th percentile and maximum."""
     ordered = sorted(found)
     return {
         "mean": statistics.fmean(found),
@@ -87,7 +87,7 @@ def spread(found: list[float]) -> dict[str, float]:
 def written(
     network: Qwen3Network, prompt: Tokens, cache_format: CacheFormat, stop: frozenset[int]
 ) -> list[int]:
-    """What the engine writes, greedily, with a real cache of that kind."""
+    """Generate greedily with a real cache of that format; returns the tokens."""
     cache = PromptCache(network, cache_format)
     out: list[int] = []
     logits = prefill(network, prompt, cache)
@@ -123,7 +123,6 @@ def accuracy(
 
 
 def main() -> None:
-    """Measure, print, write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--per-family", type=int, default=30)

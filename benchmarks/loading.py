@@ -40,7 +40,7 @@ def load(path):
     return load_network(path)[0]
 """,
     "as stored": """
-import qwen3_mlx.backend as backend
+import qwen3_mlx.device.backend as backend
 from qwen3_mlx.checkpoint import load_network
 import mlx.core as mx
 backend.compute_dtype = lambda stored: (stored, "as stored")
@@ -157,7 +157,7 @@ def main() -> None:
 
 
 def _ratios(ours: list[float], theirs: list[float]) -> dict[str, Any]:
-    """Time beside mlx-lm's, round by round."""
+    """Our time over mlx-lm's, a ratio for each round."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     if len(ratios) < 2:
         lower, median, upper = ratios * 3

@@ -56,7 +56,6 @@ class Plan:
 
     net: Qwen3Network
     values: dict[str, Any]
-    """Its config.json."""
     context: int
     chunk: int
     tokens: int
@@ -64,11 +63,10 @@ class Plan:
 
     @property
     def held(self) -> int:
-        """Rows there before the chunk."""
+        """Rows in the cache before the chunk is read."""
         return self.context - self.chunk - self.tokens - 4
 
     def ids(self) -> list[int]:
-        """The chunk."""
         return [(7 * i * i + 3 * i) % 1000 for i in range(self.chunk)]
 
     def fill(self, layers: list[Any]) -> None:
@@ -127,7 +125,7 @@ def ours(plan: Plan, cache_format: CacheFormat) -> tuple[dict[str, Any], Callabl
 def theirs(
     plan: Plan, twin: nn.Module, bits: int | None
 ) -> tuple[dict[str, Any], Callable[[], float]]:
-    """The same through mlx-lm's own cache and ``generate_step``."""
+    """An arm of mlx-lm's, through its own cache and ``generate_step``."""
     from mlx_lm.generate import generate_step
     from mlx_lm.models.cache import KVCache as Theirs
     from mlx_lm.models.cache import QuantizedKVCache
@@ -159,7 +157,7 @@ def theirs(
 
 
 def predicted(plan: Plan, cache_format: CacheFormat) -> dict[str, int]:
-    """What is predicted for reading this prompt in such chunks."""
+    """Predict the bytes of the cache and of the scratch for reading this prompt in such chunks."""
     c = Qwen3Config.from_dict(plan.values)
     place = machine.this_machine()
     weights = inequality.weights_from_config(c)
@@ -208,7 +206,7 @@ def measure(
 
 
 def table(results: dict[str, Any]) -> None:
-    """What was measured, a line an arm."""
+    """Print a line for each arm."""
     print(f"{'':30} decode tok/s   read tok/s  cache GB  scratch MB, predicted/measured")
     for case, rows in results.items():
         if not isinstance(rows, dict):
@@ -229,12 +227,11 @@ def table(results: dict[str, Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Print with the time it took so far."""
+    """Print with the seconds since the start."""
     print(f"{time.perf_counter() - START:6.1f} s  {text}", flush=True)
 
 
 def main() -> None:
-    """Measure the cases, print and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--cases", nargs="+", default=list(CASES), help="SHAPE:CONTEXT")

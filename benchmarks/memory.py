@@ -130,7 +130,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def predict(case: Case) -> dict[str, int]:
-    """What `qwen3_mlx.fit.inequality` says, from the config alone."""
+    """Predict bytes with `qwen3_mlx.fit.inequality`, from the config alone."""
     from qwen3_mlx.bench import random_network
     from qwen3_mlx.config import Qwen3Config
     from qwen3_mlx.config.quantization import QuantSpec
@@ -153,7 +153,7 @@ def predict(case: Case) -> dict[str, int]:
 
 
 def _rss() -> int | None:
-    """The process's peak, where the system tells."""
+    """The process's peak memory in bytes; None where the system doesn't say."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -176,7 +176,6 @@ def apart(case: Case, seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the cases and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", help="a case as JSON; prints the result as JSON")
     parser.add_argument("--cases", choices=CASES, help="instead of the device's own")

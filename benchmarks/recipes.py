@@ -77,7 +77,6 @@ def table(rows: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Convert, ask, write, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--model", default="demo", help="demo or demo-moe")

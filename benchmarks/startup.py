@@ -1,4 +1,4 @@
-"""How soon it is there: ``--help`` beside mlx_lm.chat's, and the demo's first token.
+"""Start-up time: ``--help`` beside mlx_lm.chat's, and the demo's first token.
 
     uv run --group bench python -m benchmarks.startup
 
@@ -37,7 +37,6 @@ def _first_token() -> float:
 
 
 def main(rounds: int = 7) -> None:
-    """Measure, print and write the record."""
     runs = {
         "qwen3-mlx --help": lambda: _seconds(str(BIN / "qwen3-mlx"), "--help"),
         "mlx_lm.chat --help": lambda: _seconds(str(BIN / "mlx_lm.chat"), "--help"),

@@ -27,7 +27,7 @@ REPEATS = 3
 
 
 def matrix(*shape: int) -> Matrix:
-    """Zero weights do: time does not depend on them here."""
+    """A packed matrix of zeros: a kernel's time doesn't depend on the weights."""
     *lead, columns = shape
     words = mx.zeros((*lead, columns // 8), mx.uint32)
     scales = mx.ones((*lead, columns // 64), mx.bfloat16)
@@ -35,13 +35,13 @@ def matrix(*shape: int) -> Matrix:
 
 
 def set_cut(cut: tuple[int, int]) -> None:
-    """Make every matrix kernel use it."""
+    """Make every matrix kernel use this cut."""
     for kernel in ("matvec", "gate_up", "down"):
         setattr(tuning, kernel, lambda rows, columns: cut)
 
 
 def launch_all() -> None:
-    """Every case with every cut."""
+    """Launch every case with every cut."""
     eps = 1e-6
     experts = mx.array([[3, 17, 31, 45, 59, 73, 87, 101]], mx.uint32)
     weights = mx.full((1, 8), 0.125, mx.float32)
@@ -102,7 +102,6 @@ def read(path: Path) -> None:
 
 
 def main() -> None:
-    """Launch, or read what the profiler wrote."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--read", type=Path)
     args = parser.parse_args()

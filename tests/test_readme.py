@@ -44,7 +44,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_name_files_that_exist(page: Path) -> None:
     text = page.read_text("utf-8")
     modules = re.findall(r"python -m ((?:benchmarks|training|docs|convert)[\w.]*\w)", text)
-    paths = [f"{module.replace('.', '/')}.py" for module in modules]
+    paths = [module.replace(".", "/") for module in modules]
+    paths = [f"{path}/__main__.py" if (ROOT / path).is_dir() else f"{path}.py" for path in paths]
     paths += re.findall(
         r"(?:pytest |python |`)((?:tests|docs|benchmarks|training)/[\w/]+\.py)", text
     )

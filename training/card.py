@@ -120,7 +120,7 @@ def _load(scores: dict[str, Any], recipe: Recipe) -> str:
 
 
 def active_parameters(parameters: int, recipe: Recipe) -> int:
-    """How many of the `parameters` work on one token."""
+    """The number of `parameters` that work on one token."""
     network = recipe.network
     if "num_experts" not in network:
         return parameters
@@ -154,7 +154,6 @@ def _training(records: list[dict[str, Any]]) -> str:
 
 
 def card(scores: dict[str, Any], recipe: Recipe, log: Path | None) -> str:
-    """The card's text."""
     from statistics import median
 
     from training.data.chat import MULTI_STEP
@@ -189,7 +188,6 @@ def card(scores: dict[str, Any], recipe: Recipe, log: Path | None) -> str:
 
 
 def main() -> None:
-    """Parse the command line and write the card."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("scores", type=Path)

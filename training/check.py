@@ -42,7 +42,7 @@ def steps(trainer: Trainer, batch: Batch) -> tuple[float, float, int]:
 
 
 def main() -> None:
-    """A line a shape."""
+    """Print a line for each shape."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="demo-moe", help="a recipe in training/models")
     parser.add_argument("--compute", choices=("float32", "bfloat16"), default="float32")

@@ -60,7 +60,7 @@ def by_mode(examiner: Examiner, asked: list[Problem], meter: LoadMeter) -> dict[
 
 
 def history(tokenizer: Tokenizer, seed: str, persona: Persona) -> list[Message]:
-    """Some earlier turns, a thousand tokens of them."""
+    """A history of a thousand tokens."""
     rng, messages, turn, length = Random(seed), [], None, 0
     while length < _HISTORY:
         turn = next_turn(rng, persona, turn)
@@ -106,7 +106,7 @@ def evaluate(
     samples: int,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """All numbers about the model in `path`."""
+    """Measure the model in `path`; returns all of its numbers."""
     network, config = load_network(path)
     network.set_dtype(mx.float32)
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
@@ -180,7 +180,6 @@ def table(scores: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Parse the command line, evaluate, write, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--model", type=Path, default=DEMO)

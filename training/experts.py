@@ -25,7 +25,7 @@ _DEAD = 0.01  # of an even share
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """What one layer's router did with N tokens and E experts."""
+    """One layer's routing of N tokens to E experts."""
 
     probabilities: mx.array
     """``[N, E]`` float32: softmax over all experts."""
@@ -34,7 +34,7 @@ class Routing:
 
 
 def all_experts(moe: MoE, x: mx.array) -> tuple[mx.array, Routing]:
-    """What ``moe(x)`` gives, ``x [B, L, C]``, by way of all experts; and how it was routed."""
+    """Compute ``moe(x)``, ``x [B, L, C]``, with all experts; returns its routing too."""
     flat, projections = x.reshape(-1, x.shape[-1]), moe.switch_mlp
     logits = moe.gate(flat)
     routing = _route(moe, logits)
@@ -63,7 +63,7 @@ def _route(moe: MoE, logits: mx.array) -> Routing:
 
 
 def feed_forward(mlp: MLP | MoE, x: mx.array, seen: list[Routing] | None = None) -> mx.array:
-    """What ``mlp(x)`` gives; a Mixture of Experts adds its routing to `seen`."""
+    """Compute ``mlp(x)``; a Mixture of Experts adds its routing to `seen`."""
     if not isinstance(mlp, MoE) or not isinstance(mlp.switch_mlp.gate_proj, ExpertLinear):
         return mlp(x)  # dense, or packed
     out, routing = all_experts(mlp, x)

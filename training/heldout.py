@@ -22,13 +22,13 @@ ANSWER = 96
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the model wrote on one problem."""
+    """The model's continuation of one problem."""
 
     thinking_tokens: int
     answer: str
     right: bool
     text: str
-    """All that it wrote."""
+    """Thought and answer together."""
 
 
 def problems(family: str, count: int, seed: str) -> list[Problem]:

@@ -196,7 +196,6 @@ class Feed:
         return item
 
     def close(self) -> None:
-        """End the workers."""
         for worker in self._workers:
             worker.terminate()
 

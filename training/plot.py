@@ -50,7 +50,6 @@ def draw(scores: dict[str, Any], out: Path) -> None:
 
 
 def main() -> None:
-    """Parse the command line and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scores", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/demo-budget"))

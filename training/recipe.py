@@ -48,7 +48,6 @@ class Recipe:
 
     @classmethod
     def named(cls, name: str) -> Recipe:
-        """Read ``models/{name}.toml``."""
         values = tomllib.loads((MODELS / f"{name}.toml").read_text("utf-8"))
         optimizer = values["optimizer"]
         optimizer["betas"] = tuple(optimizer["betas"])
@@ -63,7 +62,7 @@ class Recipe:
 
     @property
     def persona(self) -> Persona:
-        """What the model says of itself."""
+        """The model's sentence about itself."""
         return Persona(self.name.replace("tiny", "demo"), self.size)
 
     @property

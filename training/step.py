@@ -77,14 +77,14 @@ Losses = tuple[mx.array, mx.array, mx.array]
 
 @dataclass
 class Trainer:
-    """Parameters, optimizer state and the compiled step that changes both."""
+    """Parameters, optimizer state, and the compiled step that changes both."""
 
     network: Qwen3Network
     settings: Optimizer
     parameters: Tree
     compute: mx.Dtype
     balance: float = 0.0
-    """What the load-balancing loss is multiplied by."""
+    """The coefficient of the load-balancing loss."""
     optimizer: optim.MultiOptimizer = field(init=False)
     _held: dict[str, Tree] = field(init=False)
     _step: Callable[..., Losses] = field(init=False)
@@ -117,7 +117,7 @@ class Trainer:
         return written, norm, balance
 
     def step(self, tokens: mx.array, mask: mx.array, rate: float) -> Losses:
-        """Take one step; what it returns is still being computed."""
+        """Take one step; MLX still computes the arrays it returns."""
         result = self._step(tokens, mask, mx.array(rate))
         mx.async_eval(result, self._held)
         return result

@@ -58,7 +58,7 @@ _PIECES = (
 
 
 def sample_texts(recipe: Recipe, conversations: int) -> Iterator[str]:
-    """What the tokenizer learns from: messages, thoughts, answers, and the stop text."""
+    """The tokenizer's training text: messages, thoughts, answers, and the stop text."""
     rng = Random(f"{recipe.seed} tokenizer")
     for _ in range(conversations):
         talk = converse(rng, recipe.persona)

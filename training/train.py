@@ -54,12 +54,12 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning of the run, start-up included."""
+        """Seconds since the beginning of the run, start-up included."""
         return self.spent + time.monotonic() - START
 
     @property
     def progress(self) -> float:
-        """From 0 to 1."""
+        """The part of the run that is done, from 0 to 1."""
         if self.steps is not None:
             return min(1.0, self.step / self.steps)
         return min(1.0, self.seconds / (60 * self.minutes))
@@ -143,7 +143,7 @@ class Journal:
     since: float = 0.0
 
     def loss(self, clock: Clock, losses: Losses, rate: float, repeated: int) -> None:
-        """A line about the last steps."""
+        """Log a line about the last steps."""
         loss, norm, balance = (float(x) for x in losses)
         now = clock.seconds
         speed = self.tokens / max(now - self.since, 1e-9)
@@ -155,7 +155,6 @@ class Journal:
         )  # fmt: skip
 
     def write(self, **values: object) -> None:
-        """One record."""
         line = json.dumps(values, ensure_ascii=False)
         print(line, flush=True)
         with self.path.open("a", encoding="utf-8") as file:
@@ -163,7 +162,6 @@ class Journal:
 
 
 def run(args: argparse.Namespace) -> None:
-    """The whole run."""
     recipe = Recipe.named(args.model)
     args.out.mkdir(parents=True, exist_ok=True)
     for name in FILES:
@@ -181,7 +179,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def first_parameters(args: argparse.Namespace, recipe: Recipe, network: Qwen3Network) -> Tree:
-    """Fresh ones, or with --init those of an earlier model."""
+    """Fresh parameters, or with --init those of an earlier model."""
     if args.init is None:
         return initialise(network, recipe.seed)
     stored = cast(dict[str, mx.array], mx.load(str(args.init)))
@@ -239,7 +237,6 @@ def _train(
 
 
 def main() -> None:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--model", default="demo", help="a recipe in training/models")

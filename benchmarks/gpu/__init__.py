@@ -7,7 +7,7 @@ from typing import Any
 
 START = time.perf_counter()
 RESULTS: dict[str, Any] = {}
-"""What the cases of this process have measured."""
+"""Everything that the cases of this process have measured, by name."""
 
 
 def say(text: str) -> None:

@@ -65,7 +65,7 @@ PHASES = [
     Phase("host-no-graphs", 45, "host", FAST | {"MLX_USE_CUDA_GRAPHS": "0"}),
     Phase("more", 90, environment=EXACT),
 ]
-"""In the order of their worth."""
+"""The most wanted first."""
 
 UNTIMED = ("accuracy", "tokens", "memory", "more")
 """Phases beside which something may be compiled."""
@@ -90,7 +90,7 @@ def compile_theirs() -> subprocess.Popen[bytes]:
 
 
 def record(name: str) -> dict[str, Any]:
-    """What a phase has written, or nothing."""
+    """Read a phase's record; empty if there is none."""
     file = Path(os.environ.get("OUT") or FOLDER) / f"gpu-{name}.json"
     if not file.is_file():
         return {}
@@ -99,7 +99,7 @@ def record(name: str) -> dict[str, Any]:
 
 
 def verdicts() -> dict[str, str]:
-    """Each target with what was read for it."""
+    """Each target with the figure that was measured for it."""
     moe, dense = record("moe"), record("dense")
     lines = {
         "30B-A3B decode >= 3 x mlx-lm": _ratio(moe, "decode", "fused"),

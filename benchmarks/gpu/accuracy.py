@@ -18,11 +18,11 @@ from qwen3_mlx.nn.mlp import swiglu
 from qwen3_mlx.nn.moe import route as plain_route
 
 Rows = list[tuple[str, mx.array, mx.array, mx.array | None]]
-"""What it is; the kernel's result, the reference, and that of MLX's own operations."""
+"""Name, the kernel's result, the reference, and the result of MLX's own operations."""
 
 
 def random(*shape: int, dtype: mx.Dtype) -> mx.array:
-    """Normal numbers."""
+    """An array of normally distributed numbers."""
     return mx.random.normal(shape).astype(dtype)
 
 
@@ -38,7 +38,7 @@ def packed(spec: tuple[int, int, mx.Dtype], *shape: int) -> Matrix:
 
 
 def product(x: mx.array, m: Matrix) -> mx.array:
-    """MLX's own."""
+    """``x @ m.T`` by MLX's own operation."""
     if m.scales is None:
         return x @ m.weight.T
     return mx.quantized_matmul(x, m.weight, m.scales, m.biases, True, m.group, m.bits)

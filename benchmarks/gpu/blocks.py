@@ -114,7 +114,7 @@ WAYS = ["grouped", "packed"]
 
 
 def net_dtype() -> mx.Dtype:
-    """That of a network here."""
+    """The dtype that a network computes in on this device."""
     return backend.compute_dtype(mx.bfloat16)[0]
 
 

@@ -33,7 +33,7 @@ from qwen3_mlx.nn.transformer import Qwen3Network
 
 @dataclass(slots=True)
 class Sizes:
-    """What is measured, and how much of it."""
+    """The shapes that are measured, and the lengths of prompts and contexts."""
 
     moe: str = "30b-a3b"
     dense: str = "8b"
@@ -43,7 +43,7 @@ class Sizes:
     tiny: bool = False
 
     def shrink(self) -> None:
-        """To try the script."""
+        """Take tiny networks, to try the script."""
         self.moe, self.dense, self.tiny = "tiny-moe", "tiny", True
         self.context, self.tokens, self.prompt = 32, 4, 64
 
@@ -55,7 +55,6 @@ HELD: dict[str, Any] = {}
 
 
 def net_of(shape: str) -> Qwen3Network:
-    """The network of `shape`."""
     if shape not in HELD:
         HELD[shape] = network(Qwen3Config.from_dict(config_values(shape, "4bit")))
         say(f"{shape} is built")

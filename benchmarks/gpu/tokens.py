@@ -26,7 +26,7 @@ PROMPTS = 4
 
 
 def said(net: Qwen3Network, prompt: list[int], tokens: int, kernels: str) -> tuple[list[int], bool]:
-    """What follows `prompt`, and whether fused steps were taken."""
+    """Generate greedily behind `prompt`; returns the tokens, and whether fused steps made them."""
     os.environ["QWEN3_MLX_KERNELS"] = kernels
     choose_backend(net)
     cache = PromptCache(net)

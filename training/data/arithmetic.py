@@ -101,7 +101,6 @@ def key(spec: Spec) -> str:
 
 
 def value(spec: Spec) -> int:
-    """The result."""
     kind, a, *rest = spec
     if kind == "mul":
         return int(a * rest[0])

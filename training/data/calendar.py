@@ -100,7 +100,6 @@ def draw(rng: Random) -> Spec:
 
 
 def key(spec: Spec) -> str:
-    """The arguments."""
     return str(spec)
 
 
@@ -192,7 +191,7 @@ _STEPS = {
 
 
 def _values(spec: Spec, found: str) -> dict[str, str]:
-    """What the templates of a kind need."""
+    """The fields that the templates of a kind take."""
     kind, *args = spec
     if kind == "leap":
         yes = found == "yes"

@@ -73,7 +73,6 @@ def _text(tree: Tree) -> str:
 
 
 def key(spec: Spec) -> str:
-    """The expression itself."""
     return f"chain:{_text(spec[1])}"
 
 

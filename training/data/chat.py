@@ -189,7 +189,7 @@ def converse(rng: Random, persona: Persona, long: bool = False) -> Conversation:
 
 
 def prompt(conversation: Conversation) -> str:
-    """What the chat template renders for these messages, the generation prompt included."""
+    """The chat template's text for these messages, the generation prompt included."""
     parts = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in conversation.messages]
     parts.append("<|im_start|>assistant\n")
     if conversation.mode == "hard":

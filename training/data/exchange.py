@@ -20,7 +20,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """What the model says of itself."""
+    """The model's sentence about itself."""
 
     name: str = "demo"
     size: str = "6 million"

@@ -82,7 +82,6 @@ def draw(rng: Random) -> Spec:
 
 
 def key(spec: Spec) -> str:
-    """Kind, word and letter."""
     return ":".join(spec)
 
 

@@ -1,4 +1,4 @@
-"""What every task family produces, and the split that keeps held-out problems out of training."""
+"""A task family's products, and the split that keeps held-out problems out of training."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def write_sort(rng: Random, spec: Spec, question: str | None) -> Problem:
 
 
 def grade_list(spec: Spec, answer: str) -> str:
-    """What follows the last colon, as a comma-separated list."""
+    """The text behind the last colon, as a comma-separated list."""
     text = re.split(r"[:：]", answer)[-1].strip(" .。\n[]*")
     return ", ".join(part.strip() for part in text.split(","))
 
@@ -200,7 +200,6 @@ def draw_reverse(rng: Random) -> Spec:
 
 
 def key_reverse(spec: Spec) -> str:
-    """The items."""
     return f"reverse:{spec[1].lower() if spec[0] == 'word' else ','.join(spec[1])}"
 
 
