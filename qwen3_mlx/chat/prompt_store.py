@@ -16,14 +16,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
 from qwen3_mlx.chat.runtime import Runtime
-from qwen3_mlx.checkpoint.headers import read_header
+from qwen3_mlx.checkpoint.headers import header_bytes, read_header
 from qwen3_mlx.engine.background import Stopped
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import CheckpointError, Qwen3Error
@@ -175,11 +175,11 @@ def _described(name: str, array: mx.array) -> bytes:
 
 
 def _metadata(file: Path) -> dict[str, str]:
-    read_header(file)  # which checks it
-    with file.open("rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    metadata: dict[str, str] = header.get("__metadata__") or {}
-    return metadata
+    from safetensors import safe_open
+
+    read_header(file)  # its checks are stricter than safetensors'
+    with safe_open(file, framework="np") as stream:
+        return stream.metadata() or {}
 
 
 def _write(
@@ -191,25 +191,18 @@ def _write(
 ) -> bool:
     """A safetensors file with a digest of its tensors' bytes; False if given up on the way."""
     about = {"format": "qwen3-mlx prompt", "digest": "0" * 64, "model": model}
-    header: dict[str, Any] = {"__metadata__": about}
-    position = 0
-    for name, array in arrays.items():
-        span = [position, position + array.nbytes]
-        shape = list(array.shape)
-        header[name] = {"dtype": _DTYPES[array.dtype], "shape": shape, "data_offsets": span}
-        position = span[1]
+    shapes = ((n, _DTYPES[array.dtype], array.shape, array.nbytes) for n, array in arrays.items())
+    header = header_bytes(shapes, about)
     digest = hashlib.sha256(_digest(tokens).encode())
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    stream.write(len(text).to_bytes(8, "little") + text)
+    stream.write(header)
     for name, array in arrays.items():
         if stopped():
             return False
         data = _raw(array)
         digest.update(_described(name, array) + data)
         stream.write(data)
-    stream.seek(8)
-    stream.write(text.replace(b"0" * 64, digest.hexdigest().encode(), 1))
+    stream.seek(0)
+    stream.write(header.replace(b"0" * 64, digest.hexdigest().encode(), 1))
     stream.flush()
     os.fsync(stream.fileno())
     return True

@@ -1,4 +1,4 @@
-"""Safetensors headers, believed only after checking: what tensors a checkpoint holds, and where.
+"""Safetensors headers: written for tensors that follow, and believed only after checking.
 
 The format is huggingface/safetensors' README: 8 bytes of length, little-endian, then that
 many bytes of JSON, then the tensors' bytes. Nothing here imports MLX or reads a tensor.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,27 @@ class TensorInfo:
     file: Path
     offset: int
     """Where its bytes begin, counted from the beginning of the file."""
+
+
+def header_bytes(
+    tensors: Iterable[tuple[str, str, Sequence[int], int]],
+    metadata: Mapping[str, str],
+    align: int = 8,
+) -> bytes:
+    """The length and header of a file whose tensors follow one by one: (name, dtype, shape, bytes).
+
+    Spaces pad both together to a multiple of `align` bytes. The safetensors package writes a file
+    from tensors that are all in memory, and a model's are not.
+    """
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, dtype, shape, nbytes in tensors:
+        span = [end, end + nbytes]
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": span}
+        end += nbytes
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % align)
+    return len(text).to_bytes(8, "little") + text
 
 
 def checkpoint_tensors(directory: str | Path) -> dict[str, TensorInfo]:

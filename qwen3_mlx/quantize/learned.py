@@ -1,9 +1,7 @@
-"""Packings that are learned, by mlx-lm's own code: DWQ and AWQ.
+"""Packings that mlx-lm learns from text: DWQ tunes the scales of our packing, AWQ makes its own.
 
-They hold the whole model, and DWQ a second, packed one; they need a text data set, which mlx-lm
-fetches with the library ``datasets``. So they are an option beside the converter: DWQ tunes the
-scales of what the converter made, AWQ (dense models only) makes its own. Measuring, card, record
-and upload are as ever; going on after a kill is not.
+Both hold the whole model in memory, DWQ a packed copy too, and mlx-lm downloads the text. AWQ takes
+dense models only. Comparison, card, record and upload are ours; a killed run begins anew.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +26,9 @@ Run = Callable[[str, list[str]], None]
 
 
 def check(method: str | None) -> None:
-    """Raise `OptionError` for a method nobody knows, or without mlx-lm."""
-    if method is None:
-        return
-    if method not in METHODS:
+    """Raise `OptionError` for a method that mlx-lm doesn't have or this package doesn't run."""
+    if method is not None and method not in METHODS:
         raise OptionError("--learned", got=repr(method), expected=" or ".join(METHODS))
-    if find_spec("mlx_lm") is None:
-        raise OptionError("--learned needs mlx-lm", hint="pip install mlx-lm datasets")
 
 
 def run(

@@ -22,6 +22,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
+from qwen3_mlx.checkpoint.headers import header_bytes
 from qwen3_mlx.checkpoint.raw import NAMES
 from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.config.recipes import Recipe
@@ -99,19 +100,8 @@ class Shard:
 
     def header(self) -> bytes:
         """The safetensors header, padded to whole pages."""
-        entries: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
-        offset = 0
-        for tensor in self.order():
-            span = [offset, offset + tensor.nbytes]
-            entries[tensor.name] = {
-                "dtype": tensor.dtype,
-                "shape": list(tensor.shape),
-                "data_offsets": span,
-            }
-            offset = span[1]
-        text = json.dumps(entries, separators=(",", ":")).encode()
-        text += b" " * (-(8 + len(text)) % PAGE)
-        return len(text).to_bytes(8, "little") + text
+        tensors = ((t.name, t.dtype, t.shape, t.nbytes) for t in self.order())
+        return header_bytes(tensors, {"format": "mlx"}, align=PAGE)
 
     @property
     def nbytes(self) -> int:

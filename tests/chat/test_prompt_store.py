@@ -195,7 +195,7 @@ def test_a_damaged_file_is_removed(demo: Qwen3, store: PromptStore, damage: str)
             "cut": data[:-100],
             "empty": b"",
             "byte": bytes(flipped),
-            "shape": data.replace(b"[1, 2, " + count + b", 64]", b"[2, 1, " + count + b", 64]"),
+            "shape": data.replace(b"[1,2," + count + b",64]", b"[2,1," + count + b",64]"),
             "rubbish": b"x" * 1000,
             "metadata": data.replace(b'"digest"', b'"digets"'),
         }[damage]
