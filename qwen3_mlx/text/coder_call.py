@@ -47,19 +47,17 @@ def read_functions(
     `known` says whether the tools on offer are known; then a closing tag of a parameter may only
     be missing before a parameter that the schema declares.
     """
-    parts = _split(text, lambda name: on_offer(name) or not known)
+    parts = _split(text, on_offer, known)
     return [_function(part, types, on_offer) for part in parts]
 
 
-def _split(text: str, is_name: Callable[[str], bool]) -> list[str]:
-    """`text` cut where one function ends and another begins."""
+def _split(text: str, on_offer: Callable[[str], bool], known: bool) -> list[str]:
+    """`text` cut where one function ends and another, which is on offer, begins."""
     parts, start = [], 0
     for found in _BOUNDARY.finditer(text):
         before = text[start : found.start()].rstrip()
-        closed = re.search(r"<[/\\]\s*param(?:eter)?[^<>\n]*>$", before) or FUNCTION.fullmatch(
-            before
-        )
-        if closed and is_name(found[1].strip()):
+        closed = _ends_in(_CLOSE, before) or FUNCTION.fullmatch(before)
+        if on_offer(found[1].strip()) if known else closed:
             parts.append(text[start : found.end()])
             start = found.end()
     return [*parts, text[start:]]
