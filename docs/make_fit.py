@@ -19,9 +19,10 @@ HEAD = """# Which model fits which Mac
 
 The longest context, in thousands of tokens (1k = 1,024), that fits beside the weights: what macOS
 lets the GPU take by default (2/3 of the memory up to 36 GB, 3/4 above), keys and values in 16 bits,
-2,048 tokens read at a time. A dash: it does not fit. Computed with [the sum](memory.md) that
-`qwen3-mlx info` prints, not measured on every machine. The native context is the most shown; more
-costs memory too, and `qwen3-mlx info MODEL --context N --kv-bits 8 --memory GB` adds it up.
+2,048 tokens read at a time. A dash: it does not fit. Macs that can do the same share a column.
+Computed with [the sum](memory.md) that `qwen3-mlx info` prints, not measured on every machine. The
+native context is the most shown; more costs memory too, and
+`qwen3-mlx info MODEL --context N --kv-bits 8 --memory GB` adds it up.
 """
 
 
