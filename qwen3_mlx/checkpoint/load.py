@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -22,10 +21,11 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
-from qwen3_mlx.checkpoint import large_pages, mapped
+from qwen3_mlx.checkpoint import mapped
 from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.quantization import Quantization
+from qwen3_mlx.device.out_of_memory import is_out_of_memory
 from qwen3_mlx.errors import CheckpointError, ConfigError, gb
 from qwen3_mlx.fit import guard
 from qwen3_mlx.nn.choose_backend import choose_backend
@@ -157,29 +157,43 @@ def _materialise(
 
     def finish(layer: _Layer) -> None:
         nonlocal done
-        for part in layer.reading:
-            part.result()
-        mx.eval(layer.arrays)
+        with _reading():
+            mx.eval(layer.arrays)
         done += layer.stored
         if on_progress is not None:
             on_progress(done, total)
 
     before: _Layer | None = None
-    with _Reader() as reader:
-        for names in _by_layer(sources):
-            layer = _Layer([sources[name] for name in names])
-            if before is not None and not before.leaves_room_for(layer):
-                finish(before)
-                before = None
-            if not force:  # memory may have gone to another process since the load began
-                _require(layer.nbytes + (before.nbytes if before else 0), done, total)
-            reader.begin(layer)
-            network.update(tree_unflatten(list(zip(names, layer.arrays, strict=True))))
-            if before is not None:
-                finish(before)
-            before = layer
+    reader = _Reader()
+    for names in _by_layer(sources):
+        layer = _Layer([sources[name] for name in names])
+        if before is not None and not before.leaves_room_for(layer):
+            finish(before)
+            before = None
+        if not force:  # memory may have gone to another process since the load began
+            _require(layer.nbytes + (before.nbytes if before else 0), done, total)
+        reader.begin(layer)
+        network.update(tree_unflatten(list(zip(names, layer.arrays, strict=True))))
+        if before is not None:
+            finish(before)
+        before = layer
     if before is not None:
         finish(before)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Around MLX's reading of files, which it begins or ends here. Raises `CheckpointError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise CheckpointError(
+            "the weights can't be read",
+            got=str(error).partition("\n")[0],
+            hint="fetch or convert the model again",
+        ) from None
 
 
 @dataclass(slots=True)
@@ -188,8 +202,6 @@ class _Layer:
 
     sources: list[list[TensorInfo]]
     arrays: list[mx.array] = field(default_factory=list)
-    reading: list[Future[None]] = field(default_factory=list)
-    """What to wait for before the arrays are evaluated."""
 
     @property
     def nbytes(self) -> int:
@@ -250,35 +262,26 @@ def _nbytes(infos: list[TensorInfo]) -> int:
     return target.size * sum(math.prod(info.shape) for info in infos)
 
 
-class _Reader(ExitStack):
-    """Reads tensors into large pages, or leaves it to MLX when they are evaluated."""
+class _Reader:
+    """Gives a checkpoint's tensors, which MLX reads when it evaluates them."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._files: dict[Path, dict[str, mx.array]] = {}
         self._maps = mapped.Maps() if mapped.state().on else None
-        pages = self._maps is None and large_pages.supported()
-        self._pages = self.enter_context(large_pages.Reader()) if pages else None
 
     def begin(self, layer: _Layer) -> None:
         """Begin to read a layer, into arrays of the dtype that the backend computes in."""
-        read: dict[str, mx.array] = {}
-        if self._pages is not None:
-            infos = [info for infos in layer.sources for info in infos]
-            read, layer.reading = self._pages.begin(infos)
-        layer.arrays = [self._parameter(infos, read) for infos in layer.sources]
-        if self._pages is None:
+        layer.arrays = [self._parameter(infos) for infos in layer.sources]
+        with _reading():
             mx.async_eval(layer.arrays)
 
-    def _parameter(self, infos: list[TensorInfo], read: dict[str, mx.array]) -> mx.array:
-        arrays = [self._tensor(info, read) for info in infos]
+    def _parameter(self, infos: list[TensorInfo]) -> mx.array:
+        arrays = [self._tensor(info) for info in infos]
         array = arrays[0] if len(arrays) == 1 else mx.stack(arrays)
         target = _target(infos)
         return array if target is None else array.astype(target)
 
-    def _tensor(self, info: TensorInfo, read: dict[str, mx.array]) -> mx.array:
-        if info.name in read:
-            return read.pop(info.name)
+    def _tensor(self, info: TensorInfo) -> mx.array:
         if self._maps is not None and (array := self._maps.adopt(info)) is not None:
             return array
         if info.file not in self._files:

@@ -23,11 +23,6 @@ def checked() -> bool:
     return os.environ.get(CHECK, "") != "off"
 
 
-def left() -> int:
-    """Bytes this process may still take, now. Raises as `machine.this_machine`."""
-    return machine.this_machine(swap=True).available_bytes
-
-
 def require(nbytes: int, doing: str, hint: str | None = None) -> None:
     """Raise `OutOfMemoryError` if `nbytes` more are not to be had for `doing`.
 

@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from qwen3_mlx.checkpoint import load_network
+from qwen3_mlx.checkpoint import load, load_network
 from qwen3_mlx.errors import CheckpointError, ConfigError
 from tests.checkpoints import (
     GOLDEN_BOUND,
@@ -248,4 +248,24 @@ def test_progress_counts_to_the_end(sharded: Path) -> None:
 def test_a_config_is_needed(model: Path) -> None:
     (model / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"config\.json"):
+        load_network(model)
+
+
+@pytest.mark.parametrize("when", ["before MLX opens it", "while it is read"])
+def test_a_file_cut_short_after_its_header_was_read(
+    when: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = model / "model.safetensors"
+    size, begin = file.stat().st_size, load._Reader.begin
+
+    def cut(reader: load._Reader, layer: load._Layer) -> None:
+        if when == "while it is read":
+            begin(reader, layer)
+        with file.open("r+b") as stream:
+            stream.truncate(size - size // 3)
+        if when == "before MLX opens it":
+            begin(reader, layer)
+
+    monkeypatch.setattr(load._Reader, "begin", cut)
+    with pytest.raises(CheckpointError, match="can't be read"):
         load_network(model)

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from qwen3_mlx.checkpoint import large_pages, load, load_network
+from qwen3_mlx.checkpoint import load, load_network
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.fit import guard
 from tests.checkpoints import GOLDEN, copy, join, store, tensors
@@ -23,7 +23,7 @@ SLACK = 24 * MIB  # Python's objects for headers and modules, the allocator's ro
 MEASURE = """
 import sys
 from pathlib import Path
-from qwen3_mlx.checkpoint import large_pages, load_network
+from qwen3_mlx.checkpoint import load_network
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
@@ -145,25 +145,19 @@ def steps(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-@pytest.mark.parametrize("by_mlx", [False, True], ids=["large pages", "MLX reads"])
 def test_the_next_layer_is_begun_while_one_is_read(
-    by_mlx: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if by_mlx:
-        monkeypatch.setattr(large_pages, "supported", lambda: False)
     seen = steps(copy("dense-untied", tmp_path), monkeypatch)
     layers = seen.count("begin")
     assert layers >= 4
     assert seen == ["begin", *["begin", "wait"] * (layers - 1), "wait"]
 
 
-@pytest.mark.parametrize("by_mlx", [False, True], ids=["large pages", "MLX reads"])
 def test_layers_that_are_stacked_and_widened_are_read_one_by_one(
-    by_mlx: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of those at a time would hold two layers more than the result."""
-    if by_mlx:
-        monkeypatch.setattr(large_pages, "supported", lambda: False)
     model = copy("moe-no-norm", tmp_path)
     store(model, {name: w.astype(mx.bfloat16) for name, w in tensors(model).items()})
     seen = steps(model, monkeypatch)

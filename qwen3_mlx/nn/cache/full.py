@@ -117,9 +117,3 @@ class KVCache:
     def kind(self) -> str:
         """How keys and values are kept, in words."""
         return "as computed"
-
-
-def trim_all(cache: list[KVCache], n: int) -> None:
-    """Forget the last `n` tokens in every layer."""
-    for layer in cache:
-        layer.trim(n)
