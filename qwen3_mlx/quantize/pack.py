@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import cycle
 from typing import Any
@@ -93,3 +94,14 @@ def bytes_of(array: mx.array) -> memoryview:
     # an array has the buffer protocol, which its annotations don't say
     data: Any = array.view(_UNSIGNED[array.dtype.size])
     return memoryview(data).cast("B")
+
+
+@contextmanager
+def bounded_cache(limit: int) -> Iterator[None]:
+    """Let MLX keep at most `limit` bytes of freed memory inside, and none afterwards."""
+    before = mx.set_cache_limit(limit)
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(before)
+        mx.clear_cache()

@@ -10,20 +10,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import qwen3_mlx.device.backend  # noqa: F401
 
-import mlx.core as mx
-
 from qwen3_mlx.errors import CheckpointError, OptionError
 from qwen3_mlx.quantize.digests import DigestCheck
 from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.journal import ConversionJournal
+from qwen3_mlx.quantize.pack import bounded_cache
 from qwen3_mlx.quantize.plan import INDEX, Plan, Shard, as_json
 from qwen3_mlx.quantize.shard_writer import write_shard
 
@@ -98,7 +96,7 @@ def write_checkpoint(plan: Plan, target: Target, on_progress: Progress | None = 
         journal = ConversionJournal.open(disk, target.journal, part, target.key)
         done = {shard.name for shard in plan.shards if journal.holds(shard.name, shard.nbytes)}
         _check_space(plan, target, done)
-        with DigestCheck(plan.source) as digests, _bounded_cache():
+        with DigestCheck(plan.source) as digests, bounded_cache(_CACHE):
             _write_shards(plan, journal, done, on_progress)
             if damage := digests.damage():
                 disk.remove(part)
@@ -185,14 +183,3 @@ def _write_small_files(plan: Plan, target: Target) -> None:
         target.disk.write_file(part / file.name, file.read_bytes())
     # last: without it, nothing takes the directory for a model
     target.disk.write_file(part / "config.json", as_json(plan.config()))
-
-
-@contextmanager
-def _bounded_cache() -> Iterator[None]:
-    """MLX keeps freed memory for the next block; no more than that is wanted."""
-    before = mx.set_cache_limit(_CACHE)
-    try:
-        yield
-    finally:
-        mx.set_cache_limit(before)
-        mx.clear_cache()

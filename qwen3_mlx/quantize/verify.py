@@ -27,12 +27,15 @@ from qwen3_mlx.fit.machine import this_machine
 from qwen3_mlx.quantize import layer_by_layer
 from qwen3_mlx.quantize.divergence import Divergence
 from qwen3_mlx.quantize.formats import Source, open_source
+from qwen3_mlx.quantize.pack import bounded_cache
 
 TEXT = Path(__file__).with_name("verify.txt")
 MAX_TOKENS = 1024
 RANDOM_TOKENS = 256
 LOADED_TOKENS = 8
 """Tokens that the ordinary loader's network is run on."""
+_CACHE = 64 * 2**20
+"""Bytes that MLX may keep of freed blocks of logits."""
 _TOLERANCE = {mx.float32: 1e-6, mx.float16: 1e-3, mx.bfloat16: 1e-2}
 """Normalised mean squared error allowed between the two ways to the same logits: what rounding
 activations to the dtype adds up to over all layers."""
@@ -87,9 +90,11 @@ def compare(source: Source, result: Path, on_progress: Progress | None = None) -
     sums = Divergence(mx.array([*ids[1:], ids[-1]]))
     first = []
     blocks = (layer_by_layer.logits_blocks(source, want), layer_by_layer.logits_blocks(opened, got))
-    for z, w in zip(*blocks, strict=True):
-        sums.add(z, w)
-        first.append(w[:LOADED_TOKENS])
+    with bounded_cache(_CACHE):
+        for z, w in zip(*blocks, strict=True):
+            sums.add(z, w)
+            first.append(mx.add(w[:LOADED_TOKENS], 0))  # a copy: a slice keeps the whole block
+            mx.eval(first[-1])
     loaded = _check_loader(result, ids[:LOADED_TOKENS], mx.concatenate(first, axis=-1))
     return _comparison(sums, len(ids), text, loaded)
 
