@@ -42,18 +42,20 @@ def report(stats: Stats, **more: Any) -> None:
 class Chat(app.Chat):
     """Reports every turn, when it is painted to its end."""
 
-    def begin(self, begin: Begin, sent: str = "") -> None:
-        """Start a turn."""
+    def start_turn(self, begin: Begin, message: str) -> TurnView:
+        """Run a turn."""
         self._cpu = time.thread_time()
-        super().begin(begin, sent)
+        return super().start_turn(begin, message)
 
-    def _paint_news(self) -> None:
-        view = self.view
-        super()._paint_news()
-        if view is not None and self.view is None:
-            self._report(view)
+    def paint_news(self) -> None:
+        """Paint, and report a turn that is painted to its end."""
+        turn = self.controller.turn
+        super().paint_news()
+        if turn is not None and self.controller.turn is not turn:
+            self.call_after_refresh(self.report_turn, turn)
 
-    def _report(self, view: TurnView) -> None:
+    def report_turn(self, view: TurnView) -> None:
+        """Report what the turn said, its speed, and the interface's processor time."""
         assert view.done is not None
         answer = view.answer.source if view.answer else ""
         thought = view.thought.text.source if view.thought else ""
@@ -82,13 +84,14 @@ class ByTurns(Chat):
 
         self.inbox.put = some  # type: ignore[method-assign]
 
-    def begin(self, begin: Begin, sent: str = "") -> None:
-        """Start a turn, painted or not."""
+    def start_turn(self, begin: Begin, message: str) -> TurnView:
+        """Run a turn, painted or not."""
         self._lot = self._lot or random.sample((True, False), 2)
         self._painted = self._lot.pop()
-        super().begin(begin, sent)
+        return super().start_turn(begin, message)
 
-    def _report(self, view: TurnView) -> None:
+    def report_turn(self, view: TurnView) -> None:
+        """Report the turn's speed, and whether it was painted."""
         assert view.done is not None
         report(view.done.stats, painted=self._painted)
 

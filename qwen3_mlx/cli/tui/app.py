@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
+import os
+import signal
 import time
 from collections.abc import Callable
-from typing import ClassVar
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
 
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.driver import Driver
-from textual.drivers.linux_driver import LinuxDriver
 from textual.widgets import TextArea
 
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.terminal.screen import describe
-from qwen3_mlx.cli.tui import controller
 from qwen3_mlx.cli.tui.chat_setup import ChatSetup
-from qwen3_mlx.cli.tui.hangup import HangupWatcher
+from qwen3_mlx.cli.tui.controller import Controller
+from qwen3_mlx.cli.tui.hangup import LOST, HangupWatcher
 from qwen3_mlx.cli.tui.hints import Hints, complete
 from qwen3_mlx.cli.tui.input import Input
-from qwen3_mlx.cli.tui.output import Output
 from qwen3_mlx.cli.tui.pace import Pace, collect_all
 from qwen3_mlx.cli.tui.pending_input import PendingInput
 from qwen3_mlx.cli.tui.quit_dialog import QuitDialog
-from qwen3_mlx.cli.tui.stage import Stage
 from qwen3_mlx.cli.tui.status import Status, context_used
 from qwen3_mlx.cli.tui.theme import Themed
 from qwen3_mlx.cli.tui.transcript import Transcript
@@ -37,6 +35,9 @@ from qwen3_mlx.errors import SessionError
 
 STATUS_S = 0.2
 """Seconds between two changes of the status row while a turn runs."""
+
+COLLECT_S = 0.1
+"""Seconds from the end of a turn until Python's collector may look through all objects."""
 
 FLASH_S = 3.0
 """Seconds that a remark in the status row stays."""
@@ -63,29 +64,20 @@ class Chat(Themed):
 
     def __init__(self, start: ChatSetup) -> None:
         super().__init__(start.theme)
-        self.start, self.model_name = start, start.name
-        self.chat: Conversation | None = None
-        self.view: TurnView | None = None
-        self.worker, self.inbox = Worker(), Inbox(lambda: self.call_later(self._paint_news))
+        self.setup = start
+        self.worker, self.inbox = Worker(), Inbox(lambda: self.call_later(self.paint_news))
+        self.controller = Controller(self, self.worker, start)
         self.log_view, self.hints, self.status = Transcript(), Hints(markup=False), Status()
-        self.waiting, self.stage = PendingInput(), Stage()
+        self.waiting = PendingInput()
         self.errors: list[BaseException] = []
         self.input = Input(start.history, complete)
         self._copied, self._status_at = 0, 0.0
         self._flash, self._flash_until = "", 0.0
         self._pace = Pace()
         self._frame: asyncio.TimerHandle | None = None
-        self.busy = f"loading {start.name}"
-        self._watch = HangupWatcher(self)
-
-    def get_driver_class(self) -> type[Driver]:
-        """What reads keys and writes to the terminal."""
-        chosen = super().get_driver_class()
-        return Output if chosen is LinuxDriver else chosen
-
-    def get_default_screen(self) -> Stage:
-        """What all stands on."""
-        return self.stage
+        self._hangup = HangupWatcher(
+            on_hangup=self._save_and_die, on_terminate=lambda: self.quit(128 + signal.SIGTERM)
+        )
 
     def compose(self) -> ComposeResult:
         """The parts, from above."""
@@ -97,11 +89,11 @@ class Chat(Themed):
 
     def on_mount(self) -> None:
         """Begin to load, once the first frame is out."""
-        self._watch.start()
-        sys.setswitchinterval(0.001)  # the model's thread mustn't wait 5 ms for a frame to end
-        self.log_view.note(GREETING if not self.start.note else f"{self.start.note}\n{GREETING}")
+        if not self.is_headless:
+            self._hangup.start()
+        self.note(GREETING if not self.setup.note else f"{self.setup.note}\n{GREETING}")
         self.worker.start()
-        self.call_after_refresh(controller.load, self, self.start.name)
+        self.call_after_refresh(self.controller.load, self.setup.name)
         self.show_status()
 
     def on_unmount(self) -> None:
@@ -109,28 +101,29 @@ class Chat(Themed):
         collect_all(True)
         if self._frame is not None:
             self._frame.cancel()
-        if self.view is not None:
-            self.view.running.stop()
+        if self.controller.turn is not None:
+            self.controller.turn.running.stop()
         self.worker.finish(1.0)
-        if self.chat is not None:
+        if (chat := self.controller.chat) is not None:
             with contextlib.suppress(SessionError):  # said when it first failed
-                self.chat.keep()
-            self.chat.close()
+                chat.keep()
+            chat.close()
 
-    @property
-    def ready(self) -> bool:
-        """Whether a message or a command can be taken now."""
-        return self.chat is not None and self.view is None and not self.busy
+    def _save_and_die(self) -> None:
+        """The terminal is gone: keep what was said, and end without another word to it."""
+        if (turn := self.controller.turn) is not None:
+            turn.running.stop()
+            turn.running.over.wait(1.0)
+        if self.controller.chat is not None:
+            with contextlib.suppress(Exception):
+                self.controller.chat.keep()
+        os._exit(LOST)
 
     # what the person does
 
     @on(Input.Sent)
     def _sent(self, event: Input.Sent) -> None:
-        try:
-            controller.take(self, event.text)
-        except Exception as error:  # a bug must not cost the conversation
-            self.fail(error)
-        self.show_status()
+        self.controller.submit(event.text)
 
     @on(TextArea.Changed)
     def _typed(self) -> None:
@@ -138,30 +131,27 @@ class Chat(Themed):
 
     def action_stop(self) -> None:
         """Ctrl-C: answer now, then stop, then ask whether to leave."""
-        if self.view is not None and self.view.running.presses < 2 and not self._stopping():
-            self.view.running.press()
+        turn = self.controller.turn
+        if turn is not None and turn.running.presses < 2 and not turn.stopping:
+            turn.running.press()
             self.show_status()
-        elif self.view is None and self.waiting:
-            controller.take_back(self)
-        elif self.view is None and self.input.text:
+        elif turn is None and self.controller.pending:
+            self.controller.take_back()
+        elif turn is None and self.input.text:
             self.input.clear()  # Ctrl-Z brings it back
         else:
             self.action_ask()
 
     def action_escape(self) -> None:
         """Esc: as Ctrl-C, but a text being written is left alone."""
-        if self.view is not None or self.waiting or not self.input.text:
+        if self.controller.turn or self.controller.pending or not self.input.text:
             self.action_stop()
-
-    def _stopping(self) -> bool:
-        view = self.view
-        return view is not None and view.running.presses > 0 and not view.running.thinking
 
     @on(Input.Ended)
     def _ended(self) -> None:
         """Ctrl-D: leave, but not in the middle of a turn without being asked."""
-        if self.view is None:
-            self.exit(0)
+        if self.controller.turn is None:
+            self.quit()
         else:
             self.action_ask()
 
@@ -207,57 +197,88 @@ class Chat(Themed):
         scroll = self.log_view.scroll_page_up if direction < 0 else self.log_view.scroll_page_down
         scroll(animate=False)
 
-    def attempt(self, change: Callable[[Conversation], None]) -> None:
-        """Change the conversation's options, and show what came of it."""
-        if self.chat is None:
+    def attempt(self, change: Callable[[Conversation], object]) -> None:
+        """Change the conversation's options, if there is one yet."""
+        if self.controller.chat is None:
             self.flash("the model is still loading")
-            return
-        try:
-            change(self.chat)
-        except Exception as error:
-            self.fail(error)
-        self.show_status()
+        else:
+            self.controller.change(change)
+
+    # what the controller asks for
+
+    def note(self, text: str) -> None:
+        """Add a notice to the transcript."""
+        self.log_view.note(text)
+
+    def fail(self, error: BaseException, *, is_shown: bool = False) -> None:
+        """Keep an error for ``--debug``, and show it unless the transcript does already."""
+        self.errors.append(error)
+        if not is_shown:
+            self.log_view.note(f"error: {describe(error)}", error=True)
+
+    def show_messages(self, messages: list[dict[str, Any]]) -> None:
+        """Replace the transcript by these messages."""
+        self.log_view.show(messages, folded=self.setup.show_thinking != "always")
+
+    def follow(self) -> None:
+        """Scroll to the end, and stay there."""
+        self.log_view.follow()
+
+    def show_pending(self, texts: list[str]) -> None:
+        """List the texts that wait."""
+        self.waiting.show(texts)
+
+    def put_in_input(self, text: str) -> None:
+        """Put `text` into the input, above the text in it."""
+        self.input.put_above(text)
+
+    def post(self, callback: Callable[..., object], *arguments: Any) -> bool:
+        """Call `callback` in the interface's thread."""
+        return self.call_later(callback, *arguments)
+
+    def leave_screen(self) -> AbstractContextManager[None]:
+        """Within, the terminal is as it was before the chat."""
+        return self.suspend()
+
+    def quit(self, code: int = 0) -> None:
+        """End the program."""
+        self.exit(code)
 
     # what the model does
 
-    def begin(self, begin: Begin, sent: str = "") -> None:
-        """Start a turn, and have it painted, its message too."""
-        assert self.chat is not None
+    def start_turn(self, begin: Begin, message: str) -> TurnView:
+        """Run a turn in the worker, and paint it below its message."""
+        chat = self.controller.chat
+        assert chat is not None
         self.log_view.follow()
         self._copied = 0
         running = Running(begin, self.inbox)
-        budget = self.chat.budget if self.chat.thinks else None
-        self.view = TurnView(self.log_view, running, budget, self.start.show_thinking, sent=sent)
+        budget = chat.budget if chat.thinks else None
+        turn = TurnView(self.log_view, running, budget, self.setup.show_thinking, sent=message)
         collect_all(False)
         self.worker.submit(running)
+        return turn
 
-    def _paint_news(self) -> None:
+    def paint_news(self) -> None:
         """Paint what has come, and look again a frame later until nothing has."""
-        began, view = time.monotonic(), self.view
-        if not (news := self.inbox.take()) or view is None:
+        began, turn = time.monotonic(), self.controller.turn
+        if not (news := self.inbox.take()) or turn is None:
             return
-        with self.stage.frame():
-            view.take(news)
-            if view.over:
-                controller.finish(self, view)
-            if self.view is None or began - self._status_at >= STATUS_S:
-                self._status_at = began
-                self.show_status()
-        if self.view is None:  # it may take a third of a second, so the last words go first
-            collect_all(True)
+        turn.take(news)
+        if turn.over:
+            self.controller.finish(turn)
+        running = self.controller.turn
+        if running is None or began - self._status_at >= STATUS_S:
+            self._status_at = began
+            self.show_status()
+        if running is None:  # a collection may take a third of a second: the last words go first
+            self.set_timer(COLLECT_S, self._collect)
         due = self._pace.next(began, time.monotonic())
-        self._frame = asyncio.get_running_loop().call_at(due, self._paint_next)
+        self._frame = asyncio.get_running_loop().call_at(due, self.call_later, self.paint_news)
 
-    def _paint_next(self) -> None:
-        try:
-            self._paint_news()
-        except Exception as error:  # as Textual does with what its own timers call
-            self._handle_exception(error)
-
-    def fail(self, error: BaseException) -> None:
-        """Show an error in its place."""
-        self.errors.append(error)
-        self.log_view.note(f"error: {describe(error)}", error=True)
+    def _collect(self) -> None:
+        if self.controller.turn is None:
+            collect_all(True)
 
     def flash(self, text: str) -> None:
         """Show `text` in the last row for a moment."""
@@ -267,27 +288,23 @@ class Chat(Themed):
 
     def show_status(self) -> None:
         """Bring the last row up to date."""
-        chat, view = self.chat, self.view
+        control = self.controller
+        chat, turn = control.chat, control.turn
         note = self._flash if time.monotonic() < self._flash_until else ""
         if chat is None:
-            self.status.show(note or self.busy or "no model", self.model_name)
+            self.status.show(note or control.busy or "no model", control.model_name)
             return
         last = chat.session.last_stats
-        speed = view.speed if view else (last.decode_tps if last else 0.0)
+        speed = turn.speed if turn else (last.decode_tps if last else 0.0)
         memory = f"{last.peak_memory_bytes / 1e9:.2f} GB" if last else ""
         self.status.show(
-            note or (view.status() if view else self.busy),
+            note or (turn.status() if turn else control.busy),
             chat.name,
-            "" if view and view.thought and view.thought.live else chat.mode,  # the gauge says it
-            context_used(chat, view.tokens if view else 0),
+            "" if turn and turn.thinking else chat.mode,  # the gauge says it
+            context_used(chat, turn.tokens if turn else 0),
             f"{speed:.0f} tok/s" if speed else "",
             memory,
         )
-
-    def on_resize(self, event: events.Resize) -> None:
-        """Stay at the end if that is where we were."""
-        if self.log_view.is_anchored and not self.log_view._anchor_released:
-            self.log_view.follow()
 
 
 GREETING = "/help lists commands and keys. Enter sends, Alt-Enter begins a line."

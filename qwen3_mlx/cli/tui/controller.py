@@ -1,108 +1,274 @@
-"""What the chat does with a message, a command, a model that is loaded, and a turn that ended."""
+"""The chat's decisions: what to do with a text, a command, a loaded model, and a finished turn."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 from qwen3_mlx.cli.chat import slash_commands
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.result import CommandResult
+from qwen3_mlx.cli.tui.chat_setup import ChatSetup
 from qwen3_mlx.cli.tui.status import bar
 from qwen3_mlx.cli.tui.turn_view import TurnView
+from qwen3_mlx.cli.tui.worker import Begin, Worker
 
 if TYPE_CHECKING:
-    from qwen3_mlx.cli.tui.app import Chat
     from qwen3_mlx.model import Qwen3
 
 NEARLY_FULL = 0.8
-"""The share of the context from which the person is told."""
-
+"""The share of the context from which a notice says how much is left."""
 
 NO_MODEL = "no model: choose another with /model NAME, or leave with /quit"
 
 AT_ONCE = ("/help", "/quit")
-"""Commands that are done even while the model loads or a turn runs."""
+"""Commands that run even while the model loads or a turn runs."""
 
 
-def take(app: Chat, text: str) -> None:
-    """Do what the person asks for by sending `text`, as soon as that is possible."""
-    name = text.split()[0]
-    first = name in AT_ONCE or (name == "/model" and app.chat is None and not app.busy)
-    if first and slash_commands.is_command(text):
-        _command(app, text)
-    else:
-        app.waiting.add(text)
-        go_on(app)
-        if app.chat is None and not app.busy:
-            app.log_view.note(NO_MODEL)
+class View(Protocol):
+    """The screen, as the controller uses it."""
+
+    def note(self, text: str) -> None:
+        """Add a notice to the transcript."""
+
+    def fail(self, error: BaseException, *, is_shown: bool = False) -> None:
+        """Keep an error for ``--debug``, and show it unless the transcript does already."""
+
+    def show_messages(self, messages: list[dict[str, Any]]) -> None:
+        """Replace the transcript by these messages."""
+
+    def follow(self) -> None:
+        """Scroll to the end, and stay there."""
+
+    def show_pending(self, texts: list[str]) -> None:
+        """List the texts that wait."""
+
+    def show_status(self) -> None:
+        """Bring the last row up to date."""
+
+    def put_in_input(self, text: str) -> None:
+        """Put `text` into the input, above the text in it."""
+
+    def start_turn(self, begin: Begin, message: str) -> TurnView:
+        """Run a turn in the worker, and paint it."""
+
+    def post(self, callback: Callable[..., object], *arguments: Any) -> object:
+        """Call `callback` in the interface's thread; any thread may ask for it."""
+
+    def leave_screen(self) -> AbstractContextManager[None]:
+        """Within, the terminal is as it was before the chat."""
+
+    def quit(self, code: int = 0) -> None:
+        """End the program."""
 
 
-def go_on(app: Chat) -> None:
-    """Do what waits, one by one, until something takes time or fails."""
-    while app.waiting and app.ready:
-        text = app.waiting.next()
+class Controller:
+    """One chat: its conversation, its running turn, and the texts that wait for their turn."""
+
+    def __init__(self, view: View, worker: Worker, setup: ChatSetup) -> None:
+        self._view, self._worker, self._setup = view, worker, setup
+        self.chat: Conversation | None = None
+        self.turn: TurnView | None = None
+        self.model_name = setup.name
+        self.busy = f"loading {setup.name}"
+        """What the worker does besides turns; empty if nothing."""
+        self.pending: list[str] = []
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a message or a command can run now."""
+        return self.chat is not None and self.turn is None and not self.busy
+
+    def submit(self, text: str) -> None:
+        """Send a message or run a command, now or when those before it are done."""
         try:
-            if slash_commands.is_command(text):
-                _command(app, text)
-            else:
-                send(app, text)
+            self._submit(text)
         except Exception as error:  # a bug must not cost the conversation
-            app.fail(error)
-            take_back(app)
+            self._view.fail(error)
+        self._view.show_status()
 
+    def _submit(self, text: str) -> None:
+        name = text.split()[0]
+        first = name in AT_ONCE or (name == "/model" and self.chat is None and not self.busy)
+        if first and slash_commands.is_command(text):
+            self._command(text)
+            return
+        self.pending.append(text)
+        self._run_pending()
+        if self.chat is None and not self.busy:
+            self._view.note(NO_MODEL)
 
-def take_back(app: Chat) -> None:
-    """Put what waits into the input, above what stands there."""
-    if app.waiting:
-        app.input.put_above(app.waiting.take_back())
+    def _run_pending(self) -> None:
+        """Run the texts that wait, until one takes time or fails."""
+        while self.pending and self.is_ready:
+            text = self.pending.pop(0)
+            try:
+                self._run(text)
+            except Exception as error:  # a bug must not cost the conversation
+                self._view.fail(error)
+                self.take_back()
+        self._view.show_pending(self.pending)
 
+    def _run(self, text: str) -> None:
+        if slash_commands.is_command(text):
+            self._command(text)
+        else:
+            self._send(text)
 
-def send(app: Chat, text: str) -> None:
-    """Send a message."""
-    assert app.chat is not None
-    session = app.chat.session
-    # pasted bytes that are no text would fail in the tokenizer
-    clean = text.encode("utf-8", "replace").decode()
-    app.begin(lambda progress: session.send(clean, on_progress=progress), clean)
+    def take_back(self) -> None:
+        """Put the texts that wait back into the input."""
+        if self.pending:
+            self._view.put_in_input("\n".join(self.pending))
+            self.pending.clear()
+            self._view.show_pending(self.pending)
 
+    def change(self, change: Callable[[Conversation], object]) -> None:
+        """Change the conversation, and show an error if that fails."""
+        if self.chat is not None:
+            try:
+                change(self.chat)
+            except Exception as error:
+                self._view.fail(error)
+        self._view.show_status()
 
-def _command(app: Chat, line: str) -> None:
-    name = line.split()[0]
-    if name == "/quit":
-        app.exit(0)
-    elif name == "/help":
-        app.log_view.note(help_text())
-    elif app.chat is None:
-        load(app, line.partition(" ")[2].strip())
-    else:
-        _do(app, app.chat, slash_commands.run(app.chat, line))
-        app.attempt(Conversation.keep)
-    app.log_view.follow()
+    def _send(self, text: str) -> None:
+        assert self.chat is not None
+        session = self.chat.session
+        # pasted bytes that are no text would fail in the tokenizer
+        clean = text.encode("utf-8", "replace").decode()
+        self.turn = self._view.start_turn(
+            lambda progress: session.send(clean, on_progress=progress), clean
+        )
 
+    def _command(self, line: str) -> None:
+        name = line.split()[0]
+        if name == "/quit":
+            self._view.quit()
+        elif name == "/help":
+            self._view.note(help_text())
+        elif self.chat is None:
+            self.load(line.partition(" ")[2].strip())
+        else:
+            self._apply(self.chat, slash_commands.run(self.chat, line))
+            self.change(Conversation.keep)
+        self._view.follow()
 
-def _do(app: Chat, chat: Conversation, outcome: CommandResult) -> None:
-    if outcome.changed:
-        app.log_view.show(chat.session.messages, folded=app.start.show_thinking != "always")
-    if outcome.text:
-        app.log_view.note(outcome.text)
-    if outcome.edit is not None:
-        app.input.put_above(outcome.edit)
-    if outcome.model is not None:
-        load(app, outcome.model)
-    if outcome.send is not None:
-        send(app, outcome.send)
-    if outcome.retry:
-        _retry(app, chat)
-    if outcome.quit:
-        app.exit(0)
+    def _apply(self, chat: Conversation, result: CommandResult) -> None:
+        if result.changed:
+            self._view.show_messages(chat.session.messages)
+        if result.text:
+            self._view.note(result.text)
+        if result.edit is not None:
+            self._view.put_in_input(result.edit)
+        if result.model is not None:
+            self.load(result.model)
+        if result.send is not None:
+            self._send(result.send)
+        if result.retry:
+            self._retry(chat)
+        if result.quit:
+            self._view.quit()
 
+    def _retry(self, chat: Conversation) -> None:
+        messages = chat.session.messages
+        last = max((n for n, m in enumerate(messages) if m["role"] == "user"), default=-1)
+        if last >= 0:
+            self._view.show_messages(messages[: last + 1])
+        self.turn = self._view.start_turn(
+            lambda progress: chat.session.retry(on_progress=progress), ""
+        )
 
-def _retry(app: Chat, chat: Conversation) -> None:
-    messages = chat.session.messages
-    last = max((n for n, m in enumerate(messages) if m["role"] == "user"), default=-1)
-    if last >= 0:
-        app.log_view.show(messages[: last + 1], folded=app.start.show_thinking != "always")
-    app.begin(lambda progress: chat.session.retry(on_progress=progress))
+    def load(self, name: str) -> None:
+        """Load a model in the worker; the present one stays until the new one is loaded."""
+        view, setup = self._view, self._setup
+        try:
+            if setup.find(name) is None:
+                with view.leave_screen():
+                    setup.fetch(name)
+        except (Exception, KeyboardInterrupt) as error:
+            self._not_loaded(error)
+            return
+        self.busy = f"loading {name}"
+        view.show_status()
+
+        def progress(done: int, total: int) -> None:
+            view.post(self._progress, name, done, total)
+
+        def job() -> None:
+            try:
+                model = setup.load(name, progress)
+            except Exception as error:
+                view.post(self._not_loaded, error)
+            else:
+                view.post(self._loaded, name, model)
+
+        self._worker.submit(job)
+
+    def _progress(self, name: str, done: int, total: int) -> None:
+        if self.busy:
+            self.busy = f"loading {name} {bar(done, total)} {100 * done // max(total, 1)} %"
+            self._view.show_status()
+
+    def _not_loaded(self, error: BaseException) -> None:
+        self.busy = ""
+        self._view.fail(error)
+        self.take_back()
+        if self.chat is None:
+            self._view.note(NO_MODEL)
+        self._view.show_status()
+
+    def _loaded(self, name: str, model: Qwen3) -> None:
+        self.busy, self.model_name = "", name
+        self._setup.remember(name)
+        if self.chat is None:
+            self._open(model)
+        else:
+            self.chat.adopt(model)
+            self._view.note(f"from now on: {self.chat.name}, {self.chat.mode}")
+        self._run_pending()
+        self._view.show_status()
+
+    def _open(self, model: Qwen3) -> None:
+        session = model.session(self._setup.system, self._setup.options)
+        self.chat = Conversation(model, session)
+        notes = self._setup.prepare(self.chat)
+        if len(session.messages) > 1:
+            self._view.show_messages(session.messages)
+        for note in notes:
+            self._view.note(note)
+
+    def finish(self, turn: TurnView) -> None:
+        """A turn has ended: count it, warn of a full context, and run the texts that wait.
+
+        If it failed or was stopped, they go back into the input instead.
+        """
+        self.turn = None
+        assert self.chat is not None
+        if turn.done is not None:
+            self.chat.count(turn.done)
+            self._warn(self.chat)
+        self.change(Conversation.keep)
+        if turn.done is None or turn.done.finish_reason == "interrupted":
+            self.take_back()
+        if turn.error is not None:
+            self._view.fail(turn.error, is_shown=True)
+            if not turn.began:
+                self._view.put_in_input(turn.sent)  # it was refused: to be changed and sent again
+        self._run_pending()
+        if turn.done is not None and self.is_ready:
+            self.chat.session.warm_in_background()  # while the answer is read
+
+    def _warn(self, chat: Conversation) -> None:
+        last, context = chat.session.last_stats, chat.context
+        if last is None or context is None:
+            return
+        used = last.prompt_tokens + last.answer_tokens
+        if used >= NEARLY_FULL * context:
+            self._view.note(
+                f"the context is {100 * used // context} % full, {max(context - used, 0):,} tokens"
+                " are left: /drop forgets the oldest turn, /clear all of them"
+            )
 
 
 def help_text() -> str:
@@ -110,99 +276,6 @@ def help_text() -> str:
     width = max(len(command.usage) for command in slash_commands.COMMANDS.values())
     lines = [f"/{c.usage:<{width}}  {c.help}" for c in slash_commands.COMMANDS.values()]
     return "\n".join([*lines, "", *KEYS])
-
-
-def load(app: Chat, name: str) -> None:
-    """Load a model in the worker's thread; the one there is stays until the new one is there."""
-    try:
-        if app.start.find(name) is None:
-            with app.suspend():
-                app.start.fetch(name)
-    except (Exception, KeyboardInterrupt) as error:
-        _not_loaded(app, error)
-        return
-    app.busy = f"loading {name}"
-    app.show_status()
-
-    def progress(done: int, total: int) -> None:
-        app.call_later(_progress, app, name, done, total)
-
-    def job() -> None:
-        try:
-            model = app.start.load(name, progress)
-        except Exception as error:
-            app.call_later(_not_loaded, app, error)
-        else:
-            app.call_later(_loaded, app, name, model)
-
-    app.worker.submit(job)
-
-
-def _progress(app: Chat, name: str, done: int, total: int) -> None:
-    if app.busy:
-        app.busy = f"loading {name} {bar(done, total)} {100 * done // max(total, 1)} %"
-        app.show_status()
-
-
-def _not_loaded(app: Chat, error: BaseException) -> None:
-    app.busy = ""
-    app.fail(error)
-    take_back(app)
-    if app.chat is None:
-        app.log_view.note(NO_MODEL)
-    app.show_status()
-
-
-def _loaded(app: Chat, name: str, model: Qwen3) -> None:
-    app.busy, app.model_name = "", name
-    app.start.remember(name)
-    if app.chat is None:
-        session = model.session(app.start.system, app.start.options)
-        app.chat = Conversation(model, session)
-        notes = app.start.prepare(app.chat)
-        if len(session.messages) > 1:
-            app.log_view.show(session.messages, folded=app.start.show_thinking != "always")
-        for note in notes:
-            app.log_view.note(note)
-    else:
-        app.chat.adopt(model)
-        app.log_view.note(f"from now on: {app.chat.name}, {app.chat.mode}")
-    go_on(app)
-    app.show_status()
-
-
-def finish(app: Chat, view: TurnView) -> None:
-    """A turn has ended: count it, say so before the context is full, and do what waits.
-
-    After a turn that failed or was stopped nothing goes on by itself: it comes back to the input.
-    """
-    app.view = None
-    assert app.chat is not None
-    if view.done is not None:
-        app.chat.count(view.done)
-        _warn(app, app.chat)
-    app.attempt(Conversation.keep)
-    if view.done is None or view.done.finish_reason == "interrupted":
-        take_back(app)
-    if view.error is not None:
-        app.errors.append(view.error)
-    if view.error is not None and not view.began:
-        app.input.put_above(view.sent)  # it was refused: to be changed and sent again
-    go_on(app)
-    if view.done is not None and app.ready:
-        app.chat.session.warm_in_background()  # while the answer is read
-
-
-def _warn(app: Chat, chat: Conversation) -> None:
-    last, context = chat.session.last_stats, chat.context
-    if last is None or context is None:
-        return
-    used = last.prompt_tokens + last.answer_tokens
-    if used >= NEARLY_FULL * context:
-        app.log_view.note(
-            f"the context is {100 * used // context} % full, {max(context - used, 0):,} tokens are"
-            " left: /drop forgets the oldest turn, /clear all of them"
-        )
 
 
 KEYS = (

@@ -26,8 +26,6 @@ from textual.widget import Widget
 
 from qwen3_mlx.cli.terminal.markdown import THEME
 from qwen3_mlx.cli.terminal.screen import printable
-from qwen3_mlx.cli.tui.settled import Settled
-from qwen3_mlx.cli.tui.stage import Stage
 from qwen3_mlx.cli.tui.theme import on_ground
 
 SPARE_ROWS, QUICK_S = 3, 0.25
@@ -56,7 +54,7 @@ class Block:
     gap: bool
 
 
-class GrowingText(Settled, Widget):
+class GrowingText(Widget):
     """Lines of text. A subclass says how a block is drawn and where the text may be cut."""
 
     DEFAULT_CSS = "Paper { width: 1fr; height: auto; }"
@@ -130,9 +128,7 @@ class GrowingText(Settled, Widget):
         else:
             self._spare -= grown
         if rows:
-            self._set_dirty(Region(0, start + same, self._width, rows))
-            if self.is_mounted and isinstance(self.screen, Stage):
-                self.screen.touch(self, grown=over)
+            self.refresh(Region(0, start + same, self._width, rows), layout=over)
 
     def _draw(self, block: Block) -> list[Strip]:
         lines = self.draw(block.source, self._width) if block.source.strip() else []

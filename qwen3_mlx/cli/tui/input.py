@@ -53,7 +53,7 @@ class Input(TextArea):
         self.past, self._completer = History(history), complete
         self.cursor_blink = False  # it would wake the program twice a second
 
-    async def _on_key(self, event: events.Key) -> None:
+    def on_key(self, event: events.Key) -> None:
         """Our keys, and what the editor does with all others."""
         if event.key in self.KEYS:
             event.stop()
@@ -113,7 +113,7 @@ class Input(TextArea):
         if (text := self._completer(self.text)) != self.text:
             self.put(text)
 
-    async def _on_paste(self, event: events.Paste) -> None:
+    def on_paste(self, event: events.Paste) -> None:
         """Paste as it is, but for what would break the screen; line ends become newlines."""
         event.stop()
         event.prevent_default()

@@ -1,17 +1,19 @@
-"""What was sent too early: while the model loads or a turn runs, it waits its turn, in view."""
+"""The texts sent while the model loads or a turn runs: they wait, in view."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from textual.widgets import Static
 
 from qwen3_mlx.cli.tui.growing_text import showable
 
 SHOWN = 3
-"""Rows of what waits; of more, the first ones and a count."""
+"""Texts that are shown; of more, the first ones and a count."""
 
 
 class PendingInput(Static):
-    """Messages and commands that are done one by one, the first one first."""
+    """A row for each text that waits."""
 
     DEFAULT_CSS = """
     Waiting {
@@ -22,37 +24,11 @@ class PendingInput(Static):
 
     def __init__(self) -> None:
         super().__init__(markup=False)
-        self._texts: list[str] = []
 
-    def __len__(self) -> int:
-        """How many wait."""
-        return len(self._texts)
-
-    def __bool__(self) -> bool:
-        """Whether any do."""
-        return bool(self._texts)
-
-    def add(self, text: str) -> None:
-        """Have `text` wait behind the others."""
-        self._texts.append(text)
-        self._show()
-
-    def next(self) -> str:
-        """The first one, which waits no longer."""
-        text = self._texts.pop(0)
-        self._show()
-        return text
-
-    def take_back(self) -> str:
-        """All of them as one text; none waits any longer."""
-        text = "\n".join(self._texts)
-        self._texts.clear()
-        self._show()
-        return text
-
-    def _show(self) -> None:
-        lines = [f"waiting › {' '.join(showable(text).split())}" for text in self._texts[:SHOWN]]
-        if len(self) > SHOWN:
-            lines.append(f"… {len(self) - SHOWN} more")
+    def show(self, texts: Sequence[str]) -> None:
+        """List `texts`; of none, nothing shows."""
+        lines = [f"waiting › {' '.join(showable(text).split())}" for text in texts[:SHOWN]]
+        if len(texts) > SHOWN:
+            lines.append(f"… {len(texts) - SHOWN} more")
         self.display = bool(lines)
         self.update("\n".join(lines))

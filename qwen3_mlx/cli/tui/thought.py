@@ -14,8 +14,6 @@ from textual.strip import Strip
 from textual.widgets import Static
 
 from qwen3_mlx.cli.tui.growing_text import Block, GrowingText, showable, wrapped
-from qwen3_mlx.cli.tui.settled import Settled
-from qwen3_mlx.cli.tui.stage import display
 from qwen3_mlx.events import Stats, ThinkingCut
 
 CUTS = {"budget": "cut by the budget", "user": "cut by you"}
@@ -83,13 +81,13 @@ class Rows:
         return whole
 
 
-class ThoughtHeader(Settled, Static):
+class ThoughtHeader(Static):
     """The line above a thought: how long it is, and whether it is open."""
 
     DEFAULT_CSS = "Head { height: 1; padding: 0 1; text-style: dim; }"
 
 
-class Thought(Settled, Vertical):
+class Thought(Vertical):
     """A thought, live or past."""
 
     BLANK = True
@@ -128,7 +126,7 @@ class Thought(Settled, Vertical):
     def fold(self, folded: bool) -> None:
         """Hide the text, or show it."""
         if folded != self.folded:
-            display(self.text, not folded)
+            self.text.display = not folded
             self._label()
 
     def on_click(self, event: events.Click) -> None:

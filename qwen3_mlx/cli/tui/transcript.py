@@ -11,7 +11,6 @@ from textual.widgets import Static
 
 from qwen3_mlx.cli.tui.answer import Answer
 from qwen3_mlx.cli.tui.growing_text import showable
-from qwen3_mlx.cli.tui.settled import Settled
 from qwen3_mlx.cli.tui.thought import Thought
 
 SHOWN_LINES = 12
@@ -21,7 +20,7 @@ PAGE = 12
 """Parts of the conversation that are laid out together, whenever one of them grows."""
 
 
-class UserMessage(Settled, Static):
+class UserMessage(Static):
     """What the person said."""
 
     DEFAULT_CSS = """
@@ -37,7 +36,7 @@ class UserMessage(Settled, Static):
         )
 
 
-class Notice(Settled, Static):
+class Notice(Static):
     """A remark of the program's, or an error in place."""
 
     DEFAULT_CSS = """
@@ -49,7 +48,7 @@ class Notice(Settled, Static):
         super().__init__(showable(text), markup=False, classes="error" if error else "")
 
 
-class Page(Settled, Vertical):
+class Page(Vertical):
     """A part of the conversation. Out of reach it sleeps: a blank of its height, cheap to lay out.
 
     Textual visits every widget for every new line, so that a long conversation would be slow.
@@ -72,7 +71,7 @@ class Page(Settled, Vertical):
             child.display = not asleep
 
 
-class Transcript(Settled, VerticalScroll):
+class Transcript(VerticalScroll):
     """Messages, thoughts, answers and notes, the newest at the bottom, which stays in view."""
 
     can_focus = False

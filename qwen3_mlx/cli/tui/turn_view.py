@@ -9,7 +9,6 @@ from typing import Literal
 from qwen3_mlx.cli.terminal.progress import Eta
 from qwen3_mlx.cli.terminal.screen import describe
 from qwen3_mlx.cli.tui.answer import Answer as AnswerText
-from qwen3_mlx.cli.tui.stage import display
 from qwen3_mlx.cli.tui.status import bar
 from qwen3_mlx.cli.tui.thought import Thought
 from qwen3_mlx.cli.tui.transcript import Transcript, UserMessage
@@ -84,7 +83,7 @@ class TurnView:
         self._count(len(pieces))
         if self.thought is None:
             self.thought = self._parts[0]
-            display(self.thought, True)
+            self.thought.display = True
         self.thought.append("".join(pieces), len(pieces))
         pieces.clear()
 
@@ -100,7 +99,7 @@ class TurnView:
                 return
             self._end_thought()
             self.answer = self._parts[1]
-            display(self.answer, True)
+            self.answer.display = True
         self.answer.append(text)
 
     def _end_thought(self) -> None:
@@ -132,9 +131,20 @@ class TurnView:
         elif self.done is not None and self.done.finish_reason != "stop":
             self._log.note(ENDS[self.done.finish_reason])
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the person has asked for the turn's end, not the thought's."""
+        presses = self.running.presses
+        return presses > 1 or (presses == 1 and not self.running.thinking)
+
+    @property
+    def thinking(self) -> bool:
+        """Whether a thought is under way."""
+        return self.thought is not None and self.thought.live
+
     def status(self) -> str:
         """What the turn is at, for the status row."""
-        if self.running.presses > 1 or (self.running.presses and not self.running.thinking):
+        if self.stopping:
             return "stopping …"
         if not self._tokens:
             read = self._reading

@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from textual.app import App
 from textual.pilot import Pilot
 
 from qwen3_mlx.cli.tui.app import Chat
@@ -58,8 +56,10 @@ class Seat:
 
     async def idle(self) -> None:
         """Wait for the end of the turn."""
-        await self.until(lambda: self.app.view is None and self.app.chat is not None)
-        await self.pilot.pause()
+        await self.until(
+            lambda: self.app.controller.turn is None and self.app.controller.chat is not None
+        )
+        await self.pilot.pause(0.1)  # its last frame
 
 
 def sit(
@@ -79,25 +79,11 @@ def sit(
         async with app.run_test(size=size) as pilot:
             seat = Seat(app, pilot, model)
             if load is None:
-                await seat.until(lambda: app.chat)
+                await seat.until(lambda: app.controller.chat)
             await test(seat)
 
     asyncio.run(run())
     return app
-
-
-def paintings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Lists what is painted from now on, as Textual's updates of the screen."""
-    painted: list[Any] = []
-    display = App._display
-
-    def counted(self: App[Any], screen: Any, renderable: Any) -> None:
-        if renderable is not None:
-            painted.append(renderable)
-        display(self, screen, renderable)
-
-    monkeypatch.setattr(App, "_display", counted)
-    return painted
 
 
 def history(tmp_path: Path, *entries: str) -> Path:

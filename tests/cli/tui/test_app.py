@@ -125,8 +125,8 @@ def test_escape_ends_the_thought_then_the_answer_then_asks() -> None:
 
     app = sit(test, LONG, WORDY)
     assert app.return_value == 0
-    assert app.chat is not None
-    assert "word3" in app.chat.session.messages[-1]["content"]
+    assert app.controller.chat is not None
+    assert "word3" in app.controller.chat.session.messages[-1]["content"]
 
 
 def test_a_second_press_while_it_thinks_stops_the_turn() -> None:
@@ -197,8 +197,8 @@ def test_an_error_stands_in_its_place_and_the_turn_is_kept() -> None:
         await seat.until("whole")
 
     app = sit(test, [Answer("half an answer"), RuntimeError("out of memory")], [Answer("whole")])
-    assert app.chat is not None
-    assert app.chat.session.messages[1]["content"] == "half an answer"
+    assert app.controller.chat is not None
+    assert app.controller.chat.session.messages[1]["content"] == "half an answer"
 
 
 def test_a_message_that_is_refused_comes_back_to_the_input() -> None:

@@ -26,7 +26,7 @@ async def talk(seat: Seat) -> None:
 
 
 def messages(app: Any) -> list[str]:
-    return [message["content"] for message in app.chat.session.messages]
+    return [message["content"] for message in app.controller.chat.session.messages]
 
 
 def test_help_lists_commands_and_keys() -> None:

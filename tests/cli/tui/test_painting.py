@@ -12,7 +12,7 @@ from qwen3_mlx.cli.tui.answer import Answer as AnswerText
 from qwen3_mlx.cli.tui.growing_text import GrowingText
 from qwen3_mlx.cli.tui.thought import ThoughtText
 from qwen3_mlx.events import Answer, Thinking
-from tests.cli.tui.pilot import Seat, paintings, sit
+from tests.cli.tui.pilot import Seat, sit
 from tests.fakes import Hold, Turn
 
 LINES = 40
@@ -92,28 +92,3 @@ def test_a_text_that_ends_gives_its_spare_rows_back(monkeypatch: pytest.MonkeyPa
         assert AnswerText in settled
 
     sit(test, [Thinking("hm"), Answer("the answer"), Hold(go_on)])
-
-
-def test_a_line_that_scrolls_is_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test(seat: Seat) -> None:
-        seat.app.input.cursor_blink = False
-        for number in range(30):
-            seat.app.log_view.note(f"note {number}")
-        await seat.until("note 29")
-        await seat.pilot.pause(0.3)
-        text = paper_at_the_end(seat)
-        await seat.pilot.pause(0.3)
-        painted = paintings(monkeypatch)
-        text.append("more\n\n")
-        await seat.until("more")
-        await seat.pilot.pause(0.3)
-        assert len(painted) == 1
-
-    sit(test)
-
-
-def paper_at_the_end(seat: Seat) -> GrowingText:
-    text = AnswerText()
-    seat.app.log_view.add(text)
-    text.append("first\n\n")
-    return text

@@ -15,7 +15,7 @@ from tests.fakes import FakeGeneration, FakeModel, Hold, Turn
 
 
 def messages(app: Any) -> list[str]:
-    return [message["content"] for message in app.chat.session.messages]
+    return [message["content"] for message in app.controller.chat.session.messages]
 
 
 def held(*said: Thinking | Answer) -> tuple[list[Any], threading.Event]:
@@ -63,7 +63,7 @@ def test_a_key_that_comes_in_the_last_moment_of_a_turn_is_not_lost() -> None:
     async def test(seat: Seat) -> None:
         await seat.type("one")
         await seat.until("first")
-        view = seat.app.view
+        view = seat.app.controller.turn
         assert view is not None
         end.set()
         assert view.running.over.wait(60)  # no await: the interface can't have seen it
@@ -82,7 +82,7 @@ def test_help_and_quit_act_at_once() -> None:
         await seat.until("first")
         await seat.type("/help")
         await seat.until("Ctrl-T")
-        assert seat.app.view is not None
+        assert seat.app.controller.turn is not None
         await seat.type("two")
         await seat.type("/quit")
 
@@ -130,7 +130,7 @@ def test_a_turn_that_fails_gives_back_what_waits(error: Exception) -> None:
 
     async def test(seat: Seat) -> None:
         await seat.type("one")
-        await seat.until(lambda: seat.app.view)
+        await seat.until(lambda: seat.app.controller.turn)
         await seat.type("two")
         await seat.press(*"more")
         end.set()

@@ -33,7 +33,7 @@ def colours(theme: str) -> tuple[Colours, Colours]:
         await seat.until("error:")
         await seat.press("/")
         await seat.until("/help")
-        assert "x = 'text' + 1" in seat.seen
+        await seat.until("x = 'text' + 1")
         for strip in seat.app.screen._compositor.render_strips()[:-3]:  # not the cursor
             for segment in strip:
                 if segment.text.strip():
