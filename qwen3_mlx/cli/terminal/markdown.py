@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
-from rich.markdown import Markdown
+from rich.markdown import ListElement, ListItem, Markdown, MarkdownElement, TableElement
 from rich.segment import Segment
+from rich.table import Table
 from rich.theme import Theme
 
+from qwen3_mlx.cli.terminal.grammar import parse
 from qwen3_mlx.cli.terminal.screen import Screen, printable
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 # rich's own has a black background, a hole in a light terminal
 THEME = Theme({"markdown.code": "bold cyan", "markdown.code_block": "cyan"})
@@ -35,7 +41,7 @@ def split_finished(text: str) -> tuple[list[str], str]:
     lines = [f"{line}\n" for line in whole.split("\n")[:-1]]
     starts = [
         token.map[0]
-        for token in Markdown(whole).parsed
+        for token in parse(whole)
         if token.map is not None and token.level == 0 and token.nesting >= 0
     ]
     if len(starts) < 2:
@@ -119,10 +125,60 @@ class _Block:
             yield Segment.line()
 
 
+class NumberedItem(ListItem):
+    """An item of a list, with the number it was given."""
+
+    number = 0
+
+    @classmethod
+    def create(cls, markdown: Markdown, token: Token) -> MarkdownElement:
+        """The element of a token."""
+        item = cls()
+        item.number = int(token.info) if token.info.isdecimal() else 0
+        return item
+
+
+class NumberedList(ListElement):
+    """A list whose items keep their numbers."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the items, each behind its own number."""
+        numbers = [item.number for item in self.items if isinstance(item, NumberedItem)]
+        for item, number in zip(self.items, numbers, strict=True):
+            lines = list(item.render_number(console, options, number, max(numbers)))
+            yield from lines or [Segment(f" {number}\n")]  # rich draws nothing of an empty item
+
+
+class FoldedTable(TableElement):
+    """A table that breaks a word too long for its column, where rich's cuts it off."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw rich's table, its columns folded."""
+        for part in super().__rich_console__(console, options):
+            if isinstance(part, Table):
+                for column in part.columns:
+                    column.overflow = "fold"
+            yield part
+
+
+class AnswerMarkdown(Markdown):
+    """An answer's Markdown. A link shows its address: a hidden one could lead anywhere."""
+
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = {
+        **Markdown.elements,
+        "ordered_list_open": NumberedList,
+        "list_item_open": NumberedItem,
+        "table_open": FoldedTable,
+    }
+
+    def __init__(self, text: str) -> None:
+        super().__init__("", code_theme="ansi_dark", hyperlinks=False)
+        self.markup, self.parsed = text, parse(text)
+
+
 def block_lines(text: str, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
     """A block of Markdown as lines, without the empty ones around it."""
-    # a link's address is shown: a terminal's hidden link could lead anywhere
-    content = Markdown(text.strip("\n"), code_theme="ansi_dark", hyperlinks=False)
+    content = AnswerMarkdown(text.strip("\n"))
     lines = [_stripped(line) for line in console.render_lines(content, options, pad=False)]
     while lines and not lines[-1]:
         lines.pop()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from textual.strip import Strip
 
+from qwen3_mlx.cli.terminal.grammar import parse
 from qwen3_mlx.cli.terminal.markdown import block_lines, split_finished
 from qwen3_mlx.cli.tui import code
 from qwen3_mlx.cli.tui.growing_text import Block, GrowingText, canvas, showable
@@ -53,9 +54,7 @@ class Answer(GrowingText):
 
 def code_blocks(markdown: str) -> list[str]:
     """The contents of all fenced code blocks."""
-    from rich.markdown import Markdown
-
-    return [token.content for token in Markdown(markdown).parsed if token.type == "fence"]
+    return [token.content for token in parse(markdown) if token.type == "fence"]
 
 
 def cut_long(tail: str, drawn: Sequence[str] = ()) -> tuple[str, str, bool]:
