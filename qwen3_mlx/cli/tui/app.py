@@ -8,7 +8,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from textual import on
@@ -76,7 +75,7 @@ class Chat(Themed):
         self._pace = Pace()
         self._frame: asyncio.TimerHandle | None = None
         self._hangup = HangupWatcher(
-            on_hangup=self._save_and_die, on_terminate=lambda: self.quit(128 + signal.SIGTERM)
+            on_hangup=self._save_and_die, on_terminate=lambda: self.exit(128 + signal.SIGTERM)
         )
 
     def compose(self) -> ComposeResult:
@@ -151,7 +150,7 @@ class Chat(Themed):
     def _ended(self) -> None:
         """Ctrl-D: leave, but not in the middle of a turn without being asked."""
         if self.controller.turn is None:
-            self.quit()
+            self.exit(0)
         else:
             self.action_ask()
 
@@ -231,18 +230,6 @@ class Chat(Themed):
     def put_in_input(self, text: str) -> None:
         """Put `text` into the input, above the text in it."""
         self.input.put_above(text)
-
-    def post(self, callback: Callable[..., object], *arguments: Any) -> bool:
-        """Call `callback` in the interface's thread."""
-        return self.call_later(callback, *arguments)
-
-    def leave_screen(self) -> AbstractContextManager[None]:
-        """Within, the terminal is as it was before the chat."""
-        return self.suspend()
-
-    def quit(self, code: int = 0) -> None:
-        """End the program."""
-        self.exit(code)
 
     # what the model does
 

@@ -53,14 +53,14 @@ class View(Protocol):
     def start_turn(self, begin: Begin, message: str) -> TurnView:
         """Run a turn in the worker, and paint it."""
 
-    def post(self, callback: Callable[..., object], *arguments: Any) -> object:
+    def call_later(self, callback: Callable[..., Any], *args: Any) -> bool:
         """Call `callback` in the interface's thread; any thread may ask for it."""
 
-    def leave_screen(self) -> AbstractContextManager[None]:
+    def suspend(self) -> AbstractContextManager[None]:
         """Within, the terminal is as it was before the chat."""
 
-    def quit(self, code: int = 0) -> None:
-        """End the program."""
+    def exit(self, result: int) -> None:
+        """End the program with an exit code."""
 
 
 class Controller:
@@ -144,7 +144,7 @@ class Controller:
     def _command(self, line: str) -> None:
         name = line.split()[0]
         if name == "/quit":
-            self._view.quit()
+            self._view.exit(0)
         elif name == "/help":
             self._view.note(help_text())
         elif self.chat is None:
@@ -168,7 +168,7 @@ class Controller:
         if result.retry:
             self._retry(chat)
         if result.quit:
-            self._view.quit()
+            self._view.exit(0)
 
     def _retry(self, chat: Conversation) -> None:
         messages = chat.session.messages
@@ -184,7 +184,7 @@ class Controller:
         view, setup = self._view, self._setup
         try:
             if setup.find(name) is None:
-                with view.leave_screen():
+                with view.suspend():
                     setup.fetch(name)
         except (Exception, KeyboardInterrupt) as error:
             self._not_loaded(error)
@@ -193,15 +193,15 @@ class Controller:
         view.show_status()
 
         def progress(done: int, total: int) -> None:
-            view.post(self._progress, name, done, total)
+            view.call_later(self._progress, name, done, total)
 
         def job() -> None:
             try:
                 model = setup.load(name, progress)
             except Exception as error:
-                view.post(self._not_loaded, error)
+                view.call_later(self._not_loaded, error)
             else:
-                view.post(self._loaded, name, model)
+                view.call_later(self._loaded, name, model)
 
         self._worker.submit(job)
 

@@ -57,7 +57,7 @@ class Block:
 class GrowingText(Widget):
     """Lines of text. A subclass says how a block is drawn and where the text may be cut."""
 
-    DEFAULT_CSS = "Paper { width: 1fr; height: auto; }"
+    DEFAULT_CSS = "GrowingText { width: 1fr; height: auto; }"
 
     def __init__(self) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ class PendingInput(Static):
     """A row for each text that waits."""
 
     DEFAULT_CSS = """
-    Waiting {
+    PendingInput {
         height: auto; padding: 0 1; display: none;
         text-style: dim; text-wrap: nowrap; text-overflow: ellipsis;
     }

@@ -14,8 +14,10 @@ class QuitDialog(ModalScreen[bool]):
     """Asks whether to leave; its result is the answer."""
 
     CSS = """
-    Leave { align: center middle; }
-    Leave > Static { width: auto; height: auto; border: round ansi_bright_black; padding: 1 3; }
+    QuitDialog { align: center middle; }
+    QuitDialog > Static {
+        width: auto; height: auto; border: round ansi_bright_black; padding: 1 3;
+    }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y,enter,ctrl+c,ctrl+d", "dismiss(True)", show=False),

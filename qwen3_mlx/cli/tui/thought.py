@@ -84,7 +84,7 @@ class Rows:
 class ThoughtHeader(Static):
     """The line above a thought: how long it is, and whether it is open."""
 
-    DEFAULT_CSS = "Head { height: 1; padding: 0 1; text-style: dim; }"
+    DEFAULT_CSS = "ThoughtHeader { height: 1; padding: 0 1; text-style: dim; }"
 
 
 class Thought(Vertical):

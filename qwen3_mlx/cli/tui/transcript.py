@@ -24,7 +24,7 @@ class UserMessage(Static):
     """What the person said."""
 
     DEFAULT_CSS = """
-    Said { width: 1fr; padding: 0 1; margin: 0 0 1 0; text-style: bold; }
+    UserMessage { width: 1fr; padding: 0 1; margin: 0 0 1 0; text-style: bold; }
     """
 
     def __init__(self, text: str) -> None:
@@ -40,8 +40,8 @@ class Notice(Static):
     """A remark of the program's, or an error in place."""
 
     DEFAULT_CSS = """
-    Note { width: 1fr; padding: 0 1; margin: 0 0 1 0; text-style: dim; }
-    Note.error { color: $error; text-style: none; }
+    Notice { width: 1fr; padding: 0 1; margin: 0 0 1 0; text-style: dim; }
+    Notice.error { color: $error; text-style: none; }
     """
 
     def __init__(self, text: str, *, error: bool = False) -> None:
@@ -75,7 +75,7 @@ class Transcript(VerticalScroll):
     """Messages, thoughts, answers and notes, the newest at the bottom, which stays in view."""
 
     can_focus = False
-    DEFAULT_CSS = "Log { height: 1fr; scrollbar-size-vertical: 1; padding: 0; }"
+    DEFAULT_CSS = "Transcript { height: 1fr; scrollbar-size-vertical: 1; padding: 0; }"
     _page: Page | None = None
     """The last one, to which is added."""
 

@@ -71,7 +71,7 @@ def test_rows_in_advance(
             await seat.until(f"line {number}")
             await seat.pilot.pause()
             heights.append(text.size.height)
-        text.settle()
+        text.free_spare_rows()
         await seat.until(lambda: text.size.height == 10)
 
     sit(test)
@@ -80,7 +80,7 @@ def test_rows_in_advance(
 
 def test_a_text_that_ends_gives_its_spare_rows_back(monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[type[GrowingText]] = []
-    monkeypatch.setattr(GrowingText, "settle", lambda self: settled.append(type(self)))
+    monkeypatch.setattr(GrowingText, "free_spare_rows", lambda self: settled.append(type(self)))
     go_on = threading.Event()
 
     async def test(seat: Seat) -> None:

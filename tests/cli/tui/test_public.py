@@ -82,3 +82,14 @@ def test_no_private_name_of_textual_is_overridden(path: Path) -> None:
         }
         sourced = {n for n in ours if n in inspect.getsource(module)}
         assert not (sourced & theirs) - made_by_textual, kind
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_styles_name_their_own_widget(path: Path) -> None:
+    """A rule for a name that no class has does nothing, and nobody says so."""
+    source = path.read_text("utf-8")
+    classes = {n.name for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ClassDef)}
+    named = re.findall(
+        r"^\s*(?:(?:DEFAULT_)?CSS = \")?([A-Z]\w+)(?:[.:,]\S*)* (?:> \w+ )?\{", source, re.MULTILINE
+    )
+    assert set(named) <= classes | {"Screen"}
