@@ -43,6 +43,27 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely the network held one generated token, before any option changed that.
+
+    Comes right before the text that the token completes, if `logprobs` was asked for. Ids that
+    the budget put in were not drawn, and have none.
+    """
+
+    token: int
+    bytes: bytes
+    """What it adds to the text: a part of a character, at times."""
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+    """The likeliest tokens in its place, as many as were asked for, the likeliest first."""
+
+    @property
+    def text(self) -> str:
+        """`bytes` as text; a part of a character is U+FFFD."""
+        return self.bytes.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """Counts and timings of one turn; counts are tokens, times seconds, rates tokens per second."""
 
@@ -78,7 +99,7 @@ class Done:
     stats: Stats
 
 
-Event = Thinking | Answer | ToolCall | Done
+Event = Thinking | Answer | ToolCall | TokenLogprob | Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +111,7 @@ class Reply:
     tool_calls: tuple[ToolCall, ...]
     finish_reason: FinishReason
     stats: Stats
+    logprobs: tuple[TokenLogprob, ...] = ()
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> Reply:
@@ -97,6 +119,7 @@ class Reply:
         thinking: list[str] = []
         answer: list[str] = []
         calls: list[ToolCall] = []
+        logprobs: list[TokenLogprob] = []
         for event in events:
             match event:
                 case Thinking(text):
@@ -105,7 +128,9 @@ class Reply:
                     answer.append(text)
                 case ToolCall():
                     calls.append(event)
+                case TokenLogprob():
+                    logprobs.append(event)
                 case Done(reason, stats):
                     joined = "".join(thinking), "".join(answer)
-                    return cls(*joined, tuple(calls), reason, stats)
+                    return cls(*joined, tuple(calls), reason, stats, tuple(logprobs))
         raise ValueError("the events of a turn end in Done")

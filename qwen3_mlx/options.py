@@ -41,6 +41,7 @@ class Sampling:
     min_p: float = 0.0
     presence_penalty: float = 0.0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
 
 
 THINKING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
@@ -120,9 +121,31 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "min_p": (0, 1, "a number from 0 to 1"),
     "presence_penalty": (-2, 2, "a number from -2 to 2"),
     "repetition_penalty": (1e-3, 100, "a number above 0"),
+    "frequency_penalty": (-2, 2, "a number from -2 to 2"),
+    "min_tokens": (0, math.inf, "0 or more tokens"),
+    "logprobs": (0, 20, "0 to 20 tokens beside the one drawn"),
     "prefill_chunk": (1, math.inf, "1 or more tokens, or None to leave it to the memory"),
 }
-_INTEGERS = {"thinking_budget", "max_tokens", "top_k", "prefill_chunk", "seed"}
+_INTEGERS = {
+    *("thinking_budget", "max_tokens", "top_k", "prefill_chunk", "seed"),
+    *("min_tokens", "logprobs"),
+}
+
+
+def _bias(value: Any) -> dict[int, float]:
+    """Token ids to biases; JSON has ids as text. Raises `OptionError`."""
+    expected = "a dict of token ids and numbers from -100 to 100"
+    if not isinstance(value, Mapping):
+        raise OptionError("logit_bias", got=repr(value)[:80], expected=expected)
+    biases = {}
+    for token, bias in value.items():
+        spelled = isinstance(token, str) and token.isascii() and token.isdigit()
+        key = int(token) if spelled else token
+        if not _within(key, 0, math.inf, True) or not _within(bias, -100, 100, False):
+            got = f"{token!r}: {bias!r}"[:80]
+            raise OptionError("logit_bias", got=got, expected=expected)
+        biases[key] = bias
+    return biases
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +169,14 @@ class GenerationOptions:
     """Subtracted once from every token generated so far."""
     repetition_penalty: float | None = None
     """Divides (or multiplies, below zero) the logits of every token of prompt and answer."""
+    frequency_penalty: float | None = None
+    """Subtracted from a token each time it was generated."""
+    logit_bias: Mapping[int, float] | None = None
+    """Added to the logits of these token ids, -100 to 100, before everything else."""
+    min_tokens: int | None = None
+    """The model can't end its turn before it has generated so many tokens."""
+    logprobs: int | None = None
+    """Report every token's log probability, and those of so many likeliest in its place."""
     seed: int | None = None
     """The same seed gives the same draws; None draws afresh each turn."""
     stop_text: str = STOP_TEXT
@@ -157,6 +188,8 @@ class GenerationOptions:
             value = getattr(self, name)
             if value is not None and not _within(value, low, high, name in _INTEGERS):
                 raise OptionError(name, got=repr(value), expected=expected)
+        if self.logit_bias is not None:
+            object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
         if self.seed is not None and not _within(self.seed, 0, 2**63 - 1, True):
             raise OptionError(
                 "seed", got=repr(self.seed), expected="an integer from 0 to 2**63 - 1"
@@ -201,7 +234,11 @@ class ThinkingBudget:
     """How many tokens a user turn may think, and how the thought is ended when they are used."""
 
     limit: int | None
+    """Tokens at most; None is no limit, 0 closes a thought as soon as it opens."""
     stop_ids: tuple[int, ...]
+    """The stop text: it ends the first thought that has used the budget."""
+    close_ids: tuple[int, ...] = ()
+    """What closes a thought that nobody asked for, or that is opened again; else the stop text."""
 
     def check(self, max_tokens: int) -> None:
         """Raise `OptionError` unless an answer still fits behind budget and stop text."""

@@ -14,8 +14,8 @@ from qwen3_mlx.checkpoint.load import load_network
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.device import memory_limits
 from qwen3_mlx.device.process_exit import delay_exit_after_threads
-from qwen3_mlx.engine.budget import Markers
 from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.sequence import Markers
 from qwen3_mlx.errors import Qwen3Error
 from qwen3_mlx.files import read_json
 from qwen3_mlx.fit import alternatives
@@ -31,7 +31,7 @@ from qwen3_mlx.options import (
     preset,
     with_generation_config,
 )
-from qwen3_mlx.text import ChatTemplate, Tokenizer
+from qwen3_mlx.text import ChatTemplate, Tokenizer, parse_tool_call
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,15 @@ class Runtime:
     def markers(self, tools: bool) -> Markers:
         """The ids that structure a turn, with or without tools to call."""
         tokens = self.tokenizer
-        tool = tokens.tool_open if tools else None
-        return Markers(tokens.think_open, tokens.think_close, tool, tokens.eos_ids)
+        return Markers(
+            tokens.think_open,
+            tokens.think_close,
+            tokens.tool_open if tools else None,
+            tokens.eos_ids,
+            tokens.tool_close if tools else None,
+            tokens.id_to_bytes,
+            _is_call,
+        )
 
     def sampling(self, options: GenerationOptions, thinking: bool) -> Sampling:
         """What was asked for, else generation_config.json, else Qwen's preset for the mode.
@@ -88,6 +95,14 @@ class Runtime:
         if self.family != "hybrid" or thinking:
             base = with_generation_config(base, self.generation_config)
         return options.sampling(base)
+
+
+def _is_call(text: bytes) -> bool:
+    try:
+        parse_tool_call(text.decode("utf-8", "replace"))
+    except ValueError:
+        return False
+    return True
 
 
 class LoadedModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from qwen3_mlx.chat.journal import (
     saved,
 )
 from qwen3_mlx.chat.prompt_store import PromptStore
+from qwen3_mlx.chat.request import Message, prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
-from qwen3_mlx.chat.turn import Generation, Message, prepare, start
+from qwen3_mlx.chat.turn import Generation, turn_events
 from qwen3_mlx.engine.background import BACKGROUND, Stopped
-from qwen3_mlx.engine.budget import Interrupt
 from qwen3_mlx.engine.prefill import Progress
+from qwen3_mlx.engine.sequence import Control, Interrupt
 from qwen3_mlx.engine.warm import warm
 from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking, ToolCall
@@ -109,11 +110,12 @@ class ChatSession:
     ) -> Generation:
         request = prepare(self.runtime, messages, self.options.override(overrides))
         self.messages = messages
-        inner = start(self.runtime, request, self.cache, on_progress)
-        self._running = Generation(self._record(inner), inner.control)
+        control = Control()
+        events = turn_events(self.runtime, request, self.cache, control, on_progress)
+        self._running = Generation(self._record(events), control)
         return self._running
 
-    def _record(self, events: Generation) -> Iterator[Event]:
+    def _record(self, events: Generator[Event]) -> Iterator[Event]:
         """Pass the events on, and keep what was said even if the turn ends early."""
         said = _AssistantMessage(self.messages)
         try:

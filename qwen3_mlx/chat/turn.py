@@ -3,100 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Generator, Iterator
 
 import mlx.core as mx
 
+from qwen3_mlx.chat.request import Request
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.background import BACKGROUND
-from qwen3_mlx.engine.budget import Control, Interrupt, Markers, TurnCounts, run
-from qwen3_mlx.engine.decode import Decoder
+from qwen3_mlx.engine.decode import Decoder, run
 from qwen3_mlx.engine.prefill import Progress, prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.errors import ContextError, OptionError
-from qwen3_mlx.events import Done, Event, Stats
+from qwen3_mlx.engine.sample import Logprobs, Sampler
+from qwen3_mlx.engine.sequence import Control, Interrupt, TurnSequence
+from qwen3_mlx.events import Done, Event, Stats, TokenLogprob
 from qwen3_mlx.fit.chunk_size import chunk_size
-from qwen3_mlx.options import (
-    DEFAULT_MAX_TOKENS,
-    GenerationOptions,
-    Sampling,
-    ThinkingBudget,
-)
-from qwen3_mlx.text import Mode, Splitter, resolve_mode
-
-Message = Mapping[str, Any]
-"""As chat templates take them: role, content; an assistant's reasoning_content, tool_calls."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """A turn, made ready: the prompt's ids and everything decided before the first forward."""
-
-    prompt: list[int]
-    mode: Mode
-    sampling: Sampling
-    markers: Markers
-    budget: ThinkingBudget
-    max_tokens: int
-    seed: int | None
-    prefill_chunk: int | None
-
-
-def prepare(
-    runtime: Runtime,
-    messages: Sequence[Message],
-    options: GenerationOptions,
-    tools: Sequence[Mapping[str, Any]] | None = None,
-) -> Request:
-    """Render, encode and check a turn.
-
-    Raises `OptionError`, `TemplateError`, or `ContextError` for a prompt that leaves no room.
-    """
-    if not messages:
-        raise OptionError("no messages", hint="a conversation has at least one user message")
-    limit = _remaining(runtime, messages, options.thinking_budget)
-    mode = resolve_mode(runtime.family, messages, options.thinking, limit)
-    text = runtime.template.render(messages, tools=tools, thinking=mode.template_flag)
-    prompt = runtime.tokenizer.encode(text)
-    room = runtime.config.context - len(prompt)
-    if room <= 0:
-        raise ContextError(
-            "the prompt is too long",
-            got=f"{len(prompt)} tokens",
-            expected=f"fewer than {runtime.config.context}, the context of {runtime.name}",
-            hint="shorten it, start a new conversation, or ask for more with --context",
-        )
-    max_tokens = min(options.max_tokens or DEFAULT_MAX_TOKENS[runtime.family], room)
-    stop_ids = tuple(runtime.tokenizer.encode(options.stop_text))
-    budget = ThinkingBudget(limit if mode.thinking else None, stop_ids)
-    budget.check(max_tokens)
-    return Request(
-        prompt=prompt,
-        mode=mode,
-        sampling=runtime.sampling(options, mode.thinking),
-        markers=runtime.markers(tools=bool(tools)),
-        budget=budget,
-        max_tokens=max_tokens,
-        seed=options.seed,
-        prefill_chunk=options.prefill_chunk,
-    )
-
-
-def _remaining(runtime: Runtime, messages: Sequence[Message], budget: int | None) -> int | None:
-    """What is left of the budget of this *user* turn, after the thoughts of its tool steps."""
-    if not budget:
-        return budget
-    spent = 0
-    for message in reversed(messages):
-        if message.get("role") == "user":
-            break
-        spent += len(runtime.tokenizer.encode(message.get("reasoning_content") or ""))
-    # 0 is the hard switch, which a model that always thinks does not have.
-    return max(budget - spent, 0 if runtime.family == "hybrid" else 1)
+from qwen3_mlx.text import Splitter
 
 
 class Generation(Iterator[Event]):
@@ -134,62 +56,87 @@ def start(
     """
     control = Control()
     cache = cache or runtime.new_cache()
-    return Generation(_events(runtime, request, cache, control, on_progress), control)
+    return Generation(turn_events(runtime, request, cache, control, on_progress), control)
 
 
-def _events(
+def turn_events(
     runtime: Runtime,
     request: Request,
     cache: PromptCache,
     control: Control,
-    on_progress: Progress | None,
-) -> Iterator[Event]:
+    on_progress: Progress | None = None,
+) -> Generator[Event]:
+    """Compute the turn in `cache`, and yield what the model says, then `Done`."""
     delay_exit_after_threads()
     clock = _Clock(len(request.prompt))
-    turn = TurnCounts(request.mode.thinking, inside=request.mode.starts_inside)
+    sequence = request.sequence(control)
     BACKGROUND.stop()
-    with cache.lock:
-        yield from _computed(runtime, request, cache, control, on_progress, clock, turn)
-    yield Done(turn.finish_reason, clock.stats(turn, cache))
+    with cache.lock, cache.filling():
+        mx.reset_peak_memory()
+        clock.cached = cache.reuse(request.prompt)
+        logits = _prefill(runtime, request, cache, control, on_progress)
+        if logits is None:
+            sequence.finish_reason = "interrupted"
+        else:
+            yield from _said(
+                runtime, request, _decoder(runtime, request, cache, logits), sequence, clock
+            )
+    yield Done(sequence.finish_reason, clock.stats(sequence, cache))
 
 
-def _computed(
+def _prefill(
     runtime: Runtime,
     request: Request,
     cache: PromptCache,
     control: Control,
     on_progress: Progress | None,
-    clock: _Clock,
-    turn: TurnCounts,
+) -> mx.array | None:
+    """The logits behind the prompt; None if the turn was stopped before."""
+    done, total = len(cache.tokens), len(request.prompt)
+    asked = request.options.prefill_chunk
+    chunk = chunk_size(runtime.config, cache.cache_format, done, total, asked)
+    new = request.prompt[done:]
+    logits = prefill(runtime.network, new, cache, chunk, on_progress, lambda: control.stopped)
+    if logits is not None:
+        cache.mark()
+    return logits
+
+
+def _decoder(runtime: Runtime, request: Request, cache: PromptCache, logits: mx.array) -> Decoder:
+    options = request.options
+    sampler = Sampler(
+        request.sampling,
+        runtime.config.vocab_size,
+        request.prompt,
+        options.seed,
+        bias=options.logit_bias,
+        min_tokens=options.min_tokens or 0,
+        eos=request.markers.eos,
+    )
+    return Decoder(runtime.network, cache, sampler, logits, options.logprobs)
+
+
+def _said(
+    runtime: Runtime, request: Request, decoder: Decoder, sequence: TurnSequence, clock: _Clock
 ) -> Iterator[Event]:
-    """What the model says, while the cache is this turn's."""
-    mx.reset_peak_memory()
-    clock.cached = done = cache.reuse(request.prompt)
-    with cache.filling():
-        asked = request.prefill_chunk
-        chunk = chunk_size(runtime.config, cache.cache_format, done, len(request.prompt), asked)
-        logits = prefill(
-            runtime.network,
-            request.prompt[done:],
-            cache,
-            chunk,
-            on_progress,
-            lambda: control.stopped,
-        )
-        if logits is None:
-            turn.finish_reason = "interrupted"
-        else:
-            cache.mark()
-            vocabulary = runtime.config.vocab_size
-            sampler = Sampler(request.sampling, vocabulary, request.prompt, request.seed)
-            decoder = Decoder(runtime.network, cache, sampler, logits)
-            splitter = Splitter(runtime.tokenizer, request.mode)
-            for ids, generated in run(
-                decoder, turn, request.markers, request.budget, request.max_tokens, control
-            ):
-                clock.tick(len(ids) if generated else 0)
-                yield from splitter.push(ids)
-            yield from splitter.flush()
+    splitter = Splitter(runtime.tokenizer, request.mode)
+    for ids, generated in run(decoder, sequence):
+        clock.tick(len(ids) if generated else 0)
+        if generated and decoder.logprobs is not None:
+            yield _token_logprob(runtime, ids[0], decoder.logprobs)
+        yield from splitter.push(ids)
+    yield from splitter.flush()
+
+
+def _token_logprob(runtime: Runtime, token: int, logprobs: Logprobs) -> TokenLogprob:
+    bytes_of = runtime.tokenizer.id_to_bytes
+    pairs = zip(_numbers(logprobs.top_ids), _numbers(logprobs.top), strict=True)
+    top = tuple(TokenLogprob(int(id), bytes_of(int(id)), value) for id, value in pairs)
+    return TokenLogprob(token, bytes_of(token), _numbers(logprobs.token)[0], top)
+
+
+def _numbers(values: mx.array) -> list[float]:
+    return values.tolist()  # type: ignore[return-value]  # nested lists, to mypy
 
 
 class _Clock:
@@ -207,7 +154,7 @@ class _Clock:
         self.first = self.first or self.last
         self.tokens += tokens
 
-    def stats(self, turn: TurnCounts, cache: PromptCache) -> Stats:
+    def stats(self, turn: TurnSequence, cache: PromptCache) -> Stats:
         """The counts and rates; the first token belongs to the prefill."""
         ttft = max(self.first - self.began, 0.0)
         decoding = self.last - self.first

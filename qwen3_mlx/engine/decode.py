@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
 
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.engine.sample import Sampler
+from qwen3_mlx.engine.sample import Logprobs, Sampler, logprobs
+from qwen3_mlx.engine.sequence import End, Inject, TurnSequence
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 
@@ -17,18 +18,26 @@ class Decoder:
 
     When `step` returns token t, the cache holds it and token t+1 is being computed, drawn but
     never fed. So a cut needs no trimming: the look-ahead token is dropped, and the cache is
-    exactly what it would be had generation stopped at t.
+    exactly what it would be had generation stopped at t. With `top_logprobs`, `logprobs` belongs
+    to the token that `step` returned last.
     """
 
     def __init__(
-        self, network: Qwen3Network, cache: PromptCache, sampler: Sampler, logits: mx.array
+        self,
+        network: Qwen3Network,
+        cache: PromptCache,
+        sampler: Sampler,
+        logits: mx.array,
+        top_logprobs: int | None = None,
     ) -> None:
         self.network, self.cache, self.sampler = network, cache, sampler
+        self.top_logprobs = top_logprobs
+        self.logprobs: Logprobs | None = None
         self._look_ahead(logits)
 
     def step(self) -> int:
         """The next token."""
-        token = self._next
+        token, self.logprobs = self._next, self._next_logprobs
         self.cache.make_room(1)
         forward = self.cache.step or self.network
         logits = forward(token[None], self.cache.layers)  # [1, 1, V]
@@ -47,4 +56,27 @@ class Decoder:
 
     def _look_ahead(self, logits: mx.array) -> None:
         self._next = self.sampler.draw(logits)  # [1]
-        mx.async_eval(self._next)
+        self._next_logprobs: Logprobs | None = None
+        if self.top_logprobs is not None:
+            self._next_logprobs = logprobs(logits, self._next, self.top_logprobs)
+            mx.async_eval(self._next, *self._next_logprobs)
+        else:
+            mx.async_eval(self._next)
+
+
+def run(decoder: Decoder, sequence: TurnSequence) -> Iterator[tuple[tuple[int, ...], bool]]:
+    """Generate a turn as `sequence` says, yielding (ids, generated).
+
+    Generated ids come one by one, the end of the turn included; injected ones all at once.
+    `sequence` has counted them, and knows how the turn ended, when the iterator is exhausted.
+    """
+    decision = None
+    while not isinstance(decision, End):
+        token = decoder.step()
+        yield (token,), True
+        decision = sequence.take(token)
+        if isinstance(decision, Inject):
+            if decision.forbidden is not None:
+                decoder.sampler.forbid(decision.forbidden)
+            decoder.inject(decision.ids)
+            yield decision.ids, False

@@ -1,14 +1,16 @@
 """Drawing the next token, in the order Qwen's numbers were tuned for.
 
-Penalties, then temperature, then top-k, top-p and min-p on the tempered distribution, as
-transformers and vLLM do. (mlx-lm and llama.cpp filter before tempering: at temperatures below 1
-their top_p keeps more tokens.)
+min_tokens and logit_bias, penalties, temperature, then top-k, top-p and min-p on the tempered
+distribution: vLLM's order (v1/sample/sampler.py), and transformers' where it has the option.
+(mlx-lm and llama.cpp filter before tempering: below temperature 1 their top_p keeps more tokens.)
 """
 
 from __future__ import annotations
 
+import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -18,23 +20,33 @@ TIES = 64
 """Candidates kept beyond top_k, so that tokens tied with the k-th stay, as in transformers; of more
 ties than these, some are left out."""
 
+GREEDY_BELOW = 1e-30
+"""A lower temperature is greedy: dividing logits by it would overflow float32."""
+
 _KEYS = 256  # random keys split at a time: one small kernel for so many tokens
 
 
 def penalise(
-    logits: mx.array, sampling: Sampling, seen: mx.array | None, generated: mx.array | None
+    logits: mx.array,
+    sampling: Sampling,
+    seen: mx.array | None,
+    generated: mx.array | None,
+    counts: mx.array | None = None,
 ) -> mx.array:
-    """Apply both penalties to ``logits [B, V]``; returns float32.
+    """Apply the penalties to ``logits [B, V]``; returns float32.
 
     ``seen [B, V]`` bool marks tokens of prompt and output: repetition_penalty divides their
     positive logits and multiplies negative ones (arXiv 1909.05858 §4.1). ``generated [B, V]``
-    marks tokens of the output: presence_penalty is subtracted from them once.
+    bool marks tokens of the output, ``counts [B, V]`` float32 says how often each came:
+    presence_penalty is subtracted once, frequency_penalty each time (OpenAI's and vLLM's).
     """
     logits = logits.astype(mx.float32)
     if seen is not None and sampling.repetition_penalty != 1:
         penalty = sampling.repetition_penalty
         scaled = mx.where(logits > 0, logits / penalty, logits * penalty)
         logits = mx.where(seen, scaled, logits)
+    if counts is not None and sampling.frequency_penalty != 0:
+        logits = logits - sampling.frequency_penalty * counts
     if generated is not None and sampling.presence_penalty != 0:
         logits = logits - sampling.presence_penalty * generated
     return logits
@@ -79,13 +91,14 @@ def distribution(
     sampling: Sampling,
     seen: mx.array | None = None,
     generated: mx.array | None = None,
+    counts: mx.array | None = None,
 ) -> mx.array:
     """The probabilities ``[B, V]`` float32 from which a `Sampler` draws, given ``logits [B, V]``.
 
     At temperature 0 all of it lies on the largest logit, the lowest id on ties.
     """
-    logits = penalise(logits, sampling, seen, generated)
-    if sampling.temperature == 0:
+    logits = penalise(logits, sampling, seen, generated, counts)
+    if sampling.temperature < GREEDY_BELOW:
         best = mx.argmax(logits, axis=-1, keepdims=True)
         return (mx.arange(logits.shape[-1]) == best).astype(mx.float32)
     scores, ids = candidates(logits, sampling)
@@ -95,11 +108,23 @@ def distribution(
     return mx.put_along_axis(mx.zeros_like(logits), ids, probabilities, axis=-1)
 
 
+class Logprobs(NamedTuple):
+    """How likely a token was, and the likeliest ones; lazy until they are read."""
+
+    token: mx.array
+    """``[1]`` float32."""
+    top_ids: mx.array
+    """``[n]``, the likeliest first."""
+    top: mx.array
+    """``[n]`` float32."""
+
+
 class Sampler:
     """Draws tokens for one sequence; remembers which were seen if a penalty needs to know.
 
-    The same seed gives the same draws; None takes a fresh one. Nothing here waits for the
-    device: tokens stay lazy arrays.
+    The same seed gives the same draws; None takes a fresh one. `bias` is added to the logits of
+    its ids, and none of `eos` is drawn before `min_tokens` are generated. Nothing here waits for
+    the device: tokens stay lazy arrays.
     """
 
     def __init__(
@@ -108,22 +133,37 @@ class Sampler:
         vocab_size: int,
         prompt: Sequence[int] = (),
         seed: int | None = None,
+        *,
+        bias: Mapping[int, float] | None = None,
+        min_tokens: int = 0,
+        eos: Iterable[int] = (),
     ) -> None:
-        self.sampling = sampling
+        self.sampling, self.vocab_size = sampling, vocab_size
         self._key = mx.random.key(secrets.randbits(63) if seed is None else seed)
         self._keys: list[mx.array] = []
         self._seen: mx.array | None = None
         self._generated: mx.array | None = None
+        self._counts: mx.array | None = None
+        self._bias: mx.array | None = None
+        self._min_tokens, self._eos, self._observed = min_tokens, tuple(eos), 0
         if sampling.repetition_penalty != 1:
             self._seen = mx.zeros((1, vocab_size), mx.bool_)
             self._seen[:, mx.array(list(prompt), mx.uint32)] = True
         if sampling.presence_penalty != 0:
             self._generated = mx.zeros((1, vocab_size), mx.bool_)
+        if sampling.frequency_penalty != 0:
+            self._counts = mx.zeros((1, vocab_size), mx.float32)
+        if bias:
+            self._add_bias(bias)
 
     def draw(self, logits: mx.array) -> mx.array:
         """Draw a token ``[1]`` uint32 from ``logits [1, V]``."""
-        logits = penalise(logits, self.sampling, self._seen, self._generated)
-        if self.sampling.temperature == 0:
+        if self._bias is not None:
+            logits = logits.astype(mx.float32) + self._bias
+        if self._observed < self._min_tokens:
+            logits = logits.astype(mx.float32) + self._without(self._eos)
+        logits = penalise(logits, self.sampling, self._seen, self._generated, self._counts)
+        if self.sampling.temperature < GREEDY_BELOW:
             return mx.argmax(logits, axis=-1)
         scores, ids = candidates(logits, self.sampling)
         index = mx.random.categorical(scores, key=self._next_key())
@@ -133,11 +173,45 @@ class Sampler:
 
     def observe(self, tokens: mx.array) -> None:
         """Count ``tokens [n]`` as generated: those drawn and kept, and those put in their place."""
+        self._observed += tokens.size
         for mask in (self._seen, self._generated):
             if mask is not None:
                 mask[:, tokens] = True
+        if self._counts is not None:
+            self._counts = self._counts.at[:, tokens].add(1.0)
+
+    def forbid(self, token: int) -> None:
+        """Never draw `token` from now on; an id that no logit belongs to changes nothing."""
+        if token < self.vocab_size:
+            self._add_bias({token: -math.inf})
+
+    def _add_bias(self, bias: Mapping[int, float]) -> None:
+        if self._bias is None:
+            self._bias = mx.zeros((1, self.vocab_size), mx.float32)
+        ids = mx.array(list(bias), mx.uint32)
+        self._bias = self._bias.at[:, ids].add(mx.array(list(bias.values()), mx.float32))
+
+    def _without(self, tokens: Sequence[int]) -> mx.array:
+        """What takes `tokens` out of the draw when it is added ``[V]``."""
+        bias = mx.zeros(self.vocab_size, mx.float32)
+        known = [token for token in tokens if token < self.vocab_size]
+        bias[mx.array(known, mx.uint32)] = -mx.inf
+        return bias
 
     def _next_key(self) -> mx.array:
         if not self._keys:
             self._key, *self._keys = mx.random.split(self._key, _KEYS + 1)
         return self._keys.pop(0)
+
+
+def logprobs(logits: mx.array, token: mx.array, top: int) -> Logprobs:
+    """log softmax of the network's own ``logits [1, V]`` at ``token [1]`` and the `top` likeliest.
+
+    Before any option changes them, as vLLM's ``raw_logprobs`` and OpenAI's are.
+    """
+    scores = logits[0].astype(mx.float32)
+    scores = scores - mx.logsumexp(scores)
+    size = min(top, scores.size)
+    ids = mx.argpartition(-scores, kth=max(size - 1, 0))[:size]
+    ids = ids[mx.argsort(-scores[ids])]
+    return Logprobs(scores[token], ids, scores[ids])

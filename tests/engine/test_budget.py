@@ -6,10 +6,10 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx.engine import decode
-from qwen3_mlx.engine.budget import Control, Markers, TurnCounts, run
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
+from qwen3_mlx.engine.sequence import Control, Markers, TurnSequence
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.transformer import Qwen3Body, Qwen3Network
 from qwen3_mlx.options import Sampling, ThinkingBudget
@@ -53,15 +53,14 @@ def ours(
     chunk: int = 2048,
     max_tokens: int = MAX_TOKENS,
     inside: bool = True,
-) -> tuple[list[int], TurnCounts, PromptCache]:
+) -> tuple[list[int], TurnSequence, PromptCache]:
     cache = PromptCache(network)
     logits = prefill(network, prompt, cache, chunk)
     assert logits is not None
     decoder = decode.Decoder(network, cache, Sampler(GREEDY, 24, prompt), logits)
-    turn = TurnCounts(thinking=True, inside=inside)
     budget = ThinkingBudget(limit, STOP)
-    steps = run(decoder, turn, MARKERS, budget, max_tokens, control or Control())
-    return [token for ids, _ in steps for token in ids], turn, cache
+    turn = TurnSequence(MARKERS, budget, max_tokens, control or Control(), inside)
+    return [token for ids, _ in decode.run(decoder, turn) for token in ids], turn, cache
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -160,54 +159,6 @@ def test_max_tokens_ends_the_turn() -> None:
     network, _ = tiny.network(77)
     tokens, turn, _ = ours(network, PROMPT, None, max_tokens=5)
     assert tokens == greedy(network, PROMPT, 5) and turn.finish_reason == "length"
-
-
-def counted(tokens: list[int], **state: bool) -> TurnCounts:
-    turn = TurnCounts(**{"thinking": True, "inside": False} | state)
-    for token in tokens:
-        turn.count(token, MARKERS)
-    turn.finalize_counts()
-    return turn
-
-
-def test_counts_as_documented() -> None:
-    own = counted([OPEN, 1, 2, CLOSE, 4, 4, EOS])
-    assert (own.thinking_tokens, own.answer_tokens) == (3, 2)
-    opened_by_template = counted([1, 2, CLOSE, 4, EOS], inside=True)
-    assert (opened_by_template.thinking_tokens, opened_by_template.answer_tokens) == (2, 1)
-    direct = counted([4, 4, 4, EOS])
-    assert (direct.thinking_tokens, direct.answer_tokens) == (0, 3)
-    off = counted([4, 4, EOS], thinking=False)
-    assert (off.thinking_tokens, off.answer_tokens) == (0, 2)
-    unclosed = counted([OPEN, 1, 1])
-    assert (unclosed.thinking_tokens, unclosed.answer_tokens) == (3, 0)
-
-
-def test_a_thought_reopened_after_the_cut_is_closed_at_once() -> None:
-    turn, budget = counted([OPEN, 1, 2]), ThinkingBudget(3, STOP)
-    assert turn.cut_by(budget, Control()) == "budget"
-    turn.close("budget")
-    assert turn.cut_by(budget, Control()) == ""
-    turn.count(OPEN, MARKERS)
-    assert turn.cut_by(budget, Control()) == "budget"
-
-
-def test_a_thought_reopened_later_is_a_thought_and_the_user_can_end_it() -> None:
-    turn = counted([OPEN, 1, 2])
-    turn.close("budget")
-    for token in (4, OPEN, 1):
-        turn.count(token, MARKERS)
-    assert (turn.thinking_tokens, turn.answer_tokens) == (5, 1)
-    control = Control()
-    control.interrupt("answer")
-    assert turn.cut_by(ThinkingBudget(3, STOP), control) == "user"
-    assert turn.cut_by(ThinkingBudget(3, STOP), control) == ""
-
-
-def test_a_tool_call_in_an_open_thought_is_not_cut() -> None:
-    turn = counted([OPEN, 1, TOOL, 2, 2, 2])
-    assert turn.cut_by(ThinkingBudget(3, STOP), Control()) == ""
-    assert (turn.thinking_tokens, turn.answer_tokens) == (2, 4)
 
 
 def test_the_first_stop_wins_over_a_later_wish() -> None:

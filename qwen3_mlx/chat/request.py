@@ -1,0 +1,185 @@
+"""A turn made ready: messages rendered and encoded, options checked, before anything computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qwen3_mlx.chat.runtime import Runtime
+from qwen3_mlx.engine.sequence import Control, Markers, TurnSequence
+from qwen3_mlx.errors import ContextError, OptionError
+from qwen3_mlx.options import (
+    DEFAULT_MAX_TOKENS,
+    GenerationOptions,
+    Sampling,
+    ThinkingBudget,
+)
+from qwen3_mlx.text import Mode, resolve_mode
+
+Message = Mapping[str, Any]
+"""As chat templates take them: role, content; an assistant's reasoning_content, tool_calls."""
+Tools = Sequence[Mapping[str, Any]]
+"""Functions on offer, as JSON schemas."""
+
+EMPTY_THOUGHT_END = "\n\n</think>\n\n"
+"""What the templates write behind ``<think>`` for a turn that is not to think."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A turn, made ready: the prompt's ids and everything decided before the first forward."""
+
+    prompt: list[int]
+    mode: Mode
+    sampling: Sampling
+    markers: Markers
+    budget: ThinkingBudget
+    max_tokens: int
+    options: GenerationOptions
+
+    def sequence(self, control: Control) -> TurnSequence:
+        """The state of the turn before its first token."""
+        return TurnSequence(
+            self.markers,
+            self.budget,
+            self.max_tokens,
+            control,
+            inside=self.mode.starts_inside,
+            closed=self.mode.template_flag is False,
+        )
+
+
+def prepare(
+    runtime: Runtime,
+    messages: Sequence[Message],
+    options: GenerationOptions,
+    tools: Tools | None = None,
+) -> Request:
+    """Render, encode and check a turn.
+
+    Raises `OptionError`, `TemplateError`, or `ContextError` for a prompt that leaves no room.
+    """
+    if not messages:
+        raise OptionError("no messages", hint="a conversation has at least one user message")
+    tools = _checked(tools)
+    limit = _remaining(runtime, messages, options)
+    mode = resolve_mode(runtime.family, messages, options.thinking, limit)
+    text = runtime.template.render(messages, tools=tools, thinking=mode.template_flag)
+    prompt = runtime.tokenizer.encode(text)
+    max_tokens = _max_tokens(runtime, len(prompt), options)
+    budget = _budget(runtime, mode, limit, options)
+    if mode.thinking:
+        budget.check(max_tokens)
+    _check_bias(runtime, options)
+    return Request(
+        prompt=prompt,
+        mode=mode,
+        sampling=runtime.sampling(options, mode.thinking),
+        markers=runtime.markers(tools=bool(tools)),
+        budget=budget,
+        max_tokens=max_tokens,
+        options=options,
+    )
+
+
+def _checked(tools: Tools | None) -> Tools | None:
+    """`tools`, or None for an empty list. Raises `OptionError` for what is no list of schemas."""
+    if tools is None:
+        return None
+    expected = "a list of functions: objects with a name, or with such an object as `function`"
+    if not isinstance(tools, list | tuple):
+        raise OptionError("tools", got=type(tools).__name__, expected=expected)
+    for tool in tools:
+        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise OptionError("tools", got=repr(tool)[:80], expected=expected)
+    return tools or None
+
+
+def _max_tokens(runtime: Runtime, prompt: int, options: GenerationOptions) -> int:
+    """What was asked for, else the family's default, as far as the context has room."""
+    room = runtime.config.context - prompt
+    if room <= 0:
+        raise ContextError(
+            "the prompt is too long",
+            got=f"{prompt} tokens",
+            expected=f"fewer than {runtime.config.context}, the context of {runtime.name}",
+            hint="shorten it, start a new conversation, or ask for more with --context",
+        )
+    max_tokens = min(options.max_tokens or DEFAULT_MAX_TOKENS[runtime.family], room)
+    if (options.min_tokens or 0) > max_tokens:
+        raise OptionError(
+            "min_tokens",
+            got=options.min_tokens,
+            expected=f"{max_tokens} at most: max_tokens, as far as the context has room",
+        )
+    return max_tokens
+
+
+def _budget(
+    runtime: Runtime, mode: Mode, limit: int | None, options: GenerationOptions
+) -> ThinkingBudget:
+    encode = runtime.tokenizer.encode
+    if limit is None and options.thinking is False and runtime.family == "hybrid":
+        limit = 0  # it may open a thought all the same
+    return ThinkingBudget(limit, tuple(encode(options.stop_text)), tuple(encode(EMPTY_THOUGHT_END)))
+
+
+def _check_bias(runtime: Runtime, options: GenerationOptions) -> None:
+    size = min(runtime.tokenizer.vocab_size, runtime.config.vocab_size)
+    for token in options.logit_bias or ():
+        if token >= size:
+            raise OptionError("logit_bias", got=f"token {token}", expected=f"an id below {size}")
+
+
+def _remaining(
+    runtime: Runtime, messages: Sequence[Message], options: GenerationOptions
+) -> int | None:
+    """How much of this *user* turn's budget the thoughts of its earlier steps have left."""
+    budget = options.thinking_budget
+    if not budget:
+        return budget
+    spent = 0
+    for message in reversed(messages):
+        if message.get("role") == "user" and not _is_tool_result(message):
+            break
+        if message.get("role") == "assistant":
+            spent += _thinking_tokens(runtime, message, options.stop_text)
+    # 0 is the hard switch, which a model that always thinks does not have.
+    return max(budget - spent, 0 if runtime.family == "hybrid" else 1)
+
+
+def _is_tool_result(message: Message) -> bool:
+    """Whether a user message only wraps what a tool returned: the templates' own test."""
+    text = _text(message)
+    return text.startswith("<tool_response>") and text.endswith("</tool_response>")
+
+
+def _thinking_tokens(runtime: Runtime, message: Message, stop_text: str) -> int:
+    """How many tokens of thinking `message` cost when it was generated."""
+    thought = _thought(message).strip("\n")
+    if not thought:
+        return 0
+    cut = stop_text.partition("</think>")[0].strip()
+    generated = thought.removesuffix(cut).rstrip("\n") if cut else thought
+    end = "\n" if generated == thought else ""
+    start = "" if runtime.family == "thinking" else "<think>\n"
+    return len(runtime.tokenizer.encode(f"{start}{generated}{end}"))
+
+
+def _thought(message: Message) -> str:
+    """An assistant's thought, by any of the names it goes by."""
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        if isinstance(message.get(name), str):
+            return str(message[name])
+    before, closed, _ = _text(message).partition("</think>")
+    return before.rpartition("<think>")[2] if closed else ""
+
+
+def _text(message: Message) -> str:
+    content = message.get("content")
+    if isinstance(content, list | tuple):
+        parts = [part.get("text") for part in content if isinstance(part, Mapping)]
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""

@@ -1,0 +1,298 @@
+"""One turn of token ids as a state machine: after each token it says go on, inject, or end.
+
+The documented procedure (Qwen's quickstart, "Thinking Budget") is two calls: generate at most
+`budget` tokens; if ``</think>`` hasn't come, append the stop text and generate the rest. Here
+counting is a comparison of ints on the host. docs/design.md lists where the two differ.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Literal
+
+from qwen3_mlx.events import FinishReason, ThinkingCut
+from qwen3_mlx.options import ThinkingBudget
+
+Interrupt = Literal["answer", "stop"]
+"""``answer``: stop thinking and answer now; ``stop``: end the turn."""
+
+PATIENCE = 3
+"""Tokens that a cut may wait for the end of a character: UTF-8 has four bytes at most."""
+
+OPENER, CLOSER = b"<think>", b"</think>"
+_CALL_BEGINS = (b"{", b"[", b"<", b"`")
+
+
+class Control:
+    """Carries another thread's wish to a running turn, which reads it once a token."""
+
+    def __init__(self) -> None:
+        self.wish: Interrupt | None = None
+
+    def interrupt(self, kind: Interrupt) -> None:
+        """Ask for an end of the thinking, or of the turn; a stop is never taken back."""
+        if kind not in ("answer", "stop"):
+            raise ValueError(f"interrupt takes 'answer' or 'stop', got {kind!r}")
+        if self.wish != "stop":
+            self.wish = kind
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the turn is to end."""
+        return self.wish == "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """The token ids that structure a turn; None where a vocabulary lacks one.
+
+    `tool` and `tool_close` enclose a tool call, in a turn that offers tools. With `bytes_of` a cut
+    waits for whole characters, and spelled markers count where the vocabulary has no ids for
+    them. `is_call` judges the bytes between `tool` and `tool_close`.
+    """
+
+    open: int | None
+    close: int | None
+    tool: int | None
+    eos: frozenset[int]
+    tool_close: int | None = None
+    bytes_of: Callable[[int], bytes] | None = None
+    is_call: Callable[[bytes], bool] = lambda _: True
+
+
+@dataclass(frozen=True, slots=True)
+class GoOn:
+    """Generate the next token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inject:
+    """Append `ids` as if the model had generated them, and never draw `forbidden` again."""
+
+    ids: tuple[int, ...]
+    forbidden: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The turn is over."""
+
+    reason: FinishReason
+
+
+Decision = GoOn | Inject | End
+_GO_ON = GoOn()
+
+
+class _Place(Enum):
+    """Which part of the turn the next token belongs to."""
+
+    UNDECIDED = auto()
+    """Nothing but white space so far."""
+    THOUGHT = auto()
+    CALL = auto()
+    ANSWER = auto()
+
+
+@dataclass(slots=True)
+class TurnSequence:
+    """Counts a turn and holds its thinking to the budget.
+
+    `inside`: the prompt ends in an open ``<think>``; `closed`: in a closed one. Whoever opens
+    think blocks and however often, all together have one budget. Once a thought was cut, later
+    ones are closed by ``budget.close_ids`` at once.
+    """
+
+    markers: Markers
+    budget: ThinkingBudget
+    max_tokens: int
+    control: Control = field(default_factory=Control)
+    inside: bool = False
+    closed: bool = False
+    thinking_tokens: int = 0
+    """Generated before ``</think>``: an opening marker counts, injected ids don't."""
+    answer_tokens: int = 0
+    used: int = 0
+    """Generated and injected ids, the end of the turn included."""
+    cut: ThinkingCut = ""
+    finish_reason: FinishReason = "length"
+    _place: _Place = field(init=False)
+    _ended: FinishReason | None = None
+    _answered: bool = False
+    _pending: list[int] = field(default_factory=list)
+    _call: list[int] = field(default_factory=list)
+    _call_in_thought: bool = False
+    _recent: deque[int] = field(default_factory=lambda: deque(maxlen=PATIENCE + 1))
+    _spelled: bytes = b""
+    _waited: int = 0
+
+    def __post_init__(self) -> None:
+        self._place = _Place.THOUGHT if self.inside else _Place.UNDECIDED
+
+    def end(self, reason: FinishReason) -> None:
+        """Make the next `take` end the turn."""
+        self._ended = reason
+
+    def take(self, token: int) -> Decision:
+        """Count a generated token and say how to go on."""
+        self.used += 1
+        self._recent.append(token)
+        if token in self.markers.eos:
+            return self._finish("stop")
+        self._count(token)
+        if self._ended is not None:
+            return self._finish(self._ended)
+        if self.control.stopped:
+            return self._finish("interrupted")
+        if self.used >= self.max_tokens:
+            return self._finish("length")
+        return self._cut_or_go_on()
+
+    def _finish(self, reason: FinishReason) -> End:
+        self.finish_reason = reason
+        self.answer_tokens += len(self._pending)  # white space that no thought followed
+        self._pending.clear()
+        return End(reason)
+
+    def _count(self, token: int) -> None:
+        if self._place is _Place.CALL:
+            self._count_in_call(token)
+        elif self._opens(token):
+            self._enter_thought(1)
+        elif self._closes(token):
+            self._close()
+        elif token == self.markers.tool:
+            self._call, self._call_in_thought = [], self._place is _Place.THOUGHT
+            self._settle_pending()
+            self._place = _Place.CALL
+            self.answer_tokens += 1
+        elif self._place is _Place.THOUGHT:
+            self.thinking_tokens += 1
+        elif self._place is _Place.UNDECIDED:
+            self._pending.append(token)
+            if not self._may_open():
+                self._settle_pending()
+        else:
+            self.answer_tokens += 1
+            self._answered = self._answered or (self.closed and not self._blank([token]))
+
+    def _opens(self, token: int) -> bool:
+        """Whether `token` completes an opener; behind an answer to a closed thought it is text."""
+        if self._answered or not self._is_marker(token, self.markers.open, OPENER):
+            return False
+        return self._place is not _Place.THOUGHT or token == self.markers.open
+
+    def _closes(self, token: int) -> bool:
+        return not self._answered and self._is_marker(token, self.markers.close, CLOSER)
+
+    def _is_marker(self, token: int, marker: int | None, spelling: bytes) -> bool:
+        if marker is not None or self.markers.bytes_of is None:
+            return token == marker
+        if spelling == OPENER or self.markers.open is not None:  # read each token once
+            self._spelled = (self._spelled + self.markers.bytes_of(token))[-2 * len(CLOSER) :]
+        if spelling not in self._spelled:
+            return False
+        self._spelled = b""
+        return True
+
+    def _enter_thought(self, tokens: int) -> None:
+        self.thinking_tokens += tokens + len(self._pending)
+        self._pending.clear()
+        self._place = _Place.THOUGHT
+
+    def _close(self) -> None:
+        self._settle_pending()
+        self._place, self.closed, self._answered = _Place.ANSWER, True, False
+
+    def _settle_pending(self) -> None:
+        """What waited for an opener was the answer's beginning."""
+        self.answer_tokens += len(self._pending)
+        self._answered = self.closed and bool(self._pending) and not self._blank(self._pending)
+        self._pending.clear()
+        self._place = _Place.ANSWER
+
+    def _may_open(self) -> bool:
+        """Whether an opener may still follow what the turn has said."""
+        said = self._bytes(self._pending).strip()
+        spelled = self.markers.open is None and OPENER.startswith(said)
+        return self._blank(self._pending) or (self.markers.bytes_of is not None and spelled)
+
+    def _blank(self, tokens: list[int]) -> bool:
+        return self.markers.bytes_of is not None and not self._bytes(tokens).strip()
+
+    def _bytes(self, tokens: list[int]) -> bytes:
+        bytes_of = self.markers.bytes_of
+        return b"" if bytes_of is None else b"".join(map(bytes_of, tokens))
+
+    def _count_in_call(self, token: int) -> None:
+        """A call ends the thought it stands in, unless it turns out to be none."""
+        if self._call_in_thought and token == self.markers.close:
+            self._abandon_call()
+            self._close()
+            return
+        self.answer_tokens += 1
+        if token == self.markers.tool_close:
+            if self._call_in_thought and not self.markers.is_call(self._bytes(self._call)):
+                self._abandon_call()
+            else:
+                self._place, self.closed = _Place.ANSWER, True
+        else:
+            self._call.append(token)
+            if self._call_in_thought and not self._may_call():
+                self._abandon_call()
+
+    def _may_call(self) -> bool:
+        said = self._bytes(self._call[:8]).strip()
+        return not said or said.startswith(_CALL_BEGINS)
+
+    def _abandon_call(self) -> None:
+        """The thought only mentioned a call, and goes on."""
+        tokens = len(self._call) + 1
+        self.answer_tokens -= tokens
+        self.thinking_tokens += tokens
+        self._place = _Place.THOUGHT
+
+    def _cut_or_go_on(self) -> Decision:
+        cut = self._wanted_cut()
+        if not cut:
+            return _GO_ON
+        ids = self.budget.stop_ids
+        if self.cut or (cut == "budget" and self.budget.limit == 0):
+            ids = self.budget.close_ids or ids
+        if self._waits_for_character(len(ids)):
+            return _GO_ON
+        if self.used + len(ids) >= self.max_tokens:  # no answer would fit behind it
+            return self._finish("length")
+        if cut == "user":
+            self.control.wish = None
+        self.used += len(ids)
+        self.cut = self.cut or cut
+        self._waited = 0
+        self._close()
+        return Inject(ids, forbidden=self.markers.open)
+
+    def _wanted_cut(self) -> ThinkingCut:
+        """Who wants the thought cut now, if anyone."""
+        if self._place is not _Place.THOUGHT:
+            if self.control.wish == "answer":  # no thought to end
+                self.control.wish = None
+            return ""
+        limit = self.budget.limit
+        if limit is not None and self.thinking_tokens >= limit:
+            return "budget"
+        return "user" if self.control.wish == "answer" else ""
+
+    def _waits_for_character(self, injected: int) -> bool:
+        """Whether the cut waits, a few tokens at most, for the rest of a character."""
+        room = self.used + 1 + injected < self.max_tokens
+        if not room or self._waited >= PATIENCE or self.markers.bytes_of is None:
+            return False
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        decoder.decode(self._bytes(list(self._recent)))
+        unfinished = bool(decoder.getstate()[0])
+        self._waited += unfinished
+        return unfinished
