@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen3_mlx.chat.request import Message, prepare
+from qwen3_mlx.chat.request import prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.chat.turn import Generation, start
@@ -15,6 +15,7 @@ from qwen3_mlx.engine.sequence import Interrupt
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Reply
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.text.messages import MessageLike
 
 
 def load(
@@ -58,7 +59,7 @@ class Qwen3(LoadedModel):
 
     def generate(
         self,
-        prompt: str | Sequence[Message],
+        prompt: str | Sequence[MessageLike],
         options: GenerationOptions | None = None,
         **overrides: Any,
     ) -> Reply:
@@ -67,7 +68,7 @@ class Qwen3(LoadedModel):
 
     def stream(
         self,
-        prompt: str | Sequence[Message],
+        prompt: str | Sequence[MessageLike],
         options: GenerationOptions | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,

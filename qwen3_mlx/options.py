@@ -180,6 +180,8 @@ class GenerationOptions:
     seed: int | None = None
     """The same seed gives the same draws; None draws afresh each turn."""
     stop_text: str = STOP_TEXT
+    special_tokens_in_text: bool = False
+    """Read ``<|im_end|>`` in a message as the token, as transformers does; else it is letters."""
     prefill_chunk: int | None = None
     """Prompt tokens in one forward pass; None is 2,048, or fewer where memory is short."""
 

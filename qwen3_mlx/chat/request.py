@@ -15,10 +15,9 @@ from qwen3_mlx.options import (
     Sampling,
     ThinkingBudget,
 )
-from qwen3_mlx.text import Mode, resolve_mode
+from qwen3_mlx.text import Mode, normalise, resolve_mode
+from qwen3_mlx.text.messages import MessageLike
 
-Message = Mapping[str, Any]
-"""As chat templates take them: role, content; an assistant's reasoning_content, tool_calls."""
 Tools = Sequence[Mapping[str, Any]]
 """Functions on offer, as JSON schemas."""
 
@@ -46,27 +45,32 @@ class Request:
             self.max_tokens,
             control,
             inside=self.mode.starts_inside,
-            closed=self.mode.template_flag is False,
+            closed=not self.mode.thinking,
         )
 
 
 def prepare(
     runtime: Runtime,
-    messages: Sequence[Message],
+    messages: Sequence[MessageLike],
     options: GenerationOptions,
     tools: Tools | None = None,
 ) -> Request:
     """Render, encode and check a turn.
 
-    Raises `OptionError`, `TemplateError`, or `ContextError` for a prompt that leaves no room.
+    Raises `OptionError`, `MessageError`, `TemplateError`; `ContextError` for too long a prompt.
     """
     if not messages:
         raise OptionError("no messages", hint="a conversation has at least one user message")
-    tools = _checked(tools)
-    limit = _remaining(runtime, messages, options)
-    mode = resolve_mode(runtime.family, messages, options.thinking, limit)
-    text = runtime.template.render(messages, tools=tools, thinking=mode.template_flag)
-    prompt = runtime.tokenizer.encode(text)
+    conversation = normalise(messages)
+    limit = _remaining(runtime, conversation, options)
+    mode = next_mode(runtime, conversation, options, limit)
+    prompt = runtime.template.encode(
+        messages,
+        runtime.tokenizer,
+        tools or None,
+        mode.template_flag,
+        special_tokens_in_text=options.special_tokens_in_text,
+    )
     max_tokens = _max_tokens(runtime, len(prompt), options)
     budget = _budget(runtime, mode, limit, options)
     if mode.thinking:
@@ -83,18 +87,19 @@ def prepare(
     )
 
 
-def _checked(tools: Tools | None) -> Tools | None:
-    """`tools`, or None for an empty list. Raises `OptionError` for what is no list of schemas."""
-    if tools is None:
-        return None
-    expected = "a list of functions: objects with a name, or with such an object as `function`"
-    if not isinstance(tools, list | tuple):
-        raise OptionError("tools", got=type(tools).__name__, expected=expected)
-    for tool in tools:
-        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise OptionError("tools", got=repr(tool)[:80], expected=expected)
-    return tools or None
+def next_mode(
+    runtime: Runtime,
+    messages: Sequence[MessageLike],
+    options: GenerationOptions,
+    limit: int | None = None,
+) -> Mode:
+    """The mode of a turn that answers `messages`; `limit` is what its budget has left.
+
+    An option beats a word in the messages, which beats the model's default. Raises `OptionError`.
+    """
+    limit = options.thinking_budget if limit is None else limit
+    by_default = runtime.template.thinks_by_default
+    return resolve_mode(runtime.family, messages, options.thinking, limit, by_default)
 
 
 def _max_tokens(runtime: Runtime, prompt: int, options: GenerationOptions) -> int:
@@ -134,7 +139,7 @@ def _check_bias(runtime: Runtime, options: GenerationOptions) -> None:
 
 
 def _remaining(
-    runtime: Runtime, messages: Sequence[Message], options: GenerationOptions
+    runtime: Runtime, messages: Sequence[MessageLike], options: GenerationOptions
 ) -> int | None:
     """How much of this *user* turn's budget the thoughts of its earlier steps have left."""
     budget = options.thinking_budget
@@ -142,21 +147,21 @@ def _remaining(
         return budget
     spent = 0
     for message in reversed(messages):
-        if message.get("role") == "user" and not _is_tool_result(message):
+        if message["role"] == "user" and not _is_tool_result(message):
             break
-        if message.get("role") == "assistant":
+        if message["role"] == "assistant":
             spent += _thinking_tokens(runtime, message, options.stop_text)
     # 0 is the hard switch, which a model that always thinks does not have.
     return max(budget - spent, 0 if runtime.family == "hybrid" else 1)
 
 
-def _is_tool_result(message: Message) -> bool:
+def _is_tool_result(message: MessageLike) -> bool:
     """Whether a user message only wraps what a tool returned: the templates' own test."""
-    text = _text(message)
+    text: str = message["content"]
     return text.startswith("<tool_response>") and text.endswith("</tool_response>")
 
 
-def _thinking_tokens(runtime: Runtime, message: Message, stop_text: str) -> int:
+def _thinking_tokens(runtime: Runtime, message: MessageLike, stop_text: str) -> int:
     """How many tokens of thinking `message` cost when it was generated."""
     thought = _thought(message).strip("\n")
     if not thought:
@@ -168,18 +173,9 @@ def _thinking_tokens(runtime: Runtime, message: Message, stop_text: str) -> int:
     return len(runtime.tokenizer.encode(f"{start}{generated}{end}"))
 
 
-def _thought(message: Message) -> str:
-    """An assistant's thought, by any of the names it goes by."""
-    for name in ("reasoning_content", "reasoning", "thinking"):
-        if isinstance(message.get(name), str):
-            return str(message[name])
-    before, closed, _ = _text(message).partition("</think>")
+def _thought(message: MessageLike) -> str:
+    """An assistant's thought, beside its content or at the beginning of it."""
+    if "reasoning_content" in message:
+        return str(message["reasoning_content"])
+    before, closed, _ = str(message["content"]).partition("</think>")
     return before.rpartition("<think>")[2] if closed else ""
-
-
-def _text(message: Message) -> str:
-    content = message.get("content")
-    if isinstance(content, list | tuple):
-        parts = [part.get("text") for part in content if isinstance(part, Mapping)]
-        return "".join(part for part in parts if isinstance(part, str))
-    return content if isinstance(content, str) else ""

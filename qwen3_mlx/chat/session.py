@@ -16,7 +16,7 @@ from qwen3_mlx.chat.journal import (
     saved,
 )
 from qwen3_mlx.chat.prompt_store import PromptStore
-from qwen3_mlx.chat.request import Message, prepare
+from qwen3_mlx.chat.request import prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.turn import Generation, turn_events
 from qwen3_mlx.engine.background import BACKGROUND, Stopped
@@ -28,6 +28,7 @@ from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking, ToolCall
 from qwen3_mlx.files import write_atomically
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text import stable_prefix
+from qwen3_mlx.text.messages import MessageLike
 
 
 class ChatSession:
@@ -68,7 +69,7 @@ class ChatSession:
 
     def send(
         self,
-        content: str | Message | Sequence[Message],
+        content: str | MessageLike | Sequence[MessageLike],
         *,
         on_progress: Progress | None = None,
         **overrides: Any,
@@ -191,7 +192,12 @@ class ChatSession:
 
     def _lasting(self, messages: list[dict[str, Any]]) -> list[int]:
         runtime = self.runtime
-        known = stable_prefix(runtime.template, runtime.tokenizer, messages)
+        known = stable_prefix(
+            runtime.template,
+            runtime.tokenizer,
+            messages,
+            special_tokens_in_text=self.options.special_tokens_in_text,
+        )
         return known[: runtime.config.context]
 
     def clear(self) -> None:
@@ -259,7 +265,7 @@ class _AssistantMessage:
         self.messages.append(message)
 
 
-def _as_messages(content: str | Message | Sequence[Message]) -> Sequence[Message]:
+def _as_messages(content: str | MessageLike | Sequence[MessageLike]) -> Sequence[MessageLike]:
     if isinstance(content, str):
         if not content.strip():
             raise OptionError("the message is empty", hint="say something")

@@ -122,7 +122,7 @@ class TurnSequence:
     finish_reason: FinishReason = "length"
     _place: _Place = field(init=False)
     _ended: FinishReason | None = None
-    _answered: bool = False
+    _spoken: bool = False
     _pending: list[int] = field(default_factory=list)
     _call: list[int] = field(default_factory=list)
     _call_in_thought: bool = False
@@ -178,10 +178,14 @@ class TurnSequence:
                 self._settle_pending()
         else:
             self.answer_tokens += 1
-            self._answered = self._answered or (self.closed and not self._blank([token]))
+            self._spoken = self._spoken or not self._blank([token])
+
+    @property
+    def _answered(self) -> bool:
+        """Behind a closed thought and some answer, ``<think>`` and ``</think>`` are text."""
+        return self.closed and self._spoken
 
     def _opens(self, token: int) -> bool:
-        """Whether `token` completes an opener; behind an answer to a closed thought it is text."""
         if self._answered or not self._is_marker(token, self.markers.open, OPENER):
             return False
         return self._place is not _Place.THOUGHT or token == self.markers.open
@@ -202,16 +206,16 @@ class TurnSequence:
     def _enter_thought(self, tokens: int) -> None:
         self.thinking_tokens += tokens + len(self._pending)
         self._pending.clear()
-        self._place = _Place.THOUGHT
+        self._place, self.closed = _Place.THOUGHT, False
 
     def _close(self) -> None:
+        self.closed = self.closed or self._place is _Place.THOUGHT
         self._settle_pending()
-        self._place, self.closed, self._answered = _Place.ANSWER, True, False
 
     def _settle_pending(self) -> None:
         """What waited for an opener was the answer's beginning."""
         self.answer_tokens += len(self._pending)
-        self._answered = self.closed and bool(self._pending) and not self._blank(self._pending)
+        self._spoken = self._spoken or not self._blank(self._pending)
         self._pending.clear()
         self._place = _Place.ANSWER
 
@@ -222,7 +226,8 @@ class TurnSequence:
         return self._blank(self._pending) or (self.markers.bytes_of is not None and spelled)
 
     def _blank(self, tokens: list[int]) -> bool:
-        return self.markers.bytes_of is not None and not self._bytes(tokens).strip()
+        known = self.markers.bytes_of is not None
+        return not tokens or (known and not self._bytes(tokens).strip())
 
     def _bytes(self, tokens: list[int]) -> bytes:
         bytes_of = self.markers.bytes_of
@@ -239,7 +244,8 @@ class TurnSequence:
             if self._call_in_thought and not self.markers.is_call(self._bytes(self._call)):
                 self._abandon_call()
             else:
-                self._place, self.closed = _Place.ANSWER, True
+                self._place = _Place.ANSWER
+                self.closed = self.closed or self._call_in_thought
         else:
             self._call.append(token)
             if self._call_in_thought and not self._may_call():

@@ -251,7 +251,7 @@ def test_the_reader_of_a_turn_can_end_it() -> None:
 
 
 def test_every_short_turn_keeps_its_promises() -> None:
-    """All turns of up to six tokens from eight kinds: thought and total stay within bounds."""
+    """All turns of five tokens from eight kinds: thought and total stay within bounds."""
     kinds = (OPEN, CLOSE, TOOL, TOOL_END, EOS, BLANK, 1, 10)
     for tokens in product(kinds, repeat=5):
         for limit, inside in product((None, 0, 2), (False, True)):
@@ -268,7 +268,7 @@ def test_every_short_turn_keeps_its_promises() -> None:
             assert turn.used <= 9
             assert not shut or turn.cut == "budget"
             if limit is not None and not {TOOL, BLANK} & set(tokens):
-                assert turn.thinking_tokens <= max(limit, 1) + max(shut - 1, 0)
+                assert turn.thinking_tokens <= max(limit, 1) + shut
 
 
 def test_a_control_knows_two_wishes() -> None:

@@ -1,0 +1,60 @@
+"""A model that says what a test tells it to: its network runs, its draws follow a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import mlx.core as mx
+import pytest
+
+from qwen3_mlx.engine.sample import Sampler
+from qwen3_mlx.model import Qwen3
+from qwen3_mlx.text.tokenizer import Tokenizer
+
+Script = Callable[[str], str]
+"""What has been said and put in so far -> what is said next; its first token is drawn."""
+
+
+def say(monkeypatch: pytest.MonkeyPatch, model: Qwen3, script: str | Script) -> None:
+    """Make every turn of `model` say `script`: a text, and then the end; or what a function says.
+
+    A forbidden token is left out, as if the model's second choice were the token behind it.
+    """
+    tokenizer = model.tokenizer
+    following = script if callable(script) else _text(script)
+
+    class Scripted(Sampler):
+        def __init__(self, *arguments: object, **named: object) -> None:
+            super().__init__(*arguments, **named)  # type: ignore[arg-type]
+            self.said: list[int] = []
+            self.plan: list[int] = []
+            self.forbidden: set[int] = set()
+
+        def draw(self, logits: mx.array) -> mx.array:
+            super().draw(logits)
+            if not self.plan:
+                self.plan = tokenizer.encode(following(tokenizer.decode(self.said)))
+            self.plan = [token for token in self.plan if token not in self.forbidden]
+            self.plan = self.plan or [_end(tokenizer)]
+            return mx.array(self.plan[:1], mx.uint32)
+
+        def observe(self, tokens: mx.array) -> None:
+            super().observe(tokens)
+            ids: list[int] = tokens.tolist()  # type: ignore[assignment]
+            self.plan = self.plan[1:] if ids == self.plan[:1] else []
+            self.said += ids
+
+        def _add_bias(self, bias: Mapping[int, float]) -> None:
+            super()._add_bias(bias)
+            self.forbidden |= {token for token, value in bias.items() if value < -1e9}
+
+    monkeypatch.setattr("qwen3_mlx.chat.turn.Sampler", Scripted)
+
+
+def _text(text: str) -> Script:
+    return lambda said: text[len(said) :] if text.startswith(said) else ""
+
+
+def _end(tokenizer: Tokenizer) -> int:
+    assert tokenizer.im_end is not None
+    return tokenizer.im_end
