@@ -10,8 +10,8 @@ from qwen3_mlx.chat.request import prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.chat.turn import Generation, start
+from qwen3_mlx.engine.control import Interrupt
 from qwen3_mlx.engine.prefill import Progress
-from qwen3_mlx.engine.sequence import Interrupt
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Reply
 from qwen3_mlx.options import GenerationOptions

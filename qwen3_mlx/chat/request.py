@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from qwen3_mlx.chat.runtime import Runtime
-from qwen3_mlx.engine.sequence import Control, Markers, TurnSequence
+from qwen3_mlx.engine.control import Control
+from qwen3_mlx.engine.sequence import Markers, TurnSequence
 from qwen3_mlx.errors import ContextError, OptionError
 from qwen3_mlx.options import (
     DEFAULT_MAX_TOKENS,
@@ -15,11 +15,9 @@ from qwen3_mlx.options import (
     Sampling,
     ThinkingBudget,
 )
-from qwen3_mlx.text import Mode, normalise, resolve_mode
+from qwen3_mlx.text import Mode, normalise, normalise_tools, resolve_mode
 from qwen3_mlx.text.messages import MessageLike
-
-Tools = Sequence[Mapping[str, Any]]
-"""Functions on offer, as JSON schemas."""
+from qwen3_mlx.text.tool_calls import Tools
 
 EMPTY_THOUGHT_END = "\n\n</think>\n\n"
 """What the templates write behind ``<think>`` for a turn that is not to think."""
@@ -33,6 +31,8 @@ class Request:
     mode: Mode
     sampling: Sampling
     markers: Markers
+    tools: Tools
+    """Those on offer; without any, nothing is a call."""
     budget: ThinkingBudget
     max_tokens: int
     options: GenerationOptions
@@ -61,13 +61,13 @@ def prepare(
     """
     if not messages:
         raise OptionError("no messages", hint="a conversation has at least one user message")
-    conversation = normalise(messages)
+    conversation, offered = normalise(messages), normalise_tools(tools) or []
     limit = _remaining(runtime, conversation, options)
     mode = next_mode(runtime, conversation, options, limit)
     prompt = runtime.template.encode(
         messages,
         runtime.tokenizer,
-        tools or None,
+        offered or None,
         mode.template_flag,
         special_tokens_in_text=options.special_tokens_in_text,
     )
@@ -80,7 +80,8 @@ def prepare(
         prompt=prompt,
         mode=mode,
         sampling=runtime.sampling(options, mode.thinking),
-        markers=runtime.markers(tools=bool(tools)),
+        markers=runtime.markers(offered),
+        tools=offered,
         budget=budget,
         max_tokens=max_tokens,
         options=options,

@@ -31,7 +31,8 @@ from qwen3_mlx.options import (
     preset,
     with_generation_config,
 )
-from qwen3_mlx.text import ChatTemplate, Tokenizer, parse_tool_call
+from qwen3_mlx.text import ChatTemplate, Tokenizer
+from qwen3_mlx.text.tool_calls import Offer, Tools, parse_tool_calls
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,16 @@ class Runtime:
         """An empty cache for one conversation."""
         return PromptCache(self.network, self.cache_format)
 
-    def markers(self, tools: bool) -> Markers:
-        """The ids that structure a turn, with or without tools to call."""
-        tokens = self.tokenizer
+    def markers(self, tools: Tools) -> Markers:
+        """The ids that structure a turn with these `tools` on offer, perhaps none."""
+        tokens, offer = self.tokenizer, Offer(tools)
+
+        def is_call(text: bytes) -> bool:
+            try:
+                return bool(parse_tool_calls(text.decode("utf-8", "replace"), offer))
+            except ValueError:
+                return False
+
         return Markers(
             tokens.think_open,
             tokens.think_close,
@@ -82,7 +90,7 @@ class Runtime:
             tokens.eos_ids,
             tokens.tool_close if tools else None,
             tokens.id_to_bytes,
-            _is_call,
+            is_call,
         )
 
     def sampling(self, options: GenerationOptions, thinking: bool) -> Sampling:
@@ -95,14 +103,6 @@ class Runtime:
         if self.family != "hybrid" or thinking:
             base = with_generation_config(base, self.generation_config)
         return options.sampling(base)
-
-
-def _is_call(text: bytes) -> bool:
-    try:
-        parse_tool_call(text.decode("utf-8", "replace"))
-    except ValueError:
-        return False
-    return True
 
 
 class LoadedModel:

@@ -20,8 +20,8 @@ from qwen3_mlx.chat.request import prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.turn import Generation, turn_events
 from qwen3_mlx.engine.background import BACKGROUND, Stopped
+from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.prefill import Progress
-from qwen3_mlx.engine.sequence import Control, Interrupt
 from qwen3_mlx.engine.warm import warm
 from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking, ToolCall

@@ -11,11 +11,12 @@ from qwen3_mlx.chat.request import Request
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.background import BACKGROUND
+from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.decode import Decoder, run
 from qwen3_mlx.engine.prefill import Progress, prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler
-from qwen3_mlx.engine.sequence import Control, Interrupt, TurnSequence
+from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.events import Done, Event, Stats, TokenLogprob
 from qwen3_mlx.fit.chunk_size import chunk_size
 from qwen3_mlx.text import Splitter
@@ -119,13 +120,13 @@ def _decoder(runtime: Runtime, request: Request, cache: PromptCache, logits: mx.
 def _said(
     runtime: Runtime, request: Request, decoder: Decoder, sequence: TurnSequence, clock: _Clock
 ) -> Iterator[Event]:
-    splitter = Splitter(runtime.tokenizer, request.mode)
+    splitter = Splitter(runtime.tokenizer, request.mode, request.tools)
     for ids, generated in run(decoder, sequence):
         clock.tick(len(ids) if generated else 0)
         if generated and decoder.logprobs is not None:
             yield _token_logprob(runtime, ids[0], decoder.logprobs)
         yield from splitter.push(ids)
-    yield from splitter.flush()
+    yield from splitter.flush(truncated=sequence.finish_reason != "stop")
 
 
 def _token_logprob(runtime: Runtime, token: int, logprobs: Logprobs) -> TokenLogprob:

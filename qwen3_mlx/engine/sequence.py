@@ -12,38 +12,16 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Literal
 
+from qwen3_mlx.engine.control import Control
 from qwen3_mlx.events import FinishReason, ThinkingCut
 from qwen3_mlx.options import ThinkingBudget
-
-Interrupt = Literal["answer", "stop"]
-"""``answer``: stop thinking and answer now; ``stop``: end the turn."""
 
 PATIENCE = 3
 """Tokens that a cut may wait for the end of a character: UTF-8 has four bytes at most."""
 
 OPENER, CLOSER = b"<think>", b"</think>"
 _CALL_BEGINS = (b"{", b"[", b"<", b"`")
-
-
-class Control:
-    """Carries another thread's wish to a running turn, which reads it once a token."""
-
-    def __init__(self) -> None:
-        self.wish: Interrupt | None = None
-
-    def interrupt(self, kind: Interrupt) -> None:
-        """Ask for an end of the thinking, or of the turn; a stop is never taken back."""
-        if kind not in ("answer", "stop"):
-            raise ValueError(f"interrupt takes 'answer' or 'stop', got {kind!r}")
-        if self.wish != "stop":
-            self.wish = kind
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the turn is to end."""
-        return self.wish == "stop"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from qwen3_mlx.engine.sequence import Control, Decision, End, GoOn, Inject, Markers, TurnSequence
+from qwen3_mlx.engine.control import Control
+from qwen3_mlx.engine.sequence import Decision, End, GoOn, Inject, Markers, TurnSequence
 from qwen3_mlx.options import ThinkingBudget
 
 OPEN, CLOSE, TOOL, TOOL_END, EOS, BLANK = 24, 5, 25, 26, 7, 8
