@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import qwen3_mlx.device.backend as backend
 
+from qwen3_mlx.device.buffer_sizes import UNPACK_ROWS
 from qwen3_mlx.errors import OptionError
 
 VARIABLE = "QWEN3_MLX_PREFILL"
@@ -26,10 +27,8 @@ come here only where `metal.gather_matmul`, which unpacks nothing, doesn't run."
 DEFAULT = {"cpu": "each", "cuda": "grouped", "metal": "packed"}
 """The modes that measurements favour; on Metal nothing is measured (`benchmarks.gpu` can)."""
 
-ROWS = {"cpu": 8, "cuda": 128, "metal": 512}
-"""Rows from which unpacking a matrix pays. CPU: measured, 17 ms against 5 at 8 rows of a 3072x1024
-matrix. CUDA: computed from 106 TFLOP/s packed, 500 plain and 4.6 bytes a weight at 3.5 TB/s (87
-rows). Metal: a guess."""
+ROWS = UNPACK_ROWS
+"""Rows from which unpacking a matrix pays."""
 
 ROWS_AN_EXPERT = {"cpu": 4, "cuda": 8, "metal": 64}
 """Rows for each expert, on average, from which unpacking all experts pays. CPU: measured. CUDA:

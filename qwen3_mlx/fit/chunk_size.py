@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.fit.guard import require
+from qwen3_mlx.fit.guard import checked, not_enough_memory
 from qwen3_mlx.fit.inequality import (
     PREFILL_CHUNK,
     kv_bytes_per_token,
@@ -35,10 +35,11 @@ def chunk_size(
         scratch_bytes(config, machine, total, read, cache_format.bits is not None)
         + per_token * rows
     )
-    shorter = f"prefill_chunk={fits}, " if fits < read else ""
-    packing = ways_to_free_memory(config, total, cache_format.bits, machine.float_bytes or 2)
-    doing = f"at {total:,} tokens, of which {total - done:,} are new"
-    require(needed, doing, f"try {shorter}{packing}")
+    if checked() and needed > machine.available_bytes:
+        shorter = f"prefill_chunk={fits}, " if fits < read else ""
+        others = ways_to_free_memory(config, total, cache_format.bits, machine.float_bytes or 2)
+        doing = f"at {total:,} tokens, of which {total - done:,} are new"
+        raise not_enough_memory(needed, machine, doing, f"try {shorter}{others}")
     return size
 
 

@@ -13,6 +13,7 @@ import os
 
 from qwen3_mlx.errors import OutOfMemoryError, gb
 from qwen3_mlx.fit import machine
+from qwen3_mlx.fit.machine import Machine
 
 CHECK = "QWEN3_MLX_FIT"
 """The variable that, set to ``off``, lets pass what does not seem to fit."""
@@ -33,8 +34,15 @@ def require(nbytes: int, doing: str, hint: str | None = None) -> None:
         return
     place = machine.this_machine(swap=True)
     if nbytes > place.available_bytes:
-        raise OutOfMemoryError(
-            f"out of memory {doing}",
-            got=f"{gb(nbytes)} needed, {gb(place.available_bytes)} {place.why}",
-            hint=hint,
-        )
+        raise not_enough_memory(nbytes, place, doing, hint)
+
+
+def not_enough_memory(
+    nbytes: int, place: Machine, doing: str, hint: str | None = None
+) -> OutOfMemoryError:
+    """The error that `nbytes` are not to be had in `place` for `doing`, as in `require`."""
+    return OutOfMemoryError(
+        f"out of memory {doing}",
+        got=f"{gb(nbytes)} needed, {gb(place.available_bytes)} {place.why}",
+        hint=hint,
+    )

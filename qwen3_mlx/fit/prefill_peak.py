@@ -10,23 +10,13 @@ each array counted once. That is what the sums below count, in numbers for one t
     k  experts a token   inner  their width    E  experts           S  keys attended to
 
 `benchmarks/memory.py` holds the prediction to what MLX says of itself; the record is
-benchmarks/results/memory.json. On Metal and CUDA nothing is measured yet.
+benchmarks/results/memory.json, and memory-gpu.json for an H100. On Metal nothing is measured yet.
 """
 
 from __future__ import annotations
 
 from qwen3_mlx.config import Qwen3Config
-
-BLOCK = 256
-"""Positions that the cache's buffers are rounded up to."""
-
-
-SCORES = 2**25
-"""Bytes of scores that attention without a fused kernel holds at once (`nn.tiles`)."""
-
-
-UNPACKED_FROM = 128
-"""Tokens from which weights are unpacked on CUDA (`unpacking.ROWS`, which brings MLX along)."""
+from qwen3_mlx.device.buffer_sizes import BLOCK, SCORES, UNPACK_ROWS
 
 
 def rows(tokens: int, chunk: int, limit: int) -> list[tuple[int, int]]:
@@ -80,7 +70,7 @@ def activations(
     if waited:
         return _one_by_one(config, length, scores), tiles
     # on a GPU a layer's own matrices, and those of the next layer's attention
-    plain = unpacks and not on_cpu and length >= UNPACKED_FROM and _unpacks(config)
+    plain = unpacks and not on_cpu and length >= UNPACK_ROWS["cuda"] and _unpacks(config)
     matrices = (2 * Q + 2 * K) * C / length if plain else 0.0
     if not config.is_moe:
         F = config.intermediate_size
@@ -94,16 +84,16 @@ def activations(
     # attention is, and of the experts only the rows put through and put back.
     experts = attention - 2 * C + k * (2 * inner + 4.5 * C) + 3 * E
     if plain and _on_units(config):  # hidden layers, what every expert gives, and that in float32;
-        # the sum twice. Two layers are under way (`nn.settle`), unless a cache is unpacked.
+        # the sum twice. Two layers are under way (`nn.evaluate`), unless a cache is unpacked.
         experts = attention + matrices + k * (inner + 3 * C) + 3 * E + 3 * C
         experts = experts + scores if packed else 2 * experts
-    elif plain:  # every expert's matrices (`nn.unpacked`)
+    elif plain:  # every expert's matrices (`nn.unpack`)
         experts = 2 * C + k * (5 * C + 3 * inner) + 3 * E * inner * C / length + matrices
     return max(experts, attention + scores + 2 * k * C), tiles
 
 
 def _unpacks(config: Qwen3Config) -> bool:
-    """Whether prefill on the CPU unpacks the weights (`nn.unpacked`)."""
+    """Whether prefill on the CPU unpacks the weights (`nn.unpack`)."""
     quantization = config.quantization
     spec = quantization.spec("model.layers.0.self_attn.q_proj") if quantization else None
     return spec is not None and spec.mode == "affine"
@@ -117,7 +107,7 @@ def _on_units(config: Qwen3Config) -> bool:
 
 
 def _one_by_one(config: Qwen3Config, length: int, scores: float) -> float:
-    """The most where each product unpacks its matrix and is waited for (`nn.unpacked`).
+    """The most where each product unpacks its matrix and is waited for (`nn.unpack`).
 
     So not a layer is alive together but what lies between two products, and one matrix: its
     unpacked numbers, and as many while they are made. The widest are attention's output, gate and
@@ -133,7 +123,7 @@ def _one_by_one(config: Qwen3Config, length: int, scores: float) -> float:
 
 
 def _tiles(config: Qwen3Config, length: int, packed: bool) -> float:
-    """Numbers a token of attention that takes the keys in tiles, each waited for (`nn.tiles`).
+    """Numbers a token of attention that takes the keys in tiles, each computed at once.
 
     Scores and their exponentials; queries scaled, the values' sum old and new. From a packed
     cache a tile of keys and of values, each there twice while it is unpacked.

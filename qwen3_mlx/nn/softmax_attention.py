@@ -14,10 +14,8 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
+from qwen3_mlx.device.buffer_sizes import SCORES
 from qwen3_mlx.nn.evaluate import evaluate_now
-
-SCORES = 2**25
-"""Bytes of float32 scores that one tile may have."""
 
 FUSED_DIMS = (64, 80, 128)
 """Sizes of a head that MLX's fused attention of many queries takes (Metal and CUDA, 0.32)."""

@@ -15,7 +15,7 @@ import pytest
 from qwen3_mlx import load
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.errors import OutOfMemoryError
-from qwen3_mlx.fit import alternatives, inequality
+from qwen3_mlx.fit import alternatives, chunk_size, inequality
 from qwen3_mlx.fit.alternatives import Workload
 from qwen3_mlx.fit.machine import Machine, mac
 from qwen3_mlx.hub import download, releases
@@ -189,7 +189,7 @@ def test_a_cache_looks_ahead_before_it_grows(monkeypatch: pytest.MonkeyPatch) ->
     model = load("demo")
     chat = model.session(temperature=0.0, thinking=False, max_tokens=40)
     monkeypatch.setattr("qwen3_mlx.nn.cache.full.KVCache.step", 8)
-    monkeypatch.setattr("qwen3_mlx.fit.chunk_size.require", lambda *_: None)
+    monkeypatch.setattr("qwen3_mlx.fit.chunk_size.checked", lambda: False)
     steps = iter(chat.send("Sort these words: pear apple fig cherry plum melon date"))
     next(steps)
     monkeypatch.setenv(LIMIT, "0.000001")
@@ -214,3 +214,18 @@ def _script(name: str) -> Any:
 
 def _never(*_arguments: object, **_keywords: object) -> None:
     raise AssertionError(json.dumps("reached what must not be reached"))
+
+
+def test_the_hint_is_made_for_an_error_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the machine is measured once."""
+    seen, measure = [], chunk_size.this_machine
+
+    def measured(swap: bool = False) -> Machine:
+        seen.append(swap)
+        return measure(swap)
+
+    monkeypatch.setattr(chunk_size, "ways_to_free_memory", _never)
+    monkeypatch.setattr(chunk_size, "this_machine", measured)
+    config = wanted("0.6b").config
+    assert chunk_size.chunk_size(config, CacheFormat(), 0, 64) >= chunk_size.SHORTEST
+    assert seen == [True]

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.device import unpack_policy
 from qwen3_mlx.errors import ContextError, OptionError
-from qwen3_mlx.fit import inequality, prefill_peak
+from qwen3_mlx.fit import inequality
 from qwen3_mlx.fit.machine import Machine, _cgroup_left, mac, this_machine
 from qwen3_mlx.hub import releases
 
@@ -281,7 +280,3 @@ def test_what_to_try_has_figures() -> None:
     assert "--kv-bits 4" in plain and "/clear" in plain
     assert "--kv-bits 8" not in inequality.ways_to_free_memory(config, 10_000, 8)
     assert "--kv-bits" not in inequality.ways_to_free_memory(config, 10_000, 4)
-
-
-def test_what_it_says_of_cuda_without_mlx_is_so() -> None:
-    assert unpack_policy.ROWS["cuda"] == prefill_peak.UNPACKED_FROM

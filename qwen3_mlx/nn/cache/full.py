@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from qwen3_mlx.device.buffer_sizes import BLOCK
 from qwen3_mlx.nn.evaluate import evaluate_now
 from qwen3_mlx.nn.softmax_attention import attention
 
@@ -19,8 +20,8 @@ class KVCache:
     parts: tuple[str, ...] = ("keys", "values")
     """What `stored` gives, by name."""
 
-    step = 256
-    """Positions of a block: buffers hold whole blocks."""
+    step = BLOCK
+    """Positions that buffers are rounded up to."""
 
     def __init__(self, limit: int | None = None) -> None:
         self.keys: mx.array | None = None
