@@ -31,9 +31,9 @@ with `NO_COLOR`. Exit codes: 0 success, 1 an error you can act on (one line and 
 adds the traceback), 2 wrong usage, 130 Ctrl-C, 141 stdout's reader went away.
 
 State is kept in `~/Library/Application Support/qwen3-mlx` (macOS), `$XDG_STATE_HOME/qwen3-mlx` or
-`~/.local/state/qwen3-mlx`, or where `QWEN3_MLX_HOME` says: the last model, typed lines, and
-conversations saved without a path. Every chat is kept as it grows in `sessions` there, or without
-`QWEN3_MLX_HOME` in the platform's directory for data (Linux: `~/.local/share/qwen3-mlx/sessions`).
+`~/.local/state/qwen3-mlx`, or where `QWEN3_MLX_HOME` says: the last model and typed lines. Every
+chat is kept as it grows in `sessions` there, or without `QWEN3_MLX_HOME` in the platform's
+directory for data (Linux: `~/.local/share/qwen3-mlx/sessions`).
 Settings lie in `config.toml`, see [config.md](config.md).
 """
 
@@ -65,9 +65,8 @@ def chat_commands() -> str:
     """What can be typed in a chat."""
     from qwen3_mlx.cli.chat.slash_commands import COMMANDS, KEYS
 
-    rows = [f"| `/{command.usage}` | {command.help} |" for command in COMMANDS.values()]
-    # a bar inside a table's cell needs a backslash
-    rows = [row.replace("N|off", "N\\|off").replace("TEXT|off", "TEXT\\|off") for row in rows]
+    usages = [(c.usage.replace("|", "\\|"), c.help) for c in COMMANDS.values()]
+    rows = [f"| `/{usage}` | {help} |" for usage, help in usages]
     table = "\n".join(["| command | does |", "|---|---|", *rows])
     keys = "\n".join(KEYS)
     return f"\n## In a chat\n\n{table}\n\n{keys}\n"

@@ -9,7 +9,6 @@ wait, as a computation would), a `Hold` (waits for the test), an exception (rais
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, Self
 
+from qwen3_mlx.chat import journal
 from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking
 from qwen3_mlx.options import Family, GenerationOptions
@@ -232,12 +232,11 @@ class FakeSession:
     def save(self, path: Path) -> None:
         if path.name == "full.json":
             raise SessionError(f"the conversation can't be saved to {path}", got="No space left")
-        path.write_text(json.dumps(self.messages))
+        journal.save(path, self.model.name, self.options, self.messages)
 
     @classmethod
     def load(cls, path: Path, model: FakeModel) -> Self:
-        if not path.is_file():
-            raise SessionError(f"{path} can't be read", hint="name a saved conversation")
-        session = cls(model)
-        session.messages = json.loads(path.read_text())
+        saved = journal.read(path)
+        session = cls(model, options=GenerationOptions(**saved.options))
+        session.messages = saved.messages
         return session

@@ -1,8 +1,10 @@
-"""Conversations on disk, kept as they grow: a file each, a line of JSON for every change.
+"""Conversations on disk: a file each, a line of JSON for every change.
 
-A change says how many messages stay and which come behind them, so that a turn, a retry, an edit
-and a cleared conversation are the same kind of line and nothing is ever rewritten. Every line is
-on the disk before the next turn begins; after a crash only a half last line can be wrong.
+A change says how many messages stay and which follow them, so a turn, a retry, an edit and a
+cleared conversation are the same kind of line, and no line is ever rewritten. Every line is on
+the disk before the next turn begins; after a crash only a half last line can be wrong. `/save` and
+`ChatSession.save` write the same format, in one change. `read` takes an exported conversation too,
+one JSON object, which is also what earlier versions saved.
 """
 
 from __future__ import annotations
@@ -13,47 +15,49 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qwen3_mlx.chat.plain import Messages, are_messages, are_options, as_plain, explicit
 from qwen3_mlx.errors import SessionError
+from qwen3_mlx.files import write_atomically
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.text.messages import joined_text
 
 FORMAT, VERSION = "qwen3-mlx chat", 1
-SAVED_FORMAT, SAVED_VERSION = "qwen3-mlx session", 1
+EXPORT_FORMAT, EXPORT_VERSION = "qwen3-mlx session", 1
 
 
 @dataclass
 class SavedChat:
-    """A conversation as its file has it, as far as that is good."""
+    """A conversation read from its file, up to the first damaged line."""
 
     path: Path
     model: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     messages: list[dict[str, Any]] = field(default_factory=list)
-    note: str = ""
-    """What was wrong with the file, if anything."""
-    whole: bool = True
-    """Whether it may be written on: nothing was lost but a half last line."""
-    good: int = 0
-    """Bytes up to the end of the last good line."""
+    damage: str = ""
+    """A sentence on what is wrong with the file; empty if nothing is."""
+    can_append: bool = True
+    """Whether a journal may go on in this file: at most a half last line is lost."""
+    valid_bytes: int = 0
+    """Bytes up to the end of the last valid line."""
 
     @property
     def id(self) -> str:
-        """The name it is resumed by."""
+        """The name to resume it by."""
         return self.path.stem
 
     @property
     def title(self) -> str:
-        """The first line of what was asked first."""
-        asked = (m["content"] for m in self.messages if m["role"] == "user")
+        """The first line of the first user message."""
+        asked = (joined_text(m.get("content")) for m in self.messages if m["role"] == "user")
         return next(asked, "").strip().partition("\n")[0]
 
     @property
     def turns(self) -> int:
-        """How often the user spoke."""
+        """The number of user messages."""
         return sum(message["role"] == "user" for message in self.messages)
 
 
@@ -63,115 +67,115 @@ def new_path(folder: Path) -> Path:
 
 
 def read(path: Path) -> SavedChat:
-    """What the file holds up to its first damage. Raises `SessionError` if that is nothing."""
+    """Read a journal up to its first damage, or a whole exported conversation.
+
+    Raises `SessionError` if the file can't be read or holds neither.
+    """
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
+        data = path.read_bytes()
     except OSError as error:
         got = error.strerror or str(error)
-        raise SessionError(f"{path} can't be read", got=got) from None
-    kept = SavedChat(path)
-    for number, line in enumerate(lines):
-        if not _take(kept, line, first=number == 0):
+        hint = "`qwen3-mlx sessions list` shows the conversations that are kept"
+        raise SessionError(f"{path} can't be read", got=got, hint=hint) from None
+    saved, number = SavedChat(path), 0
+    lines = data.splitlines(keepends=True)
+    for number, line in enumerate(lines):  # needed behind the loop
+        if not _apply(saved, line, first=number == 0):
             break
-        kept.good += len(line)
-    left = lines[number:] if lines and kept.good < sum(map(len, lines)) else []
-    if not kept.good:
-        raise SessionError(f"{path} is no kept conversation", expected=f"format {FORMAT!r}")
+        saved.valid_bytes += len(line)
+    if not saved.valid_bytes:
+        return _read_export(path, data)
+    left = lines[number:] if saved.valid_bytes < len(data) else []
     if left:
-        half = len(left) == 1 and not left[0].endswith(b"\n")
-        kept.whole = half
-        kept.note = (
+        saved.can_append = len(left) == 1 and not left[0].endswith(b"\n")
+        saved.damage = (
             f"{path.name}: the last change was not written whole, and is left out"
-            if half
+            if saved.can_append
             else f"{path.name} is damaged at line {number + 1}; {len(left)} lines are left out"
         )
-    return kept
+    return saved
 
 
-def _take(kept: SavedChat, line: bytes, *, first: bool) -> bool:
-    """Apply one line; whether it was good."""
-    try:
-        change = json.loads(line.decode("utf-8", "surrogatepass")) if line.endswith(b"\n") else None
-    except (ValueError, RecursionError):
-        return False
+def _apply(saved: SavedChat, line: bytes, *, first: bool) -> bool:
+    """Apply one line of a journal; returns whether it was valid."""
+    change = _parsed(line) if line.endswith(b"\n") else None
     if not isinstance(change, dict):
         return False
     if first:
         return change.get("format") == FORMAT and change.get("version") == VERSION
     keep, add = change.get("keep"), change.get("add")
     options, model = change.get("options"), change.get("model")
-    if type(keep) is not int or not 0 <= keep <= len(kept.messages) or not are_messages(add):
+    if type(keep) is not int or not 0 <= keep <= len(saved.messages) or not are_messages(add):
         return False
     if not isinstance(model, str) or not are_options(options):
         return False
-    kept.messages[keep:] = add or []
-    kept.model, kept.options = model, options or {}
+    saved.messages[keep:] = add or []
+    saved.model, saved.options = model, options or {}
     return True
 
 
-def are_messages(value: object) -> bool:
-    """Whether this is a list of messages with a role and text."""
-    return isinstance(value, list) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
-        for m in value
-    )
+def _read_export(path: Path, data: bytes) -> SavedChat:
+    """A conversation in one JSON object, as an export has it. Raises `SessionError`."""
+    record = _parsed(data)
+    if not isinstance(record, dict) or record.get("format") != EXPORT_FORMAT:
+        expected = f"format {FORMAT!r} or {EXPORT_FORMAT!r}"
+        raise SessionError(f"{path} is no kept conversation", expected=expected)
+    if record.get("version") != EXPORT_VERSION:
+        got, hint = repr(record.get("version")), "update qwen3-mlx"
+        raise SessionError(f"{path}: version", got=got, expected=EXPORT_VERSION, hint=hint)
+    model, options = record.get("model"), record.get("options", {})
+    messages: Any = record.get("messages")
+    if not isinstance(model, str) or not are_messages(messages) or not are_options(options):
+        raise SessionError(f"{path} is damaged", expected="model, options and messages")
+    return SavedChat(path, model, options, messages, can_append=False)
 
 
-def are_options(value: object) -> bool:
-    """Whether this is an object with names of options."""
-    known = {field.name for field in fields(GenerationOptions)}
-    return isinstance(value, dict) and known.issuperset(value)
-
-
-def asked(options: GenerationOptions) -> dict[str, Any]:
-    """The options that are not left to the model."""
-    return {key: value for key, value in asdict(options).items() if value is not None}
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(data.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError):
+        return None
 
 
 class ChatJournal:
     """The file of one conversation under way. Made with its first message, not before."""
 
-    def __init__(self, path: Path, kept: SavedChat | None = None) -> None:
-        """Write to `path`: a new file, or go on behind what `kept` says is good."""
+    def __init__(self, path: Path, saved: SavedChat | None = None) -> None:
+        """Write to `path`: a new file, or behind what is valid of `saved`."""
         self.path = path
         self._file: int | None = None
-        self._end = kept.good if kept else 0
-        self._written: list[dict[str, Any]] = list(kept.messages) if kept else []
-        self._said: tuple[str, dict[str, Any]] = (kept.model, kept.options) if kept else ("", {})
+        self._end = saved.valid_bytes if saved else 0
+        self._written: list[dict[str, Any]] = list(saved.messages) if saved else []
+        self._model, self._options = (saved.model, saved.options) if saved else ("", {})
 
-    def keep(
-        self, model: str, options: GenerationOptions, messages: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Write what changed since the last time, and see it on the disk.
+    def keep(self, model: str, options: GenerationOptions, messages: Messages) -> None:
+        """Write what changed since the last time, and flush it to the disk.
 
         Raises `SessionError`; the file is then as it was, and the next call tries again.
         """
-        said = (model, asked(options))
+        plain, chosen = as_plain(messages), explicit(options)
         same = 0
-        for old, new in zip(self._written, messages, strict=False):
+        for old, new in zip(self._written, plain, strict=False):
             if old != new:
                 break
             same += 1
-        unchanged = same == len(self._written) == len(messages) and said == self._said
-        if unchanged or not (self._end or any(m["role"] == "user" for m in messages)):
+        unchanged = same == len(self._written) == len(plain)
+        unchanged = unchanged and (model, chosen) == (self._model, self._options)
+        if unchanged or not (self._end or any(m.get("role") == "user" for m in plain)):
             return
-        add = [json.loads(json.dumps(message)) for message in messages[same:]]
-        change = {"keep": same, "add": add, "model": model, "options": said[1], "at": _now()}
         try:
-            self._append(change)
+            self._append(_change(same, plain[same:], model, chosen))
         except OSError as error:
             got = error.strerror or str(error)
             hint = "it is still in memory: /save PATH writes it to another place"
             raise SessionError(
                 f"the conversation can't be kept in {self.path}", got=got, hint=hint
             ) from None
-        self._written[same:], self._said = add, said
+        self._written, self._model, self._options = plain, model, chosen
 
     def _append(self, change: dict[str, Any]) -> None:
         file = self._open()
-        head = [] if self._end else [{"format": FORMAT, "version": VERSION, "created": _now()}]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*head, change])
-        data = text.encode("utf-8", "surrogatepass")
+        data = _lines(change) if self._end else _lines(_header(), change)
         try:
             os.ftruncate(file, self._end)  # a half line of an earlier crash
             written = 0
@@ -212,8 +216,46 @@ class ChatJournal:
             self._file = None
 
 
+def _header() -> dict[str, Any]:
+    return {"format": FORMAT, "version": VERSION, "created": _now()}
+
+
+def _change(
+    keep: int, add: list[dict[str, Any]], model: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    return {"keep": keep, "add": add, "model": model, "options": options, "at": _now()}
+
+
+def _lines(*records: dict[str, Any]) -> bytes:
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def save(path: Path, model: str, options: GenerationOptions, messages: Messages) -> None:
+    """Write a whole conversation to `path`, all or nothing.
+
+    Raises `SessionError`, also where another chat is writing `path`; the file is then as it was.
+    """
+    data = _lines(_header(), _change(0, as_plain(messages), model, explicit(options)))
+    try:
+        with contextlib.ExitStack() as stack:
+            if path.is_file():  # its lock is lost with it when it is replaced
+                file = stack.enter_context(path.open("rb"))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            write_atomically(path, data)
+    except BlockingIOError:
+        hint = "it is still in memory; save it to another place"
+        raise SessionError(f"{path} is open in another chat", hint=hint) from None
+    except OSError as error:
+        raise SessionError(
+            f"the conversation can't be saved to {path}",
+            got=error.strerror or str(error),
+            hint="it is still in memory; save it to another place",
+        ) from None
 
 
 def all_in(folder: Path) -> list[Path]:
@@ -238,27 +280,3 @@ def find(folder: Path, id: str | None) -> Path:
         got = f"{id!r}, which {len(matching) or 'no'} conversations begin with"
         raise SessionError("which conversation?", got=got, hint=hint)
     return matching[0]
-
-
-def saved(model: str, options: dict[str, Any], messages: object) -> dict[str, Any]:
-    """A conversation as `ChatSession.save` writes it, whole and in one object."""
-    return {
-        "format": SAVED_FORMAT,
-        "version": SAVED_VERSION,
-        "model": model,
-        "options": options,
-        "messages": messages,
-    }
-
-
-def as_markdown(kept: SavedChat) -> str:
-    """The conversation to be read: a heading a message, thoughts folded away."""
-    parts = [f"# {kept.title or kept.id}\n\n{kept.model}, {kept.id}\n"]
-    for message in kept.messages:
-        parts.append(f"## {message['role'].capitalize()}\n")
-        if thought := message.get("reasoning_content"):
-            parts.append(f"<details><summary>Thinking</summary>\n\n{thought}\n\n</details>\n")
-        parts.append(message["content"] + "\n")
-        for call in message.get("tool_calls") or []:
-            parts.append(f"```json\n{json.dumps(call, ensure_ascii=False)}\n```\n")
-    return "\n".join(parts)

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen3_mlx.chat.journal import (
-    SAVED_FORMAT,
-    SAVED_VERSION,
-    are_messages,
-    are_options,
-    asked,
-    saved,
-)
+from qwen3_mlx.chat import journal
 from qwen3_mlx.chat.prompt_store import PromptStore
 from qwen3_mlx.chat.request import prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
@@ -23,9 +15,8 @@ from qwen3_mlx.engine.background import BACKGROUND, Stopped
 from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.prefill import Progress
 from qwen3_mlx.engine.warm import warm
-from qwen3_mlx.errors import OptionError, SessionError
+from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking, ToolCall
-from qwen3_mlx.files import write_atomically
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text import stable_prefix
 from qwen3_mlx.text.messages import MessageLike
@@ -206,28 +197,20 @@ class ChatSession:
         self.last_stats = None
 
     def save(self, path: str | Path) -> None:
-        """Write the conversation as JSON, all or nothing. Raises `SessionError`."""
-        record = saved(self.runtime.name, asked(self.options), self.messages)
-        text = json.dumps(record, ensure_ascii=False, indent=1)
-        try:
-            write_atomically(Path(path), text.encode("utf-8", "surrogatepass"))
-        except OSError as error:
-            raise SessionError(
-                f"the conversation can't be saved to {path}",
-                got=error.strerror or str(error),
-                hint="it is still in memory; save it to another place",
-            ) from None
+        """Write the conversation to a file, all or nothing. Raises `SessionError`."""
+        journal.save(Path(path), self.runtime.name, self.options, self.messages)
 
     @classmethod
     def load(cls, path: str | Path, model: LoadedModel | None = None) -> ChatSession:
         """Read a saved conversation, and load its model unless one is given.
 
-        Raises `SessionError`, or what `qwen3_mlx.load` raises.
+        A damaged file is read up to its first damage. Raises `SessionError`, or what
+        `qwen3_mlx.load` raises.
         """
-        record = _read(Path(path))
-        runtime = model.runtime if model else load_runtime(record["model"])
-        session = cls(runtime, options=GenerationOptions(**record["options"]))
-        session.messages = record["messages"]
+        saved = journal.read(Path(path))
+        runtime = model.runtime if model else load_runtime(saved.model)
+        session = cls(runtime, options=GenerationOptions(**saved.options))
+        session.messages = saved.messages
         return session
 
 
@@ -271,28 +254,3 @@ def _as_messages(content: str | MessageLike | Sequence[MessageLike]) -> Sequence
             raise OptionError("the message is empty", hint="say something")
         return [{"role": "user", "content": content}]
     return [content] if isinstance(content, Mapping) else content
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The record at `path`, after checking that it is one of ours and whole."""
-    try:
-        record = json.loads(path.read_text("utf-8", "surrogatepass"))
-    except (OSError, ValueError) as error:
-        got = getattr(error, "strerror", None) or str(error)
-        raise SessionError(
-            f"{path} can't be read",
-            got=got,
-            expected="a conversation as /save writes it, JSON",
-            hint="`qwen3-mlx sessions list` shows those that were kept by themselves",
-        ) from None
-    if not isinstance(record, dict) or record.get("format") != SAVED_FORMAT:
-        raise SessionError(f"{path} is no saved conversation", expected=f"format {SAVED_FORMAT!r}")
-    if record.get("version") != SAVED_VERSION:
-        got = repr(record.get("version"))
-        raise SessionError(
-            f"{path}: version", got=got, expected=SAVED_VERSION, hint="update qwen3-mlx"
-        )
-    whole = are_messages(record.get("messages")) and are_options(record.get("options", {}))
-    if not whole or not isinstance(record.get("model"), str):
-        raise SessionError(f"{path} is damaged", expected="model, options and messages")
-    return record

@@ -6,14 +6,19 @@ import json
 import os
 import stat
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
+from qwen3_mlx.chat import export
 from qwen3_mlx.chat import journal as store
 from qwen3_mlx.chat.journal import ChatJournal
+from qwen3_mlx.chat.plain import explicit
 from qwen3_mlx.errors import SessionError
+from qwen3_mlx.events import ToolCall
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.text import normalise
 
 OPTIONS = GenerationOptions(thinking_budget=7)
 
@@ -42,9 +47,9 @@ def test_what_is_kept_is_read_again_after_every_step(path: Path) -> None:
     for messages in STEPS:
         journal.keep("demo", OPTIONS, messages)
         kept = store.read(path)
-        assert (kept.messages, kept.note, kept.whole) == (messages, "", True)
+        assert (kept.messages, kept.damage, kept.can_append) == (messages, "", True)
         assert kept.model == "demo" and kept.options["thinking_budget"] == 7
-        assert kept.good == path.stat().st_size
+        assert kept.valid_bytes == path.stat().st_size
     assert len(path.read_bytes().splitlines()) == 1 + len(STEPS)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -61,7 +66,7 @@ def test_only_what_changes_is_written(path: Path) -> None:
     journal.keep("demo", GenerationOptions(), STEPS[0])
     added = json.loads(path.read_bytes()[len(before) :])
     assert (added["keep"], added["add"]) == (2, [])
-    assert store.read(path).options == store.asked(GenerationOptions())
+    assert store.read(path).options == explicit(GenerationOptions())
     messages = [dict(message) for message in STEPS[0]]
     journal.keep("demo", OPTIONS, messages)
     messages[0]["content"] = "edited in place"
@@ -81,8 +86,8 @@ def test_every_cut_of_the_file_reads_as_the_last_whole_change(path: Path) -> Non
         kept = store.read(path)
         done = sum(end <= cut for end in ends)
         assert kept.messages == (STEPS[done - 1] if done else [])
-        assert kept.whole
-        assert bool(kept.note) == (cut not in (head, *ends))
+        assert kept.can_append
+        assert bool(kept.damage) == (cut not in (head, *ends))
     path.write_bytes(data[: head - 1])
     with pytest.raises(SessionError):
         store.read(path)
@@ -98,7 +103,7 @@ def test_going_on_behind_a_half_line(path: Path) -> None:
     journal = ChatJournal(path, kept)
     journal.keep("demo", OPTIONS, STEPS[1])
     again = store.read(path)
-    assert (again.messages, again.note) == (STEPS[1], "")
+    assert (again.messages, again.damage) == (STEPS[1], "")
     assert len(path.read_bytes().splitlines()) == 3
 
 
@@ -122,8 +127,8 @@ def test_damage_in_the_middle_is_read_up_to_there(path: Path, line: bytes) -> No
     data = path.read_bytes()
     path.write_bytes(data + line + data.splitlines(keepends=True)[1])
     kept = store.read(path)
-    assert kept.messages == STEPS[0] and not kept.whole
-    assert "line 3" in kept.note and "2 lines" in kept.note
+    assert kept.messages == STEPS[0] and not kept.can_append
+    assert "line 3" in kept.damage and "2 lines" in kept.damage
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b'{"format": "x"}\n', b"no JSON", b"\0" * 50])
@@ -192,5 +197,92 @@ def test_finding(tmp_path: Path) -> None:
 def test_markdown() -> None:
     thought = {"role": "assistant", "content": "4", "reasoning_content": "hm"}
     kept = store.SavedChat(Path("x.jsonl"), "demo", messages=[*said("2+2?\nmore"), thought])
-    text = store.as_markdown(kept)
+    text = export.as_markdown(kept)
     assert text.startswith("# 2+2?\n") and "hm" in text and text.endswith("4\n")
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": "ä"}'}}
+PARTS = [{"type": "text", "text": "part one"}, {"type": "text", "text": "part two"}]
+SHAPES: list[dict[str, Any]] = [
+    {"role": "developer", "content": "D", "name": "boss"},
+    {"role": "user", "content": PARTS, "name": "ann"},
+    {"role": "assistant", "content": None, "reasoning": "why", "tool_calls": [CALL]},
+    {"role": "tool", "content": {"temp": 3.5}, "tool_call_id": "c1", "name": "f"},
+    {"role": "tool", "content": [1, None], "tool_call_id": "c2"},
+    {"role": "tool", "content": 42},
+    {"role": "assistant", "tool_calls": None, "function_call": {"name": "g", "arguments": ""}},
+    {"role": "function", "content": ["a", "b"], "name": "g"},
+    {"role": "assistant", "content": "end"},
+    {"role": "user"},
+]
+
+
+def test_what_can_be_sent_is_kept_saved_listed_and_exported(path: Path, tmp_path: Path) -> None:
+    assert normalise(SHAPES)  # it can be sent
+    journal = ChatJournal(path)
+    journal.keep("demo", OPTIONS, SHAPES)
+    store.save(tmp_path / "talk", "demo", OPTIONS, SHAPES)
+    (tmp_path / "export.json").write_text(export.as_json(store.read(path)))
+    for file in (path, tmp_path / "talk", tmp_path / "export.json"):
+        saved = store.read(file)
+        assert saved.messages == SHAPES and saved.options == explicit(OPTIONS)
+        assert (saved.title, saved.turns, saved.damage) == ("part one", 2, "")
+    text = export.as_markdown(store.read(path))
+    for shown in (
+        *("## Developer: boss", "## User: ann\n\npart one\n\npart two", "why\n\n</details>"),
+        json.dumps(CALL, ensure_ascii=False),
+        '## Tool: f c1\n\n```json\n{"temp": 3.5}\n```',
+        "```json\n42\n```",
+        '{"name": "g", "arguments": ""}',
+        "## Function: g\n\na\n\nb",
+    ):
+        assert shown in text
+
+
+def test_a_call_as_the_model_made_it_is_kept_as_json(path: Path) -> None:
+    call = ToolCall("f", MappingProxyType({"a": (1, 2)}))
+    message = MappingProxyType({"role": "assistant", "tool_calls": (call,)})
+    messages = [{"role": "user", "content": "x"}, message]
+    journal = ChatJournal(path)
+    journal.keep("demo", OPTIONS, messages)
+    size = path.stat().st_size
+    journal.keep("demo", OPTIONS, messages)
+    assert path.stat().st_size == size  # nothing changed
+    expected = [{"name": "f", "arguments": {"a": [1, 2]}}]
+    assert store.read(path).messages[1]["tool_calls"] == expected
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+
+@pytest.mark.parametrize("content", [b"bytes", {1, 2}, object(), LOOP])
+def test_what_json_has_no_form_for_is_refused(path: Path, content: object) -> None:
+    journal = ChatJournal(path)
+    journal.keep("demo", OPTIONS, STEPS[0])
+    bad = [*STEPS[0], {"role": "user", "content": content}]
+    for write in (journal.keep, lambda *what: store.save(path.with_suffix(".x"), *what)):
+        with pytest.raises(SessionError, match="a message can't be kept"):
+            write("demo", OPTIONS, bad)
+    assert store.read(path).messages == STEPS[0]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_saving_never_replaces_a_file_that_another_chat_writes(path: Path) -> None:
+    journal = ChatJournal(path)
+    journal.keep("demo", OPTIONS, STEPS[0])
+    with pytest.raises(SessionError, match="open in another chat"):
+        store.save(path, "demo", OPTIONS, STEPS[1])
+    assert store.read(path).messages == STEPS[0]
+    journal.close()
+    store.save(path, "demo", OPTIONS, STEPS[1])
+    assert store.read(path).messages == STEPS[1]
+
+
+def test_a_conversation_that_an_earlier_version_saved(tmp_path: Path) -> None:
+    file = tmp_path / "talk.json"
+    record = {"format": "qwen3-mlx session", "version": 1, "model": "demo"}
+    file.write_text(json.dumps(record | {"options": {"seed": 7}, "messages": STEPS[0]}, indent=1))
+    saved = store.read(file)
+    assert (saved.model, saved.options, saved.messages) == ("demo", {"seed": 7}, STEPS[0])
+    assert not saved.can_append  # a journal's lines may not follow it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from qwen3_mlx import Answer, Done, GenerationOptions, Reply, Thinking
 from qwen3_mlx import files as files_module
+from qwen3_mlx.chat import journal
 from qwen3_mlx.chat.prompt_store import PromptStore
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.errors import ContextError, OptionError, OutOfMemoryError, SessionError
@@ -214,7 +214,7 @@ def test_save_and_load(model: Qwen3, tmp_path: Path) -> None:
     again = ChatSession.load(tmp_path / "talk.json", model)
     assert again.messages == chat.messages and again.options == chat.options
     assert [file.name for file in tmp_path.iterdir()] == ["talk.json"]
-    assert json.loads((tmp_path / "talk.json").read_text("utf-8"))["model"] == "tiny"
+    assert journal.read(tmp_path / "talk.json").model == "tiny"
 
 
 def test_a_failed_save_leaves_the_old_file(

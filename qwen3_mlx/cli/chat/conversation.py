@@ -12,7 +12,7 @@ from qwen3_mlx.events import Done, Stats
 from qwen3_mlx.options import NEVER_THINK
 
 if TYPE_CHECKING:
-    from qwen3_mlx.chat.journal import ChatJournal
+    from qwen3_mlx.chat.journal import ChatJournal, SavedChat
     from qwen3_mlx.chat.session import ChatSession
     from qwen3_mlx.model import Qwen3
 
@@ -89,10 +89,10 @@ class Conversation:
         self.session.warm_in_background()
         return note
 
-    def keep(self) -> None:
-        """See what has changed on the disk: after every turn and command.
+    def keep(self, *, again: bool = False) -> None:
+        """Write what changed to the journal: after every turn and command.
 
-        Raises `SessionError`, the first time only; every later call tries again.
+        Raises `SessionError`, but only for the first of several failures unless `again` is set.
         """
         if self.journal is None:
             return
@@ -103,9 +103,17 @@ class Conversation:
             )
             self._unkept = False
         except SessionError:
-            if not self._unkept:
+            if again or not self._unkept:
                 self._unkept = True
                 raise
+
+    def as_saved(self, path: Path) -> SavedChat:
+        """The conversation as a file at `path` would hold it."""
+        from qwen3_mlx.chat.journal import SavedChat
+        from qwen3_mlx.chat.plain import explicit
+
+        options = explicit(self.session.options)
+        return SavedChat(path, self.model.name, options, self.session.messages)
 
     def close(self) -> None:
         """Leave nothing undone that the next chat can use, and let go of the file."""

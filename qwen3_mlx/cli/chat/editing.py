@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qwen3_mlx.chat import export as export_file
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.result import CommandResult
 from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.files import write_atomically
-
-Messages = list[dict[str, Any]]
+from qwen3_mlx.text.messages import joined_text
 
 
 def undo(chat: Conversation, _text: str) -> CommandResult:
@@ -60,9 +59,9 @@ def export(chat: Conversation, text: str) -> CommandResult:
     path = Path(name.strip(" '\"") or default).expanduser()
     if path.exists():
         raise SessionError("this file exists already", got=str(path), hint="choose another name")
-    write = as_json if kind == "json" else as_markdown
+    write = export_file.as_json if kind == "json" else export_file.as_markdown
     try:
-        write_atomically(path, write(chat.session.messages).encode("utf-8", "replace"))
+        write_atomically(path, write(chat.as_saved(path)).encode("utf-8", "replace"))
     except OSError as error:
         raise SessionError(
             f"{path} can't be written",
@@ -70,22 +69,6 @@ def export(chat: Conversation, text: str) -> CommandResult:
             hint="nothing is lost; name another place",
         ) from None
     return CommandResult(f"exported: {path}")
-
-
-def as_json(messages: Messages) -> str:
-    """The messages, as programs that speak the chat format read them."""
-    return json.dumps(messages, ensure_ascii=False, indent=1) + "\n"
-
-
-def as_markdown(messages: Messages) -> str:
-    """The messages as a document, thoughts in blocks that fold."""
-    parts = []
-    for message in messages:
-        parts.append(f"## {message['role']}")
-        if thought := message.get("reasoning_content"):
-            parts.append(f"<details><summary>thought</summary>\n\n{thought.strip()}\n\n</details>")
-        parts.append(str(message.get("content") or "").strip())
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def tokens(chat: Conversation, _text: str) -> CommandResult:
@@ -117,7 +100,7 @@ def _take_back(chat: Conversation) -> str:
     if not starts:
         raise OptionError("there is no turn to take back", hint="say something first")
     chat.session.messages = messages[: starts[-1]]
-    return str(messages[starts[-1]]["content"])
+    return joined_text(messages[starts[-1]].get("content"))
 
 
 def _starts(messages: Sequence[dict[str, Any]]) -> list[int]:

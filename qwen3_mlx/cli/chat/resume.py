@@ -6,6 +6,7 @@ import re
 from itertools import zip_longest
 
 from qwen3_mlx.chat import journal
+from qwen3_mlx.chat.plain import explicit
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.options import GenerationOptions
@@ -51,15 +52,15 @@ def attach(
     system = session.system
     session.messages = [dict(message) for message in resumed.messages]
     session.system = system or session.system
-    session.options = GenerationOptions(**(resumed.options | journal.asked(session.options)))
+    session.options = GenerationOptions(**(resumed.options | explicit(session.options)))
     notes = [f"{resumed.id}: {resumed.turns} turns, {resumed.title[:60]!r}"]
-    if resumed.note:
-        notes.insert(0, resumed.note)
+    if resumed.damage:
+        notes.insert(0, resumed.damage)
     if not save:
         return [*notes, UNKEPT, *filter(None, [chat.take_up()])]
     chat.journal = journal.ChatJournal(resumed.path, resumed)
-    if not resumed.whole or not chat.journal.claim():
+    if not resumed.can_append or not chat.journal.claim():
         chat.journal = journal.ChatJournal(journal.new_path(folder))
-        why = "is left as it is" if not resumed.whole else "is open in another chat"
+        why = "is left as it is" if not resumed.can_append else "is open in another chat"
         notes.append(f"{resumed.path.name} {why}; this one goes on as {chat.journal.path.stem}")
     return [*notes, *filter(None, [chat.take_up()])]

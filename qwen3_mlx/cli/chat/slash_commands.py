@@ -5,10 +5,11 @@ No drawing here: a line interface and a full-screen one run the same commands.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import time
 from pathlib import Path
 
+from qwen3_mlx.chat import journal
 from qwen3_mlx.cli.chat import editing
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.result import Command, CommandResult
@@ -97,6 +98,9 @@ def _clear(chat: Conversation, _text: str) -> CommandResult:
 def _save(chat: Conversation, text: str) -> CommandResult:
     if not any(message["role"] == "user" for message in chat.session.messages):
         raise SessionError("nothing to save yet", hint="say something first")
+    if not text and chat.journal is not None:
+        chat.keep(again=True)
+        return CommandResult(f"saved: {chat.journal.path}")
     path = _path(text) if text else _own_path(chat)
     if path.exists() and path.resolve() not in chat.files:
         hint = "choose another name, or /load it first to go on with it"
@@ -107,29 +111,33 @@ def _save(chat: Conversation, text: str) -> CommandResult:
 
 
 def _own_path(chat: Conversation) -> Path:
-    """The file this chat is kept in: the one it has already, else a new one among the state."""
+    """The last file of a chat without a journal, or a new one among the kept conversations."""
     if chat.files:
         return max(chat.files, key=lambda file: file.stat().st_mtime if file.exists() else 0)
-    folder = folders.home() / "conversations"
+    folder = folders.sessions()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         hint = "name a place: /save PATH"
         raise SessionError(f"{folder} can't be made", got=error.strerror, hint=hint) from None
-    return folder / time.strftime("%Y-%m-%d-%H%M%S.json")
+    return journal.new_path(folder)
 
 
 def _load(chat: Conversation, text: str) -> CommandResult:
     if not text:
-        raise OptionError("/load needs a file", hint=f"saved ones: {folders.home()}/conversations")
-    path = _path(text)
-    session = type(chat.session).load(path, chat.model)
-    chat.session = session
-    chat.files.add(path.resolve())
+        hint = "or the id of a conversation that `qwen3-mlx sessions list` shows"
+        raise OptionError("/load needs a file", hint=hint)
+    path, is_id = _path(text), False
+    if not path.exists():
+        with contextlib.suppress(SessionError):
+            path, is_id = journal.find(folders.sessions(), text), True
+    damage = journal.read(path).damage
+    chat.session = session = type(chat.session).load(path, chat.model)
+    if not is_id:  # a kept conversation has a journal of its own, which /save must not replace
+        chat.files.add(path.resolve())
     turns = sum(message["role"] == "user" for message in session.messages)
-    note = chat.take_up()
-    said = f"loaded: {path} ({turns} turns); {chat.mode}" + (note and f"\n{note}")
-    return CommandResult(said, changed=True)
+    said = f"loaded: {path} ({turns} turns); {chat.mode}"
+    return CommandResult("\n".join(filter(None, [said, damage, chat.take_up()])), changed=True)
 
 
 def _path(text: str) -> Path:
@@ -167,7 +175,7 @@ COMMANDS = {
     "drop": Command("drop [N]", "forget the N oldest turns, to make room", editing.drop),
     "clear": Command("clear", "forget the conversation", _clear),
     "save": Command("save [PATH]", "write the conversation to a file", _save),
-    "load": Command("load PATH", "go on with a saved conversation", _load),
+    "load": Command("load PATH|ID", "go on with a saved conversation", _load),
     "export": Command("export md|json [PATH]", "write it for people or programs", editing.export),
     "tokens": Command("tokens", "what the conversation takes of the context", editing.tokens),
     "stats": Command("stats", "tokens, speed and memory", _stats),

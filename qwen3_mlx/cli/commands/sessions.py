@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -45,8 +44,8 @@ def _read(id: str | None) -> journal.SavedChat:
     from qwen3_mlx.chat import journal
 
     kept = journal.read(journal.find(folders.sessions(), id))
-    if kept.note:
-        Screen().note(kept.note)
+    if kept.damage:
+        Screen().note(kept.damage)
     return kept
 
 
@@ -81,9 +80,9 @@ def show(id: Id = None, debug: opt.Debug = False) -> None:
 
         qwen3-mlx sessions show
     """
-    from qwen3_mlx.chat import journal
+    from qwen3_mlx.chat.export import as_markdown
 
-    Screen().answer(journal.as_markdown(_read(id)))
+    Screen().answer(as_markdown(_read(id)))
 
 
 @app.command()
@@ -101,15 +100,10 @@ def export(
 
         qwen3-mlx sessions export json 2026-01-31 > talk.json
     """
-    from qwen3_mlx.chat import journal
+    from qwen3_mlx.chat.export import as_json, as_markdown
 
     kept = _read(id)
-    if format == "md":
-        text = journal.as_markdown(kept)
-    else:
-        record = journal.saved(kept.model, kept.options, kept.messages)
-        text = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
-    sys.stdout.write(text)
+    sys.stdout.write(as_markdown(kept) if format == "md" else as_json(kept))
 
 
 @app.command()

@@ -248,9 +248,9 @@ def apply_defaults(
     A default that contradicts what was said gives way, and so does one that a model of this family
     can't have.
     """
-    from qwen3_mlx.chat.journal import asked
+    from qwen3_mlx.chat.plain import explicit
 
-    left, said = dict(defaults), asked(told)
+    left, said = dict(defaults), explicit(told)
     if told.thinking_budget is not None:
         left.pop("thinking", None)
     budget, most = (said.get(name, left.get(name)) for name in ("thinking_budget", "max_tokens"))

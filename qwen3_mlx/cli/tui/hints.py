@@ -73,7 +73,7 @@ def _models(_text: str) -> list[str]:
 def _files(text: str) -> list[str]:
     """Paths that begin like `text`; with nothing typed, the saved conversations."""
     if not text:
-        return sorted(map(str, (folders.home() / "conversations").glob("*.json")))
+        return sorted(map(str, folders.sessions().glob("*.jsonl")))
     folder, name = os.path.split(text)
     try:
         entries = list(Path(folder or ".").expanduser().iterdir())

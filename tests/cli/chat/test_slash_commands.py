@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from qwen3_mlx.chat import journal
+from qwen3_mlx.chat.journal import ChatJournal
 from qwen3_mlx.cli.chat import slash_commands
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.errors import OptionError, SessionError
@@ -142,7 +144,7 @@ def test_save_and_load(tmp_path: Path, state_home: Path) -> None:
     list(conversation.session.send("hi"))
     said = run(conversation, "/save")
     own = Path(said.removeprefix("saved: "))
-    assert own.parent == state_home / "conversations" and own.is_file()
+    assert own.parent == state_home / "sessions" and own.is_file()
     assert run(conversation, "/save") == said  # the same file again
     other = tmp_path / "my chat.json"
     run(conversation, f"/save {other}")
@@ -157,6 +159,36 @@ def test_save_and_load(tmp_path: Path, state_home: Path) -> None:
     with pytest.raises(SessionError, match="can't be read"):
         run(fresh, "/load nowhere.json")
     assert fresh.session.messages
+
+
+def test_a_kept_conversation_is_saved_where_it_is_kept_and_loaded_by_its_id(
+    state_home: Path,
+) -> None:
+    conversation = chat()
+    conversation.journal = ChatJournal(journal.new_path(state_home / "sessions"))
+    list(conversation.session.send("hi"))
+    assert run(conversation, "/save") == f"saved: {conversation.journal.path}"
+    kept = conversation.journal.path
+    conversation.close()
+    fresh = chat()
+    assert f"loaded: {kept} (1 turns)" in run(fresh, f"/load {kept.stem[:12]}")
+    assert fresh.session.messages == conversation.session.messages
+    before = kept.read_bytes()
+    list(fresh.session.send("more"))
+    assert run(fresh, "/save") != f"saved: {kept}" and kept.read_bytes() == before
+    kept.write_bytes(before + b"rubbish\n")
+    assert "damaged at line" in run(chat(), f"/load {kept.stem}")
+
+
+def test_what_cannot_be_kept_is_said_by_every_save(state_home: Path) -> None:
+    state_home.mkdir()
+    (state_home / "sessions").touch()  # no directory
+    conversation = chat()
+    conversation.journal = ChatJournal(journal.new_path(state_home / "sessions"))
+    list(conversation.session.send("hi"))
+    for _ in range(2):
+        with pytest.raises(SessionError, match="can't be kept"):
+            run(conversation, "/save")
 
 
 def test_save_never_replaces_a_strangers_file(tmp_path: Path) -> None:

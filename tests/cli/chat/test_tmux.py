@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from qwen3_mlx.chat import journal
 from tests.cli.tmux import Tmux
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
@@ -147,5 +148,5 @@ def test_with_the_bundled_model(tmux: Tmux) -> None:
     tmux.until("demo [not thinking] >", 3)
     tmux.keys("C-d")
     tmux.until("exit code 0")
-    (saved,) = (tmux.home / "conversations").glob("*.json")
-    assert saved.read_text().count('"role": "user"') == 3
+    (saved,) = (tmux.home / "sessions").glob("*.jsonl")
+    assert journal.read(saved).turns == 3

@@ -52,7 +52,7 @@ def test_a_chat_is_kept_and_resumed(cli: Any, state_home: Path) -> None:
     assert options.thinking_budget == 5
     assert "1 turns, '2+2?'" in result.stderr and "demonstration" not in result.stderr
     (one,) = kept(state_home)
-    assert one.turns == 2 and not one.note
+    assert one.turns == 2 and not one.damage
     assert cli.model.warmed == [3, 5]  # while the first message is typed, and the next
 
 
@@ -147,7 +147,7 @@ def test_kill_9_loses_the_turn_in_flight_alone(state_home: Path) -> None:
         chat.send_signal(signal.SIGKILL)
     (one,) = kept(state_home)
     assert [m["content"] for m in one.messages] == ["first", "one"]
-    assert one.whole and not one.note
+    assert one.can_append and not one.damage
 
 
 def test_list_show_export_rm(cli: Any, state_home: Path) -> None:

@@ -120,8 +120,8 @@ def test_export_and_tokens(tmp_path: Path) -> None:
 
     sit(test, *TWO, size=(100, 40))
     text = (tmp_path / "a.md").read_text()
-    assert text.startswith("## user\n\none\n\n## assistant\n\n<details><summary>thought</summary>")
-    assert json.loads((tmp_path / "a.json").read_text())[3]["reasoning_content"] == "t2"
+    assert "## User\n\none\n\n## Assistant\n\n<details><summary>Thinking</summary>" in text
+    assert json.loads((tmp_path / "a.json").read_text())["messages"][3]["reasoning_content"] == "t2"
 
 
 def test_save_and_load_bring_the_conversation_back(tmp_path: Path) -> None:
