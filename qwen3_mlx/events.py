@@ -64,6 +64,20 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A tool call as it grows, for whoever asks: first its name, then its arguments' JSON text.
+
+    The `ToolCall` that follows is what counts; if none follows, it was no call after all.
+    """
+
+    index: int
+    """Which of the turn's calls, from 0."""
+    name: str = ""
+    arguments: str = ""
+    id: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """Counts and timings of one turn; counts are tokens, times seconds, rates tokens per second."""
 
@@ -99,7 +113,7 @@ class Done:
     stats: Stats
 
 
-Event = Thinking | Answer | ToolCall | TokenLogprob | Done
+Event = Thinking | Answer | ToolCall | ToolCallDelta | TokenLogprob | Done
 
 
 @dataclass(frozen=True, slots=True)

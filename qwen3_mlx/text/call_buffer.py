@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from qwen3_mlx.text.call_deltas import CallDeltas
 from qwen3_mlx.text.coder_call import FUNCTION, inside_value
 from qwen3_mlx.text.loose_json import JsonScanner
 from qwen3_mlx.text.markers import Marker, Piece
@@ -23,6 +24,10 @@ class CallBuffer:
     """The text in front of it, to be shown if it is no call."""
     pieces: list[Piece] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
+    tries: int = 0
+    """How often a ``</function>`` of a bare call turned out to be within a value."""
+    deltas: CallDeltas | None = None
+    """Where they are asked for."""
     _scanner: JsonScanner | None = None
     _is_json: bool | None = None
 
@@ -38,13 +43,15 @@ class CallBuffer:
 
     def cut(self, marker: Marker) -> None:
         """Take a marker that may end the call, or be part of it."""
+        if self.deltas:
+            self.deltas.stop()
         self.cuts.append(len(self.pieces))
         self.append(marker)
 
     @property
     def is_full(self) -> bool:
         """Whether so much is unclear that waiting is given up."""
-        return len(self.cuts) >= _MOST_CUTS
+        return max(len(self.cuts), self.tries) >= _MOST_CUTS
 
     @property
     def text(self) -> str:

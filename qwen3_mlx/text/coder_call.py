@@ -14,16 +14,16 @@ from typing import Any, Literal
 from qwen3_mlx.text.argument_types import ArgumentTypes
 from qwen3_mlx.text.loose_json import loose_values
 
-_NAME = r"""(?:\s*=\s*|\s+name\s*=\s*)["']?([^<>\n"']+?)["']?\s*>"""
-FUNCTION = re.compile(rf"<\s*function{_NAME}")
+NAME = r"""(?:\s*=\s*|\s+name\s*=\s*)["']?([^<>\n"']+?)["']?\s*>"""
+FUNCTION = re.compile(rf"<\s*function{NAME}")
 FUNCTION_CLOSE = re.compile(r"<[/\\]\s*function\s*>")
-_CLOSE = r"<[/\\]\s*param(?:eter)?s?\d*\b[^<>\n]*(?:>|(?=\s*(?:<|$)))"
+CLOSE = r"<[/\\]\s*param(?:eter)?s?\d*\b[^<>\n]*(?:>|(?=\s*(?:<|$)))"
 _TAG = re.compile(
-    rf"<\s*parameter{_NAME}"
-    rf"|{_CLOSE}"
+    rf"<\s*parameter{NAME}"
+    rf"|{CLOSE}"
     r"|<[/\\](?P<named>[\w.-]+)>"
 )
-_BOUNDARY = re.compile(rf"<[/\\]\s*function\s*>\s*(?=<\s*function{_NAME})")
+_BOUNDARY = re.compile(rf"<[/\\]\s*function\s*>\s*(?=<\s*function{NAME})")
 _MOST_STEPS = 100_000  # of a search among readings
 
 
@@ -56,7 +56,7 @@ def _split(text: str, on_offer: Callable[[str], bool], known: bool) -> list[str]
     parts, start = [], 0
     for found in _BOUNDARY.finditer(text):
         before = text[start : found.start()].rstrip()
-        closed = _ends_in(_CLOSE, before) or FUNCTION.fullmatch(before)
+        closed = _ends_in(CLOSE, before) or FUNCTION.fullmatch(before)
         if on_offer(found[1].strip()) if known else closed:
             parts.append(text[start : found.end()])
             start = found.end()
@@ -70,7 +70,7 @@ def inside_value(text: str) -> bool:
     text = text.rstrip()
     if closed := _ends_in(FUNCTION_CLOSE.pattern, text):
         text = text[: -len(closed[0])].rstrip()
-    return not _ends_in(_CLOSE, text)
+    return not _ends_in(CLOSE, text)
 
 
 def _ends_in(tag: str, text: str) -> re.Match[str] | None:

@@ -10,6 +10,7 @@ from itertools import groupby
 from qwen3_mlx.events import Answer, Event, Thinking
 from qwen3_mlx.text.bare_calls import BareCalls
 from qwen3_mlx.text.call_buffer import CallBuffer, joined
+from qwen3_mlx.text.call_deltas import CallDeltas
 from qwen3_mlx.text.coder_call import FUNCTION_CLOSE, inside_value
 from qwen3_mlx.text.markers import Marker, MarkerStream, Piece
 from qwen3_mlx.text.mode import Mode
@@ -28,8 +29,17 @@ class Splitter:
     that can't be read is text, so nothing is lost.
     """
 
-    def __init__(self, tokenizer: Tokenizer, mode: Mode, tools: Tools | None = None) -> None:
-        """`tools` are those on offer, normal: empty, nothing is a call; None, any call is one."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        mode: Mode,
+        tools: Tools | None = None,
+        deltas: bool = False,
+    ) -> None:
+        """`tools` are those on offer: with none, nothing is a call; None takes any call.
+
+        With `deltas`, `ToolCallDelta` events come while a call grows.
+        """
         self._pieces = MarkerStream(tokenizer)
         self._has_tool_token = tokenizer.tool_open is not None
         self._offer = Offer(tools)
@@ -39,6 +49,7 @@ class Splitter:
         self._thought_closed = not mode.thinking
         self._call: CallBuffer | None = None
         self._behind_call = False
+        self._deltas, self._calls = deltas, 0
 
     def push(self, ids: Sequence[int]) -> list[Event]:
         """The events that `ids` complete."""
@@ -76,7 +87,7 @@ class Splitter:
             case Marker.THINK_CLOSE if not answered:
                 self._close()
             case Marker.TOOL_OPEN if self._opens_call():
-                self._call = CallBuffer(Marker.TOOL_OPEN.value)
+                self._call = self._new_call(Marker.TOOL_OPEN.value)
             case Marker.TOOL_CLOSE if self._behind_call:
                 pass  # one too many
             case _:
@@ -91,7 +102,7 @@ class Splitter:
             self._behind_call = False
         events = self._text.push(text) if text else []
         if opened:
-            self._call = CallBuffer("")
+            self._call = self._new_call("")
             events += self._collect(self._call, opened)
         return events
 
@@ -110,6 +121,10 @@ class Splitter:
         self._inside = False
         self._thought.seal()
 
+    def _new_call(self, opener: str) -> CallBuffer:
+        deltas = CallDeltas(self._calls, new_id(), self._offer) if self._deltas else None
+        return CallBuffer(opener, deltas=deltas)
+
     def _collect(self, call: CallBuffer, piece: Piece) -> list[Event]:
         if piece is Marker.END:
             return []
@@ -118,8 +133,11 @@ class Splitter:
         if piece is Marker.TOOL_OPEN or piece is Marker.TOOL_CLOSE:
             return self._end_or_cut(call, piece)
         call.append(piece)
-        ended = call.is_bare and not isinstance(piece, Marker) and ">" in piece
-        return self._end_bare(call) if ended else []
+        text = piece.value if isinstance(piece, Marker) else piece
+        grown: list[Event] = []
+        if call.deltas and not self._inside:
+            grown += call.deltas.push(text)
+        return [*grown, *self._end_bare(call)] if call.is_bare and ">" in text else grown
 
     def _end_or_cut(self, call: CallBuffer, marker: Marker) -> list[Event]:
         """A marker came: the call ends here, unless it may be part of a value."""
@@ -132,8 +150,10 @@ class Splitter:
 
     def _end_bare(self, call: CallBuffer) -> list[Event]:
         """End a call without ``<tool_call>`` at its ``</function>``."""
-        if not FUNCTION_CLOSE.search(joined(call.pieces[-_CLOSER_PIECES:])):
+        tail = joined(call.pieces[-_CLOSER_PIECES:])
+        if call.is_full or not FUNCTION_CLOSE.search(tail):
             return []
+        call.tries += 1
         text = call.text
         closers = list(FUNCTION_CLOSE.finditer(text))
         if not closers or inside_value(head := text[: closers[-1].end()]):
@@ -144,7 +164,7 @@ class Splitter:
 
     def _end(self, call: CallBuffer, closer: str = "") -> list[Event]:
         """Read the call, or what stands before the first place where it may have ended."""
-        if not (call.cuts and call.may_go_on()) and (events := self._read(call.text)):
+        if not (call.cuts and call.may_go_on()) and (events := self._read(call)):
             return events
         if call.is_bare and not call.cuts and (closed := FUNCTION_CLOSE.search(call.text)):
             text = call.text
@@ -156,30 +176,42 @@ class Splitter:
         before, rest = call.pieces[:at], call.pieces[at:]
         if closer:
             rest.append(Marker.TOOL_CLOSE)
-        ended = CallBuffer(call.opener, before)
+        ended = CallBuffer(call.opener, before, deltas=call.deltas)
         if rest[0] is Marker.TOOL_CLOSE:
-            events = self._read(ended.text) or self._abandon(ended, Marker.TOOL_CLOSE.value)
+            events = self._read(ended) or self._abandon(ended, Marker.TOOL_CLOSE.value)
             rest = rest[1:]
         else:
-            events = self._read(ended.text) or self._abandon(ended)
+            events = self._read(ended) or self._abandon(ended)
         return [*events, *(event for piece in rest for event in self._take(piece))]
 
-    def _read(self, text: str) -> list[Event]:
-        """The calls in `text`; none if it is not made of calls."""
+    def _read(self, buffer: CallBuffer) -> list[Event]:
+        """The calls in `buffer`; none if its text is not made of calls."""
         try:
-            calls = parse_tool_calls(text, self._offer)
+            calls = parse_tool_calls(buffer.text, self._offer)
         except ValueError:
             return []
         if self._inside:
             self._close()
         self._answer.seal()
         self._call, self._behind_call = None, True
-        return [replace(call, id=f"call_{secrets.token_hex(8)}") for call in calls]
+        events: list[Event] = []
+        deltas = buffer.deltas
+        for call in calls:
+            call = replace(call, id=deltas.id if deltas else new_id())
+            self._calls += 1
+            events += [*deltas.finish(call), call] if deltas else [call]
+            deltas = CallDeltas(self._calls, new_id(), self._offer) if self._deltas else None
+        return events
 
     def _abandon(self, call: CallBuffer, closer: str = "") -> list[Event]:
         """It was no call: show it as the text it is."""
         self._call = None
         return self._text.push(call.opener + joined(call.pieces) + closer)
+
+
+def new_id() -> str:
+    """An id that no other call has."""
+    return f"call_{secrets.token_hex(8)}"
 
 
 class _Text:

@@ -1,0 +1,175 @@
+"""A tool call as it grows: its name, then its arguments as JSON text, piece by piece.
+
+The pieces are always a beginning of ``json.dumps(arguments)``: text that damage could still change
+waits. The rest comes when the call is read; if it then says something else than it began with, no
+more comes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Protocol
+
+from qwen3_mlx.events import ToolCall, ToolCallDelta
+from qwen3_mlx.text.argument_types import ArgumentTypes
+from qwen3_mlx.text.coder_call import CLOSE, FUNCTION, NAME, value_text
+from qwen3_mlx.text.tool_calls import Offer
+
+_HERMES = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]+)"\s*,\s*"(?:arguments|parameters)"\s*:\s*\{')
+_TOKEN = re.compile(r'\s*(?:([{}\[\],:"])|([^\s{}\[\],:"]+)(?=[\s{}\[\],:"]))')
+_STRING = re.compile(
+    r'[^"\\\x00-\x1f]+|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}'
+    r'|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|\\["\\/bfnrt]|(")'
+)
+_BEHIND_MARK = {",": ", ", ":": ": "}
+_PARAMETER = re.compile(rf"\s*<\s*parameter{NAME}(?=\r\n|[^\r])(\r?\n)?")
+_END = re.compile(rf"(?:\r?\n)?{CLOSE}\s*(?=<\s*parameter|<[/\\]\s*function)")
+# What may become a tag of the format, at the end of what has come so far.
+_MAY_END = re.compile(
+    r"<\s*(?:[/\\]\s*)?(?:(?:param|func).*|(?:p(?:ar?)?|f(?:un?)?|para)?)$", re.DOTALL
+)
+_LONGEST_HELD = 4_000  # characters that may be a tag, or the value of another type than text
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+class _Reader(Protocol):
+    def push(self, text: str) -> str: ...
+
+
+class CallDeltas:
+    """The deltas of one call, which is the turn's `index`-th from 0."""
+
+    def __init__(self, index: int, id: str, offer: Offer) -> None:
+        self.index, self.id, self._offer = index, id, offer
+        self._beginning = self._name = self._written = ""
+        self._reader: _Reader | None = None
+
+    def push(self, text: str) -> list[ToolCallDelta]:
+        """Take more of the call's text."""
+        deltas: list[ToolCallDelta] = []
+        if not self._name:
+            self._beginning += text
+            deltas, text = self._begin()
+        if self._reader and (grown := self._reader.push(text)):
+            self._written += grown
+            deltas.append(self._delta(grown))
+        return deltas
+
+    def stop(self) -> None:
+        """A marker came that may end the call: what comes behind it is unsure."""
+        self._reader = None
+
+    def finish(self, call: ToolCall) -> list[ToolCallDelta]:
+        """The call was read: what is missing of it."""
+        whole = _dumps(call.arguments)
+        if not self._name:
+            return [self._delta(whole, call.name)]
+        same = call.name == self._name and whole.startswith(self._written)
+        rest = whole[len(self._written) :] if same else ""
+        return [self._delta(rest)] if rest else []
+
+    def _delta(self, arguments: str, name: str = "") -> ToolCallDelta:
+        return ToolCallDelta(self.index, name, arguments, self.id)
+
+    def _begin(self) -> tuple[list[ToolCallDelta], str]:
+        text = self._beginning.lstrip()
+        coder = FUNCTION.match(text)
+        begun = coder or _HERMES.match(text)
+        if begun is None or (self._offer.known and not self._offer.has(begun[1].strip())):
+            return [], ""
+        self._name = begun[1].strip()
+        self._reader = _CoderReader(self._offer.types(self._name)) if coder else _JsonReader()
+        return [self._delta("", self._name)], text[begun.end() :]
+
+
+class _JsonReader:
+    """Hermes' arguments behind their first bracket, spelled anew token by token."""
+
+    def __init__(self) -> None:
+        self._text, self._depth, self._in_string = "", 1, False
+        self._waiting = "{"  # brackets and commas wait for what comes behind them
+
+    def push(self, text: str) -> str:
+        self._text += text
+        position, parts = 0, []
+        while self._depth:
+            found = (_STRING if self._in_string else _TOKEN).match(self._text, position)
+            if found is None:
+                break
+            position = found.end()
+            parts.append(self._in(found) if self._in_string else self._token(found))
+        self._text = self._text[position:]
+        return "".join(parts)
+
+    def _in(self, found: re.Match[str]) -> str:
+        self._in_string = found[1] is None
+        return _dumps(json.loads(f'"{found[0]}"'))[1:-1] if self._in_string else '"'
+
+    def _token(self, found: re.Match[str]) -> str:
+        mark, waiting, self._waiting = found[1] or "", self._waiting, ""
+        if mark in _BEHIND_MARK:
+            self._waiting = waiting + _BEHIND_MARK[mark]
+            return ""
+        if mark in ("}", "]"):
+            self._depth -= 1
+            return waiting.removesuffix(", ") + mark if self._depth else ""
+        self._depth += mark in ("{", "[") and mark != ""
+        self._in_string = mark == '"'
+        try:
+            return waiting + (mark or _dumps(json.loads(found[2])))
+        except ValueError:  # nothing that JSON has: the call tells, if it is one
+            self._depth = 0
+            return ""
+
+
+class _CoderReader:
+    """The Coder's parameters: texts as they grow, other values when they end."""
+
+    def __init__(self, types: ArgumentTypes) -> None:
+        self._types = types
+        self._text = self._key = ""
+        self._started = False
+        self._separator = "{"
+
+    def push(self, text: str) -> str:
+        if len(self._text) > _LONGEST_HELD:  # the call tells when it is read
+            return ""
+        self._text += text
+        parts: list[str] = []
+        while grown := self._step():
+            parts.append(grown)
+        return "".join(parts)
+
+    def _step(self) -> str:
+        if not self._key:
+            opened = _PARAMETER.match(self._text)
+            if opened is None:
+                return ""
+            self._key, self._text = opened[1].strip(), self._text[opened.end() :]
+        ended, streams = _END.search(self._text), self._types.streams(self._key)
+        if ended is not None:
+            raw, self._text = self._text[: ended.start()], self._text[ended.end() :]
+            value = raw if streams else self._types.value(self._key, value_text(raw))
+            grown = _dumps(value)[1:] if self._started else self._begin() + _dumps(value)
+            self._key, self._started = "", False
+            return grown
+        return self._grow() if streams else ""
+
+    def _grow(self) -> str:
+        """What can be nothing but text of the value."""
+        held = _MAY_END.search(self._text)
+        safe = (self._text[: held.start()] if held else self._text).rstrip("\r\n")
+        if not safe:
+            return ""
+        self._text = self._text[len(safe) :]
+        before = "" if self._started else self._begin() + '"'
+        self._started = True
+        return before + _dumps(safe)[1:-1]
+
+    def _begin(self) -> str:
+        separator, self._separator = self._separator, ", "
+        return f"{separator}{_dumps(self._key)}: "
