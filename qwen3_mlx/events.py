@@ -111,6 +111,8 @@ class Done:
 
     finish_reason: FinishReason
     stats: Stats
+    stopped_by: str | None = None
+    """The stop sequence that ended the turn; None if the model did, or `finish_reason` says."""
 
 
 Event = Thinking | Answer | ToolCall | ToolCallDelta | TokenLogprob | Done
@@ -126,6 +128,9 @@ class Reply:
     finish_reason: FinishReason
     stats: Stats
     logprobs: tuple[TokenLogprob, ...] = ()
+    stopped_by: str | None = None
+    alternatives: tuple[Reply, ...] = ()
+    """The other answers, where several were asked for."""
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> Reply:
@@ -144,7 +149,7 @@ class Reply:
                     calls.append(event)
                 case TokenLogprob():
                     logprobs.append(event)
-                case Done(reason, stats):
+                case Done(reason, stats, stop):
                     joined = "".join(thinking), "".join(answer)
-                    return cls(*joined, tuple(calls), reason, stats, tuple(logprobs))
+                    return cls(*joined, tuple(calls), reason, stats, tuple(logprobs), stop)
         raise ValueError("the events of a turn end in Done")

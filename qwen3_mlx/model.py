@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.chat.turn import Generation, start
 from qwen3_mlx.engine.control import Interrupt
 from qwen3_mlx.engine.prefill import Progress
+from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Reply
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text.messages import MessageLike
+from qwen3_mlx.text.tool_calls import Tools
 
 
 def load(
@@ -61,33 +64,67 @@ class Qwen3(LoadedModel):
         self,
         prompt: str | Sequence[MessageLike],
         options: GenerationOptions | None = None,
+        *,
+        n: int = 1,
+        tools: Tools | None = None,
+        continue_last: bool = False,
+        on_progress: Progress | None = None,
         **overrides: Any,
     ) -> Reply:
-        """The whole reply to a prompt or a list of messages. Arguments and errors as `stream`."""
-        return Reply.from_events(self.stream(prompt, options, **overrides))
+        """The whole reply to a prompt or a list of messages. Arguments and errors as `stream`.
+
+        With `n` above 1, ``alternatives`` holds the n - 1 others, drawn one after another from a
+        prompt that is computed once; reply number i is what ``seed + i`` alone would give.
+        """
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            raise OptionError("n", got=repr(n), expected="1 or more answers")
+        asked = (options or GenerationOptions()).override(overrides)
+        cache = self.runtime.new_cache()
+        replies = []
+        for i in range(n):
+            seed = None if asked.seed is None else (asked.seed + i) % 2**63
+            one = asked.override({"seed": seed})
+            turn = self._start(prompt, one, tools, continue_last, on_progress, cache)
+            replies.append(Reply.from_events(turn))
+            if replies[-1].finish_reason == "interrupted":
+                break
+        return replace(replies[0], alternatives=tuple(replies[1:]))
 
     def stream(
         self,
         prompt: str | Sequence[MessageLike],
         options: GenerationOptions | None = None,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Tools | None = None,
+        continue_last: bool = False,
         on_progress: Progress | None = None,
         **overrides: Any,
     ) -> Generation:
         """The events of the reply as they come: `Thinking`, `Answer`, `ToolCall`, then `Done`.
 
         Options come as `GenerationOptions`, as keywords (``thinking_budget=256``), or both: a
-        keyword wins. `on_progress` is called with prompt tokens done and in all. Raises
-        `OptionError`, `TemplateError` or `ContextError` before anything is computed.
+        keyword wins. `continue_last` goes on with the last message, which is the assistant's.
+        `on_progress` is called with prompt tokens done and in all. Raises `OptionError`,
+        `TemplateError` or `ContextError` before anything is computed.
         """
+        asked = (options or GenerationOptions()).override(overrides)
+        return self._start(prompt, asked, tools, continue_last, on_progress, None)
+
+    def _start(
+        self,
+        prompt: str | Sequence[MessageLike],
+        options: GenerationOptions,
+        tools: Tools | None,
+        continue_last: bool,
+        on_progress: Progress | None,
+        cache: PromptCache | None,
+    ) -> Generation:
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise OptionError("the prompt is empty", hint="say what the model is to do")
             prompt = [{"role": "user", "content": prompt}]
-        asked = (options or GenerationOptions()).override(overrides)
-        request = prepare(self.runtime, prompt, asked, tools)
-        self._running = start(self.runtime, request, on_progress=on_progress)
+        request = prepare(self.runtime, prompt, options, tools, continue_last=continue_last)
+        self._running = start(self.runtime, request, cache, on_progress)
         return self._running
 
     def interrupt(self, kind: Interrupt = "stop") -> None:
@@ -99,8 +136,10 @@ class Qwen3(LoadedModel):
         self,
         system: str | None = None,
         options: GenerationOptions | None = None,
+        *,
+        tools: Tools | None = None,
         **overrides: Any,
     ) -> ChatSession:
-        """A conversation with this model; options as for `stream`, for every turn."""
+        """A conversation with this model; options and `tools` as for `stream`, for every turn."""
         asked = (options or GenerationOptions()).override(overrides)
-        return ChatSession(self.runtime, system, asked)
+        return ChatSession(self.runtime, system, asked, tools)

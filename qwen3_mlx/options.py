@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -173,8 +173,12 @@ class GenerationOptions:
     """Subtracted from a token each time it was generated."""
     logit_bias: Mapping[int, float] | None = None
     """Added to the logits of these token ids, -100 to 100, before everything else."""
+    stop: str | Sequence[str] | None = None
+    """Texts that end the turn, wherever tokens split them; they are not part of the reply."""
+    stop_in: Literal["answer", "thinking", "both"] = "answer"
+    """In which text `stop` counts."""
     min_tokens: int | None = None
-    """The model can't end its turn before it has generated so many tokens."""
+    """The model can't end its turn before it has generated so many tokens, nor can `stop`."""
     logprobs: int | None = None
     """Report every token's log probability, and those of so many likeliest in its place."""
     seed: int | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.engine.control import Control
@@ -15,7 +16,7 @@ from qwen3_mlx.options import (
     Sampling,
     ThinkingBudget,
 )
-from qwen3_mlx.text import Mode, normalise, normalise_tools, resolve_mode
+from qwen3_mlx.text import Mode, StopSequences, normalise, normalise_tools, resolve_mode
 from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.text.tool_calls import Tools
 
@@ -36,6 +37,8 @@ class Request:
     budget: ThinkingBudget
     max_tokens: int
     options: GenerationOptions
+    continues: bool = False
+    """The prompt ends in the middle of a message, which goes on."""
 
     def sequence(self, control: Control) -> TurnSequence:
         """The state of the turn before its first token."""
@@ -45,7 +48,7 @@ class Request:
             self.max_tokens,
             control,
             inside=self.mode.starts_inside,
-            closed=not self.mode.thinking,
+            closed=not self.mode.thinking or (self.continues and not self.mode.starts_inside),
         )
 
 
@@ -54,8 +57,10 @@ def prepare(
     messages: Sequence[MessageLike],
     options: GenerationOptions,
     tools: Tools | None = None,
+    *,
+    continue_last: bool = False,
 ) -> Request:
-    """Render, encode and check a turn.
+    """Render, encode and check a turn; with `continue_last` the last message is its beginning.
 
     Raises `OptionError`, `MessageError`, `TemplateError`; `ContextError` for too long a prompt.
     """
@@ -64,13 +69,23 @@ def prepare(
     conversation, offered = normalise(messages), normalise_tools(tools) or []
     limit = _remaining(runtime, conversation, options)
     mode = next_mode(runtime, conversation, options, limit)
+    if continue_last:
+        mode = _continued(conversation, mode)
+    elif conversation[-1]["role"] == "assistant":
+        hint = "continue_last=True goes on with it; or add a user message"
+        raise OptionError("the last message is the assistant's", hint=hint)
     prompt = runtime.template.encode(
         messages,
         runtime.tokenizer,
         offered or None,
         mode.template_flag,
+        add_generation_prompt=not continue_last,
         special_tokens_in_text=options.special_tokens_in_text,
     )
+    if continue_last:
+        prompt = _without_end(runtime, prompt, mode)
+    if options.stop is not None:
+        StopSequences(options.stop, options.stop_in)  # raises what it can't take
     max_tokens = _max_tokens(runtime, len(prompt), options)
     budget = _budget(runtime, mode, limit, options)
     if mode.thinking:
@@ -85,7 +100,33 @@ def prepare(
         budget=budget,
         max_tokens=max_tokens,
         options=options,
+        continues=continue_last,
     )
+
+
+def _continued(conversation: list[dict[str, Any]], mode: Mode) -> Mode:
+    """`mode` for going on with the last message: inside its thought, if it has nothing else."""
+    last = conversation[-1]
+    expected = "an assistant's message with text, and without tool calls"
+    if last["role"] != "assistant" or last.get("tool_calls"):
+        got = "tool calls" if last["role"] == "assistant" else f"a message of role {last['role']!r}"
+        raise OptionError("nothing to continue", got=got, expected=expected)
+    if not last["content"] and not last.get("reasoning_content"):
+        raise OptionError("nothing to continue", got="an empty message", expected=expected)
+    return replace(mode, starts_inside=not last["content"])
+
+
+def _without_end(runtime: Runtime, prompt: list[int], mode: Mode) -> list[int]:
+    """`prompt` up to the last message's text: its end is cut off, and that of an open thought."""
+    marker = runtime.tokenizer.think_close if mode.starts_inside else runtime.tokenizer.im_end
+    if marker is None or marker not in prompt:
+        hint = "put the beginning into words: ask the model to go on from it"
+        raise OptionError("this model's template has no end that could be cut off", hint=hint)
+    begun = prompt[: len(prompt) - 1 - prompt[::-1].index(marker)]
+    last = runtime.tokenizer.id_to_bytes(begun[-1])
+    if mode.starts_inside and last.endswith(b"\n"):  # the template's, before </think>
+        begun[-1:] = runtime.tokenizer.encode(last[:-1].decode("utf-8", "replace"))
+    return begun
 
 
 def next_mode(

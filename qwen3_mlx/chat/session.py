@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen3_mlx.chat import journal
+from qwen3_mlx.chat.assistant_message import AssistantMessage
 from qwen3_mlx.chat.prompt_store import PromptStore
 from qwen3_mlx.chat.request import prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
@@ -16,10 +17,11 @@ from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.prefill import Progress
 from qwen3_mlx.engine.warm import warm
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.events import Answer, Done, Event, Stats, Thinking, ToolCall
+from qwen3_mlx.events import Done, Event, Stats
 from qwen3_mlx.options import GenerationOptions
-from qwen3_mlx.text import stable_prefix
+from qwen3_mlx.text import normalise_tools, stable_prefix
 from qwen3_mlx.text.messages import MessageLike
+from qwen3_mlx.text.tool_calls import Tools
 
 
 class ChatSession:
@@ -34,8 +36,12 @@ class ChatSession:
         runtime: Runtime,
         system: str | None = None,
         options: GenerationOptions | None = None,
+        tools: Tools | None = None,
     ) -> None:
         self.runtime = runtime
+        self.tools = normalise_tools(tools)
+        """Functions on offer in every turn that doesn't bring its own."""
+        self._offered = self.tools
         self.options = options or GenerationOptions()
         self.messages: list[dict[str, Any]] = []
         self.last_stats: Stats | None = None
@@ -62,17 +68,24 @@ class ChatSession:
         self,
         content: str | MessageLike | Sequence[MessageLike],
         *,
+        tools: Tools | None = None,
         on_progress: Progress | None = None,
         **overrides: Any,
     ) -> Generation:
         """Add a user message (or messages, such as tool results) and stream the reply.
 
-        `overrides` are options for this turn. The reply joins ``messages`` when the turn ends,
-        is interrupted, or fails half way. Raises as `Qwen3.stream`; then ``messages`` is as before.
+        `overrides` are options for this turn, and so are `tools`; None offers the session's. The
+        reply joins ``messages`` when the turn ends, is interrupted, or fails half way. Raises as
+        `Qwen3.stream`; then ``messages`` is as before.
         """
         self._end_turn()
         messages = [*self.messages, *(dict(message) for message in _as_messages(content))]
-        return self._turn(messages, on_progress, overrides)
+        return self._turn(messages, on_progress, overrides, tools)
+
+    def continue_last(self, *, on_progress: Progress | None = None, **overrides: Any) -> Generation:
+        """Go on with the assistant's last message, which grows. Raises as `send`."""
+        self._end_turn()
+        return self._turn([*self.messages], on_progress, overrides, grows=True)
 
     def retry(self, *, on_progress: Progress | None = None, **overrides: Any) -> Generation:
         """Answer the last user message anew. Raises `OptionError` if there is none."""
@@ -99,17 +112,21 @@ class ChatSession:
         messages: list[dict[str, Any]],
         on_progress: Progress | None,
         overrides: dict[str, Any],
+        tools: Tools | None = None,
+        grows: bool = False,
     ) -> Generation:
-        request = prepare(self.runtime, messages, self.options.override(overrides))
-        self.messages = messages
+        offered = self.tools if tools is None else normalise_tools(tools)
+        options = self.options.override(overrides)
+        request = prepare(self.runtime, messages, options, offered, continue_last=grows)
+        self.messages, self._offered = messages, offered
         control = Control()
         events = turn_events(self.runtime, request, self.cache, control, on_progress)
-        self._running = Generation(self._record(events), control)
+        self._running = Generation(self._record(events, grows), control)
         return self._running
 
-    def _record(self, events: Generator[Event]) -> Iterator[Event]:
+    def _record(self, events: Generator[Event], grows: bool) -> Iterator[Event]:
         """Pass the events on, and keep what was said even if the turn ends early."""
-        said = _AssistantMessage(self.messages)
+        said = AssistantMessage(self.messages, grows)
         try:
             for event in events:
                 if isinstance(event, Done):
@@ -187,6 +204,7 @@ class ChatSession:
             runtime.template,
             runtime.tokenizer,
             messages,
+            self._offered or None,
             special_tokens_in_text=self.options.special_tokens_in_text,
         )
         return known[: runtime.config.context]
@@ -212,40 +230,6 @@ class ChatSession:
         session = cls(runtime, options=GenerationOptions(**saved.options))
         session.messages = saved.messages
         return session
-
-
-class _AssistantMessage:
-    """What the assistant has said in this turn, and the list it will join, once."""
-
-    def __init__(self, messages: list[dict[str, Any]]) -> None:
-        self.messages = messages
-        self.texts = {"content": "", "reasoning_content": ""}
-        self.calls: list[dict[str, Any]] = []
-        self.kept = False
-
-    def take(self, event: Event) -> None:
-        match event:
-            case Thinking(text):
-                self.texts["reasoning_content"] += text
-            case Answer(text):
-                self.texts["content"] += text
-            case ToolCall():
-                self.calls.append(event.as_message())
-
-    @property
-    def anything(self) -> bool:
-        return bool(self.calls) or any(self.texts.values())
-
-    def keep(self) -> None:
-        if self.kept:
-            return
-        self.kept = True
-        message: dict[str, Any] = {"role": "assistant", "content": self.texts["content"]}
-        if self.texts["reasoning_content"]:
-            message["reasoning_content"] = self.texts["reasoning_content"]
-        if self.calls:
-            message["tool_calls"] = self.calls
-        self.messages.append(message)
 
 
 def _as_messages(content: str | MessageLike | Sequence[MessageLike]) -> Sequence[MessageLike]:

@@ -19,7 +19,7 @@ from qwen3_mlx.engine.sample import Logprobs, Sampler
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.events import Done, Event, Stats, TokenLogprob
 from qwen3_mlx.fit.chunk_size import chunk_size
-from qwen3_mlx.text import Splitter
+from qwen3_mlx.text import Splitter, StopSequences
 
 
 class Generation(Iterator[Event]):
@@ -71,6 +71,8 @@ def turn_events(
     delay_exit_after_threads()
     clock = _Clock(len(request.prompt))
     sequence = request.sequence(control)
+    options = request.options
+    stops = None if options.stop is None else StopSequences(options.stop, options.stop_in)
     BACKGROUND.stop()
     with cache.lock, cache.filling():
         mx.reset_peak_memory()
@@ -79,10 +81,10 @@ def turn_events(
         if logits is None:
             sequence.finish_reason = "interrupted"
         else:
-            yield from _said(
-                runtime, request, _decoder(runtime, request, cache, logits), sequence, clock
-            )
-    yield Done(sequence.finish_reason, clock.stats(sequence, cache))
+            decoder = _decoder(runtime, request, cache, logits)
+            yield from _said(runtime, request, decoder, sequence, clock, stops)
+    stopped_by = None if stops is None else stops.stopped_by
+    yield Done(sequence.finish_reason, clock.stats(sequence, cache), stopped_by)
 
 
 def _prefill(
@@ -118,15 +120,36 @@ def _decoder(runtime: Runtime, request: Request, cache: PromptCache, logits: mx.
 
 
 def _said(
-    runtime: Runtime, request: Request, decoder: Decoder, sequence: TurnSequence, clock: _Clock
+    runtime: Runtime,
+    request: Request,
+    decoder: Decoder,
+    sequence: TurnSequence,
+    clock: _Clock,
+    stops: StopSequences | None,
 ) -> Iterator[Event]:
     splitter = Splitter(runtime.tokenizer, request.mode, request.tools)
+    if request.continues:
+        splitter.resume()
+    least = request.options.min_tokens or 0
     for ids, generated in run(decoder, sequence):
         clock.tick(len(ids) if generated else 0)
         if generated and decoder.logprobs is not None:
             yield _token_logprob(runtime, ids[0], decoder.logprobs)
-        yield from splitter.push(ids)
-    yield from splitter.flush(truncated=sequence.finish_reason != "stop")
+        events = splitter.push(ids)
+        if stops is not None:
+            if generated and clock.tokens > least:
+                events, _ = stops.push_events(events)
+            else:  # what is put in, or comes too early, ends nothing
+                events = [*stops.flush_events(), *events]
+            if stops.hit:
+                sequence.end("stop")
+        yield from events
+    rest = splitter.flush(truncated=sequence.finish_reason != "stop")
+    if stops is not None:
+        rest = [*stops.push_events(rest)[0], *stops.flush_events()]
+        if stops.hit:
+            sequence.finish_reason = "stop"
+    yield from rest
 
 
 def _token_logprob(runtime: Runtime, token: int, logprobs: Logprobs) -> TokenLogprob:

@@ -51,6 +51,10 @@ class Splitter:
         self._behind_call = False
         self._deltas, self._calls = deltas, 0
 
+    def resume(self) -> None:
+        """The text has begun before these ids: newlines in front of them are part of it."""
+        self._text.started = True
+
     def push(self, ids: Sequence[int]) -> list[Event]:
         """The events that `ids` complete."""
         pieces = (piece for token in ids for piece in self._pieces.push(token))

@@ -28,6 +28,8 @@ class StopSequences:
         self._matches = [_Match(stop) for stop in _checked(stops)]
         self._held = ""
         self._hit = False
+        self.stopped_by: str | None = None
+        """The stop sequence that came."""
         self._kind: type[Thinking | Answer] = Answer
 
     @property
@@ -40,11 +42,12 @@ class StopSequences:
         if self._hit or not self._matches:
             return "" if self._hit else text, self._hit
         for index, character in enumerate(text):
-            found = [match.length for match in self._matches if match.step(character)]
+            found = [match.stop for match in self._matches if match.step(character)]
             if found:
                 shown = self._held + text[: index + 1]
                 self._held, self._hit = "", True
-                return shown[: len(shown) - max(found)], True
+                self.stopped_by = stop = max(found, key=len)
+                return shown[: len(shown) - len(stop)], True
         held = max(match.state for match in self._matches)
         shown = self._held + text
         self._held = shown[len(shown) - held :]
@@ -89,7 +92,7 @@ class _Match:
     """How much of one stop sequence the text ends in (Knuth, Morris and Pratt)."""
 
     def __init__(self, stop: str) -> None:
-        self._stop, self.length = stop, len(stop)
+        self.stop, self.length = stop, len(stop)
         self._shorter = [0] * len(stop)  # of the first n+1 characters: the longest border
         self.state = 0
         for n in range(1, len(stop)):
@@ -101,9 +104,9 @@ class _Match:
         return self.state == self.length
 
     def _next(self, state: int, character: str) -> int:
-        while state and self._stop[state] != character:
+        while state and self.stop[state] != character:
             state = self._shorter[state - 1]
-        return state + (self._stop[state] == character)
+        return state + (self.stop[state] == character)
 
 
 def _checked(stops: object) -> list[str]:
