@@ -36,6 +36,7 @@ class LineChat:
         self._hide, self._debug, self._save = hide_thinking, debug, save
         self.interactive = is_terminal(sys.stdin) and screen.out_is_terminal
         self.failed = False
+        self._draft = ""
 
     def run(self) -> int:
         """Talk until the end of the input or /quit; returns the exit code.
@@ -48,7 +49,8 @@ class LineChat:
         presses = 0
         while True:
             try:
-                line = reader.read(f"{self.chat.name} [{self.chat.mode}] > ")
+                draft, self._draft = self._draft, ""
+                line = reader.read(f"{self.chat.name} [{self.chat.mode}] > ", draft)
                 presses = 0
                 if line.strip() and not self._take(line):
                     break
@@ -92,6 +94,8 @@ class LineChat:
             if self._debug:
                 traceback.print_exc()
             self.screen.error(error)
+            if slash_commands.is_command(line):
+                self._draft = line  # to be corrected
             return True
 
     def _switch(self, name: str) -> None:

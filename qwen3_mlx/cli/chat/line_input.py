@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 class Reader(Protocol):
     """A source of messages."""
 
-    def read(self, prompt: str) -> str:
-        """The next message. Raises `EOFError` at the end, `KeyboardInterrupt` for Ctrl-C."""
+    def read(self, prompt: str, draft: str = "") -> str:
+        """The next message; one who can edit begins with `draft`.
+
+        Raises `EOFError` at the end, `KeyboardInterrupt` for Ctrl-C.
+        """
 
 
 class Lines:
@@ -30,7 +33,7 @@ class Lines:
         self._screen, self._ask = screen, is_terminal(sys.stdin)
         self._lines: Iterator[str] = stdin.lines()
 
-    def read(self, prompt: str) -> str:
+    def read(self, prompt: str, draft: str = "") -> str:
         """The next line of stdin."""
         if self._ask:
             self._screen.err.write(prompt)
@@ -60,9 +63,9 @@ class Prompt:
             enable_suspend=True,
         )
 
-    def read(self, prompt: str) -> str:
+    def read(self, prompt: str, draft: str = "") -> str:
         """What is typed or pasted, until Enter."""
-        return self._session.prompt(prompt)
+        return self._session.prompt(prompt, default=draft)
 
 
 def _keys() -> KeyBindings:

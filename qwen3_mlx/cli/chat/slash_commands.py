@@ -22,9 +22,11 @@ def is_command(line: str) -> bool:
     """Whether `line` is for the chat and not for the model.
 
     ``/think`` and ``/no_think`` in front of more text stay text: the model's own soft switch. So
-    does whatever begins with a blank.
+    does a line that begins with a blank, or with a path (``/etc/hosts what is this?``).
     """
     name, _, rest = line.rstrip().partition(" ")
+    if "/" in name[1:]:
+        return False
     if name in ("/think", "/no_think") and rest.strip():
         return False
     return name.startswith("/") and "\n" not in line.strip()
@@ -45,7 +47,7 @@ def run(chat: Conversation, line: str) -> CommandResult:
 def _help(_chat: Conversation, _text: str) -> CommandResult:
     width = max(len(command.usage) for command in COMMANDS.values())
     lines = [f"/{command.usage:<{width}}  {command.help}" for command in COMMANDS.values()]
-    return CommandResult("\n".join([*lines, "", *KEYS]))
+    return CommandResult("\n".join([*lines, "", *LINE_KEYS]))
 
 
 def _think(chat: Conversation, _text: str) -> CommandResult:
@@ -181,7 +183,7 @@ COMMANDS = {
     "stats": Command("stats", "tokens, speed and memory", _stats),
     "quit": Command("quit", "leave (Ctrl-D does too)", _quit),
 }
-KEYS = (
+LINE_KEYS = (
     "Enter sends; Alt-Enter (or Esc, Enter) begins a new line; pasted lines stay together.",
     "Ctrl-C while it thinks: answer now; while it answers: stop; at the prompt: clear the line.",
 )

@@ -12,7 +12,7 @@ import typer
 
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.settings import suggestions
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import OptionError, gb
 from qwen3_mlx.files import write_atomically
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def from_shape(shape: str, recipe: str, layers: int | None, context: int) -> Sub
     if not fit.fits:
         raise OptionError(
             f"bench --shape {shape} --recipe {recipe}",
-            got=f"{fit.required_bytes / 1e9:.1f} GB needed",
-            expected=f"at most {fit.available_bytes / 1e9:.1f} GB, {place.why}",
+            got=f"{gb(fit.required_bytes)} needed",
+            expected=f"at most {gb(fit.available_bytes)}, {place.why}",
             hint="take a smaller shape or recipe, or --layers N for its first N layers",
         )
     network = random_network.network(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from qwen3_mlx.cli import options as opt
+from qwen3_mlx.errors import gb
 
 Row = tuple[str, str]
 """What it is about, and how it stands."""
@@ -42,7 +43,7 @@ def memory() -> list[Row]:
 
     place, limits = machine.this_machine(), memory_limits.apply()
     return [
-        ("memory", f"{place.available_bytes / 1e9:.1f} GB: {place.why}"),
+        ("memory", f"{gb(place.available_bytes)}: {place.why}"),
         ("limits", limits.why),
         ("wired memory", limits.wired_why),
         ("zero-copy", mapped.state().why),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from qwen3_mlx.cli.chat.line_input import Lines
 from qwen3_mlx.events import Answer, Thinking
 from tests.fakes import Prefill
 
@@ -51,6 +54,31 @@ def test_an_error_mid_answer_is_shown_and_the_chat_goes_on(cli: Any) -> None:
     assert result.exit_code == 1  # through a pipe nobody saw it
     cli.script([RuntimeError("out of memory")])
     assert "Traceback" in cli("chat", "8b", "--debug", stdin="one\n").stderr
+
+
+def test_a_message_that_begins_with_a_path_is_a_message(cli: Any) -> None:
+    cli.script([Answer("a table")])
+    result = cli("chat", "8b", stdin="/etc/hosts what is this?\n")
+    assert (result.exit_code, result.stdout) == (0, "a table\n")
+    assert cli.model.asked[0][0][-1]["content"] == "/etc/hosts what is this?"
+
+
+def test_a_refused_command_comes_back_into_the_input(
+    cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts: list[str] = []
+    lines = iter(["/nonsense is this", "/nonsense", "/help"])
+
+    def read(_self: Lines, _prompt: str, draft: str = "") -> str:
+        drafts.append(draft)
+        line = next(lines, None)
+        if line is None:
+            raise EOFError
+        return line
+
+    monkeypatch.setattr(Lines, "read", read)
+    cli("chat", "8b", stdin="")
+    assert drafts == ["", "/nonsense is this", "/nonsense", ""]
 
 
 def test_full_disk_keeps_the_conversation(cli: Any) -> None:
