@@ -53,7 +53,7 @@ inline float rsqrt(float x) { return rsqrtf(x); }
 }
 }
 
-// Matrix units (metal.h says what lies where), weights two at a time, and copies that don't wait.
+// Matrix units (tiles.metal says what lies where), weights two at a time, and copies that don't wait.
 template <typename T>
 inline void multiply_tile(ushort, float* c, uint a0, uint a1, uint a2, uint a3, uint b0, uint b1);
 #define MULTIPLY_TILE(T, NAME)                                                                  \

@@ -3,7 +3,7 @@
 // ROWS outputs, its lanes taking 16-byte pieces of all slots' rows in turn, so that none idles
 // where one expert's row is short.
 typedef Piece<BITS> P;
-typedef Row<T, BITS, GROUP> R;
+typedef typename RowOf<T, BITS, GROUP>::type R;
 constexpr int PIECES = F / P::SIZE;
 constexpr int ALL = TOPK * PIECES;
 constexpr int TILE_PIECES = TILE / P::SIZE;

@@ -5,7 +5,7 @@
 // With an output `chosen`, the router's logits come in, and the first simdgroup of each threadgroup
 // makes the choice itself while x is staged: one launch less, for a little work done many times.
 typedef Piece<BITS> P;
-typedef Row<T, BITS, GROUP> R;
+typedef typename RowOf<T, BITS, GROUP>::type R;
 constexpr int PIECES = K / P::SIZE;
 constexpr int TILE_PIECES = TILE / P::SIZE;
 threadgroup float4 staged[TILE / 4];

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -69,6 +70,18 @@ def on_gpu(launch: Launch, verbose: bool = False) -> list[mx.array]:
 executor: Callable[[Launch], list[mx.array]] = on_gpu
 """What runs launches. Tests without a GPU put a CPU in its place."""
 
+
+@contextmanager
+def executing_with(other: Callable[[Launch], list[mx.array]]) -> Iterator[None]:
+    """Within, `other` is the `executor`."""
+    global executor
+    before, executor = executor, other
+    try:
+        yield
+    finally:
+        executor = before
+
+
 HELPERS = {
     "matvec": ("loads", "rows"),
     "gate_up": ("loads", "rows"),
@@ -80,6 +93,9 @@ HELPERS = {
     "gather_matmul": ("units",),
 }
 """The shared functions a kernel's text needs before it, by its name and its further outputs."""
+
+STAND_INS = {"gather_matmul": ("tiles",)}
+"""What else it needs where `cuda.h` isn't before it."""
 
 
 @cache
@@ -99,6 +115,7 @@ def kernel(
         header = "".join(map(included, ("cuda.h", *needed))) + renamed
         source = included(f"{name}.metal")
         return mx.fast.cuda_kernel(f"qwen3_{name}", inputs, outputs, source, header)
+    needed = [f"{helper}.metal" for helper in STAND_INS.get(name, ())] + needed
     header = "".join(map(text, ("metal.h", *needed))) + renamed
     safe = {"math_mode": "safe"}  # NaN and infinities are kept
     return mx.fast.metal_kernel(

@@ -13,6 +13,10 @@ from qwen3_mlx.metal.launch import SIMD, Constant, Size
 FLOATS = (mx.float32, mx.float16, mx.bfloat16)
 GROUPS = (32, 64, 128)
 
+FEWEST = 8
+"""Elements of an array that a kernel's functions read: MLX passes a smaller one in Metal's `constant`
+space, and the functions take pointers of `device`."""
+
 TILE = 4096
 """Elements of x in threadgroup memory at a time: 16 KiB, half of what Metal allows."""
 
@@ -93,6 +97,8 @@ def unsupported_matrices(matrices: list[Matrix], dtype: mx.Dtype) -> str | None:
         held = matrix.weight if matrix.scales is None else matrix.scales
         if held.dtype != dtype:
             return f"weights are {held.dtype}, activations {dtype}"
+        if min(held.size, matrix.columns) < FEWEST:
+            return f"a matrix of {matrix.rows} x {matrix.columns}: too small for the kernels"
         if matrix.columns * (matrix.bits or dtype.size * 8) % 128:
             return f"rows of {matrix.columns} weights: expected whole pieces of 16 bytes"
     return None

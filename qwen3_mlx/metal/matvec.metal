@@ -2,7 +2,7 @@
 // The threadgroup stages x, a tile at a time; then each simdgroup makes ROWS outputs, its lanes
 // taking the rows' 16-byte pieces in turn, AHEAD of each row always under way.
 typedef Piece<BITS> P;
-typedef Row<T, BITS, GROUP> R;
+typedef typename RowOf<T, BITS, GROUP>::type R;
 constexpr int PIECES = K / P::SIZE;
 constexpr int TILE_PIECES = TILE / P::SIZE;
 threadgroup float4 staged[TILE / 4];

@@ -61,11 +61,11 @@ def _matvec() -> Pairs:
 
 
 def _gate_up() -> Pairs:
-    x, gate, up = _random(2, 128), _packed(3, 64, 128), _packed(3, 64, 128)
+    x, gate, up = _random(2, 128), _packed(8, 64, 128), _packed(8, 64, 128)
     args = (x, gate, up, _EXPERTS, _WEIGHTS)
     pairs = [(gate_up.gate_up(*args), gate_up.reference(*args))]
     if tuning.choosing():
-        logits = _random(2, 3)
+        logits = _random(2, 8)
         h, chosen = gate_up.route_and_gate_up(x, gate, up, logits, 2, True)
         experts, weights = route.reference(logits, 2, True)
         pairs += [(h, gate_up.reference(x, gate, up, experts, weights)), (chosen, experts)]

@@ -134,5 +134,8 @@ struct PlainRow {
     return sum;
   }
 };
-template <typename T> struct Row<T, 16, 0> : PlainRow<T, 8> {};
-template <typename T> struct Row<T, 32, 0> : PlainRow<T, 4> {};
+
+// Which of the two a matrix's rows are. Not by derivation: Metal before 4.0 has no derived classes.
+template <typename T, int BITS, int GROUP> struct RowOf { typedef Row<T, BITS, GROUP> type; };
+template <typename T> struct RowOf<T, 16, 0> { typedef PlainRow<T, 8> type; };
+template <typename T> struct RowOf<T, 32, 0> { typedef PlainRow<T, 4> type; };

@@ -2,7 +2,8 @@
 
 `on_cpu` is an executor for `qwen3_mlx.metal.launch`: it has MLX print the Metal source of a launch
 (tracing works without Metal), compiles it with g++ behind msl_cpu.h, and runs it twice, threads
-upwards and downwards; the results must be the same bits.
+upwards and downwards; the results must be the same bits. Where clang is there, the text is held
+to Metal's rules besides (language.py).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 
 from qwen3_mlx.metal import launch as build
 from qwen3_mlx.metal.launch import Launch
+from tests.metal.language import cached_faults, compiler
 
 HERE = Path(__file__).parent
 FLAGS = ["-std=c++20", "-O1", "-fno-strict-aliasing", "-ffp-contract=off", "-w"]
@@ -36,6 +38,13 @@ launches: list[Launch] = []
 
 class KernelError(Exception):
     """A kernel that diverged or left its buffers, or that doesn't compile."""
+
+
+class LanguageError(Exception):
+    """A text that computes well behind msl_cpu.h, and that Metal wouldn't take.
+
+    No `KernelError`: a mutant must be noticed by what it computes, not for how it is written.
+    """
 
 
 @contextmanager
@@ -58,10 +67,13 @@ def _recorded(launch: Launch) -> list[mx.array]:
 
 
 def on_cpu(launch: Launch) -> list[mx.array]:
-    """Run `launch` as Metal text; returns its outputs. Raises `KernelError`."""
+    """Run `launch` as Metal text; returns its outputs. Raises `KernelError` or `LanguageError`."""
     launches.append(launch)
+    mx.eval(list(launch.inputs.values()))
     metal = metal_source(launch)
     program = compiled(metal)
+    if compiler() and (faults := cached_faults(metal, folder())):
+        raise LanguageError(f"{launch.kernel}: {'; '.join(faults)}")
     names = input_names(metal)
     inputs = [_bytes(_input(launch, name)) for name in names]
     first, second = (_execute(program, launch, inputs, order) for order in (0, 1))
@@ -83,7 +95,6 @@ def metal_source(launch: Launch) -> str:
         args = (launch.outputs, launch.constants, launch.grid, launch.threadgroup)
         return build.on_gpu(Launch(launch.kernel, named, *args), verbose=True)
 
-    mx.eval(list(launch.inputs.values()))
     with tempfile.TemporaryDirectory() as folder, _captured(Path(folder) / "out") as read:
         mx.export_function(f"{folder}/f.mlxfn", traced, *distinct.values())
         printed = read()

@@ -1,0 +1,157 @@
+"""Which kernels a network uses, with which constants: its launches, made on blank arrays.
+
+The language check and the proof both go through these, so neither tries a text that no model runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import qwen3_mlx.device.backend as backend
+
+import mlx.core as mx
+
+from qwen3_mlx.metal import attend, dispatch, down, gate_up, gather_matmul, matvec, route, tuning
+from qwen3_mlx.metal.launch import Launch, executing_with
+from qwen3_mlx.metal.matrix import Matrix
+
+Packing = tuple[int, int]
+"""Bits and group of MLX's affine mode; (0, 0) is a plain matrix."""
+
+CAPACITIES = (1024, 8192)
+"""Tokens that a cache has room for: one that `attend` reads in one part, and one that it splits."""
+
+PROMPT = 64
+"""Tokens of a prompt long enough to be sorted by expert."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What decides a network's kernels. Sizes are the checkpoint's; layers packed in another way
+    are another signature.
+    """
+
+    hidden: int
+    heads: int
+    kv_heads: int
+    feed_forward: int
+    """Of one expert where there are experts."""
+    vocabulary: int
+    dtype: mx.Dtype
+    packing: Packing
+    router: Packing = (0, 0)
+    head_dim: int = 128
+    experts: int = 0
+    top_k: int = 0
+    normalise: bool = True
+    eps: float = 1e-6
+    kv_packing: Packing = (0, 0)
+
+    def matrix(self, *shape: int) -> Matrix:
+        """A blank ``[..., N, K]``, packed as the network's."""
+        return blank(self.packing, self.dtype, *shape)
+
+    def zeros(self, *shape: int) -> mx.array:
+        """A blank array of activations or norm weights."""
+        return mx.zeros(shape, self.dtype)
+
+
+def blank(packing: Packing, dtype: mx.Dtype, *shape: int) -> Matrix:
+    """A matrix of zeros ``[..., N, K]``, lazy, so that its size costs nothing."""
+    bits, group = packing
+    if not bits:
+        return Matrix(mx.zeros(shape, dtype))
+    *rows, columns = shape
+    scales, biases = (mx.zeros((*rows, columns // group), dtype) for _ in range(2))
+    weight = mx.zeros((*rows, columns * bits // 32), mx.uint32)
+    return Matrix(weight, scales, biases, bits, group)
+
+
+def variants(network: Signature) -> list[Launch]:
+    """Every launch of `network` that has a text of its own, on blank arrays nobody computes."""
+    found: list[Launch] = []
+
+    def record(launch: Launch) -> list[mx.array]:
+        found.append(launch)
+        return [mx.zeros(shape, dtype) for shape, dtype in launch.outputs.values()]
+
+    with executing_with(record):
+        for capacity in CAPACITIES:
+            _attention(network, capacity)
+        if network.experts:
+            _experts(network)
+        else:
+            _dense(network)
+        x = network.zeros(1, 1, network.hidden)
+        head = network.matrix(network.vocabulary, network.hidden)
+        matvec.matvec(x, [head], network.zeros(network.hidden), network.eps)
+    return list({_text_key(launch): launch for launch in found}.values())
+
+
+def _text_key(launch: Launch) -> tuple[object, ...]:
+    """What the text depends on: the names and dtypes of arrays, and the constants."""
+    dtypes = tuple((name, str(array.dtype)) for name, array in launch.inputs.items())
+    constants = tuple((name, str(value)) for name, value in launch.constants.items())
+    return (launch.kernel, tuple(launch.outputs), dtypes, constants)
+
+
+def _attention(network: Signature, capacity: int) -> None:
+    """From the norm before attention to the residual behind it."""
+    n, dim, heads = network, network.head_dim, (network.heads, network.kv_heads)
+    x, gain = n.zeros(1, 1, n.hidden), n.zeros(n.hidden)
+    rows = (n.heads * dim, n.kv_heads * dim, n.kv_heads * dim)
+    qkv = matvec.matvec(x, [n.matrix(count, n.hidden) for count in rows], gain, n.eps)
+    kept = (blank(n.kv_packing, n.dtype, 1, n.kv_heads, capacity, dim) for _ in range(2))
+    tail = n.zeros(2, n.kv_heads, attend.TAIL, dim)
+    past = attend.Past(*kept, tail, mx.zeros((2,), mx.int32))
+    table = mx.zeros((dim // 2 + 1,))
+    out, _ = attend.attend(qkv, heads, (n.zeros(dim), n.zeros(dim)), n.eps, table, past)
+    matvec.matvec(out, [n.matrix(n.hidden, n.heads * dim)], residual=x)
+
+
+def _dense(network: Signature) -> None:
+    n = network
+    x, gain = n.zeros(1, 1, n.hidden), n.zeros(n.hidden)
+    gate, up = (n.matrix(n.feed_forward, n.hidden) for _ in range(2))
+    h = gate_up.gate_up(x, gate, up, norm=gain, eps=n.eps)
+    matvec.matvec(h, [n.matrix(n.hidden, n.feed_forward)], residual=x)
+
+
+def _experts(network: Signature) -> None:
+    """One token of the decode step, a few of a short prompt, and many of a long one."""
+    n = network
+    x, gain = n.zeros(1, 1, n.hidden), n.zeros(n.hidden)
+    gate, up = (n.matrix(n.experts, n.feed_forward, n.hidden) for _ in range(2))
+    last = n.matrix(n.experts, n.hidden, n.feed_forward)
+    router = blank(n.router, n.dtype, n.experts, n.hidden)
+    logits = matvec.matvec(x, [router], gain, n.eps)
+    h, experts = _hidden(n, x, (gate, up), logits, gain)
+    down.down(h, last, experts, residual=x)
+    for tokens in range(1, gate_up.MAX_TOKENS + 1):
+        rows, logits = n.zeros(tokens, n.hidden), n.zeros(tokens, n.experts)
+        h, experts = _hidden(n, rows, (gate, up), logits, None)
+        down.down(h, last, experts)
+    wanted = (backend.device(), "gather_matmul") not in dispatch.STOCK
+    if wanted and not gather_matmul.unsupported_reason(n.dtype, gate, up, last):
+        experts = mx.zeros((PROMPT, n.top_k), mx.uint32)
+        plan, weights = gather_matmul.plan(experts, n.experts), mx.zeros((PROMPT, n.top_k))
+        h = gather_matmul.gate_up(n.zeros(PROMPT, n.hidden), gate, up, weights, plan)
+        gather_matmul.down(h, last, plan)
+
+
+def _hidden(
+    network: Signature,
+    x: mx.array,
+    matrices: tuple[Matrix, Matrix],
+    logits: mx.array,
+    norm: mx.array | None,
+) -> tuple[mx.array, mx.array]:
+    """The experts' hidden layers as this backend makes them: choice inside, or in a launch before.
+
+    Also the experts.
+    """
+    n, eps = network, network.eps if norm is not None else 0.0
+    if tuning.choosing():
+        return gate_up.route_and_gate_up(x, *matrices, logits, n.top_k, n.normalise, norm, eps)
+    experts, weights = route.route(logits, n.top_k, n.normalise)
+    return gate_up.gate_up(x, *matrices, experts, weights, norm, eps), experts
