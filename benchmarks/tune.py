@@ -25,6 +25,9 @@ from qwen3_mlx.metal.matrix import Matrix
 CUTS = [(rows, simds) for rows in (1, 2, 4) for simds in (2, 4, 8)]
 REPEATS = 3
 
+ATTEND = tuning.attend
+"""The cut that is varied."""
+
 
 def matrix(*shape: int) -> Matrix:
     """A packed matrix of zeros: a kernel's time doesn't depend on the weights."""
@@ -71,7 +74,7 @@ def launch_all() -> None:
                 mx.eval(matvec.matvec(mixed, [out], residual=x))
                 mx.eval(matvec.matvec(wide, [last], residual=x))
                 mx.eval(gate_up.gate_up(x, gate, up, norm=norm, eps=eps))
-    table = mx.ones((65,), mx.float32)
+    turns = mx.ones((2, 64), mx.float32)
     for heads, held in (((32, 4), 512), ((32, 8), 512), ((32, 4), 4000)):
         qkv = mx.ones((1, 1, (heads[0] + 2 * heads[1]) * 128), mx.bfloat16)
         keys = mx.ones((1, heads[1], -(-held // 256) * 256, 128), mx.bfloat16)
@@ -79,9 +82,9 @@ def launch_all() -> None:
         past = attend.Past(Matrix(keys), Matrix(keys), tail, mx.array([held, 32], mx.int32))
         gain = mx.ones((128,), mx.bfloat16)
         for simds in (4, 8, 16):
-            attend._simds = lambda *_, simds=simds: simds
+            tuning.attend = lambda *args, simds=simds: ATTEND(*args)._replace(simds=simds)
             for _ in range(REPEATS):
-                mx.eval(attend.attend(qkv, heads, (gain, gain), eps, table, past))
+                mx.eval(attend.attend(qkv, heads, (gain, gain), eps, turns, past))
 
 
 def read(path: Path) -> None:

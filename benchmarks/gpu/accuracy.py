@@ -12,7 +12,7 @@ import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
 import mlx.core as mx
 
 from benchmarks.gpu import RESULTS, say
-from qwen3_mlx.metal import attend, down, gate_up, gather_matmul, matvec, qk_rope, route
+from qwen3_mlx.metal import attend, down, gate_up, gather_matmul, matvec, rotation, route
 from qwen3_mlx.metal.matrix import Matrix
 from qwen3_mlx.nn.mlp import swiglu
 from qwen3_mlx.nn.moe import route as plain_route
@@ -142,7 +142,7 @@ def layer_cases(
         return [("gate_up", h, want, stock), ("down", y, true, many + summed)]
 
     parts = {one.__name__: one for one in (projections, output, router, choice, experts)}
-    parts |= {one.__name__: partial(one, dtype, heads, eps) for one in (attention, rotation)}
+    parts |= {one.__name__: partial(one, dtype, heads, eps) for one in (attention, turning)}
     if dtype != mx.float32:
         parts["prompt"] = partial(prompt, dtype, hidden, ffn)
     for name, part in parts.items():
@@ -182,8 +182,9 @@ def attention(dtype: mx.Dtype, heads: tuple[int, int], eps: float) -> Rows:
         keys, values = (packed((bits, 64, dtype), *size) for _ in range(2))
         tail = random(2, heads[1], 64, 128, dtype=dtype)
         past = attend.Past(keys, values, tail, mx.array([held, recent], mx.int32))
-        out, grown = attend.attend(qkv, heads, gains, eps, TABLE, past)
-        want, rows = attend.reference(qkv, heads, gains, eps, TABLE, past)
+        turns = rotation.rotation(TABLE, past.counts)
+        out, grown = attend.attend(qkv, heads, gains, eps, turns, past)
+        want, rows = attend.reference(qkv, heads, gains, eps, turns, past)
         stock = _attended(qkv, heads, gains, eps, past)
         name = f"{held} in {bits} bits" if bits else str(held)
         found += [(f"attend {name}", out, want, stock)]
@@ -191,14 +192,13 @@ def attention(dtype: mx.Dtype, heads: tuple[int, int], eps: float) -> Rows:
     return found
 
 
-def rotation(dtype: mx.Dtype, heads: tuple[int, int], eps: float) -> Rows:
-    """Norms and rotation alone."""
-    qkv = random(1, 1, (heads[0] + 2 * heads[1]) * 128, dtype=dtype)
-    gains = (1 + random(128, dtype=dtype) / 8, 1 + random(128, dtype=dtype) / 8)
-    args = (qkv, heads, *gains, eps, TABLE)
-    got = qk_rope.qk_rope(*args, mx.array([511], mx.int32))
-    want, stock = qk_rope.reference(*args, 511), _turned(qkv, heads, gains, eps, 511)
-    return list(zip(("q", "k", "v"), got, want, stock, strict=True))
+def turning(dtype: mx.Dtype, heads: tuple[int, int], eps: float) -> Rows:
+    """The rotation of one token alone: a key head of it, by MLX's operations and by ours."""
+    del dtype, heads, eps  # it depends on the position alone
+    counts = mx.array([448, 63], mx.int32)
+    got, want = rotation.rotation(TABLE, counts), rotation.reference(TABLE, 511)
+    angle = 511 * TABLE[:-1]
+    return [("turns", got, want, mx.stack([mx.cos(angle), mx.sin(angle)]))]
 
 
 TABLE = mx.array([1e6 ** (-i / 64) for i in range(64)] + [1.0], mx.float32)

@@ -3,7 +3,7 @@
 // The past is in two places: `keys` and `values` hold counts[0] tokens, as computed or packed, and
 // `tail` the counts[1] after them. A kernel can't write into its inputs, so the new token is
 // appended to a copy of the tail, which is short. A threadgroup takes QUERIES heads that share a key
-// head, and one of SPLITS parts of the past. LANES lanes share a key, so a simdgroup has several
+// head, and one part of the past, of as many as the grid is high. LANES lanes share a key, so a simdgroup has several
 // side by side; every LANES lanes keep a softmax of their own, and all are merged at the end.
 typedef Share<T, D, LANES> Part;
 constexpr int PER = Part::PER;
@@ -14,20 +14,21 @@ uint lane = thread_index_in_simdgroup;
 uint simd = simdgroup_index_in_threadgroup;
 uint head = threadgroup_position_in_grid.x * QUERIES;
 uint part = threadgroup_position_in_grid.y;
+int parts = threadgroups_per_grid.y;
 uint kv = head / PER_KEY_HEAD;
 uint own = lane % LANES;
 int side = lane / LANES;
 int held = counts[0];
 int recent = counts[1];
 
-size_t own_rows = size_t(kv) * keys_w_shape[2];
-int share = (held + SPLITS - 1) / SPLITS;
+uint own_rows = kv * uint(keys_w_shape[2]);
+int share = (held + parts - 1) / parts;
 int first_end = (int(part) + 1) * share < held ? (int(part) + 1) * share : held;
 
 // A key and a value a lane are always under way: the first while the query is made ready.
 Kept<T, BITS, GROUP, Part> next_key, next_value;
 int s0 = int(part) * share + int(simd) * SIDE + side;
-size_t row0 = own_rows + (s0 < held ? s0 : held > 0 ? held - 1 : 0);
+uint row0 = own_rows + (s0 < held ? s0 : held > 0 ? held - 1 : 0);
 next_key.fetch(keys_w, keys_s, keys_b, row0, own);
 next_value.fetch(values_w, values_s, values_b, row0, own);
 
@@ -36,8 +37,7 @@ threadgroup float ready[(QUERIES + 1) * D];
 for (uint i = simd; i <= QUERIES; i += SIMDS) {
   Head<T, D> one;
   one.load(qkv + (i < QUERIES ? head + i : H + kv) * D, lane);
-  one.norm_and_turn(i < QUERIES ? q_norm : k_norm, as_type<float>(EPS), table,
-                    float(held + recent), lane);
+  one.norm_and_turn(i < QUERIES ? q_norm : k_norm, as_type<float>(EPS), turns, lane);
 #pragma unroll
   for (int j = 0; j < Head<T, D>::PER; j++)
     if (lane * Head<T, D>::PER < D) ready[i * D + lane * Head<T, D>::PER + j] = one.x[j];
@@ -50,12 +50,12 @@ for (int q = 0; q < QUERIES; q++) {
   for (int i = 0; i < PER; i++) query[q].x[i] = ready[q * D + own * PER + i];
 }
 
-const device T* old_keys = tail + size_t(kv) * TAIL * D;
-const device T* old_values = tail + size_t(KV + kv) * TAIL * D;
+const device T* old_keys = tail + kv * TAIL * D;
+const device T* old_values = tail + (KV + kv) * TAIL * D;
 const device T* new_value = qkv + (H + KV + kv) * D;
 if (part == 0) {  // the threadgroups of a key head share the copying
-  device T* new_keys = new_tail + size_t(kv) * TAIL * D;
-  device T* new_values = new_tail + size_t(KV + kv) * TAIL * D;
+  device T* new_keys = new_tail + kv * TAIL * D;
+  device T* new_values = new_tail + (KV + kv) * TAIL * D;
   constexpr int GROUPS = PER_KEY_HEAD / QUERIES;
   uint first = threadgroup_position_in_grid.x % GROUPS * SIMDS + simd;
   for (uint i = first * 32 + lane; i < uint(recent * D / 4); i += GROUPS * SIMDS * 32) {
@@ -91,7 +91,7 @@ for (int source = 0; source < 3; source++) {
       next_key.open(k, own);
       next_value.open(v, own);
       int next = s + side + SIMDS * SIDE;
-      size_t row = own_rows + (next < end ? next : end - 1);
+      uint row = own_rows + (next < end ? next : end - 1);
       next_key.fetch(keys_w, keys_s, keys_b, row, own);
       next_value.fetch(values_w, values_s, values_b, row, own);
     } else if (source == 1) {
@@ -147,10 +147,10 @@ for (uint at = simd * 32 + lane; at < QUERIES * D; at += SIMDS * 32) {
     sum += fade * sums[(q * SIMDS + i) * D + d];
     weight += fade * totals[q * SIMDS + i];
   }
-  if (SPLITS == 1) {
+  if (!SPLIT) {
     out[(head + q) * D + d] = O(sum / weight);
   } else {
-    device O* partial = out + ((head + q) * SPLITS + part) * (D + 2);
+    device O* partial = out + ((head + q) * parts + part) * (D + 2);
     partial[d] = O(sum);
     if (d == 0) {
       partial[D] = O(top);

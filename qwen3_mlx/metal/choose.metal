@@ -1,18 +1,17 @@
 // The TOPK largest of E logits of one token, and their softmax over all E, divided by their sum if
 // NORMALISE. One simdgroup; lane l holds logits l, l + 32, … and is left with the l-th choice.
-// Ties: the lowest index wins.
-template <typename T, int E, int TOPK, bool NORMALISE>
-inline void choose(const device T* logits, uint lane, thread float& chosen,
+// Ties: the lowest index wins. The caller reads the logits: MLX passes few of them as `constant`.
+template <int E, int TOPK, bool NORMALISE>
+inline void choose(thread float* values, uint lane, thread float& chosen,
                    thread uint& chosen_index) {
   constexpr int HELD = (E + 31) / 32;
 
-  float values[HELD];
   uint keys[HELD];  // ordered as the logits are, 0 where there is none or it is taken
   float largest = -INFINITY;
 #pragma unroll
   for (int j = 0; j < HELD; j++) {
     uint i = lane + 32 * j;
-    float value = i < E ? float(logits[i]) + 0.0f : -INFINITY;  // + 0: -0 equals 0
+    float value = i < E ? values[j] + 0.0f : -INFINITY;  // + 0: -0 equals 0
     uint bits = as_type<uint>(value);
     uint key = bits >> 31 ? ~bits : bits | 0x80000000u;
     values[j] = value;

@@ -109,3 +109,4 @@ inline void copies_done() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 #define simdgroup_index_in_threadgroup (threadIdx.x >> 5)
 #define thread_position_in_threadgroup threadIdx
 #define threadgroup_position_in_grid blockIdx
+#define threadgroups_per_grid gridDim

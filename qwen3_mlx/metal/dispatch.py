@@ -21,7 +21,6 @@ KERNELS = {
     "gate_up": "SwiGLU's first two matrices, of one network or of the routed experts",
     "down": "the experts' last matrix, top-k and residual folded in",
     "route": "the router's softmax, top-k and normalisation",
-    "qk_rope": "norms and rotation of queries and keys",
     "gather_matmul": "a prompt's rows, sorted by expert, through the packed experts",
 }
 """Every kernel and what it does; `attend_packed` is another cut of `attend`'s text."""

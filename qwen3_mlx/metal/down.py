@@ -10,8 +10,8 @@ from qwen3_mlx.metal.launch import Launch, run
 from qwen3_mlx.metal.matrix import (
     Matrix,
     launch_grid,
-    loads_in_flight,
     rows_per_simdgroup,
+    staging,
     unsupported_matrices,
 )
 
@@ -20,7 +20,7 @@ TILE = 6144
 eight hidden layers fit; its rows are too few to hide a second staging behind."""
 
 IN_FLIGHT = 8
-"""As `rows.IN_FLIGHT`: here all pieces of a lane, on an H100 9.5 µs with two and 6.8 with six."""
+"""As `matrix.IN_FLIGHT`: here all pieces of a lane, on an H100 9.5 µs with two and 6.8 with six."""
 
 
 def reference(
@@ -50,7 +50,9 @@ def down(
     tokens, top_k = experts.shape
     shape = (tokens, matrix.rows) if residual is None else residual.shape
     each, simds = tuning.down(matrix.rows * tokens, matrix.columns * top_k)
-    each, part = rows_per_simdgroup(each, matrix.rows), min(TILE, top_k * matrix.columns)
+    each, staged = rows_per_simdgroup(each, matrix.rows), tuning.staged()
+    size = min(TILE, top_k * matrix.columns)
+    tile = staging(size, each, matrix, h.dtype, IN_FLIGHT) if staged else {}
     grid, threadgroup = launch_grid(matrix.rows, each, simds, tokens)
     inputs = {"h": h, "experts": experts, "residual": h if residual is None else residual}
     (y,) = run(
@@ -61,12 +63,10 @@ def down(
             matrix.constants(h.dtype)
             | {"F": matrix.columns, "N": matrix.rows, "TOPK": top_k}
             | {"RESIDUAL": residual is not None, "ROWS": each, "SIMDS": simds}
-            | {
-                "TILE": part,
-                "AHEAD": loads_in_flight(each, matrix.pieces(part, h.dtype), IN_FLIGHT),
-            },
+            | tile,
             grid,
             threadgroup,
+            staged,
         )
     )
     return y

@@ -1,120 +1,38 @@
 // h[pair, f] = silu(gate_e x) · (up_e x) · weight, e the pair's expert; a pair is (token, slot).
-// The threadgroup stages its token, a tile at a time; then each simdgroup makes ROWS outputs, its
-// lanes taking the rows' 16-byte pieces in turn, AHEAD of each row always under way.
-//
-// With an output `chosen`, the router's logits come in, and the first simdgroup of each threadgroup
-// makes the choice itself while x is staged: one launch less, for a little work done many times.
+// A simdgroup makes ROWS outputs, its lanes taking the rows' 16-byte pieces in turn. It reads its
+// token's x where it lies, as `matvec` does.
 typedef Piece<BITS> P;
-typedef typename RowOf<T, BITS, GROUP>::type R;
-constexpr int PIECES = K / P::SIZE;
-constexpr int TILE_PIECES = TILE / P::SIZE;
-threadgroup float4 staged[TILE / 4];
-threadgroup float sums[TILE_PIECES];
-threadgroup float norms[SIMDS];
+typedef Row<T, BITS, GROUP> R;
+constexpr uint PIECES = K / P::SIZE;
 uint lane = thread_index_in_simdgroup;
-uint simd = simdgroup_index_in_threadgroup;
-uint row = (threadgroup_position_in_grid.x * SIMDS + simd) * ROWS;
+uint row = (threadgroup_position_in_grid.x * SIMDS + simdgroup_index_in_threadgroup) * ROWS;
 bool inside = row < F;
 uint pair = threadgroup_position_in_grid.y;
-size_t at = size_t(inside ? row : 0) * PIECES;
-#ifdef HAS_chosen
-threadgroup uint picked[1];
-threadgroup float picked_weight[1];
-if (simd == 0) {
-  float weight;
-  uint index;
-  choose<T, E, TOPK, NORMALISE>(logits + size_t(pair / TOPK) * E, lane, weight, index);
-  if (lane == pair % TOPK) {
-    picked[0] = index;
-    picked_weight[0] = weight;
-  }
-  if (threadgroup_position_in_grid.x == 0 && pair % TOPK == 0 && lane < TOPK)
-    chosen[pair + lane] = index;
-}
-#else
-at += size_t(ROUTED ? uint(experts[pair]) : 0u) * F * PIECES;
-#endif
-const device T* from = x + size_t(pair / TOPK) * K;
+uint at = ((ROUTED ? uint(experts[pair]) : 0u) * F + (inside ? row : 0)) * PIECES;
+const device T* from = x + pair / TOPK * K;
 
 float gates[ROWS], ups[ROWS];
 #pragma unroll
 for (int r = 0; r < ROWS; r++) gates[r] = ups[r] = 0;
 float squares = 0;
-for (int first = 0; first < PIECES; first += TILE_PIECES) {
-  int pieces = PIECES - first < TILE_PIECES ? PIECES - first : TILE_PIECES;
-  R gate[AHEAD][ROWS], up[AHEAD][ROWS];
-#ifndef HAS_chosen
+for (uint p = lane; p < PIECES; p += 32) {
+  float v[P::SIZE];
+  float sum = own_piece<T, BITS, NORM>(from, norm, p, v, squares);
 #pragma unroll
-  for (int a = 0; a < AHEAD; a++) {
-    size_t p = at + first + within(32 * a + int(lane), pieces);
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-      gate[a][r].load(gate_w, gate_s, gate_b, p + r * PIECES);
-      up[a][r].load(up_w, up_s, up_b, p + r * PIECES);
-    }
-  }
-#endif
-
-  if (first > 0) threadgroup_barrier(mem_flags::mem_threadgroup);
-  squares += stage<T, BITS, NORM>(from + first * P::SIZE, norm + first * P::SIZE, staged, sums,
-                                  pieces * P::SIZE, simd * 32 + lane, SIMDS * 32);
-  float all = simd_sum(squares);
-  if (lane == 0) norms[simd] = all;
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-#ifdef HAS_chosen
-  if (first == 0) at += size_t(picked[0]) * F * PIECES;
-#pragma unroll
-  for (int a = 0; a < AHEAD; a++) {
-    size_t p = at + first + within(32 * a + int(lane), pieces);
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-      gate[a][r].load(gate_w, gate_s, gate_b, p + r * PIECES);
-      up[a][r].load(up_w, up_s, up_b, p + r * PIECES);
-    }
-  }
-#endif
-
-  for (int base = 0; base < pieces; base += 32 * AHEAD) {
-#pragma unroll
-    for (int a = 0; a < AHEAD; a++) {
-      int p = base + 32 * a + int(lane);
-      if (p < pieces) {
-        float v[P::SIZE];
-        read_piece<BITS>(staged, p, v);
-        float sum = sums[p];
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-          gates[r] += gate[a][r].dot(v, sum);
-          ups[r] += up[a][r].dot(v, sum);
-        }
-      }
-      if (base + 32 * (a + AHEAD) < pieces) {
-        size_t q = at + first + within(p + 32 * AHEAD, pieces);
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-          gate[a][r].load(gate_w, gate_s, gate_b, q + r * PIECES);
-          up[a][r].load(up_w, up_s, up_b, q + r * PIECES);
-        }
-      }
-    }
+  for (int r = 0; r < ROWS; r++) {
+    R gate, up;
+    gate.load(gate_w, gate_s, gate_b, at + r * PIECES + p);
+    up.load(up_w, up_s, up_b, at + r * PIECES + p);
+    gates[r] += gate.dot(v, sum);
+    ups[r] += up.dot(v, sum);
   }
 }
 float rstd = 1;
-if (NORM) {
-  float all = 0;
-#pragma unroll
-  for (int i = 0; i < SIMDS; i++) all += norms[i];
-  rstd = metal::precise::rsqrt(all / K + as_type<float>(EPS));
-}
-#ifdef HAS_chosen
-float weight = picked_weight[0];
-#else
+if (NORM) rstd = metal::precise::rsqrt(simd_sum(squares) / K + as_type<float>(EPS));
 float weight = ROUTED ? float(weights[pair]) : 1.0f;
-#endif
 #pragma unroll
 for (int r = 0; r < ROWS; r++) {
   float g = simd_sum(gates[r]) * rstd;
   float u = simd_sum(ups[r]) * rstd;
-  if (lane == 0 && inside)
-    h[size_t(pair) * F + row + r] = T(g / (1 + metal::exp(-g)) * u * weight);
+  if (lane == 0 && inside) h[pair * F + row + r] = T(g / (1 + metal::exp(-g)) * u * weight);
 }

@@ -14,8 +14,8 @@ from qwen3_mlx.metal.matrix import (
     Matrix,
     float_bits,
     launch_grid,
-    loads_in_flight,
     rows_per_simdgroup,
+    staging,
     unsupported_matrices,
 )
 
@@ -131,14 +131,16 @@ def _launch(
 ) -> Launch:
     gate, up = matrices
     each, simds = tuning.gate_up(gate.rows * pairs, gate.columns)
-    each, part = rows_per_simdgroup(each, gate.rows), min(TILE, gate.columns)
-    sizes = {"K": gate.columns, "F": gate.rows, "TILE": part}
-    sizes |= {"ROWS": each, "SIMDS": simds}
-    sizes["AHEAD"] = loads_in_flight(2 * each, gate.pieces(part, x.dtype))
+    each = rows_per_simdgroup(each, gate.rows)
+    sizes: dict[str, Constant] = {"K": gate.columns, "F": gate.rows, "ROWS": each, "SIMDS": simds}
+    staged = "chosen" in outputs or tuning.staged()  # who chooses has the others wait anyway
+    if staged:
+        sizes |= staging(min(TILE, gate.columns), 2 * each, gate, x.dtype)
     return Launch(
         "gate_up",
         inputs | gate.inputs("gate_", "", x) | up.inputs("up_", "", x),
         outputs,
         gate.constants(x.dtype) | sizes | constants,
         *launch_grid(gate.rows, each, simds, pairs),
+        staged,
     )

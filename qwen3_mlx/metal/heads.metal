@@ -23,9 +23,8 @@ struct Head {
     for (int j = 0; j < PER; j++)
       if (at < uint(D)) to[at + j] = T(x[j]);
   }
-  // RMSNorm, then the rotation to `position`: table[i] turns a second, table[D / 2] scales.
-  void norm_and_turn(const device T* gain, float eps, const device float* table, float position,
-                     uint lane) {
+  // RMSNorm, then the rotation by `turns`: the cosines of the D / 2 angles, then their sines.
+  void norm_and_turn(const device T* gain, float eps, const device float* turns, uint lane) {
     float squares = 0;
 #pragma unroll
     for (int j = 0; j < PER; j++) squares += x[j] * x[j];
@@ -36,9 +35,8 @@ struct Head {
     for (int j = 0; j < PER; j++) {
       float own = x[j] * rstd * float(gain[at + j]);
       float other = simd_shuffle_xor(own, APART);
-      float angle = position * table[(at + j) % (D / 2)];
-      float c = metal::precise::cos(angle) * table[D / 2];
-      float s = metal::precise::sin(angle) * table[D / 2];
+      float c = turns[(at + j) % (D / 2)];
+      float s = turns[D / 2 + (at + j) % (D / 2)];
       x[j] = lane * PER < uint(D) ? own * c + (second ? other : -other) * s : 0;
     }
   }

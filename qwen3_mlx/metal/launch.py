@@ -35,6 +35,8 @@ class Launch:
     grid: Size
     """Threads in all, not groups."""
     threadgroup: Size
+    staged: bool = False
+    """Whether the text is the one that puts the activations into threadgroup memory."""
 
 
 def run(launch: Launch) -> list[mx.array]:
@@ -55,8 +57,9 @@ def distinct(launch: Launch) -> tuple[dict[str, mx.array], dict[str, str]]:
 def on_gpu(launch: Launch, verbose: bool = False) -> list[mx.array]:
     """Run on MLX's GPU; `verbose` prints the generated source."""
     inputs, aliases = distinct(launch)
+    device = backend.device()
     names = (tuple(inputs), tuple(launch.outputs), tuple(aliases.items()))
-    return kernel(backend.device(), launch.kernel, *names)(
+    return kernel(device, launch.kernel, texts(launch, device), *names)(
         inputs=list(inputs.values()),
         output_shapes=[shape for shape, _ in launch.outputs.values()],
         output_dtypes=[dtype for _, dtype in launch.outputs.values()],
@@ -83,43 +86,60 @@ def executing_with(other: Callable[[Launch], list[mx.array]]) -> Iterator[None]:
 
 
 HELPERS = {
-    "matvec": ("loads", "rows"),
-    "gate_up": ("loads", "rows"),
-    "gate_up chosen": ("loads", "rows", "choose"),
+    "matvec": ("loads", "rows", "{packing}_rows", "{staging}"),
+    "gate_up": ("loads", "rows", "{packing}_rows", "{staging}"),
+    "gate_up chosen": ("loads", "rows", "{packing}_rows", "{staging}", "choose"),
     "route": ("choose",),
-    "down": ("loads", "rows"),
-    "attend": ("loads", "heads", "shares"),
-    "qk_rope": ("loads", "heads"),
+    "down": ("loads", "rows", "{packing}_rows", "{staging}"),
+    "attend": ("loads", "heads", "shares", "{packing}_shares"),
     "gather_matmul": ("units",),
 }
 """The shared functions a kernel's text needs before it, by its name and its further outputs."""
 
 STAND_INS = {"gather_matmul": ("tiles",)}
-"""What else it needs where `cuda.h` isn't before it."""
+"""What it needs besides where `cuda.h` isn't before it."""
+
+
+def texts(launch: Launch, device: str) -> tuple[str, ...]:
+    """The files of this package that make the text of `launch`, its body last."""
+    further = "".join(f" {output}" for output in list(launch.outputs)[1:])
+    name = launch.kernel
+    packing = "packed" if launch.constants.get("GROUP") else "plain"
+    staging = "staged" if launch.staged else "unstaged"
+    helpers = HELPERS.get(name + further, HELPERS.get(name, ()))
+    named = [helper.format(packing=packing, staging=staging) for helper in helpers]
+    before = (
+        ["cuda.h"]
+        if device == "cuda"
+        else ["metal.h", *map("{}.metal".format, STAND_INS.get(name, ()))]
+    )
+    return (
+        *before,
+        *(f"{helper}.metal" for helper in named),
+        f"{name}{'_staged' * launch.staged}.metal",
+    )
 
 
 @cache
 def kernel(
     device: str,
     name: str,
+    files: tuple[str, ...],
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
     aliases: tuple[tuple[str, str], ...],
 ) -> Any:
     """MLX's callable for the kernel `name`, compiled at its first use with new constants."""
-    further = "".join(f" {output}" for output in outputs[1:])
-    needed = [f"{helper}.metal" for helper in HELPERS.get(name + further, HELPERS.get(name, ()))]
+    *helpers, body = files
     renamed = "".join(f"#define {alias} {held}\n" for alias, held in aliases)
     renamed += "".join(f"#define HAS_{output}\n" for output in outputs[1:])
     if device == "cuda":
-        header = "".join(map(included, ("cuda.h", *needed))) + renamed
-        source = included(f"{name}.metal")
-        return mx.fast.cuda_kernel(f"qwen3_{name}", inputs, outputs, source, header)
-    needed = [f"{helper}.metal" for helper in STAND_INS.get(name, ())] + needed
-    header = "".join(map(text, ("metal.h", *needed))) + renamed
+        header = "".join(map(included, helpers)) + renamed
+        return mx.fast.cuda_kernel(f"qwen3_{name}", inputs, outputs, included(body), header)
+    header = "".join(squeezed(text(file)) for file in helpers) + renamed
     safe = {"math_mode": "safe"}  # NaN and infinities are kept
     return mx.fast.metal_kernel(
-        f"qwen3_{name}", inputs, outputs, text(f"{name}.metal"), header, compile_options=safe
+        f"qwen3_{name}", inputs, outputs, squeezed(text(body)), header, compile_options=safe
     )
 
 
@@ -138,10 +158,21 @@ def included(file: str) -> str:
 
 @cache
 def text(file: str) -> str:
-    """A source file of this package without comments and indentation.
-
-    MLX hashes the text at every launch, so what says nothing to a compiler costs time.
-    """
+    """A source file of this package without comments and indentation."""
     source = files(__package__).joinpath(file).read_text("utf-8")
     lines = (re.sub(r"//.*", "", line).strip() for line in source.splitlines())
     return "".join(f"{line}\n" for line in lines if line)
+
+
+def squeezed(text: str) -> str:
+    """The same without blanks that part nothing; lines stay.
+
+    MLX hashes the text at every launch, so what says nothing to a compiler costs time.
+    """
+    lines = (
+        line
+        if line.startswith("#")
+        else re.sub(r" ?([;,(){}\[\]=?:<>|*%&+]|(?<!/)/) ?", r"\1", line)
+        for line in text.splitlines()
+    )
+    return "".join(f"{line}\n" for line in lines)

@@ -14,8 +14,8 @@ FLOATS = (mx.float32, mx.float16, mx.bfloat16)
 GROUPS = (32, 64, 128)
 
 FEWEST = 8
-"""Elements of an array that a kernel's functions read: MLX passes a smaller one in Metal's `constant`
-space, and the functions take pointers of `device`."""
+"""Elements of an array that a kernel's functions read. MLX passes a smaller one in Metal's
+`constant` space; the functions take pointers of `device`."""
 
 TILE = 4096
 """Elements of x in threadgroup memory at a time: 16 KiB, half of what Metal allows."""
@@ -97,10 +97,10 @@ def unsupported_matrices(matrices: list[Matrix], dtype: mx.Dtype) -> str | None:
         held = matrix.weight if matrix.scales is None else matrix.scales
         if held.dtype != dtype:
             return f"weights are {held.dtype}, activations {dtype}"
-        if min(held.size, matrix.columns) < FEWEST:
-            return f"a matrix of {matrix.rows} x {matrix.columns}: too small for the kernels"
         if matrix.columns * (matrix.bits or dtype.size * 8) % 128:
             return f"rows of {matrix.columns} weights: expected whole pieces of 16 bytes"
+        if min(held.size, matrix.columns) < FEWEST:
+            return f"a matrix of {matrix.rows} x {matrix.columns}: too small for the kernels"
     return None
 
 
@@ -112,6 +112,13 @@ def rows_per_simdgroup(wanted: int, *rows: int) -> int:
 def loads_in_flight(streams: int, pieces: int, most: int = IN_FLIGHT) -> int:
     """How many pieces of each of `streams` rows a lane has under way, of a tile of `pieces`."""
     return max(1, min(most // streams, -(-pieces // SIMD)))
+
+
+def staging(
+    tile: int, streams: int, matrix: Matrix, dtype: mx.Dtype, most: int = IN_FLIGHT
+) -> dict[str, Constant]:
+    """Constants of a text that stages `tile` elements, a lane having `streams` rows under way."""
+    return {"TILE": tile, "AHEAD": loads_in_flight(streams, matrix.pieces(tile, dtype), most)}
 
 
 def launch_grid(rows: int, each: int, simds: int, second: int = 1) -> tuple[Size, Size]:

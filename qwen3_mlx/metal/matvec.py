@@ -17,8 +17,8 @@ from qwen3_mlx.metal.matrix import (
     Matrix,
     float_bits,
     launch_grid,
-    loads_in_flight,
     rows_per_simdgroup,
+    staging,
     unsupported_matrices,
 )
 
@@ -61,11 +61,13 @@ def matvec(
     rows = [m.rows for m in matrices] + [0] * (3 - len(matrices))
     columns = matrices[0].columns
     each, simds = tuning.matvec(sum(rows), columns)
-    each, part = rows_per_simdgroup(each, *rows), min(TILE, columns)
+    each = rows_per_simdgroup(each, *rows)
     grid, threadgroup = launch_grid(sum(rows), each, simds)
     padded = [*matrices, matrices[0], matrices[0]][:3]
     inputs = {"x": x, "norm": x if norm is None else norm}
     inputs["residual"] = x if residual is None else residual
+    staged = tuning.staged()
+    tile = staging(min(TILE, columns), each, matrices[0], x.dtype) if staged else {}
     for index, matrix in enumerate(padded):
         inputs |= matrix.inputs("", str(index), x)
     (y,) = run(
@@ -76,10 +78,11 @@ def matvec(
             matrices[0].constants(x.dtype)
             | {"K": columns, "N0": rows[0], "N1": rows[1], "N2": rows[2]}
             | {"NORM": norm is not None, "EPS": float_bits(eps), "RESIDUAL": residual is not None}
-            | {"ROWS": each, "SIMDS": simds, "TILE": part}
-            | {"AHEAD": loads_in_flight(each, matrices[0].pieces(part, x.dtype))},
+            | {"ROWS": each, "SIMDS": simds}
+            | tile,
             grid,
             threadgroup,
+            staged,
         )
     )
     return y

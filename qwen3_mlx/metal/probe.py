@@ -11,7 +11,7 @@ from functools import cache
 
 import mlx.core as mx
 
-from qwen3_mlx.metal import attend, down, gate_up, gather_matmul, matvec, qk_rope, route, tuning
+from qwen3_mlx.metal import attend, down, gate_up, gather_matmul, matvec, rotation, route, tuning
 from qwen3_mlx.metal.matrix import Matrix
 
 Pairs = list[tuple[mx.array, mx.array]]
@@ -61,11 +61,11 @@ def _matvec() -> Pairs:
 
 
 def _gate_up() -> Pairs:
-    x, gate, up = _random(2, 128), _packed(8, 64, 128), _packed(8, 64, 128)
+    x, gate, up = _random(2, 128), _packed(3, 64, 128), _packed(3, 64, 128)
     args = (x, gate, up, _EXPERTS, _WEIGHTS)
     pairs = [(gate_up.gate_up(*args), gate_up.reference(*args))]
     if tuning.choosing():
-        logits = _random(2, 8)
+        logits = _random(2, 3)
         h, chosen = gate_up.route_and_gate_up(x, gate, up, logits, 2, True)
         experts, weights = route.reference(logits, 2, True)
         pairs += [(h, gate_up.reference(x, gate, up, experts, weights)), (chosen, experts)]
@@ -84,26 +84,16 @@ def _route() -> Pairs:
     return list(zip(got, want, strict=True))
 
 
-def _table() -> mx.array:
-    return mx.array([0.5**i for i in range(16)] + [1.0], mx.float32)
-
-
-def _qk_rope() -> Pairs:
-    qkv, norm = _random(1, 2, 6 * 32), _random(32)
-    got = qk_rope.qk_rope(qkv, (4, 1), norm, norm, _EPS, _table(), mx.array([7], mx.int32))
-    return list(
-        zip(got, qk_rope.reference(qkv, (4, 1), norm, norm, _EPS, _table(), 7), strict=True)
-    )
-
-
 def _attend(bits: int = 0) -> Pairs:
     qkv, norm = _random(1, 1, 6 * 32), _random(32)
     counts = mx.array([20, 3], mx.int32)
+    table = mx.array([0.5**i for i in range(16)] + [1.0], mx.float32)
+    turns = rotation.rotation(table, counts)
     held = _packed(1, 1, 24, 32, group=32, bits=bits) if bits else Matrix(_random(1, 1, 24, 32))
     past = attend.Past(held, held, _random(2, 1, 64, 32), counts)
-    out, tail = attend.attend(qkv, (4, 1), (norm, norm), _EPS, _table(), past)
-    want, rows = attend.reference(qkv, (4, 1), (norm, norm), _EPS, _table(), past)
-    return [(out, want), (tail[:, :, :4], rows)]
+    out, tail = attend.attend(qkv, (4, 1), (norm, norm), _EPS, turns, past)
+    want, rows = attend.reference(qkv, (4, 1), (norm, norm), _EPS, turns, past)
+    return [(turns, rotation.reference(table, 23)), (out, want), (tail[:, :, :4], rows)]
 
 
 def _gather_matmul() -> Pairs:
@@ -123,7 +113,6 @@ CASES: dict[str, Callable[[], Pairs]] = {
     "gate_up": _gate_up,
     "down": _down,
     "route": _route,
-    "qk_rope": _qk_rope,
     "attend": _attend,
     "attend_packed": lambda: _attend(8),
     "gather_matmul": _gather_matmul,

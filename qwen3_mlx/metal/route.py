@@ -9,7 +9,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from qwen3_mlx.metal.launch import SIMD, Launch, run
-from qwen3_mlx.metal.matrix import FEWEST, FLOATS
+from qwen3_mlx.metal.matrix import FLOATS
 
 MAX_EXPERTS = 1024
 
@@ -30,8 +30,6 @@ def unsupported_reason(dtype: mx.Dtype, experts: int, top_k: int) -> str | None:
         return f"logits are {dtype}"
     if not top_k <= min(experts, SIMD):
         return f"top {top_k} of {experts}: expected at most {min(experts, SIMD)}"
-    if experts < FEWEST:
-        return f"{experts} experts: expected at least {FEWEST}"
     if experts > MAX_EXPERTS:
         return f"{experts} experts: expected at most {MAX_EXPERTS}"
     return None

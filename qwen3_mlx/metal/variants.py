@@ -11,7 +11,17 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
-from qwen3_mlx.metal import attend, dispatch, down, gate_up, gather_matmul, matvec, route, tuning
+from qwen3_mlx.metal import (
+    attend,
+    dispatch,
+    down,
+    gate_up,
+    gather_matmul,
+    matvec,
+    rotation,
+    route,
+    tuning,
+)
 from qwen3_mlx.metal.launch import Launch, executing_with
 from qwen3_mlx.metal.matrix import Matrix
 
@@ -92,7 +102,7 @@ def _text_key(launch: Launch) -> tuple[object, ...]:
     """What the text depends on: the names and dtypes of arrays, and the constants."""
     dtypes = tuple((name, str(array.dtype)) for name, array in launch.inputs.items())
     constants = tuple((name, str(value)) for name, value in launch.constants.items())
-    return (launch.kernel, tuple(launch.outputs), dtypes, constants)
+    return (launch.kernel, launch.staged, tuple(launch.outputs), dtypes, constants)
 
 
 def _attention(network: Signature, capacity: int) -> None:
@@ -101,11 +111,11 @@ def _attention(network: Signature, capacity: int) -> None:
     x, gain = n.zeros(1, 1, n.hidden), n.zeros(n.hidden)
     rows = (n.heads * dim, n.kv_heads * dim, n.kv_heads * dim)
     qkv = matvec.matvec(x, [n.matrix(count, n.hidden) for count in rows], gain, n.eps)
-    kept = (blank(n.kv_packing, n.dtype, 1, n.kv_heads, capacity, dim) for _ in range(2))
+    keys, values = (blank(n.kv_packing, n.dtype, 1, n.kv_heads, capacity, dim) for _ in range(2))
     tail = n.zeros(2, n.kv_heads, attend.TAIL, dim)
-    past = attend.Past(*kept, tail, mx.zeros((2,), mx.int32))
-    table = mx.zeros((dim // 2 + 1,))
-    out, _ = attend.attend(qkv, heads, (n.zeros(dim), n.zeros(dim)), n.eps, table, past)
+    past = attend.Past(keys, values, tail, mx.zeros((2,), mx.int32))
+    turns = rotation.rotation(mx.zeros((dim // 2 + 1,)), past.counts)
+    out, _ = attend.attend(qkv, heads, (n.zeros(dim), n.zeros(dim)), n.eps, turns, past)
     matvec.matvec(out, [n.matrix(n.hidden, n.heads * dim)], residual=x)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from qwen3_mlx.metal import attend, dispatch, down, gate_up, matvec
+from qwen3_mlx.metal import attend, dispatch, down, gate_up, matvec, rotation
 from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
 from qwen3_mlx.nn import fused_experts
 from qwen3_mlx.nn.attention import Attention
@@ -39,7 +39,6 @@ class FusedLayer:
         self.out = matrix_of(a.o_proj)
         self.heads = (a.heads, a.kv_heads)
         self.head_norms = (a.q_norm.weight, a.k_norm.weight)
-        self.table = rotation_table(a.head_dim, a.rope.rope)
         self.norms = (norms[0].weight, norms[1].weight)
         self.eps = norms[0].eps
         self.routed = mlp.routed() if isinstance(mlp, MoE) else None
@@ -58,10 +57,12 @@ class FusedLayer:
                 return reason
         return None
 
-    def __call__(self, x: mx.array, past: attend.Past) -> tuple[mx.array, mx.array]:
-        """Transform ``x [1, 1, C]``; returns it and the layer's new tail."""
+    def __call__(
+        self, x: mx.array, turns: mx.array, past: attend.Past
+    ) -> tuple[mx.array, mx.array]:
+        """Transform ``x [1, 1, C]``, its heads rotated by `turns`; returns it and the new tail."""
         qkv = matvec.matvec(x, self.qkv, self.norms[0], self.eps)
-        mixed, tail = attend.attend(qkv, self.heads, self.head_norms, self.eps, self.table, past)
+        mixed, tail = attend.attend(qkv, self.heads, self.head_norms, self.eps, turns, past)
         x = matvec.matvec(mixed, [self.out], residual=x)
         if self.routed is None or self.router is None:
             h = gate_up.gate_up(x, self.gate, self.up, norm=self.norms[1], eps=self.eps)
@@ -85,6 +86,8 @@ class FusedStep:
             FusedLayer(b.self_attn, b.mlp, (b.input_layernorm, b.post_attention_layernorm))
             for b in network.layers
         ]
+        first = network.layers[0].self_attn
+        self.table = rotation_table(first.head_dim, first.rope.rope)
         self._forward: Callable[..., tuple[mx.array, list[mx.array]]] = mx.compile(self._layers)
 
     @classmethod
@@ -115,9 +118,10 @@ class FusedStep:
         pasts: list[tuple[mx.array, ...]],
     ) -> tuple[mx.array, list[mx.array]]:
         x = self.network.model.embed_tokens(tokens)
+        turns = rotation.rotation(self.table, counts)
         tails = []
         for layer, past in zip(self.layers, pasts, strict=True):
-            x, tail = layer(x, self._past(past, counts))
+            x, tail = layer(x, turns, self._past(past, counts))
             tails.append(tail)
         return self._logits(x), tails
 

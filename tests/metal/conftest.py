@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from qwen3_mlx.metal import launch
+from qwen3_mlx.metal import launch, tuning
 from qwen3_mlx.metal.launch import Launch
+from qwen3_mlx.metal.tuning import AttendCut
+from tests.metal import harness
 from tests.metal.harness import executing
 
 
@@ -19,7 +22,10 @@ def launches() -> Iterator[list[Launch]]:
 
 @pytest.fixture
 def mutate(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
-    """``mutate(file, old, new)``: break a kernel's text for the rest of the test."""
+    """``mutate(file, old, new)``: break a kernel's text for the rest of the test.
+
+    Metal's rules are let be: a mutant must be noticed by what it computes.
+    """
     text = launch.text
 
     def put(file: str, old: str, new: str) -> None:
@@ -27,5 +33,25 @@ def mutate(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
         assert broken != text(file), f"{file} has no {old!r}"
         monkeypatch.setattr(launch, "text", lambda name: broken if name == file else text(name))
         monkeypatch.setattr(launch, "kernel", launch.kernel.__wrapped__)
+        monkeypatch.setattr(harness, "cached_faults", lambda *_: [])
+
+    return put
+
+
+@pytest.fixture
+def staged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The matrix kernels as on CUDA: activations go through threadgroup memory."""
+    monkeypatch.setattr(tuning, "staged", lambda: True)
+
+
+@pytest.fixture
+def attend_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """``attend_cut(lanes, queries)``: `attend` cut so, wherever the past is split or not."""
+
+    def put(lanes: int, queries: int) -> None:
+        def cut(group: int, dim: int, row_bytes: int, split: bool) -> AttendCut:
+            return AttendCut(min(lanes, dim), math.gcd(queries, group), 8)
+
+        monkeypatch.setattr(tuning, "attend", cut)
 
     return put

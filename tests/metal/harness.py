@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -92,8 +93,7 @@ def metal_source(launch: Launch) -> str:
     def traced(*inputs: mx.array) -> list[mx.array]:
         given = dict(zip(distinct, inputs, strict=True))
         named = {name: given[aliases.get(name, name)] for name in launch.inputs}
-        args = (launch.outputs, launch.constants, launch.grid, launch.threadgroup)
-        return build.on_gpu(Launch(launch.kernel, named, *args), verbose=True)
+        return build.on_gpu(replace(launch, inputs=named), verbose=True)
 
     with tempfile.TemporaryDirectory() as folder, _captured(Path(folder) / "out") as read:
         mx.export_function(f"{folder}/f.mlxfn", traced, *distinct.values())

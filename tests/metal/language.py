@@ -1,4 +1,4 @@
-"""Holds a generated Metal text to Metal's rules, without a Mac: clang, and a lint for what it lets pass.
+"""Holds a generated Metal text to Metal's rules, without a Mac: by clang and by a lint.
 
 `faults(text)` says what Apple's compiler would reject, as far as that can be known: pointers in a
 wrong address space or in none (C++ for OpenCL without the generic one), what C++14 doesn't have

@@ -1,4 +1,4 @@
-"""attend and qk_rope: every dtype, ragged pasts, groupings of heads, YaRN's factor, mutants."""
+"""attend and rotation: every dtype, ragged pasts, groupings of heads, YaRN's factor, mutants."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import pytest
 
 from qwen3_mlx.config.rope import Rope, Yarn
 from qwen3_mlx.metal import attend as module
-from qwen3_mlx.metal import qk_rope
+from qwen3_mlx.metal import rotation
 from qwen3_mlx.metal.attend import Past, attend, reference, unsupported_reason
+from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.matrix import Matrix
 from qwen3_mlx.nn.rope import RotaryEmbedding, rotation_table
 from tests.metal.cases import DTYPES, EPS, assert_rejected, gain, random
+from tests.metal.harness import metal_source
 from tests.oracle import assert_close
 
 Heads = tuple[int, int]
@@ -52,8 +54,9 @@ def check(
     norms = (2 * gain(dim, dtype), gain(dim, dtype))
     before = past(dtype, heads[1], dim, held, recent, packing)
     assert unsupported_reason(qkv, heads, norms, before) is None
-    got, tail = attend(qkv, heads, norms, EPS, table(dim), before)
-    want, rows = reference(qkv, heads, norms, EPS, table(dim), before)
+    turns = rotation.reference(table(dim), held + recent)
+    got, tail = attend(qkv, heads, norms, EPS, turns, before)
+    want, rows = reference(qkv, heads, norms, EPS, turns, before)
     assert got.dtype == dtype
     assert_close(got, want)
     assert_close(tail[:, :, : recent + 1], rows)
@@ -86,7 +89,7 @@ def test_a_long_past_is_split(held: int, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("packing", [(8, 64), (4, 64), (8, 32), (4, 32)])
-@pytest.mark.parametrize("dim", [32, 64, 128, 256])
+@pytest.mark.parametrize("dim", [32, 128, 256])
 def test_a_packed_past(packing: tuple[int, int], dim: int, dtype: mx.Dtype) -> None:
     check(dtype, (4, 2), dim, 33, 5, (packing[0], min(packing[1], dim)))
 
@@ -98,6 +101,33 @@ def test_a_long_packed_past(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PART", 100)
     check(mx.bfloat16, (8, 2), dim, 300, 10, (8, 64))
     check(mx.bfloat16, (6, 1), dim, 517, 0, (4, 64))
+
+
+CUTS = [(8, 1), (8, 4), (16, 2), (32, 1), (32, 4)]
+"""Lanes and queries: CUDA's, and those that a proof may try on a Mac."""
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cut", CUTS)
+def test_other_cuts(
+    cut: tuple[int, int], dtype: mx.Dtype, attend_cut: Callable[[int, int], None]
+) -> None:
+    attend_cut(*cut)
+    check(dtype, (4, 1), 64, 33, 5)
+    check(dtype, (4, 1), 64, 70, 0, (4, 32))
+
+
+def test_a_longer_past_needs_no_other_text(launches: list[Launch]) -> None:
+    """The number of its parts is read from the grid: nothing is compiled in mid-conversation."""
+    for held in (2000, 5000, 40_000):
+        before = past(mx.float16, 1, 16, held, 0)
+        qkv, norms = random(1, 1, 4 * 16, dtype=mx.float16), (gain(16, mx.float16),) * 2
+        got, _ = attend(qkv, (2, 1), norms, EPS, mx.ones((2, 8)), before)
+        want, _ = reference(qkv, (2, 1), norms, EPS, mx.ones((2, 8)), before)
+        assert_close(got, want)
+    assert [launch.kernel for launch in launches] == ["attend", "combine"] * 3
+    assert len({launch.grid for launch in launches if launch.kernel == "attend"}) == 3
+    assert len({metal_source(launch) for launch in launches}) == 2
 
 
 BARRIER = "threadgroup_barrier(mem_flags::mem_threadgroup);"
@@ -122,14 +152,16 @@ MUTANTS = {
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_broken_kernel_is_noticed(
-    mutant: str, mutate: Callable[[str, str, str], None], monkeypatch: pytest.MonkeyPatch
+    mutant: str,
+    mutate: Callable[[str, str, str], None],
+    attend_cut: Callable[[int, int], None],
 ) -> None:
     mutate("attend.metal", *MUTANTS[mutant])
-    monkeypatch.setattr(module, "_queries", lambda *_: 2)
+    attend_cut(8, 2)
     assert_rejected(lambda: check(mx.float32, (4, 2), 16, 70, 10))
 
 
-SHARE_MUTANTS = {
+PACKED_MUTANTS = {
     "scales of the first group": ("scales[row * GROUPS + own * PER / GROUP]", "scales[row]"),
     "the first row's bias": ("biases[row * GROUPS +", "biases[0 * GROUPS +"),
     "the first number of a word for all": ("word >> j % EACH * BITS", "word"),
@@ -138,9 +170,9 @@ SHARE_MUTANTS = {
 }
 
 
-@pytest.mark.parametrize("mutant", SHARE_MUTANTS)
+@pytest.mark.parametrize("mutant", PACKED_MUTANTS)
 def test_broken_unpacking_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
-    mutate("shares.metal", *SHARE_MUTANTS[mutant])
+    mutate("packed_shares.metal", *PACKED_MUTANTS[mutant])
 
     def both() -> None:
         check(mx.float32, (2, 1), 64, 9, 1, (8, 32))
@@ -163,59 +195,66 @@ def test_unsupported_inputs_have_a_reason() -> None:
     assert (module.unsupported_dim(6) or "").startswith("head_dim 6")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("dim", "tokens"), [(8, 3), (32, 1), (128, 2), (256, 1)])
-def test_norm_and_rotation(dtype: mx.Dtype, dim: int, tokens: int) -> None:
-    qkv = random(1, tokens, 8 * dim, dtype=dtype)
-    norms = (gain(dim, dtype), gain(dim, dtype))
-    assert qk_rope.supported(qkv, *norms) is None
-    for offset in (0, 1, 32_000):
-        args = (qkv, (4, 2), *norms)
-        position = mx.array([offset], mx.int32)
-        got = qk_rope.qk_rope(*args, EPS, table(dim, 1e6, 1.25), position)
-        want = qk_rope.reference(*args, EPS, table(dim, 1e6, 1.25), offset)
-        for part, right in zip(got, want, strict=True):
-            assert_close(part, right)
+@pytest.mark.parametrize("dim", [8, 32, 128, 256])
+@pytest.mark.parametrize("position", [0, 1, 32_000])
+def test_rotation(dim: int, position: int) -> None:
+    counts = mx.array([max(position - 3, 0), min(position, 3)], mx.int32)
+    got = rotation.rotation(table(dim, 1e6, 1.25), counts)
+    assert got.shape == (2, dim // 2)
+    assert_close(got, rotation.reference(table(dim, 1e6, 1.25), position))
 
 
 ROPES = [Rope(1e6), Rope(1e4, Yarn(4.0, 64)), Rope(5e6, Yarn(2.0, 128, attention_factor=0.7))]
 
 
 @pytest.mark.parametrize("rope", ROPES)
-def test_the_table_turns_as_the_network_does(rope: Rope) -> None:
+def test_keys_are_turned_as_the_network_turns_them(rope: Rope) -> None:
     """The plain path's rotation, from a table instead of a base, YaRN included."""
-    dim, offset = 64, 300
-    qkv = random(1, 2, 4 * dim)
-    ones, turn = mx.ones((dim,)), RotaryEmbedding(dim, rope)
-    position = mx.array([offset], mx.int32)
-    q, k, v = qk_rope.qk_rope(qkv, (2, 1), ones, ones, EPS, rotation_table(dim, rope), position)
-    heads = qkv.reshape(1, 2, 4, dim).swapaxes(1, 2)
-    plain = turn(mx.fast.rms_norm(heads, ones, EPS), offset)
+    dim, held = 64, 300
+    qkv, ones = random(1, 1, 4 * dim), mx.ones((dim,))
+    before = past(mx.float32, 1, dim, held, 2)
+    turns = rotation.rotation(rotation_table(dim, rope), before.counts)
+    _, tail = attend(qkv, (2, 1), (ones, ones), EPS, turns, before)
+    heads = qkv.reshape(1, 1, 4, dim).swapaxes(1, 2)
+    plain = RotaryEmbedding(dim, rope)(mx.fast.rms_norm(heads, ones, EPS), held + 2)
     # 1e-9: the plain path computes its frequencies in float32, the table in float64
-    assert_close(q, plain[:, :2], bound=1e-9)
-    assert_close(k, plain[:, 2:3], bound=1e-9)
-    assert_close(v, heads[:, 3:])
+    assert_close(tail[0, :, 2], plain[0, 2:3, 0], bound=1e-9)
+    assert_close(tail[1, :, 2], heads[0, 3:, 0])
 
 
-ROPE_MUTANTS = {
+ROTATION_MUTANTS = {
+    "the scale forgotten": ("cos(angle) * table[HALF]", "cos(angle)"),
+    "the tail's tokens not counted": ("counts[0] + counts[1]", "counts[0]"),
+    "sine for cosine": ("precise::cos", "precise::sin"),
+    "the second half not written": ("i < HALF", "i < HALF / 2"),
+}
+
+
+@pytest.mark.parametrize("mutant", ROTATION_MUTANTS)
+def test_a_broken_rotation_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
+    mutate("rotation.metal", *ROTATION_MUTANTS[mutant])
+    assert_rejected(lambda: test_rotation(32, 32_000))
+
+
+HEAD_MUTANTS = {
     "the rotation reversed": ("second ? other : -other", "second ? -other : other"),
-    "the scale forgotten": ("cos(angle) * table[D / 2]", "cos(angle)"),
+    "the sines of the cosines": ("turns[D / 2 + (at", "turns[(at"),
     "eps forgotten": ("/ D + eps)", "/ D)"),
     "the gain of the first half for both": ("gain[at + j]", "gain[(at + j) % (D / 2)]"),
     "neighbours turned instead of halves": ("shuffle_xor(own, APART)", "shuffle_xor(own, 1)"),
 }
 
 
-@pytest.mark.parametrize("mutant", ROPE_MUTANTS)
-def test_a_broken_rotation_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
-    mutate("heads.metal", *ROPE_MUTANTS[mutant])
+@pytest.mark.parametrize("mutant", HEAD_MUTANTS)
+def test_broken_heads_are_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
+    mutate("heads.metal", *HEAD_MUTANTS[mutant])
+    qkv, norms = random(1, 1, 4 * 32, scale=1e-3), (gain(32, mx.float32), gain(32, mx.float32))
+    before = past(mx.float32, 1, 32, 9, 1)
+    turns = rotation.reference(table(32, 1e4, 1.25), 10)
 
     def whole() -> None:
-        qkv, ones = random(1, 2, 4 * 32, scale=1e-3), gain(32, mx.float32)
-        args = (qkv, (2, 1), ones, ones)
-        got = qk_rope.qk_rope(*args, EPS, table(32, 1e4, 1.25), mx.array([9], mx.int32))
-        want = qk_rope.reference(*args, EPS, table(32, 1e4, 1.25), 9)
-        for part, right in zip(got, want, strict=True):
-            assert_close(part, right)
+        _, tail = attend(qkv, (2, 1), norms, EPS, turns, before)
+        _, rows = reference(qkv, (2, 1), norms, EPS, turns, before)
+        assert_close(tail[:, :, :2], rows)
 
     assert_rejected(whole)

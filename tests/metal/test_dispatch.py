@@ -82,8 +82,7 @@ BROKEN = {
     "down": ("down.metal", "total + float(residual[out])", "total"),
     "route": ("choose.metal", "/ total", ""),
     "attend": ("attend.metal", "source < 3", "source < 2"),
-    "attend_packed": ("shares.metal", "float(scale)", "float(bias)"),
-    "qk_rope": ("heads.metal", "second ? other", "second ? -other"),
+    "attend_packed": ("packed_shares.metal", "float(scale)", "float(bias)"),
     "gather_matmul": ("gather_matmul.metal", "* up[0] * weight", "* up[0]"),
 }
 

@@ -8,7 +8,15 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx.metal.down import down, reference, unsupported_reason
-from tests.metal.cases import DTYPES, PACKINGS, assert_rejected, columns, packed, random
+from tests.metal.cases import (
+    DTYPES,
+    PACKINGS,
+    SOME_PACKINGS,
+    assert_rejected,
+    columns,
+    packed,
+    random,
+)
 from tests.oracle import assert_close
 
 
@@ -38,7 +46,7 @@ def test_every_dtype_and_packing(packing: tuple[int, int], dtype: mx.Dtype) -> N
     check(packing, dtype, (96, 20))
 
 
-@pytest.mark.parametrize("sizes", [(32, 1), (768, 7), (1536, 6), (2560, 5), (160, 33)])
+@pytest.mark.parametrize("sizes", [(32, 2), (768, 7), (1536, 6), (2560, 5), (160, 33)])
 @pytest.mark.parametrize("residual", [False, True])
 def test_ragged_sizes(sizes: tuple[int, int], residual: bool) -> None:
     check((4, 32), mx.float32, sizes, residual=residual)
@@ -54,20 +62,42 @@ def test_other_routings(top_k: int) -> None:
     check((8, 64), mx.float16, (64, 8), top_k=top_k)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("packing", SOME_PACKINGS)
+def test_staged_in_every_dtype(packing: tuple[int, int], dtype: mx.Dtype, staged: None) -> None:
+    check(packing, dtype, (96, 20))
+
+
+@pytest.mark.parametrize("sizes", [(32, 2), (768, 7), (2560, 5)])
+def test_staged_ragged_sizes(sizes: tuple[int, int], staged: None) -> None:
+    check((4, 32), mx.float32, sizes)
+
+
 MUTANTS = {
     "only the first slot": ("ALL = TOPK * PIECES", "ALL = PIECES"),
-    "no barriers": ("threadgroup_barrier(mem_flags::mem_threadgroup);", ";"),
     "the first slot's expert for all": ("experts[token * TOPK + slot]", "experts[token * TOPK]"),
-    "the first token's hidden layer for all": ("size_t(token) * TOPK * F", "0"),
+    "the first token's hidden layer for all": ("h + token * TOPK * F", "h"),
     "the residual forgotten": ("total + float(residual[out])", "total"),
-    "the last piece dropped": ("if (p < pieces)", "if (p < pieces - 1)"),
+    "the last piece dropped": ("p < ALL", "p < ALL - 1"),
     "rows past the end": ("lane == 0 && inside", "lane == 0"),
+}
+STAGED_MUTANTS = MUTANTS | {
+    "no barriers": ("threadgroup_barrier(mem_flags::mem_threadgroup);", ";"),
+    "the last piece dropped": ("if (p < pieces)", "if (p < pieces - 1)"),
 }
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_broken_kernel_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
     mutate("down.metal", *MUTANTS[mutant])
+    assert_rejected(lambda: check((4, 64), mx.float32, (768, 12)))
+
+
+@pytest.mark.parametrize("mutant", STAGED_MUTANTS)
+def test_a_broken_staged_kernel_is_noticed(
+    mutant: str, mutate: Callable[[str, str, str], None], staged: None
+) -> None:
+    mutate("down_staged.metal", *STAGED_MUTANTS[mutant])
     assert_rejected(lambda: check((4, 64), mx.float32, (768, 12)))
 
 

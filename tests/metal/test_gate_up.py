@@ -79,17 +79,34 @@ def test_one_to_eight_tokens(tokens: int) -> None:
 
 @pytest.mark.parametrize(("count", "top_k"), [(1, 1), (2, 1), (9, 8)])
 def test_other_routings(count: int, top_k: int) -> None:
-    check_routed((4, 64), mx.float32, (64, 4), 3, count, top_k)
+    check_routed((4, 64), mx.float32, (64, 8), 3, count, top_k)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("packing", SOME_PACKINGS)
+def test_staged_in_every_dtype(packing: tuple[int, int], dtype: mx.Dtype, staged: None) -> None:
+    check_routed(packing, dtype, (160, 12), norm=True)
+
+
+@pytest.mark.parametrize("sizes", [(64, 2), (2048, 7), (6144, 4)])
+def test_staged_ragged_sizes(sizes: tuple[int, int], staged: None) -> None:
+    check_routed((4, 32), mx.float32, sizes, norm=True)
 
 
 MUTANTS = {
-    "gate and up swapped": ("gates[r] += gate[a]", "gates[r] += up[a]"),
+    "gate and up swapped": ("gates[r] += gate.dot", "gates[r] += up.dot"),
     "the weight forgotten": ("* u * weight", "* u"),
     "the first expert for all": ("experts[pair]", "experts[0]"),
     "the first token for all": ("pair / TOPK", "0"),
     "silu without its sigmoid": ("g / (1 + metal::exp(-g)) * u", "g * u"),
-    "the last piece dropped": ("if (p < pieces)", "if (p < pieces - 1)"),
+    "the last piece dropped": ("p < PIECES", "p < PIECES - 1"),
     "rows off by one": ("inside ? row : 0", "inside ? row + 1 : 0"),
+    "the norm forgotten": ("if (NORM) rstd", "if (false) rstd"),
+}
+STAGED_MUTANTS = MUTANTS | {
+    "gate and up swapped": ("gates[r] += gate[a]", "gates[r] += up[a]"),
+    "the last piece dropped": ("if (p < pieces)", "if (p < pieces - 1)"),
+    "the norm forgotten": ("if (NORM) {", "if (false) {"),
     "no barriers": ("threadgroup_barrier(mem_flags::mem_threadgroup);", ";"),
 }
 
@@ -100,8 +117,16 @@ def test_a_broken_kernel_is_noticed(mutant: str, mutate: Callable[[str, str, str
     assert_rejected(lambda: check_routed((4, 64), mx.float32, (1152, 10), norm=True))
 
 
+@pytest.mark.parametrize("mutant", STAGED_MUTANTS)
+def test_a_broken_staged_kernel_is_noticed(
+    mutant: str, mutate: Callable[[str, str, str], None], staged: None
+) -> None:
+    mutate("gate_up_staged.metal", *STAGED_MUTANTS[mutant])
+    assert_rejected(lambda: check_routed((4, 64), mx.float32, (1152, 10), norm=True))
+
+
 def test_what_is_not_finite_stays_so() -> None:
-    gate = packed((4, 32), mx.float32, 4, 64)
+    gate = packed((4, 32), mx.float32, 8, 64)
     x = mx.zeros((1, 1, 64)).at[..., 5].add(float("nan"))
     assert not mx.isfinite(gate_up(x, gate, gate)).any()
 

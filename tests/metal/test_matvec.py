@@ -52,7 +52,7 @@ def test_every_dtype_and_packing(packing: tuple[int, int], dtype: mx.Dtype) -> N
 @pytest.mark.parametrize("packing", SOME_PACKINGS)
 @pytest.mark.parametrize(
     ("wide", "rows"),
-    [(8, (1,)), (33, (7,)), (517, (9, 31)), (1024, (16, 8, 8)), (2560, (2,)), (9728, (3,))],
+    [(8, (9,)), (33, (11,)), (517, (9, 31)), (1024, (16, 8, 8)), (2560, (2,)), (9728, (3,))],
 )
 def test_ragged_sizes(packing: tuple[int, int], wide: int, rows: tuple[int, ...]) -> None:
     check(packing, mx.float32, wide, rows, residual=True)
@@ -74,7 +74,44 @@ def test_one_launch(launches: list[Launch]) -> None:
     assert [launch.kernel for launch in launches] == ["matvec"]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("packing", SOME_PACKINGS)
+def test_staged_in_every_dtype(packing: tuple[int, int], dtype: mx.Dtype, staged: None) -> None:
+    check(packing, dtype, 320, (24, 8, 12), norm=True)
+
+
+@pytest.mark.parametrize(
+    ("wide", "rows"), [(33, (7,)), (517, (9, 31)), (1024, (16, 8, 8)), (9728, (3,))]
+)
+def test_staged_ragged_sizes(wide: int, rows: tuple[int, ...], staged: None) -> None:
+    check((8, 32), mx.float32, wide, rows, residual=True)
+
+
 MUTANTS = {
+    "the last piece of a row dropped": ("p < PIECES", "p < PIECES - 1"),
+    "the residual forgotten": ("total + float(residual[row + r])", "total"),
+    "the norm's mean over 32 columns less": ("/ K +", "/ (K - 32) +"),
+    "eps ten times too large": ("as_type<float>(EPS)", "10 * as_type<float>(EPS)"),
+    "the second matrix's rows for the third's": ("used - N0 - N1;", "used - N0;"),
+    "rows past the end": ("lane == 0 && inside", "lane == 0"),
+    "some lanes leave early": ("float squares = 0;", "if (lane > 20) return; float squares = 0;"),
+    "some outputs not written": ("lane == 0 && inside", "lane == 0 && inside && r == 0"),
+    "one row for all": ("(own + r) * PIECES", "own * PIECES"),
+    "one lane's squares for all": ("simd_sum(squares)", "squares * 32"),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_broken_kernel_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
+    mutate("matvec.metal", *MUTANTS[mutant])
+
+    def whole() -> None:
+        check((4, 64), mx.float32, 1152, (24, 12, 24), True, True, scale=1e-3)
+
+    assert_rejected(whole)
+
+
+STAGED_MUTANTS = {
     "the last piece of a row dropped": ("if (p < pieces)", "if (p < pieces - 1)"),
     "the residual forgotten": ("total + float(residual[row + r])", "total"),
     "the norm's mean over 32 columns less": ("all / K", "all / (K - 32)"),
@@ -89,9 +126,11 @@ MUTANTS = {
 }
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_broken_kernel_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
-    mutate("matvec.metal", *MUTANTS[mutant])
+@pytest.mark.parametrize("mutant", STAGED_MUTANTS)
+def test_a_broken_staged_kernel_is_noticed(
+    mutant: str, mutate: Callable[[str, str, str], None], staged: None
+) -> None:
+    mutate("matvec_staged.metal", *STAGED_MUTANTS[mutant])
 
     def whole() -> None:
         check((4, 64), mx.float32, 5184, (24, 12, 24), True, True, scale=1e-3)
@@ -100,24 +139,40 @@ def test_a_broken_kernel_is_noticed(mutant: str, mutate: Callable[[str, str, str
 
 
 SHARED_MUTANTS = {
-    "biases forgotten": ("bias * sum", "0"),
-    "a nibble scaled wrongly": ("1.0f / 256", "1.0f / 128"),
-    "groups off by one": ("Piece<BITS>::SIZE / GROUP", "Piece<BITS>::SIZE / GROUP + 1"),
-    "the sum of a piece short": ("if (BITS == 4) sum += simd_shuffle_xor(sum, 4);", ""),
-    "places mixed up": ("piece * QUADS + (j ^", "piece * QUADS / 2 + (j ^"),
+    "biases forgotten": ("packed_rows", "bias * sum", "0"),
+    "a nibble scaled wrongly": ("rows", "4 * i", "3 * i"),
+    "groups off by one": ("packed_rows", "Piece<BITS>::SIZE);", "Piece<BITS>::SIZE) + 1;"),
+    "the sum of a piece short": ("unstaged", "sum += (four[0] + four[1])", "sum = (four[0] + 0)"),
+    "another piece's norm": ("unstaged", "norm + at + j", "norm + j"),
+    "squares of the scaled": ("unstaged", "metal::fma(four[i], four[i],", "metal::fma(four[i], 1,"),
 }
 
 
 @pytest.mark.parametrize("mutant", SHARED_MUTANTS)
 def test_broken_unpacking_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
-    mutate("rows.metal", *SHARED_MUTANTS[mutant])
+    file, old, new = SHARED_MUTANTS[mutant]
+    mutate(f"{file}.metal", old, new)
+    assert_rejected(lambda: check((4, 64), mx.float32, 192, (8,), norm=True))
+
+
+STAGING_MUTANTS = {
+    "the sum of a piece short": ("if (BITS == 4) sum += simd_shuffle_xor(sum, 4);", ""),
+    "places mixed up": ("piece * COUNT + (j ^", "piece * COUNT / 2 + (j ^"),
+}
+
+
+@pytest.mark.parametrize("mutant", STAGING_MUTANTS)
+def test_broken_staging_is_noticed(
+    mutant: str, mutate: Callable[[str, str, str], None], staged: None
+) -> None:
+    mutate("staged.metal", *STAGING_MUTANTS[mutant])
     assert_rejected(lambda: check((4, 64), mx.float32, 192, (8,)))
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_what_is_not_finite_stays_so(poison: float) -> None:
     x = mx.zeros((1, 1, 64)).at[..., 5].add(poison)
-    y = matvec(x, [packed((4, 32), mx.float32, 4, 64)], gain(64, mx.float32), EPS)
+    y = matvec(x, [packed((4, 32), mx.float32, 8, 64)], gain(64, mx.float32), EPS)
     assert not mx.isfinite(y).any()
 
 
@@ -134,3 +189,7 @@ def test_unsupported_inputs_have_a_reason() -> None:
         unsupported_reason(mx.zeros((1, 6)), [packed((0, 0), mx.float32, 8, 6)]) or ""
     )
     assert unsupported_reason(x, [four] * 4) == "4 matrices: expected 1 to 3"
+    small = packed((4, 64), mx.float32, 4, 64)  # four scales: MLX passes them as `constant`
+    assert unsupported_reason(mx.zeros((1, 64)), [small]) == (
+        "a matrix of 4 x 64: too small for the kernels"
+    )

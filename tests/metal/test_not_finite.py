@@ -14,7 +14,7 @@ from qwen3_mlx.metal.down import down
 from qwen3_mlx.metal.gate_up import gate_up
 from qwen3_mlx.metal.matrix import Matrix
 from qwen3_mlx.metal.matvec import matvec
-from qwen3_mlx.metal.qk_rope import qk_rope
+from qwen3_mlx.metal.rotation import rotation
 from qwen3_mlx.metal.route import route
 from tests.metal.cases import EPS, gain, packed, random
 
@@ -95,9 +95,9 @@ def _past(**parts: mx.array) -> Past:
 def _attended(past: Past, qkv: mx.array | None = None) -> tuple[mx.array, mx.array]:
     """The output by heads ``[4, 16]``, and the tail."""
     norms = (gain(16, mx.float32), gain(16, mx.float32))
-    table = mx.array([0.5**i for i in range(8)] + [1.0])
+    turns = rotation(mx.array([0.5**i for i in range(8)] + [1.0]), past.counts)
     out, tail = attend(
-        random(1, 1, 8 * 16) if qkv is None else qkv, (4, 2), norms, EPS, table, past
+        random(1, 1, 8 * 16) if qkv is None else qkv, (4, 2), norms, EPS, turns, past
     )
     return out.reshape(4, 16), tail
 
@@ -135,8 +135,8 @@ def _attend_packed(poison: float) -> mx.array:
     counts = mx.array([65, 5], mx.int32)
     keys, values = (Matrix(words, s, biases, 8, 32) for s in (scales, spoilt(scales, 40, poison)))
     past = Past(keys, values, random(2, 2, module.TAIL, 32), counts)
-    table, ones = mx.array([0.5**i for i in range(16)] + [1.0]), mx.ones((32,))
-    out, _ = attend(random(1, 1, 8 * 32), (4, 2), (ones, ones), EPS, table, past)
+    turns, ones = rotation(mx.array([0.5**i for i in range(16)] + [1.0]), counts), mx.ones((32,))
+    out, _ = attend(random(1, 1, 8 * 32), (4, 2), (ones, ones), EPS, turns, past)
     assert mx.isfinite(out.reshape(4, 32)[2:]).all(), "another head caught it"
     return out.reshape(4, 32)[:2]
 
@@ -145,14 +145,6 @@ def _attend_tail(poison: float) -> mx.array:
     tail = random(2, 2, module.TAIL, 16)
     tail[1, 1, 4, 9] = poison
     return _attended(_past(tail=tail))[0][2:, 9]
-
-
-def _qk_rope(poison: float) -> mx.array:
-    qkv, ones = spoilt(random(1, 1, 8 * 16), 16 + 3, poison), mx.ones((16,))
-    table = mx.array([0.5**i for i in range(8)] + [1.0])
-    q, k, v = qk_rope(qkv, (4, 2), ones, ones, EPS, table, mx.array([9], mx.int32))
-    assert mx.isfinite(k).all() and mx.isfinite(v).all() and mx.isfinite(q[0, 0]).all()
-    return q[0, 1, 0, 3::8]  # it, and what it is turned with; divided by infinity the rest is 0
 
 
 def _gather_matmul(poison: float) -> mx.array:
@@ -180,7 +172,6 @@ CASES: dict[str, Launch] = {
     "attend_old_value": _attend_old_value,
     "attend_tail": _attend_tail,
     "attend_packed": _attend_packed,
-    "qk_rope": _qk_rope,
     "gather_matmul": _gather_matmul,
 }
 

@@ -1,0 +1,34 @@
+"""The rotation of one token: cosines and sines of its position's angles, made once a step."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from qwen3_mlx.metal.launch import SIMD, Launch, run
+
+
+def reference(table: mx.array, position: int) -> mx.array:
+    """``rotation`` in float32."""
+    angle = position * table[:-1]
+    return mx.stack([mx.cos(angle), mx.sin(angle)]) * table[-1]
+
+
+def rotation(table: mx.array, counts: mx.array) -> mx.array:
+    """``[2, D/2]`` float32: what `attend` turns a token's heads by, cosines then sines.
+
+    table ``[D/2 + 1]`` float32: radians per position, then the factor of YaRN (1 without it).
+    counts ``[2]`` int32: their sum is the position, on the device, so that a step compiled once
+    serves all positions.
+    """
+    half = table.size - 1
+    (turns,) = run(
+        Launch(
+            "rotation",
+            {"table": table, "counts": counts},
+            {"turns": ((2, half), mx.float32)},
+            {"HALF": half},
+            (SIMD, 1, 1),
+            (SIMD, 1, 1),
+        )
+    )
+    return turns
