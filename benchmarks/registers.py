@@ -1,9 +1,10 @@
 """How many registers the kernels want: a stand-in for Apple's compiler, which nobody has here.
 
-``python -m benchmarks.registers [SHAPE…]`` compiles the decode step's Metal texts for an AMD GPU of 32 lanes
-and 32-bit registers (clang 19's gfx1100), with ever fewer registers, until they spill. Differences
-of a fifth mean nothing; twice as many do. Then what memory allows: how many simdgroups a core of an
-M1 or M2 holds at once, of the 24 that fill it. Exits with 1 where a limit is broken.
+``python -m benchmarks.registers [SHAPE…]`` compiles the decode step's Metal texts for an AMD GPU of
+32 lanes and 32-bit registers (clang's gfx1100), and finds how few registers do without a spill. A
+difference of a fifth means nothing, a factor of two does. Beside it, what threadgroup memory
+allows: how many simdgroups a core of an M1 or M2 holds at once, of the 24 that fill it. Exits with
+1 where a limit is broken.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import qwen3_mlx.device.backend  # noqa: F401  (chooses the BLAS before mlx is i
 import mlx.core as mx
 
 from qwen3_mlx.bench.random_network import SHAPES
-from qwen3_mlx.metal.launch import Launch
-from qwen3_mlx.metal.variants import Signature, variants
+from qwen3_mlx.metal.launch import SIMD, Launch
+from qwen3_mlx.metal.variants import Packing, Signature, variants
 from tests.metal.harness import metal_source
 from tests.metal.language import (
     OPENCL,
@@ -48,6 +49,16 @@ CORE_BYTES = 60 * 1024
 ENOUGH = 16
 """Simdgroups that a core should hold at once."""
 
+PLAIN = (0, 0)
+PACKINGS = (
+    ((4, 64), PLAIN),
+    ((4, 64), (8, 64)),
+    ((4, 64), (4, 64)),
+    ((8, 64), PLAIN),
+    (PLAIN, PLAIN),
+)
+"""Of the weights, and of the cache."""
+
 SHAPES_TRIED = ("8b", "30b-a3b")
 
 
@@ -68,22 +79,26 @@ def fewest(metal: str) -> tuple[int, int]:
 
 def simdgroups(launch: Launch, size: int) -> int:
     """How many simdgroups of `launch` a core's threadgroup memory has room for, 24 at most."""
-    simds = launch.threadgroup[0] // 32
-    return min(24, CORE_BYTES // size * simds) if size else 24
+    threads, _, _ = launch.threadgroup
+    return min(24, CORE_BYTES // size * threads // SIMD) if size else 24
+
+
+def signature(shape: str, packing: Packing, kept: Packing) -> Signature:
+    """The published `shape` in bfloat16, its weights and its cache packed so."""
+    hidden, heads, kv_heads, ffn, experts, top_k = SHAPES[shape][1:7]
+    router = (8, 64) if packing[0] else packing
+    sizes = (hidden, heads, kv_heads, ffn, 151_936, mx.bfloat16, packing, router)
+    return Signature(*sizes, experts=experts, top_k=top_k, kv_packing=kept)
 
 
 def launches() -> Iterator[tuple[str, Launch]]:
     """The decode step's, in bfloat16, by shape and packing."""
     for shape in sys.argv[1:] or SHAPES_TRIED:
-        _, hidden, heads, kv_heads, ffn, experts, top_k, _ = SHAPES[shape]
-        for packing in ((4, 64), (8, 64), (0, 0)):
-            for kept in ((0, 0), (8, 64), (4, 64)) if packing == (4, 64) else ((0, 0),):
-                sizes = (hidden, heads, kv_heads, ffn, 151_936, mx.bfloat16, packing)
-                router = (8, 64) if packing[0] else packing
-                network = Signature(*sizes, router, experts=experts, top_k=top_k, kv_packing=kept)
-                for launch in variants(network):
-                    if launch.kernel != "gather_matmul":  # off on Metal
-                        yield f"{shape} {packing[0] or 16} bits", launch
+        for packing, kept in PACKINGS:
+            network = signature(shape, packing, kept)
+            for launch in variants(network):
+                if launch.kernel != "gather_matmul":  # off on Metal
+                    yield f"{shape} {packing[0] or 16} bits", launch
 
 
 def main() -> None:

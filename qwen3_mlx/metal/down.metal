@@ -16,6 +16,7 @@ float totals[ROWS];
 #pragma unroll
 for (int r = 0; r < ROWS; r++) totals[r] = 0;
 float squares = 0;
+#pragma unroll 1  // else short rows are read at once, and registers spill
 for (uint p = lane; p < ALL; p += 32) {
   uint slot = p / PIECES;
   uint at = (uint(experts[token * TOPK + slot]) * N + own) * PIECES + (p - slot * PIECES);

@@ -15,6 +15,7 @@ float gates[ROWS], ups[ROWS];
 #pragma unroll
 for (int r = 0; r < ROWS; r++) gates[r] = ups[r] = 0;
 float squares = 0;
+#pragma unroll 1  // else short rows are read at once, and registers spill
 for (uint p = lane; p < PIECES; p += 32) {
   float v[P::SIZE];
   float sum = own_piece<T, BITS, NORM>(from, norm, p, v, squares);

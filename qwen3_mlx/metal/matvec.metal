@@ -18,6 +18,7 @@ float totals[ROWS];
 #pragma unroll
 for (int r = 0; r < ROWS; r++) totals[r] = 0;
 float squares = 0;
+#pragma unroll 1  // else short rows are read at once, and registers spill
 for (uint p = lane; p < PIECES; p += 32) {
   float v[P::SIZE];
   float sum = own_piece<T, BITS, NORM>(x, norm, p, v, squares);
