@@ -22,8 +22,9 @@ import qwen3_mlx.device.backend  # noqa: F401  (chooses the BLAS before mlx is i
 import mlx.core as mx
 
 from qwen3_mlx.bench.random_network import SHAPES
+from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.metal.launch import SIMD, Launch
-from qwen3_mlx.metal.variants import Packing, Signature, variants
+from qwen3_mlx.metal.variants import PLAIN, Packing, Signature, variants
 from tests.metal.harness import metal_source
 from tests.metal.language import (
     OPENCL,
@@ -49,7 +50,6 @@ CORE_BYTES = 60 * 1024
 ENOUGH = 16
 """Simdgroups that a core should hold at once."""
 
-PLAIN = (0, 0)
 PACKINGS = (
     ((4, 64), PLAIN),
     ((4, 64), (8, 64)),
@@ -79,16 +79,14 @@ def fewest(metal: str) -> tuple[int, int]:
 
 def simdgroups(launch: Launch, size: int) -> int:
     """How many simdgroups of `launch` a core's threadgroup memory has room for, 24 at most."""
-    threads, _, _ = launch.threadgroup
+    threads = launch.threadgroup[0]
     return min(24, CORE_BYTES // size * threads // SIMD) if size else 24
 
 
 def signature(shape: str, packing: Packing, kept: Packing) -> Signature:
     """The published `shape` in bfloat16, its weights and its cache packed so."""
-    hidden, heads, kv_heads, ffn, experts, top_k = SHAPES[shape][1:7]
-    router = (8, 64) if packing[0] else packing
-    sizes = (hidden, heads, kv_heads, ffn, 151_936, mx.bfloat16, packing, router)
-    return Signature(*sizes, experts=experts, top_k=top_k, kv_packing=kept)
+    config = Qwen3Config.from_dict(SHAPES[shape].config())
+    return Signature.of(config, mx.bfloat16, packing, (8, 64) if packing[0] else PLAIN, kept)
 
 
 def launches() -> Iterator[tuple[str, Launch]]:

@@ -78,8 +78,6 @@ def unsupported_reason(
 ) -> str | None:
     """Why `attend` can't take these, or None."""
     dim, dtypes = norms[0].shape[0], {array.dtype for array in (qkv, *norms)}
-    if len(dtypes) > 1 or qkv.dtype not in FLOATS:
-        return f"{', '.join(sorted(map(str, dtypes)))}: expected one floating dtype"
     kept = past.keys.weight if past.keys.scales is None else past.keys.scales
     if {kept.dtype, past.tail.dtype} != {qkv.dtype}:
         return f"the cache holds {kept.dtype}, the token is {qkv.dtype}"
@@ -87,6 +85,8 @@ def unsupported_reason(
         return reason
     if qkv.size != (heads[0] + 2 * heads[1]) * dim:
         return "more than one token"
+    if len(dtypes) > 1 or qkv.dtype not in FLOATS:
+        return f"{', '.join(sorted(map(str, dtypes)))}: expected one floating dtype"
     return None
 
 

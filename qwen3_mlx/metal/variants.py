@@ -11,6 +11,7 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
+from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.metal import (
     attend,
     dispatch,
@@ -26,7 +27,10 @@ from qwen3_mlx.metal.launch import Launch, executing_with
 from qwen3_mlx.metal.matrix import Matrix
 
 Packing = tuple[int, int]
-"""Bits and group of MLX's affine mode; (0, 0) is a plain matrix."""
+"""Bits and group of MLX's affine mode."""
+
+PLAIN: Packing = (0, 0)
+"""Of a matrix that is not quantized."""
 
 CAPACITIES = (1024, 8192)
 """Tokens that a cache has room for: one that `attend` reads in one part, and one that it splits."""
@@ -49,13 +53,40 @@ class Signature:
     vocabulary: int
     dtype: mx.Dtype
     packing: Packing
-    router: Packing = (0, 0)
+    router: Packing = PLAIN
     head_dim: int = 128
     experts: int = 0
     top_k: int = 0
     normalise: bool = True
     eps: float = 1e-6
-    kv_packing: Packing = (0, 0)
+    kv_packing: Packing = PLAIN
+
+    @classmethod
+    def of(
+        cls,
+        config: Qwen3Config,
+        dtype: mx.Dtype,
+        packing: Packing,
+        router: Packing = PLAIN,
+        kv_packing: Packing = PLAIN,
+    ) -> Signature:
+        """The signature of `config` in `dtype`, with all matrices but the router packed alike."""
+        return cls(
+            config.hidden_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.moe_intermediate_size if config.num_experts else config.intermediate_size,
+            config.vocab_size,
+            dtype,
+            packing,
+            router,
+            head_dim=config.head_dim,
+            experts=config.num_experts,
+            top_k=config.num_experts_per_tok,
+            normalise=config.norm_topk_prob,
+            eps=config.rms_norm_eps,
+            kv_packing=kv_packing,
+        )
 
     def matrix(self, *shape: int) -> Matrix:
         """A blank ``[..., N, K]``, packed as the network's."""

@@ -29,7 +29,14 @@ OLDEST, NEWEST = 16, 24
 
 SPACES = ("device", "threadgroup", "constant", "thread", "in_threadgroup")
 
-WARNINGS = ("-Wall", "-Wextra", "-Wno-unused", "-Wno-sign-compare", "-Wno-unknown-attributes")
+WARNINGS = (
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused",
+    "-Wno-unused-parameter",
+    "-Wno-sign-compare",
+    "-Wno-unknown-attributes",
+)
 OPENCL = (
     *("-x", "clcpp", "-cl-std=clc++2021", "-target", "amdgcn-amd-amdhsa", "-mcpu=gfx1100"),
     *("-nogpulib", "-Xclang", "-cl-ext=-__opencl_c_generic_address_space"),
@@ -89,7 +96,11 @@ def as_opencl(kernel: Kernel, registers: int = 0) -> str:
     places = [ATTRIBUTES[a].format(a) for _, a in kernel.arguments if not a.startswith("buffer")]
     bound = zip(kernel.parameters, kernel.values, strict=True)
     macros = "".join(f"#define {name} {value}\n" for (_, name), value in bound)
-    limit = f"__attribute__((amdgpu_num_vgpr({registers}))) " if registers else ""
+    # both: the allocator obeys the first, the scheduler knows the second alone (1,536 in all)
+    told = (
+        f"amdgpu_num_vgpr({registers}), amdgpu_waves_per_eu({min(16, 1536 // max(registers, 1))})"
+    )
+    limit = f"__attribute__(({told})) " if registers else ""
     return (
         f'#include "msl_clang.h"\n#line 1 "header"\n{kernel.header}\n{macros}'
         f"{limit}__kernel void {kernel.name}({', '.join(buffers)}) {{\n{' '.join(places)}\n"

@@ -91,6 +91,9 @@ template <typename T> inline T simd_broadcast(T v, ushort lane) { return simd_sh
 template <typename T> inline T simd_shuffle_xor(T v, ushort mask) {
   return simd_shuffle(v, ushort((msl_thread() & 31u) ^ mask));
 }
+template <typename T> inline T simd_shuffle_down(T v, ushort delta) {
+  return simd_shuffle(v, ushort((msl_thread() & 31u) + delta));
+}
 #define MSL_REDUCE(NAME, JOINED)                                         \
   template <typename T> inline T NAME(T v) {                             \
     _Pragma("unroll") for (ushort step = 16; step; step >>= 1) {         \

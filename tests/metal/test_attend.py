@@ -107,19 +107,16 @@ CUTS = [(8, 1), (8, 4), (16, 2), (32, 1), (32, 4)]
 """Lanes and queries: CUDA's, and those that a proof may try on a Mac."""
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("cut", CUTS)
-def test_other_cuts(
-    cut: tuple[int, int], dtype: mx.Dtype, attend_cut: Callable[[int, int], None]
-) -> None:
+def test_other_cuts(cut: tuple[int, int], attend_cut: Callable[[int, int], None]) -> None:
     attend_cut(*cut)
-    check(dtype, (4, 1), 64, 33, 5)
-    check(dtype, (4, 1), 64, 70, 0, (4, 32))
+    check(mx.bfloat16, (4, 1), 64, 33, 5)
+    check(mx.float32, (4, 1), 64, 70, 0, (4, 32))
 
 
 def test_a_longer_past_needs_no_other_text(launches: list[Launch]) -> None:
     """The number of its parts is read from the grid: nothing is compiled in mid-conversation."""
-    for held in (2000, 5000, 40_000):
+    for held in (1100, 2000, 5000):
         before = past(mx.float16, 1, 16, held, 0)
         qkv, norms = random(1, 1, 4 * 16, dtype=mx.float16), (gain(16, mx.float16),) * 2
         got, _ = attend(qkv, (2, 1), norms, EPS, mx.ones((2, 8)), before)
@@ -177,6 +174,7 @@ def test_broken_unpacking_is_noticed(mutant: str, mutate: Callable[[str, str, st
     def both() -> None:
         check(mx.float32, (2, 1), 64, 9, 1, (8, 32))
         check(mx.float32, (2, 1), 32, 9, 1, (4, 32))
+        check(mx.float32, (2, 1), 256, 9, 1, (8, 32))
 
     assert_rejected(both)
 

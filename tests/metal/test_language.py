@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from qwen3_mlx.bench.random_network import SHAPES
-from qwen3_mlx.metal.variants import Signature, variants
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.metal.variants import PLAIN, Signature, variants
 from tests.metal.cases import DTYPES
 from tests.metal.harness import folder, metal_source
 from tests.metal.language import cached_faults, compiler, faults
@@ -100,21 +101,18 @@ def test_threadgroup_memory_is_counted_to_the_byte() -> None:
     assert faults(more) == ["32772 bytes of threadgroup memory: Metal gives 32768"]
 
 
-PACKINGS = [(4, 64), (8, 64), (0, 0)]
-KV_PACKINGS = [(0, 0), (8, 64), (4, 64)]
+PACKINGS = [(4, 64), (8, 64), PLAIN]
+KV_PACKINGS = [PLAIN, (8, 64), (4, 64)]
 
 
 def signatures(shape: str) -> Iterator[Signature]:
     """The published `shape` in every packing, of its weights and of its cache, and dtype."""
-    _, hidden, heads, kv_heads, ffn, experts, top_k, _ = SHAPES[shape]
-    sizes = (hidden, heads, kv_heads, ffn, 151_936)
+    config = Qwen3Config.from_dict(SHAPES[shape].config())
     for dtype in DTYPES:
         for packing in PACKINGS:
             for kept in KV_PACKINGS if packing == PACKINGS[0] else KV_PACKINGS[:1]:
-                router = (8, 64) if packing[0] else packing
-                yield Signature(
-                    *sizes, dtype, packing, router, experts=experts, top_k=top_k, kv_packing=kept
-                )
+                router = (8, 64) if packing[0] else PLAIN
+                yield Signature.of(config, dtype, packing, router, kept)
 
 
 @pytest.mark.slow
