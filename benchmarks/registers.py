@@ -41,6 +41,8 @@ LIMITS = {"matvec": 96, "gate_up": 128, "down": 112, "attend": 104}
 MOST = 128
 """Registers of a thread on M1 and M2."""
 
+OPTIMISED = (*OPENCL, "-O3", "-ffp-contract=off", "-S")
+
 STEPS = (48, 64, 80, 96, 104, 112, 128, 192)
 """How many to try; `attend`'s 104 is where 512 threads still fit."""
 
@@ -69,9 +71,15 @@ def fewest(metal: str) -> tuple[int, int]:
         _, ir = compiled(as_opencl(kernel), SPACES_FLAGS, Path(name))
 
         def enough(registers: int) -> bool:
-            flags = (*OPENCL, "-O3", "-ffp-contract=off", "-S")
-            _, assembly = compiled(as_opencl(kernel, registers), flags, Path(name))
-            return bool(re.search(r"\.vgpr_spill_count:\s+0\b", assembly))
+            """Whether it does with so many, its scheduler told or not (it is no good at either)."""
+            limit = f"amdgpu_num_vgpr({registers})"
+            told = f"{limit}, amdgpu_waves_per_eu({min(16, 1536 // registers)})"
+            for attributes in (told, limit):
+                text = as_opencl(kernel, attributes)
+                _, assembly = compiled(text, OPTIMISED, Path(name))
+                if re.search(r"\.vgpr_spill_count:\s+0\b", assembly):
+                    return True
+            return False
 
         place = bisect.bisect_left(STEPS, True, key=enough)
     return (*STEPS, 256)[place], threadgroup_bytes(ir)

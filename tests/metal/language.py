@@ -87,20 +87,16 @@ def parsed(metal: str) -> Kernel:
     )
 
 
-def as_opencl(kernel: Kernel, registers: int = 0) -> str:
+def as_opencl(kernel: Kernel, attributes: str = "") -> str:
     """The kernel in C++ for OpenCL, its template's parameters as macros.
 
-    registers: how many the optimiser may use; 0 leaves it free (`benchmarks.registers`).
+    attributes: GNU ones for the kernel, as `benchmarks.registers` sets its limits.
     """
     buffers = [text for text, attribute in kernel.arguments if attribute.startswith("buffer")]
     places = [ATTRIBUTES[a].format(a) for _, a in kernel.arguments if not a.startswith("buffer")]
     bound = zip(kernel.parameters, kernel.values, strict=True)
     macros = "".join(f"#define {name} {value}\n" for (_, name), value in bound)
-    # both: the allocator obeys the first, the scheduler knows the second alone (1,536 in all)
-    told = (
-        f"amdgpu_num_vgpr({registers}), amdgpu_waves_per_eu({min(16, 1536 // max(registers, 1))})"
-    )
-    limit = f"__attribute__(({told})) " if registers else ""
+    limit = f"__attribute__(({attributes})) " if attributes else ""
     return (
         f'#include "msl_clang.h"\n#line 1 "header"\n{kernel.header}\n{macros}'
         f"{limit}__kernel void {kernel.name}({', '.join(buffers)}) {{\n{' '.join(places)}\n"
