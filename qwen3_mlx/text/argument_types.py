@@ -1,4 +1,4 @@
-"""Text of a Coder's parameter to a value, by the type that the tool's own schema gives it."""
+"""Reads the text of a Coder's parameter as the type that the tool's schema declares."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def _structure(text: str, kind: type) -> Any:
 
 
 def python_literal(text: str) -> Any:
-    """What a Python literal of JSON's types says; None if it is none."""
+    """The value of a Python literal made of JSON's types; None for any other text."""
     try:
         value = ast.literal_eval(text) if len(text) < 100_000 else None
         return strict_json(json.dumps(value, allow_nan=False))

@@ -1,4 +1,4 @@
-"""Calls that begin with <function=f> where a <tool_call> is missing, found in an answer's text."""
+"""Finds calls in an answer's text that begin with <function=f>, without a <tool_call>."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class BareCalls:
         return text, ""
 
     def flush(self) -> str:
-        """What was held back."""
+        """The text held back."""
         held, self._held = self._held, ""
         self._passed(held)
         return held
@@ -59,7 +59,7 @@ class BareCalls:
         return in_fence or before.endswith(("`", '"', "'"))
 
     def _passed(self, text: str) -> None:
-        """Keep count of fences; what may be part of one waits."""
+        """Count the fences in text that was passed on; keep an unfinished one for later."""
         if not text:
             return
         text = self._before + text

@@ -1,4 +1,4 @@
-"""A tool call under way: its pieces, and where it may have ended."""
+"""Collects the pieces of a tool call, and the places where it may have ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_CUTS = 32
 
 @dataclass(slots=True)
 class CallBuffer:
-    """What came behind a ``<tool_call>``, or a bare ``<function=f>``.
+    """Collects the pieces behind a ``<tool_call>``, or those of a bare ``<function=f>``.
 
     A marker within a string or a parameter's value may be part of it, or the call may be damaged:
     the buffer keeps it as a cut, a place where the call ended if nothing better comes.
@@ -50,12 +50,12 @@ class CallBuffer:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is unclear that waiting is given up."""
+        """Whether the call has more unclear places than it may wait for."""
         return max(len(self.cuts), self.tries) >= _MOST_CUTS
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """All pieces, joined."""
         return joined(self.pieces)
 
     @property

@@ -1,4 +1,4 @@
-"""A tool call as it grows: its name, then its arguments as JSON text, piece by piece.
+"""Streams a tool call as it grows: its name, then its arguments as JSON text.
 
 The pieces are always a beginning of ``json.dumps(arguments)``: text that damage could still change
 waits. The rest comes when the call is read; if it then says something else than it began with, no
@@ -60,11 +60,11 @@ class CallDeltas:
         return deltas
 
     def stop(self) -> None:
-        """A marker came that may end the call: what comes behind it is unsure."""
+        """Stop at a marker that may end the call, until `finish` says where it ended."""
         self._reader = None
 
     def finish(self, call: ToolCall) -> list[ToolCallDelta]:
-        """The call was read: what is missing of it."""
+        """End a call that was read; returns the rest of its arguments."""
         whole = _dumps(call.arguments)
         if not self._name:
             return [self._delta(whole, call.name)]
@@ -160,7 +160,7 @@ class _CoderReader:
         return self._grow() if streams else ""
 
     def _grow(self) -> str:
-        """What can be nothing but text of the value."""
+        """Write the text that belongs to the value for sure."""
         held = _MAY_END.search(self._text)
         safe = (self._text[: held.start()] if held else self._text).rstrip("\r\n")
         if not safe:

@@ -1,4 +1,4 @@
-"""The Coder's calls: functions and parameters in tags, whose values are raw text.
+"""Reads the Coder's calls: functions and parameters in tags, whose values are raw text.
 
 A value may hold anything, tags too. It ends at a closing tag that the next parameter or the end of
 the function follows; where that tag is missing, at the next parameter.

@@ -23,5 +23,5 @@ class StreamDetokenizer:
         return self._decoder.decode(self._bytes_of(token))
 
     def flush(self) -> str:
-        """What is left, an unfinished character as U+FFFD; the next `push` starts afresh."""
+        """The rest of the text; an unfinished character is U+FFFD. The next `push` begins anew."""
         return self._decoder.decode(b"", final=True)

@@ -1,4 +1,4 @@
-"""Text of people and tools that spells a marker: it goes to the model as letters.
+"""Sends markers that people and tools spell in their texts to the model as letters.
 
 The template is rendered with a word in place of each such spelling; the words are put back when
 the markers of the template itself are ids already.

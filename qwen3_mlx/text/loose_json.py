@@ -1,4 +1,4 @@
-"""JSON as models write it: whole, or damaged in a way that leaves one reading."""
+"""Reads JSON as models write it: whole, or damaged in a way that leaves one reading."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def strict_json(text: str) -> Any:
 
 
 class JsonScanner:
-    """Where in a JSON text one is, as it comes in pieces."""
+    """Follows a JSON text that comes in pieces, to know whether it is within a string."""
 
     def __init__(self) -> None:
         self.in_string = False

@@ -50,7 +50,7 @@ class MarkerStream:
         return [*self.flush(), marker]
 
     def flush(self) -> list[Piece]:
-        """What was held back: an unfinished character, the beginning of a spelled marker."""
+        """The text held back: an unfinished character, the beginning of a spelled marker."""
         return [*self._scanner.push(self._text.flush()), *self._scanner.flush()]
 
 

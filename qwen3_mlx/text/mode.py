@@ -1,4 +1,4 @@
-"""Whether a turn thinks: the family, the options, and the soft switches in the messages."""
+"""Decides whether a turn thinks: by the family, the options and the soft switches in messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where chat templates run: they come from strangers, so they read their arguments and write text.
+"""Runs chat templates, which come from strangers: they can only read arguments and write text.
 
 jinja2's immutable sandbox keeps them from Python's internals and from changing what they are given.
 Their ranges are bounded; a template made for it can still waste time. The dialect is the one that

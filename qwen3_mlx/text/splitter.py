@@ -1,4 +1,4 @@
-"""Which tokens of a turn are thought, answer and tool call."""
+"""Splits the tokens of a turn into thought, answer and tool calls."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Splitter:
         return _merge(event for piece in pieces for event in self._take(piece))
 
     def flush(self, truncated: bool = False) -> list[Event]:
-        """The turn is over: what was held back.
+        """End the turn; returns the events that were held back.
 
         A call without an end counts if it can be read, unless the turn was `truncated`.
         """
@@ -111,7 +111,7 @@ class Splitter:
         return events
 
     def _release(self) -> list[Event]:
-        """Text that might have begun a bare call: it did not."""
+        """Show text that was held back because it might have begun a bare call."""
         if self._bare is None or self._call is not None:
             return []
         held = self._bare.flush()
@@ -144,7 +144,7 @@ class Splitter:
         return [*grown, *self._end_bare(call)] if call.is_bare and ">" in text else grown
 
     def _end_or_cut(self, call: CallBuffer, marker: Marker) -> list[Event]:
-        """A marker came: the call ends here, unless it may be part of a value."""
+        """End the call at a marker, unless the marker may be part of a value."""
         if not self._inside and call.may_go_on():
             call.cut(marker)
             return self._end(call) if call.is_full else []
@@ -208,7 +208,7 @@ class Splitter:
         return events
 
     def _abandon(self, call: CallBuffer, closer: str = "") -> list[Event]:
-        """It was no call: show it as the text it is."""
+        """Show the text of a buffer that holds no call."""
         self._call = None
         return self._text.push(call.opener + joined(call.pieces) + closer)
 
@@ -219,7 +219,7 @@ def new_id() -> str:
 
 
 class _Text:
-    """One kind of text without the newlines around it: those at the end wait for more text."""
+    """Drops the newlines around one kind of text: those at the end wait for more text."""
 
     def __init__(self, event: type[Thinking] | type[Answer]) -> None:
         self._event = event
@@ -238,7 +238,7 @@ class _Text:
         return [self._event("\n" * held + body)]
 
     def seal(self) -> None:
-        """A marker ended the text: newlines before it matter only if the text goes on."""
+        """Mark the text as ended: the newlines it ends in are shown only if it goes on."""
         self._sealed = True
 
     def flush(self) -> list[Event]:

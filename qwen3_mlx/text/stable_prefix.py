@@ -1,4 +1,4 @@
-"""Which tokens of the next prompt are known before the next message is."""
+"""Finds the tokens of the next prompt that the next message cannot change."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class StopSequences:
         return shown[: len(shown) - held], False
 
     def flush(self) -> str:
-        """The text ended: what was held back. The next `push` begins a new text."""
+        """End the text; returns what was held back. The next `push` begins a new text."""
         held, self._held = self._held, ""
         for match in self._matches:
             match.state = 0
@@ -80,7 +80,7 @@ class StopSequences:
         return shown, self._hit
 
     def flush_events(self) -> list[Event]:
-        """The turn ended without a stop sequence: what was held back, as an event."""
+        """End a turn that had no stop sequence; returns the text held back, as an event."""
         held = self.flush()
         return [self._kind(held)] if held else []
 

@@ -74,7 +74,7 @@ class ChatTemplate:
         `tools` are JSON schemas; `thinking` is passed as ``enable_thinking`` unless it is None.
         `normalise` says which shapes a message may have. Raises `MessageError`, `TemplateError`.
         """
-        conversation = normalise(messages, parse_arguments=not self._reads_argument_text)
+        conversation = self._conversation(messages)
         return self._render(conversation, normalise_tools(tools), thinking, add_generation_prompt)
 
     def encode(
@@ -91,7 +91,7 @@ class ChatTemplate:
         With `special_tokens_in_text` it is the token, as transformers has it: whoever writes a
         message can then end it, and begin another. Raises as `render` does, and `OptionError`.
         """
-        conversation = normalise(messages, parse_arguments=not self._reads_argument_text)
+        conversation = self._conversation(messages)
         offered = normalise_tools(tools)
         literal = LiteralText(tokenizer, conversation, offered)
         if special_tokens_in_text or not literal.anything:
@@ -99,6 +99,15 @@ class ChatTemplate:
             return tokenizer.encode(prompt)
         prompt = self._render(literal.messages, literal.tools, thinking, add_generation_prompt)
         return literal.encode(prompt)
+
+    def _conversation(self, messages: object) -> list[dict[str, Any]]:
+        """The messages as this template reads them; most hold no arguments as JSON text."""
+        conversation = normalise(messages)
+        calls = [call for m in conversation for call in m.get("tool_calls", ())]
+        as_text = any(isinstance(c.get("function", c)["arguments"], str) for c in calls)
+        if as_text and not self._reads_argument_text:
+            return normalise(messages, parse_arguments=True)
+        return conversation
 
     def _render(
         self,

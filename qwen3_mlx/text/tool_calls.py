@@ -1,10 +1,10 @@
-"""What stands between <tool_call> and </tool_call>: Hermes JSON, or the Coder's XML.
+"""Reads the text between <tool_call> and </tool_call>: Hermes JSON, or the Coder's XML.
 
 Hermes (2504, 2507):  {"name": "f", "arguments": {"key": value}}
 Coder:                <function=f> <parameter=key> value </parameter> </function>
 
-Damage is mended where one reading is left, as vLLM, SGLang and llama.cpp read it; what is unclear
-is no call, so that it is shown as text.
+A damaged call that leaves one reading is read so, as vLLM, SGLang and llama.cpp do. An unclear
+text is no call: the chat shows it.
 """
 
 from __future__ import annotations
