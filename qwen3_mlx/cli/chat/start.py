@@ -102,6 +102,7 @@ def _full_screen(request: ChatRequest, name: str, note: str, prepare: Prepare) -
         names.resolve(name)
     from qwen3_mlx.cli.tui.app import Chat
     from qwen3_mlx.cli.tui.chat_setup import ChatSetup
+    from qwen3_mlx.cli.tui.typed_ahead import typed_ahead
 
     context, cache_format = request.context, request.cache_format
     setup = ChatSetup(
@@ -116,8 +117,9 @@ def _full_screen(request: ChatRequest, name: str, note: str, prepare: Prepare) -
         remember=folders.remember_model if request.save else lambda name: None,
         theme=request.theme,
     )
-    app = Chat(setup)
-    code = app.run() or 0
+    with typed_ahead() as typed:
+        app = Chat(replace(setup, typed_ahead=typed))
+        code = app.run() or 0
     if request.debug:
         for error in app.errors:
             traceback.print_exception(error)

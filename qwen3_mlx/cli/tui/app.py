@@ -92,6 +92,7 @@ class Chat(Themed):
             self._hangup.start()
         self.note(GREETING if not self.setup.note else f"{self.setup.note}\n{GREETING}")
         self.worker.start()
+        self.input.type_ahead(self.setup.typed_ahead)
         self.call_after_refresh(self.controller.load, self.setup.name)
         self.show_status()
 

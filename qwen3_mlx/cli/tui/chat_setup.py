@@ -38,5 +38,7 @@ class ChatSetup:
     history: Path | None = None
     theme: str = "auto"
     """One of `settings.THEMES`."""
+    typed_ahead: str = ""
+    """Text from before the chat could read: each line was ended by Enter, but for the last one."""
     remember: Callable[[str], object] = folders.remember_model
     """Notes the model for the next chat."""

@@ -107,6 +107,8 @@ class Controller:
                 self._run(text)
             except Exception as error:  # a bug must not cost the conversation
                 self._view.fail(error)
+                if "/" in text.split()[0][1:]:  # a path, not a command: a blank before it sends it
+                    self.pending.insert(0, text)
                 self.take_back()
         self._view.show_pending(self.pending)
 

@@ -78,6 +78,14 @@ class Input(TextArea):
             self.put("")
             self.post_message(self.Sent(text))
 
+    def type_ahead(self, text: str) -> None:
+        """Send every line of `text` but the last one, which stays to be written on."""
+        *sent, rest = showable(text).split("\n")
+        for line in sent:
+            self.put(line)
+            self.action_send()
+        self.put(rest)
+
     def put(self, text: str) -> None:
         """Set `text`, the cursor behind it."""
         self.load_text(text)

@@ -130,6 +130,17 @@ def test_a_signal_to_end_restores_the_terminal(tmux: Tmux) -> None:
     assert "fake │" not in screen
 
 
+def test_text_typed_before_the_chat_has_drawn_itself_is_sent(tmux: Tmux) -> None:
+    tmux.start("short", "chat", "demo")
+    tmux.keys("What is 2 + 2?", "Enter", "/budget 7", "Enter", "and m")
+    tmux.shown("at most 7 tokens")
+    tmux.keys("ore")
+    screen = tmux.shown("\n and more")
+    assert "› What is 2 + 2?" in screen and "It is 4." in screen
+    tmux.keys("C-c", "C-d")
+    tmux.shown("exit code 0")
+
+
 def test_a_small_terminal_gets_the_line_mode(tmux: Tmux) -> None:
     tmux.start("short", "chat", "demo", size=(39, 24))
     tmux.shown("[thinking] >")

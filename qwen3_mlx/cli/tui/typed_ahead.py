@@ -1,0 +1,43 @@
+"""The text a person typed before the chat could read it."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def typed_ahead() -> Iterator[str]:
+    """Yield the text that waits in the terminal, each Enter as a newline.
+
+    Until then the terminal has turned Enter into a newline, which the full screen would take for
+    Ctrl-J. From here on it doesn't; at the end its settings are as they were.
+    """
+    try:
+        terminal = sys.stdin.fileno()
+        before = termios.tcgetattr(terminal)
+    except (OSError, ValueError, termios.error):  # no terminal
+        yield ""
+        return
+    raw = [*before[:6], [*before[6]]]
+    raw[0] &= ~termios.ICRNL
+    raw[3] &= ~(termios.ICANON | termios.ECHO)
+    try:
+        termios.tcsetattr(terminal, termios.TCSANOW, raw)
+        yield _waiting(terminal).replace("\r", "\n")
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, before)
+
+
+def _waiting(terminal: int) -> str:
+    data = b""
+    while select.select([terminal], [], [], 0)[0]:
+        piece = os.read(terminal, 1 << 16)
+        if not piece:
+            break
+        data += piece
+    return data.decode("utf-8", "replace")
