@@ -65,6 +65,10 @@ def cut_long(tail: str, drawn: Sequence[str] = ()) -> tuple[str, str, bool]:
     empty where there is no such place yet, or `tail` is still short.
     """
     if block := code.fenced(tail):
+        if spot := code.cut_line(block, max([21, *map(len, drawn)]) - 1):
+            *before, last = block.lines
+            head = "".join([block.opening, *before, last[:spot], "\n", block.mark, "\n"])
+            return head, block.opening + last[spot:], False
         spot = code.cut(block)
         head = block.opening + "".join(block.lines[:spot]) + block.mark + "\n"
         rest = block.opening + "".join(block.lines[spot:])

@@ -15,6 +15,9 @@ from qwen3_mlx.cli.tui.growing_text import canvas, segments
 SHORT, LONG = 8, 60
 """Lines beyond which code is cut: where no string or comment is open; and anywhere."""
 
+LONG_LINE = 2000
+"""Characters from which a line is minified or encoded: it has no colours, and is drawn in parts."""
+
 _OPEN = re.compile(r"Token\.(Literal\.String|Comment(?!\.Single)|Error)")
 _FENCE = re.compile(r"( {0,3})(```+|~~~+)([^\n]*)\n")
 
@@ -52,7 +55,9 @@ def draw(code: Code, width: int) -> list[Strip]:
     """Its lines in colour, a blank before each; what is too long is broken."""
     if not code.lines:
         return []
-    lexer = _lexer(code.language)
+    # a lexer may take quadratic time on a line that it can't make sense of
+    is_long = max(map(len, code.lines)) > LONG_LINE
+    lexer = None if is_long else _lexer(code.language)
     body = "".join(code.lines).removesuffix("\n") + "\n"
     text = Syntax("", lexer or "text", theme="ansi_dark", word_wrap=True).highlight(body)
     text.right_crop(1)
@@ -66,6 +71,12 @@ def cut(code: Code) -> int:
     if whole <= SHORT:
         return 0
     return _last_safe_line(code, whole) or (whole if whole > LONG else 0)
+
+
+def cut_line(code: Code, width: int) -> int:
+    """How many characters of its last line can be drawn for good, in rows of `width`; or 0."""
+    length = len(code.lines[-1]) if code.lines else 0
+    return (length - LONG_LINE) // width * width if length > 2 * LONG_LINE else 0
 
 
 def _last_safe_line(code: Code, whole: int) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import re
+import time
 
 import pytest
 from rich.cells import cell_len
 from rich.text import Text
+from textual.geometry import Size
 from textual.strip import Strip
 
 from qwen3_mlx.cli.tui import code
@@ -98,6 +100,23 @@ def test_code_looks_as_it_does_in_one_piece() -> None:
         parts.append(source[start : start + 7])
     assert [list(line) for line in parts.lines] == [list(line) for line in code.draw(whole, 38 + 2)]
     assert len(parts._blocks) > 5
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, '{"a":[1,"v"]},' * 7000, "ab cd " * 16_667])
+@pytest.mark.parametrize("language", ["", "json", "python"])
+def test_a_line_of_code_costs_the_same_per_piece_however_long_it_is(
+    language: str, text: str
+) -> None:
+    answer, slowest = Answer(), 0.0
+    answer.get_content_height(Size(0, 0), Size(0, 0), 80)
+    answer.append(f"```{language}\n")
+    for start in range(0, len(text), 2000):
+        began = time.thread_time()
+        answer.append(text[start : start + 2000])
+        slowest = max(slowest, time.thread_time() - began)
+    shown = "".join("".join(line.text for line in answer.lines).split())
+    assert shown == "".join(text.split())
+    assert slowest < 0.25  # 50 ms on a machine that does nothing else
 
 
 @pytest.mark.parametrize(
