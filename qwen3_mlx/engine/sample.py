@@ -158,11 +158,7 @@ class Sampler:
 
     def draw(self, logits: mx.array) -> mx.array:
         """Draw a token ``[1]`` uint32 from ``logits [1, V]``."""
-        if self._bias is not None:
-            logits = logits.astype(mx.float32) + self._bias
-        if self._observed < self._min_tokens:
-            logits = logits.astype(mx.float32) + self._without(self._eos)
-        logits = penalise(logits, self.sampling, self._seen, self._generated, self._counts)
+        logits = self.adjusted(logits)
         if self.sampling.temperature < GREEDY_BELOW:
             return mx.argmax(logits, axis=-1)
         scores, ids = candidates(logits, self.sampling)
@@ -170,6 +166,14 @@ class Sampler:
         if ids is None:
             return index
         return mx.take_along_axis(ids, index[:, None], axis=-1)[:, 0]
+
+    def adjusted(self, logits: mx.array) -> mx.array:
+        """``logits [1, V]`` with bias, least length and penalties, float32, not yet tempered."""
+        if self._bias is not None:
+            logits = logits.astype(mx.float32) + self._bias
+        if self._observed < self._min_tokens:
+            logits = logits.astype(mx.float32) + self._without(self._eos)
+        return penalise(logits, self.sampling, self._seen, self._generated, self._counts)
 
     def observe(self, tokens: mx.array) -> None:
         """Count ``tokens [n]`` as generated: those drawn and kept, and those put in their place."""
