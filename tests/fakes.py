@@ -144,9 +144,11 @@ class FakeModel:
         prompt: str | Sequence[dict[str, Any]],
         options: GenerationOptions | None = None,
         *,
+        tools: Any = None,
         on_progress: Any = None,
         **overrides: Any,
     ) -> FakeGeneration:
+        self.offered = tools
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         asked = (options or GenerationOptions()).override(overrides)
         self.asked.append(([dict(message) for message in messages], asked))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Reply
 from qwen3_mlx.hub import names
+from qwen3_mlx.text.tools import normalise_tools
 
 if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
@@ -59,6 +61,10 @@ def command(
             "--json", "Print one JSON object instead: answer, thinking, counts, timings.", opt.RUN
         ),
     ] = False,
+    tools: Annotated[
+        Path | None,
+        opt.option("FILE", "Functions the model may ask for: a JSON list of schemas.", opt.RUN),
+    ] = None,
     debug: opt.Debug = False,
 ) -> None:
     """Answer one prompt: the answer on stdout, the thinking on stderr.
@@ -73,6 +79,7 @@ def command(
         qwen3-mlx generate demo --json "Sort 3, 1, 2" | jq .answer
     """
     options, found = turn.options(), settings.load()
+    offered: dict[str, Any] = {} if tools is None else {"tools": read_tools(tools)}
     name, text = arrange(model, prompt, stdin.piped_text())
     screen = Screen()
     name, loaded = _open(name, turn, screen)
@@ -82,7 +89,7 @@ def command(
     if system:
         messages.insert(0, {"role": "system", "content": stdin.argument(system)})
     progress = ProgressLine(screen, "reading the prompt")
-    generation = loaded.stream(messages, options, on_progress=progress)
+    generation = loaded.stream(messages, options, on_progress=progress, **offered)
     with interrupts_turn(generation, answer_first=False) as presses:
         if as_json:
             reply = Reply.from_events(generation)
@@ -93,6 +100,18 @@ def command(
             renderer = Renderer(screen, PlainAnswer(screen), hide_thinking=hide)
             renderer.paint(progress.cleared_by(generation))
     raise typer.Exit(INTERRUPTED if presses.count else 0)
+
+
+def read_tools(file: Path) -> list[dict[str, Any]]:
+    """The tools in a JSON file. Raises `OptionError`, before a model is loaded."""
+    try:
+        tools = normalise_tools(json.loads(file.read_text("utf-8-sig")))
+    except (OSError, ValueError, RecursionError) as error:
+        got = getattr(error, "strerror", None) or str(error)
+        raise OptionError(f"{file} can't be read", got=got, expected="a JSON list") from None
+    if tools is None:
+        raise OptionError(f"{file} has no tools", got="null", expected="a JSON list")
+    return tools
 
 
 def _open(name: str | None, turn: opt.TurnOptions, screen: Screen) -> tuple[str, Qwen3]:

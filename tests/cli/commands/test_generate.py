@@ -66,6 +66,25 @@ def test_tool_calls_are_shown(cli: Any) -> None:
     assert record["tool_calls"] == [{"name": "add", "arguments": {"a": 1}}]
 
 
+def test_tools_from_a_file_are_offered(cli: Any, tmp_path: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    file = tmp_path / "tools.json"
+    file.write_text(json.dumps(tools), "utf-8")
+    cli.script(TURN)
+    assert cli("generate", "8b", "x", "--tools", str(file)).exit_code == 0
+    assert cli.model.offered == tools
+
+
+@pytest.mark.parametrize("text", [None, "{", "null", "3", '[{"x": 1}]', "[" * 100_000])
+def test_a_file_without_tools_is_refused(cli: Any, tmp_path: Path, text: str | None) -> None:
+    file = tmp_path / "tools.json"
+    if text is not None:
+        file.write_text(text, "utf-8")
+    result = cli("generate", "8b", "x", "--tools", str(file))
+    assert result.exit_code == 1 and result.stderr.startswith("error:")
+    assert cli.opened == []
+
+
 def test_options_reach_the_model(cli: Any) -> None:
     cli.script(TURN)
     options = "--think --budget 9 --max-tokens 99 --temperature 0.5 --top-p 0.9 --top-k 7"
