@@ -172,7 +172,7 @@ def linted(metal: str) -> list[str]:
     found = [] if metal.isascii() else ["not ASCII"]
     code = re.sub(r'//.*|/\*.*?\*/|"[^"]*"', "", metal)
     found += [f"not in Metal: {word}" for word in FOREIGN if re.search(rf"\b{word}", code)]
-    for name, base in re.findall(r"struct (\w+)[^;{(]*?[^:]:(?!:)\s*([^{;]+)\{", code):
+    for name, base in re.findall(r"struct (\w+)\s*(?:<[^;{]*>)?\s*:(?!:)([^{;]+)\{", code):
         found.append(f"derived class {name} : {base.strip()}")
     if re.search(r"\[[&=]?\]\s*\(", code):
         found.append("a lambda")

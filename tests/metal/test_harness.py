@@ -12,7 +12,8 @@ import pytest
 
 from qwen3_mlx.metal import launch as build
 from qwen3_mlx.metal.launch import Launch, run
-from tests.metal.harness import KernelError, metal_source
+from tests.metal.harness import KernelError, LanguageError, metal_source
+from tests.metal.language import compiler
 
 pytestmark = pytest.mark.skipif(
     backend.device() != "cpu", reason="this is about the CPU that stands in for a GPU"
@@ -125,6 +126,21 @@ def test_what_is_wrong_is_noticed(fault: str, body: Text) -> None:
     threads = 64 if "tiles" in fault else 32
     with pytest.raises(KernelError, match=said):
         launch(RAMP, 32, threads=threads)
+
+
+@pytest.mark.skipif(compiler() is None, reason="no clang of version 16 or newer")
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("struct A { float q; }; struct B : A {}; B b; b.q = x[i]; y[i] = b.q;", "derived class"),
+        ("const float* p = x; y[i] = p[i];", "address space"),
+    ],
+)
+def test_what_metal_would_not_take_is_noticed(rest: str, said: str, body: Text) -> None:
+    """A CPU without address spaces computes it well all the same."""
+    body(f"{LANE} {rest}")
+    with pytest.raises(LanguageError, match=said):
+        launch(RAMP, 32)
 
 
 def test_what_is_not_written_is_not_a_number(body: Text) -> None:

@@ -66,6 +66,11 @@ MUTANTS = {
         "{ threadgroup float q[4]; return q[0]; }",
     ),
     "a derived class": (KERNEL, f"struct A {{ float q; }};\nstruct B : A {{}};\n{KERNEL}"),
+    "a derived class, squeezed": (KERNEL, f"struct A{{float q;}};\nstruct B:A{{}};\n{KERNEL}"),
+    "a derived specialisation": (
+        KERNEL,
+        f"struct A {{ float q; }};\ntemplate <> struct Sum<7>:A {{}};\n{KERNEL}",
+    ),
     "a derived template": (KERNEL, f"template <int N> struct B : Sum<N> {{}};\n{KERNEL}"),
     "double": ("float t = simd_sum", "double t = simd_sum"),
     "not ASCII": ("uint lane =", "/* \u03a3 */ uint lane ="),
