@@ -28,7 +28,7 @@ import mlx.core as mx
 from benchmarks.record import interleaved, summary, write
 from qwen3_mlx.bench.random_network import config_values
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.fit.inequality import matrices
+from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.quantize.pack import bytes_of
 
 OURS = """
@@ -78,7 +78,7 @@ ROWS = 4096
 
 def tensors(values: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes as on Hugging Face, experts one by one."""
-    for path, shape in matrices(Qwen3Config.from_dict(values)):
+    for path, shape in weight_shapes(Qwen3Config.from_dict(values)):
         block, stacked, projection = path.partition(".switch_mlp.")
         if not stacked:
             yield f"{path}.weight", shape

@@ -25,9 +25,9 @@ import qwen3_mlx.device.backend  # noqa: F401
 import mlx.core as mx
 
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config.matrices import parameters, weight_shapes
 from qwen3_mlx.config.recipes import Recipe, find
 from qwen3_mlx.errors import OptionError, Qwen3Error
-from qwen3_mlx.fit.inequality import matrices, parameters
 from qwen3_mlx.hub import names
 from qwen3_mlx.hub import releases as family
 from qwen3_mlx.quantize import job as jobs
@@ -81,7 +81,7 @@ def size(entry: Entry) -> tuple[int, float]:
     count = parameters(config)
     if recipe.target is not None:  # chosen by measuring, up to this
         return int(recipe.target * count / 8), recipe.target
-    total = sum(_bytes(recipe, path, shape, config) for path, shape in matrices(config))
+    total = sum(_bytes(recipe, path, shape, config) for path, shape in weight_shapes(config))
     return total, 8 * total / count
 
 

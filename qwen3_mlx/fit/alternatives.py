@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config import Qwen3Config, matrices
 from qwen3_mlx.config.recipes import RECIPES
 from qwen3_mlx.errors import HubError, OutOfMemoryError, gb
 from qwen3_mlx.fit import guard, inequality, machine
@@ -112,8 +112,8 @@ def _smaller_model(wanted: Workload, place: Machine) -> Iterator[Choice]:
         config = Qwen3Config.from_dict(release.config())
         weights = inequality.weights_from_config(config)
         fit = Workload(config, weights, wanted.context, wanted.kv_bits).fit(place)
-        size = inequality.parameters(config)
-        if fit.fits and most < size < inequality.parameters(wanted.config):
+        size = matrices.parameters(config)
+        if fit.fits and most < size < matrices.parameters(wanted.config):
             what = f"the model {release.alias} ({gb(weights.stored_bytes)} at 4 bits)"
             best, most = Choice(what, f"qwen3-mlx chat {release.alias}", fit), size
     if best is not None:

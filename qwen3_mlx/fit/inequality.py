@@ -1,4 +1,4 @@
-"""Will it fit? Parameters, bytes, and the inequality, from config and headers alone.
+"""Will it fit? Bytes, and the inequality, from config and headers alone.
 
     weights + KV(context) + prefill scratch + runtime <= available
 
@@ -8,11 +8,12 @@ A GB is 10**9 bytes. Nothing here reads a weight or needs MLX.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.errors import OptionError, gb
 from qwen3_mlx.fit import prefill_peak
@@ -35,54 +36,6 @@ class TensorLike(Protocol):
     @property
     def nbytes(self) -> int:
         """Bytes stored."""
-
-
-def matrices(config: Qwen3Config) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every weight of the network: module path and shape (experts stacked, as MLX stores them)."""
-    width, dim = config.hidden_size, config.head_dim
-    queries, keys = config.num_attention_heads * dim, config.num_key_value_heads * dim
-    yield "model.embed_tokens", (config.vocab_size, width)
-    for index in range(config.num_hidden_layers):
-        layer = f"model.layers.{index}"
-        yield f"{layer}.input_layernorm", (width,)
-        yield f"{layer}.self_attn.q_proj", (queries, width)
-        yield f"{layer}.self_attn.k_proj", (keys, width)
-        yield f"{layer}.self_attn.v_proj", (keys, width)
-        yield f"{layer}.self_attn.o_proj", (width, queries)
-        yield f"{layer}.self_attn.q_norm", (dim,)
-        yield f"{layer}.self_attn.k_norm", (dim,)
-        yield f"{layer}.post_attention_layernorm", (width,)
-        yield from _feed_forward(config, index, f"{layer}.mlp")
-    yield "model.norm", (width,)
-    if not config.tie_word_embeddings:
-        yield "lm_head", (config.vocab_size, width)
-
-
-def _feed_forward(
-    config: Qwen3Config, index: int, path: str
-) -> Iterator[tuple[str, tuple[int, ...]]]:
-    width, inner = config.hidden_size, config.intermediate_size
-    experts: tuple[int, ...] = ()
-    if config.is_moe_layer(index):
-        yield f"{path}.gate", (config.num_experts, width)
-        inner, experts = config.moe_intermediate_size, (config.num_experts,)
-        path = f"{path}.switch_mlp"
-    yield f"{path}.gate_proj", (*experts, inner, width)
-    yield f"{path}.up_proj", (*experts, inner, width)
-    yield f"{path}.down_proj", (*experts, width, inner)
-
-
-def parameters(config: Qwen3Config) -> int:
-    """Parameters of the network; tied embeddings count once."""
-    return sum(math.prod(shape) for _, shape in matrices(config))
-
-
-def active_parameters(config: Qwen3Config) -> int:
-    """Parameters one token passes through: all of them but the experts it is not routed to."""
-    idle = config.num_experts - config.num_experts_per_tok
-    expert = 3 * config.hidden_size * config.moe_intermediate_size
-    moe_layers = sum(config.is_moe_layer(index) for index in range(config.num_hidden_layers))
-    return parameters(config) - moe_layers * idle * expert
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +74,7 @@ def weights_from_config(config: Qwen3Config) -> Weights:
 def weights_packed(config: Qwen3Config, spec: Callable[[str], QuantSpec | None]) -> Weights:
     """The weights if each matrix were packed as `spec` says of its module path; None: bf16."""
     packed = floats = 0
-    for path, shape in matrices(config):
+    for path, shape in weight_shapes(config):
         bytes_packed, count = _storage(shape, spec(path) if len(shape) > 1 else None)
         packed, floats = packed + bytes_packed, floats + count
     return Weights(packed + 2 * floats, packed, floats)

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from qwen3_mlx.config.matrices import active_parameters, parameters
 from qwen3_mlx.config.recipes import CLASSES, describe, weight_class
 from qwen3_mlx.errors import Qwen3Error
-from qwen3_mlx.fit.inequality import Weights, active_parameters, fit, largest_context, parameters
+from qwen3_mlx.fit.inequality import Weights, fit, largest_context
 from qwen3_mlx.fit.machine import MAC_MEMORY_GB, mac
 from qwen3_mlx.options import Family, preset
 from qwen3_mlx.quantize.origin import Origin

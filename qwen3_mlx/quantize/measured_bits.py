@@ -16,10 +16,10 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
+from qwen3_mlx.config.matrices import parameters
 from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.config.recipes import FLOORS, Recipe, weight_class
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.fit.inequality import parameters
 from qwen3_mlx.quantize.formats import Source, Weight
 from qwen3_mlx.quantize.formats.mlx import unpack
 from qwen3_mlx.quantize.pack import pack

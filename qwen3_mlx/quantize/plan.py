@@ -24,10 +24,10 @@ import mlx.core as mx
 
 from qwen3_mlx.checkpoint.headers import header_bytes
 from qwen3_mlx.checkpoint.raw import NAMES
+from qwen3_mlx.config.matrices import parameters
 from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.config.recipes import Recipe
 from qwen3_mlx.errors import CheckpointError, OptionError
-from qwen3_mlx.fit.inequality import parameters
 from qwen3_mlx.quantize.formats import Source, Weight
 from qwen3_mlx.quantize.output_config import output_config
 

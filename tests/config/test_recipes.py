@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.config.recipes import CLASSES, RECIPES, affine, find, is_careful, table, weight_class
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.fit.inequality import matrices
 from qwen3_mlx.hub import releases
 from qwen3_mlx.quantize import recipe_file
 
@@ -34,7 +34,7 @@ def test_the_recipes_are_those_that_were_promised() -> None:
 @pytest.mark.parametrize("alias", CONFIGS)
 def test_every_weight_of_every_model_has_a_class_or_is_a_norm(alias: str) -> None:
     config = CONFIGS[alias]
-    found = {path: weight_class(path, config) for path, _ in matrices(config)}
+    found = {path: weight_class(path, config) for path, _ in weight_shapes(config)}
     assert all(path.endswith("norm") == (kind is None) for path, kind in found.items())
     assert set(found.values()) <= {*CLASSES, None}
     assert ("router" in found.values()) == config.is_moe
@@ -45,7 +45,7 @@ def test_every_weight_of_every_model_has_a_class_or_is_a_norm(alias: str) -> Non
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_fragile_is_protected(alias: str, name: str) -> None:
     config, recipe = CONFIGS[alias], RECIPES[name]
-    for path, shape in matrices(config):
+    for path, shape in weight_shapes(config):
         spec = recipe.spec(path, config)
         kind = weight_class(path, config)
         if spec is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config import Qwen3Config, matrices
 from qwen3_mlx.errors import ContextError, OptionError
 from qwen3_mlx.fit import inequality
 from qwen3_mlx.fit.machine import Machine, _cgroup_left, mac, this_machine
@@ -55,8 +55,8 @@ def config_of(size: str) -> Qwen3Config:
 @pytest.mark.parametrize("size", PARAMETERS)
 def test_exact_parameters(size: str) -> None:
     config = config_of(size)
-    assert inequality.parameters(config) == PARAMETERS[size]
-    assert inequality.active_parameters(config) == ACTIVE.get(size, PARAMETERS[size])
+    assert matrices.parameters(config) == PARAMETERS[size]
+    assert matrices.active_parameters(config) == ACTIVE.get(size, PARAMETERS[size])
 
 
 def test_exact_parameters_from_the_released_configs(qwen3_files: Path) -> None:
@@ -65,7 +65,7 @@ def test_exact_parameters_from_the_released_configs(qwen3_files: Path) -> None:
     for file in sorted((qwen3_files / "configs").glob("*.json")):
         size = next(r.size for r in releases.RELEASES if r.name == file.stem)
         config = Qwen3Config.from_dict(json.loads(file.read_text()))
-        assert inequality.parameters(config) == PARAMETERS[size], file.stem
+        assert matrices.parameters(config) == PARAMETERS[size], file.stem
         assert inequality.weights_from_config(config).stored_bytes == 2 * PARAMETERS[size]
 
 
@@ -75,7 +75,7 @@ def test_active_parameters_by_hand() -> None:
     values = releases.find("30b-a3b").config() | {"decoder_sparse_step": 2, "mlp_only_layers": [1]}
     config = Qwen3Config.from_dict(values)
     idle = 23 * 120 * 3 * 2048 * 768  # layers 3, 5, … 47
-    assert inequality.parameters(config) - inequality.active_parameters(config) == idle
+    assert matrices.parameters(config) - matrices.active_parameters(config) == idle
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_headers_and_config_agree(tmp_path: Path) -> None:
 
     config = Qwen3Config.from_dict(DENSE | {"quantization": {"bits": 4, "group_size": 32}})
     arrays = {}
-    for path, shape in inequality.matrices(config):
+    for path, shape in matrices.weight_shapes(config):
         weight = mx.zeros(shape, mx.bfloat16)
         if len(shape) == 1:
             arrays[f"{path}.weight"] = weight

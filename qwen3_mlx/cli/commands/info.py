@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.chat.load import default_model
 from qwen3_mlx.cli.terminal.screen import Screen
-from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config import Qwen3Config, matrices
 from qwen3_mlx.errors import gb
 from qwen3_mlx.fit import inequality, machine
 from qwen3_mlx.hub import names
@@ -98,8 +98,8 @@ def record(facts: Facts) -> dict[str, Any]:
     config, fit = facts.config, facts.fit
     return {
         "model_type": config.model_type,
-        "parameters": inequality.parameters(config),
-        "active_parameters": inequality.active_parameters(config),
+        "parameters": matrices.parameters(config),
+        "active_parameters": matrices.active_parameters(config),
         "weight_bytes": facts.weights.stored_bytes,
         "kv_bytes_per_token": inequality.kv_bytes_per_token(config, facts.kv_bits),
         "native_context": config.native_context,
@@ -135,7 +135,7 @@ def _would_fit(facts: Facts) -> list[dict[str, Any]]:
 def lines(facts: Facts) -> Iterator[str]:
     """The same for people: what it is, the sum with the arithmetic of each term, and advice."""
     config, fit = facts.config, facts.fit
-    total, active = inequality.parameters(config), inequality.active_parameters(config)
+    total, active = matrices.parameters(config), matrices.active_parameters(config)
     yield facts.where
     yield architecture(config)
     yield ""

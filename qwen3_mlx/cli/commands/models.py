@@ -204,9 +204,9 @@ def lines(rows: list[Row], place: Machine) -> Iterator[str]:
 def _cells(row: Row) -> tuple[str, ...]:
     if row.config is None or row.weights is None or row.fit is None:
         return row.model.name, size_text(row.disk_bytes), "", "", "", row.problem
-    from qwen3_mlx.fit import inequality as memory
+    from qwen3_mlx.config import matrices
 
-    total, active = memory.parameters(row.config), memory.active_parameters(row.config)
+    total, active = matrices.parameters(row.config), matrices.active_parameters(row.config)
     count = _count(total) if total == active else f"{_count(total)}, {_count(active)} active"
     bits = f"{8 * row.weights.stored_bytes / total:.1f}"
     context = f"{row.config.native_context:,}"
@@ -261,14 +261,14 @@ def _record(row: Row) -> dict[str, Any]:
     }
     if row.config is None or row.weights is None or row.fit is None:
         return known
-    from qwen3_mlx.fit import inequality as memory
+    from qwen3_mlx.config import matrices
 
-    total, packing = memory.parameters(row.config), row.config.quantization
+    total, packing = matrices.parameters(row.config), row.config.quantization
     spec = packing.default if packing else None
     return known | {
         "model_type": row.config.model_type,
         "parameters": total,
-        "active_parameters": memory.active_parameters(row.config),
+        "active_parameters": matrices.active_parameters(row.config),
         "weight_bytes": row.weights.stored_bytes,
         "bits_per_weight": round(8 * row.weights.stored_bytes / total, 3),
         "quantization": spec and {"bits": spec.bits, "group_size": spec.group_size},

@@ -19,9 +19,9 @@ import mlx.core as mx
 from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
 from qwen3_mlx.checkpoint.raw import FLOATS
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.errors import CheckpointError, ConfigError
 from qwen3_mlx.files import read_config
-from qwen3_mlx.fit.inequality import matrices
 from qwen3_mlx.quantize.formats import awq, fp8, gptq, mlx
 from qwen3_mlx.quantize.formats.parts import Part, PlainPart, Tensors
 
@@ -95,7 +95,7 @@ def open_source(directory: str | Path) -> Source:
     name, finder = _format(values, tensors)
     config = Qwen3Config.from_dict({k: v for k, v in values.items() if k != "quantization_config"})
     weights, problems, used = [], [], set()
-    for path, shape in matrices(config):
+    for path, shape in weight_shapes(config):
         parts = _parts(finder, path, config)
         used |= {info.name for part in parts for info in part.tensors}
         if fault := _fault(path, shape, parts):
