@@ -65,7 +65,7 @@ def test_generate_says_what_is_missing_and_what_to_do(wide: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "Traceback" not in done.stderr
     error, hint = done.stderr.strip().splitlines()[-2:]
-    assert error.startswith("error: out of memory while loading, 0.")
+    assert error.startswith("error: out of memory while loading, ")
     assert " needed, " in error and error.endswith("free memory of this machine")
     assert hint.startswith("hint: close other programs or models")
 
@@ -73,7 +73,7 @@ def test_generate_says_what_is_missing_and_what_to_do(wide: Path) -> None:
 def test_the_chat_goes_on_with_the_model_it_has(wide: Path) -> None:
     lines = f"/model {wide}\nWhat is 2 + 3?\n/quit\n"
     done = run(3 * GB // 2, "chat", DEMO, "--plain", "--no-think", stdin=lines)
-    assert "error: out of memory while loading, 0." in done.stderr
+    assert "error: out of memory while loading, " in done.stderr
     assert "from now on" not in done.stderr
     assert "Traceback" not in done.stderr
     assert "5" in done.stdout

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qwen3_mlx.chat.journal import asked
+from qwen3_mlx.chat.plain import explicit
 from qwen3_mlx.cli.chat import load
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.settings import folders, settings
@@ -146,7 +146,7 @@ def told(**options: Any) -> GenerationOptions:
     ],
 )
 def test_a_default_gives_way(said: Any, defaults: Any, family: Any, want: Any) -> None:
-    assert settings.apply_defaults(said, asked(defaults), family) == want
+    assert settings.apply_defaults(said, explicit(defaults), family) == want
 
 
 @pytest.mark.parametrize(
