@@ -1,8 +1,9 @@
 """Runs chat templates, which come from strangers: they can only read arguments and write text.
 
 jinja2's immutable sandbox keeps them from Python's internals and from changing what they are given.
-Their ranges are bounded; a template made for it can still waste time. The dialect is the one that
-templates are written for: transformers' (trimmed blocks, loop controls, ``tojson`` as plain JSON,
+Whatever multiplies asks an allowance first (`template_limits`), so nothing may run for long or fill
+the memory; nothing is computed while a template is compiled. The dialect is the one that templates
+are written for: transformers' (trimmed blocks, loop controls, ``tojson`` as plain JSON,
 ``generation`` blocks).
 This module imports jinja2, so it is itself imported only where a template is compiled.
 """
@@ -11,8 +12,9 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -21,16 +23,25 @@ import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
 from jinja2.exceptions import SecurityError
+from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Cycler, Joiner, Namespace
 
 from qwen3_mlx.errors import TemplateError
+from qwen3_mlx.text import template_costs as costs
+from qwen3_mlx.text import template_limits as limits
+from qwen3_mlx.text.template_limits import ALLOWANCE, CALL, Allowance
+from qwen3_mlx.text.template_tree import SPEND, guard_tree
 
+_HELPERS = (LoopContext, Cycler, Joiner)  # jinja2's own, whose methods make nothing
+_SCOPES = ("_loop_vars", "_block_vars")  # which jinja2 passes along with a call's arguments
 _UNTRUSTED = "Qwen's own templates do nothing of the kind: use a checkpoint from a source you trust"
 _DAMAGED = "compare it with chat_template in the original checkpoint's tokenizer_config.json"
 _CONVERSATION = "check the order and the fields of the messages, and the tools"
 
 
 _MAX_RANGE = 100_000  # numbers in one rendering; no conversation has as many messages
+_MAX_SOURCE = 60_000  # characters; Qwen's have 4,000 to 8,000
 
 
 class _Refusal(Exception):
@@ -49,9 +60,53 @@ class _Generation(jinja2.ext.Extension):
 
 
 class _Environment(ImmutableSandboxedEnvironment):
+    intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
+    concat = staticmethod(limits.concatenate)
+
     def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
         """Refuse at once: jinja2 would let ``{{ x.__class__ }}`` print nothing."""
         raise SecurityError(f"{attribute!r} of a {type(obj).__name__}")
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """``left operator right``, when the allowance has room for the result."""
+        if operator == "+" and type(left) is type(right) is str:
+            ALLOWANCE.get().make(len(left) + len(right))
+            return left + right
+        costs.operator(operator, left, right)
+        return self.binop_table[operator](left, right)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """``obj[argument]``; a tuple is hashed with all that it holds."""
+        return super().getitem(obj, limits.weighed(argument))
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """jinja2's own ``str.format``, asked for after the size of what it makes."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+        layout, original = value.__self__, wrapped
+
+        def guarded(*args: Any, **named: Any) -> str:
+            costs.formatting(ALLOWANCE.get(), layout, *args, *named.values())
+            return original(*args, **named)
+
+        return guarded
+
+    def call(self, context: Any, obj: Any, /, *args: Any, **named: Any) -> Any:
+        """``obj(...)``, when the allowance has room for it."""
+        allowance = ALLOWANCE.get()
+        allowance.spend(CALL)
+        own = {one: named[one] for one in named if one not in _SCOPES} if named else named
+        if isinstance(obj, LoopContext):
+            args = (limits.counted(args[0], CALL), *args[1:]) if args else args
+        elif not isinstance(obj, Macro):
+            owner = getattr(obj, "__self__", None)
+            if owner is not None and not isinstance(owner, _HELPERS):
+                args = costs.method(obj, args, own)
+            else:
+                for value in args if obj is Namespace else (*args, *own.values()):
+                    allowance.weigh(value)
+        return super().call(context, obj, *args, **named)
 
 
 class _Range:
@@ -90,15 +145,34 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _strftime_now(layout: str) -> str:
+    if len(layout) > 100 or re.search(r"%[^a-zA-Z%]*\d", layout):
+        raise OverflowError("a date of a hundred characters, or with widths")
     return datetime.now().strftime(layout)
+
+
+@jinja2.pass_context  # jinja2 calls it when it renders, and never while it compiles
+def _finalize(context: Any, value: Any) -> Any:
+    del context
+    return value if type(value) is str else limits.printed(value)
 
 
 @functools.cache
 def _environment() -> _Environment:
     environment = _Environment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_Generation, jinja2.ext.loopcontrols],
+        optimized=False,
+        finalize=_finalize,
     )
-    environment.filters["tojson"] = _to_json
+    filters: dict[str, Callable[..., Any]] = {**environment.filters, "tojson": _to_json}
+    environment.filters = {
+        name: costs.guarded(filters[name], cost) for name, cost in costs.FILTERS.items()
+    } | SPEND
+    tests: dict[str, Any] = {**environment.tests}
+    environment.tests = tests | {
+        name: costs.compared(tests[name]) for name in costs.COMPARING_TESTS
+    }
     environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
     del environment.globals["lipsum"]  # no chat needs filler text, at any length
     return environment
@@ -108,8 +182,14 @@ class SandboxedTemplate:
     """One compiled template. Raises `TemplateError` for whatever goes wrong inside it."""
 
     def __init__(self, source: str) -> None:
+        if len(source) > _MAX_SOURCE:
+            got = f"{len(source)} characters"
+            expected = f"at most {_MAX_SOURCE}"
+            raise TemplateError("chat template", got=got, expected=expected, hint=_DAMAGED)
+        environment = _environment()
         try:
-            self._template = _environment().from_string(source)
+            tree = guard_tree(environment.parse(source), environment)
+            self._template = environment.from_string(tree)
         except jinja2.TemplateSyntaxError as error:
             where = f"line {error.lineno}: {error.message}"
             raise TemplateError("chat template: syntax error", got=where, hint=_DAMAGED) from None
@@ -118,17 +198,20 @@ class SandboxedTemplate:
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """The text for `variables`."""
+        token = ALLOWANCE.set(Allowance(variables))
         try:
-            return self._template.render(variables, range=_Range())
+            return limits.concatenate(self._template.generate(variables, range=_Range()))
         except _Refusal as refusal:
             what = "the chat template refuses this conversation"
             raise TemplateError(what, got=str(refusal), hint=_CONVERSATION) from None
-        except (SecurityError, OverflowError) as error:
+        except (SecurityError, OverflowError, MemoryError) as error:
             what = "the chat template breaks the rules of its sandbox"
             raise TemplateError(what, got=_describe(error), hint=_UNTRUSTED) from None
         except Exception as error:  # a template can make any operation fail
             what = "the chat template fails on this conversation"
             raise TemplateError(what, got=_describe(error), hint=_CONVERSATION) from None
+        finally:
+            ALLOWANCE.reset(token)
 
 
 def _describe(error: Exception) -> str:
