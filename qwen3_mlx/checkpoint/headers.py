@@ -50,6 +50,8 @@ class TensorInfo:
     file: Path
     offset: int
     """Where its bytes begin, counted from the beginning of the file."""
+    part_of_tensor: bool = False
+    """Whether it is some rows of the stored tensor `name`, not all of it."""
 
 
 def header_bytes(

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,16 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from qwen3_mlx.checkpoint import mapped
 from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
+from qwen3_mlx.checkpoint.match import (
+    Tensors,
+    difference_error,
+    find_parameter,
+    is_unused,
+    named_tensors,
+)
+from qwen3_mlx.checkpoint.raw import read_tensor
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.config.quantization import Quantization
 from qwen3_mlx.device.out_of_memory import is_out_of_memory
 from qwen3_mlx.errors import CheckpointError, ConfigError, gb
@@ -31,10 +41,6 @@ from qwen3_mlx.fit import guard
 from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
 
-# Hugging Face stores each expert by itself; here, as in mlx-lm, they are one stacked tensor.
-_EXPERT = re.compile(r"(.*\.mlp)\.experts\.(0|[1-9]\d*)\.(gate_proj|up_proj|down_proj)\.(\w+)")
-# Tensors that some exporters write and nobody needs.
-_UNUSED = re.compile(r".*\.rotary_emb\.inv_freq")
 _FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 
 Sources = dict[str, list[TensorInfo]]
@@ -58,37 +64,31 @@ def load_network(
     config = Qwen3Config.from_dir(path)
     if context is not None:
         config = config.for_context(context)
-    sources = _sources(checkpoint_tensors(path), config)
+    tensors = named_tensors(checkpoint_tensors(path))
+    sources = _sources(tensors, config)
     network = Qwen3Network(config)
     if config.quantization is not None:
         _quantize(network, config.quantization, sources)
-    _check(network, sources, config)
+    _check(network, sources, tensors, config)
     _materialise(network, sources, on_progress, force)
     network.eval()
     choose_backend(network)
     return network, config
 
 
-def _sources(tensors: dict[str, TensorInfo], config: Qwen3Config) -> Sources:
-    """Match tensors to parameter names; experts in the order of their numbers."""
+def _sources(tensors: Tensors, config: Qwen3Config) -> Sources:
+    """Find the tensors of every parameter; experts in the order of their numbers."""
     sources: Sources = {}
-    experts: dict[str, dict[int, TensorInfo]] = {}
-    for name, info in tensors.items():
-        if _UNUSED.fullmatch(name) or (config.tie_word_embeddings and name == "lm_head.weight"):
-            continue
-        if match := _EXPERT.fullmatch(name):
-            block, number, projection, kind = match.groups()
-            stacked = f"{block}.switch_mlp.{projection}.{kind}"
-            experts.setdefault(stacked, {})[int(number)] = info
-        else:
-            sources[name] = [info]
-    for stacked, numbered in experts.items():
-        if stacked in sources or sorted(numbered) != list(range(len(numbered))):
-            # left under their own names, they are reported as surplus
-            sources |= {info.name: [info] for info in numbered.values()}
-        else:
-            sources[stacked] = [numbered[number] for number in range(len(numbered))]
+    for path, _ in weight_shapes(config):
+        for kind in ("weight", "scales", "biases"):
+            found = find_parameter(partial(_tensor, tensors, kind), path, config.num_experts)
+            if found:
+                sources[f"{path}.{kind}"] = list(found)
     return sources
+
+
+def _tensor(tensors: Tensors, kind: str, path: str) -> TensorInfo | None:
+    return tensors.get(f"{path}.{kind}")
 
 
 def _quantize(network: Qwen3Network, quantization: Quantization, sources: Sources) -> None:
@@ -106,24 +106,22 @@ def _quantize(network: Qwen3Network, quantization: Quantization, sources: Source
         raise ConfigError("config.json: quantization", got=str(error)) from None
 
 
-def _check(network: Qwen3Network, sources: Sources, config: Qwen3Config) -> None:
+def _check(network: Qwen3Network, sources: Sources, tensors: Tensors, config: Qwen3Config) -> None:
     """Raise one `CheckpointError` that lists the first five differences."""
-    problems = []
+    missing, faults = [], []
     parameters = dict(tree_flatten(network.parameters()))
+    used = set()
     for name, parameter in parameters.items():
         if name not in sources:
-            problems.append(f"missing {name} {list(parameter.shape)}")
-        elif fault := _fault(sources[name], parameter):
-            problems.append(f"{name} {fault}")
-    problems += [f"surplus {name}" for name in sources if name not in parameters]
-    if problems:
-        listed = "\n  ".join(problems[:5])
-        more = f"\n  … and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise CheckpointError(
-            f"the weights are not those of the config: {len(problems)} tensors differ"
-            f"\n  {listed}{more}",
-            hint=_foreign_hint(sources),
-        )
+            missing.append(f"{name} {list(parameter.shape)}")
+            continue
+        used |= set(sources[name])
+        if fault := _fault(sources[name], parameter):
+            faults.append(f"{name} {fault}")
+    unused = (n for n, info in tensors.items() if info not in used and not is_unused(n, config))
+    surplus = list(dict.fromkeys(tensors[name].name for name in unused))
+    if missing or faults or surplus:
+        raise difference_error(missing, faults, surplus)
 
 
 def _fault(infos: list[TensorInfo], parameter: mx.array) -> str | None:
@@ -137,13 +135,6 @@ def _fault(infos: list[TensorInfo], parameter: mx.array) -> str | None:
     allowed = {"U32", "U8"} if packed else set(_FLOATS)
     odd = next((info.dtype for info in infos if info.dtype not in allowed), None)
     return f"has dtype {odd}, expected {' or '.join(sorted(allowed))}" if odd else None
-
-
-def _foreign_hint(sources: Sources) -> str:
-    """What these names look like: a checkpoint packed by another tool, or a damaged one."""
-    if any(name.endswith(("weight_scale_inv", "qweight", "qzeros")) for name in sources):
-        return "this is an FP8, AWQ or GPTQ checkpoint: run qwen3-mlx convert on it first"
-    return "the directory mixes files of different models, or a shard is missing"
 
 
 def _materialise(
@@ -282,6 +273,8 @@ class _Reader:
         return array if target is None else array.astype(target)
 
     def _tensor(self, info: TensorInfo) -> mx.array:
+        if info.part_of_tensor:  # MLX reads whole tensors only
+            return read_tensor(info)
         if self._maps is not None and (array := self._maps.adopt(info)) is not None:
             return array
         if info.file not in self._files:

@@ -16,6 +16,7 @@ from qwen3_mlx.errors import CheckpointError
 # safetensors' name -> (format of the buffer protocol, the dtype those bits are then viewed as)
 _DTYPES: dict[str, tuple[Literal["B", "H", "I"], mx.Dtype]] = {
     "U8": ("B", mx.uint8),
+    "I8": ("B", mx.int8),
     "F8_E4M3": ("B", mx.uint8),
     "F16": ("H", mx.float16),
     "BF16": ("H", mx.bfloat16),

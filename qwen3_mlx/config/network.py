@@ -14,40 +14,60 @@ from qwen3_mlx.config.values import LARGEST
 from qwen3_mlx.errors import ConfigError, ContextError
 from qwen3_mlx.files import read_config
 
-# Keys that change nothing about inference, each with the reason it may be passed over.
-IGNORED = {
-    "architectures": "model_type decides",
-    "attention_dropout": "training only",
-    "bos_token_id": "Qwen3 has no beginning-of-text token",
-    "chunk_size_feed_forward": "transformers' own",
-    "dtype": "the tensors carry their dtype",
-    "eos_token_id": "read with the tokenizer",
-    "id2label": "classification heads only",
-    "initializer_range": "training only",
-    "is_encoder_decoder": "transformers' own",
-    "label2id": "classification heads only",
-    "max_window_layers": "without meaning unless use_sliding_window",
-    "output_attentions": "transformers' own",
-    "output_hidden_states": "transformers' own",
-    "output_router_logits": "training only",
-    "pad_token_id": "one sequence at a time, nothing is padded",
-    "problem_type": "classification heads only",
-    "return_dict": "transformers' own",
-    "router_aux_loss_coef": "training only",
-    "shared_expert_intermediate_size": "Qwen3 has no shared expert",
-    "sliding_window": "without meaning unless use_sliding_window",
-    "torch_dtype": "the tensors carry their dtype",
-    "transformers_version": "information",
-    "unsloth_fixed": "information",
-    "unsloth_version": "information",
-    "use_cache": "always",
-    "_name_or_path": "information",
+# Keys that change nothing about inference, by the reason why they may be passed over.
+_REASONS = {
+    "model_type decides": ("architectures", "auto_map", "tokenizer_class", "finetuning_task"),
+    "training only": (
+        *("attention_dropout", "initializer_range", "output_router_logits", "router_aux_loss_coef"),
+        *("router_z_loss_coef", "gradient_checkpointing", "label_smoothing"),
+    ),
+    "Qwen3 has no beginning-of-text token": ("bos_token_id",),
+    "read with the tokenizer": ("eos_token_id",),
+    "one sequence at a time, nothing is padded": ("pad_token_id", "sep_token_id"),
+    "the tensors carry their dtype": ("dtype", "torch_dtype"),
+    "classification heads only": ("id2label", "label2id", "num_labels", "problem_type"),
+    "without meaning unless use_sliding_window": ("max_window_layers", "sliding_window"),
+    "Qwen3 has no shared expert": ("shared_expert_intermediate_size",),
+    "always": ("use_cache",),
+    "transformers' own": (
+        *("chunk_size_feed_forward", "output_attentions", "output_hidden_states", "return_dict"),
+        *("is_decoder", "is_encoder_decoder", "add_cross_attention", "tie_encoder_decoder"),
+        *("cross_attention_hidden_size", "torchscript", "pruned_heads", "use_bfloat16", "prefix"),
+        *("decoder_start_token_id", "task_specific_params", "tf_legacy_loss"),
+        *("keys_to_ignore_at_inference", "_attn_implementation", "attn_implementation"),
+        *("_attn_implementation_autoset", "attn_implementation_autoset", "_experts_implementation"),
+        *("experts_implementation", "_commit_hash"),
+    ),
+    "generation_config.json decides, or the preset": (
+        *("max_length", "max_new_tokens", "min_length", "do_sample", "early_stopping"),
+        *("num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p"),
+        *("typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size"),
+        *("encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences"),
+        *("output_scores", "return_dict_in_generate", "forced_bos_token_id"),
+        *("forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty"),
+        *("suppress_tokens", "begin_suppress_tokens"),
+    ),
+    "information": (
+        *("transformers_version", "unsloth_fixed", "unsloth_version", "_name_or_path"),
+        *("model_name", "mlx_lm_version", "mergekit_version"),
+    ),
 }
+IGNORED = {key: reason for reason, keys in _REASONS.items() for key in keys}
 
 # Keys that may hold one value only, because another would change the network.
 FIXED: dict[str, tuple[Any, ...]] = {
     "attention_bias": (False, None),
     "hidden_act": ("silu",),
+    "mlp_bias": (False, None),
+    "num_nextn_predict_layers": (0, None),
+    "partial_rotary_factor": (1, None),
+    "pretraining_tp": (1, None),
+    "qk_norm": (True, None),
+    "qkv_bias": (False, None),
+    "rope_interleaved": (False, None),
+    "scoring_func": ("softmax", None),
+    "use_mrope": (False, None),
+    "use_qk_norm": (True, None),
     "use_sliding_window": (False, None),
 }
 
@@ -84,8 +104,11 @@ READ_ELSEWHERE = (
 SPELLINGS = {"num_local_experts": "num_experts"}
 """What transformers 5 calls otherwise."""
 
-# transformers' Qwen3Config and Qwen3MoeConfig leave these out of config.json when they are default.
+# transformers' Qwen3Config and Qwen3MoeConfig fill these in where config.json lacks them. Sizes
+# that are missing are not guessed: whoever lost them lost more.
 _DEFAULTS: dict[str, Any] = {
+    "head_dim": 128,
+    "max_position_embeddings": 32_768,
     "tie_word_embeddings": False,
     "rms_norm_eps": 1e-6,
     "decoder_sparse_step": 1,
@@ -141,6 +164,7 @@ class Qwen3Config:
         moe = model_type == "qwen3_moe"
         values = _one_spelling(values)
         _check_keys(values, moe)
+        _derive(values, moe)
         keys = DENSE_KEYS + (MOE_KEYS if moe else ())
         config = cls(
             model_type=model_type,
@@ -207,6 +231,15 @@ def _one_spelling(values: Mapping[str, Any]) -> dict[str, Any]:
                 expected="the same value",
             )
     return named
+
+
+def _derive(values: dict[str, Any], moe: bool) -> None:
+    """Fill in what transformers derives from other keys."""
+    heads, width = values.get("num_attention_heads"), values.get("hidden_size")
+    if values.get("num_key_value_heads", 0) is None:
+        values["num_key_value_heads"] = heads
+    if moe and values.get("head_dim") is None and type(heads) is type(width) is int and heads > 0:
+        values["head_dim"] = width // heads  # Qwen3MoeConfig has no default of its own
 
 
 def _check_keys(values: Mapping[str, Any], moe: bool) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from qwen3_mlx.config import packing
 from qwen3_mlx.config.values import block as block_of
 from qwen3_mlx.errors import ConfigError
 
@@ -27,38 +29,58 @@ class Quantization:
 
     default: QuantSpec
     overrides: Mapping[str, QuantSpec | None]
+    listed_only: bool = False
+    """Whether only the modules in `overrides` are packed; `default` is then their most frequent."""
 
     def spec(self, path: str) -> QuantSpec | None:
         """The packing of the module at `path`, or None where it is not quantized."""
-        return self.overrides.get(path, self.default)
+        return self.overrides.get(path, None if self.listed_only else self.default)
 
 
 def read_quantization(values: Mapping[str, Any]) -> Quantization | None:
-    """Read MLX's ``quantization``: bits, group_size, mode, and per-module-path exceptions."""
+    """Read MLX's ``quantization``: bits, group_size, mode, and per-module-path exceptions.
+
+    An exception is false (floats), true (the default), or an object whose missing settings are
+    the default's. Raises `ConfigError`, also for another tool's packing: its hint says whether
+    `convert` reads that.
+    """
     block = block_of(values, "quantization")
     if not block:
-        foreign = block_of(values, "quantization_config")
-        if not foreign:
+        block = block_of(values, "quantization_config")
+        if not block:
             return None
-        if "bits" not in foreign or "quant_method" in foreign:
+        if foreign := packing.read(block):
             raise ConfigError(
                 "config.json: quantization_config",
-                got=repr(foreign.get("quant_method", foreign)),
+                got=repr(foreign.method),
                 expected="MLX's own quantization",
                 hint="run qwen3-mlx convert on it first, or take an MLX one such as the alias 8b",
             )
-        block = foreign
-    settings = {key: value for key, value in block.items() if _is_setting(value)}
-    overrides = {
-        path: _quant_spec(value, path) if value else None
-        for path, value in block.items()
-        if not _is_setting(value) or value is False
-    }
-    return Quantization(_quant_spec(settings, "quantization"), overrides)
-
-
-def _is_setting(value: Any) -> bool:
-    return not isinstance(value, (dict, bool))
+    block = {key: value for key, value in block.items() if value is not None}
+    if block.pop("quant_method", "mlx") != "mlx":
+        got = repr(values["quantization"]["quant_method"])
+        raise ConfigError("config.json: quantization.quant_method", got=got, expected="'mlx'")
+    settings = {k: v for k, v in block.items() if not isinstance(v, (dict, bool))}
+    exceptions = {path: value for path, value in block.items() if path not in settings}
+    default = _quant_spec(settings, "quantization") if settings else None
+    inherited = settings if default else {}
+    overrides: dict[str, QuantSpec | None] = {}
+    for path, value in exceptions.items():
+        if isinstance(value, dict):
+            own = {key: setting for key, setting in value.items() if setting is not None}
+            overrides[path] = _quant_spec(inherited | own, path)
+        else:
+            overrides[path] = default if value else None
+    if default is not None:
+        return Quantization(default, overrides)
+    packed = Counter(spec for spec in overrides.values() if spec is not None)
+    if not packed or any(value is True for value in exceptions.values()):
+        raise ConfigError(
+            "config.json: quantization",
+            got=repr(block)[:200],
+            expected="bits and group_size, for all modules or for some by path",
+        )
+    return Quantization(packed.most_common(1)[0][0], overrides, listed_only=True)
 
 
 def _quant_spec(block: Any, where: str) -> QuantSpec:

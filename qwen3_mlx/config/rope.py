@@ -39,48 +39,141 @@ class Rope:
     scaling: Yarn | None = None
 
 
+DEFAULT_THETA = 10_000.0
+"""transformers' default, which its version 5 may leave out of config.json."""
+
+# Settings that may stand in a RoPE block, and the values with which they change nothing.
+_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "partial_rotary_factor": (1,),
+    "extrapolation_factor": (1,),  # vLLM's
+    "finetuned": (True, False),  # says how the weights were made
+    "mrope_section": (),
+    "mrope_interleaved": (False,),
+}
+
+
 def read_rope(values: Mapping[str, Any]) -> Rope:
-    """Read both spellings: ``rope_theta`` + ``rope_scaling``, or ``rope_parameters``."""
+    """Read both spellings: ``rope_theta`` + ``rope_scaling``, or ``rope_parameters``.
+
+    Where config.json has both, as converters write for older readers, they must say the same.
+    """
     new, old = block_of(values, "rope_parameters"), block_of(values, "rope_scaling")
-    if new and old:
+    theta = _theta(values, new, old)
+    readings = [_scaling(block, values) for block in (new, old) if block]
+    # a block that names neither type nor scaling is silent: {"rope_theta": 1e6} beside rope_scaling
+    if len(readings) == 2 and readings[0] != readings[1]:
         raise ConfigError(
-            "config.json: rope_parameters and rope_scaling", got="both", expected="one of them"
+            "config.json: rope_parameters and rope_scaling",
+            got=f"{readings[0] or 'no scaling'} and {readings[1] or 'no scaling'}",
+            expected="the same in both",
+            hint="remove the one that is wrong",
         )
-    block = new or old
-    theta = block.pop("rope_theta", values.get("rope_theta"))
-    if values.get("rope_theta", theta) not in (theta, None):
-        raise ConfigError(
-            "config.json: rope_theta",
-            got=repr(values["rope_theta"]),
-            expected=f"{theta!r}, as rope_parameters says",
-        )
-    theta = positive("rope_theta", theta)
-    kind = block.pop("rope_type", block.pop("type", "default"))
-    block.pop("type", None)
-    if kind == "default":
-        return Rope(theta, None)
-    if kind != "yarn":
-        raise ConfigError("config.json: rope_type", got=repr(kind), expected="'default' or 'yarn'")
-    if block.get("original_max_position_embeddings") is None:
-        block["original_max_position_embeddings"] = values.get("max_position_embeddings")
-    return Rope(theta, _yarn(block))
+    return Rope(theta, readings[0] if readings else None)
 
 
-def _yarn(block: dict[str, Any]) -> Yarn:
-    names = Yarn.__dataclass_fields__
+def _theta(values: Mapping[str, Any], *blocks: dict[str, Any]) -> float:
+    """The base, which up to three places name; they must agree."""
+    named = {"rope_theta": values["rope_theta"]} if "rope_theta" in values else {}
+    for where, block in zip(("rope_parameters", "rope_scaling"), blocks, strict=True):
+        if (theta := block.pop("rope_theta", None)) is not None:
+            named[f"{where}.rope_theta"] = theta
+    if len(named) > 1 and named.get("rope_theta", 0) is None:
+        del named["rope_theta"]
+    found = {where: positive("rope_theta", theta) for where, theta in named.items()}
+    if len(set(found.values())) > 1:
+        got = ", ".join(f"{where} {theta!r}" for where, theta in found.items())
+        raise ConfigError("config.json: rope_theta", got=got, expected="one value")
+    return next(iter(found.values()), DEFAULT_THETA)
+
+
+def _scaling(block: dict[str, Any], values: Mapping[str, Any]) -> Yarn | None:
+    """What one block says of scaling. Raises `ConfigError` for anything it says in vain."""
+    kinds = {repr(block.pop(key)) for key in ("rope_type", "type") if block.get(key) is not None}
+    if len(kinds) > 1:
+        got = " and ".join(sorted(kinds))
+        raise ConfigError("config.json: rope_type and type", got=got, expected="the same")
+    kind = next(iter(kinds), None)
+    block = {key: value for key, value in block.items() if value is not None}
+    for key in [key for key in block if key in _WITHOUT_EFFECT]:
+        if (value := block.pop(key)) not in _WITHOUT_EFFECT[key]:
+            allowed = " or ".join(map(str, _WITHOUT_EFFECT[key]))
+            expected = f"{allowed or 'nothing'}: Qwen3 rotates whole heads by one position"
+            raise ConfigError(f"config.json: RoPE {key}", got=repr(value), expected=expected)
+    if kind == "'yarn'":
+        return _yarn(block, values)
+    if kind not in (None, "'default'"):
+        raise ConfigError("config.json: rope_type", got=kind, expected="'default' or 'yarn'")
     for key, value in block.items():
-        if key not in names:
+        if key == "original_max_position_embeddings" or (key == "factor" and value == 1):
+            continue  # true of a model that isn't stretched
+        raise ConfigError(
+            f"config.json: RoPE {key}",
+            got=f"{value!r} with rope_type {kind or 'missing'}",
+            expected="rope_type 'yarn', or no scaling",
+            hint="without a type nothing says how positions are to be scaled",
+        )
+    return None
+
+
+def _yarn(block: dict[str, Any], values: Mapping[str, Any]) -> Yarn:
+    known = {*Yarn.__dataclass_fields__, *_FACTORS}
+    for key, value in block.items():
+        if key not in known:
             raise ConfigError(f"config.json: unknown RoPE key {key!r}", got=repr(value))
-    given = {key: value for key, value in block.items() if value is not None}
-    given.setdefault("factor", None)
+    given = {"factor": None} | block
+    given.setdefault("original_max_position_embeddings", values.get("max_position_embeddings"))
     for key, value in given.items():
         if key == "truncate":
             if not isinstance(value, bool):
                 raise ConfigError(f"config.json: RoPE {key}", got=repr(value), expected="a bool")
             continue
-        whole = key == "original_max_position_embeddings"
-        given[key] = positive(f"RoPE {key}", value, (int,) if whole else (int, float))
+        if key == "mscale_all_dim" and value == 0:
+            continue  # off
+        given[key] = positive(f"RoPE {key}", value)
+    length = given["original_max_position_embeddings"]
+    if length != int(length):
+        what = "config.json: RoPE original_max_position_embeddings"
+        raise ConfigError(what, got=length, expected="a whole number")
+    given["original_max_position_embeddings"] = int(length)
     if given["factor"] < 1:
         got = repr(given["factor"])
         raise ConfigError("config.json: RoPE factor", got=got, expected="a number from 1")
+    factors = {key: given.pop(key) for key in _FACTORS if key in given}
+    if factors:
+        given["attention_factor"] = _attention_factor(given, factors)
     return Yarn(**given)
+
+
+_FACTORS = ("attn_factor", "mscale", "mscale_all_dim")
+
+
+def _attention_factor(given: Mapping[str, Any], factors: Mapping[str, float]) -> float | None:
+    """What YaRN multiplies queries and keys by, where config.json gives it in other terms.
+
+    ``mscale`` and ``mscale_all_dim`` as transformers reads them: the quotient of the two scales.
+    ``attn_factor`` as vLLM and llama.cpp do: it multiplies YaRN's own. transformers warns and
+    passes over it; DeepSeek-R1-0528-Qwen3-8B has 1 / (0.1 ln 4 + 1), which makes the product 1.
+    """
+
+    def scale(weight: float) -> float:
+        return 0.1 * weight * math.log(given["factor"]) + 1.0 if given["factor"] > 1 else 1.0
+
+    over, under = factors.get("mscale", 0), factors.get("mscale_all_dim", 0)
+    if bool(over) != bool(under) and (over or under) != 1:
+        name = "mscale" if over else "mscale_all_dim"
+        raise ConfigError(
+            f"config.json: RoPE {name}",
+            got=over or under,
+            expected="mscale and mscale_all_dim together",
+            hint="one of them alone means different things to different programs",
+        )
+    own = scale(over) / scale(under) if over and under else scale(1)
+    product = own * factors.get("attn_factor", 1.0)
+    explicit: float | None = given.get("attention_factor")
+    if explicit is not None and not math.isclose(explicit, product, rel_tol=1e-6):
+        raise ConfigError(
+            "config.json: RoPE attention_factor",
+            got=f"{explicit}, and {', '.join(factors)} that make {product:.6g}",
+            expected="the same",
+        )
+    return product if explicit is None else explicit

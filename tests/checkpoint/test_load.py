@@ -227,12 +227,13 @@ def test_nothing_is_read_before_all_is_accounted_for(
     refused(model, Q0)
 
 
-def test_another_tools_packing_gets_a_hint(model: Path) -> None:
+def test_another_tools_packing_without_its_description_gets_a_hint(model: Path) -> None:
     weights = tensors(model)
     packed = {Q0.replace("weight", "qweight"): mx.zeros((8, 8), mx.int32)}
     del weights[Q0]
     store(model, weights | packed)
-    assert "convert" in refused(model).partition("\nhint: ")[2]
+    hint = refused(model).partition("\nhint: ")[2]
+    assert "quantization_config" in hint and "convert" not in hint  # it couldn't read it either
 
 
 def test_progress_counts_to_the_end(sharded: Path) -> None:

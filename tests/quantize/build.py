@@ -45,6 +45,7 @@ MOE: dict[str, Any] = DENSE | {
     "mlp_only_layers": [],
 }
 CODES = {"float32": "F32", "float16": "F16", "uint8": "U8", "int32": "I32", "uint32": "U32"}
+CODES |= {"int8": "I8", "int64": "I64"}
 
 
 class Bits16:

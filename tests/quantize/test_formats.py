@@ -12,14 +12,26 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from qwen3_mlx.checkpoint import load_network
 from qwen3_mlx.errors import CheckpointError, ConfigError
 from qwen3_mlx.quantize.formats import open_source
 from qwen3_mlx.quantize.formats.awq import ORDER
 from qwen3_mlx.quantize.formats.parts import Part
 from qwen3_mlx.quantize.pack import packed_blocks
-from tests.quantize import foreign
+from tests.quantize import foreign, packed
 from tests.quantize.build import DENSE, MOE, bf16, bf16_model, from_bf16, write_model
 
+
+def ct(kind: str, bits: int, **others: Any) -> dict[str, Any]:
+    weights = {"type": kind, "num_bits": bits, "symmetric": True, "strategy": "group"} | others
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
+    return {"quant_method": "compressed-tensors", "config_groups": groups, "ignore": ["lm_head"]}
+
+
+CT4 = ct("int", 4, group_size=64) | {"format": "pack-quantized"}
+NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+INT8 = {"quant_method": "bitsandbytes", "load_in_4bit": False, "load_in_8bit": True}
+ROUND = {"quant_method": "auto-round", "bits": 4, "packing_format": "auto_round:auto_gptq"}
 FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True, "version": "gemm"}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 64, "desc_act": False, "sym": False}
@@ -47,6 +59,27 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Any]] = {
     ),
     "gptq, 8 bits": (DENSE, GPTQ | {"bits": 8}, partial(foreign.gptq, bits=8)),
     "gptq, 2 bits": (DENSE, GPTQ | {"bits": 2}, partial(foreign.gptq, bits=2)),
+    "gptq, 3 bits": (DENSE, GPTQ | {"bits": 3}, packed.gptq3),
+    "gptq, mixed bits": (
+        DENSE,
+        GPTQ | {"dynamic": {"+:.*up.*": {"bits": 8}, "-:.*down.*": {}}},
+        packed.gptq_mixed(),
+    ),
+    "auto-round": (DENSE, ROUND | {"extra_config": {"x": {"bits": 8}}}, packed.gptq_mixed()),
+    "auto-round as awq": (DENSE, ROUND | {"packing_format": "auto_round:auto_awq"}, foreign.awq),
+    "awq, gemv": (DENSE, AWQ | {"version": "GEMV"}, packed.awq_gemv),
+    "fp8, a tensor": (DENSE, {"quant_method": "fp8"}, partial(packed.fp8, kind="tensor")),
+    "fp8, a row": (DENSE, {"quant_method": "fbgemm_fp8"}, partial(packed.fp8, kind="row")),
+    "compressed, fp8": (DENSE, ct("float", 8, strategy="channel"), partial(packed.fp8, kind="row")),
+    "compressed, W4A16": (DENSE, CT4, packed.words),
+    "compressed, W4A16, asymmetric": (DENSE, CT4, partial(packed.words, zeros=True)),
+    "compressed, W4A16, act order": (DENSE, CT4, partial(packed.words, order=True)),
+    "compressed, W8A16": (DENSE, ct("int", 8), partial(packed.words, bits=8)),
+    "compressed, W8A8": (MOE, ct("int", 8), packed.int8),
+    "compressed, NVFP4": (MOE, ct("float", 4, group_size=16), packed.nvfp4),
+    "nf4": (DENSE, NF4, packed.nf4),
+    "nf4, double": (MOE, NF4, partial(packed.nf4, double=True)),
+    "int8": (DENSE, INT8, partial(packed.int8, name="SCB")),
     "gptq, experts": (MOE, GPTQ, partial(foreign.gptq, act_order=True)),
 }
 
@@ -60,7 +93,10 @@ def test_a_foreign_checkpoint_is_its_float_reference_rounded_once(
     tensors, dense = foreign.model(config, pack, floats)
     write_model(tmp_path, config | {"quantization_config": block}, tensors, shards=3)
     source = open_source(tmp_path)
-    assert source.format == block["quant_method"]
+    aliases = {"fbgemm_fp8": "fp8", "auto-round": "gptq"}
+    method = str(block["quant_method"])
+    expected = "awq" if "awq" in str(block.get("packing_format")) else aliases.get(method, method)
+    assert source.format == expected
     assert source.dtype == (mx.bfloat16 if floats is bf16 else mx.float16)
     seen = set()
     for weight in source.weights:
@@ -88,7 +124,11 @@ def two_d(x: np.ndarray) -> np.ndarray:
     return x.reshape(-1, x.shape[-1]).astype(np.float32)
 
 
-@pytest.mark.parametrize("case", ["fp8, ragged blocks", "awq", "gptq, activation order", "gptq"])
+SLICED = ["fp8, ragged blocks", "awq", "gptq, activation order", "gptq", "gptq, 3 bits", "nf4"]
+SLICED += ["compressed, W4A16, asymmetric", "compressed, W4A16, act order", "awq, gemv", "int8"]
+
+
+@pytest.mark.parametrize("case", SLICED)
 @pytest.mark.parametrize("start, stop", [(0, 1), (3, 17), (64, 65), (100, 192), (127, 129)])
 def test_any_rows_are_those_of_the_whole(tmp_path: Path, case: str, start: int, stop: int) -> None:
     config, block, pack = CASES[case]
@@ -145,12 +185,21 @@ def test_blocks_are_the_whole_weight_in_order(tmp_path: Path) -> None:
 
 BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "e5m2": (FP8 | {"fmt": "e5m2"}, "e5m2"),
-    "no block size": (FP8 | {"weight_block_size": None}, "weight_block_size"),
+    "no block size": (FP8 | {"weight_block_size": [128]}, "weight_block_size"),
     "awq of 8 bits": (AWQ | {"bits": 8}, "bits 8"),
-    "awq gemv": (AWQ | {"version": "gemv"}, "gemv"),
-    "gptq of 3 bits": (GPTQ | {"bits": 3}, "bits 3"),
+    "awq gemv_fast": (AWQ | {"version": "gemv_fast"}, "gemv_fast"),
+    "gptq of 5 bits": (GPTQ | {"bits": 5}, "bits 5"),
+    "gptq, some modules of 5 bits": (GPTQ | {"dynamic": {"+:.*": {"bits": 5}}}, "bits 5"),
+    "gptq in int16": (GPTQ | {"pack_dtype": "int16"}, "int16"),
+    "auto-round's own": ({"quant_method": "auto-round", "bits": 4}, "auto_round"),
+    "compressed, sparse": (CT4 | {"sparsity_config": {"format": "sparse-24"}}, "sparsity"),
+    "compressed, no groups": (CT4 | {"config_groups": {}}, "config_groups"),
+    "compressed, 3 bits": (ct("int", 3), "'num_bits': 3"),
+    "compressed, marlin": (CT4 | {"format": "marlin-24"}, "marlin-24"),
+    "compressed, mxfp4": (ct("float", 4, group_size=32), "NVFP4"),
+    "bitsandbytes of no bits": ({"quant_method": "bitsandbytes"}, "load_in_4bit"),
     "marlin": (GPTQ | {"checkpoint_format": "marlin"}, "marlin"),
-    "another method": ({"quant_method": "bitsandbytes"}, "bitsandbytes"),
+    "another method": ({"quant_method": "hqq"}, "hqq"),
 }
 
 
@@ -161,6 +210,11 @@ def test_a_quantization_nobody_reads_is_named(tmp_path: Path, case: str) -> None
     with pytest.raises(ConfigError) as caught:
         open_source(tmp_path)
     assert said in str(caught.value)
+    hint = str(caught.value).partition("\nhint: ")[2]
+    assert hint and "convert" not in hint
+    with pytest.raises(ConfigError) as loading:
+        load_network(tmp_path)
+    assert str(loading.value) == str(caught.value), "chat says the same as convert"
 
 
 @pytest.mark.parametrize(

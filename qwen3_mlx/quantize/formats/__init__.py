@@ -2,11 +2,13 @@
 
 `open_source` looks at config.json and the tensors' names and chooses:
 
-    plain   Hugging Face float16, bfloat16, float32
-    mlx     MLX's own packed weights (affine and the mx and nv formats)
-    fp8     Qwen's FP8 releases: float8_e4m3 with a scale for each block of 128 x 128
-    awq     AWQ, packed along the outputs ("gemm")
-    gptq    GPTQ, packed along the inputs, with or without activation order
+    plain               Hugging Face float16, bfloat16, float32
+    mlx                 MLX's own packed weights (affine and the mx and nv formats)
+    fp8                 float8_e4m3 with a scale for a tensor, a row or a block (Qwen's are blocks)
+    awq                 AWQ, packed along the outputs ("gemm") or in rows ("gemv")
+    gptq                GPTQ and AutoRound, with or without activation order, of mixed bits too
+    compressed-tensors  llm-compressor's integers, FP8 and NVFP4
+    bitsandbytes        nf4, fp4 and int8
 
 GGUF is not read: MLX's reader takes the whole file into memory at once, and the tokenizer and
 config would have to be rebuilt from metadata; every released Qwen3 exists as safetensors.

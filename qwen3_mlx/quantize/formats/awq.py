@@ -2,56 +2,52 @@
 
 ``qweight [in, out / 8]``, ``qzeros [in / group, out / 8]`` and ``scales [in / group, out]``.
 Nibble i (bits 4i to 4i + 3) of an int32 is output ``ORDER[i]`` of its eight (AutoAWQ's
-``AWQ_ORDER``). ``w[out, in] = (q - zero) * scale``: exact in float32, rounded once.
+``AWQ_ORDER``). The "gemv" packing has outputs in rows, and nibbles in order.
+``w[out, in] = (q - zero) * scale``: exact in float32, rounded once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
 from qwen3_mlx.checkpoint.headers import TensorInfo
-from qwen3_mlx.checkpoint.raw import read_tensor
-from qwen3_mlx.errors import CheckpointError, ConfigError
-from qwen3_mlx.quantize.formats.parts import Part, Reader, Tensors, plain_or_packed
+from qwen3_mlx.checkpoint.raw import read_rows, read_tensor
+from qwen3_mlx.config.packing import Packing
+from qwen3_mlx.errors import CheckpointError
+from qwen3_mlx.quantize.formats.parts import (
+    Part,
+    Reader,
+    Tensors,
+    plain_or_packed,
+    unpack_words,
+)
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 PLACE = tuple(ORDER.index(i) for i in range(8))
 """Output i of eight is in nibble ``PLACE[i]``."""
 
 
-def check_config(block: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` unless the quantization is the one this module reads."""
-    bits = block.get("bits", block.get("w_bit"))
-    version = str(block.get("version", "gemm")).lower()
-    zero_point = block.get("zero_point", True)
-    if bits != 4 or version != "gemm" or zero_point is not True:
-        raise ConfigError(
-            "config.json: quantization_config (awq)",
-            got=f"bits {bits!r}, version {version!r}, zero_point {zero_point!r}",
-            expected="bits 4, version 'gemm', zero_point true",
-            hint="take the model's unquantized, FP8 or GPTQ release",
-        )
-
-
-def part(tensors: Tensors, path: str, _block: Mapping[str, Any]) -> Part | None:
+def part(tensors: Tensors, path: str, packing: Packing) -> Part | None:
     """The matrix at `path`, or None where the checkpoint has none. Raises `CheckpointError`."""
     stored = plain_or_packed(tensors, path)
     if not isinstance(stored, tuple):
         return stored
     weight, zeros, scales = stored
-    found = AwqPart(weight, zeros, scales)
-    inputs, packed = weight.shape
-    groups, outputs = scales.shape
-    whole = groups > 0 and inputs % groups == 0
-    if not whole or outputs != 8 * packed or zeros.shape != (groups, packed):
-        got = f"qweight {list(weight.shape)}, qzeros {list(zeros.shape)}, {list(scales.shape)}"
+    two = all(len(info.shape) == 2 for info in stored)
+    found: AwqPart | GemvPart
+    if packing.settings.get("version") == "gemv":
+        found = GemvPart(weight, zeros, scales, int(packing.settings.get("group_size") or 128))
+        sound, expected = two and found.is_sound(), "qweight [out, in/8], qzeros, scales [out, …]"
+    else:
+        found = AwqPart(weight, zeros, scales)
+        sound = two and found.is_sound()
         expected = "qweight [in, out/8], qzeros [in/group, out/8], scales [in/group, out]"
+    if not sound:
+        got = f"qweight {list(weight.shape)}, qzeros {list(zeros.shape)}, {list(scales.shape)}"
         raise CheckpointError(f"{path} is not AWQ", got=got, expected=expected)
     return found
 
@@ -68,6 +64,13 @@ class AwqPart:
     def shape(self) -> tuple[int, int]:
         """Outputs and inputs: the dense matrix is the transpose of what is stored."""
         return self.scales.shape[1], self.qweight.shape[0]
+
+    def is_sound(self) -> bool:
+        """Whether the shapes fit together."""
+        inputs, packed = self.qweight.shape
+        groups, outputs = self.scales.shape
+        whole = groups > 0 and inputs % groups == 0
+        return whole and outputs == 8 * packed and self.qzeros.shape == (groups, packed)
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
@@ -86,6 +89,48 @@ class AwqPart:
             s = mx.repeat(scales[:, 8 * low : 8 * high].T.astype(mx.float32), group, axis=1)
             rows = ((q - z).astype(mx.float32) * s).astype(dtype)
             return rows[start - 8 * low : stop - 8 * low]
+
+        return read
+
+
+@dataclass(frozen=True, slots=True)
+class GemvPart:
+    """One matrix in AWQ's other packing ("gemv"): outputs in rows, inputs in order."""
+
+    qweight: TensorInfo
+    qzeros: TensorInfo
+    scales: TensorInfo
+    group: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and inputs."""
+        return self.qweight.shape[0], 8 * self.qweight.shape[1]
+
+    def is_sound(self) -> bool:
+        """Whether the shapes fit together: zeros and scales are padded to whole words."""
+        outputs, inputs = self.shape
+        if self.group < 1 or inputs % self.group:
+            return False
+        words = self.qzeros.shape[1]
+        sound = self.qzeros.shape[0] == outputs and 8 * words >= inputs // self.group
+        return sound and self.scales.shape == (outputs, 8 * words)
+
+    @property
+    def tensors(self) -> tuple[TensorInfo, ...]:
+        """Weights, zeros, scales."""
+        return self.qweight, self.qzeros, self.scales
+
+    def open(self, dtype: mx.Dtype) -> Reader:
+        """Read row by row."""
+        groups = self.shape[1] // self.group
+
+        def read(start: int, stop: int) -> mx.array:
+            q = unpack_words(read_rows(self.qweight, start, stop), 4)
+            z = unpack_words(read_rows(self.qzeros, start, stop), 4)[:, :groups]
+            s = read_rows(self.scales, start, stop).astype(mx.float32)[:, :groups]
+            z, s = (mx.repeat(each, self.group, axis=1) for each in (z, s))
+            return ((q - z).astype(mx.float32) * s).astype(dtype)
 
         return read
 

@@ -11,7 +11,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 import mlx.core as mx
 
 from qwen3_mlx.checkpoint.headers import TensorInfo
-from qwen3_mlx.checkpoint.raw import read_rows
+from qwen3_mlx.checkpoint.raw import read_rows, read_tensor
 from qwen3_mlx.errors import CheckpointError
 
 Reader = Callable[[int, int], mx.array]
@@ -79,3 +79,29 @@ def plain_or_packed(
     if zeros is None or scales is None:
         raise CheckpointError(f"{path} lacks qzeros or scales", hint="fetch the model again")
     return packed, zeros, scales
+
+
+def unpack_words(packed: mx.array, bits: int) -> mx.array:
+    """``[n, m]`` int32 to ``[n, m * 32 // bits]`` int32, lowest bits first.
+
+    With 3 bits a value may begin in one word and end in the next: 32 of them fill three words.
+    """
+    words = packed.view(mx.uint32)
+    if bits == 3:
+        bit = (words[..., None] >> mx.arange(32, dtype=mx.uint32)) & 1
+        threes = bit.reshape(words.shape[0], -1, 3)
+        return (threes << mx.arange(3, dtype=mx.uint32)).sum(-1).astype(mx.int32)
+    shifts = mx.arange(0, 32, bits, dtype=mx.uint32)
+    values = (words[..., None] >> shifts) & (2**bits - 1)
+    return values.astype(mx.int32).reshape(packed.shape[0], -1)
+
+
+def group_index(info: TensorInfo | None, columns: int, groups: int) -> mx.array:
+    """The group of each column, ``[columns]``. Raises `CheckpointError` for one out of range."""
+    if info is None:
+        return mx.arange(columns) // (columns // groups)
+    index = read_tensor(info)
+    least, most = int(index.min()), int(index.max())
+    if least < 0 or most >= groups:
+        raise CheckpointError(info.name, got=f"{least} to {most}", expected=f"0 to {groups - 1}")
+    return index

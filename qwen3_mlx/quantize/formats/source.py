@@ -17,16 +17,19 @@ import qwen3_mlx.device.backend  # noqa: F401
 import mlx.core as mx
 
 from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
+from qwen3_mlx.checkpoint.match import (
+    difference_error,
+    find_parameter,
+    is_unused,
+    named_tensors,
+)
 from qwen3_mlx.checkpoint.raw import FLOATS
-from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config import Qwen3Config, packing
 from qwen3_mlx.config.matrices import weight_shapes
-from qwen3_mlx.errors import CheckpointError, ConfigError
 from qwen3_mlx.files import read_config
-from qwen3_mlx.quantize.formats import awq, fp8, gptq, mlx
+from qwen3_mlx.quantize.formats import awq, bitsandbytes, compressed, fp8, gptq, mlx
 from qwen3_mlx.quantize.formats.parts import Part, PlainPart, Tensors
 
-# Tensors that some exporters write and nobody needs.
-_UNUSED = re.compile(r".*\.rotary_emb\.inv_freq")
 _SAMPLE = 256
 
 Finder = Callable[[str], Part | None]
@@ -91,44 +94,52 @@ def open_source(directory: str | Path) -> Source:
     """
     directory = Path(directory)
     values = read_config(directory)
-    tensors = checkpoint_tensors(directory)
+    tensors = named_tensors(checkpoint_tensors(directory))
     name, finder = _format(values, tensors)
     config = Qwen3Config.from_dict({k: v for k, v in values.items() if k != "quantization_config"})
-    weights, problems, used = [], [], set()
+    weights, missing, faults = [], [], []
+    used: set[TensorInfo] = set()
     for path, shape in weight_shapes(config):
-        parts = _parts(finder, path, config)
-        used |= {info.name for part in parts for info in part.tensors}
-        if fault := _fault(path, shape, parts):
-            problems.append(fault)
+        parts = find_parameter(finder, path, config.num_experts)
+        used |= {info for part in parts for info in part.tensors}
+        if not parts:
+            missing.append(f"{path}.weight {list(shape)}")
+        elif fault := _fault(path, shape, parts):
+            faults.append(fault)
         else:
             weights.append(Weight(path, shape, parts))
-    problems += [f"surplus {n}" for n in tensors if n not in used and not _ignored(n, config)]
-    if problems:
-        raise _not_this_model(problems)
+    left = {stored for stored, info in tensors.items() if info not in used}
+    unused = (s for s in tensors if s in left and not is_unused(s, config))
+    if name in _READERS:
+        unused = (s for s in unused if not _ACTIVATIONS.fullmatch(s))
+    surplus = list(dict.fromkeys(tensors[name].name for name in unused))
+    if missing or faults or surplus:
+        raise difference_error(missing, faults, surplus)
     return Source(directory, values, config, name, tuple(weights), _common_dtype(weights))
+
+
+_READERS = {
+    "fp8": fp8.part,
+    "awq": awq.part,
+    "gptq": gptq.part,
+    "compressed-tensors": compressed.part,
+    "bitsandbytes": bitsandbytes.part,
+}
 
 
 def _format(values: dict[str, Any], tensors: Tensors) -> tuple[str, Finder]:
     """The name of the checkpoint's format, and how its matrices are found."""
     foreign = values.get("quantization_config") or {}
-    method = foreign.get("quant_method")
-    if values.get("quantization") or (foreign and method is None):
+    if values.get("quantization") or not foreign or not isinstance(foreign, dict):
         quantization = Qwen3Config.from_dict(values).quantization
-        assert quantization is not None
+        if quantization is None:
+            return "plain", partial(_plain_part, tensors)
         return "mlx", partial(_mlx_part, tensors, quantization)
-    readers = {"fp8": fp8, "awq": awq, "gptq": gptq}
-    if method in readers:
-        reader = readers[method]
-        reader.check_config(foreign)
-        return method, lambda path: reader.part(tensors, path, foreign)
-    if foreign:
-        raise ConfigError(
-            "config.json: quantization_config",
-            got=repr(method),
-            expected=f"{', '.join(readers)}, or MLX's own",
-            hint="take the model's unquantized release",
-        )
-    return "plain", partial(_plain_part, tensors)
+    found = packing.read(foreign)
+    if found is None:
+        return "mlx", partial(_mlx_part, tensors, Qwen3Config.from_dict(values).quantization)
+    read = _READERS[found.method]
+    return found.method, lambda path: read(tensors, path, found)
 
 
 def _mlx_part(tensors: Tensors, quantization: Any, path: str) -> Part | None:
@@ -140,21 +151,7 @@ def _plain_part(tensors: Tensors, path: str) -> Part | None:
     return PlainPart(info) if info else None
 
 
-def _parts(finder: Finder, path: str, config: Qwen3Config) -> tuple[Part, ...]:
-    """The matrix itself, or one of each expert where Hugging Face stores them singly."""
-    whole = finder(path)
-    if whole is not None:
-        return (whole,)
-    block, found, projection = path.rpartition(".switch_mlp.")
-    if not found:
-        return ()
-    singles = (finder(f"{block}.experts.{n}.{projection}") for n in range(config.num_experts))
-    return tuple(part for part in singles if part is not None)
-
-
 def _fault(path: str, shape: tuple[int, ...], parts: tuple[Part, ...]) -> str | None:
-    if not parts:
-        return f"missing {path}.weight {list(shape)}"
     rows, columns = math.prod(shape[:-1]), shape[-1]
     if len(parts) > 1 and len(parts) != shape[0]:
         return f"{path} has {len(parts)} experts, expected {shape[0]}"
@@ -167,19 +164,11 @@ def _fault(path: str, shape: tuple[int, ...], parts: tuple[Part, ...]) -> str | 
     return f"{wrong.name} has dtype {wrong.dtype}, expected {', '.join(FLOATS)}" if wrong else None
 
 
-def _ignored(name: str, config: Qwen3Config) -> bool:
-    tied = config.tie_word_embeddings and name.startswith("lm_head.")
-    return tied or _UNUSED.fullmatch(name) is not None
-
-
-def _not_this_model(problems: list[str]) -> CheckpointError:
-    listed = "\n  ".join(problems[:5])
-    more = f"\n  … and {len(problems) - 5} more" if len(problems) > 5 else ""
-    return CheckpointError(
-        f"the weights are not those of the config: {len(problems)} tensors differ"
-        f"\n  {listed}{more}",
-        hint="the directory mixes files of different models, or a shard is missing",
-    )
+# Scales of activations and of the KV cache, which say nothing of the weights.
+_ACTIVATIONS = re.compile(
+    r".*\.((input|output|[qkv]|kv|prob|attn)_scale|(input|[qkv])_global_scale"
+    r"|(input|output)_(zero_point|activation_scale)|activation_scale|weight_format)"
+)
 
 
 def _common_dtype(weights: Sequence[Weight]) -> mx.Dtype | None:

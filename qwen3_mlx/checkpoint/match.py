@@ -1,0 +1,176 @@
+"""Tensors matched to the network's parameters: every layout people store, one way to find them.
+
+`named_tensors` gives a checkpoint's tensors under Hugging Face's names, whatever prefix a trainer
+left before them. `find_parameter` goes from a parameter to what it is stored in, and
+`difference_error` says what doesn't match, with a hint for its cause.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from qwen3_mlx.checkpoint.headers import TensorInfo
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.errors import CheckpointError
+
+T = TypeVar("T")
+Tensors = Mapping[str, TensorInfo]
+
+# Tensors that some exporters write and nobody needs.
+_UNUSED = re.compile(r".*\.rotary_emb\.inv_freq")
+_FUSED = re.compile(r"(.*\.mlp\.experts)\.gate_up_proj(?:\.weight)?")
+_STACKED = re.compile(r"(.*\.mlp)\.experts\.(gate_proj|up_proj|down_proj)(?:\.weight)?")
+_WITHOUT_PREFIX = ("layers.", "embed_tokens.", "norm.")
+
+
+def wrapper_prefix(names: Iterable[str]) -> str:
+    """What stands before every name and is no part of the network: ``_orig_mod.`` for example.
+
+    Trainers leave it: PEFT ``base_model.model.``, torch.compile ``_orig_mod.``, data parallelism
+    ``module.``. Empty where even one tensor lacks it.
+    """
+    names = list(names)
+    embedding = next((name for name in names if "embed_tokens." in name), "")
+    parts = embedding.partition("embed_tokens.")[0].split(".")[:-1]
+    if parts[-1:] == ["model"]:
+        parts = parts[:-1]
+    prefix = "".join(f"{part}." for part in parts)
+    return prefix if all(name.startswith(prefix) for name in names) else ""
+
+
+def named_tensors(tensors: Tensors) -> dict[str, TensorInfo]:
+    """The tensors under the names of Qwen's releases; each keeps its stored name in `name`.
+
+    Takes a common prefix off, puts a missing ``model.`` before, and gives the experts that
+    transformers 5 stores in one array (``experts.gate_up_proj [E, 2 I, H]``) one by one.
+    """
+    prefix = wrapper_prefix(tensors)
+    bare = {name.removeprefix(prefix): info for name, info in tensors.items()}
+    if not any(name.startswith("model.") for name in bare):
+        bare = {
+            f"model.{name}" if name.startswith(_WITHOUT_PREFIX) else name: info
+            for name, info in bare.items()
+        }
+    found: dict[str, TensorInfo] = {}
+    for name, info in bare.items():
+        found |= _experts(name, info)
+    return found
+
+
+def _experts(name: str, info: TensorInfo) -> dict[str, TensorInfo]:
+    if len(info.shape) == 3 and (match := _STACKED.fullmatch(name)):
+        return {f"{match[1]}.switch_mlp.{match[2]}.weight": info}
+    match = _FUSED.fullmatch(name)
+    if match is None or len(info.shape) != 3 or info.shape[1] % 2 or not info.nbytes:
+        return {name: info}
+    experts, both, columns = info.shape
+    size = info.nbytes // experts // 2
+    found = {}
+    for half in range(2 * experts):  # gate and up of expert 0, of expert 1, and so on
+        part = replace(
+            info,
+            shape=(both // 2, columns),
+            nbytes=size,
+            offset=info.offset + half * size,
+            part_of_tensor=True,
+        )
+        found[f"{match[1]}.{half // 2}.{('gate_proj', 'up_proj')[half % 2]}.weight"] = part
+    return found
+
+
+def find_parameter(find: Callable[[str], T | None], path: str, experts: int) -> tuple[T, ...]:
+    """What the module at `path` is stored in, as `find` gives it: one, or one for each expert.
+
+    Empty where there is none; shorter than `experts` where some are missing.
+    """
+    if (whole := find(path)) is not None:
+        return (whole,)
+    block, stacked, projection = path.partition(".switch_mlp.")
+    if not stacked:
+        return ()
+    singles = (find(f"{block}.experts.{n}.{projection}") for n in range(experts))
+    return tuple(single for single in singles if single is not None)
+
+
+def is_unused(name: str, config: Qwen3Config) -> bool:
+    """Whether the network has no use for the tensor: old RoPE tables, the head of a tied model."""
+    tied = config.tie_word_embeddings and name.startswith("lm_head.")
+    return tied or _UNUSED.fullmatch(name) is not None
+
+
+def difference_error(
+    missing: Sequence[str], faults: Sequence[str], surplus: Sequence[str]
+) -> CheckpointError:
+    """One error for all differences, listing the first five.
+
+    `missing` and `surplus` begin with the tensor's name; `faults` are tensors of another shape or
+    dtype.
+    """
+    problems = [
+        *(f"missing {name}" for name in missing),
+        *faults,
+        *(f"surplus {name}" for name in surplus),
+    ]
+    listed = "\n  ".join(problems[:5])
+    more = f"\n  … and {len(problems) - 5} more" if len(problems) > 5 else ""
+    count = f"{len(problems)} tensor{'s differ' if len(problems) > 1 else ' differs'}"
+    return CheckpointError(
+        f"the weights are not those of the config: {count}\n  {listed}{more}",
+        hint=_hint(missing, faults, surplus),
+    )
+
+
+# What surplus tensors look like, and what that means: the first that any name fits.
+_CAUSES = (
+    (
+        r"\.(qweight|qzeros|g_idx|weight_scale_inv|weight_packed|absmax|SCB|weight_scale|quant_map)\b",
+        "another tool packed these weights, and config.json lacks the quantization_config that"
+        " says how: take config.json from where the model came from",
+    ),
+    (
+        r"\.(scales|biases)$",
+        "MLX packed these weights, and config.json's quantization does not say how: take"
+        " config.json from where the model came from",
+    ),
+    (
+        r"lora_[aAbB]|lora_embedding|lora_magnitude",
+        "a LoRA adapter lies among the weights: merge it into the model first",
+    ),
+    (
+        r"^(\w+\.)*(score|classifier|v_head|value_head|reward_head|regression_layer)\.",
+        "this model ends in a head that scores or classifies (a reranker, a reward model): it"
+        " can't write text",
+    ),
+    (
+        r"visual\.|vision_",
+        "the model sees images too (Qwen3-VL): only its text part would run here",
+    ),
+    (
+        r"\.[qkv]_proj\.bias$",
+        "Qwen3 has no biases in its attention; Qwen2 has: is config.json this model's own?",
+    ),
+    (
+        r"\.([kvq]|input|output|kv|prob)_scale$",
+        "FP8 scales, but config.json lacks the quantization_config that says how: take config.json"
+        " from where the model came from",
+    ),
+)
+
+
+def _hint(missing: Sequence[str], faults: Sequence[str], surplus: Sequence[str]) -> str:
+    for pattern, hint in _CAUSES:
+        if any(re.search(pattern, name) for name in surplus):
+            return hint
+    if not surplus and not faults and all(name.startswith("lm_head") for name in missing):
+        return (
+            "the model has no output head: an embedding model (Qwen3-Embedding), or config.json"
+            " should say tie_word_embeddings: true"
+        )
+    if faults and not missing and not surplus:
+        return "config.json describes a network of another size: is it this model's own?"
+    if missing and not faults and not surplus:
+        return "a shard is missing or was not fetched whole: fetch the model again"
+    return "the directory mixes files of different models, or a shard is missing"
