@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.config.network import FIXED, IGNORED
+from qwen3_mlx.config.keys import FIXED, IGNORED
 from qwen3_mlx.config.quantization import QuantSpec
 from tests.configs import DENSE, MOE, QUANTIZED, YARN, Values, new_spelling, read, refused
 
