@@ -10,6 +10,23 @@ from typing import Any
 
 from qwen3_mlx.errors import ConfigError
 
+LFS_POINTER = b"version https://git-lfs"
+"""How a file begins that git-lfs would have replaced by the real one."""
+LFS = {
+    "got": "a pointer of git-lfs, a text of some lines",
+    "hint": "the repository was cloned without git-lfs; in its directory: git lfs pull",
+}
+"""What to say of such a file: arguments of an error."""
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a clone without git-lfs left a pointer in the place of the file."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return False
+
 
 def read_json(path: Path, missing: str | None = None) -> dict[str, Any]:
     """The object in a JSON file of a model: config.json, tokenizer_config.json and the like.
@@ -25,6 +42,8 @@ def read_json(path: Path, missing: str | None = None) -> dict[str, Any]:
         got = f"directory {path.parent}"
         raise ConfigError(f"no {path.name}", got=got, hint=missing) from None
     except (OSError, ValueError, RecursionError) as error:
+        if is_lfs_pointer(path):
+            raise ConfigError(f"{path} was not downloaded", **LFS) from None
         hint = "the file is damaged or incomplete: fetch it again"
         raise ConfigError(f"{path} can't be read", got=error, expected="JSON", hint=hint) from None
     if not isinstance(values, dict):

@@ -25,7 +25,8 @@ def stamp(directory: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _texts(directory: Path) -> list[Path]:
-    return sorted({file for pattern in _TEXT for file in directory.glob(pattern)})
+    found = {file for pattern in _TEXT for file in directory.glob(pattern)}
+    return sorted(file for file in found if not file.name.startswith("."))  # ._ is the Finder's
 
 
 def fingerprint(directory: Path) -> str:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwen3_mlx.errors import CheckpointError
+from qwen3_mlx.errors import CheckpointError, ConfigError
+from qwen3_mlx.files import LFS, LFS_POINTER, read_json
+from qwen3_mlx.hub.weight_files import INDEX, WHOLE, WeightFiles, choose
 
 MAX_HEADER = 100_000_000
 """Bytes of JSON at most: the reference implementation's own limit."""
@@ -91,30 +93,53 @@ def checkpoint_tensors(directory: str | Path) -> dict[str, TensorInfo]:
     return tensors
 
 
+def weight_files(directory: Path) -> WeightFiles:
+    """Which files of `directory` are the checkpoint, what is missing, what is passed over.
+
+    Raises `CheckpointError` for an index that can't be read, or points outside the directory.
+    """
+    index = directory / INDEX
+    indexed: list[str] | None = None
+    try:
+        present = [entry.name for entry in directory.iterdir() if entry.is_file()]
+    except OSError:
+        present = []
+    if WHOLE in present and index.exists() and _is_stale(index):
+        indexed = []
+    elif index.exists():
+        indexed = []
+        for name in _weight_map(index).values():
+            if not _is_plain(name):
+                raise CheckpointError(
+                    f"{index.name} points outside the directory",
+                    got=repr(name),
+                    expected="plain file names",
+                )
+            indexed.append(name)
+    return choose(present, indexed)
+
+
+def _is_stale(index: Path) -> bool:
+    """Whether the index beside a whole model names other files, or can't be read at all."""
+    try:
+        return WHOLE not in _weight_map(index).values()
+    except CheckpointError:
+        return True
+
+
 def shard_files(directory: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, as its index names them, or all that lie there."""
-    index = directory / "model.safetensors.index.json"
-    if not index.exists():
-        files = sorted(directory.glob("*.safetensors"))
-        if not files:
-            hint = "a model directory has model.safetensors, or shards and their index"
-            raise CheckpointError("no safetensors files", got=f"directory {directory}", hint=hint)
-        return files
-    names: list[str] = []
-    for name in _weight_map(index).values():
-        if not _is_plain(name):
-            raise CheckpointError(
-                f"{index.name} points outside the directory",
-                got=repr(name),
-                expected="plain file names",
-            )
-        names.append(name)
-    names = sorted(set(names))
-    missing = [name for name in names if not (directory / name).exists()]
-    if missing:
-        got = f"{len(missing)} of {len(names)} missing: {', '.join(missing[:5])}"
+    """The safetensors files of a checkpoint. Raises `CheckpointError` where one is missing."""
+    files = weight_files(directory)
+    if not files.names:
+        hint = "a model directory has model.safetensors, or shards and their index"
+        if files.passed_over:
+            hint = f"passed over: {', '.join(files.passed_over[:3])}"
+        raise CheckpointError("no safetensors files", got=f"directory {directory}", hint=hint)
+    if files.missing:
+        count = f"{len(files.missing)} of {len(files.names)} missing"
+        got = f"{count}: {', '.join(files.missing[:5])}"
         raise CheckpointError("shards are missing", got=got, hint="fetch the model again")
-    return [directory / name for name in names]
+    return [directory / name for name in files.names]
 
 
 def _is_plain(name: Any) -> bool:
@@ -126,9 +151,13 @@ def _is_plain(name: Any) -> bool:
 
 def _weight_map(index: Path) -> dict[str, Any]:
     try:
-        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{index.name} can't be read", got=repr(error), hint=_HINT) from None
+        weight_map = read_json(index)["weight_map"]
+    except ConfigError as error:
+        what = f"{index.name} can't be read"
+        raise CheckpointError(what, got=error.got, hint=error.hint) from None
+    except KeyError:
+        what = f"{index.name} can't be read"
+        raise CheckpointError(what, got="no weight_map", hint=_HINT) from None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index.name} names no tensors", got=repr(weight_map), hint=_HINT)
     return weight_map
@@ -139,7 +168,10 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
+            first = stream.read(8)
+            if first == LFS_POINTER[:8]:
+                raise CheckpointError(f"{file.name} was not downloaded", **LFS)
+            length = int.from_bytes(first, "little")
             if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
                 got = f"a header of {length} bytes in a file of {size}"
                 raise CheckpointError(f"{file.name} is no safetensors file", got=got, hint=_HINT)

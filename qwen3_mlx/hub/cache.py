@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from qwen3_mlx.hub.weight_files import INDEX, WHOLE, choose
+
 MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model")
 """What a model is made of. Nothing that could hold code (``.bin``, ``.py``) is ever fetched."""
 REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
-_SHARD = re.compile(r".+-\d{5}-of-\d{5}\.safetensors")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -66,18 +67,20 @@ def missing_files(snapshot: Path) -> list[str]:
 
 
 def _weight_files(snapshot: Path) -> set[str]:
-    """Names of the weight files, from the index or from a shard's own name."""
+    """Names of the weight files, those that are missing included."""
+    indexed: list[str] | None = None
     try:
-        index = json.loads((snapshot / "model.safetensors.index.json").read_text("utf-8"))
-        return {str(name) for name in index["weight_map"].values()}
+        index = json.loads((snapshot / INDEX).read_text("utf-8-sig"))
+        indexed = [str(name) for name in index["weight_map"].values()]
     except OSError:
         pass
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()  # damaged: the loader says so better than a download could
-    files = [entry.name for entry in snapshot.glob("*.safetensors")]
-    if any(_SHARD.fullmatch(name) for name in files):
-        return {"model.safetensors.index.json"}
-    return set(files) or {"model.safetensors"}
+    try:
+        present = [entry.name for entry in snapshot.iterdir() if entry.is_file()]
+    except OSError:
+        present = []
+    return set(choose(present, indexed).names) or {WHOLE}
 
 
 def _listed_files(snapshot: Path) -> set[str]:

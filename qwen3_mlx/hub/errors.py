@@ -8,6 +8,9 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
+import ssl
+from collections.abc import Iterator
 
 from qwen3_mlx.errors import HubError
 from qwen3_mlx.hub import releases
@@ -28,11 +31,14 @@ def download_error(error: Exception, source: Source) -> HubError:
     )
 
     name = source.repo
+    if found := _between(error):
+        return found
     if isinstance(error, GatedRepoError):
         hint = f"accept its terms at https://huggingface.co/{name}, then: hf auth login"
         return HubError(f"{name} is gated", got="no access with this login", hint=hint)
     if isinstance(error, RepositoryNotFoundError):
-        return HubError("no such repository on the hub", got=name, hint=_missing_repo_hint(name))
+        where = f"at HF_ENDPOINT ({mirror})" if (mirror := _mirror()) else "on the hub"
+        return HubError(f"no such repository {where}", got=name, hint=_missing_repo_hint(name))
     if isinstance(error, RevisionNotFoundError):
         what = f"{name} has no such revision"
         return HubError(what, got=source.revision, hint="leave @revision away for the newest")
@@ -48,6 +54,48 @@ def download_error(error: Exception, source: Source) -> HubError:
     if isinstance(error, LocalEntryNotFoundError) or _is_network(error):
         return _unreachable(source)
     return HubError(f"{name} can't be downloaded", got=f"{type(error).__name__}: {error}")
+
+
+def _between(error: Exception) -> HubError | None:
+    """What stands between this machine and the hub, by its name: certificate, proxy, address."""
+    for cause in _causes(error):
+        text, kind = str(cause), type(cause).__name__
+        if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in text:
+            hint = (
+                "a proxy of your company signs in the hub's place: set SSL_CERT_FILE to a file with"
+                " its certificate (PEM), or ask who runs it"
+            )
+            return HubUnreachable(f"the certificate of {_host()} is not trusted", hint=hint)
+        if kind == "ProxyError" or _status(cause) == 407:
+            named = [name for name in _PROXIES if os.environ.get(name)]
+            hint = f"check {', '.join(named) or 'the proxy that the system names'}, or NO_PROXY"
+            return HubUnreachable("the proxy refuses, or can't be reached", hint=hint)
+        if kind in ("UnsupportedProtocol", "MissingSchema", "InvalidURL", "InvalidSchema"):
+            hint = "a mirror's address begins with https://; unset HF_ENDPOINT for the hub itself"
+            return HubError("HF_ENDPOINT is no address", got=repr(_mirror()), hint=hint)
+    return None
+
+
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those behind it, each once."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _mirror() -> str:
+    """HF_ENDPOINT without what may be a password in it; empty for the hub itself."""
+    address = os.environ.get("HF_ENDPOINT", "").strip()
+    return re.sub(r"//[^/@]*@", "//", address)
+
+
+def _host() -> str:
+    return _mirror() or "the hub"
 
 
 def upload_error(error: Exception, repo: str) -> HubError:
@@ -102,7 +150,8 @@ def _is_offline() -> bool:
 def _unreachable(source: Source) -> HubUnreachable:
     """The error for no network: it lists the files missing here, and says the download resumes."""
     partial, offline = snapshot_dir(source), _is_offline()
-    why = "HF_HUB_OFFLINE is set" if offline else "the hub can't be reached"
+    where = f"HF_ENDPOINT ({_mirror()})" if _mirror() else "the hub"
+    why = "HF_HUB_OFFLINE is set" if offline else f"{where} can't be reached"
     again = "unset HF_HUB_OFFLINE" if offline else "check the network"
     if partial is None:
         hint = f"{again}; the bundled model needs none: qwen3-mlx chat demo"

@@ -161,7 +161,7 @@ class ChatTemplate:
 
 
 def _template_files(path: Path) -> dict[str, str]:
-    files = {file.stem: file for file in path.glob("additional_chat_templates/*.jinja")}
+    files = {file.stem: file for file in path.glob("additional_chat_templates/[!.]*.jinja")}
     if (path / "chat_template.jinja").is_file():
         files["default"] = path / "chat_template.jinja"
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen3_mlx.errors import ConfigError, OptionError
-from qwen3_mlx.files import read_json
+from qwen3_mlx.files import LFS, is_lfs_pointer, read_json
 
 if TYPE_CHECKING:
     import tokenizers
@@ -82,6 +82,8 @@ class Tokenizer:
         try:
             backend = Backend.from_file(str(file))
         except Exception as error:  # the library raises the bare class
+            if is_lfs_pointer(file):
+                raise ConfigError(f"{file.name} was not downloaded", **LFS) from None
             hint = "the file is damaged or incomplete: download it again"
             raise ConfigError("unreadable tokenizer.json", got=error, hint=hint) from None
         return cls(backend, _declared_eos(Path(path), backend))

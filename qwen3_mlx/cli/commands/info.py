@@ -78,9 +78,9 @@ def _find(name: str) -> tuple[str, Qwen3Config, inequality.Weights, bool]:
     tensors: Any = None
     if found is not None:
         where, config = str(found), Qwen3Config.from_dir(found)
-        if any(found.glob("*.safetensors")):
-            from qwen3_mlx.checkpoint.headers import checkpoint_tensors
+        from qwen3_mlx.checkpoint.headers import checkpoint_tensors, weight_files
 
+        if weight_files(found).names:
             tensors = checkpoint_tensors(found)
     else:
         from qwen3_mlx.hub import download

@@ -134,6 +134,7 @@ def test_a_glance_is_what_mlx_says(monkeypatch: pytest.MonkeyPatch) -> None:
 def _without_a_shard(snapshot: Path) -> None:
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "x.safetensors"}}
     (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    (snapshot / "model.safetensors").unlink()  # a whole one would win
 
 
 def _cut_short(snapshot: Path) -> None:

@@ -1,0 +1,69 @@
+"""Which files of a folder are the model's weights: one answer for directories and the hub's cache.
+
+In transformers' order: a whole ``model.safetensors``, then the files that the index names, then a
+set of shards whose own names say how many there are, then ``model*.safetensors``, then any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+WHOLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
+_ADAPTER = re.compile(r"adapter.*|.*adapters?\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFiles:
+    """The choice: the files to read, those that are missing, and those passed over."""
+
+    names: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
+    """Each with the reason: ``consolidated.safetensors: …``."""
+
+
+def choose(present: Collection[str], indexed: Collection[str] | None = None) -> WeightFiles:
+    """Choose among the names `present` in a folder; `indexed` are those its index names."""
+    # AppleDouble files (._model.safetensors), which macOS writes to foreign disks, begin with a dot
+    found = sorted(n for n in present if n.endswith(".safetensors") and not n.startswith("."))
+    if indexed is not None and WHOLE in found and WHOLE not in indexed:
+        return _rest(found, (WHOLE,), f"a whole {WHOLE} wins", f"{INDEX}: names other files")
+    if indexed is not None:
+        names = sorted(set(indexed))
+        missing = tuple(name for name in names if name not in present)
+        chosen = _rest(found, tuple(names), "the index does not name it")
+        return WeightFiles(chosen.names, missing, chosen.passed_over)
+    if WHOLE in found:
+        return _rest(found, (WHOLE,), f"a whole {WHOLE} wins")
+    if sets := list(_shard_sets(found)):
+        best = min(sets, key=lambda one: (len(one.missing), not one.names[0].startswith("model-")))
+        chosen = _rest(found, best.names, f"not one of {len(best.names)} shards")
+        return WeightFiles(best.names, best.missing, chosen.passed_over)
+    models = tuple(name for name in found if name.startswith("model"))
+    if models:
+        return _rest(found, models, "model*.safetensors wins")
+    others = tuple(name for name in found if not _ADAPTER.fullmatch(name))
+    return _rest(found, others, "an adapter is no model")
+
+
+def _rest(found: list[str], names: tuple[str, ...], why: str, *more: str) -> WeightFiles:
+    def reason(name: str) -> str:
+        adapter = "a LoRA adapter, which is not applied" if _ADAPTER.fullmatch(name) else why
+        return f"{name}: {adapter}"
+
+    passed_over = [reason(name) for name in found if name not in names]
+    return WeightFiles(names, (), (*passed_over, *more))
+
+
+def _shard_sets(found: list[str]) -> Iterator[WeightFiles]:
+    """Files ``STEM-0000N-of-0000M``, a set for each stem and M."""
+    matches = [match for name in found if (match := _SHARD.fullmatch(name))]
+    for stem, total in sorted({(match[1], match[3]) for match in matches}):
+        if not 1 <= int(total) <= 10_000:
+            continue
+        names = tuple(f"{stem}-{n:05d}-of-{total}.safetensors" for n in range(1, int(total) + 1))
+        yield WeightFiles(names, tuple(name for name in names if name not in found))
