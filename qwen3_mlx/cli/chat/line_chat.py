@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 
@@ -43,9 +44,13 @@ class LineChat:
 
         That is 1 if a message came through a pipe and failed; a person has seen the error.
         """
-        reader = self._reader()
         if self.interactive:
             self.screen.note(f"{self.chat.name}: {self.chat.mode}. {GREETING}")
+        with contextlib.closing(self._reader()) as reader:
+            self._talk(reader)
+        return int(self.failed and not self.interactive)
+
+    def _talk(self, reader: Reader) -> None:
         presses = 0
         while True:
             try:
@@ -60,7 +65,6 @@ class LineChat:
                 presses += 1
                 if presses > 1:
                     self.screen.note("to leave: /quit or Ctrl-D")
-        return int(self.failed and not self.interactive)
 
     def _reader(self) -> Reader:
         if not self.interactive or self.screen.is_dumb:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from qwen3_mlx.cli.terminal import stdin
+from qwen3_mlx.cli.terminal.paste import PasteReader
 from qwen3_mlx.cli.terminal.screen import Screen, is_terminal
 
 if TYPE_CHECKING:
@@ -23,13 +25,14 @@ class Reader(Protocol):
         Raises `EOFError` at the end, `KeyboardInterrupt` for Ctrl-C.
         """
 
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
 
 class Lines:
     """A message a line; the prompt is drawn on stderr if a person types there."""
 
     def __init__(self, screen: Screen) -> None:
-        import sys
-
         self._screen, self._ask = screen, is_terminal(sys.stdin)
         self._lines: Iterator[str] = stdin.lines()
 
@@ -43,6 +46,9 @@ class Lines:
             raise EOFError
         return line
 
+    def close(self) -> None:
+        """Nothing to leave behind."""
+
 
 class Prompt:
     """An editing prompt: history across runs, multi-line paste, completion of commands."""
@@ -51,8 +57,13 @@ class Prompt:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.completion import WordCompleter
         from prompt_toolkit.history import FileHistory, InMemoryHistory
+        from prompt_toolkit.input.vt100 import Vt100Input
 
+        source = Vt100Input(sys.stdin)
+        self._keys = PromptKeys(source.fileno())
+        source.stdin_reader = cast(Any, self._keys)
         self._session: PromptSession[str] = PromptSession(
+            input=source,
             history=FileHistory(str(history)) if history else InMemoryHistory(),
             completer=WordCompleter(commands, sentence=True),
             complete_while_typing=False,
@@ -65,7 +76,40 @@ class Prompt:
 
     def read(self, prompt: str, draft: str = "") -> str:
         """What is typed or pasted, until Enter."""
-        return self._session.prompt(prompt, default=draft)
+        self._keys.begin()
+        try:
+            return self._session.prompt(prompt, default=draft)
+        finally:  # a paste is to be told from typing while the model answers too
+            self._session.output.enable_bracketed_paste()
+            self._session.output.flush()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._session.output.disable_bracketed_paste()
+        self._session.output.flush()
+
+
+class PromptKeys:
+    """What prompt_toolkit reads the terminal with: a `PasteReader`."""
+
+    def __init__(self, terminal: int) -> None:
+        self._reader, self._is_typed_ahead = PasteReader(terminal), False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the input has ended."""
+        return self._reader.closed
+
+    def begin(self) -> None:
+        """A prompt begins: lines that wait by now were typed ahead, and each is sent."""
+        self._is_typed_ahead = self._reader.is_waiting()
+
+    def read(self) -> str:
+        """What waits; "" if nothing does."""
+        typed_ahead, self._is_typed_ahead = self._is_typed_ahead, False
+        if typed_ahead:
+            return self._reader.typed_ahead()
+        return self._reader.read() if self._reader.is_waiting() else ""
 
 
 def _keys() -> KeyBindings:

@@ -19,6 +19,7 @@ from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.terminal.screen import describe
 from qwen3_mlx.cli.tui.chat_setup import ChatSetup
 from qwen3_mlx.cli.tui.controller import Controller
+from qwen3_mlx.cli.tui.driver import PasteDriver
 from qwen3_mlx.cli.tui.hangup import LOST, HangupWatcher
 from qwen3_mlx.cli.tui.hints import Hints, complete
 from qwen3_mlx.cli.tui.input import Input
@@ -62,7 +63,7 @@ class Chat(Themed):
     ]
 
     def __init__(self, start: ChatSetup) -> None:
-        super().__init__(start.theme)
+        super().__init__(start.theme, PasteDriver)
         self.setup = start
         self.worker, self.inbox = Worker(), Inbox(lambda: self.call_later(self.paint_news))
         self.controller = Controller(self, self.worker, start)

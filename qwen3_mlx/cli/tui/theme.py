@@ -9,6 +9,7 @@ from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
 from textual.app import App
+from textual.driver import Driver
 from textual.filter import LineFilter, NoColor
 from textual.strip import Strip
 
@@ -19,10 +20,10 @@ THEMES = {"auto": "ansi-dark", "dark": "textual-dark", "light": "textual-light"}
 class Themed(App[int]):
     """A program in one of `settings.THEMES`; ``NO_COLOR`` in the environment wins over each."""
 
-    def __init__(self, theme: str) -> None:
+    def __init__(self, theme: str, driver_class: type[Driver] | None = None) -> None:
         self.colourless = theme == "none" or bool(os.environ.get("NO_COLOR"))
         name = THEMES["auto" if self.colourless else theme]
-        super().__init__(ansi_color=name.startswith("ansi"))
+        super().__init__(driver_class, ansi_color=name.startswith("ansi"))
         self.theme = name
 
     def get_line_filters(self) -> Sequence[LineFilter]:

@@ -59,7 +59,9 @@ def test_pasted_lines_are_one_message(tmux: Tmux) -> None:
     tmux.keys("Enter")
     tmux.until("It is 4.")
     tmux.prompt(2)
-    tmux.keys("one", "M-Enter", "two", "Enter")
+    for keys in (["one"], ["M-Enter"], ["two"], ["Enter"]):
+        tmux.keys(*keys)
+        time.sleep(0.2)  # several lines at once would be a paste
     tmux.until("It is 4.", 2)
     tmux.prompt(3)
     history = (tmux.home / "history").read_text()
