@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from qwen3_mlx.chat import journal
 from qwen3_mlx.cli.app import app
 from tests.hub_stub import HubStub
 from tests.tiny import network
@@ -53,9 +54,21 @@ def test_generate(model: Path) -> None:
     record: dict[str, Any] = json.loads(run(*arguments, "20", "--json").stdout)
     assert record["answer"].strip() == first.stdout.strip()
     assert record["usage"]["answer_tokens"] + record["usage"]["thinking_tokens"] <= 20
-    cut = json.loads(run(*arguments, "60", "--budget", "3", "--json").stdout)
+
+
+def test_a_thought_is_cut(model: Path, tmp_path: Path) -> None:
+    """A template that opens the thought: what a random network says can't be counted on to."""
+    thinking = shutil.copytree(model, tmp_path / "thinking")
+    config = json.loads((thinking / "tokenizer_config.json").read_text())
+    config["chat_template"] = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    (thinking / "tokenizer_config.json").write_text(json.dumps(config))
+    arguments = ("generate", str(thinking), "hello", "--seed", "1", "--max-tokens", "60")
+    cut = json.loads(run(*arguments, "--budget", "3", "--json").stdout)
     assert (cut["thinking_cut"], cut["usage"]["thinking_tokens"]) == ("budget", 3)
-    assert "Considering the limited time" in run(*arguments, "60", "--budget", "3").output
+    assert "Considering the limited time" in run(*arguments, "--budget", "3").output
 
 
 def test_chat_saves_loads_and_uses_its_cache(model: Path, tmp_path: Path) -> None:
@@ -67,9 +80,9 @@ def test_chat_saves_loads_and_uses_its_cache(model: Path, tmp_path: Path) -> Non
     # what is loaded begins to be computed before it is asked for
     assert 0 < int(second[1]) < int(second[0]) and int(loaded[1]) < int(loaded[0])
     assert "this chat: 3 turns" in result.stderr
-    saved = json.loads(file.read_text())
-    assert [m["role"] for m in saved["messages"]] == ["user", "assistant"] * 2
-    assert saved["options"]["thinking"] is False
+    saved = journal.read(file)
+    assert [m["role"] for m in saved.messages] == ["user", "assistant"] * 2
+    assert saved.options["thinking"] is False
 
 
 def test_bad_input(model: Path) -> None:

@@ -145,7 +145,7 @@ def test_what_was_said_is_kept_when_the_terminal_goes(state_home: Path, gone: st
         if gone != "unnoticed":
             os.close(chat.master)
     (one,) = (journal.read(file) for file in journal.all_in(state_home / "sessions"))
-    assert one.whole and "thought 3" in one.messages[1]["reasoning_content"]
+    assert one.can_append and "thought 3" in one.messages[1]["reasoning_content"]
 
 
 def test_leaving_in_a_turn_keeps_what_was_said(state_home: Path) -> None:
