@@ -1,11 +1,11 @@
-"""The predicted peak of a prefill against what MLX measures, for shapes x contexts x cache bits.
+"""The bound on a prefill's peak against what MLX measures, for shapes x contexts x cache bits.
 
 ``python -m benchmarks.memory`` runs on whatever device MLX has here, each case in a process of its
 own: on the CPU a few layers of each shape (four minutes), on a GPU the whole 8B and 30B-A3B at up
 to 131,072 tokens (``--cases`` chooses others; ``--cases tiny`` tries the script). After every case
 it writes ``results/memory.json``, ``memory-gpu.json`` or ``memory-tiny.json``. A table comes last.
-It fails if a prediction is more than 5 % off or a case failed. ``--seconds 500`` ends the case that
-is running then and begins no other.
+It fails if a peak is above its bound, a bound more than 10 % above its peak, or a case failed.
+``--seconds 500`` ends the case that is running then and begins no other.
 
 What is compared is `mx.get_peak_memory`: weights, cache, scratch. The process's own peak (RSS,
 Linux) is recorded beside it.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
@@ -22,7 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-BOUND = 0.05
+SLACK = 0.10
+"""A bound is at most so much above what is measured, and never under it."""
 REPEATS, ENOUGH = 3, 4.0
 """A busy machine lets MLX work ahead less, so the most of some runs counts: at most so many, and
 none begun after so many seconds."""
@@ -193,11 +195,12 @@ def main() -> None:
     rows = run(cases, arguments.seconds, name)
     _table(rows)
     good = [row for row in rows.values() if "failed" not in row]
-    worst = max((abs(row["error"]) for row in good), default=0.0)
+    errors = [row["error"] for row in good] or [math.inf]
     print(
-        f"worst {worst:.1%} of {len(good)} cases measured, {len(cases)} wanted; bound {BOUND:.0%}"
+        f"bound / peak - 1: {min(errors):+.1%} to {max(errors):+.1%} in {len(good)} cases measured,"
+        f" {len(cases)} wanted; allowed 0 to {SLACK:.0%}"
     )
-    sys.exit(worst > BOUND or len(good) < len(rows) or not good)
+    sys.exit(min(errors) < 0 or max(errors) > SLACK or len(good) < len(rows))
 
 
 def run(cases: list[Case], seconds: float, name: str) -> dict[str, dict[str, Any]]:

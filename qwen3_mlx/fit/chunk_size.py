@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.fit.guard import checked, not_enough_memory
-from qwen3_mlx.fit.inequality import (
-    PREFILL_CHUNK,
-    kv_bytes_per_token,
-    scratch_bytes,
-    ways_to_free_memory,
-)
+from qwen3_mlx.fit.inequality import PREFILL_CHUNK, ways_to_free_memory
+from qwen3_mlx.fit.kv_cache import kv_bytes_per_token
 from qwen3_mlx.fit.machine import Machine, this_machine
+from qwen3_mlx.fit.prefill_peak import chunk_bytes
 from qwen3_mlx.options import CacheFormat
 
 SHORTEST = 32
@@ -32,8 +29,7 @@ def chunk_size(
     rows = total - done if cache_format.window is None else min(total - done, cache_format.window)
     read = min(size, total - done)  # no chunk is longer than what is new
     needed = (
-        scratch_bytes(config, machine, total, read, cache_format.bits is not None)
-        + per_token * rows
+        chunk_bytes(config, machine, read, total, cache_format.bits is not None) + per_token * rows
     )
     if checked() and needed > machine.available_bytes:
         shorter = f"prefill_chunk={fits}, " if fits < read else ""
@@ -61,7 +57,7 @@ def fitting(
     size = PREFILL_CHUNK
     while (
         size > SHORTEST
-        and scratch_bytes(config, machine, total, size, cache_format.bits is not None) > room
+        and chunk_bytes(config, machine, size, total, cache_format.bits is not None) > room
     ):
         size //= 2
     return size

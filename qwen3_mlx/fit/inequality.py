@@ -17,12 +17,12 @@ from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.errors import OptionError, gb
 from qwen3_mlx.fit import prefill_peak
+from qwen3_mlx.fit.kv_cache import kv_bytes_per_token
 from qwen3_mlx.fit.machine import Machine
 
 PREFILL_CHUNK = 2048
 RUNTIME_BYTES = 300_000_000
 """Python, MLX, Qwen's tokenizer, the terminal: 135 MB measured on Linux; Metal's heaps on top."""
-KV_GROUP = 64
 FLOATS = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
 
 
@@ -91,42 +91,6 @@ def _storage(shape: tuple[int, ...], spec: QuantSpec | None) -> tuple[int, int]:
     return count * spec.bits // 8 + groups, 0  # the mx and nv formats: one byte of scale a group
 
 
-def kv_bytes_per_token(
-    config: Qwen3Config, kv_bits: int | None = None, float_bytes: int = 2
-) -> int:
-    """Bytes of keys and values that one token adds over all layers.
-
-    Numbers of `float_bytes` unless `kv_bits` (8 or 4) says less: then that, and for each group of
-    64 (32 where 64 doesn't divide a head) two constants of `float_bytes`.
-    """
-    numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    if kv_bits is None:
-        return float_bytes * numbers
-    if kv_bits not in (4, 8):
-        raise OptionError("kv-bits", got=kv_bits, expected="8 or 4, or nothing for 16")
-    group = KV_GROUP if config.head_dim % KV_GROUP == 0 else KV_GROUP // 2
-    return numbers * kv_bits // 8 + 2 * float_bytes * numbers // group
-
-
-def scratch_bytes(
-    config: Qwen3Config,
-    machine: Machine,
-    context: int,
-    chunk: int = PREFILL_CHUNK,
-    packed: bool = False,
-) -> int:
-    """Bytes alive beside weights and cache at the peak of a chunk, `context` tokens with it."""
-    return prefill_peak.work_bytes(
-        config,
-        min(chunk, context),
-        context,
-        float_bytes=machine.float_bytes or 2,
-        on_cpu=not machine.fused_attention,
-        packed=packed,
-        unpacks=machine.unpacks,
-    )
-
-
 def ways_to_free_memory(
     config: Qwen3Config, tokens: int, kv_bits: int | None, float_bytes: int = 2
 ) -> str:
@@ -190,17 +154,7 @@ def fit(
     config.for_context(context)  # refuses what no YaRN factor reaches
     if chunk < 1:
         raise OptionError("prefill chunk", got=chunk, expected="at least 1")
-    per_token = kv_bytes_per_token(config, kv_bits, machine.float_bytes or 2)
-    cache, work = prefill_peak.peak_bytes(
-        config,
-        context,
-        chunk,
-        float_bytes=machine.float_bytes or 2,
-        kv_bytes_per_token=per_token,
-        on_cpu=not machine.fused_attention,
-        packed=kv_bits is not None,
-        unpacks=machine.unpacks,
-    )
+    cache, work = prefill_peak.peak_bytes(config, machine, context, chunk, kv_bits)
     return Fit(
         weight_bytes=weights.resident_bytes(machine.float_bytes),
         kv_bytes=cache,

@@ -11,8 +11,10 @@ from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.fit.chunk_size import SHORTEST, fitting
-from qwen3_mlx.fit.inequality import PREFILL_CHUNK, kv_bytes_per_token, scratch_bytes
+from qwen3_mlx.fit.inequality import PREFILL_CHUNK
+from qwen3_mlx.fit.kv_cache import kv_bytes_per_token
 from qwen3_mlx.fit.machine import Machine
+from qwen3_mlx.fit.prefill_peak import chunk_bytes
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.nn import softmax_attention
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
@@ -61,13 +63,11 @@ def test_a_chunk_fits_into_what_is_free(cache_format: CacheFormat) -> None:
     seen = []
     packed = cache_format.bits is not None
     grown = 2 * kv_bytes_per_token(config, cache_format.bits) * 4000
-    bare = [
-        scratch_bytes(config, GPU, 5000, size, packed) for size in (2048, 2047, 600, 512, 40, 31)
-    ]
+    bare = [chunk_bytes(config, GPU, size, 5000, packed) for size in (2048, 2047, 600, 512, 40, 31)]
     for free in [grown + scratch for scratch in bare]:
         size = fitting(config, cache_format, 1000, 5000, GPU, free)
-        assert size == SHORTEST or scratch_bytes(config, GPU, 5000, size, packed) + grown <= free
-        twice = scratch_bytes(config, GPU, 5000, 2 * size, packed)
+        assert size == SHORTEST or chunk_bytes(config, GPU, size, 5000, packed) + grown <= free
+        twice = chunk_bytes(config, GPU, 2 * size, 5000, packed)
         assert size == PREFILL_CHUNK or twice + grown > free  # and no smaller than it must be
         seen.append(size)
     assert seen == [PREFILL_CHUNK, 1024, 512, 512, 32, SHORTEST]
@@ -75,7 +75,7 @@ def test_a_chunk_fits_into_what_is_free(cache_format: CacheFormat) -> None:
 
 def test_a_window_grows_by_itself_at_most() -> None:
     _, config = tiny.network(0, **SIZE)
-    free = scratch_bytes(config, GPU, 8000, 2048) + 2 * 600 * kv_bytes_per_token(config)
+    free = chunk_bytes(config, GPU, 2048, 8000, False) + 2 * 600 * kv_bytes_per_token(config)
     assert fitting(config, CacheFormat(window=600), 0, 8000, GPU, free) == PREFILL_CHUNK
     assert fitting(config, AS_COMPUTED, 0, 8000, GPU, free) < PREFILL_CHUNK
 

@@ -12,7 +12,7 @@ from qwen3_mlx.cli.chat.load import default_model
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.config import Qwen3Config, matrices
 from qwen3_mlx.errors import gb
-from qwen3_mlx.fit import inequality, machine
+from qwen3_mlx.fit import inequality, kv_cache, machine
 from qwen3_mlx.hub import names
 
 EVERYDAY_CONTEXT = 4096
@@ -101,7 +101,7 @@ def record(facts: Facts) -> dict[str, Any]:
         "parameters": matrices.parameters(config),
         "active_parameters": matrices.active_parameters(config),
         "weight_bytes": facts.weights.stored_bytes,
-        "kv_bytes_per_token": inequality.kv_bytes_per_token(config, facts.kv_bits),
+        "kv_bytes_per_token": kv_cache.kv_bytes_per_token(config, facts.kv_bits),
         "native_context": config.native_context,
         "context": fit.context,
         "fits": fit.fits,
@@ -154,7 +154,7 @@ def lines(facts: Facts) -> Iterator[str]:
 def _sum(facts: Facts, total: int) -> Iterator[str]:
     """The left side of the inequality, a term a row, as one would add it up on paper."""
     config, fit = facts.config, facts.fit
-    per_token = inequality.kv_bytes_per_token(config, facts.kv_bits)
+    per_token = kv_cache.kv_bytes_per_token(config, facts.kv_bits)
     widened = "" if facts.machine.float_bytes is None else "; floats are float32 here"
     yield _row("weights", gb(fit.weight_bytes), _packing(facts, total) + widened)
     yield _row(
