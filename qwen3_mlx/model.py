@@ -30,6 +30,7 @@ def load(
     kv_sinks: int = 4,
     on_progress: Callable[[int, int], None] | None = None,
     force: bool = False,
+    adapter: str | Path | None = None,
 ) -> Qwen3:
     """Load a model by name: ``"demo"``, an alias such as ``"8b"``, a directory, or a hub repo id.
 
@@ -37,7 +38,8 @@ def load(
     `kv_bits` (8 or 4) packs keys and values; `kv_window` sees only the last so many tokens and
     the first `kv_sinks`. `on_progress` is called with bytes loaded and bytes in all. What does
     not fit in memory is refused before a weight is read, unless `force`; what of the context does
-    not fit is said in `Qwen3.note`. Raises `ModelNotFoundError`, `HubError`, `ConfigError`,
+    not fit is said in `Qwen3.note`. `adapter` is the directory of a LoRA adapter for this model,
+    PEFT's or mlx-lm's. Raises `ModelNotFoundError`, `HubError`, `ConfigError`,
     `CheckpointError`, `ContextError`, `OptionError` or `OutOfMemoryError`.
     """
     return Qwen3(
@@ -49,6 +51,7 @@ def load(
             kv_sinks=kv_sinks,
             on_progress=on_progress,
             force=force,
+            adapter=adapter,
         )
     )
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from qwen3_mlx.checkpoint.adapter import Adapter, attach, read_adapter
 from qwen3_mlx.checkpoint.fingerprint import fingerprint, stamp
 from qwen3_mlx.checkpoint.headers import checkpoint_tensors
 from qwen3_mlx.checkpoint.load import load_network
@@ -21,6 +22,7 @@ from qwen3_mlx.files import read_json
 from qwen3_mlx.fit import alternatives
 from qwen3_mlx.fit.inequality import weights_from_headers
 from qwen3_mlx.hub.names import resolve
+from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import (
     AS_COMPUTED,
@@ -53,14 +55,17 @@ class Runtime:
     """How the keys and values of its conversations are kept."""
     note: str = ""
     """What its user should know of how it was loaded; mostly nothing."""
+    adapter: Adapter | None = None
+    """The LoRA adapter beside its weights, if it has one."""
 
     @cached_property
     def fingerprint(self) -> str | None:
-        """A digest of the checkpoint's files; None if they have changed since they were loaded."""
+        """A digest of the files of checkpoint and adapter; None if they changed since loading."""
         try:
-            if self.path is None or stamp(self.path) != self.stamp:
+            if self.path is None or _stamp(self.path, self.adapter) != self.stamp:
                 return None
-            return fingerprint(self.path)
+            own = fingerprint(self.path)
+            return own if self.adapter is None else f"{own} {self.adapter.fingerprint()}"
         except (OSError, Qwen3Error):
             return None
 
@@ -156,6 +161,7 @@ def load_runtime(
     kv_sinks: int = 4,
     on_progress: Callable[[int, int], None] | None = None,
     force: bool = False,
+    adapter: str | Path | None = None,
 ) -> Runtime:
     """The parts of the model `name`. Arguments and errors as `qwen3_mlx.load`."""
     delay_exit_after_threads()
@@ -168,10 +174,29 @@ def load_runtime(
     weights = weights_from_headers(checkpoint_tensors(path).values())
     note = alternatives.check(str(name), config, weights, context, cache_format, force=force)
     memory_limits.apply()
-    files = stamp(path)
+    beside = None if adapter is None else read_adapter(adapter, config)
+    files = _stamp(path, beside)
     tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
     network, config = load_network(path, context=context, on_progress=on_progress, force=force)
+    if beside is not None:
+        attach(network, beside)
+        choose_backend(network)
     said = read_json(path / "generation_config.json")
     return Runtime(
-        str(name), network, config, tokenizer, template, said, path, files, cache_format, note
+        str(name),
+        network,
+        config,
+        tokenizer,
+        template,
+        said,
+        path,
+        files,
+        cache_format,
+        note,
+        beside,
     )
+
+
+def _stamp(path: Path, adapter: Adapter | None) -> tuple[tuple[str, int, int], ...]:
+    """What the files of a checkpoint and its adapter look like now. Raises `OSError`."""
+    return (*stamp(path), *(adapter.stamp() if adapter else ()))

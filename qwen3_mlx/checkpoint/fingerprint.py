@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from qwen3_mlx.checkpoint.headers import shard_files
@@ -19,9 +20,14 @@ def stamp(directory: Path) -> tuple[tuple[str, int, int], ...]:
     """
     try:
         files = [*_texts(directory), *shard_files(directory)]
-        return tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)
+        return stamp_of(files)
     except (OSError, CheckpointError):
         return ()
+
+
+def stamp_of(files: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
+    """The same of these files. Raises `OSError`."""
+    return tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)
 
 
 def _texts(directory: Path) -> list[Path]:
@@ -35,11 +41,16 @@ def fingerprint(directory: Path) -> str:
     Configuration, tokenizer and templates count with every byte; weights with size, time of the
     last change, header, and samples spread over the file. Raises `CheckpointError` or `OSError`.
     """
+    return digest_of(_texts(directory), shard_files(directory))
+
+
+def digest_of(texts: Iterable[Path], weights: Iterable[Path]) -> str:
+    """The same of small files and of weights. Raises `OSError`."""
     digest = hashlib.sha256()
-    for file in _texts(directory):
+    for file in texts:
         digest.update(f"{file.name} {file.stat().st_size}\n".encode())
         digest.update(file.read_bytes())
-    for file in shard_files(directory):
+    for file in weights:
         status = file.stat()
         digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
         with file.open("rb") as stream:

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -113,6 +114,10 @@ class TurnOptions:
             "Tokens the model can look back on; beyond its own length YaRN is switched on.",
             RUN,
         ),
+    ] = None
+    adapter: Annotated[
+        Path | None,
+        option("DIR", "A LoRA adapter for the model, made with PEFT or mlx-lm.", RUN),
     ] = None
     kv_bits: Annotated[
         int | None,

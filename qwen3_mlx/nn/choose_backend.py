@@ -14,6 +14,7 @@ from qwen3_mlx.metal import dispatch
 from qwen3_mlx.nn import fused_experts
 from qwen3_mlx.nn.backend import Backend
 from qwen3_mlx.nn.linear import QuantizedLinear
+from qwen3_mlx.nn.lora import STANDS_ASIDE, adapted, base_of
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import Experts, MoE
 from qwen3_mlx.nn.transformer import Qwen3Body
@@ -34,8 +35,10 @@ def choose_backend(network: nn.Module) -> Backend:
             module.backend = _linear(common, module, module.backend.waits_for_input)
         elif isinstance(module, MoE):
             module.backend = _routed(common, module)
-        elif isinstance(module, MLP) and isinstance(module.gate_proj, QuantizedLinear):
-            module.gate_proj.backend = _linear(common, module.gate_proj, waits=True)
+        elif isinstance(module, MLP):
+            first = base_of(module.gate_proj)
+            if isinstance(first, QuantizedLinear):
+                first.backend = _linear(common, first, waits=True)
     return common
 
 
@@ -45,6 +48,8 @@ def _linear(common: Backend, layer: QuantizedLinear, waits: bool) -> Backend:
 
 
 def _routed(common: Backend, moe: MoE) -> Backend:
+    if adapted(moe.switch_mlp):
+        return common
     experts = moe.routed()
     few = () if fused_experts.few_unavailable(experts) else (experts.dtype,)
     many = () if fused_experts.many_unavailable(experts) else (experts.dtype,)
@@ -62,3 +67,4 @@ def reasons() -> Iterator[tuple[str, str]]:
     for name, kernels in (("decode, dense", ()), ("decode, experts", dispatch.EXPERTS)):
         reason = dispatch.unavailable_reason(*dispatch.STEP, *kernels)
         yield name, f"plain operations: {reason}" if reason else "fused steps"
+    yield "LoRA adapters", f"plain operations: {STANDS_ASIDE}"

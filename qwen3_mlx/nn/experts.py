@@ -14,6 +14,17 @@ def _rows(x: mx.array, sorted_experts: bool) -> mx.array | None:
     return None if sorted_experts else mx.arange(x.shape[0], dtype=mx.uint32)
 
 
+def gather(x: mx.array, weight: mx.array, experts: mx.array, sorted_experts: bool) -> mx.array:
+    """``x [N, 1, in]`` through the matrices ``weight [E, out, in]`` of ``experts [N]``."""
+    return mx.gather_mm(
+        x,
+        weight.swapaxes(-1, -2),
+        lhs_indices=_rows(x, sorted_experts),
+        rhs_indices=experts,
+        sorted_indices=sorted_experts,
+    )
+
+
 class ExpertLinear(nn.Module):
     """``weight [E, out, in]``: row i of the input meets the matrix of its own expert."""
 
@@ -33,13 +44,7 @@ class ExpertLinear(nn.Module):
 
         `sorted_experts` promises that `experts` ascends, which lets MLX group the rows.
         """
-        return mx.gather_mm(
-            x,
-            self.weight.swapaxes(-1, -2),
-            lhs_indices=_rows(x, sorted_experts),
-            rhs_indices=experts,
-            sorted_indices=sorted_experts,
-        )
+        return gather(x, self.weight, experts, sorted_experts)
 
     def unpacked(self, first: int, last: int, dtype: mx.Dtype) -> mx.array:
         """The weights ``[last - first, out, in]`` of experts `first` to `last`."""

@@ -19,6 +19,7 @@ from qwen3_mlx.nn.attention import Attention
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.cache.tailed import TailedCache, tailed
 from qwen3_mlx.nn.fused_experts import matrix_of
+from qwen3_mlx.nn.lora import STANDS_ASIDE, adapted
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
@@ -148,6 +149,8 @@ def why_not(network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> s
     """Why `network` doesn't decode in fused steps on this machine, or None."""
     if cache_format.window is not None:
         return "the kernel sees all of the past, not a window of it"
+    if adapted(network):
+        return STANDS_ASIDE
     moe = any(isinstance(block.mlp, MoE) for block in network.layers)
     wanted = (*dispatch.STEP, *(dispatch.EXPERTS if moe else ()))
     if reason := dispatch.unavailable_reason(

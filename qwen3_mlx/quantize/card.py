@@ -57,11 +57,12 @@ def _head(plan: Plan, origin: Origin, title: str) -> str:
     count = f"{parameters(config):,} parameters"
     count += f", {active:,} active for a token" if config.is_moe else ""
     packed = "" if plan.source.format == "plain" else f", whose weights are {plan.source.format}"
+    fused = ", with a LoRA adapter fused in" if plan.source.adapter else ""
     return "\n".join(
         [
             f"# {title}",
             "",
-            f"Converted from {where}{chain}{revision}{packed}, for MLX.",
+            f"Converted from {where}{chain}{revision}{packed}{fused}, for MLX.",
             f"{count}; {plan.weight_bytes / 1e9:.2f} GB, "
             f"{plan.bits_per_weight:.3f} bits a weight over all (source: "
             f"{plan.source.nbytes / 1e9:.2f} GB).",

@@ -18,6 +18,7 @@ from qwen3_mlx.quantize import measured_bits, staging
 from qwen3_mlx.quantize.card import card
 from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.formats import open_source
+from qwen3_mlx.quantize.formats.fused import fuse
 from qwen3_mlx.quantize.origin import Origin, origin_of
 from qwen3_mlx.quantize.plan import SHARD_BYTES, Plan, as_json, make_plan
 
@@ -42,6 +43,8 @@ class Request:
     force: bool = False
     verify: bool = True
     shard_bytes: int = SHARD_BYTES
+    adapter: Path | None = None
+    """A LoRA adapter to fuse into the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ def prepare(request: Request, on_progress: Progress | None = None, disk: Disk | 
     """
     disk = disk or Disk()
     source = open_source(request.source)
+    if request.adapter is not None:
+        source = fuse(source, request.adapter)
     recipe = request.recipe
     if recipe.target is not None:
         dtype = make_plan(source, recipe, dtype=request.dtype, allow_lossy=True).dtype
@@ -150,6 +155,7 @@ def _record(job: Job, measured: dict[str, Any] | None) -> dict[str, Any]:
         "command": job.request.command,
         "source": job.origin.as_dict()
         | {"format": plan.source.format, "bytes": plan.source.nbytes},
+        **({"adapter": str(job.request.adapter)} if job.request.adapter else {}),
         "recipe": {"name": recipe.name, "about": recipe.about, "bound": recipe.bound},
         "dtype": str(plan.dtype).rpartition(".")[2],
         "weight_bytes": plan.weight_bytes,

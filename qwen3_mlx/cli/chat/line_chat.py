@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
+from pathlib import Path
 
 from qwen3_mlx.cli.chat import load, slash_commands
 from qwen3_mlx.cli.chat.conversation import Conversation
@@ -31,6 +32,7 @@ class LineChat:
         debug: bool = False,
         context: int | None = None,
         cache_format: CacheFormat = AS_COMPUTED,
+        adapter: Path | None = None,
         save: bool = True,
     ) -> None:
         self.chat, self.screen, self._context, self._kept = chat, screen, context, cache_format
@@ -38,6 +40,7 @@ class LineChat:
         self.interactive = is_terminal(sys.stdin) and screen.out_is_terminal
         self.failed = False
         self._draft = ""
+        self._adapter = (chat.name, adapter)
 
     def run(self) -> int:
         """Talk until the end of the input or /quit; returns the exit code.
@@ -104,7 +107,8 @@ class LineChat:
 
     def _switch(self, name: str) -> None:
         """Go on with another model."""
-        self.chat.adopt(load.open_model(name, self._context, self.screen, self._kept))
+        adapter = self._adapter[1] if name == self._adapter[0] else None
+        self.chat.adopt(load.open_model(name, self._context, self.screen, self._kept, adapter))
         if self._save:
             folders.remember_model(name)
         self.screen.note(f"from now on: {self.chat.name}, {self.chat.mode}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen3_mlx.cli.settings import folders
@@ -61,14 +62,18 @@ def default_context(name: str, screen: Screen) -> int | None:
 
 
 def open_model(
-    name: str, context: int | None, screen: Screen, cache_format: CacheFormat = AS_COMPUTED
+    name: str,
+    context: int | None,
+    screen: Screen,
+    cache_format: CacheFormat = AS_COMPUTED,
+    adapter: Path | None = None,
 ) -> Qwen3:
     """Load `name`, saying so if it must be downloaded first or takes long. Raises as `load`."""
     if names.find_local(name) is None:
         screen.note(f"downloading {names.parse(name).repo}; it is kept for the next time")
     progress = ProgressLine(screen, f"loading {name}")
     try:
-        model = load_model(name, context, progress, cache_format)
+        model = load_model(name, context, progress, cache_format, adapter)
     finally:
         progress.clear()
     if model.note:
@@ -81,6 +86,7 @@ def load_model(
     context: int | None,
     on_progress: Callable[[int, int], None],
     cache_format: CacheFormat = AS_COMPUTED,
+    adapter: Path | None = None,
 ) -> Qwen3:
     """Load `name`; a download draws its own progress on stderr. Raises as `load`."""
     from qwen3_mlx.model import load  # brings MLX
@@ -92,6 +98,7 @@ def load_model(
         kv_window=cache_format.window,
         kv_sinks=cache_format.sinks,
         on_progress=on_progress,
+        adapter=adapter,
     )
 
 

@@ -19,6 +19,7 @@ from qwen3_mlx.options import AS_COMPUTED, CacheFormat, GenerationOptions
 
 if TYPE_CHECKING:
     from qwen3_mlx.cli.chat.conversation import Conversation
+    from qwen3_mlx.model import Qwen3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class ChatRequest:
     theme: str = "auto"
     cache_format: CacheFormat = AS_COMPUTED
     save: bool = True
+    adapter: Path | None = None
+    """A LoRA adapter for the model that the chat begins with."""
 
 
 Prepare = Callable[["Conversation"], list[str]]
@@ -79,7 +82,7 @@ def _by_lines(request: ChatRequest, name: str, screen: Screen, prepare: Prepare)
     from qwen3_mlx.cli.chat.conversation import Conversation
     from qwen3_mlx.cli.chat.line_chat import LineChat
 
-    loaded = load.open_model(name, request.context, screen, request.cache_format)
+    loaded = load.open_model(name, request.context, screen, request.cache_format, request.adapter)
     if request.save:
         folders.remember_model(name)
     chat = Conversation(loaded, loaded.session(request.system, request.options))
@@ -92,6 +95,7 @@ def _by_lines(request: ChatRequest, name: str, screen: Screen, prepare: Prepare)
             debug=request.debug,
             context=request.context,
             cache_format=request.cache_format,
+            adapter=request.adapter,
             save=request.save,
         ).run()
 
@@ -105,9 +109,14 @@ def _full_screen(request: ChatRequest, name: str, note: str, prepare: Prepare) -
     from qwen3_mlx.cli.tui.typed_ahead import typed_ahead
 
     context, cache_format = request.context, request.cache_format
+
+    def load_one(other: str, progress: Callable[[int, int], None]) -> Qwen3:
+        adapter = request.adapter if other == name else None
+        return load.load_model(other, context, progress, cache_format, adapter)
+
     setup = ChatSetup(
         name=name,
-        load=lambda other, progress: load.load_model(other, context, progress, cache_format),
+        load=load_one,
         options=request.options,
         prepare=prepare,
         system=request.system,

@@ -115,6 +115,7 @@ def command(
         defaults={} if chat.resume else found.options(),
         theme=found.get("theme") or "auto",
         cache_format=turn.cache_format(),
+        adapter=turn.adapter,
         save=not chat.no_save,
     )
     raise typer.Exit(run(request))

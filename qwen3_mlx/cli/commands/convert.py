@@ -58,6 +58,10 @@ class ConvertOptions:
             WORK,
         ),
     ] = None
+    fuse: Annotated[
+        Path | None,
+        opt.option("ADAPTER", "Fuse this LoRA adapter into the weights (PEFT's, mlx-lm's).", WORK),
+    ] = None
     allow_lossy: Annotated[
         bool, opt.flag("--allow-lossy", "Pack a packed MLX model again.", WORK)
     ] = False
@@ -107,6 +111,7 @@ def command(
         qwen3-mlx convert 8b --recipe 4bit
         qwen3-mlx convert Qwen/Qwen3-30B-A3B-FP8 --out qwen3-30b-6bit --recipe 6bit
         qwen3-mlx convert ./tuned --recipe mixed-4-6 --upload me/tuned-4-6bit
+        qwen3-mlx convert 8b --fuse ./my-adapter --out qwen3-8b-mine
     """
     if options.list_recipes:
         from qwen3_mlx.config.recipes import table
@@ -177,6 +182,9 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Request:
     if not options.shard_size > 0:
         raise OptionError("--shard-size", got=options.shard_size, expected="a number above 0")
     learned.check(options.learned)
+    if options.fuse is not None and options.learned is not None:
+        hint = "fuse into bf16 first (--recipe bf16), then tune the packing of the result"
+        raise OptionError("--fuse and --learned", got="both", expected="one", hint=hint)
     recipe = _recipe(options.recipe, options.target)
     name = original(source)
     directory = _find(name, options.dry_run, screen)
@@ -193,6 +201,7 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Request:
         force=options.force,
         verify=options.verify,
         shard_bytes=int(options.shard_size * 1e9),
+        adapter=options.fuse,
     )
 
 
@@ -247,6 +256,7 @@ def _command(name: str, directory: Path, out: Path, options: ConvertOptions) -> 
         ("target", options.target),
         ("dtype", options.dtype),
         ("learned", options.learned),
+        ("fuse", options.fuse),
     ):
         words += [] if value is None else [f"--{name}", str(value)]
     if options.shard_size != SHARD_GB:

@@ -120,7 +120,7 @@ def _open(name: str | None, turn: opt.TurnOptions, screen: Screen) -> tuple[str,
     if note and screen.err_is_terminal:
         screen.note(note)
     context = turn.context or load.default_context(chosen, screen)
-    loaded = load.open_model(chosen, context, screen, turn.cache_format())
+    loaded = load.open_model(chosen, context, screen, turn.cache_format(), turn.adapter)
     if screen.err_is_terminal and (yarn := load.yarn_note(loaded)):
         screen.note(yarn)
     return chosen, loaded

@@ -63,6 +63,8 @@ class Source:
     weights: tuple[Weight, ...]
     dtype: mx.Dtype | None
     """What its plain floats are stored in; None if they differ."""
+    adapter: str = ""
+    """The digest of the adapter that is fused in, if any."""
 
     @property
     def nbytes(self) -> int:
@@ -77,6 +79,7 @@ class Source:
     def fingerprint(self) -> str:
         """A digest of names, shapes and a sample of each tensor: which weights these are."""
         digest = hashlib.sha256(json.dumps(self.values, sort_keys=True).encode())
+        digest.update(self.adapter.encode())
         infos = (info for weight in self.weights for part in weight.parts for info in part.tensors)
         for info in sorted(infos, key=lambda info: (info.file.name, info.offset)):
             digest.update(f"{info.name} {info.dtype} {info.shape}\n".encode())

@@ -1,0 +1,127 @@
+"""LoRA adapters on disk, PEFT's and mlx-lm's: read, held to their model, attached to its layers.
+
+Nothing is attached unless every tensor of the adapter has its place in the network: an adapter of
+another model is refused before the model's weights are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import qwen3_mlx.device.backend as backend
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_unflatten
+
+from qwen3_mlx.checkpoint import adapter_mlx, adapter_peft
+from qwen3_mlx.checkpoint.adapter_parts import CONFIG, Update, refusal
+from qwen3_mlx.checkpoint.fingerprint import digest_of, stamp_of
+from qwen3_mlx.checkpoint.headers import TensorInfo, read_header
+from qwen3_mlx.checkpoint.raw import read_tensor
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.errors import ModelNotFoundError
+from qwen3_mlx.files import read_json
+from qwen3_mlx.nn.lora import LoRAExpertLinear, LoRALinear
+
+PEFT_FILE, MLX_FILE = "adapter_model.safetensors", "adapters.safetensors"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter that fits a model: what it adds to which of its matrices."""
+
+    directory: Path
+    form: str
+    """``PEFT`` or ``mlx-lm``."""
+    files: tuple[Path, Path]
+    """Its configuration and its weights."""
+    updates: Mapping[str, Update]
+    """By the path of the module."""
+    copies: Mapping[str, TensorInfo]
+    """The model's own weights that lie in the adapter's file again, by the path of the module."""
+
+    def stamp(self) -> tuple[tuple[str, int, int], ...]:
+        """As `fingerprint.stamp`, of the adapter's files. Raises `OSError`."""
+        return stamp_of(self.files)
+
+    def fingerprint(self) -> str:
+        """As `fingerprint.fingerprint`, of the adapter's files. Raises `OSError`."""
+        return digest_of(self.files[:1], self.files[1:])
+
+
+def read_adapter(path: str | Path, config: Qwen3Config) -> Adapter:
+    """The adapter in the directory `path`, for a model of this `config`.
+
+    Reads its adapter_config.json and the header of its weights. Raises `ModelNotFoundError` where
+    there is none, `ConfigError` for what its configuration asks and this package doesn't do, and
+    `CheckpointError` for tensors that are not those of its configuration or of the model.
+    """
+    directory = Path(path).expanduser()
+    values = read_json(directory / CONFIG)
+    present = [name for name in (PEFT_FILE, MLX_FILE) if (directory / name).is_file()]
+    if not values or not present:
+        raise _no_adapter(directory, bool(values))
+    peft = "peft_type" in values
+    wanted = PEFT_FILE if peft else MLX_FILE
+    if wanted not in present:
+        raise refusal("the adapter's files", f"{CONFIG} and {present[0]}", f"{wanted} beside it")
+    tensors = read_header(directory / wanted)
+    reader = adapter_peft if peft else adapter_mlx
+    copies = adapter_peft.copies(tensors, config) if peft else {}
+    updates = reader.read(values, tensors, config)
+    form = "PEFT" if peft else "mlx-lm"
+    return Adapter(directory, form, (directory / CONFIG, directory / wanted), updates, copies)
+
+
+def _no_adapter(directory: Path, configured: bool) -> ModelNotFoundError:
+    has = f"a directory with {PEFT_FILE} (PEFT) or {MLX_FILE} (mlx-lm) and {CONFIG}"
+    hint = None
+    if (directory / "adapter_model.bin").is_file():
+        hint = "adapter_model.bin is a pickle, which can run code: save it as safetensors with PEFT"
+    elif not directory.is_dir():
+        hint = f"there is no such directory; one from the hub: hf download {directory}"
+    elif configured:
+        hint = "its weights are missing: fetch it again"
+    return ModelNotFoundError("no adapter", got=str(directory), expected=has, hint=hint)
+
+
+def attach(network: nn.Module, adapter: Adapter) -> None:
+    """Put the adapter beside the layers of `network`, in the dtype that is computed in.
+
+    Choose the backend afterwards. Raises `CheckpointError` where its file can't be read.
+    """
+    modules = dict(network.named_modules())
+    for path, info in adapter.copies.items():
+        if path in modules:
+            _check_copy(path, modules[path], info)
+    dtype = backend.compute_dtype(mx.float32)[0]
+    wrapped = []
+    for path, update in adapter.updates.items():
+        base = modules[path]
+        a, b = (factor.astype(_dtype(base, dtype)) for factor in update.factors())
+        mx.eval(a, b)
+        kind = LoRAExpertLinear if len(update.shape) == 3 else LoRALinear
+        wrapped.append((path, kind(base, a, b)))
+    network.update_modules(tree_unflatten(wrapped))
+    network.eval()
+
+
+def _check_copy(path: str, module: nn.Module, info: TensorInfo) -> None:
+    """Raise `CheckpointError` unless the copy is what the model has; a packed one can't be told."""
+    if "scales" in module:
+        return
+    if not mx.array_equal(read_tensor(info).astype(module.weight.dtype), module.weight).item():
+        hint = "it was trained too: merge it into the model with PEFT's merge_and_unload"
+        raise refusal(f"the adapter brings its own {path}", info.name, "the model's weights", hint)
+
+
+def _dtype(base: nn.Module, default: mx.Dtype) -> mx.Dtype:
+    """What a layer computes in: its weights' or its scales' dtype."""
+    for name in ("scales", "weight"):
+        if name in base and mx.issubdtype(base[name].dtype, mx.floating):
+            dtype: mx.Dtype = base[name].dtype
+            return dtype
+    return default
