@@ -37,7 +37,8 @@ def read(
     settings = values.get("lora_parameters")
     if not isinstance(settings, dict):
         raise unsupported("lora_parameters", settings, "an object with rank and scale")
-    rank, scale = int(positive(settings, "rank", whole=True)), settings.get("scale")
+    rank = int(positive(settings, "rank", whole=True))
+    scale: Any = settings.get("scale")
     if type(scale) not in (int, float) or not abs(scale) < 1e9:
         hint = "mlx-lm's scale is alpha / rank of other tools" if "alpha" in settings else None
         raise unsupported("lora_parameters.scale", scale, "a number", hint)

@@ -19,9 +19,9 @@ from qwen3_mlx.errors import CheckpointError, ConfigError
 CONFIG = "adapter_config.json"
 Shape = tuple[int, ...]
 Layout = Literal["rows", "columns", "stacked", "parameter"]
-"""How a pair is stored: PEFT's ``A [r, in]``, ``B [out, r]``; mlx-lm's ``a [in, r]``, ``b [r, out]``;
-mlx-lm's experts ``a [E, r, in]``, ``b [E, out, r]``; PEFT's of a stacked parameter,
-``A [E r, in]``, ``B [out, r E]``."""
+"""How a pair is stored: PEFT's ``A [r, in]``, ``B [out, r]``; mlx-lm's ``a [in, r]``,
+``b [r, out]``; mlx-lm's experts ``a [E, r, in]``, ``b [E, out, r]``; PEFT's of a stacked
+parameter, ``A [E r, in]``, ``B [out, r E]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ class Update:
         rank = max(a.shape[0] for a, _ in read.values())
         nothing = (mx.zeros((rank, self.shape[2])), mx.zeros((self.shape[1], rank)))
         both = [read.get(number, nothing) for number in range(self.shape[0])]
-        a = mx.stack([mx.pad(a, ((0, rank - a.shape[0]), (0, 0))) for a, _ in both])
-        b = mx.stack([mx.pad(b, ((0, 0), (0, rank - b.shape[1]))) for _, b in both])
+        a = mx.stack([mx.pad(a, [(0, rank - a.shape[0]), (0, 0)]) for a, _ in both])
+        b = mx.stack([mx.pad(b, [(0, 0), (0, rank - b.shape[1])]) for _, b in both])
         return a, b
 
 
@@ -138,7 +138,7 @@ def no_such_modules(paths: Iterable[str], known: Iterable[str]) -> CheckpointErr
 
 def positive(values: Mapping[str, Any], key: str, *, whole: bool) -> float:
     """The number above 0 under `key`. Raises `ConfigError`."""
-    value = values.get(key)
+    value: Any = values.get(key)
     kinds = (int,) if whole else (int, float)
     if type(value) not in kinds or not 0 < value < 1e9:
         raise unsupported(key, value, "a whole number above 0" if whole else "a number above 0")

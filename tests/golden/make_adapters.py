@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.numpy import load_file, save_file
+
 from tests.golden.make_network import OUT as NETWORKS
 from tests.golden.make_network import load, logits
 

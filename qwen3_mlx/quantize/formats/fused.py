@@ -1,9 +1,8 @@
-"""A checkpoint with a LoRA adapter fused in: the products are added to the rows as they are read."""
+"""A checkpoint with a LoRA adapter fused in: products are added to the rows as they are read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import qwen3_mlx.device.backend  # noqa: F401
@@ -13,22 +12,29 @@ import mlx.core as mx
 from qwen3_mlx.checkpoint.adapter import read_adapter
 from qwen3_mlx.checkpoint.adapter_parts import Update
 from qwen3_mlx.checkpoint.headers import TensorInfo
+from qwen3_mlx.checkpoint.raw import read_rows
 from qwen3_mlx.errors import CheckpointError
-from qwen3_mlx.quantize.formats.parts import Part, Reader
+from qwen3_mlx.quantize.formats.parts import Part, PlainPart, Reader
 from qwen3_mlx.quantize.formats.source import Source, Weight
 
 
 class Factors:
-    """The factors of an update, read when they are wanted and kept by one weight at a time."""
+    """The factors of the updates that were asked for last: experts come one by one, and each would
+    read those of all. Blocks of two weights are under way together, no more."""
 
-    def __init__(self, update: Update) -> None:
-        self.update = update
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[mx.array, mx.array]] = {}
 
-    @cached_property
-    def stacked(self) -> tuple[mx.array, mx.array]:
+    def of(self, update: Update) -> tuple[mx.array, mx.array]:
         """``A [E, r, in]`` and ``B [E, out, r]``, E = 1 for a matrix, in float32."""
-        a, b = self.update.factors()
-        return (a, b) if a.ndim == 3 else (a[None], b[None])
+        if update.path not in self._kept:
+            while len(self._kept) > 1:
+                del self._kept[next(iter(self._kept))]
+            a, b = update.factors()
+            pair = (a, b) if a.ndim == 3 else (a[None], b[None])
+            mx.eval(pair)
+            self._kept[update.path] = pair
+        return self._kept[update.path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,7 @@ class FusedPart:
     update: Update
     first: int
     """The expert that its first rows belong to."""
+    factors: Factors
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -52,10 +59,10 @@ class FusedPart:
 
     def open(self, dtype: mx.Dtype) -> Reader:
         """Read rows, add the product in float32, round once."""
-        read_base, factors, rows = self.base.open(mx.float32), Factors(self.update), self.rows
+        read_base, rows = self.base.open(mx.float32), self.rows
 
         def read(start: int, stop: int) -> mx.array:
-            a, b = factors.stacked
+            a, b = self.factors.of(self.update)
             added = []
             for expert in range(start // rows, -(-stop // rows)):
                 own = slice(max(start - expert * rows, 0), min(stop - expert * rows, rows))
@@ -77,24 +84,22 @@ def fuse(source: Source, adapter: str | Path) -> Source:
     adapter that brings weights of its own.
     """
     found = read_adapter(adapter, source.config)
-    weights = tuple(_fused(weight, found.updates.get(weight.path)) for weight in source.weights)
+    factors = Factors()
+    weights = tuple(_fused(w, found.updates.get(w.path), factors) for w in source.weights)
     for path, info in found.copies.items():
         _check_copy(source, path, info)
     return replace(source, weights=weights, adapter=found.fingerprint())
 
 
-def _fused(weight: Weight, update: Update | None) -> Weight:
+def _fused(weight: Weight, update: Update | None, factors: Factors) -> Weight:
     if update is None:
         return weight
-    parts = (FusedPart(part, update, number) for number, part in enumerate(weight.parts))
+    parts = (FusedPart(part, update, number, factors) for number, part in enumerate(weight.parts))
     return replace(weight, parts=tuple(parts))
 
 
 def _check_copy(source: Source, path: str, info: TensorInfo) -> None:
     """As the loader does: what the adapter's file repeats must be what the model has."""
-    from qwen3_mlx.checkpoint.raw import read_rows
-    from qwen3_mlx.quantize.formats.parts import PlainPart
-
     weight = next((weight for weight in source.weights if weight.path == path), None)
     part = None if weight is None else weight.parts[0]
     part = part.base if isinstance(part, FusedPart) else part
