@@ -22,7 +22,6 @@ NEXT_ROOMS = {
 }
 """Rooms that are not built yet: the room they stand beside, and what they are for."""
 NEXT_FILES = {
-    "engine/scheduler.py": "Several sequences in one batch, each joining and leaving as it likes.",
     "nn/parallel.py": "One network over several machines: its shards, and what they exchange.",
 }
 

@@ -11,6 +11,7 @@
     │   └── MessageError    messages or tools that no template can render: a TemplateError too
     ├── ContextError        more tokens than the context holds
     ├── OutOfMemoryError    the machine has no more memory for keys and values, or for computing
+    ├── BusyError           too much is waiting already
     └── SessionError        a conversation can't be saved or read back
 
 A message says what is wrong, what was found, what was expected, and, on a second line, a hint.
@@ -85,6 +86,10 @@ class ContextError(Qwen3Error):
 
 class OutOfMemoryError(Qwen3Error):
     """Memory ran out, or would: what was said so far is kept."""
+
+
+class BusyError(Qwen3Error):
+    """Too many turns are waiting already: the same request may be taken later."""
 
 
 class SessionError(Qwen3Error):

@@ -11,10 +11,11 @@ from qwen3_mlx.chat.request import prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.chat.turn import Generation, start
+from qwen3_mlx.chat.turns import Turn, new_scheduler, run_all
 from qwen3_mlx.engine.control import Interrupt
 from qwen3_mlx.engine.prefill import Progress
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import OptionError, Qwen3Error
 from qwen3_mlx.events import Reply
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text.messages import MessageLike
@@ -122,13 +123,53 @@ class Qwen3(LoadedModel):
         on_progress: Progress | None,
         cache: PromptCache | None,
     ) -> Generation:
-        if isinstance(prompt, str):
-            if not prompt.strip():
-                raise OptionError("the prompt is empty", hint="say what the model is to do")
-            prompt = [{"role": "user", "content": prompt}]
-        request = prepare(self.runtime, prompt, options, tools, continue_last=continue_last)
+        messages = as_messages(prompt)
+        request = prepare(self.runtime, messages, options, tools, continue_last=continue_last)
         self._running = start(self.runtime, request, cache, on_progress)
         return self._running
+
+    def generate_many(
+        self,
+        prompts: Sequence[str | Sequence[MessageLike]],
+        options: GenerationOptions | None = None,
+        *,
+        parallel: int = 8,
+        return_errors: bool = False,
+        tools: Tools | None = None,
+        on_progress: Progress | None = None,
+        **overrides: Any,
+    ) -> list[Reply | Qwen3Error]:
+        """The replies to many prompts, in their order, at most `parallel` at a time.
+
+        Each is what `generate` would give for that prompt alone. `on_progress` is called with
+        replies done and in all. A prompt that fails, by an option or its length or for want of
+        memory, stops none of the others: with `return_errors` its error stands in its place;
+        without, the first error is raised when all the others are done.
+        """
+        if isinstance(parallel, bool) or not isinstance(parallel, int) or parallel < 1:
+            raise OptionError("parallel", got=repr(parallel), expected="1 or more at a time")
+        asked = (options or GenerationOptions()).override(overrides)
+        found: dict[int, Reply | Qwen3Error] = {}
+        turns: dict[int, Turn] = {}
+        for number, prompt in enumerate(prompts):
+            try:
+                request = prepare(self.runtime, as_messages(prompt), asked, tools)
+                turns[number] = Turn(self.runtime, request)
+            except Qwen3Error as error:
+                found[number] = error
+        numbers = list(turns)
+        scheduler = new_scheduler(self.runtime, parallel=parallel)
+        for index, reply in run_all(scheduler, [turns[n] for n in numbers]):
+            if isinstance(reply, Exception) and not isinstance(reply, Qwen3Error):
+                raise reply
+            found[numbers[index]] = reply
+            if on_progress is not None:
+                on_progress(len(found), len(prompts))
+        replies = [found[number] for number in range(len(prompts))]
+        errors = [reply for reply in replies if isinstance(reply, Qwen3Error)]
+        if errors and not return_errors:
+            raise errors[0]
+        return replies
 
     def interrupt(self, kind: Interrupt = "stop") -> None:
         """End the thinking (``"answer"``) or the turn (``"stop"``) of the running `stream`."""
@@ -146,3 +187,12 @@ class Qwen3(LoadedModel):
         """A conversation with this model; options and `tools` as for `stream`, for every turn."""
         asked = (options or GenerationOptions()).override(overrides)
         return ChatSession(self.runtime, system, asked, tools)
+
+
+def as_messages(prompt: str | Sequence[MessageLike]) -> Sequence[MessageLike]:
+    """`prompt` as a list of messages. Raises `OptionError` for one that is blank."""
+    if not isinstance(prompt, str):
+        return prompt
+    if not prompt.strip():
+        raise OptionError("the prompt is empty", hint="say what the model is to do")
+    return [{"role": "user", "content": prompt}]

@@ -48,7 +48,7 @@ def say(monkeypatch: pytest.MonkeyPatch, model: Qwen3, script: str | Script) -> 
             super()._add_bias(bias)
             self.forbidden |= {token for token, value in bias.items() if value < -1e9}
 
-    monkeypatch.setattr("qwen3_mlx.chat.turn.Sampler", Scripted)
+    monkeypatch.setattr("qwen3_mlx.chat.said.Sampler", Scripted)
 
 
 def _text(text: str) -> Script:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator
 
 import mlx.core as mx
 
 from qwen3_mlx.chat.request import Request
 from qwen3_mlx.chat.runtime import Runtime
+from qwen3_mlx.chat.said import Said, new_sampler
 from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.decode import Decoder, run
 from qwen3_mlx.engine.prefill import Progress, prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.engine.sample import Logprobs, Sampler
 from qwen3_mlx.engine.sequence import TurnSequence
-from qwen3_mlx.events import Done, Event, Stats, TokenLogprob
+from qwen3_mlx.events import Event
 from qwen3_mlx.fit.chunk_size import chunk_size
-from qwen3_mlx.text import Splitter, StopSequences
 
 
 class Generation(Iterator[Event]):
@@ -69,22 +67,20 @@ def turn_events(
 ) -> Generator[Event]:
     """Compute the turn in `cache`, and yield what the model says, then `Done`."""
     delay_exit_after_threads()
-    clock = _Clock(len(request.prompt))
     sequence = request.sequence(control)
-    options = request.options
-    stops = None if options.stop is None else StopSequences(options.stop, options.stop_in)
+    said = Said(runtime, request, sequence)
     BACKGROUND.stop()
     with cache.lock, cache.filling():
         mx.reset_peak_memory()
-        clock.cached = cache.reuse(request.prompt)
+        said.clock.cached = cache.reuse(request.prompt)
         logits = _prefill(runtime, request, cache, control, on_progress)
         if logits is None:
             sequence.finish_reason = "interrupted"
         else:
-            decoder = _decoder(runtime, request, cache, logits)
-            yield from _said(runtime, request, decoder, sequence, clock, stops)
-    stopped_by = None if stops is None else stops.stopped_by
-    yield Done(sequence.finish_reason, clock.stats(sequence, cache), stopped_by)
+            sampler, top = new_sampler(runtime, request), request.options.logprobs
+            decoder = Decoder(runtime.network, cache, sampler, logits, top)
+            yield from _said(said, decoder, sequence)
+    yield said.done(cache)
 
 
 def _prefill(
@@ -105,93 +101,7 @@ def _prefill(
     return logits
 
 
-def _decoder(runtime: Runtime, request: Request, cache: PromptCache, logits: mx.array) -> Decoder:
-    options = request.options
-    sampler = Sampler(
-        request.sampling,
-        runtime.config.vocab_size,
-        request.prompt,
-        options.seed,
-        bias=options.logit_bias,
-        min_tokens=options.min_tokens or 0,
-        eos=request.markers.eos,
-    )
-    return Decoder(runtime.network, cache, sampler, logits, options.logprobs)
-
-
-def _said(
-    runtime: Runtime,
-    request: Request,
-    decoder: Decoder,
-    sequence: TurnSequence,
-    clock: _Clock,
-    stops: StopSequences | None,
-) -> Iterator[Event]:
-    splitter = Splitter(runtime.tokenizer, request.mode, request.tools)
-    if request.continues:
-        splitter.resume()
-    least = request.options.min_tokens or 0
+def _said(said: Said, decoder: Decoder, sequence: TurnSequence) -> Iterator[Event]:
     for ids, generated in run(decoder, sequence):
-        clock.tick(len(ids) if generated else 0)
-        if generated and decoder.logprobs is not None:
-            yield _token_logprob(runtime, ids[0], decoder.logprobs)
-        events = splitter.push(ids)
-        if stops is not None:
-            if generated and clock.tokens > least:
-                events, _ = stops.push_events(events)
-            else:  # what is put in, or comes too early, ends nothing
-                events = [*stops.flush_events(), *events]
-            if stops.hit:
-                sequence.end("stop")
-        yield from events
-    rest = splitter.flush(truncated=sequence.finish_reason != "stop")
-    if stops is not None:
-        rest = [*stops.push_events(rest)[0], *stops.flush_events()]
-        if stops.hit:
-            sequence.finish_reason = "stop"
-    yield from rest
-
-
-def _token_logprob(runtime: Runtime, token: int, logprobs: Logprobs) -> TokenLogprob:
-    bytes_of = runtime.tokenizer.id_to_bytes
-    pairs = zip(_numbers(logprobs.top_ids), _numbers(logprobs.top), strict=True)
-    top = tuple(TokenLogprob(int(id), bytes_of(int(id)), value) for id, value in pairs)
-    return TokenLogprob(token, bytes_of(token), _numbers(logprobs.token)[0], top)
-
-
-def _numbers(values: mx.array) -> list[float]:
-    return values.tolist()  # type: ignore[return-value]  # nested lists, to mypy
-
-
-class _Clock:
-    """The timings of a turn."""
-
-    def __init__(self, prompt: int) -> None:
-        self.prompt, self.cached = prompt, 0
-        self.began = time.perf_counter()
-        self.first = self.last = 0.0
-        self.tokens = 0
-
-    def tick(self, tokens: int) -> None:
-        """Some tokens came."""
-        self.last = time.perf_counter()
-        self.first = self.first or self.last
-        self.tokens += tokens
-
-    def stats(self, turn: TurnSequence, cache: PromptCache) -> Stats:
-        """The counts and rates; the first token belongs to the prefill."""
-        ttft = max(self.first - self.began, 0.0)
-        decoding = self.last - self.first
-        return Stats(
-            prompt_tokens=self.prompt,
-            cached_tokens=self.cached,
-            thinking_tokens=turn.thinking_tokens,
-            answer_tokens=turn.answer_tokens,
-            thinking_cut=turn.cut,
-            ttft_s=ttft,
-            prefill_tps=(self.prompt - self.cached) / ttft if ttft else 0.0,
-            decode_tps=(self.tokens - 1) / decoding if decoding else 0.0,
-            peak_memory_bytes=mx.get_peak_memory(),
-            kv_bytes=cache.nbytes,
-            kv_kind=cache.kind,
-        )
+        yield from said.take(ids, generated, decoder.logprobs)
+    yield from said.rest()

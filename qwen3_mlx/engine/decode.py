@@ -76,7 +76,12 @@ def run(decoder: Decoder, sequence: TurnSequence) -> Iterator[tuple[tuple[int, .
         yield (token,), True
         decision = sequence.take(token)
         if isinstance(decision, Inject):
-            if decision.forbidden is not None:
-                decoder.sampler.forbid(decision.forbidden)
-            decoder.inject(decision.ids)
+            obey(decoder, decision)
             yield decision.ids, False
+
+
+def obey(decoder: Decoder, decision: Inject) -> None:
+    """Put in what the sequence wants, and never draw what it forbids."""
+    if decision.forbidden is not None:
+        decoder.sampler.forbid(decision.forbidden)
+    decoder.inject(decision.ids)

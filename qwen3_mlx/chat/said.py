@@ -1,0 +1,126 @@
+"""What the ids of a turn say: its events, its stop sequences, its timings."""
+
+from __future__ import annotations
+
+import time
+
+import mlx.core as mx
+
+from qwen3_mlx.chat.request import Request
+from qwen3_mlx.chat.runtime import Runtime
+from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.sample import Logprobs, Sampler
+from qwen3_mlx.engine.sequence import TurnSequence
+from qwen3_mlx.events import Done, Event, Stats, TokenLogprob
+from qwen3_mlx.text import Splitter, StopSequences
+
+
+class Said:
+    """Turns the ids of a turn into events, and ends `sequence` at a stop sequence.
+
+    With `deltas`, `ToolCallDelta` events come while a call grows.
+    """
+
+    def __init__(
+        self, runtime: Runtime, request: Request, sequence: TurnSequence, deltas: bool = False
+    ) -> None:
+        self._runtime, self._sequence = runtime, sequence
+        self.clock = Clock(len(request.prompt))
+        options = request.options
+        self._least = options.min_tokens or 0
+        stop = options.stop
+        self._stops = None if stop is None else StopSequences(stop, options.stop_in)
+        self._splitter = Splitter(runtime.tokenizer, request.mode, request.tools, deltas)
+        if request.continues:
+            self._splitter.resume()
+
+    def take(self, ids: tuple[int, ...], generated: bool, logprobs: Logprobs | None) -> list[Event]:
+        """The events that `ids` complete, before the sequence itself takes them."""
+        self.clock.tick(len(ids) if generated else 0)
+        before: list[Event] = []
+        if generated and logprobs is not None:
+            before.append(_token_logprob(self._runtime, ids[0], logprobs))
+        events, stops = self._splitter.push(ids), self._stops
+        if stops is not None:
+            if generated and self.clock.tokens > self._least:
+                events, _ = stops.push_events(events)
+            else:  # what is put in, or comes too early, ends nothing
+                events = [*stops.flush_events(), *events]
+            if stops.hit:
+                self._sequence.end("stop")
+        return [*before, *events]
+
+    def rest(self) -> list[Event]:
+        """What was held back, once the sequence has ended."""
+        stops = self._stops
+        rest = self._splitter.flush(truncated=self._sequence.finish_reason != "stop")
+        if stops is not None:
+            rest = [*stops.push_events(rest)[0], *stops.flush_events()]
+            if stops.hit:
+                self._sequence.finish_reason = "stop"
+        return rest
+
+    def done(self, cache: PromptCache | None) -> Done:
+        """The last event."""
+        stopped_by = None if self._stops is None else self._stops.stopped_by
+        stats = self.clock.stats(self._sequence, cache)
+        return Done(self._sequence.finish_reason, stats, stopped_by)
+
+
+def new_sampler(runtime: Runtime, request: Request) -> Sampler:
+    """What draws the tokens of a turn."""
+    options = request.options
+    return Sampler(
+        request.sampling,
+        runtime.config.vocab_size,
+        request.prompt,
+        options.seed,
+        bias=options.logit_bias,
+        min_tokens=options.min_tokens or 0,
+        eos=request.markers.eos,
+    )
+
+
+def _token_logprob(runtime: Runtime, token: int, logprobs: Logprobs) -> TokenLogprob:
+    bytes_of = runtime.tokenizer.id_to_bytes
+    pairs = zip(_numbers(logprobs.top_ids), _numbers(logprobs.top), strict=True)
+    top = tuple(TokenLogprob(int(id), bytes_of(int(id)), value) for id, value in pairs)
+    return TokenLogprob(token, bytes_of(token), _numbers(logprobs.token)[0], top)
+
+
+def _numbers(values: mx.array) -> list[float]:
+    return values.tolist()  # type: ignore[return-value]  # nested lists, to mypy
+
+
+class Clock:
+    """The timings of a turn."""
+
+    def __init__(self, prompt: int) -> None:
+        self.prompt, self.cached = prompt, 0
+        self.began = time.perf_counter()
+        self.first = self.last = 0.0
+        self.tokens = 0
+
+    def tick(self, tokens: int) -> None:
+        """Some tokens came."""
+        self.last = time.perf_counter()
+        self.first = self.first or self.last
+        self.tokens += tokens
+
+    def stats(self, turn: TurnSequence, cache: PromptCache | None) -> Stats:
+        """The counts and rates; the first token belongs to the prefill."""
+        ttft = max(self.first - self.began, 0.0)
+        decoding = self.last - self.first
+        return Stats(
+            prompt_tokens=self.prompt,
+            cached_tokens=self.cached,
+            thinking_tokens=turn.thinking_tokens,
+            answer_tokens=turn.answer_tokens,
+            thinking_cut=turn.cut,
+            ttft_s=ttft,
+            prefill_tps=(self.prompt - self.cached) / ttft if ttft else 0.0,
+            decode_tps=(self.tokens - 1) / decoding if decoding else 0.0,
+            peak_memory_bytes=mx.get_peak_memory(),
+            kv_bytes=cache.nbytes if cache else 0,
+            kv_kind=cache.kind if cache else "",
+        )

@@ -1,0 +1,50 @@
+"""Whether one more sequence fits into memory beside those that run."""
+
+from __future__ import annotations
+
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.engine.prefixes import Prefixes
+from qwen3_mlx.fit import machine
+from qwen3_mlx.fit.guard import checked, not_enough_memory
+from qwen3_mlx.fit.inequality import kv_bytes_per_token, scratch_bytes, ways_to_free_memory
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
+
+CHUNK = 64
+"""Tokens of a chunk that must fit; longer ones are read where memory has room for them."""
+
+
+class Admission:
+    """The memory inequality for sequences that come and go:
+
+    keys and values of its own + a chunk's scratch <= free - what the running ones will yet take.
+    """
+
+    def __init__(self, config: Qwen3Config, cache_format: CacheFormat = AS_COMPUTED) -> None:
+        self.config, self.format = config, cache_format
+
+    def room(self, rows: int, promised: int, alone: bool, prefixes: Prefixes) -> bool:
+        """Whether a sequence of `rows` tokens fits, if kept prefixes must give way for it.
+
+        The running ones will take `promised` rows more. Raises `OutOfMemoryError` if the sequence
+        does not fit even though none runs beside it (`alone`).
+        """
+        if not checked():
+            return True
+        while True:
+            place = machine.this_machine(swap=True)
+            per_token = kv_bytes_per_token(self.config, self.format.bits, place.float_bytes or 2)
+            packed = self.format.bits is not None
+            scratch = scratch_bytes(self.config, place, rows, CHUNK, packed)
+            needed = per_token * (self._held(rows) + self._held(promised)) + scratch
+            if needed <= place.available_bytes:
+                return True
+            if not prefixes.evict():
+                break
+        if alone:
+            ways = ways_to_free_memory(self.config, rows, self.format.bits, place.float_bytes or 2)
+            raise not_enough_memory(needed, place, f"at {rows:,} tokens", f"try {ways}")
+        return False
+
+    def _held(self, rows: int) -> int:
+        window = self.format.window
+        return rows if window is None else min(rows, window + self.format.sinks)

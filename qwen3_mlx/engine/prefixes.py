@@ -1,0 +1,126 @@
+"""Prompts computed already, kept for whoever's prompt begins in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from qwen3_mlx.engine.prompt_cache import PromptCache
+
+SHORTEST = 16
+"""Tokens in common below which nothing is worth being copied."""
+_BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixCounts:
+    """What a store holds and has done."""
+
+    entries: int
+    nbytes: int
+    limit: int
+    evictions: int
+
+
+class Prefixes:
+    """Caches of conversations that wait for their next turn, the longest unused one first.
+
+    All of them together take at most `limit` bytes. A cache that the next prompt mostly keeps is
+    handed over; of another the rows in common are copied, so that both conversations keep theirs.
+    """
+
+    def __init__(self, new_cache: Callable[[], PromptCache], limit: int) -> None:
+        self._new_cache, self.limit = new_cache, limit
+        self._idle: list[PromptCache] = []
+        self.evictions = 0
+
+    def __len__(self) -> int:
+        return len(self._idle)
+
+    def __contains__(self, cache: PromptCache) -> bool:
+        return any(held is cache for held in self._idle)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all caches held."""
+        return sum(cache.nbytes for cache in self._idle)
+
+    def counts(self) -> PrefixCounts:
+        """The state in numbers."""
+        return PrefixCounts(len(self), self.nbytes, self.limit, self.evictions)
+
+    def take(self, prompt: Sequence[int], busy: Iterable[PromptCache] = ()) -> PromptCache:
+        """A cache that holds as much of the beginning of `prompt` as any here, or in `busy`.
+
+        Its owner is the caller; ``tokens`` says what it holds. At least the last token of
+        `prompt` is left to compute.
+        """
+        wanted = list(prompt[:-1])
+        lengths = [(common_prefix(cache.tokens, wanted), cache) for cache in self._idle]
+        common, best = max(lengths, key=lambda pair: pair[0], default=(0, None))
+        if best is not None and 2 * common >= len(best.tokens) and common >= SHORTEST:
+            if self._remove(best):
+                best.keep(wanted)
+            if len(best.tokens) >= SHORTEST:
+                return best
+        others = [(common_prefix(cache.tokens, wanted), cache) for cache in busy]
+        common, source = max([*lengths, *others], key=lambda pair: pair[0], default=(0, None))
+        if source is None or common < SHORTEST:
+            return self._new_cache()
+        if source in self:  # it was of use, so it is not the next to go
+            self._remove(source)
+            self._idle.append(source)
+        return copied(source, common, self._new_cache())
+
+    def add(self, cache: PromptCache) -> None:
+        """Keep `cache`, which nobody computes into any more, as far as the limit allows."""
+        if not cache.tokens:
+            return
+        for held in list(self._idle):  # what another cache holds as well is no loss
+            if common_prefix(held.tokens, cache.tokens) == len(held.tokens):
+                self._remove(held)
+        self._idle.append(cache)
+        while self.nbytes > self.limit and self.evict():
+            pass
+
+    def evict(self) -> bool:
+        """Give up the cache that was used longest ago; False if there is none."""
+        if not self._idle:
+            return False
+        self._idle.pop(0).clear()
+        self.evictions += 1
+        return True
+
+    def clear(self) -> None:
+        """Give up all caches."""
+        while self.evict():
+            pass
+
+    def _remove(self, cache: PromptCache) -> bool:
+        before = len(self._idle)
+        self._idle = [held for held in self._idle if held is not cache]
+        return len(self._idle) < before
+
+
+def copied(source: PromptCache, count: int, target: PromptCache) -> PromptCache:
+    """`target`, holding the first `count` tokens of `source`, whose rows are copied when it grows.
+
+    A rotating cache may have forgotten them: then `target` stays empty.
+    """
+    arrays = [layer.stored(count) for layer in source.layers]
+    if all(arrays):
+        for layer, stored in zip(target.layers, arrays, strict=True):
+            layer.restore(stored, count)
+        target.tokens[:] = source.tokens[:count]
+    return target
+
+
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens the two begin with in common."""
+    shorter = min(len(one), len(other))
+    start = 0
+    while start < shorter and one[start : start + _BLOCK] == other[start : start + _BLOCK]:
+        start += _BLOCK
+    while start < shorter and one[start] == other[start]:
+        start += 1
+    return min(start, shorter)

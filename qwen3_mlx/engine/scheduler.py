@@ -1,0 +1,284 @@
+"""Many sequences on one network: they join, leave, wait and fail between steps.
+
+Each has its own cache and its own draws, so what it says doesn't depend on who runs beside it. A
+step is one token of every running sequence, one after another; a step that reads the weights once
+for all of them takes the place of `Scheduler._step`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
+from qwen3_mlx.engine.admission import Admission
+from qwen3_mlx.engine.decode import Decoder, obey
+from qwen3_mlx.engine.fair import ALONE_SECONDS, GAP_SECONDS, ChunkPace, next_reader
+from qwen3_mlx.engine.prefill import prefill
+from qwen3_mlx.engine.prefixes import Prefixes
+from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.sequence import End, Inject
+from qwen3_mlx.engine.task import Counts, Task
+from qwen3_mlx.errors import BusyError
+from qwen3_mlx.fit.chunk_size import chunk_size
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
+
+STALLED_SECONDS = 120.0
+"""A sequence whose listener takes nothing for so long is ended."""
+
+
+MOST_IDLE = 8
+"""Conversations that are kept warm between turns: the last ones."""
+
+
+class Scheduler:
+    """Runs the tasks that `submit` brings; one thread calls `round` until nothing is left.
+
+    At most `parallel` tasks run, up to `waiting` more wait in the order they came. A task that
+    doesn't fit into memory beside those that run waits too; one that would never fit is refused.
+    """
+
+    def __init__(
+        self,
+        network: Qwen3Network,
+        config: Qwen3Config,
+        new_cache: Callable[[], PromptCache],
+        *,
+        cache_format: CacheFormat = AS_COMPUTED,
+        parallel: int = 8,
+        waiting: int = 64,
+        prefix_bytes: int = 1_000_000_000,
+    ) -> None:
+        self.network, self.config = network, config
+        self.parallel, self.most_waiting = parallel, waiting
+        self.prefixes = Prefixes(new_cache, prefix_bytes)
+        self.counts = Counts()
+        self.arrived = threading.Condition()
+        """Notified when a task comes, or a listener has room again."""
+        self._admission = Admission(config, cache_format)
+        self._waiting: deque[Task] = deque()
+        self._running: list[Task] = []
+        self._pace = ChunkPace()
+        self._stepped = 0.0
+        self._idle: list[tuple[PromptCache, Callable[[], Sequence[int]]]] = []
+        self.last_round = time.monotonic()
+
+    def submit(self, task: Task) -> None:
+        """Have `task` run as soon as there is room; from any thread. Raises `BusyError`."""
+        with self.arrived:
+            if len(self._waiting) >= self.most_waiting + self.parallel - len(self._running):
+                raise BusyError(
+                    "too many requests are waiting",
+                    got=f"{len(self._running)} running and {len(self._waiting)} waiting",
+                    hint="try again in a while, or start the server with a larger --queue",
+                )
+            self._waiting.append(task)
+            self.arrived.notify_all()
+
+    def position(self, task: Task) -> int | None:
+        """How many wait before `task`; None if it doesn't wait."""
+        with self.arrived:
+            return self._waiting.index(task) if task in self._waiting else None
+
+    @property
+    def running(self) -> int:
+        """Tasks that are being computed."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait for room."""
+        return len(self._waiting)
+
+    def round(self) -> bool:
+        """Admit, read one chunk of a prompt, and step every running sequence once.
+
+        Returns whether anything was done; if not, wait on `arrived`.
+        """
+        self.last_round = time.monotonic()
+        self._drop_stopped()
+        self._admit()
+        read = self._read()
+        stepped = self._step([task for task in self._running if task.decoder is not None])
+        if read or stepped or self._running or self._waiting:
+            return read or stepped
+        return self._keep_warm()
+
+    def stop_all(self) -> None:
+        """Have everything that runs or waits end as interrupted, at its next step."""
+        with self.arrived:
+            for task in [*self._running, *self._waiting]:
+                task.sequence.control.interrupt("stop")
+            self.arrived.notify_all()
+
+    def fail_all(self, error: Exception) -> None:
+        """End everything that runs or waits, and forget all prefixes: nobody knows what is true."""
+        self.counts.faults += 1
+        with self.arrived:
+            tasks = [*self._running, *self._waiting]
+            self._waiting.clear()
+        for task in tasks:
+            self._fail(task, error)
+        self._idle.clear()
+        self.prefixes.clear()
+
+    def _drop_stopped(self) -> None:
+        now = time.monotonic()
+        for task in self._running:
+            if task.decoder and task.listener.full() and now - task.touched > STALLED_SECONDS:
+                task.sequence.control.interrupt("stop")
+        with self.arrived:
+            dropped = [task for task in self._waiting if task.sequence.control.stopped]
+            for task in dropped:
+                self._waiting.remove(task)
+        # who generates ends at the next token, in the way that its sequence counts
+        stopped = [task for task in self._running if task.sequence.control.stopped]
+        dropped += [task for task in stopped if task.decoder is None or task.listener.full()]
+        for task in dropped:
+            task.sequence.finish_reason = "interrupted"
+            self._finish(task)
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self.parallel:
+            task = self._waiting[0]
+            promised = sum(other.to_come for other in self._running)
+            error: Exception | None = None
+            try:
+                alone = not self._running
+                if not self._admission.room(task.rows, promised, alone, self.prefixes):
+                    return
+            except Exception as refused:
+                error = refused
+            with self.arrived:
+                self._waiting.remove(task)
+            if error is not None:
+                self._fail(task, error)
+            else:
+                self._running.append(task)
+                self._guarded(task, self._begin)
+
+    def _begin(self, task: Task) -> None:
+        busy = [other.cache for other in self._running if other.cache is not None]
+        task.cache = self.prefixes.take(task.prompt, busy)
+        task.touched = time.monotonic()
+        self.counts.prompt_tokens += len(task.prompt)
+        self.counts.cached_tokens += len(task.cache.tokens)
+        task.listener.reading(len(task.cache.tokens), len(task.prompt))
+
+    def _read(self) -> bool:
+        """Read a chunk of one prompt; False if there is none to be read."""
+        prompts = [task for task in self._running if task.decoder is None]
+        if not prompts:
+            return False
+        found = next_reader([(task.left, task.touched) for task in prompts], time.monotonic())
+        self._guarded(prompts[found], self._read_chunk)
+        return True
+
+    def _read_chunk(self, task: Task) -> None:
+        cache, began = task.cache, time.monotonic()
+        assert cache is not None
+        done, total = len(cache.tokens), len(task.prompt)
+        most = chunk_size(self.config, cache.cache_format, done, total, task.prefill_chunk)
+        answering = any(other.decoder is not None for other in self._running)
+        size = self._pace.size(GAP_SECONDS if answering else ALONE_SECONDS, min(most, total - done))
+        with cache.filling():
+            logits = prefill(self.network, task.prompt[done : done + size], cache, size)
+            task.touched = time.monotonic()
+            self._pace.took(size, task.touched - began)
+            task.listener.reading(done + size, total)
+            if done + size < total:
+                return
+            assert logits is not None
+            cache.mark()
+            sampler = task.sampler()
+            task.decoder = Decoder(self.network, cache, sampler, logits, task.top_logprobs)
+
+    def _step(self, tasks: Sequence[Task]) -> bool:
+        """One token of each of `tasks` whose listener has room; False if none has."""
+        awake = [task for task in tasks if not task.listener.full()]
+        now = time.monotonic()
+        if awake and self._stepped:
+            self.counts.longest_gap = max(self.counts.longest_gap, now - self._stepped)
+        for task in awake:
+            self._guarded(task, self._advance)
+        self._stepped = time.monotonic() if awake else 0.0
+        return bool(awake)
+
+    def _advance(self, task: Task) -> None:
+        decoder, sequence, cache = task.decoder, task.sequence, task.cache
+        assert decoder is not None and cache is not None
+        with cache.filling():
+            token = decoder.step()
+            task.touched = time.monotonic()
+            self.counts.generated_tokens += 1
+            task.listener.said((token,), True, decoder.logprobs)
+            decision = sequence.take(token)
+            if isinstance(decision, Inject):
+                obey(decoder, decision)
+                task.listener.said(decision.ids, False, None)
+        if isinstance(decision, End):
+            self._finish(task)
+
+    def _guarded(self, task: Task, act: Callable[[Task], None]) -> None:
+        """Do something for one task; what it raises ends that task alone."""
+        try:
+            act(task)
+        except Exception as error:
+            self._fail(task, error)
+
+    def _finish(self, task: Task) -> None:
+        self._leave(task)
+        reason = task.sequence.finish_reason
+        self.counts.ended[reason] = self.counts.ended.get(reason, 0) + 1
+        try:
+            task.listener.ended(task.cache)
+        except Exception as error:
+            task.listener.failed(error)
+        if task.cache is not None:
+            task.cache.drop_uncommitted()
+            self.prefixes.add(task.cache)
+            if task.lasting is not None and reason == "stop":
+                self._idle = [*self._idle[1 - MOST_IDLE :], (task.cache, task.lasting)]
+
+    def _fail(self, task: Task, error: Exception) -> None:
+        self._leave(task)
+        self.counts.failed += 1
+        if is_out_of_memory(error):
+            packed = task.cache is not None and task.cache.cache_format != AS_COMPUTED
+            error = out_of_memory(error, len(task.prompt) - task.left, packed)
+        if task.cache is not None:
+            task.cache.clear()
+        task.listener.failed(error)
+
+    def _leave(self, task: Task) -> None:
+        task.decoder = None
+        with self.arrived:
+            self._running = [other for other in self._running if other is not task]
+
+    def _keep_warm(self) -> bool:
+        """Compute a piece of what the next turn of an idle conversation begins with."""
+        while self._idle:
+            cache, lasting = self._idle[0]
+            try:
+                ids = list(lasting()) if cache in self.prefixes else []
+                if ids and self._warm_chunk(cache, ids):
+                    return True
+            except Exception:  # it only saves work: what really fails will fail in the next turn
+                logging.getLogger(__name__).debug("keeping a prefix warm failed", exc_info=True)
+            self._idle.pop(0)
+        return False
+
+    def _warm_chunk(self, cache: PromptCache, ids: list[int]) -> bool:
+        done, began = cache.keep(ids), time.monotonic()
+        size = self._pace.size(GAP_SECONDS, len(ids) - done)
+        if done == len(ids):
+            return False
+        with cache.filling():
+            prefill(self.network, ids[done : done + size], cache, size)
+        self._pace.took(size, time.monotonic() - began)
+        return True

@@ -1,0 +1,90 @@
+"""The one thread that computes for everybody: it runs a scheduler until it is told to end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from qwen3_mlx.engine.background import BACKGROUND
+from qwen3_mlx.engine.scheduler import Scheduler
+
+NAP_SECONDS = 0.05
+"""How long to wait for room in memory, or for a listener, before looking again."""
+
+
+class SchedulerThread:
+    """Runs what `make` returns, which is made in the thread: MLX's arrays belong to it."""
+
+    def __init__(self, make: Callable[[], Scheduler]) -> None:
+        self._make = make
+        self._ready = threading.Event()
+        self._closing = False
+        self.degraded = False
+        """Whether the last round failed, of an error that no turn could be blamed for."""
+        self._error: BaseException | None = None
+        self._scheduler: Scheduler | None = None
+        self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
+
+    def start(self) -> Scheduler:
+        """Begin; returns the scheduler, or raises what kept it from being made."""
+        self._thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._scheduler is not None
+        return self._scheduler
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop runs."""
+        return self._thread.is_alive() and not self._closing
+
+    def close(self, seconds: float = 0.0) -> None:
+        """Give what runs and waits so many seconds to end, then interrupt it; waits for that."""
+        scheduler, end = self._scheduler, time.monotonic() + seconds
+        if scheduler is None:
+            return
+        while time.monotonic() < end and self.alive and (scheduler.running or scheduler.waiting):
+            time.sleep(NAP_SECONDS)
+        scheduler.stop_all()
+        self._closing = True
+        with scheduler.arrived:
+            scheduler.arrived.notify_all()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            BACKGROUND.stop()
+            self._scheduler = self._make()
+        except BaseException as error:
+            self._error = error
+            return
+        finally:
+            self._ready.set()
+        scheduler = self._scheduler
+        while not self._closing or scheduler.running or scheduler.waiting:
+            if not self._round(scheduler) and not self._closing:
+                self._wait(scheduler)
+
+    def _round(self, scheduler: Scheduler) -> bool:
+        try:
+            busy = scheduler.round()
+        except Exception as error:  # nobody's fault in particular: the next request must work
+            if not self.degraded:
+                said = "the scheduler failed; running turns were ended"
+                logging.getLogger(__name__).exception(said)
+            self.degraded = True
+            scheduler.fail_all(error)
+            time.sleep(NAP_SECONDS)
+            return True
+        self.degraded = False
+        return busy
+
+    def _wait(self, scheduler: Scheduler) -> None:
+        with scheduler.arrived:
+            if scheduler.running:
+                scheduler.arrived.wait(NAP_SECONDS)
+            elif not scheduler.waiting and not self._closing:
+                scheduler.arrived.wait(1.0)

@@ -1,0 +1,85 @@
+"""A sequence as the scheduler sees it, and what it tells of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from qwen3_mlx.engine.decode import Decoder
+from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.sample import Logprobs, Sampler
+from qwen3_mlx.engine.sequence import TurnSequence
+from qwen3_mlx.events import FinishReason
+
+EXPECTED_ANSWER = 4096
+"""Tokens of an answer, at most, that memory is set aside for before a sequence begins."""
+
+
+class Listener(Protocol):
+    """Who hears what becomes of a sequence. Called in the scheduler's thread; must not wait."""
+
+    def reading(self, done: int, total: int) -> None:
+        """So many tokens of the prompt are in the cache; first what was there already."""
+
+    def said(self, ids: tuple[int, ...], generated: bool, logprobs: Logprobs | None) -> None:
+        """One id was generated, or several were put in. May end the sequence."""
+
+    def full(self) -> bool:
+        """Whether the listener can take no more for now; the sequence pauses."""
+
+    def ended(self, cache: PromptCache | None) -> None:
+        """The sequence has ended as its state says."""
+
+    def failed(self, error: Exception) -> None:
+        """The sequence could not go on."""
+
+
+@dataclass(eq=False, slots=True)
+class Task:
+    """A sequence to compute: its prompt, its state machine, its draws, and who listens."""
+
+    prompt: list[int]
+    sequence: TurnSequence
+    sampler: Callable[[], Sampler]
+    listener: Listener
+    top_logprobs: int | None = None
+    prefill_chunk: int | None = None
+    lasting: Callable[[], Sequence[int]] | None = None
+    """The ids that the next prompt begins with, computed in idle time once this one has ended."""
+    cache: PromptCache | None = field(default=None, init=False)
+    decoder: Decoder | None = field(default=None, init=False)
+    touched: float = field(default_factory=time.monotonic, init=False)
+    """When it last got something done."""
+
+    @property
+    def rows(self) -> int:
+        """Tokens that its cache is expected to hold at most."""
+        return len(self.prompt) + min(self.sequence.max_tokens, EXPECTED_ANSWER)
+
+    @property
+    def to_come(self) -> int:
+        """Those of `rows` that have no memory yet, as far as anybody can tell."""
+        held = len(self.cache.tokens) if self.cache else 0
+        return max(self.rows - held, 0)
+
+    @property
+    def left(self) -> int:
+        """Tokens of the prompt to be read yet."""
+        return len(self.prompt) - (len(self.cache.tokens) if self.cache else 0)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a scheduler has done since it began; read by other threads."""
+
+    ended: dict[FinishReason, int] = field(default_factory=dict)
+    failed: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    longest_gap: float = 0.0
+    """Seconds between two steps of the running sequences, at most."""
+    faults: int = 0
+    """Errors that no sequence could be blamed for: all running ones were ended."""
