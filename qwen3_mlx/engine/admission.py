@@ -6,7 +6,9 @@ from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.prefixes import Prefixes
 from qwen3_mlx.fit import machine
 from qwen3_mlx.fit.guard import checked, not_enough_memory
-from qwen3_mlx.fit.inequality import kv_bytes_per_token, scratch_bytes, ways_to_free_memory
+from qwen3_mlx.fit.inequality import ways_to_free_memory
+from qwen3_mlx.fit.kv_cache import kv_bytes_per_token
+from qwen3_mlx.fit.prefill_peak import chunk_bytes
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 CHUNK = 64
@@ -34,7 +36,7 @@ class Admission:
             place = machine.this_machine(swap=True)
             per_token = kv_bytes_per_token(self.config, self.format.bits, place.float_bytes or 2)
             packed = self.format.bits is not None
-            scratch = scratch_bytes(self.config, place, rows, CHUNK, packed)
+            scratch = chunk_bytes(self.config, place, CHUNK, rows, packed)
             needed = per_token * (self._held(rows) + self._held(promised)) + scratch
             if needed <= place.available_bytes:
                 return True
