@@ -64,7 +64,7 @@ def _sample(program: str, model: Path, kept: list[tuple[float, float]]) -> float
 
 
 def main(rounds: int = 7) -> None:
-    from qwen3_mlx.hub.names import resolve
+    from qwen3_mlx.hub.resolve import resolve
 
     model = resolve("demo")
     kept: dict[str, list[tuple[float, float]]] = {"qwen3-mlx": [], "mlx-lm": []}

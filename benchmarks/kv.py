@@ -29,7 +29,7 @@ from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.hub import names
+from qwen3_mlx.hub import resolve
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import CacheFormat, Sampling
 from training import decode
@@ -130,7 +130,7 @@ def main() -> None:
     add("--again", type=int, default=6, help="answers that the engine writes again")
     args = parser.parse_args()
     began = time.perf_counter()
-    path = names.resolve("demo")
+    path = resolve.resolve("demo")
     network, config = load_network(path)
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
     examiner = Examiner(network, tokenizer)

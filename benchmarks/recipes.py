@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from benchmarks.record import environment
 from qwen3_mlx.checkpoint import load_network
 from qwen3_mlx.config.recipes import find
-from qwen3_mlx.hub import names
+from qwen3_mlx.hub import resolve
 from qwen3_mlx.quantize import job
 from training.data.chat import FAMILIES
 from training.data.problem import Problem
@@ -85,7 +85,7 @@ def main() -> None:
     add("--at-once", type=int, default=512, help="rows decoded together")
     add("--out", type=Path, help="JSON file for the numbers")
     args = parser.parse_args()
-    source = names.resolve(args.model)
+    source = resolve.resolve(args.model)
     asked = [p for name in FAMILIES for p in problems(name, args.per_family, "held out")]
     work = Path(tempfile.mkdtemp())
     rows: dict[str, Any] = {}

@@ -28,8 +28,8 @@ from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.matrices import parameters, weight_shapes
 from qwen3_mlx.config.recipes import Recipe, find
 from qwen3_mlx.errors import OptionError, Qwen3Error
-from qwen3_mlx.hub import names
 from qwen3_mlx.hub import releases as family
+from qwen3_mlx.hub import resolve
 from qwen3_mlx.quantize import job as jobs
 from qwen3_mlx.quantize import upload
 from qwen3_mlx.quantize.disk import Disk
@@ -156,7 +156,7 @@ def one(entry: Entry, options: Options) -> dict[str, Any]:
     """Convert, verify and publish one entry. Raises what these raise."""
     if options.upload:
         upload.token()  # before hours of work, not after
-    directory = names.resolve(entry.source)
+    directory = resolve.resolve(entry.source)
     out = options.work / entry.name
     origin = origin_of(directory, entry.source)
     source = f"{origin.name}@{origin.revision}" if origin.revision else entry.source

@@ -1,4 +1,4 @@
-"""How a turn is generated: options, Qwen's sampling presets, and the thinking budget."""
+"""How a turn is generated: its options, and Qwen's sampling presets."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from qwen3_mlx.errors import OptionError
+from qwen3_mlx.thinking_budget import STOP_TEXT
 
 Family = Literal["hybrid", "thinking", "instruct", "coder"]
 """hybrid: Qwen3 of April 2025, both modes; thinking, instruct: the 2507 releases; coder."""
 
 NEVER_THINK: frozenset[Family] = frozenset({"instruct", "coder"})
 """The families without a thinking mode."""
-
-STOP_TEXT = (
-    "\n\nConsidering the limited time by the user, I have to give the solution"
-    " based on the thinking directly now.\n</think>\n\n"
-)
-"""What ends a thought that has used its budget: Qwen's documentation, quickstart, "Thinking
-Budget". (The technical report, arXiv 2505.09388 §4.3, prints a variant with a stray full stop.)"""
 
 DEFAULT_MAX_TOKENS: dict[Family, int] = {
     "hybrid": 32_768,
@@ -233,28 +227,3 @@ def with_generation_config(base: Sampling, generation_config: Mapping[str, Any])
     if generation_config.get("do_sample") is False:
         return replace(sampling, temperature=0.0)
     return sampling
-
-
-@dataclass(frozen=True, slots=True)
-class ThinkingBudget:
-    """How many tokens a user turn may think, and how the thought is ended when they are used."""
-
-    limit: int | None
-    """Tokens at most; None is no limit, 0 closes a thought as soon as it opens."""
-    stop_ids: tuple[int, ...]
-    """The stop text: it ends the first thought that has used the budget."""
-    close_ids: tuple[int, ...] = ()
-    """What closes a thought that nobody asked for, or that is opened again; else the stop text."""
-
-    def check(self, max_tokens: int) -> None:
-        """Raise `OptionError` unless an answer still fits behind budget and stop text."""
-        if self.limit is None:
-            return
-        needed = self.limit + len(self.stop_ids)
-        if max_tokens <= needed:
-            raise OptionError(
-                "max_tokens leaves no room for an answer",
-                got=f"max_tokens {max_tokens} with a thinking budget of {self.limit}",
-                expected=f"more than {needed}: budget + stop text ({len(self.stop_ids)} tokens)",
-                hint=f"raise max_tokens above {needed}, or lower the budget",
-            )

@@ -26,6 +26,7 @@ SOURCES = sorted(path for folder in AROUND for path in (ROOT / folder).rglob("*.
 # from itself, never from a neighbour on its own floor. docs/design.md's picture is drawn from this.
 FLOORS = (
     ("errors", "events"),
+    ("thinking_budget",),
     ("files", "options"),
     ("config", "hub", "text"),
     ("device",),
@@ -40,7 +41,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 PUBLIC = FLOOR["model"]  # `from qwen3_mlx import load` brings the whole house
 FACES = ("cli",)
 
-WITHOUT_MLX = ("errors", "events", "files", "options", "config", "hub", "text")
+WITHOUT_MLX = ("thinking_budget", "errors", "events", "files", "options", "config", "hub", "text")
 SLOW = (
     *("huggingface_hub", "mlx_lm", "platformdirs", "prompt_toolkit", "pydantic", "textual"),
     *("tomlkit", "transformers"),

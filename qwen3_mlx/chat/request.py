@@ -10,15 +10,11 @@ from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.engine.control import Control
 from qwen3_mlx.engine.sequence import Markers, TurnSequence
 from qwen3_mlx.errors import ContextError, OptionError
-from qwen3_mlx.options import (
-    DEFAULT_MAX_TOKENS,
-    GenerationOptions,
-    Sampling,
-    ThinkingBudget,
-)
+from qwen3_mlx.options import DEFAULT_MAX_TOKENS, GenerationOptions, Sampling
 from qwen3_mlx.text import Mode, StopSequences, normalise, normalise_tools, resolve_mode
 from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.text.tool_calls import Tools
+from qwen3_mlx.thinking_budget import ThinkingBudget
 
 EMPTY_THOUGHT_END = "\n\n</think>\n\n"
 """What the templates write behind ``<think>`` for a turn that is not to think."""

@@ -21,7 +21,7 @@ from qwen3_mlx.errors import Qwen3Error
 from qwen3_mlx.files import read_json
 from qwen3_mlx.fit import alternatives
 from qwen3_mlx.fit.inequality import weights_from_headers
-from qwen3_mlx.hub.names import resolve
+from qwen3_mlx.hub.resolve import resolve
 from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import (

@@ -1,17 +1,14 @@
-"""The commands and their options, and the one place where an error becomes an exit code.
+"""The program: its commands, in the order of ``--help``.
 
-Exit codes: 0 success, 1 an error the user can act on, 2 wrong usage, 130 Ctrl-C, 141 stdout's
-reader went away. What a command does is imported when it runs, so that ``--help`` is quick.
+A command imports its libraries when it runs, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
 
 import sys
-import traceback
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.commands import (
@@ -25,8 +22,8 @@ from qwen3_mlx.cli.commands import (
     models,
     sessions,
 )
-from qwen3_mlx.cli.terminal.screen import Screen, prepare_streams, silence_stdout
-from qwen3_mlx.errors import Qwen3Error
+from qwen3_mlx.cli.exit_codes import PIPE_CLOSED, USER_ERROR, Guard
+from qwen3_mlx.cli.terminal.screen import prepare_streams, silence_stdout
 
 COMMANDS: tuple[Any, ...] = (
     chat,
@@ -41,32 +38,6 @@ COMMANDS: tuple[Any, ...] = (
 )
 """A module each, in the order of ``--help``. `command` is what typer runs, of the class `Command`
 if the module has one; a module with commands of its own has a typer `app` instead."""
-USER_ERROR, CTRL_C, PIPE_CLOSED = 1, 130, 141
-
-
-class Guard(TyperGroup):
-    """Runs a command and turns what it raises into a message and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; raises `typer.Exit` in place of every error that isn't usage."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise typer.Exit(CTRL_C) from None
-        except BrokenPipeError:
-            raise typer.Exit(PIPE_CLOSED) from None
-        except Exception as error:
-            if not isinstance(error, Qwen3Error) and _is_typers(error):
-                raise
-            if ctx.meta.get(opt.DEBUG_KEY):
-                traceback.print_exc()
-            Screen().error(error)
-            raise typer.Exit(USER_ERROR) from None
-
-
-def _is_typers(error: Exception) -> bool:
-    """Usage errors and exits, which typer reports itself (by version under either name)."""
-    return type(error).__module__.partition(".")[0] in ("typer", "click")
 
 
 app = typer.Typer(

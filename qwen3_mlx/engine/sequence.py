@@ -15,7 +15,7 @@ from enum import Enum, auto
 
 from qwen3_mlx.engine.control import Control
 from qwen3_mlx.events import FinishReason, ThinkingCut
-from qwen3_mlx.options import ThinkingBudget
+from qwen3_mlx.thinking_budget import ThinkingBudget
 
 PATIENCE = 3
 """Tokens that a cut may wait for the end of a character: UTF-8 has four bytes at most."""

@@ -10,7 +10,7 @@ from qwen3_mlx.config.recipes import RECIPES
 from qwen3_mlx.errors import HubError, OutOfMemoryError, gb
 from qwen3_mlx.fit import guard, inequality, machine
 from qwen3_mlx.fit.machine import Machine
-from qwen3_mlx.hub import names, releases
+from qwen3_mlx.hub import releases, resolve
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 BY_QUALITY = ("8bit", "6bit", "5bit", "mixed-4-6", "4bit")
@@ -140,12 +140,12 @@ def before_download(
 
     Raises `OutOfMemoryError`. Where the hub does not answer, the download will say so.
     """
-    if names.find_local(name) is not None:
+    if resolve.find_local(name) is not None:
         return
     from qwen3_mlx.hub import download
 
     try:
-        found = download.describe(names.parse(name))
+        found = download.describe(resolve.parse(name))
     except HubError:
         return
     config = Qwen3Config.from_dict(found.config)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qwen3_mlx.errors import ConfigError
 from qwen3_mlx.files import read_config
-from qwen3_mlx.hub import cache, names, releases
+from qwen3_mlx.hub import cache, releases, resolve
 
 DEPTH = 2
 """How deep models are looked for in a directory: OWNER/NAME, as LM Studio keeps them."""
@@ -28,7 +28,7 @@ def everything() -> list[Found]:
     """The bundled models and the cached ones, those with an alias first, in the family's order."""
     order = {alias: place for place, alias in enumerate(releases.aliases())}
     cached = sorted(in_cache(), key=lambda found: (order.get(found.name, len(order)), found.name))
-    return [*(Found(name, path) for name, path in names.bundled()), *cached]
+    return [*(Found(name, path) for name, path in resolve.bundled()), *cached]
 
 
 def in_cache() -> Iterator[Found]:

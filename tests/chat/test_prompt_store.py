@@ -17,7 +17,7 @@ from qwen3_mlx.checkpoint.fingerprint import fingerprint
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.hub.names import resolve
+from qwen3_mlx.hub.resolve import resolve
 from qwen3_mlx.model import Qwen3
 from tests.chat.conftest import until
 from tests.oracle import assert_close

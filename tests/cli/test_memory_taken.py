@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 
 from qwen3_mlx.cli.chat.load import DEMO
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.hub.names import resolve
+from qwen3_mlx.hub.resolve import resolve
 from qwen3_mlx.nn.transformer import Qwen3Network
 from tests.checkpoints import join
 from tests.cli.tmux import PATIENCE_S, ROOT

@@ -13,7 +13,8 @@ from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.engine.sequence import Markers, TurnSequence
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.transformer import Qwen3Body, Qwen3Network
-from qwen3_mlx.options import Sampling, ThinkingBudget
+from qwen3_mlx.options import Sampling
+from qwen3_mlx.thinking_budget import ThinkingBudget
 from tests import tiny
 from tests.oracle import assert_close
 

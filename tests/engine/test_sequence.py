@@ -9,7 +9,7 @@ import pytest
 
 from qwen3_mlx.engine.control import Control
 from qwen3_mlx.engine.sequence import Decision, End, GoOn, Inject, Markers, TurnSequence
-from qwen3_mlx.options import ThinkingBudget
+from qwen3_mlx.thinking_budget import ThinkingBudget
 
 OPEN, CLOSE, TOOL, TOOL_END, EOS, BLANK = 24, 5, 25, 26, 7, 8
 STOP, SHORT = (3, 9, CLOSE, 2), (8, CLOSE, 8)

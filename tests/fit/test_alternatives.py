@@ -140,7 +140,7 @@ def test_nothing_is_downloaded_that_cannot_fit(
 
 def test_memory_taken_while_loading_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from qwen3_mlx.checkpoint import load_network
-    from qwen3_mlx.hub.names import resolve
+    from qwen3_mlx.hub.resolve import resolve
 
     def another_takes_all(_done: int, _total: int) -> None:
         monkeypatch.setenv(LIMIT, "0.000001")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qwen3_mlx.errors import HubError, ModelNotFoundError
-from qwen3_mlx.hub import download, names, releases
+from qwen3_mlx.hub import download, releases, resolve
 from qwen3_mlx.hub.cache import Source, cache_dir, missing_files
 from tests.hub_stub import HubStub
 
@@ -69,19 +69,19 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStub]
 @pytest.mark.parametrize("release", releases.RELEASES, ids=lambda release: release.alias)
 def test_alias_and_full_name_mean_the_4_bit_repository(release: releases.Release) -> None:
     for name in (release.alias, release.alias.upper(), release.name, release.name.lower()):
-        assert names.parse(name) == Source(repo=f"mlx-community/{release.name}-4bit")
+        assert resolve.parse(name) == Source(repo=f"mlx-community/{release.name}-4bit")
 
 
 def test_short_2507_means_instruct() -> None:
     for size in ("4b", "30b-a3b", "235b-a22b"):
         assert releases.find(f"{size}-2507") == releases.find(f"{size}-instruct-2507")
-    assert names.parse("qwen3-8b-4bit").repo == "mlx-community/Qwen3-8B-4bit"
+    assert resolve.parse("qwen3-8b-4bit").repo == "mlx-community/Qwen3-8B-4bit"
 
 
 def test_repository_with_revision() -> None:
-    assert names.parse("some-one/My.Model") == Source(repo="some-one/My.Model")
-    assert names.parse("a/b@v1.0").revision == "v1.0"
-    assert names.parse("a/b@refs/pr/1") == Source(repo="a/b", revision="refs/pr/1")
+    assert resolve.parse("some-one/My.Model") == Source(repo="some-one/My.Model")
+    assert resolve.parse("a/b@v1.0").revision == "v1.0"
+    assert resolve.parse("a/b@refs/pr/1") == Source(repo="a/b", revision="refs/pr/1")
 
 
 def test_local_directory_wins_over_an_alias(
@@ -89,10 +89,10 @@ def test_local_directory_wins_over_an_alias(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "8b").mkdir()
-    assert names.parse("8b").repo  # a directory without config.json is no model
+    assert resolve.parse("8b").repo  # a directory without config.json is no model
     (tmp_path / "8b" / "config.json").write_text("{}")
-    assert names.resolve("8b") == Path("8b")
-    assert names.resolve(str(tmp_path / "8b")) == tmp_path / "8b"
+    assert resolve.resolve("8b") == Path("8b")
+    assert resolve.resolve(str(tmp_path / "8b")) == tmp_path / "8b"
 
 
 @pytest.mark.parametrize(
@@ -112,29 +112,29 @@ def test_local_directory_wins_over_an_alias(
 )
 def test_unknown_name_suggests_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(ModelNotFoundError) as caught:
-        names.resolve(name)
+        resolve.resolve(name)
     assert hint in str(caught.value.hint)
 
 
 def test_missing_directory_suggests_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "my-model").mkdir()
     with pytest.raises(ModelNotFoundError, match="my-model"):
-        names.resolve(str(tmp_path / "my-modle"))
+        resolve.resolve(str(tmp_path / "my-modle"))
     file = tmp_path / "model.safetensors"
     file.touch()
     with pytest.raises(ModelNotFoundError, match="give the directory"):
-        names.resolve(str(file))
+        resolve.resolve(str(file))
 
 
 def test_form_of_a_model_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").touch()
     for name in ("demo", "8B", "qwen3-8b", "a/b", "a/b@c", "./x", "/x", str(tmp_path)):
-        assert names.is_model_name(name), name
+        assert resolve.is_model_name(name), name
     for text in (
         *("hello", "What is 17 * 23?", "and/or what?", "x" * 5000, "/" * 5000 + " x", "12"),
         *("/think", "/no_think", "/no_think 2 + 2?", "./x is what?", ".NET?", "\0"),
     ):
-        assert not names.is_model_name(text), text
+        assert not resolve.is_model_name(text), text
 
 
 def test_cache_is_where_huggingface_hub_looks(tmp_path: Path) -> None:
@@ -153,14 +153,14 @@ def test_cache_is_where_huggingface_hub_looks(tmp_path: Path) -> None:
 def test_download_once_then_offline(server: HubStub) -> None:
     files = model_files(**{"pytorch_model.bin": b"pickle", "modeling.py": b"code", "a.png": b"x"})
     server.add("mlx-community/Qwen3-0.6B-4bit", files)
-    assert names.find_local("0.6b") is None
-    path = names.resolve("0.6b")
+    assert resolve.find_local("0.6b") is None
+    path = resolve.resolve("0.6b")
     assert {file.name for file in path.iterdir()} == set(model_files())
     assert not {"pytorch_model.bin", "modeling.py", "a.png"} & set(server.fetched())
 
     server.requests.clear()
-    assert names.resolve("qwen3-0.6B") == path == names.find_local("0.6b")
-    assert names.resolve(f"mlx-community/Qwen3-0.6B-4bit@{path.name}") == path
+    assert resolve.resolve("qwen3-0.6B") == path == resolve.find_local("0.6b")
+    assert resolve.resolve(f"mlx-community/Qwen3-0.6B-4bit@{path.name}") == path
     assert server.requests == []
 
 
@@ -171,7 +171,7 @@ def test_a_cut_connection_resumes_where_it_broke(
 
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100)
     repo = server.add("a/b", model_files(), cuts={"model.safetensors": [300]})
-    path = names.resolve("a/b")
+    path = resolve.resolve("a/b")
     assert (path / "model.safetensors").read_bytes() == repo.files["model.safetensors"]
     ranges = [r.range for r in server.requests if "model.safetensors" in r.path and r.sent]
     assert ranges == [None, "bytes=300-"]
@@ -181,7 +181,7 @@ def test_a_network_that_dies_for_good(server: HubStub, monkeypatch: pytest.Monke
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     server.add("a/b", model_files(), cuts={"model.safetensors": [300] * 10})
     with pytest.raises(HubError, match=r"1 files missing: model\.safetensors") as caught:
-        names.resolve("a/b")
+        resolve.resolve("a/b")
     assert "resumes" in str(caught.value.hint)
 
 
@@ -193,22 +193,22 @@ def test_partial_snapshot_is_completed_or_named(
     files = model_files() | shards | {"model.safetensors.index.json": json.dumps(index).encode()}
     del files["model.safetensors"]
     server.add("a/b", files)
-    path = names.resolve("a/b")
+    path = resolve.resolve("a/b")
     (path / "model-00002-of-00002.safetensors").resolve().unlink()
     assert missing_files(path) == ["model-00002-of-00002.safetensors"]
-    assert names.find_local("a/b") is None
+    assert resolve.find_local("a/b") is None
 
     from huggingface_hub import constants
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match=r"only in part.*\n?.*model-00002-of-00002") as caught:
-        names.resolve("a/b")
+        resolve.resolve("a/b")
     assert "resumes" in str(caught.value.hint)
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert missing_files(names.resolve("a/b")) == []
+    assert missing_files(resolve.resolve("a/b")) == []
     (path / "model.safetensors.index.json").unlink()  # the shards' own names say how many
     (path.parent.parent / "trees" / f"{path.name}.json").unlink(missing_ok=True)
     assert missing_files(path) == []
@@ -233,19 +233,19 @@ def test_each_refusal_has_its_own_hint(server: HubStub, monkeypatch: pytest.Monk
     server.add("a/gated", model_files(), gated=True)
     server.add("a/there", model_files())
     with pytest.raises(HubError, match="gated") as caught:
-        names.resolve("a/gated")
+        resolve.resolve("a/gated")
     assert "accept its terms" in str(caught.value.hint)
     with pytest.raises(HubError, match="no such repository") as caught:
-        names.resolve("mlx-community/Qwen3-8B-4bt")
+        resolve.resolve("mlx-community/Qwen3-8B-4bt")
     assert "mlx-community/Qwen3-8B-4bit" in str(caught.value.hint)
     with pytest.raises(HubError, match="no such repository") as caught:
-        names.resolve("nobody/nothing")
+        resolve.resolve("nobody/nothing")
     assert "private" in str(caught.value.hint)
     with pytest.raises(HubError, match="no such revision: got v9"):
-        names.resolve("a/there@v9")
+        resolve.resolve("a/there@v9")
     monkeypatch.setenv("HF_TOKEN", SECRET)
     with pytest.raises(HubError, match="401") as caught:
-        names.resolve("a/there")
+        resolve.resolve("a/there")
     assert "HF_TOKEN" in str(caught.value.hint) and SECRET not in str(caught.value)
     assert any(request.token == SECRET for request in server.requests)
 
@@ -254,20 +254,20 @@ def test_a_token_opens_what_is_gated(server: HubStub, monkeypatch: pytest.Monkey
     server.add("a/gated", model_files(), gated=True)
     server.tokens.add(SECRET)
     monkeypatch.setenv("HF_TOKEN", SECRET)
-    assert names.resolve("a/gated").is_dir()
+    assert resolve.resolve("a/gated").is_dir()
 
 
 def test_no_network(server: HubStub, monkeypatch: pytest.MonkeyPatch) -> None:
     point_at("http://127.0.0.1:9", monkeypatch)
     with pytest.raises(HubError, match="can't be reached") as caught:
-        names.resolve("8b")
+        resolve.resolve("8b")
     assert "qwen3-mlx chat demo" in str(caught.value.hint)
 
 
 def test_hub_out_of_order(server: HubStub) -> None:
     server.broken = 500
     with pytest.raises(HubError, match="HTTP 500"):
-        names.resolve("a/b")
+        resolve.resolve("a/b")
 
 
 def test_pickle_only_repository(server: HubStub) -> None:
@@ -275,7 +275,7 @@ def test_pickle_only_repository(server: HubStub) -> None:
     del files["model.safetensors"]
     server.add("a/pickle", files)
     with pytest.raises(HubError, match=r"no model\.safetensors"):
-        names.resolve("a/pickle")
+        resolve.resolve("a/pickle")
 
 
 def test_full_disk(server: HubStub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +286,7 @@ def test_full_disk(server: HubStub, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
     with pytest.raises(HubError, match="disk is full") as caught:
-        names.resolve("a/b")
+        resolve.resolve("a/b")
     assert str(cache_dir()) in str(caught.value)
 
 
@@ -295,7 +295,7 @@ def test_full_disk(server: HubStub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_describe_asks_for_headers_only(server: HubStub) -> None:
     server.add("a/b", model_files(**{"model.safetensors": safetensors(5_000_000)}))
-    found = download.describe(names.parse("a/b"))
+    found = download.describe(resolve.parse("a/b"))
     assert found.tensors is not None and found.tensors["w"].nbytes == 5_000_000
     assert found.config["model_type"] == "qwen3"
     assert sum(request.sent for request in server.requests) < 150_000
@@ -303,10 +303,10 @@ def test_describe_asks_for_headers_only(server: HubStub) -> None:
 
 def test_describe_a_release_offline(server: HubStub, monkeypatch: pytest.MonkeyPatch) -> None:
     point_at("http://127.0.0.1:9", monkeypatch)
-    found = download.describe(names.parse("235b-a22b"))
+    found = download.describe(resolve.parse("235b-a22b"))
     assert found.config["num_experts"] == 128 and found.tensors is None
     with pytest.raises(HubError, match="can't be reached"):
-        download.describe(names.parse("a/b"))
+        download.describe(resolve.parse("a/b"))
 
 
 def test_published_shapes_are_the_released_ones(qwen3_files: Path) -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from qwen3_mlx.cli.app import app
 from qwen3_mlx.cli.commands.convert import original
 from qwen3_mlx.config.recipes import RECIPES
-from qwen3_mlx.hub import names
+from qwen3_mlx.hub import resolve
 from tests.quantize.build import DENSE, all_bytes, bf16_model
 from tests.quantize.conftest import convert
 
@@ -186,4 +186,4 @@ def test_the_bundled_demo_can_be_converted(place: Path) -> None:
 
     reply = load(str(place / "demo-8bit")).generate("What is 17 * 23?", thinking_budget=128)
     assert reply.answer
-    assert names.resolve("demo") != place / "demo-8bit"
+    assert resolve.resolve("demo") != place / "demo-8bit"

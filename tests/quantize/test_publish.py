@@ -70,7 +70,7 @@ def three(moe: Path, dense: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[l
             raise ModelNotFoundError("unknown model", got=name)
         return places[name]
 
-    monkeypatch.setattr(publish.names, "resolve", resolve)
+    monkeypatch.setattr(publish.resolve, "resolve", resolve)
     entry = publish.Entry("2504", "", "", "8bit", "")
     yield [replace(entry, model=n, source=f"Qwen/{n}", target=f"me/{n}-8bit") for n in "abc"]
 
@@ -91,7 +91,7 @@ def test_a_run_publishes_what_it_can_and_goes_on_later(
     assert not (tmp_path / "work" / "a-8bit").exists()  # published, so not kept
     table = "\n".join(publish.summary_lines(records))
     assert "unknown model" in table and "me/c-8bit" in table and "%" in table
-    monkeypatch.setattr(publish.names, "resolve", lambda _: moe)
+    monkeypatch.setattr(publish.resolve, "resolve", lambda _: moe)
     before = len(hub.sent())
     again = publish.run(three, options, said.append)
     assert all(record["published"] for record in again)

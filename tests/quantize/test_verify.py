@@ -17,7 +17,7 @@ from qwen3_mlx.checkpoint import load_network
 from qwen3_mlx.config.recipes import find
 from qwen3_mlx.errors import CheckpointError, HubError
 from qwen3_mlx.fit.machine import Machine
-from qwen3_mlx.hub import names
+from qwen3_mlx.hub import resolve
 from qwen3_mlx.quantize import job as jobs
 from qwen3_mlx.quantize import verify
 from qwen3_mlx.quantize.divergence import Divergence
@@ -191,7 +191,7 @@ def test_a_loader_that_reads_something_else_is_an_error(
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["4bit", "mixed-4-6", "8bit", "mxfp4"])
 def test_every_recipe_keeps_the_trained_demo_within_its_bound(tmp_path: Path, recipe: str) -> None:
-    demo = names.resolve("demo")
+    demo = resolve.resolve("demo")
     asked = replace(request(demo, tmp_path / "out", recipe), verify=True)
     record = jobs.run(jobs.prepare(asked))
     assert record["measured"]["kl_mean"] <= find(recipe).bound

@@ -7,8 +7,8 @@ import pytest
 from tokenizers import decoders
 
 from qwen3_mlx.errors import ConfigError, OptionError
-from qwen3_mlx.options import STOP_TEXT
 from qwen3_mlx.text import Tokenizer
+from qwen3_mlx.thinking_budget import STOP_TEXT
 from tests.tiny_tokenizer import MARKERS, tiny_backend, write_tiny_tokenizer
 
 TEXTS = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.screen import Screen
-from qwen3_mlx.hub import names
+from qwen3_mlx.hub import resolve
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def default_context(name: str, screen: Screen) -> int | None:
     if tokens is None:
         return None
     try:
-        if found := names.find_local(name):
+        if found := resolve.find_local(name):
             Qwen3Config.from_dir(found).for_context(tokens)
     except ContextError:
         screen.note(f"the context that is set, {tokens:,} tokens, is too long for {name}")
@@ -69,8 +69,8 @@ def open_model(
     adapter: Path | None = None,
 ) -> Qwen3:
     """Load `name`, saying so if it must be downloaded first or takes long. Raises as `load`."""
-    if names.find_local(name) is None:
-        screen.note(f"downloading {names.parse(name).repo}; it is kept for the next time")
+    if resolve.find_local(name) is None:
+        screen.note(f"downloading {resolve.parse(name).repo}; it is kept for the next time")
     progress = ProgressLine(screen, f"loading {name}")
     try:
         model = load_model(name, context, progress, cache_format, adapter)

@@ -14,7 +14,7 @@ from qwen3_mlx.cli.settings import folders, settings
 from qwen3_mlx.cli.settings.settings import ShowThinking
 from qwen3_mlx.cli.terminal import stdin
 from qwen3_mlx.cli.terminal.screen import Screen
-from qwen3_mlx.hub import names
+from qwen3_mlx.hub import resolve
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat, GenerationOptions
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ def _by_lines(request: ChatRequest, name: str, screen: Screen, prepare: Prepare)
 
 def _full_screen(request: ChatRequest, name: str, note: str, prepare: Prepare) -> int:
     """The chat that fills the terminal; what must be downloaded is downloaded before it begins."""
-    if names.find_local(name) is None:
-        names.resolve(name)
+    if resolve.find_local(name) is None:
+        resolve.resolve(name)
     from qwen3_mlx.cli.tui.app import Chat
     from qwen3_mlx.cli.tui.chat_setup import ChatSetup
     from qwen3_mlx.cli.tui.typed_ahead import typed_ahead

@@ -51,7 +51,7 @@ class Roofline:
 def from_checkpoint(model: str) -> Subject:
     """The model of that name, loaded."""
     from qwen3_mlx.checkpoint import load_network
-    from qwen3_mlx.hub.names import resolve
+    from qwen3_mlx.hub.resolve import resolve
 
     path = resolve(model)
     network, config = load_network(path)

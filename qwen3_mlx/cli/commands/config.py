@@ -126,9 +126,9 @@ def set_value(key: Key, value: Value, debug: opt.Debug = False) -> None:
     else:
         meant = wanted.from_text(value)
         if key == "model":
-            from qwen3_mlx.hub import names
+            from qwen3_mlx.hub import resolve
 
-            names.parse(meant)  # a name that means nothing is an error here, not at the next chat
+            resolve.parse(meant)  # a name that means nothing is an error here, not at the next chat
             meant = folders.lasting_name(meant)
         _write(key, meant)
     if os.environ.get(wanted.variable):

@@ -168,7 +168,7 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
 
 
 def _request(source: str, options: ConvertOptions, screen: Screen) -> Request:
-    """The job that the options describe. Raises `OptionError`, or as `names.resolve`."""
+    """The job that the options describe. Raises `OptionError`, or as `hub.resolve.resolve`."""
     import qwen3_mlx.device.backend  # noqa: F401
 
     import mlx.core as mx
@@ -233,16 +233,16 @@ def original(name: str) -> str:
 
 def _find(name: str, local_only: bool, screen: Screen) -> Path:
     from qwen3_mlx.errors import HubError
-    from qwen3_mlx.hub import names
+    from qwen3_mlx.hub import resolve
 
-    found = names.find_local(name)
+    found = resolve.find_local(name)
     if found is not None:
         return found
     if local_only:
         hint = f"a dry run asks nobody; fetch it first: hf download {name.partition('@')[0]}"
         raise HubError("the source is not on this machine", got=name, hint=hint)
     screen.note(f"downloading {name}; it is kept for the next time")
-    return names.resolve(name)
+    return resolve.resolve(name)
 
 
 def _command(name: str, directory: Path, out: Path, options: ConvertOptions) -> str:

@@ -18,7 +18,7 @@ from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Reply
-from qwen3_mlx.hub import names
+from qwen3_mlx.hub import resolve
 from qwen3_mlx.text.tools import normalise_tools
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ def arrange(first: str | None, second: str | None, piped: str) -> tuple[str | No
     """
     piped = piped.rstrip("\r\n") if piped.strip() else ""
     model, words = first, second
-    if first is not None and second is None and not (piped and names.is_model_name(first)):
+    if first is not None and second is None and not (piped and resolve.is_model_name(first)):
         model, words = None, first
     prompt = "\n\n".join(part for part in (words, piped) if part)
     if not prompt.strip():
         hint = 'qwen3-mlx generate [MODEL] "What is 17 * 23?", or pipe the prompt in'
         raise OptionError("the prompt is empty", hint=hint)
-    if model is None and not piped and words is not None and names.is_model_name(words):
+    if model is None and not piped and words is not None and resolve.is_model_name(words):
         hint = f'a lone argument is the prompt; say: qwen3-mlx generate {words} "your prompt"'
         raise OptionError("there is a model but no prompt", got=words, hint=hint)
     return model, stdin.argument(prompt)

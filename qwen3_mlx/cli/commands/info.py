@@ -13,7 +13,7 @@ from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.config import Qwen3Config, matrices
 from qwen3_mlx.errors import gb
 from qwen3_mlx.fit import inequality, kv_cache, machine
-from qwen3_mlx.hub import names
+from qwen3_mlx.hub import resolve
 
 EVERYDAY_CONTEXT = 4096
 """Tokens the inequality is filled in for unless --context says otherwise."""
@@ -74,7 +74,7 @@ def gather(name: str, context: int | None, kv_bits: int | None, gigabytes: float
 
 
 def _find(name: str) -> tuple[str, Qwen3Config, inequality.Weights, bool]:
-    found = names.find_local(name)
+    found = resolve.find_local(name)
     tensors: Any = None
     if found is not None:
         where, config = str(found), Qwen3Config.from_dir(found)
@@ -85,7 +85,7 @@ def _find(name: str) -> tuple[str, Qwen3Config, inequality.Weights, bool]:
     else:
         from qwen3_mlx.hub import download
 
-        description = download.describe(names.parse(name))
+        description = download.describe(resolve.parse(name))
         where, config = description.where, Qwen3Config.from_dict(description.config)
         tensors = description.tensors
     if tensors is None:

@@ -46,7 +46,7 @@ class Row:
     @property
     def bundled(self) -> bool:
         """Whether it came with the package."""
-        from qwen3_mlx.hub import names as hub
+        from qwen3_mlx.hub import resolve as hub
 
         return (self.model.name, self.model.path) in hub.bundled()
 

@@ -19,9 +19,9 @@ _UNSAFE = re.compile(r"[^\w ,.;:!?/@+*=<>()-]+")
 
 def models(incomplete: str) -> Words:
     """Models on this machine, then aliases of those that are not."""
-    from qwen3_mlx.hub import installed, names, releases
+    from qwen3_mlx.hub import installed, releases, resolve
 
-    bundled = dict(names.bundled())
+    bundled = dict(resolve.bundled())
     here = [m for m in installed.everything() if not m.problem and not _UNSAFE.search(m.name)]
     known = {model.name for model in here}
     words = [(m.name, "bundled" if m.name in bundled else "on this machine") for m in here]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.tui.turn_view import ShowThinking
-from qwen3_mlx.hub import names
+from qwen3_mlx.hub import resolve
 from qwen3_mlx.options import GenerationOptions
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ class ChatSetup:
     name: str
     load: Load
     options: GenerationOptions
-    find: Callable[[str], object] = names.find_local
+    find: Callable[[str], object] = resolve.find_local
     """Whether a model is here; None if it must be fetched first."""
-    fetch: Callable[[str], object] = names.resolve
+    fetch: Callable[[str], object] = resolve.resolve
     """Downloads a model, drawing its progress on stderr."""
     prepare: Callable[[Conversation], list[str]] = lambda chat: []
     """Makes a new conversation ready (kept, resumed); returns what there is to say."""

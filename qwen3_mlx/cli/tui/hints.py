@@ -65,9 +65,9 @@ def _grown(text: str, values: list[str]) -> str:
 
 
 def _models(_text: str) -> list[str]:
-    from qwen3_mlx.hub import names, releases
+    from qwen3_mlx.hub import releases, resolve
 
-    return [*(name for name, _ in names.bundled()), *releases.aliases()]
+    return [*(name for name, _ in resolve.bundled()), *releases.aliases()]
 
 
 def _files(text: str) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.chat import journal
-from qwen3_mlx.hub import names
+from qwen3_mlx.hub import resolve
 from tests.cli.tmux import PATIENCE_S, ROOT, Tmux, pid
 from tests.cli.tui.pilot import Seat, sit
 from tests.fakes import Answer
@@ -46,7 +46,7 @@ def roles(home: Path) -> list[list[str]]:
 @pytest.mark.slow
 def test_kill_9_in_a_turn_then_resume(tmux: Tmux, tmp_path: Path) -> None:
     """The demo; another model in the middle; killed while it thinks; then all that came before."""
-    other = shutil.copytree(names.resolve("demo"), tmp_path / "other")
+    other = shutil.copytree(resolve.resolve("demo"), tmp_path / "other")
     tmux.start(None, "chat", "demo", "--seed", "1", "--no-think")
     tmux.shown("demo │ not thinking")
     tmux.keys("What is 17 * 23?", "Enter")
