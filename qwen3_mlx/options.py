@@ -219,10 +219,19 @@ class GenerationOptions:
 def with_generation_config(base: Sampling, generation_config: Mapping[str, Any]) -> Sampling:
     """`base` with what a checkpoint's generation_config.json says about sampling.
 
-    ``do_sample: false`` there means greedy. Raises `OptionError` for a value out of range.
+    ``do_sample: false`` there means greedy. Raises `OptionError` for a value out of range, which
+    says that the file holds it.
     """
     names = [name for name in _SAMPLING_FIELDS if generation_config.get(name) is not None]
-    said = GenerationOptions(**{name: generation_config[name] for name in names})
+    try:
+        said = GenerationOptions(**{name: generation_config[name] for name in names})
+    except OptionError as error:
+        raise OptionError(
+            f"generation_config.json: {error.what}",
+            got=error.got,
+            expected=error.expected,
+            hint="correct the file beside the weights, or remove that key from it",
+        ) from None
     sampling = said.sampling(base)
     if generation_config.get("do_sample") is False:
         return replace(sampling, temperature=0.0)

@@ -16,6 +16,7 @@ from qwen3_mlx.engine.decode import Decoder, run
 from qwen3_mlx.engine.prefill import Progress, prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sequence import TurnSequence
+from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.events import Event
 from qwen3_mlx.fit.chunk_size import chunk_size
 
@@ -96,8 +97,16 @@ def _prefill(
     chunk = chunk_size(runtime.config, cache.cache_format, done, total, asked)
     new = request.prompt[done:]
     logits = prefill(runtime.network, new, cache, chunk, on_progress, lambda: control.stopped)
-    if logits is not None:
-        cache.mark()
+    if logits is None:
+        return None
+    if mx.isnan(logits).any().item():  # once a prompt: decoding would say "!" for ever
+        raise CheckpointError(
+            "the network computes NaN",
+            got=f"no number among the logits behind {total} tokens",
+            hint="qwen3-mlx doctor MODEL reads the weights for NaN; where they are sound, try"
+            " QWEN3_MLX_KERNELS=off",
+        )
+    cache.mark()
     return logits
 
 

@@ -12,6 +12,8 @@ import qwen3_mlx.device.backend
 
 import mlx.core as mx
 
+from qwen3_mlx.checkpoint.check import check, require_sound
+from qwen3_mlx.checkpoint.model_files import Finding
 from qwen3_mlx.config.recipes import Recipe
 from qwen3_mlx.errors import HubError
 from qwen3_mlx.quantize import measured_bits, staging
@@ -55,6 +57,8 @@ class Job:
     plan: Plan
     origin: Origin
     target: staging.Target
+    findings: tuple[Finding, ...] = ()
+    """What the source's files say against one another; errors are raised instead."""
 
     def card(self, measured: dict[str, Any] | None) -> str:
         """The card, with what was measured."""
@@ -71,6 +75,8 @@ def prepare(request: Request, on_progress: Progress | None = None, disk: Disk | 
     source = open_source(request.source)
     if request.adapter is not None:
         source = fuse(source, request.adapter)
+    findings = check(request.source)
+    require_sound(findings, "the source")
     recipe = request.recipe
     if recipe.target is not None:
         dtype = make_plan(source, recipe, dtype=request.dtype, allow_lossy=True).dtype
@@ -84,7 +90,7 @@ def prepare(request: Request, on_progress: Progress | None = None, disk: Disk | 
         shard_bytes=request.shard_bytes,
     )
     target = staging.target_of(plan, request.out, disk)
-    return Job(request, plan, origin_of(request.source, request.name), target)
+    return Job(request, plan, origin_of(request.source, request.name), target, tuple(findings))
 
 
 def run(job: Job, on_progress: Progress | None = None) -> dict[str, Any]:
@@ -108,6 +114,7 @@ def run(job: Job, on_progress: Progress | None = None) -> dict[str, Any]:
 def finish(job: Job, directory: Path, on_progress: Progress | None = None) -> dict[str, Any]:
     """Measure what lies in `directory`, write card and record, and let it take its name."""
     request, target = job.request, job.target
+    require_sound(check(directory), "the result")
     measured = None
     if request.verify:
         from qwen3_mlx.quantize import verify

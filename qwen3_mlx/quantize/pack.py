@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from itertools import cycle
 from typing import Any
@@ -14,8 +15,9 @@ import qwen3_mlx.device.backend  # noqa: F401
 import mlx.core as mx
 
 from qwen3_mlx.config.quantization import QuantSpec
+from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.quantize.formats import Weight
-from qwen3_mlx.quantize.formats.parts import Reader
+from qwen3_mlx.quantize.formats.parts import Part, Reader
 
 BLOCK = 4 * 2**20
 """Weights in a block: large enough to hide Python, small enough to forget."""
@@ -52,20 +54,22 @@ def packed_stream(
     Both streams stay busy from one weight to the next. `raw` gives all arrays as unsigned integers
     of the same bits, for `bytes_of`: a view made later would have to wait for its own stream.
     """
-    waiting: deque[tuple[int, list[mx.array]]] = deque()
+    waiting: deque[_Block] = deque()
     turns = cycle(_streams())
     for number, (weight, spec) in enumerate(work):
-        for reader, start, stop in _blocks(weight, dtype):
+        for part, reader, start, stop in _blocks(weight, dtype):
             with mx.stream(next(turns)):
-                arrays = pack(reader(start, stop), spec)
+                rows = reader(start, stop)
+                finite = mx.isfinite(rows).all()
+                arrays = pack(rows, spec)
                 if raw:
                     arrays = [array.view(_UNSIGNED[array.dtype.size]) for array in arrays]
-            mx.async_eval(*arrays)
-            waiting.append((number, arrays))
+            mx.async_eval(finite, *arrays)
+            waiting.append(_Block(number, arrays, finite, part))
             if len(waiting) == AHEAD:
-                yield _ready(waiting.popleft())
+                yield waiting.popleft().ready(dtype)
     while waiting:
-        yield _ready(waiting.popleft())
+        yield waiting.popleft().ready(dtype)
 
 
 def pack(rows: mx.array, spec: QuantSpec | None) -> list[mx.array]:
@@ -75,18 +79,35 @@ def pack(rows: mx.array, spec: QuantSpec | None) -> list[mx.array]:
     return list(mx.quantize(rows, spec.group_size, spec.bits, mode=spec.mode))
 
 
-def _ready(block: tuple[int, list[mx.array]]) -> tuple[int, list[mx.array]]:
-    mx.eval(block[1])
-    return block
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Some rows under way."""
+
+    number: int
+    arrays: list[mx.array]
+    finite: mx.array
+    part: Part
+
+    def ready(self, dtype: mx.Dtype) -> tuple[int, list[mx.array]]:
+        """Wait for it. Raises `CheckpointError` for NaN and infinity, which no packing can hold."""
+        mx.eval(self.finite, self.arrays)
+        if not self.finite.item():
+            hint = "the source is damaged, or was saved after its training broke down"
+            if dtype == mx.float16:
+                hint = "float16 ends at 65,504: say --dtype bfloat16, or the source is damaged"
+            name = self.part.tensors[0].name
+            kind = str(dtype).rpartition(".")[2]
+            raise CheckpointError(f"{name} holds NaN or infinity", got=f"as {kind}", hint=hint)
+        return self.number, self.arrays
 
 
-def _blocks(weight: Weight, dtype: mx.Dtype) -> Iterator[tuple[Reader, int, int]]:
+def _blocks(weight: Weight, dtype: mx.Dtype) -> Iterator[tuple[Part, Reader, int, int]]:
     for part in weight.parts:
         rows, columns = part.shape
         step = max(BLOCK // columns // MULTIPLE, 1) * MULTIPLE
         reader = part.open(dtype)
         for start in range(0, rows, step):
-            yield reader, start, min(start + step, rows)
+            yield part, reader, start, min(start + step, rows)
 
 
 def bytes_of(array: mx.array) -> memoryview:

@@ -213,13 +213,17 @@ def test_a_certificate_that_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_proxy_and_a_mirror_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import httpx2 as httpx  # huggingface_hub's
+    class ProxyError(OSError):
+        """As httpx, httpx2 and requests call it."""
 
-    said = str(failure(httpx.ProxyError("407"), monkeypatch, HTTPS_PROXY="http://u:secret@p:1"))
+    class UnsupportedProtocol(OSError):
+        """The same."""
+
+    said = str(failure(ProxyError("407"), monkeypatch, HTTPS_PROXY="http://u:secret@p:1"))
     assert "proxy" in said and "HTTPS_PROXY" in said and "secret" not in said
     said = str(failure(OSError("refused"), monkeypatch, HF_ENDPOINT="https://mirror.test"))
     assert "HF_ENDPOINT (https://mirror.test) can't be reached" in said
-    wrong = httpx.UnsupportedProtocol("missing protocol")
+    wrong = UnsupportedProtocol("missing protocol")
     found = failure(wrong, monkeypatch, HF_ENDPOINT="mirror.test")
     assert isinstance(found, HubError) and "'mirror.test'" in str(found)
     said = str(failure(OSError("refused"), monkeypatch))

@@ -143,8 +143,10 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
             hub.token()  # before hours of work, not after
     request = _request(source, options, screen)
     job = jobs.prepare(request, on_progress)
+    progress.clear()
+    for finding in job.findings:
+        screen.note(str(finding))
     if options.dry_run:
-        progress.clear()
         screen.answer(preview(job, options.upload))
         return
     if options.learned is not None:

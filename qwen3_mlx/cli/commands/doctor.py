@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli.terminal.screen import printable
 from qwen3_mlx.errors import gb
 
 Row = tuple[str, str]
@@ -64,8 +65,24 @@ def paths() -> list[Row]:
     return list(choose_backend.reasons())
 
 
-def command(debug: opt.Debug = False) -> None:
+def files(name: str) -> list[Row]:
+    """What is wrong with a model's files, its weights read for NaN. Raises as `names.resolve`."""
+    from qwen3_mlx.checkpoint import check
+    from qwen3_mlx.hub import resolve
+
+    directory = resolve.resolve(name)
+    findings = check.check(directory)
+    if not any(finding.severity == "error" for finding in findings):
+        findings += check.array_findings(directory)
+    rows = [(str(finding.severity), finding.text) for finding in findings]
+    return rows or [("sound", "config, tokenizer, index and arrays agree; every float is finite")]
+
+
+def command(model: opt.Model = None, debug: opt.Debug = False) -> None:
     """Show what runs on this machine and where: device, BLAS, limits, paths, and every kernel.
+
+    With MODEL its files are checked too: what they say against one another, and every weight for
+    NaN and infinity. Exit code 1 where they can't give right answers.
 
     QWEN3_MLX_KERNELS=auto tries the kernels that are not yet proven on this kind of machine,
     =off switches all off, and names separated by commas switch on only those.
@@ -74,9 +91,15 @@ def command(debug: opt.Debug = False) -> None:
     Examples:
 
         qwen3-mlx doctor
+        qwen3-mlx doctor 8b
         QWEN3_MLX_KERNELS=auto qwen3-mlx doctor
     """
-    for title, rows in (("machine", machine()), ("paths", paths()), ("kernels", kernels())):
+    report = [("machine", machine()), ("paths", paths()), ("kernels", kernels())]
+    if model is not None:
+        report.append((f"files of {model}", files(model)))
+    for title, rows in report:
         typer.echo(title)
         for name, state in rows:
-            typer.echo(f"  {name:16} {state}")
+            typer.echo(f"  {name:16} {printable(state)}")
+    if model is not None and any(name == "error" for name, _ in report[-1][1]):
+        raise typer.Exit(1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
+from qwen3_mlx.checkpoint.check import check
+from qwen3_mlx.checkpoint.model_files import Finding
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.chat.load import default_model
 from qwen3_mlx.cli.terminal.screen import Screen
@@ -30,6 +32,8 @@ class Facts:
     kv_bits: int | None
     machine: machine.Machine
     fit: inequality.Fit
+    findings: tuple[Finding, ...] = ()
+    """What its files say against one another; nothing where it is not on this machine."""
 
 
 def command(
@@ -70,7 +74,8 @@ def gather(name: str, context: int | None, kv_bits: int | None, gigabytes: float
     place = machine.this_machine() if gigabytes is None else machine.mac(gigabytes)
     tokens = min(EVERYDAY_CONTEXT, config.context) if context is None else context
     fit = inequality.fit(config, weights, place, tokens, kv_bits)
-    return Facts(where, config, weights, from_headers, kv_bits, place, fit)
+    findings = () if (found := names.find_local(name)) is None else tuple(check(found))
+    return Facts(where, config, weights, from_headers, kv_bits, place, fit, findings)
 
 
 def _find(name: str) -> tuple[str, Qwen3Config, inequality.Weights, bool]:
@@ -116,6 +121,7 @@ def record(facts: Facts) -> dict[str, Any]:
         "available": facts.machine.why,
         "would_fit": _would_fit(facts),
         "where": facts.where,
+        "findings": [asdict(finding) for finding in facts.findings],
     }
 
 
@@ -149,6 +155,10 @@ def lines(facts: Facts) -> Iterator[str]:
     yield fit.equation
     yield f"available: {facts.machine.why}"
     yield from _advice(facts)
+    if facts.findings:
+        yield ""
+        yield "what the files say against one another:"
+        yield from (f"  {finding}" for finding in facts.findings)
 
 
 def _sum(facts: Facts, total: int) -> Iterator[str]:

@@ -1,0 +1,84 @@
+"""What a model directory says about itself: its JSON files, its headers, its vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors, weight_files
+from qwen3_mlx.checkpoint.match import named_tensors
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.files import read_config, read_json
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One contradiction. An error is certain to give wrong answers; a note changes nothing."""
+
+    severity: Severity
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.text}"
+
+
+class Files:
+    """What a model directory says, read once each. Reading raises `Qwen3Error`."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """config.json."""
+        return read_config(self.directory)
+
+    @cached_property
+    def config(self) -> Qwen3Config:
+        """config.json, understood; another tool's packing is left out."""
+        mlx = self.values.get("quantization")
+        gone = () if mlx or is_mlx(self.values) else ("quantization_config",)
+        return Qwen3Config.from_dict({k: v for k, v in self.values.items() if k not in gone})
+
+    @cached_property
+    def stored(self) -> dict[str, TensorInfo]:
+        """The tensors by the names they are stored under; empty where there are no weights."""
+        return checkpoint_tensors(self.directory) if weight_files(self.directory).names else {}
+
+    @cached_property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """The tensors by Qwen's names."""
+        return named_tensors(self.stored)
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Another JSON file; empty where there is none."""
+        return read_json(self.directory / name)
+
+    @cached_property
+    def token_ids(self) -> dict[str, int]:
+        """The vocabulary of tokenizer.json, added tokens included; empty where there is none."""
+        file = self.json("tokenizer.json")
+        model = file.get("model")
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+        known = {name: n for name, n in pairs(vocabulary) if type(n) is int}
+        added = file.get("added_tokens")
+        for token in added if isinstance(added, list) else ():
+            if isinstance(token, dict) and type(token.get("id")) is int:
+                known[str(token.get("content"))] = token["id"]
+        return known
+
+
+def pairs(value: Any) -> Iterable[tuple[str, Any]]:
+    """The items of an object; none for anything else."""
+    return value.items() if isinstance(value, dict) else ()
+
+
+def is_mlx(values: Mapping[str, Any]) -> bool:
+    """Whether ``quantization_config`` describes MLX's own packing."""
+    block = values.get("quantization_config")
+    return isinstance(block, dict) and block.get("quant_method", "mlx") == "mlx"
