@@ -13,10 +13,9 @@ from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.decode import Decoder, run
-from qwen3_mlx.engine.prefill import Progress, prefill
+from qwen3_mlx.engine.prefill import Progress, prefill, require_numbers
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sequence import TurnSequence
-from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.events import Event
 from qwen3_mlx.fit.chunk_size import chunk_size
 
@@ -99,13 +98,7 @@ def _prefill(
     logits = prefill(runtime.network, new, cache, chunk, on_progress, lambda: control.stopped)
     if logits is None:
         return None
-    if mx.isnan(logits).any().item():  # once a prompt: decoding would say "!" for ever
-        raise CheckpointError(
-            "the network computes NaN",
-            got=f"no number among the logits behind {total} tokens",
-            hint="qwen3-mlx doctor MODEL reads the weights for NaN; where they are sound, try"
-            " QWEN3_MLX_KERNELS=off",
-        )
+    require_numbers(logits)
     cache.mark()
     return logits
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 
 from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 Progress = Callable[[int, int], object]
@@ -40,3 +41,17 @@ def prefill(
         if start + chunk < len(tokens):
             mx.clear_cache()  # scratch of a full chunk is not needed for the next steps
     return network.head(hidden[:, -1])
+
+
+def require_numbers(logits: mx.array) -> None:
+    """Raise `CheckpointError` if any of a prompt's last logits is NaN: the answer would be "!!!!".
+
+    Asked once a prompt, before anything is drawn; a token costs nothing more.
+    """
+    if mx.isnan(logits).any().item():
+        raise CheckpointError(
+            "the network computes NaN",
+            got="no numbers among the logits behind the prompt",
+            hint="qwen3-mlx doctor MODEL reads the weights for NaN; where they are sound, try"
+            " QWEN3_MLX_KERNELS=off",
+        )

@@ -18,7 +18,7 @@ from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.engine.admission import Admission
 from qwen3_mlx.engine.decode import Decoder, obey
 from qwen3_mlx.engine.fair import ALONE_SECONDS, GAP_SECONDS, ChunkPace, next_reader
-from qwen3_mlx.engine.prefill import prefill
+from qwen3_mlx.engine.prefill import prefill, require_numbers
 from qwen3_mlx.engine.prefixes import Prefixes
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sequence import End, Inject
@@ -194,6 +194,7 @@ class Scheduler:
             if done + size < total:
                 return
             assert logits is not None
+            require_numbers(logits)
             cache.mark()
             sampler = task.sampler()
             task.decoder = Decoder(self.network, cache, sampler, logits, task.top_logprobs)

@@ -66,7 +66,7 @@ def paths() -> list[Row]:
 
 
 def files(name: str) -> list[Row]:
-    """What is wrong with a model's files, its weights read for NaN. Raises as `names.resolve`."""
+    """What is wrong with a model's files, its weights read for NaN. Raises as `resolve`."""
     from qwen3_mlx.checkpoint import check
     from qwen3_mlx.hub import resolve
 

@@ -74,7 +74,7 @@ def gather(name: str, context: int | None, kv_bits: int | None, gigabytes: float
     place = machine.this_machine() if gigabytes is None else machine.mac(gigabytes)
     tokens = min(EVERYDAY_CONTEXT, config.context) if context is None else context
     fit = inequality.fit(config, weights, place, tokens, kv_bits)
-    findings = () if (found := names.find_local(name)) is None else tuple(check(found))
+    findings = () if (found := resolve.find_local(name)) is None else tuple(check(found))
     return Facts(where, config, weights, from_headers, kv_bits, place, fit, findings)
 
 
