@@ -19,6 +19,8 @@ A message says what is wrong, what was found, what was expected, and, on a secon
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class Qwen3Error(Exception):
     """Base of all errors raised on purpose: ``what: got X, expected Y`` and a ``hint:`` line."""
@@ -39,7 +41,7 @@ class Qwen3Error(Exception):
         """The first line: what, got, expected."""
         parts = []
         if self.got is not None:
-            parts.append(f"got {self.got}")
+            parts.append(f"got {_shortened(shown(self.got, str))}")
         if self.expected is not None:
             parts.append(f"expected {self.expected}")
         return f"{self.what}: {', '.join(parts)}" if parts else self.what
@@ -94,6 +96,26 @@ class BusyError(Qwen3Error):
 
 class SessionError(Qwen3Error):
     """A conversation can't be written or read back."""
+
+
+LONGEST_SHOWN = 1000
+"""Characters of `got` in a message: it may quote a whole file of somebody's."""
+
+
+def _shortened(text: str) -> str:
+    cut = len(text) - LONGEST_SHOWN
+    return text if cut <= 0 else f"{text[:LONGEST_SHOWN]}… and {cut:,} characters more"
+
+
+def shown(value: object, spell: Callable[[object], str] = repr) -> str:
+    """`value` as a message quotes it, also where Python can't: an endless number, a lying object.
+
+    `spell` is what turns it into text.
+    """
+    try:
+        return _shortened(spell(value))
+    except Exception as error:
+        return f"{type(value).__name__} that can't be shown ({type(error).__name__})"
 
 
 def gb(size: float, digits: int = 1) -> str:

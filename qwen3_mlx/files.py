@@ -1,12 +1,13 @@
-"""Files: written so that none is ever half written, and a model's JSON read in one way."""
+"""Files: read only where they are regular ones, and written so that none is ever half written."""
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from qwen3_mlx.errors import ConfigError
 
@@ -19,10 +20,35 @@ LFS = {
 """What to say of such a file: arguments of an error."""
 
 
+SMALL = 64 * 2**20
+"""Bytes of a file that is read whole; the largest index of a Qwen3 has 4 MB."""
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open `path` for reading if it is a regular file, or a link to one.
+
+    Never waits: a pipe, a device and a directory are an `OSError` that says what they are.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(f"{path} is no regular file")
+    return os.fdopen(handle, "rb")
+
+
+def read_small(path: str | Path, limit: int = SMALL) -> bytes:
+    """The bytes of a regular file. Raises `OSError`, also for more than `limit` of them."""
+    with open_regular(path) as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(f"{path} has more than {limit} bytes")
+    return data
+
+
 def is_lfs_pointer(path: Path) -> bool:
     """Whether a clone without git-lfs left a pointer in the place of the file."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return stream.read(len(LFS_POINTER)) == LFS_POINTER
     except OSError:
         return False
@@ -35,7 +61,7 @@ def read_json(path: Path, missing: str | None = None) -> dict[str, Any]:
     `ConfigError` with the hint `missing`.
     """
     try:
-        values = json.loads(path.read_text("utf-8-sig"))
+        values = json.loads(read_small(path).decode("utf-8-sig"))
     except FileNotFoundError:
         if missing is None:
             return {}

@@ -15,7 +15,7 @@ from qwen3_mlx.chat.turns import Turn, new_scheduler, run_all
 from qwen3_mlx.engine.control import Interrupt
 from qwen3_mlx.engine.prefill import Progress
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.errors import OptionError, Qwen3Error
+from qwen3_mlx.errors import OptionError, Qwen3Error, shown
 from qwen3_mlx.events import Reply
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text.messages import MessageLike
@@ -81,7 +81,7 @@ class Qwen3(LoadedModel):
         prompt that is computed once; reply number i is what ``seed + i`` alone would give.
         """
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise OptionError("n", got=repr(n), expected="1 or more answers")
+            raise OptionError("n", got=shown(n), expected="1 or more answers")
         asked = (options or GenerationOptions()).override(overrides)
         cache = self.runtime.new_cache()
         replies = []
@@ -147,7 +147,7 @@ class Qwen3(LoadedModel):
         without, the first error is raised when all the others are done.
         """
         if isinstance(parallel, bool) or not isinstance(parallel, int) or parallel < 1:
-            raise OptionError("parallel", got=repr(parallel), expected="1 or more at a time")
+            raise OptionError("parallel", got=shown(parallel), expected="1 or more at a time")
         asked = (options or GenerationOptions()).override(overrides)
         found: dict[int, Reply | Qwen3Error] = {}
         turns: dict[int, Turn] = {}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import OptionError, shown
 from qwen3_mlx.thinking_budget import STOP_TEXT
 
 Family = Literal["hybrid", "thinking", "instruct", "coder"]
@@ -55,6 +55,12 @@ def _within(value: Any, low: float, high: float, integer: bool) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
 
 
+def check_context(tokens: object) -> None:
+    """Raise `OptionError` unless `tokens` is a context that could be asked for, or None."""
+    if tokens is not None and not _within(tokens, 1, 2**31 - 1, True):
+        raise OptionError("context", got=shown(tokens), expected="1 to 2**31 - 1 tokens")
+
+
 @dataclass(frozen=True, slots=True)
 class CacheFormat:
     """How a conversation's keys and values are kept. Raises `OptionError`."""
@@ -66,12 +72,12 @@ class CacheFormat:
     sinks: int = 4
 
     def __post_init__(self) -> None:
-        if self.bits not in (None, 4, 8):
-            raise OptionError("kv-bits", got=self.bits, expected="8 or 4, or nothing for 16")
+        if self.bits is not None and (type(self.bits) is not int or self.bits not in (4, 8)):
+            raise OptionError("kv-bits", got=shown(self.bits), expected="8 or 4, or nothing for 16")
         if self.window is not None and not _within(self.window, 64, math.inf, True):
-            raise OptionError("kv-window", got=repr(self.window), expected="64 or more tokens")
+            raise OptionError("kv-window", got=shown(self.window), expected="64 or more tokens")
         if not _within(self.sinks, 0, 1024, True):
-            raise OptionError("kv-sinks", got=repr(self.sinks), expected="0 to 1024 tokens")
+            raise OptionError("kv-sinks", got=shown(self.sinks), expected="0 to 1024 tokens")
         if self.bits is not None and self.window is not None:
             hint = "a window bounds the memory by itself; leave one of the two out"
             raise OptionError("kv-bits and kv-window don't go together", hint=hint)
@@ -130,13 +136,13 @@ def _bias(value: Any) -> dict[int, float]:
     """Token ids to biases; JSON has ids as text. Raises `OptionError`."""
     expected = "a dict of token ids and numbers from -100 to 100"
     if not isinstance(value, Mapping):
-        raise OptionError("logit_bias", got=repr(value)[:80], expected=expected)
+        raise OptionError("logit_bias", got=shown(value)[:80], expected=expected)
     biases = {}
     for token, bias in value.items():
         spelled = isinstance(token, str) and token.isascii() and token.isdigit()
         key = int(token) if spelled else token
         if not _within(key, 0, math.inf, True) or not _within(bias, -100, 100, False):
-            got = f"{token!r}: {bias!r}"[:80]
+            got = f"{shown(token)}: {shown(bias)}"[:80]
             raise OptionError("logit_bias", got=got, expected=expected)
         biases[key] = bias
     return biases
@@ -187,12 +193,12 @@ class GenerationOptions:
         for name, (low, high, expected) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not _within(value, low, high, name in _INTEGERS):
-                raise OptionError(name, got=repr(value), expected=expected)
+                raise OptionError(name, got=shown(value), expected=expected)
         if self.logit_bias is not None:
             object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
         if self.seed is not None and not _within(self.seed, 0, 2**63 - 1, True):
             raise OptionError(
-                "seed", got=repr(self.seed), expected="an integer from 0 to 2**63 - 1"
+                "seed", got=shown(self.seed), expected="an integer from 0 to 2**63 - 1"
             )
         if self.thinking and self.thinking_budget == 0:
             raise OptionError(
@@ -206,7 +212,7 @@ class GenerationOptions:
         for name in changes:
             if name not in known:
                 raise OptionError(
-                    "unknown option", got=repr(name), expected=f"one of {', '.join(sorted(known))}"
+                    "unknown option", got=shown(name), expected=f"one of {', '.join(sorted(known))}"
                 )
         return replace(self, **changes)
 

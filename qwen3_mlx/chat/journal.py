@@ -10,21 +10,22 @@ one JSON object, which is also what earlier versions saved.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import secrets
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qwen3_mlx.chat.journal_files import locked, new_path
 from qwen3_mlx.chat.plain import Messages, are_messages, are_options, as_plain, explicit
 from qwen3_mlx.errors import SessionError
-from qwen3_mlx.files import write_atomically
+from qwen3_mlx.files import read_small, write_atomically
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text.messages import joined_text
 
+LARGEST = 2**29
+"""Bytes of a conversation that is read; a million tokens have 5 MB."""
 FORMAT, VERSION = "qwen3-mlx chat", 1
 EXPORT_FORMAT, EXPORT_VERSION = "qwen3-mlx session", 1
 
@@ -43,6 +44,8 @@ class SavedChat:
     """Whether a journal may go on in this file: at most a half last line is lost."""
     valid_bytes: int = 0
     """Bytes up to the end of the last valid line."""
+    size: int = 0
+    """Bytes in all."""
 
     @property
     def id(self) -> str:
@@ -61,23 +64,18 @@ class SavedChat:
         return sum(message["role"] == "user" for message in self.messages)
 
 
-def new_path(folder: Path) -> Path:
-    """Where a new conversation will be kept; its name is the time, and what makes it unique."""
-    return folder / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}.jsonl"
-
-
 def read(path: Path) -> SavedChat:
     """Read a journal up to its first damage, or a whole exported conversation.
 
     Raises `SessionError` if the file can't be read or holds neither.
     """
     try:
-        data = path.read_bytes()
+        data = read_small(path, LARGEST)
     except OSError as error:
         got = error.strerror or str(error)
         hint = "`qwen3-mlx sessions list` shows the conversations that are kept"
         raise SessionError(f"{path} can't be read", got=got, hint=hint) from None
-    saved, number = SavedChat(path), 0
+    saved, number = SavedChat(path, size=len(data)), 0
     lines = data.splitlines(keepends=True)
     for number, line in enumerate(lines):  # needed behind the loop
         if not _apply(saved, line, first=number == 0):
@@ -145,6 +143,7 @@ class ChatJournal:
         self.path = path
         self._file: int | None = None
         self._end = saved.valid_bytes if saved else 0
+        self._size = saved.size if saved else 0
         self._written: list[dict[str, Any]] = list(saved.messages) if saved else []
         self._model, self._options = (saved.model, saved.options) if saved else ("", {})
 
@@ -154,16 +153,12 @@ class ChatJournal:
         Raises `SessionError`; the file is then as it was, and the next call tries again.
         """
         plain, chosen = as_plain(messages), explicit(options)
-        same = 0
-        for old, new in zip(self._written, plain, strict=False):
-            if old != new:
-                break
-            same += 1
-        unchanged = same == len(self._written) == len(plain)
-        unchanged = unchanged and (model, chosen) == (self._model, self._options)
+        unchanged = (plain, model, chosen) == (self._written, self._model, self._options)
         if unchanged or not (self._end or any(m.get("role") == "user" for m in plain)):
             return
         try:
+            self._open_or_move()
+            same = _in_common(self._written, plain)
             self._append(_change(same, plain[same:], model, chosen))
         except OSError as error:
             got = error.strerror or str(error)
@@ -177,6 +172,7 @@ class ChatJournal:
         file = self._open()
         data = _lines(change) if self._end else _lines(_header(), change)
         try:
+            self._size = self._end
             os.ftruncate(file, self._end)  # a half line of an earlier crash
             written = 0
             while written < len(data):
@@ -186,23 +182,30 @@ class ChatJournal:
             with contextlib.suppress(OSError):
                 os.ftruncate(file, self._end)
             raise
-        self._end += len(data)
+        self._end = self._size = self._end + len(data)
 
     def _open(self) -> int:
         """The file, which no other process may write while this one does."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            file = locked(self.path, create=not self._end)
+            if os.fstat(file).st_size != self._size:
                 os.close(file)
-                raise
+                raise FileExistsError(f"{self.path.name} has changed")
             self._file = file
         return self._file
 
+    def _open_or_move(self) -> int:
+        """The file, or a new one for all of the conversation where another chat has taken it."""
+        try:
+            return self._open()
+        except (BlockingIOError, FileExistsError, FileNotFoundError):
+            self.path = new_path(self.path.parent)
+            self._written, self._end, self._size = [], 0, 0
+            return self._open()
+
     def claim(self) -> bool:
-        """Take the file for this process; False if another one is writing it."""
+        """Take the file for this process; False if another one is writing it, or has."""
         try:
             self._open()
         except OSError:
@@ -214,6 +217,35 @@ class ChatJournal:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _in_common(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> int:
+    """How many messages both begin with."""
+    pairs = enumerate(zip(old, new, strict=False))
+    return next((i for i, (one, other) in pairs if one != other), min(len(old), len(new)))
+
+
+def take(path: Path) -> tuple[SavedChat, ChatJournal | None]:
+    """Read the conversation at `path`, and take it for this process before it is read.
+
+    None in place of the journal where another chat has the file, or nothing may be added to it.
+    Raises `SessionError` as `read` does.
+    """
+    try:
+        file = locked(path)
+    except OSError:
+        return read(path), None
+    try:
+        saved = read(path)
+    except BaseException:
+        os.close(file)
+        raise
+    if not saved.can_append:
+        os.close(file)
+        return saved, None
+    journal = ChatJournal(path, saved)
+    journal._file = file
+    return saved, journal
 
 
 def _header() -> dict[str, Any]:
@@ -244,8 +276,7 @@ def save(path: Path, model: str, options: GenerationOptions, messages: Messages)
     try:
         with contextlib.ExitStack() as stack:
             if path.is_file():  # its lock is lost with it when it is replaced
-                file = stack.enter_context(path.open("rb"))
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.callback(os.close, locked(path))
             write_atomically(path, data)
     except BlockingIOError:
         hint = "it is still in memory; save it to another place"
@@ -256,27 +287,3 @@ def save(path: Path, model: str, options: GenerationOptions, messages: Messages)
             got=error.strerror or str(error),
             hint="it is still in memory; save it to another place",
         ) from None
-
-
-def all_in(folder: Path) -> list[Path]:
-    """The files of kept conversations, the one last written to first."""
-    files = [(file.stat().st_mtime_ns, file) for file in folder.glob("*.jsonl")]
-    return [file for _, file in sorted(files, reverse=True)]
-
-
-def find(folder: Path, id: str | None) -> Path:
-    """The file of the conversation `id`, or whose id begins so; the last without one.
-
-    Raises `SessionError` if there is none, or more than one.
-    """
-    files = all_in(folder)
-    hint = "qwen3-mlx sessions list shows what is there"
-    if id is None:
-        if not files:
-            raise SessionError("no conversation is kept yet", hint="start one: qwen3-mlx chat")
-        return files[0]
-    matching = [f for f in files if f.stem == id] or [f for f in files if f.stem.startswith(id)]
-    if len(matching) != 1:
-        got = f"{id!r}, which {len(matching) or 'no'} conversations begin with"
-        raise SessionError("which conversation?", got=got, hint=hint)
-    return matching[0]

@@ -17,7 +17,7 @@ from qwen3_mlx.device import memory_limits
 from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sequence import Markers
-from qwen3_mlx.errors import Qwen3Error
+from qwen3_mlx.errors import ConfigError, Qwen3Error
 from qwen3_mlx.files import read_json
 from qwen3_mlx.fit import alternatives
 from qwen3_mlx.fit.inequality import weights_from_headers
@@ -30,6 +30,7 @@ from qwen3_mlx.options import (
     Family,
     GenerationOptions,
     Sampling,
+    check_context,
     preset,
     with_generation_config,
 )
@@ -165,6 +166,7 @@ def load_runtime(
 ) -> Runtime:
     """The parts of the model `name`. Arguments and errors as `qwen3_mlx.load`."""
     delay_exit_after_threads()
+    check_context(context)
     cache_format = CacheFormat(kv_bits, kv_window, kv_sinks)
     alternatives.before_download(str(name), context, cache_format, force=force)
     path = resolve(str(name))
@@ -177,6 +179,7 @@ def load_runtime(
     beside = None if adapter is None else read_adapter(adapter, config)
     files = _stamp(path, beside)
     tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
+    _check_vocabulary(tokenizer, config)
     network, config = load_network(path, context=context, on_progress=on_progress, force=force)
     if beside is not None:
         attach(network, beside)
@@ -200,3 +203,17 @@ def load_runtime(
 def _stamp(path: Path, adapter: Adapter | None) -> tuple[tuple[str, int, int], ...]:
     """What the files of a checkpoint and its adapter look like now. Raises `OSError`."""
     return (*stamp(path), *(adapter.stamp() if adapter else ()))
+
+
+def _check_vocabulary(tokenizer: Tokenizer, config: Qwen3Config) -> None:
+    """Raise `ConfigError` if a token has no row in the embedding, as far as that is seen at once.
+
+    A vocabulary with gaps may have larger ids: `engine.token_ids` looks at every one that is used.
+    """
+    if tokenizer.largest_id >= config.vocab_size:
+        raise ConfigError(
+            "tokenizer.json: token id",
+            got=tokenizer.largest_id,
+            expected=f"below {config.vocab_size}, the config's vocab_size",
+            hint="the tokenizer's files and the weights are not of one model",
+        )

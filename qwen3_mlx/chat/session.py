@@ -16,7 +16,7 @@ from qwen3_mlx.engine.background import BACKGROUND, Stopped
 from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.prefill import Progress
 from qwen3_mlx.engine.warm import warm
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import MessageError, OptionError, shown
 from qwen3_mlx.events import Done, Event, Stats
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text import normalise_tools, stable_prefix
@@ -79,7 +79,7 @@ class ChatSession:
         `Qwen3.stream`; then ``messages`` is as before.
         """
         self._end_turn()
-        messages = [*self.messages, *(dict(message) for message in _as_messages(content))]
+        messages = [*self.messages, *_as_messages(content)]
         return self._turn(messages, on_progress, overrides, tools)
 
     def continue_last(self, *, on_progress: Progress | None = None, **overrides: Any) -> Generation:
@@ -232,9 +232,13 @@ class ChatSession:
         return session
 
 
-def _as_messages(content: str | MessageLike | Sequence[MessageLike]) -> Sequence[MessageLike]:
+def _as_messages(content: str | MessageLike | Sequence[MessageLike]) -> list[dict[str, Any]]:
     if isinstance(content, str):
         if not content.strip():
             raise OptionError("the message is empty", hint="say something")
         return [{"role": "user", "content": content}]
-    return [content] if isinstance(content, Mapping) else content
+    given = [content] if isinstance(content, Mapping) else content
+    if not isinstance(given, Sequence) or not all(isinstance(one, Mapping) for one in given):
+        expected = "a text, a message, or a list of messages (dicts with role and content)"
+        raise MessageError("the message", got=shown(content), expected=expected)
+    return [dict(message) for message in given]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qwen3_mlx.checkpoint.headers import shard_files
 from qwen3_mlx.errors import CheckpointError
+from qwen3_mlx.files import open_regular, read_small
 
 SAMPLES, SAMPLE_BYTES = 16, 4096
 _TEXT = ("*.json", "*.jinja", "additional_chat_templates/*.jinja")
@@ -49,11 +50,11 @@ def digest_of(texts: Iterable[Path], weights: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in texts:
         digest.update(f"{file.name} {file.stat().st_size}\n".encode())
-        digest.update(file.read_bytes())
+        digest.update(read_small(file))
     for file in weights:
         status = file.stat()
         digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             length = int.from_bytes(stream.read(8), "little")
             digest.update(stream.read(min(length, status.st_size)))
             for sample in range(SAMPLES):

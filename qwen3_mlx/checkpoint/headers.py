@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwen3_mlx.errors import CheckpointError, ConfigError
-from qwen3_mlx.files import LFS, LFS_POINTER, read_json
+from qwen3_mlx.errors import CheckpointError, ConfigError, shown
+from qwen3_mlx.files import LFS, LFS_POINTER, open_regular, read_json
 from qwen3_mlx.hub.weight_files import INDEX, WHOLE, WeightFiles, choose
 
 MAX_HEADER = 100_000_000
@@ -112,7 +113,7 @@ def weight_files(directory: Path) -> WeightFiles:
             if not _is_plain(name):
                 raise CheckpointError(
                     f"{index.name} points outside the directory",
-                    got=repr(name),
+                    got=shown(name),
                     expected="plain file names",
                 )
             indexed.append(name)
@@ -146,7 +147,10 @@ def _is_plain(name: Any) -> bool:
     """Whether `name` is one component of a path; links behind it are followed (hub cache)."""
     if not isinstance(name, str) or name != Path(name).name or name in ("", ".", ".."):
         return False
-    return len(name) <= 255 and "\0" not in name
+    try:
+        return len(os.fsencode(name)) <= 255 and "\0" not in name
+    except UnicodeEncodeError:  # a lone surrogate, which no file system spells
+        return False
 
 
 def _weight_map(index: Path) -> dict[str, Any]:
@@ -159,15 +163,15 @@ def _weight_map(index: Path) -> dict[str, Any]:
         what = f"{index.name} can't be read"
         raise CheckpointError(what, got="no weight_map", hint=_HINT) from None
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index.name} names no tensors", got=repr(weight_map), hint=_HINT)
+        raise CheckpointError(f"{index.name} names no tensors", got=shown(weight_map), hint=_HINT)
     return weight_map
 
 
 def read_header(file: Path) -> dict[str, TensorInfo]:
     """The tensors one safetensors file holds. Raises `CheckpointError` for any lie in it."""
     try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
             first = stream.read(8)
             if first == LFS_POINTER[:8]:
                 raise CheckpointError(f"{file.name} was not downloaded", **LFS)
@@ -184,7 +188,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     metadata = header.pop("__metadata__", None) or {}  # MLX writes null
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         what = f"{file.name}: __metadata__"
-        raise CheckpointError(what, got=repr(metadata)[:200], expected="texts by name", hint=_HINT)
+        raise CheckpointError(what, got=shown(metadata)[:200], expected="texts by name", hint=_HINT)
     spans = {name: _span(file, name, entry) for name, entry in header.items()}
     _check_layout(file, [span[:2] for span in spans.values()], size - 8 - length)
     return {

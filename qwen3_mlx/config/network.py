@@ -12,7 +12,7 @@ from qwen3_mlx.config.keys import FIXED, IGNORED
 from qwen3_mlx.config.quantization import Quantization, read_quantization
 from qwen3_mlx.config.rope import Rope, Yarn, read_rope
 from qwen3_mlx.config.values import LARGEST
-from qwen3_mlx.errors import ConfigError, ContextError
+from qwen3_mlx.errors import ConfigError, ContextError, shown
 from qwen3_mlx.files import read_config
 
 DENSE_KEYS = (
@@ -64,6 +64,9 @@ _DEFAULTS: dict[str, Any] = {
 _HEADROOM = {40_960: 32_768}
 MAX_YARN_FACTOR = 32.0
 
+_MOST = {"num_hidden_layers": 1000, "num_experts": 10_000}
+"""Counts that something is done for, one by one; the largest Qwen3 has 94 layers, 160 experts."""
+
 
 @dataclass(frozen=True)
 class Qwen3Config:
@@ -101,7 +104,7 @@ class Qwen3Config:
         if model_type not in ("qwen3", "qwen3_moe"):
             raise ConfigError(
                 "model_type",
-                got=repr(model_type),
+                got=shown(model_type),
                 expected="'qwen3' or 'qwen3_moe'",
                 hint="this package runs Qwen3 only; mlx-lm runs other families",
             )
@@ -192,22 +195,22 @@ def _check_keys(values: Mapping[str, Any], moe: bool) -> None:
         if key not in known:
             raise ConfigError(
                 f"config.json: unknown key {key!r}",
-                got=repr(value),
+                got=shown(value),
                 hint="it may change the network, so it is not guessed at; remove it if it is not",
             )
         if key in FIXED and value not in FIXED[key]:
-            raise ConfigError(f"config.json: {key}", got=repr(value), expected=repr(FIXED[key][0]))
+            raise ConfigError(f"config.json: {key}", got=shown(value), expected=repr(FIXED[key][0]))
     layer_types = values.get("layer_types") or []
     if not isinstance(layer_types, list) or any(kind != "full_attention" for kind in layer_types):
         raise ConfigError(
             "config.json: layer_types",
-            got=repr(layer_types),
+            got=shown(layer_types),
             expected="'full_attention' throughout",
         )
     if not moe and values.get("num_experts"):
         raise ConfigError(
             "config.json: num_experts",
-            got=repr(values["num_experts"]),
+            got=shown(values["num_experts"]),
             expected="model_type 'qwen3_moe'",
         )
 
@@ -229,13 +232,17 @@ def _value(values: Mapping[str, Any], key: str) -> Any:
     kinds = _KINDS.get(key, (int,))
     if not any(type(value) is kind for kind in kinds):  # bool is an int to isinstance
         expected = " or ".join(kind.__name__ for kind in kinds)
-        raise ConfigError(f"config.json: {key}", got=repr(value), expected=expected)
+        raise ConfigError(f"config.json: {key}", got=shown(value), expected=expected)
     if key == "mlp_only_layers":
-        if not all(type(index) is int for index in value):
-            raise ConfigError(f"config.json: {key}", got=repr(value), expected="layer numbers")
+        if len(value) > _MOST["num_hidden_layers"] or not all(
+            type(index) is int for index in value
+        ):
+            raise ConfigError(f"config.json: {key}", got=shown(value), expected="layer numbers")
         return tuple(value)
+    if key in _MOST and not 0 < value <= _MOST[key]:
+        raise ConfigError(f"config.json: {key}", got=shown(value), expected=f"1 to {_MOST[key]:,}")
     if bool not in kinds and not 0 < value < LARGEST:
-        raise ConfigError(f"config.json: {key}", got=repr(value), expected="above 0, below 2**31")
+        raise ConfigError(f"config.json: {key}", got=shown(value), expected="above 0, below 2**31")
     return value
 
 

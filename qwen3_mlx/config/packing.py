@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qwen3_mlx.errors import ConfigError
+from qwen3_mlx.errors import ConfigError, shown
 
 _ELSEWHERE = "take the model's unquantized release, or one that MLX packed such as the alias 8b"
 
@@ -44,7 +44,7 @@ def read(block: Mapping[str, Any]) -> Packing | None:
     if reader is None:
         raise ConfigError(
             "config.json: quantization_config",
-            got=repr(method if method is not None else block)[:200],
+            got=shown(method if method is not None else block)[:200],
             expected=f"{', '.join(_READERS)}, or MLX's own",
             hint=_ELSEWHERE,
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from qwen3_mlx.config import packing
 from qwen3_mlx.config.values import block as block_of
-from qwen3_mlx.errors import ConfigError
+from qwen3_mlx.errors import ConfigError, shown
 
 MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
 
@@ -52,13 +52,13 @@ def read_quantization(values: Mapping[str, Any]) -> Quantization | None:
         if foreign := packing.read(block):
             raise ConfigError(
                 "config.json: quantization_config",
-                got=repr(foreign.method),
+                got=shown(foreign.method),
                 expected="MLX's own quantization",
                 hint="run qwen3-mlx convert on it first, or take an MLX one such as the alias 8b",
             )
     block = {key: value for key, value in block.items() if value is not None}
     if block.pop("quant_method", "mlx") != "mlx":
-        got = repr(values["quantization"]["quant_method"])
+        got = shown(values["quantization"]["quant_method"])
         raise ConfigError("config.json: quantization.quant_method", got=got, expected="'mlx'")
     settings = {k: v for k, v in block.items() if not isinstance(v, (dict, bool))}
     exceptions = {path: value for path, value in block.items() if path not in settings}
@@ -77,7 +77,7 @@ def read_quantization(values: Mapping[str, Any]) -> Quantization | None:
     if not packed or any(value is True for value in exceptions.values()):
         raise ConfigError(
             "config.json: quantization",
-            got=repr(block)[:200],
+            got=shown(block)[:200],
             expected="bits and group_size, for all modules or for some by path",
         )
     return Quantization(packed.most_common(1)[0][0], overrides, listed_only=True)
@@ -87,7 +87,7 @@ def _quant_spec(block: Any, where: str) -> QuantSpec:
     known = QuantSpec.__dataclass_fields__
     if not isinstance(block, dict) or any(key not in known for key in block):
         raise ConfigError(
-            f"config.json: quantization of {where}", got=repr(block), expected=", ".join(known)
+            f"config.json: quantization of {where}", got=shown(block), expected=", ".join(known)
         )
     spec = QuantSpec(**{"bits": 0, "group_size": 0, **block})
     if spec.mode not in MODES:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.quantization import QuantSpec
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import OptionError, shown
 
 CLASSES = {
     "embedding": "the token embedding",
@@ -199,7 +199,7 @@ def find(name: str) -> Recipe:
     if name not in RECIPES:
         raise OptionError(
             "unknown recipe",
-            got=repr(name),
+            got=shown(name),
             expected=", ".join(RECIPES),
             hint="qwen3-mlx convert --list shows what they do; a file ending in .toml is one too",
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from qwen3_mlx.config.values import block as block_of
 from qwen3_mlx.config.values import positive
-from qwen3_mlx.errors import ConfigError
+from qwen3_mlx.errors import ConfigError, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def _scaling(block: dict[str, Any], values: Mapping[str, Any]) -> Yarn | None:
         if (value := block.pop(key)) not in _WITHOUT_EFFECT[key]:
             allowed = " or ".join(map(str, _WITHOUT_EFFECT[key]))
             expected = f"{allowed or 'nothing'}: Qwen3 rotates whole heads by one position"
-            raise ConfigError(f"config.json: RoPE {key}", got=repr(value), expected=expected)
+            raise ConfigError(f"config.json: RoPE {key}", got=shown(value), expected=expected)
     if kind == "'yarn'":
         return _yarn(block, values)
     if kind not in (None, "'default'"):
@@ -119,13 +119,13 @@ def _yarn(block: dict[str, Any], values: Mapping[str, Any]) -> Yarn:
     known = {*Yarn.__dataclass_fields__, *_FACTORS}
     for key, value in block.items():
         if key not in known:
-            raise ConfigError(f"config.json: unknown RoPE key {key!r}", got=repr(value))
+            raise ConfigError(f"config.json: unknown RoPE key {key!r}", got=shown(value))
     given = {"factor": None} | block
     given.setdefault("original_max_position_embeddings", values.get("max_position_embeddings"))
     for key, value in given.items():
         if key == "truncate":
             if not isinstance(value, bool):
-                raise ConfigError(f"config.json: RoPE {key}", got=repr(value), expected="a bool")
+                raise ConfigError(f"config.json: RoPE {key}", got=shown(value), expected="a bool")
             continue
         if key == "mscale_all_dim" and value == 0:
             continue  # off
@@ -136,7 +136,7 @@ def _yarn(block: dict[str, Any], values: Mapping[str, Any]) -> Yarn:
         raise ConfigError(what, got=length, expected="a whole number")
     given["original_max_position_embeddings"] = int(length)
     if given["factor"] < 1:
-        got = repr(given["factor"])
+        got = shown(given["factor"])
         raise ConfigError("config.json: RoPE factor", got=got, expected="a number from 1")
     factors = {key: given.pop(key) for key in _FACTORS if key in given}
     if factors:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qwen3_mlx.errors import ConfigError
+from qwen3_mlx.errors import ConfigError, shown
 
 LARGEST = 2**31
 """Sides of arrays, and everything counted along them, stay below."""
@@ -15,7 +15,7 @@ def block(values: Mapping[str, Any], key: str) -> dict[str, Any]:
     """A copy of the object at `key`; empty where there is none."""
     block = values.get(key)
     if block is not None and not isinstance(block, dict):
-        raise ConfigError(f"config.json: {key}", got=repr(block), expected="an object")
+        raise ConfigError(f"config.json: {key}", got=shown(block), expected="an object")
     return dict(block or {})
 
 
@@ -24,4 +24,4 @@ def positive(key: str, value: Any, kinds: tuple[type, ...] = (int, float)) -> fl
     if type(value) in kinds and 0 < value < LARGEST:
         return value if kinds == (int,) else float(value)
     expected = "a positive whole number" if kinds == (int,) else "a positive number"
-    raise ConfigError(f"config.json: {key}", got=repr(value), expected=expected)
+    raise ConfigError(f"config.json: {key}", got=shown(value), expected=expected)

@@ -10,6 +10,7 @@ from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler, logprobs
 from qwen3_mlx.engine.sequence import End, Inject, TurnSequence
+from qwen3_mlx.engine.token_ids import check_token_ids
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 
@@ -49,6 +50,7 @@ class Decoder:
 
     def inject(self, tokens: Sequence[int]) -> None:
         """Go on as if `tokens` had been generated next: one forward pass for all of them."""
+        check_token_ids(tokens, self.network.vocab_size)
         self.sampler.observe(mx.array(list(tokens), mx.uint32))
         logits = prefill(self.network, tokens, self.cache, chunk=len(tokens))
         assert logits is not None

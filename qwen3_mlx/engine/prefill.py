@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 
 from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.token_ids import check_token_ids
 from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.nn.transformer import Qwen3Network
 
@@ -26,8 +27,9 @@ def prefill(
 
     `chunk` bounds the tokens of one forward pass, and so the scratch memory. Between chunks
     `stopped` is asked; if it says yes, None is returned and the chunks done stay in the cache.
-    The head is applied to the last token only.
+    The head is applied to the last token only. Raises `OptionError` for an id without a row.
     """
+    check_token_ids(tokens, network.vocab_size)
     for start in range(0, len(tokens), chunk):
         if start and stopped():
             return None

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from qwen3_mlx.engine.token_ids import check_token_ids
 from qwen3_mlx.options import Sampling
 
 TIES = 64
@@ -124,7 +125,7 @@ class Sampler:
 
     The same seed gives the same draws; None takes a fresh one. `bias` is added to the logits of
     its ids, and none of `eos` is drawn before `min_tokens` are generated. Nothing here waits for
-    the device: tokens stay lazy arrays.
+    the device: tokens stay lazy arrays. Raises `OptionError` for an id beyond the vocabulary.
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class Sampler:
         self._counts: mx.array | None = None
         self._bias: mx.array | None = None
         self._min_tokens, self._eos, self._observed = min_tokens, tuple(eos), 0
+        check_token_ids([*prompt, *(bias or ())], vocab_size)
         if sampling.repetition_penalty != 1:
             self._seen = mx.zeros((1, vocab_size), mx.bool_)
             self._seen[:, mx.array(list(prompt), mx.uint32)] = True
@@ -186,7 +188,7 @@ class Sampler:
 
     def forbid(self, token: int) -> None:
         """Never draw `token` from now on; an id that no logit belongs to changes nothing."""
-        if token < self.vocab_size:
+        if 0 <= token < self.vocab_size:
             self._add_bias({token: -math.inf})
 
     def _add_bias(self, bias: Mapping[int, float]) -> None:
@@ -198,7 +200,7 @@ class Sampler:
     def _without(self, tokens: Sequence[int]) -> mx.array:
         """What takes `tokens` out of the draw when it is added ``[V]``."""
         bias = mx.zeros(self.vocab_size, mx.float32)
-        known = [token for token in tokens if token < self.vocab_size]
+        known = [token for token in tokens if 0 <= token < self.vocab_size]
         bias[mx.array(known, mx.uint32)] = -mx.inf
         return bias
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from qwen3_mlx.files import read_small
 from qwen3_mlx.hub.weight_files import INDEX, WHOLE, choose
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model")
@@ -47,7 +48,7 @@ def snapshot_dir(source: Source) -> Path | None:
     commit = source.revision
     if not _COMMIT.fullmatch(commit):
         try:
-            commit = (base / "refs" / source.revision).read_text("utf-8").strip()
+            commit = read_small(base / "refs" / source.revision).decode("utf-8").strip()
         except (OSError, ValueError):
             return None
     snapshot = base / "snapshots" / commit
@@ -63,14 +64,14 @@ def complete_snapshot(source: Source) -> Path | None:
 def missing_files(snapshot: Path) -> list[str]:
     """Files a model needs that `snapshot` lacks; links whose target is gone count as missing."""
     needed = {*REQUIRED, *_weight_files(snapshot), *_listed_files(snapshot)}
-    return sorted(name for name in needed if not (snapshot / name).is_file())
+    return sorted(name for name in needed if not os.path.isfile(snapshot / name))  # noqa: PTH113 (bears any name)
 
 
 def _weight_files(snapshot: Path) -> set[str]:
     """Names of the weight files, those that are missing included."""
     indexed: list[str] | None = None
     try:
-        index = json.loads((snapshot / INDEX).read_text("utf-8-sig"))
+        index = json.loads(read_small(snapshot / INDEX).decode("utf-8-sig"))
         indexed = [str(name) for name in index["weight_map"].values()]
     except OSError:
         pass
@@ -87,7 +88,7 @@ def _listed_files(snapshot: Path) -> set[str]:
     """The model's files as the hub listed them when the download began, where that is kept."""
     listing = snapshot.parent.parent / "trees" / f"{snapshot.name}.json"
     try:
-        names = json.loads(listing.read_text("utf-8"))["files"]
+        names = json.loads(read_small(listing).decode("utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return set()
     return {name for name in names if any(fnmatch(name, pattern) for pattern in MODEL_FILES)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen3_mlx.errors import ConfigError
-from qwen3_mlx.files import read_config
+from qwen3_mlx.files import read_config, read_small
 from qwen3_mlx.hub import cache, releases, resolve
 
 DEPTH = 2
@@ -81,7 +81,7 @@ def _snapshots(repository: Path) -> Iterator[tuple[str, Path]]:
     references = repository / "refs"
     for reference in sorted(references.rglob("*"), key=lambda file: (file.name != "main", file)):
         try:
-            commit = reference.read_text("utf-8").strip()
+            commit = read_small(reference).decode("utf-8").strip()
         except (OSError, ValueError):
             continue
         revisions.setdefault(commit, str(reference.relative_to(references)))

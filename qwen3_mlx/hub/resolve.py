@@ -9,7 +9,7 @@ import difflib
 import re
 from pathlib import Path
 
-from qwen3_mlx.errors import ModelNotFoundError
+from qwen3_mlx.errors import ModelNotFoundError, shown
 from qwen3_mlx.hub import releases
 from qwen3_mlx.hub.cache import Source, complete_snapshot
 
@@ -106,7 +106,7 @@ def _not_found(name: str) -> ModelNotFoundError:
     did_you_mean = f"did you mean {', '.join(near)}?" if near else f"aliases: {main}"
     return ModelNotFoundError(
         "unknown model",
-        got=repr(name),
+        got=shown(name),
         expected="an alias, a directory, or a repository owner/name",
         hint=did_you_mean,
     )

@@ -78,6 +78,7 @@ class Qwen3Network(nn.Module):
         super().__init__()
         self.model = Qwen3Body(config)
         self.context, self.head_dim = config.context, config.head_dim
+        self.vocab_size = config.vocab_size
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from qwen3_mlx.errors import CheckpointError, OptionError
+from qwen3_mlx.errors import CheckpointError, OptionError, shown
 from qwen3_mlx.quantize import job as jobs
 from qwen3_mlx.quantize import staging
 from qwen3_mlx.quantize.formats import open_source
@@ -28,7 +28,7 @@ Run = Callable[[str, list[str]], None]
 def check(method: str | None) -> None:
     """Raise `OptionError` for a method that mlx-lm doesn't have or this package doesn't run."""
     if method is not None and method not in METHODS:
-        raise OptionError("--learned", got=repr(method), expected=" or ".join(METHODS))
+        raise OptionError("--learned", got=shown(method), expected=" or ".join(METHODS))
 
 
 def run(

@@ -23,7 +23,8 @@ from typing import Any
 
 from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.config.recipes import CLASSES, RECIPES, Recipe, affine
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import OptionError, shown
+from qwen3_mlx.files import read_small
 
 _KEYS = {"name": str, "about": str, "bound": (int, float), "target": (int, float)}
 _FIXED = {"mxfp4": (4, 32), "nvfp4": (4, 16), "mxfp8": (8, 32)}
@@ -33,14 +34,14 @@ _BITS, _GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 def read(path: Path) -> Recipe:
     """Read and check a recipe file. Raises `OptionError` naming the key."""
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        values = tomllib.loads(read_small(path).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # tomllib: of any kind
         raise OptionError(f"recipe {path} can't be read", got=str(error)) from None
     for key, value in values.items():
         kinds: Any = _KEYS.get(key, {"bits": dict, "group_size": int}.get(key))
         if kinds is None or not isinstance(value, kinds) or isinstance(value, bool):
             expected = f"one of {', '.join([*_KEYS, 'group_size', 'bits'])}, of the right type"
-            raise OptionError(f"{path.name}: {key}", got=repr(value), expected=expected)
+            raise OptionError(f"{path.name}: {key}", got=shown(value), expected=expected)
     bits = values.get("bits") or {}
     if "default" not in bits:
         hint = 'every recipe has [bits] with a default, such as default = 4 (or "bf16")'
@@ -54,7 +55,7 @@ def _recipe(path: Path, values: Mapping[str, Any], bits: Mapping[str, Any]) -> R
     for kind, value in bits.items():
         if kind not in (*CLASSES, "default"):
             expected = f"default, {', '.join(CLASSES)}"
-            raise OptionError(f"{path.name}: unknown class", got=repr(kind), expected=expected)
+            raise OptionError(f"{path.name}: unknown class", got=shown(kind), expected=expected)
         specs[kind] = _spec(f"{path.name}: {kind}", value, group)
     default = specs.pop("default")
     if default is not None:
@@ -79,16 +80,16 @@ def _spec(where: str, value: Any, group: int) -> QuantSpec | None:
     block = {"bits": value} if isinstance(value, int) else value
     if not isinstance(block, dict) or set(block) - {"bits", "group_size", "mode"}:
         expected = 'bits, "bf16", or { bits, group_size, mode }'
-        raise OptionError(where, got=repr(value), expected=expected)
+        raise OptionError(where, got=shown(value), expected=expected)
     mode = block.get("mode", "affine")
-    if mode in _FIXED:
+    if isinstance(mode, str) and mode in _FIXED:
         bits, size = _FIXED[mode]
         if block.get("bits", bits) != bits or block.get("group_size", size) != size:
             expected = f"bits {bits}, group_size {size}: {mode} has no other"
-            raise OptionError(where, got=repr(block), expected=expected)
+            raise OptionError(where, got=shown(block), expected=expected)
         return QuantSpec(bits, size, mode)
     spec = affine(block.get("bits", 0), block.get("group_size", group))
     if mode != "affine" or spec.bits not in _BITS or spec.group_size not in _GROUPS:
         expected = f"bits {_BITS}, group_size {_GROUPS}, mode affine, {', '.join(_FIXED)}"
-        raise OptionError(where, got=repr(block), expected=expected)
+        raise OptionError(where, got=shown(block), expected=expected)
     return spec

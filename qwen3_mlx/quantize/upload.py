@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from qwen3_mlx.errors import HubError, OptionError
+from qwen3_mlx.errors import HubError, OptionError, shown
 from qwen3_mlx.hub.errors import upload_error
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -25,7 +25,7 @@ Progress = Callable[[str, int, int], None]
 def check_name(repo: str) -> None:
     """Raise `OptionError` unless `repo` is ``owner/name``."""
     if not _REPO.fullmatch(repo) or "--" in repo or ".." in repo:
-        raise OptionError("--upload", got=repr(repo), expected="a repository, owner/name")
+        raise OptionError("--upload", got=shown(repo), expected="a repository, owner/name")
 
 
 def token() -> str:

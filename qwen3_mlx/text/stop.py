@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import OptionError, shown
 from qwen3_mlx.events import Answer, Event, Thinking
 
 Where = Literal["answer", "thinking", "both"]
@@ -23,7 +23,7 @@ class StopSequences:
         """Raises `OptionError` unless `stops` are texts of at least one character."""
         if where not in ("answer", "thinking", "both"):
             expected = "'answer', 'thinking' or 'both'"
-            raise OptionError("where stop sequences count", got=repr(where), expected=expected)
+            raise OptionError("where stop sequences count", got=shown(where), expected=expected)
         self.where = where
         self._matches = [_Match(stop) for stop in _checked(stops)]
         self._held = ""
@@ -113,7 +113,7 @@ def _checked(stops: object) -> list[str]:
     texts = [stops] if isinstance(stops, str) else stops
     expected = "a text, or a list of texts, of at least one character each"
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-        raise OptionError("stop", got=repr(stops)[:80], expected=expected)
+        raise OptionError("stop", got=shown(stops)[:80], expected=expected)
     for text in texts:
         if not text:
             hint = "an empty text stands everywhere; leave stop out to let the model end its turn"

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qwen3_mlx.errors import TemplateError
-from qwen3_mlx.files import read_json
+from qwen3_mlx.errors import TemplateError, shown
+from qwen3_mlx.files import read_json, read_small
 from qwen3_mlx.options import Family
 from qwen3_mlx.text.literal import LiteralText
 from qwen3_mlx.text.messages import MessageLike, normalise
@@ -165,7 +165,7 @@ def _template_files(path: Path) -> dict[str, str]:
     if (path / "chat_template.jinja").is_file():
         files["default"] = path / "chat_template.jinja"
     try:
-        return {name: file.read_text("utf-8") for name, file in files.items()}
+        return {name: read_small(file).decode("utf-8") for name, file in files.items()}
     except (OSError, UnicodeDecodeError) as error:
         raise TemplateError("unreadable chat template", got=error) from None
 
@@ -180,7 +180,7 @@ def _declared(value: Any) -> dict[str, str]:
         return {_text(entry["name"]): _text(entry["template"]) for entry in value}
     except (TypeError, KeyError):
         expected = "a template, or a list of objects with name and template"
-        got = repr(value)[:80]
+        got = shown(value)[:80]
         what = "tokenizer_config.json: chat_template"
         raise TemplateError(what, got=got, expected=expected) from None
 

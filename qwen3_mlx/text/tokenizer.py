@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from qwen3_mlx.errors import ConfigError, OptionError
+from qwen3_mlx.errors import ConfigError, OptionError, shown
 from qwen3_mlx.files import LFS, is_lfs_pointer, read_json
 
 if TYPE_CHECKING:
@@ -25,6 +25,18 @@ _MARKERS = (
     *(IM_START, IM_END, THINK_OPEN, THINK_CLOSE, TOOL_OPEN, TOOL_CLOSE),
     *("<|endoftext|>", "<tool_response>", "</tool_response>"),
 )
+
+
+_LARGEST = 2**28  # bytes of tokenizer.json; Qwen3's has 11 MB
+_KINDS = {
+    "decoder": ("ByteLevel",),
+    "model": ("BPE",),
+    "normalizer": ("NFC", "NoneType"),
+    "pre_tokenizer": ("Split", "ByteLevel"),
+}
+_IDS = "whole numbers from 0 to 2**32 - 1"
+_QWENS = "use the tokenizer.json of a Qwen3 checkpoint"
+_DAMAGED = "the file is damaged or incomplete: download it again"
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -49,10 +61,7 @@ class Tokenizer:
 
     def __init__(self, backend: tokenizers.Tokenizer, eos_ids: Iterable[int] = ()) -> None:
         """Wrap `backend`. `eos_ids` are joined by ``<|im_end|>``. Raises `ConfigError`."""
-        kind = type(backend.decoder).__name__
-        if kind != "ByteLevel":
-            hint = "use the tokenizer.json of a Qwen3 checkpoint"
-            raise ConfigError("tokenizer: decoder", got=kind, expected="ByteLevel", hint=hint)
+        _check_kinds(backend)
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
@@ -79,13 +88,15 @@ class Tokenizer:
         if not file.is_file():
             hint = "a model directory has tokenizer.json beside config.json"
             raise ConfigError("no tokenizer.json", got=f"directory {path}", hint=hint)
+        if file.stat().st_size > _LARGEST:
+            got, expected = f"{file.stat().st_size} bytes", f"{_LARGEST} at most"
+            raise ConfigError("unreadable tokenizer.json", got=got, expected=expected)
         try:
             backend = Backend.from_file(str(file))
-        except Exception as error:  # the library raises the bare class
+        except BaseException as error:  # the library raises the bare class, or panics
             if is_lfs_pointer(file):
                 raise ConfigError(f"{file.name} was not downloaded", **LFS) from None
-            hint = "the file is damaged or incomplete: download it again"
-            raise ConfigError("unreadable tokenizer.json", got=error, hint=hint) from None
+            _raise_ours(error, "unreadable tokenizer.json")
         return cls(backend, _declared_eos(Path(path), backend))
 
     def encode(self, text: str) -> list[int]:
@@ -102,6 +113,8 @@ class Tokenizer:
             lone = "a lone surrogate: bytes that were not UTF-8"
             got = lone if isinstance(text, str) else type(text).__name__
             raise OptionError("text", got=got, expected="a str of valid Unicode") from None
+        except BaseException as error:
+            _raise_ours(error, "the tokenizer fails on a text")
 
     def encode_letters(self, text: str) -> list[int]:
         """The ids of `text` where ``<think>`` and its like are letters, as all else.
@@ -135,13 +148,28 @@ class Tokenizer:
         return _any_of([token.content for token in self._added_tokens if token.special])
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, special tokens included; broken UTF-8 becomes U+FFFD."""
-        return self._backend.decode(list(ids), skip_special_tokens=False)
+        """The text of `ids`, special tokens included; broken UTF-8 becomes U+FFFD.
+
+        Ids the vocabulary doesn't use add nothing. Raises `OptionError` for what is no id.
+        """
+        try:
+            return self._backend.decode(list(ids), skip_special_tokens=False)
+        except (OverflowError, TypeError):
+            raise OptionError("token ids", got=shown(ids), expected=_IDS) from None
+        except BaseException as error:
+            _raise_ours(error, "the tokenizer fails on token ids")
 
     def id_to_bytes(self, token: int) -> bytes:
-        """The bytes `token` adds to the text; none for an id the vocabulary doesn't use."""
-        if token not in self._bytes:
-            self._bytes[token] = _token_bytes(self._backend.id_to_token(token) or "")
+        """The bytes `token` adds to the text; none for an id the vocabulary doesn't use.
+
+        Raises `OptionError` for what is no id.
+        """
+        try:
+            return self._bytes[token]
+        except (KeyError, TypeError):
+            if type(token) is not int or not 0 <= token < 2**32:
+                raise OptionError("token id", got=shown(token), expected=_IDS) from None
+        self._bytes[token] = _token_bytes(self._backend.id_to_token(token) or "")
         return self._bytes[token]
 
     def token_id(self, name: str) -> int:
@@ -149,7 +177,7 @@ class Tokenizer:
         token = self._backend.token_to_id(name)
         if token is None:
             hint = "this tokenizer.json is not one of Qwen3's"
-            raise ConfigError("the vocabulary lacks a token", got=repr(name), hint=hint)
+            raise ConfigError("the vocabulary lacks a token", got=shown(name), hint=hint)
         return token
 
     @cached_property
@@ -173,9 +201,44 @@ class Tokenizer:
         return self._backend.token_to_id(name) is not None
 
     @property
+    def largest_id(self) -> int:
+        """An id that no token's exceeds, where a vocabulary has no gaps; Qwen's have none."""
+        return max([self.vocab_size - 1, *self._backend.get_added_tokens_decoder()])
+
+    @property
     def vocab_size(self) -> int:
         """Tokens in use; the network may have more rows."""
         return self._backend.get_vocab_size(with_added_tokens=True)
+
+
+def _raise_ours(error: BaseException, what: str) -> NoReturn:
+    """Raise `ConfigError` for a failure of the library, else `error` itself.
+
+    A panic of its Rust is a `BaseException` whose class can't be imported.
+    """
+    if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        raise ConfigError(what, got=error, hint=_DAMAGED) from None
+    raise error
+
+
+def _check_kinds(backend: tokenizers.Tokenizer) -> None:
+    """Raise `ConfigError` unless the tokenizer is made of what Qwen's are made of.
+
+    Other parts fail in ways of their own, panics among them.
+    """
+    before = backend.pre_tokenizer
+    several = type(before).__name__ == "Sequence"
+    found = {
+        "decoder": [backend.decoder],
+        "model": [backend.model],
+        "normalizer": [backend.normalizer],
+        "pre_tokenizer": list(before) if several else [before],
+    }
+    for part, values in found.items():
+        for kind in (type(value).__name__ for value in values):
+            if kind not in _KINDS[part]:
+                expected = " or ".join(_KINDS[part])
+                raise ConfigError(f"tokenizer: {part}", got=kind, expected=expected, hint=_QWENS)
 
 
 def _any_of(texts: list[str]) -> re.Pattern[str]:
@@ -212,5 +275,5 @@ def _eos_of(file: Path) -> set[int]:
     ids = [] if value is None else value if isinstance(value, list) else [value]
     if not all(type(token) is int and token >= 0 for token in ids):
         expected = "a token id or a list of them"
-        raise ConfigError(f"{file.name}: eos_token_id", got=repr(value), expected=expected)
+        raise ConfigError(f"{file.name}: eos_token_id", got=shown(value), expected=expected)
     return set(ids)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qwen3_mlx.chat import export
+from qwen3_mlx.chat import export, journal_files
 from qwen3_mlx.chat import journal as store
 from qwen3_mlx.chat.journal import ChatJournal
 from qwen3_mlx.chat.plain import explicit
@@ -39,7 +39,7 @@ STEPS = [
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return store.new_path(tmp_path / "sessions")
+    return journal_files.new_path(tmp_path / "sessions")
 
 
 def test_what_is_kept_is_read_again_after_every_step(path: Path) -> None:
@@ -182,16 +182,16 @@ def test_one_writer_at_a_time(path: Path) -> None:
 
 def test_finding(tmp_path: Path) -> None:
     with pytest.raises(SessionError, match="no conversation is kept yet"):
-        store.find(tmp_path, None)
+        journal_files.find(tmp_path, None)
     for number, name in enumerate(["2026-01-02-a", "2026-01-01-b", "2026-01-01"]):
         (tmp_path / f"{name}.jsonl").touch()
         os.utime(tmp_path / f"{name}.jsonl", (number, number))
-    assert store.find(tmp_path, None).stem == "2026-01-01"
-    assert store.find(tmp_path, "2026-01-02").stem == "2026-01-02-a"
-    assert store.find(tmp_path, "2026-01-01").stem == "2026-01-01"
+    assert journal_files.find(tmp_path, None).stem == "2026-01-01"
+    assert journal_files.find(tmp_path, "2026-01-02").stem == "2026-01-02-a"
+    assert journal_files.find(tmp_path, "2026-01-01").stem == "2026-01-01"
     for bad, many in (("2026", "3"), ("2027", "no"), ("../x", "no")):
         with pytest.raises(SessionError, match=f"which {many} conversations"):
-            store.find(tmp_path, bad)
+            journal_files.find(tmp_path, bad)
 
 
 def test_markdown() -> None:

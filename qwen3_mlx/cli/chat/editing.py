@@ -10,7 +10,7 @@ from typing import Any
 from qwen3_mlx.chat import export as export_file
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.result import CommandResult
-from qwen3_mlx.errors import OptionError, SessionError
+from qwen3_mlx.errors import OptionError, SessionError, shown
 from qwen3_mlx.files import write_atomically
 from qwen3_mlx.text.messages import joined_text
 
@@ -32,7 +32,7 @@ def edit(chat: Conversation, text: str) -> CommandResult:
 def drop(chat: Conversation, text: str) -> CommandResult:
     """Forget the oldest turns, which makes room in the context."""
     if text and not (text.isdecimal() and int(text)):
-        raise OptionError("/drop", got=repr(text), expected="a number of turns, 1 or more")
+        raise OptionError("/drop", got=shown(text), expected="a number of turns, 1 or more")
     count = int(text or 1)
     messages = chat.session.messages
     starts = _starts(messages)
@@ -51,7 +51,7 @@ def export(chat: Conversation, text: str) -> CommandResult:
     if kind not in ("", "md", "json"):
         kind, name = Path(text).suffix.removeprefix("."), text
     if kind not in ("", "md", "json"):
-        raise OptionError("/export", got=repr(text), expected="md or json, and perhaps a path")
+        raise OptionError("/export", got=shown(text), expected="md or json, and perhaps a path")
     if not _starts(chat.session.messages):
         raise SessionError("nothing to export yet", hint="say something first")
     kind = kind or "md"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from itertools import zip_longest
 
-from qwen3_mlx.chat import journal
+from qwen3_mlx.chat import journal, journal_files
 from qwen3_mlx.chat.plain import explicit
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.settings import folders
+from qwen3_mlx.errors import SessionError
 from qwen3_mlx.options import GenerationOptions
 
 LAST = "last"
@@ -31,7 +33,7 @@ def with_last(arguments: list[str]) -> list[str]:
 
 def find(id: str) -> journal.SavedChat:
     """The kept conversation that `id`, its beginning, or ``last`` names. Raises `SessionError`."""
-    return journal.read(journal.find(folders.sessions(), None if id == LAST else id))
+    return journal.read(journal_files.find(folders.sessions(), None if id == LAST else id))
 
 
 def attach(
@@ -45,9 +47,13 @@ def attach(
     if resumed is None:
         if not save:
             return [UNKEPT]
-        chat.journal = journal.ChatJournal(journal.new_path(folder))
+        chat.journal = journal.ChatJournal(journal_files.new_path(folder))
         # a system prompt may be long, and is computed while the first message is typed
         return list(filter(None, [chat.take_up()])) if chat.session.messages else []
+    kept = None
+    if save:  # what was read before the model loaded may have grown meanwhile
+        with contextlib.suppress(SessionError):  # removed: this chat has it still
+            resumed, kept = journal.take(resumed.path)
     session = chat.session
     system = session.system
     session.messages = [dict(message) for message in resumed.messages]
@@ -58,9 +64,8 @@ def attach(
         notes.insert(0, resumed.damage)
     if not save:
         return [*notes, UNKEPT, *filter(None, [chat.take_up()])]
-    chat.journal = journal.ChatJournal(resumed.path, resumed)
-    if not resumed.can_append or not chat.journal.claim():
-        chat.journal = journal.ChatJournal(journal.new_path(folder))
+    chat.journal = kept or journal.ChatJournal(journal_files.new_path(folder))
+    if kept is None:
         why = "is left as it is" if not resumed.can_append else "is open in another chat"
         notes.append(f"{resumed.path.name} {why}; this one goes on as {chat.journal.path.stem}")
     return [*notes, *filter(None, [chat.take_up()])]

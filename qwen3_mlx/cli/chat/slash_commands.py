@@ -9,12 +9,12 @@ import contextlib
 import difflib
 from pathlib import Path
 
-from qwen3_mlx.chat import journal
+from qwen3_mlx.chat import journal, journal_files
 from qwen3_mlx.cli.chat import editing
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.result import Command, CommandResult
 from qwen3_mlx.cli.settings import folders
-from qwen3_mlx.errors import OptionError, SessionError
+from qwen3_mlx.errors import OptionError, SessionError, shown
 from qwen3_mlx.options import NEVER_THINK
 
 
@@ -67,7 +67,7 @@ def _budget(chat: Conversation, text: str) -> CommandResult:
         chat.set_options(thinking_budget=None)
         return CommandResult("no limit on thinking")
     if not text.replace(",", "").replace("_", "").isdecimal():
-        raise OptionError("/budget", got=repr(text), expected="a number of tokens, or off")
+        raise OptionError("/budget", got=shown(text), expected="a number of tokens, or off")
     tokens = int(text.replace(",", ""))
     if tokens == 0:
         chat.switch(False)
@@ -122,7 +122,7 @@ def _own_path(chat: Conversation) -> Path:
     except OSError as error:
         hint = "name a place: /save PATH"
         raise SessionError(f"{folder} can't be made", got=error.strerror, hint=hint) from None
-    return journal.new_path(folder)
+    return journal_files.new_path(folder)
 
 
 def _load(chat: Conversation, text: str) -> CommandResult:
@@ -132,7 +132,7 @@ def _load(chat: Conversation, text: str) -> CommandResult:
     path, is_id = _path(text), False
     if not path.exists():
         with contextlib.suppress(SessionError):
-            path, is_id = journal.find(folders.sessions(), text), True
+            path, is_id = journal_files.find(folders.sessions(), text), True
     damage = journal.read(path).damage
     chat.session = session = type(chat.session).load(path, chat.model)
     if not is_id:  # a kept conversation has a journal of its own, which /save must not replace

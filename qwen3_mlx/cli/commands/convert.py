@@ -13,7 +13,7 @@ from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.settings import suggestions
 from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.screen import Screen
-from qwen3_mlx.errors import gb
+from qwen3_mlx.errors import gb, shown
 
 if TYPE_CHECKING:
     from qwen3_mlx.config.recipes import Recipe
@@ -180,7 +180,7 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Request:
     from qwen3_mlx.quantize.job import Request
 
     if options.dtype not in (None, *DTYPES):
-        raise OptionError("--dtype", got=repr(options.dtype), expected=", ".join(DTYPES))
+        raise OptionError("--dtype", got=shown(options.dtype), expected=", ".join(DTYPES))
     if not options.shard_size > 0:
         raise OptionError("--shard-size", got=options.shard_size, expected="a number above 0")
     learned.check(options.learned)

@@ -16,6 +16,7 @@ from qwen3_mlx.config import Qwen3Config, matrices
 from qwen3_mlx.errors import gb
 from qwen3_mlx.fit import inequality, kv_cache, machine
 from qwen3_mlx.hub import resolve
+from qwen3_mlx.options import check_context
 
 EVERYDAY_CONTEXT = 4096
 """Tokens the inequality is filled in for unless --context says otherwise."""
@@ -72,6 +73,7 @@ def gather(name: str, context: int | None, kv_bits: int | None, gigabytes: float
     """Find the model here or ask the hub for its headers, and do the sums."""
     where, config, weights, from_headers = _find(name)
     place = machine.this_machine() if gigabytes is None else machine.mac(gigabytes)
+    check_context(context)
     tokens = min(EVERYDAY_CONTEXT, config.context) if context is None else context
     fit = inequality.fit(config, weights, place, tokens, kv_bits)
     findings = () if (found := resolve.find_local(name)) is None else tuple(check(found))

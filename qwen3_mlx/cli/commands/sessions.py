@@ -41,9 +41,9 @@ def command() -> None:
 
 
 def _read(id: str | None) -> journal.SavedChat:
-    from qwen3_mlx.chat import journal
+    from qwen3_mlx.chat import journal, journal_files
 
-    kept = journal.read(journal.find(folders.sessions(), id))
+    kept = journal.read(journal_files.find(folders.sessions(), id))
     if kept.damage:
         Screen().note(kept.damage)
     return kept
@@ -57,11 +57,11 @@ def list_all(debug: opt.Debug = False) -> None:
 
         qwen3-mlx sessions list
     """
-    from qwen3_mlx.chat import journal
+    from qwen3_mlx.chat import journal, journal_files
     from qwen3_mlx.errors import SessionError
 
     screen = Screen()
-    for path in journal.all_in(folders.sessions()):
+    for path in journal_files.all_in(folders.sessions()):
         try:
             kept = journal.read(path)
         except SessionError as error:
@@ -124,9 +124,9 @@ def rm(
 
         qwen3-mlx sessions rm 2026-01-31-101500-1f2e
     """
-    from qwen3_mlx.chat import journal
+    from qwen3_mlx.chat import journal_files
 
-    paths = [journal.find(folders.sessions(), id) for id in ids]  # all or nothing
+    paths = [journal_files.find(folders.sessions(), id) for id in ids]  # all or nothing
     for path in paths:
-        path.unlink()
+        journal_files.remove(path)
         Screen().note(f"removed: {path.stem}")

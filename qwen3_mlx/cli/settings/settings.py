@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from qwen3_mlx.cli.settings import folders
-from qwen3_mlx.errors import ConfigError, OptionError
+from qwen3_mlx.errors import ConfigError, OptionError, shown
 from qwen3_mlx.options import NEVER_THINK, Family, GenerationOptions
 
 DEFAULT = "default"
@@ -67,7 +67,7 @@ class Key:
             return value
         wrong = type(value) is not self.kind or (self.choices and value not in self.choices)
         if wrong or (self.name == "context" and value < 1) or (self.name == "model" and not value):
-            raise ConfigError(self.name, got=repr(value), expected=self.expected)
+            raise ConfigError(self.name, got=shown(value), expected=self.expected)
         return value
 
     @property
@@ -209,7 +209,7 @@ def known(name: str) -> Key:
 
     near = difflib.get_close_matches(name.replace("-", "_"), KEYS, n=2)
     hint = f"did you mean {' or '.join(near)}?" if near else "qwen3-mlx config lists them"
-    raise ConfigError("unknown key", got=repr(name), expected=_listed(), hint=hint)
+    raise ConfigError("unknown key", got=shown(name), expected=_listed(), hint=hint)
 
 
 def _listed() -> str:

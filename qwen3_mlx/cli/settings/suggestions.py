@@ -48,12 +48,12 @@ def recipes(incomplete: str) -> Words:
 
 def conversations(incomplete: str) -> Words:
     """Kept conversations, the last one first."""
-    from qwen3_mlx.chat import journal
+    from qwen3_mlx.chat import journal, journal_files
     from qwen3_mlx.cli.settings import folders
     from qwen3_mlx.errors import SessionError
 
     words = []
-    for path in journal.all_in(folders.sessions())[:50]:
+    for path in journal_files.all_in(folders.sessions())[:50]:
         if path.stem.startswith(incomplete):
             try:
                 title = _UNSAFE.sub(" ", journal.read(path).title)[:40]

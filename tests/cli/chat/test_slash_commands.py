@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_mlx.chat import journal
+from qwen3_mlx.chat import journal_files
 from qwen3_mlx.chat.journal import ChatJournal
 from qwen3_mlx.cli.chat import slash_commands
 from qwen3_mlx.cli.chat.conversation import Conversation
@@ -170,7 +170,7 @@ def test_a_kept_conversation_is_saved_where_it_is_kept_and_loaded_by_its_id(
     state_home: Path,
 ) -> None:
     conversation = chat()
-    conversation.journal = ChatJournal(journal.new_path(state_home / "sessions"))
+    conversation.journal = ChatJournal(journal_files.new_path(state_home / "sessions"))
     list(conversation.session.send("hi"))
     assert run(conversation, "/save") == f"saved: {conversation.journal.path}"
     kept = conversation.journal.path
@@ -189,7 +189,7 @@ def test_what_cannot_be_kept_is_said_by_every_save(state_home: Path) -> None:
     state_home.mkdir()
     (state_home / "sessions").touch()  # no directory
     conversation = chat()
-    conversation.journal = ChatJournal(journal.new_path(state_home / "sessions"))
+    conversation.journal = ChatJournal(journal_files.new_path(state_home / "sessions"))
     list(conversation.session.send("hi"))
     for _ in range(2):
         with pytest.raises(SessionError, match="can't be kept"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from qwen3_mlx.chat import journal
+from qwen3_mlx.chat import journal, journal_files
 from qwen3_mlx.cli.app import app
 from qwen3_mlx.events import Answer
 
@@ -39,7 +39,7 @@ def test_the_second_chat_computes_its_message_only(tmp_path: Path, state_home: P
     kept.write_bytes(kept.read_bytes()[:-1])
     third = chat(*arguments, stdin="hi\n/stats\n")
     assert "damaged and was removed" in third.stderr
-    one, *_ = (journal.read(path) for path in journal.all_in(state_home / "sessions"))
+    one, *_ = (journal.read(path) for path in journal_files.all_in(state_home / "sessions"))
     assert one.messages[0] == {"role": "system", "content": TEXT}
 
 

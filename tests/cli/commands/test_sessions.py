@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.chat import journal as store
+from qwen3_mlx.chat import journal_files
 from qwen3_mlx.cli.chat import resume
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.events import Answer, Thinking
@@ -23,7 +24,7 @@ TURN = [Thinking("hm"), Answer("It is **4**.")]
 
 
 def kept(home: Path) -> list[store.SavedChat]:
-    return [store.read(path) for path in store.all_in(home / "sessions")]
+    return [store.read(path) for path in journal_files.all_in(home / "sessions")]
 
 
 def keep(home: Path, name: str, *messages: dict[str, Any]) -> Path:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from qwen3_mlx.chat import journal
+from qwen3_mlx.chat import journal, journal_files
 from qwen3_mlx.hub import resolve
 from tests.cli.tmux import PATIENCE_S, ROOT, Tmux, pid
 from tests.cli.tui.pilot import Seat, sit
@@ -38,7 +38,7 @@ def sessions(home: Path, *arguments: str) -> str:
 
 
 def roles(home: Path) -> list[list[str]]:
-    files = journal.all_in(home / "sessions")
+    files = journal_files.all_in(home / "sessions")
     return [[message["role"] for message in journal.read(file).messages] for file in files]
 
 
@@ -81,7 +81,7 @@ def test_kill_9_in_a_turn_then_resume(tmux: Tmux, tmp_path: Path) -> None:
     tmux.keys("C-d")
     tmux.shown("exit code 0")
 
-    (file,) = journal.all_in(tmux.home / "sessions")
+    (file,) = journal_files.all_in(tmux.home / "sessions")
     listed = sessions(tmux.home, "list")
     assert file.stem in listed and f"{turns} turns" in listed and "What is 17 * 23?" in listed
     shown = sessions(tmux.home, "show", file.stem)
@@ -144,7 +144,7 @@ def test_what_was_said_is_kept_when_the_terminal_goes(state_home: Path, gone: st
         chat.process.wait()
         if gone != "unnoticed":
             os.close(chat.master)
-    (one,) = (journal.read(file) for file in journal.all_in(state_home / "sessions"))
+    (one,) = (journal.read(file) for file in journal_files.all_in(state_home / "sessions"))
     assert one.can_append and "thought 3" in one.messages[1]["reasoning_content"]
 
 

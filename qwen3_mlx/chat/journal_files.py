@@ -1,0 +1,85 @@
+"""The files of kept conversations: their names, and who may write one."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import stat
+import time
+from pathlib import Path
+
+from qwen3_mlx.errors import SessionError
+
+
+def new_path(folder: Path) -> Path:
+    """Where a new conversation will be kept; its name is the time, and what makes it unique."""
+    return folder / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}.jsonl"
+
+
+def locked(path: Path, *, create: bool = False) -> int:
+    """Open `path` for reading and writing, as the only process that does.
+
+    Raises `BlockingIOError` if another one has it, `OSError` for what is no regular file.
+    """
+    while True:
+        new = os.O_CREAT if create else 0
+        file = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | new, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(file)
+            if not stat.S_ISREG(held.st_mode):
+                raise OSError(f"{path} is no regular file")
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(held, os.stat(path)):  # noqa: PTH116 (a step that tests watch)
+                    return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # the path leads elsewhere since it was opened
+
+
+def remove(path: Path) -> None:
+    """Remove a conversation for good. Raises `SessionError`, also while a chat has it open."""
+    try:
+        file = locked(path)
+    except BlockingIOError:
+        raise SessionError(f"{path.stem} is open in another chat", hint="leave it first") from None
+    except OSError:  # what can't be opened can still be in the way
+        file = -1
+    try:
+        path.unlink()
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise SessionError(f"{path.stem} can't be removed", got=got) from None
+    finally:
+        if file >= 0:
+            os.close(file)
+
+
+def all_in(folder: Path) -> list[Path]:
+    """The files of kept conversations, the one last written to first."""
+    files = []
+    for file in folder.glob("*.jsonl"):
+        with contextlib.suppress(OSError):  # a link that leads nowhere, or a file just removed
+            files.append((file.stat().st_mtime_ns, file))
+    return [file for _, file in sorted(files, reverse=True)]
+
+
+def find(folder: Path, id: str | None) -> Path:
+    """The file of the conversation `id`, or whose id begins so; the last without one.
+
+    Raises `SessionError` if there is none, or more than one.
+    """
+    files = all_in(folder)
+    hint = "qwen3-mlx sessions list shows what is there"
+    if id is None:
+        if not files:
+            raise SessionError("no conversation is kept yet", hint="start one: qwen3-mlx chat")
+        return files[0]
+    matching = [f for f in files if f.stem == id] or [f for f in files if f.stem.startswith(id)]
+    if len(matching) != 1:
+        got = f"{id!r}, which {len(matching) or 'no'} conversations begin with"
+        raise SessionError("which conversation?", got=got, hint=hint)
+    return matching[0]

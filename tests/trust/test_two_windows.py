@@ -1,0 +1,211 @@
+"""Two chats on one conversation, in every order: what was shown is kept, and nobody waits.
+
+A chat is read, taken, answered twice and left; beside it another does the same, or somebody
+removes, saves over or exports the file. First every order of these steps; then, within them,
+random orders of the calls to the operating system, each of which waits for its turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwen3_mlx.chat import journal, journal_files
+from qwen3_mlx.errors import SessionError
+from qwen3_mlx.options import GenerationOptions
+
+OPTIONS = GenerationOptions()
+
+
+def turn(text: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": text}, {"role": "assistant", "content": f"to {text}"}]
+
+
+class Window:
+    """A chat as the command line runs one: it resumes, keeps each turn, and may reopen."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self.found: journal.SavedChat | None = None
+        self.journal: journal.ChatJournal | None = None
+        self.messages: list[dict[str, Any]] = []
+        self.removed_other: set[Path] = set()
+
+    def steps(self) -> list[Callable[[], None]]:
+        return [self.read, self.resume, self.say, self.say, self.cut, self.leave]
+
+    def read(self) -> None:
+        try:
+            self.found = journal.read(self.path)
+        except SessionError:
+            self.found = None  # removed before: nothing to resume
+
+    def resume(self) -> None:
+        if self.found is None:
+            return
+        kept = None
+        with contextlib.suppress(SessionError):  # removed: this chat has it still
+            self.found, kept = journal.take(self.found.path)
+        self.messages = list(self.found.messages)
+        new = journal_files.new_path(self.path.parent)
+        self.journal = kept or journal.ChatJournal(new)
+
+    def say(self) -> None:
+        if self.journal is not None:
+            self.messages = [*self.messages, *turn(f"{self.name}{len(self.messages)}")]
+            self.journal.keep("demo", OPTIONS, self.messages)
+
+    def cut(self) -> None:
+        """Let go and go on: the file may be another's meanwhile."""
+        if self.journal is not None:
+            self.journal.close()
+            self.say()
+
+    def leave(self) -> None:
+        if self.journal is not None:
+            self.journal.close()
+
+    def check(self) -> None:
+        if self.journal is None:
+            return
+        kept = [json.dumps(message) for message in journal.read(self.journal.path).messages]
+        shown = [json.dumps(message) for message in self.messages]
+        assert kept[: len(shown)] == shown, (self.name, self.journal.path.name)
+
+
+class Remover(Window):
+    def steps(self) -> list[Callable[[], None]]:
+        return [self.remove]
+
+    def remove(self) -> None:
+        try:
+            journal_files.remove(self.path)
+        except SessionError as error:
+            assert "open in another chat" in str(error) or "can't be removed" in str(error)
+
+    def check(self) -> None:
+        pass
+
+
+class Saver(Remover):
+    def remove(self) -> None:
+        """``/save`` onto a kept conversation: it must not take the file from a chat."""
+        with contextlib.suppress(SessionError):
+            saved = journal.read(self.path)
+            journal.save(self.path, "demo", OPTIONS, saved.messages)
+
+
+def begin(folder: Path, other: type[Window]) -> list[Window]:
+    path = folder / "sessions" / "2026-01-01-000000-0000.jsonl"
+    first = journal.ChatJournal(path)
+    first.keep("demo", OPTIONS, turn("begin"))
+    first.close()
+    return [Window(path, "a"), other(path, "b")]
+
+
+def orders(counts: tuple[int, int]) -> Iterator[tuple[int, ...]]:
+    for places in itertools.combinations(range(sum(counts)), counts[1]):
+        yield tuple(int(i in places) for i in range(sum(counts)))
+
+
+@pytest.mark.parametrize("other", [Window, Remover])
+def test_every_order_of_steps(tmp_path: Path, other: type[Window]) -> None:
+    """924 orders of two chats; 7 of a chat and one who removes its file."""
+    sizes = (len(Window(tmp_path, "").steps()), len(other(tmp_path, "").steps()))
+    for number, order in enumerate(orders(sizes)):
+        windows = begin(tmp_path / str(number), other)
+        waiting = [iter(window.steps()) for window in windows]
+        removed = False
+        for who in order:
+            before = windows[0].path.exists()
+            next(waiting[who])()
+            removed |= before and not windows[0].path.exists()
+        for window in windows:
+            gone = removed and window.journal and not window.journal.path.exists()
+            if not gone:  # removed when everybody had left it
+                window.check()
+
+
+class Turns:
+    """Lets one of two threads make its next system call, by a seeded coin."""
+
+    def __init__(self, seed: int) -> None:
+        self.coin = random.Random(seed)
+        self.condition = threading.Condition()
+        self.running = {0, 1}
+        self.whose = self.coin.choice([0, 1])
+        self.local = threading.local()
+
+    def step(self) -> None:
+        who = getattr(self.local, "who", None)
+        if who is None:
+            return
+        with self.condition:
+            self.whose = self.coin.choice(sorted(self.running))
+            self.condition.notify_all()
+            assert self.condition.wait_for(lambda: self.whose == who, timeout=20)
+
+    def run(self, who: int, work: Callable[[], None], errors: list[BaseException]) -> None:
+        self.local.who = who
+        try:
+            self.step()
+            work()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            with self.condition:
+                self.running.discard(who)
+                self.whose = next(iter(self.running), who)
+                self.condition.notify_all()
+
+
+@pytest.mark.parametrize("other", [Window, Saver])
+def test_random_orders_of_system_calls(
+    tmp_path: Path, other: type[Window], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = Turns(0)
+    for module, names in (
+        (os, ("open", "stat", "fstat", "ftruncate", "pwrite", "close")),
+        (fcntl, ("flock",)),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, stepping(getattr(module, name), lambda: turns))
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    for seed in range(60):
+        turns = Turns(seed)
+        windows = begin(tmp_path / str(seed), other)
+        errors: list[BaseException] = []
+        threads = [
+            threading.Thread(target=turns.run, args=(who, lambda w=w: everything(w), errors))
+            for who, w in enumerate(windows)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert not errors, (seed, errors)
+        for window in windows:
+            window.check()
+
+
+def everything(window: Window) -> None:
+    for step in window.steps():
+        step()
+
+
+def stepping(function: Callable[..., Any], turns: Callable[[], Turns]) -> Callable[..., Any]:
+    def call(*args: Any, **named: Any) -> Any:
+        turns().step()
+        return function(*args, **named)
+
+    return call
