@@ -63,13 +63,14 @@ def page(command: str) -> str:
 
 def chat_commands() -> str:
     """What can be typed in a chat."""
-    from qwen3_mlx.cli.chat.slash_commands import COMMANDS, LINE_KEYS
+    from qwen3_mlx.cli.chat.keys import key_help
+    from qwen3_mlx.cli.chat.slash_commands import COMMANDS
 
     usages = [(c.usage.replace("|", "\\|"), c.help) for c in COMMANDS.values()]
     rows = [f"| `/{usage}` | {help} |" for usage, help in usages]
     table = "\n".join(["| command | does |", "|---|---|", *rows])
-    keys = "\n".join(LINE_KEYS)
-    return f"\n## In a chat\n\n{table}\n\n{keys}\n"
+    keys = "\n".join(key_help(is_full_screen=False))
+    return f"\n## In a chat\n\n{table}\n\n```text\n{keys}\n```\n"
 
 
 def document() -> str:

@@ -119,5 +119,10 @@ def shown(value: object, spell: Callable[[object], str] = repr) -> str:
 
 
 def gb(size: float, digits: int = 1) -> str:
-    """Bytes as messages spell them: ``4.6 GB``, or ``12.3 MB`` below 50 MB. A GB is 10**9 bytes."""
-    return f"{size / 1e9:,.{digits}f} GB" if abs(size) >= 50e6 else f"{size / 1e6:.1f} MB"
+    """Bytes as people read them: ``4.6 GB``, ``12.3 MB`` below 50 MB, ``7 kB`` below 100 kB.
+
+    A GB is 10**9 bytes; `digits` are those of GB.
+    """
+    if abs(size) >= 50e6:
+        return f"{size / 1e9:,.{digits}f} GB"
+    return f"{size / 1e6:.1f} MB" if abs(size) >= 1e5 else f"{-(-size // 1000):.0f} kB"

@@ -132,7 +132,9 @@ class FakeModel:
     ) -> None:
         self.name, self.family = name, family
         self.config = SimpleNamespace(context=context, rope=SimpleNamespace(scaling=None))
-        self.template = SimpleNamespace(render=lambda messages: " ".join(map(str, messages)))
+        self.template = SimpleNamespace(
+            render=lambda messages: " ".join(map(str, messages)), thinks_by_default=True
+        )
         self.tokenizer = SimpleNamespace(encode=lambda text: text.split())
         self._script = iter(script)
         self.asked: list[tuple[list[dict[str, Any]], GenerationOptions]] = []

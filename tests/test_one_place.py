@@ -18,6 +18,11 @@ FACTS = {
         r"\"data_offsets\": ",
         ["checkpoint/headers.py", "checkpoint/large_pages.py"],
     ),
+    "bytes spelled as GB": (r"/ 1e[69]:[^}]*\} [MG]B", ["errors.py"]),
+    "tokens spelled as 32k": (r"def short\(tokens|\}k\"", ["cli/terminal/numbers.py"]),
+    "parameters spelled as 8.2 B": (r"\(\"B\", 1e9\)", ["cli/terminal/numbers.py"]),
+    "the chat's keys": ("answer now; stop", ["cli/chat/keys.py"]),
+    "when a thought is shown": (r"Literal\[\"always\", \"live\"", ["cli/settings/settings.py"]),
     "no network": ("HF_HUB_OFFLINE.,", ["hub/errors.py"]),
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from qwen3_mlx.config.matrices import active_parameters, parameters
 from qwen3_mlx.config.recipes import CLASSES, describe, weight_class
-from qwen3_mlx.errors import Qwen3Error
+from qwen3_mlx.errors import Qwen3Error, gb
 from qwen3_mlx.fit.inequality import Weights, fit, largest_context
 from qwen3_mlx.fit.machine import MAC_MEMORY_GB, mac
 from qwen3_mlx.options import Family, preset
@@ -63,9 +63,9 @@ def _head(plan: Plan, origin: Origin, title: str) -> str:
             f"# {title}",
             "",
             f"Converted from {where}{chain}{revision}{packed}{fused}, for MLX.",
-            f"{count}; {plan.weight_bytes / 1e9:.2f} GB, "
+            f"{count}; {gb(plan.weight_bytes, 2)}, "
             f"{plan.bits_per_weight:.3f} bits a weight over all (source: "
-            f"{plan.source.nbytes / 1e9:.2f} GB).",
+            f"{gb(plan.source.nbytes, 2)}).",
             f"Licence: {origin.license or 'see the original model'}. The original's card is the"
             " authority on the model itself.",
             "",
@@ -148,7 +148,7 @@ def _fit(plan: Plan) -> str:
     need = fit(
         config, weights, mac(MAC_MEMORY_GB[-1]), min(4096, config.native_context)
     ).required_bytes
-    note = f"Computed, not measured: {need / 1e9:.2f} GB with 4,096 tokens of context."
+    note = f"Computed, not measured: {gb(need, 2)} with 4,096 tokens of context."
     return "\n".join([*lines, "", note, ""])
 
 

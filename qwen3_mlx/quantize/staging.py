@@ -17,7 +17,7 @@ from typing import Any
 
 import qwen3_mlx.device.backend  # noqa: F401
 
-from qwen3_mlx.errors import CheckpointError, OptionError
+from qwen3_mlx.errors import CheckpointError, OptionError, gb
 from qwen3_mlx.quantize.digests import DigestCheck
 from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.journal import ConversionJournal
@@ -147,8 +147,8 @@ def _check_space(plan: Plan, target: Target, done: set[str]) -> None:
     if free < needed:
         raise CheckpointError(
             "not enough space on the disk",
-            got=f"{free / 1e9:.2f} GB free at {target.out.parent}",
-            expected=f"{needed / 1e9:.2f} GB",
+            got=f"{gb(free, 2)} free at {target.out.parent}",
+            expected=f"{gb(needed, 2)}",
             hint="free some space, or choose an --out on another disk",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ class Conversation:
     journal: ChatJournal | None = None
     """The file it is kept in as it grows; None keeps it nowhere."""
     _unkept: bool = False
+    _sending: str = ""
+    """The message of the running turn: the session adds it to its messages a moment later."""
 
     @property
     def name(self) -> str:
@@ -46,12 +49,34 @@ class Conversation:
 
     @property
     def thinks(self) -> bool:
-        """Whether the next turn thinks, as far as options go."""
+        """Whether the running turn thinks, or else the next one: by options, then by flags."""
         options = self.session.options
-        if self.model.family in NEVER_THINK:
+        if self.model.family != "hybrid":
+            return self.model.family not in NEVER_THINK
+        if options.thinking is False or options.thinking_budget == 0:
             return False
-        off = options.thinking is False or options.thinking_budget == 0
-        return self.model.family == "thinking" or not off
+        flags = map(_flag, [self._sending, *reversed(self._user_texts())])
+        said = next((flag for flag in flags if flag is not None), None)
+        return options.thinking or (self.model.template.thinks_by_default if said is None else said)
+
+    def _user_texts(self) -> list[str]:
+        """What a soft switch may stand in, oldest first."""
+        from qwen3_mlx.text.messages import joined_text
+
+        roles = ("system", "developer", "user")
+        messages = [m for m in self.session.messages if m["role"] in roles]
+        return [joined_text(message.get("content")) for message in messages]
+
+    def sending(self, text: str) -> str:
+        """Get ready to send `text`; returns it as text that any tokenizer takes.
+
+        A soft switch in it is the person's latest word, so an earlier option gives way to it.
+        """
+        clean = text.encode("utf-8", "replace").decode()  # pasted bytes may be none
+        if self.model.family == "hybrid" and _flag(clean) is not None:
+            self.set_options(thinking=None, thinking_budget=self.budget or None)
+        self._sending = clean
+        return clean
 
     @property
     def mode(self) -> str:
@@ -94,6 +119,7 @@ class Conversation:
 
         Raises `SessionError`, but only for the first of several failures unless `again` is set.
         """
+        self._sending = ""
         if self.journal is None:
             return
         session = self.session
@@ -172,3 +198,11 @@ class Conversation:
             answer_tokens=total.answer_tokens + new.answer_tokens,
             peak_memory_bytes=max(total.peak_memory_bytes, new.peak_memory_bytes),
         )
+
+
+@lru_cache(512)  # the status asks five times a second
+def _flag(text: str) -> bool | None:
+    """The soft switch in `text`."""
+    from qwen3_mlx.text import soft_switch
+
+    return soft_switch([{"role": "user", "content": text}])

@@ -119,9 +119,7 @@ class LineChat:
         if text is None:
             generation = session.retry(on_progress=progress)
         else:
-            # pasted bytes that are no text would fail in the tokenizer
-            clean = text.encode("utf-8", "replace").decode()
-            generation = session.send(clean, on_progress=progress)
+            generation = session.send(self.chat.sending(text), on_progress=progress)
         renderer = Renderer(self.screen, self._answer_view(), hide_thinking=self._hide)
         try:
             with interrupts_turn(generation, answer_first=True) as presses:

@@ -12,9 +12,10 @@ from pathlib import Path
 from qwen3_mlx.chat import journal, journal_files
 from qwen3_mlx.cli.chat import editing
 from qwen3_mlx.cli.chat.conversation import Conversation
+from qwen3_mlx.cli.chat.keys import key_help
 from qwen3_mlx.cli.chat.result import Command, CommandResult
 from qwen3_mlx.cli.settings import folders
-from qwen3_mlx.errors import OptionError, SessionError, shown
+from qwen3_mlx.errors import OptionError, SessionError, gb, shown
 from qwen3_mlx.options import NEVER_THINK
 
 
@@ -32,6 +33,11 @@ def is_command(line: str) -> bool:
     return name.startswith("/") and "\n" not in line.strip()
 
 
+def is_unknown(line: str) -> bool:
+    """Whether `line` is a command that there is not."""
+    return is_command(line) and line.split()[0].removeprefix("/") not in COMMANDS
+
+
 def run(chat: Conversation, line: str) -> CommandResult:
     """Run the command in `line`. Raises `OptionError` for an unknown one, and the command's own."""
     name, _, rest = line.strip().partition(" ")
@@ -44,10 +50,15 @@ def run(chat: Conversation, line: str) -> CommandResult:
     return command.run(chat, rest.strip())
 
 
-def _help(_chat: Conversation, _text: str) -> CommandResult:
+def help_text(*, is_full_screen: bool) -> str:
+    """The commands and the keys."""
     width = max(len(command.usage) for command in COMMANDS.values())
     lines = [f"/{command.usage:<{width}}  {command.help}" for command in COMMANDS.values()]
-    return CommandResult("\n".join([*lines, "", *LINE_KEYS]))
+    return "\n".join([*lines, "", *key_help(is_full_screen=is_full_screen)])
+
+
+def _help(_chat: Conversation, _text: str) -> CommandResult:
+    return CommandResult(help_text(is_full_screen=False))
 
 
 def _think(chat: Conversation, _text: str) -> CommandResult:
@@ -74,9 +85,9 @@ def _budget(chat: Conversation, text: str) -> CommandResult:
         return CommandResult("a budget of 0 switches thinking off; /think switches it on again")
     if chat.model.family in NEVER_THINK:
         chat.switch(True)  # says that this model never thinks
-    thinking = chat.session.options.thinking
-    # who asks for a budget asks for thinking
-    chat.set_options(thinking_budget=tokens, thinking=True if thinking is False else thinking)
+    if not chat.thinks:  # who asks for a budget asks for thinking
+        chat.switch(True)
+    chat.set_options(thinking_budget=tokens)
     return CommandResult(f"at most {tokens:,} tokens of thinking a turn")
 
 
@@ -155,8 +166,8 @@ def _stats(chat: Conversation, _text: str) -> CommandResult:
         f" {last.thinking_tokens:,} thinking, {last.answer_tokens:,} answer;"
         f" prefill {last.prefill_tps:,.0f} tok/s, decode {last.decode_tps:.1f} tok/s\n"
         f"this chat: {chat.turns} turns, {total.thinking_tokens:,} thinking,"
-        f" {total.answer_tokens:,} answer; peak memory {total.peak_memory_bytes / 1e9:.2f} GB\n"
-        f"keys and values: {last.kv_bytes / 1e6:,.0f} MB, {last.kv_kind}"
+        f" {total.answer_tokens:,} answer; peak memory {gb(total.peak_memory_bytes, 2)}\n"
+        f"keys and values: {gb(last.kv_bytes)}, {last.kv_kind}"
     )
 
 
@@ -183,7 +194,3 @@ COMMANDS = {
     "stats": Command("stats", "tokens, speed and memory", _stats),
     "quit": Command("quit", "leave (Ctrl-D does too)", _quit),
 }
-LINE_KEYS = (
-    "Enter sends; Alt-Enter (or Esc, Enter) begins a new line; pasted lines stay together.",
-    "Ctrl-C while it thinks: answer now; while it answers: stop; at the prompt: clear the line.",
-)

@@ -159,8 +159,8 @@ def run(
         typer.echo(f"{name}: {state}")
     typer.echo(
         f"{subject.name}: {context} tokens of prompt, {tokens} decoded, {rounds} rounds, medians\n"
-        f"roofline: {roofline.tokens:.0f} tok/s, {active / 1e9:.2f} GB a token at "
-        f"{roofline.bandwidth / 1e9:.0f} GB/s measured here\n"
+        f"roofline: {roofline.tokens:.0f} tok/s, {gb(active, 2)} a token at "
+        f"{gb(roofline.bandwidth, 0)}/s measured here\n"
     )
     for line in table(measured, roofline):
         typer.echo(line)

@@ -274,14 +274,14 @@ def preview(job: Job, repo: str | None) -> str:
     width = max(len(name) for name in sizes)
     lines = [f"{name:<{width}}  {size:>15,}" for name, size in sizes.items()]
     where = job.request.out if repo is None else f"{job.request.out}, then {repo}"
-    total = f"{sum(sizes.values()) / 1e9:.2f} GB, {plan.bits_per_weight:.3f} bits a weight"
+    total = f"{gb(sum(sizes.values()), 2)}, {plan.bits_per_weight:.3f} bits a weight"
     head = f"would write {where}: {total}, and conversion.json with what is measured"
     return "\n".join([head, *lines, "", text])
 
 
 def summary(out: Path, record: dict[str, Any]) -> str:
     """What was made and what it cost, in two lines."""
-    size = f"{record['weight_bytes'] / 1e9:.2f} GB, {record['bits_per_weight']:.3f} bits a weight"
+    size = f"{gb(record['weight_bytes'], 2)}, {record['bits_per_weight']:.3f} bits a weight"
     head = f"{out}: {size}\n"
     measured, bound = record["measured"], record["recipe"]["bound"]
     if measured is None:

@@ -11,6 +11,7 @@ from qwen3_mlx.checkpoint.check import check
 from qwen3_mlx.checkpoint.model_files import Finding
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.chat.load import default_model
+from qwen3_mlx.cli.terminal.numbers import parameters
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.config import Qwen3Config, matrices
 from qwen3_mlx.errors import gb
@@ -147,9 +148,9 @@ def lines(facts: Facts) -> Iterator[str]:
     yield facts.where
     yield architecture(config)
     yield ""
-    yield _row("parameters", _count(total), f"{total:,}")
+    yield _row("parameters", parameters(total, 2), f"{total:,}")
     if active != total:
-        yield _row("for each token", _count(active), f"{active:,}")
+        yield _row("for each token", parameters(active, 2), f"{active:,}")
     yield _row("native context", f"{config.native_context:,}", "tokens; YaRN beyond (--context)")
     yield ""
     yield from _sum(facts, total)
@@ -228,8 +229,3 @@ def _packing(facts: Facts, total: int) -> str:
 
 def _row(name: str, value: str, remark: str) -> str:
     return f"{name:<16}{value:>10}   {remark}"
-
-
-def _count(number: int) -> str:
-    unit, scale = ("B", 1e9) if number >= 1e9 else ("M", 1e6)
-    return f"{number / scale:.2f} {unit}"

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli.terminal.numbers import parameters, short
 from qwen3_mlx.cli.terminal.screen import Screen, printable
-from qwen3_mlx.errors import ModelNotFoundError, OptionError, Qwen3Error
+from qwen3_mlx.errors import ModelNotFoundError, OptionError, Qwen3Error, gb
 
 if TYPE_CHECKING:
     from qwen3_mlx.config import Qwen3Config
@@ -194,7 +195,7 @@ def lines(rows: list[Row], place: Machine) -> Iterator[str]:
         name, *numbers, verdict = cells
         right = (f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=False))
         yield "  ".join([f"{name:<{widths[0]}}", *right, verdict]).rstrip()
-    yield f"\navailable: {size_text(place.available_bytes)}, {place.why}"
+    yield f"\navailable: {gb(place.available_bytes)}, {place.why}"
     if any(row.model.repo and row.model.problem for row in rows):
         yield "what is incomplete is fetched to its end with: qwen3-mlx chat MODEL"
     if not told and all(row.bundled for row in rows):
@@ -203,41 +204,24 @@ def lines(rows: list[Row], place: Machine) -> Iterator[str]:
 
 def _cells(row: Row) -> tuple[str, ...]:
     if row.config is None or row.weights is None or row.fit is None:
-        return row.model.name, size_text(row.disk_bytes), "", "", "", row.problem
+        return row.model.name, gb(row.disk_bytes), "", "", "", row.problem
     from qwen3_mlx.config import matrices
 
     total, active = matrices.parameters(row.config), matrices.active_parameters(row.config)
-    count = _count(total) if total == active else f"{_count(total)}, {_count(active)} active"
+    count = parameters(total)
+    if total != active:
+        count += f", {parameters(active)} active"
     bits = f"{8 * row.weights.stored_bytes / total:.1f}"
     context = f"{row.config.native_context:,}"
-    return row.model.name, size_text(row.disk_bytes), bits, count, context, _verdict(row, row.fit)
+    return row.model.name, gb(row.disk_bytes), bits, count, context, _verdict(row, row.fit)
 
 
 def _verdict(row: Row, fit: Fit) -> str:
     if fit.fits:
         return f"fits with {short(max(row.longest, fit.context))} of context"
-    need, have = size_text(fit.required_bytes), size_text(fit.available_bytes)
+    need, have = gb(fit.required_bytes), gb(fit.available_bytes)
     less = f"; would with {short(row.longest)} of context" if row.longest else ""
     return f"does not fit: needs {need}, has {have}{less}"
-
-
-def short(tokens: int) -> str:
-    """``950``, ``12k``: tokens, rounded down."""
-    return str(tokens) if tokens < 1024 else f"{tokens // 1024}k"
-
-
-def size_text(size: int) -> str:
-    """Bytes as people read them: ``12 MB``, ``4.6 GB``."""
-    if size >= 10**9:
-        return f"{size / 1e9:.1f} GB"
-    if size >= 10**5:
-        return f"{size / 1e6:.0f} MB" if size >= 10**7 else f"{size / 1e6:.1f} MB"
-    return f"{-(-size // 1000)} kB"
-
-
-def _count(number: int) -> str:
-    unit, scale = ("B", 1e9) if number >= 1e9 else ("M", 1e6)
-    return f"{number / scale:.1f} {unit}"
 
 
 def _as_json(rows: list[Row], place: Machine) -> str:

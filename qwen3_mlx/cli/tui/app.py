@@ -31,7 +31,7 @@ from qwen3_mlx.cli.tui.theme import Themed
 from qwen3_mlx.cli.tui.transcript import Transcript
 from qwen3_mlx.cli.tui.turn_view import TurnView
 from qwen3_mlx.cli.tui.worker import Begin, Inbox, Running, Worker
-from qwen3_mlx.errors import SessionError
+from qwen3_mlx.errors import SessionError, gb
 
 STATUS_S = 0.2
 """Seconds between two changes of the status row while a turn runs."""
@@ -285,7 +285,7 @@ class Chat(Themed):
             return
         last = chat.session.last_stats
         speed = turn.speed if turn else (last.decode_tps if last else 0.0)
-        memory = f"{last.peak_memory_bytes / 1e9:.2f} GB" if last else ""
+        memory = gb(last.peak_memory_bytes, 2) if last else ""
         self.status.show(
             note or (turn.status() if turn else control.busy),
             chat.name,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.settings import folders
-from qwen3_mlx.cli.tui.turn_view import ShowThinking
+from qwen3_mlx.cli.settings.settings import ShowThinking
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.options import GenerationOptions
 

@@ -107,8 +107,8 @@ class Controller:
                 self._run(text)
             except Exception as error:  # a bug must not cost the conversation
                 self._view.fail(error)
-                if "/" in text.split()[0][1:]:  # a path, not a command: a blank before it sends it
-                    self.pending.insert(0, text)
+                if slash_commands.is_unknown(text):
+                    self.pending.insert(0, text)  # to be corrected
                 self.take_back()
         self._view.show_pending(self.pending)
 
@@ -136,9 +136,7 @@ class Controller:
 
     def _send(self, text: str) -> None:
         assert self.chat is not None
-        session = self.chat.session
-        # pasted bytes that are no text would fail in the tokenizer
-        clean = text.encode("utf-8", "replace").decode()
+        session, clean = self.chat.session, self.chat.sending(text)
         self.turn = self._view.start_turn(
             lambda progress: session.send(clean, on_progress=progress), clean
         )
@@ -148,7 +146,7 @@ class Controller:
         if name == "/quit":
             self._view.exit(0)
         elif name == "/help":
-            self._view.note(help_text())
+            self._view.note(slash_commands.help_text(is_full_screen=True))
         elif self.chat is None:
             self.load(line.partition(" ")[2].strip())
         else:
@@ -271,20 +269,3 @@ class Controller:
                 f"the context is {100 * used // context} % full, {max(context - used, 0):,} tokens"
                 " are left: /drop forgets the oldest turn, /clear all of them"
             )
-
-
-def help_text() -> str:
-    """The commands and the keys."""
-    width = max(len(command.usage) for command in slash_commands.COMMANDS.values())
-    lines = [f"/{c.usage:<{width}}  {c.help}" for c in slash_commands.COMMANDS.values()]
-    return "\n".join([*lines, "", *KEYS])
-
-
-KEYS = (
-    "Enter          send                   Alt-Enter, Ctrl-J  new line",
-    "Esc, Ctrl-C    answer now; stop; leave",
-    "Ctrl-T         think or not           Alt-Up, Alt-Down   budget",
-    "Ctrl-O         copy marked or answer  Ctrl-R             fold or open thoughts",
-    "Up, Down       history                PageUp, PageDown   scroll",
-    "Tab            complete a command     Ctrl-D             leave",
-)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from textual.widgets import Static
 
+from qwen3_mlx.cli.terminal.numbers import short
+
 if TYPE_CHECKING:
     from qwen3_mlx.cli.chat.conversation import Conversation
 
@@ -18,15 +20,8 @@ def bar(done: int, total: int) -> str:
     return "█" * full + "░" * (BAR - full)
 
 
-def short(tokens: int) -> str:
-    """``950``, ``3.2k``, ``131k``."""
-    if tokens < 1000:
-        return str(tokens)
-    return f"{tokens / 1000:.1f}k" if tokens < 100_000 else f"{tokens // 1000}k"
-
-
 def context_used(chat: Conversation, running: int) -> str:
-    """``1.2k/4.1k (29 %)``, a running turn's tokens counted; "" where the model has no bound."""
+    """``1.1k/4k (29 %)``, a running turn's tokens counted; "" where the model has no bound."""
     last, context = chat.session.last_stats, chat.context
     if context is None:
         return ""

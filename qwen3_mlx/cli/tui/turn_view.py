@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Literal
 
+from qwen3_mlx.cli.settings.settings import ShowThinking
 from qwen3_mlx.cli.terminal.progress import Eta
 from qwen3_mlx.cli.terminal.screen import describe
 from qwen3_mlx.cli.tui.answer import Answer as AnswerText
@@ -14,8 +14,6 @@ from qwen3_mlx.cli.tui.thought import Thought
 from qwen3_mlx.cli.tui.transcript import Transcript, UserMessage
 from qwen3_mlx.cli.tui.worker import Failed, News, Over, Reading, Running
 from qwen3_mlx.events import Answer, Done, Thinking, ToolCall
-
-ShowThinking = Literal["always", "live", "never"]
 
 
 class TurnView:

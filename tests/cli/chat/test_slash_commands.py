@@ -25,6 +25,58 @@ def run(conversation: Conversation, line: str) -> str:
     return slash_commands.run(conversation, line).text
 
 
+def send(conversation: Conversation, text: str) -> None:
+    """A turn with `text`."""
+    list(conversation.session.send(conversation.sending(text)))
+    conversation.keep()
+
+
+def test_the_latest_of_command_and_flag_decides_the_next_turn() -> None:
+    conversation = chat(thinking_budget=0)
+    send(conversation, "/think hi")
+    assert conversation.mode == "thinking"
+    send(conversation, "What does /no_think do?")
+    send(conversation, "`/no_think` and\n> /no_think")
+    assert conversation.thinks
+    send(conversation, "hi /no_think")
+    send(conversation, "more")
+    assert not conversation.thinks and conversation.session.options.thinking is None
+    assert run(conversation, "/think") == "from now on: thinking"
+    assert conversation.session.options.thinking is True
+    send(conversation, "/no_think hi")
+    assert not conversation.thinks
+    run(conversation, "/budget 64")
+    assert conversation.mode == "thinking, budget 64"
+    send(conversation, "/no_think hi")
+    conversation.step_budget(up=True)
+    assert conversation.thinks
+
+
+def test_a_flag_taken_back_decides_nothing() -> None:
+    conversation = chat()
+    send(conversation, "/no_think hi")
+    assert not conversation.thinks
+    run(conversation, "/undo")
+    assert conversation.thinks
+    run(conversation, "/system Be brief. /no_think")
+    assert not conversation.thinks
+
+
+def test_a_message_under_way_counts_before_the_session_has_it() -> None:
+    conversation = chat()
+    conversation.sending("/no_think hi")
+    assert not conversation.thinks
+
+
+@pytest.mark.parametrize("family", ["thinking", "instruct", "coder"])
+def test_a_flag_is_text_to_a_model_that_cannot_switch(family: Family) -> None:
+    conversation = chat(family)
+    before = conversation.mode
+    send(conversation, "/no_think hi")
+    send(conversation, "/think hi")
+    assert conversation.mode == before
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

@@ -20,7 +20,7 @@ def test_a_conversation(tmux: Tmux) -> None:
     tmux.until("> /help")
     tmux.keys("Enter")
     tmux.until("/retry")
-    tmux.until("Ctrl-C while it thinks: answer now")
+    tmux.until("answer now; stop; clear")
     tmux.keys("What is 2 + 2?", "Enter")
     shown = tmux.until("answer tokens")
     assert "hm, two" in shown and "It is 4." in shown  # the bold of **4** is drawn, not its stars
@@ -29,6 +29,12 @@ def test_a_conversation(tmux: Tmux) -> None:
     tmux.until("fake [thinking, budget 300] >")
     tmux.keys("/no_think", "Enter")
     tmux.until("fake [not thinking] >")
+    tmux.keys("/think hello", "Enter")
+    tmux.until("fake [thinking, budget 300] >", 2)
+    tmux.keys("/no_think hello", "Enter")
+    tmux.until("fake [not thinking] >", 2)
+    tmux.keys("/think", "Enter")
+    tmux.until("fake [thinking, budget 300] >", 3)
     tmux.keys("C-d")
     tmux.until("exit code 0")
 

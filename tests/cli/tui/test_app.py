@@ -30,7 +30,7 @@ def test_a_turn_is_a_folded_thought_and_an_answer_in_markdown() -> None:
         assert "▸ thought 1 tokens" in seat.seen and "hm, two" not in seat.seen
         assert "It is 4." in seat.seen and "**" not in seat.seen
         assert "20 tok/s" in seat.status and "1.50 GB" in seat.status
-        assert "11/4.1k" in seat.status  # prompt and answer; the thought does not stay
+        assert "11/4k" in seat.status  # prompt and answer; the thought does not stay
         await seat.press("ctrl+r")
         await seat.until("│ hm, two")
 
@@ -157,6 +157,25 @@ def test_ctrl_d_leaves() -> None:
         await seat.press("ctrl+d")
 
     assert sit(test).return_value == 0
+
+
+def test_the_status_shows_what_the_next_turn_will_do_after_a_flag() -> None:
+    async def test(seat: Seat) -> None:
+        await seat.type("/no_think hi")
+        assert "│ not thinking │" in seat.status  # the turn may not have begun
+        await seat.idle()
+        assert "│ not thinking │" in seat.status
+        await seat.press("ctrl+t")
+        assert "│ thinking │" in seat.status
+        await seat.type("again")
+        await seat.idle()
+        assert [options.thinking for _, options in seat.model.asked] == [None, True]
+        await seat.type("/no_think hi")
+        await seat.idle()
+        await seat.type("/think")
+        assert "│ thinking │" in seat.status
+
+    sit(test)
 
 
 def test_keys_for_mode_and_budget() -> None:
