@@ -1,8 +1,8 @@
 """A corpus of config.json as people's tools write it, each with the tool and version that does.
 
 Generated, not collected: the forms follow the tools' sources and the public reports about them. No
-file here was downloaded. `variants()` gives them all; each loads, is one that `convert` reads, or is
-refused for a stated reason.
+file here was downloaded. `variants()` gives them all; each loads, is one that `convert` reads, or
+is refused for a stated reason.
 """
 
 from __future__ import annotations
