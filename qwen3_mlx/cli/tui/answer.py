@@ -43,7 +43,7 @@ class Answer(GrowingText):
         if "\n" in tail:
             blocks, tail = split_finished(tail)
         finished = [Block(block, gap=True) for block in blocks]
-        head, tail, gap = cut_long(tail, [line.text for line in self._moving])
+        head, tail, gap = cut_long(tail, [line.text for line in self._moving], self._width)
         finished += [Block(head, gap)] if head else []
         return finished, tail
 
@@ -57,7 +57,7 @@ def code_blocks(markdown: str) -> list[str]:
     return [token.content for token in parse(markdown) if token.type == "fence"]
 
 
-def cut_long(tail: str, drawn: Sequence[str] = ()) -> tuple[str, str, bool]:
+def cut_long(tail: str, drawn: Sequence[str] = (), width: int = 0) -> tuple[str, str, bool]:
     """(what can be drawn for good, the rest, whether an empty line stands between them).
 
     Code is cut between lines and its fence repeated, a table its head, a list between items;
@@ -65,7 +65,7 @@ def cut_long(tail: str, drawn: Sequence[str] = ()) -> tuple[str, str, bool]:
     empty where there is no such place yet, or `tail` is still short.
     """
     if block := code.fenced(tail):
-        if spot := code.cut_line(block, max([21, *map(len, drawn)]) - 1):
+        if spot := code.cut_line(block, width):
             *before, last = block.lines
             head = "".join([block.opening, *before, last[:spot], "\n", block.mark, "\n"])
             return head, block.opening + last[spot:], False

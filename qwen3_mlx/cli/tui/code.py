@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
+from rich.cells import cell_len, chop_cells
+from rich.segment import Segment
 from rich.syntax import Syntax
 from textual.strip import Strip
 
@@ -16,7 +20,11 @@ SHORT, LONG = 8, 60
 """Lines beyond which code is cut: where no string or comment is open; and anywhere."""
 
 LONG_LINE = 2000
-"""Characters from which a line is minified or encoded: it has no colours, and is drawn in parts."""
+"""Characters from which a line is minified or encoded: it has no colours, and is drawn in parts.
+
+A lexer may take quadratic time on a line that it can't make sense of, and breaking between words
+takes ten times as long as breaking anywhere.
+"""
 
 _OPEN = re.compile(r"Token\.(Literal\.String|Comment(?!\.Single)|Error)")
 _FENCE = re.compile(r"( {0,3})(```+|~~~+)([^\n]*)\n")
@@ -55,14 +63,30 @@ def draw(code: Code, width: int) -> list[Strip]:
     """Its lines in colour, a blank before each; what is too long is broken."""
     if not code.lines:
         return []
-    # a lexer may take quadratic time on a line that it can't make sense of
-    is_long = max(map(len, code.lines)) > LONG_LINE
-    lexer = None if is_long else _lexer(code.language)
+    if max(map(len, code.lines)) > LONG_LINE:
+        rows = [row for line in code.lines for row in chopped(line.rstrip("\n"), width - 2)]
+        return [Strip([Segment(" "), Segment(row)] if row else []) for row in rows]
     body = "".join(code.lines).removesuffix("\n") + "\n"
-    text = Syntax("", lexer or "text", theme="ansi_dark", word_wrap=True).highlight(body)
+    lexer = _lexer(code.language) or "text"
+    text = Syntax("", lexer, theme="ansi_dark", word_wrap=True).highlight(body)
     text.right_crop(1)
     wrapped = text.wrap(canvas(), max(width - 2, 1), tab_size=4)
     return [Strip(segments(line, before=" ")) for line in wrapped]
+
+
+def chopped(line: str, width: int) -> list[str]:
+    """`line` in rows of at most `width` cells, broken wherever a row is full."""
+    width, line = max(width, 2), line.expandtabs(4)
+    if line.isascii():
+        return [line[start : start + width] for start in range(0, len(line), width)] or [""]
+    cells = {letter: cell_len(letter) for letter in set(line)}
+    if 0 in cells.values():  # letters that join others
+        return chop_cells(line, width)
+    ends = list(accumulate(map(cells.__getitem__, line)))  # in cells, of each letter
+    starts = [0]
+    while (used := ends[starts[-1] - 1] if starts[-1] else 0) + width < ends[-1]:
+        starts.append(bisect_right(ends, used + width, starts[-1]))
+    return [line[start:end] for start, end in zip(starts, [*starts[1:], len(line)], strict=True)]
 
 
 def cut(code: Code) -> int:
@@ -74,9 +98,12 @@ def cut(code: Code) -> int:
 
 
 def cut_line(code: Code, width: int) -> int:
-    """How many characters of its last line can be drawn for good, in rows of `width`; or 0."""
-    length = len(code.lines[-1]) if code.lines else 0
-    return (length - LONG_LINE) // width * width if length > 2 * LONG_LINE else 0
+    """How many characters of its last line fill rows that can be drawn for good; or 0."""
+    line = code.lines[-1] if code.lines else ""
+    if len(line) <= 2 * LONG_LINE or "\t" in line:
+        return 0
+    *full, _ = chopped(line[:-LONG_LINE], width - 2)
+    return sum(map(len, full)) if full else 0
 
 
 def _last_safe_line(code: Code, whole: int) -> int:
