@@ -19,7 +19,7 @@ FACTS = {
         ["checkpoint/headers.py", "checkpoint/large_pages.py"],
     ),
     "bytes spelled as GB": (r"/ 1e[69]:[^}]*\} [MG]B", ["errors.py"]),
-    "tokens spelled as 32k": (r"def short\(tokens|\}k\"", ["cli/terminal/numbers.py"]),
+    "tokens spelled as 3.2k": (r"def short\(tokens|\}k\"", ["cli/terminal/numbers.py"]),
     "parameters spelled as 8.2 B": (r"\(\"B\", 1e9\)", ["cli/terminal/numbers.py"]),
     "the chat's keys": ("answer now; stop", ["cli/chat/keys.py"]),
     "when a thought is shown": (r"Literal\[\"always\", \"live\"", ["cli/settings/settings.py"]),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 
 def short(tokens: int) -> str:
-    """``950``, ``3.1k``, ``32k``: tokens, rounded down; a k is 1024, as in a context's name."""
-    if tokens < 1024:
+    """``950``, ``3.2k``, ``131k``: tokens; a k is a thousand."""
+    if tokens < 1000:
         return str(tokens)
-    tenths = tokens * 10 // 1024
-    return f"{tenths // 10}k" if tenths >= 1000 or not tenths % 10 else f"{tenths / 10:.1f}k"
+    return f"{tokens / 1000:.1f}k" if tokens < 100_000 else f"{tokens // 1000}k"
 
 
 def parameters(count: int, digits: int = 1) -> str:

@@ -21,7 +21,7 @@ def bar(done: int, total: int) -> str:
 
 
 def context_used(chat: Conversation, running: int) -> str:
-    """``1.1k/4k (29 %)``, a running turn's tokens counted; "" where the model has no bound."""
+    """``1.2k/4.1k (29 %)``, a running turn's tokens counted; "" where the model has no bound."""
     last, context = chat.session.last_stats, chat.context
     if context is None:
         return ""

@@ -74,8 +74,8 @@ def test_the_demos_alone(cli: Any, cache: Path) -> None:
     text = cli("models", "--memory", "16").stdout
     head, demo, experts, _, available, hint = text.splitlines()
     assert head.split() == ["MODEL", "SIZE", "BITS", "PARAMETERS", "CONTEXT"]
-    assert " ".join(demo.split()) == "demo 11.7 MB 16.0 5.8 M 4,096 fits with 4k of context"
-    want = "demo-moe 11.0 MB 16.0 5.5 M, 2.5 M active 4,096 fits with 4k of context"
+    assert " ".join(demo.split()) == "demo 11.7 MB 16.0 5.8 M 4,096 fits with 4.1k of context"
+    want = "demo-moe 11.0 MB 16.0 5.5 M, 2.5 M active 4,096 fits with 4.1k of context"
     assert " ".join(experts.split()) == want
     assert available.startswith("available: 11.5 GB, 2/3 of 16 GB")
     assert hint.endswith("qwen3-mlx chat 4b (2.3 GB)")
@@ -85,7 +85,7 @@ def test_a_cached_model_as_info_sees_it(cli: Any, cache: Path) -> None:
     cached(cache, "mlx-community/Qwen3-8B-4bit", releases.find("8b").config())
     text = cli("models", "--memory", "64").stdout
     row = next(line for line in text.splitlines() if line.startswith("8b"))
-    assert " ".join(row.split()) == "8b 4.6 GB 4.5 8.2 B 32,768 fits with 32k of context"
+    assert " ".join(row.split()) == "8b 4.6 GB 4.5 8.2 B 32,768 fits with 32.8k of context"
     assert "no real model" not in text
     ours = rows(cli, "--memory", 16, "--context", 8192)["8b"]
     arguments = ("--memory", "16", "--context", "8192", "--json")

@@ -30,7 +30,7 @@ def test_a_turn_is_a_folded_thought_and_an_answer_in_markdown() -> None:
         assert "▸ thought 1 tokens" in seat.seen and "hm, two" not in seat.seen
         assert "It is 4." in seat.seen and "**" not in seat.seen
         assert "20 tok/s" in seat.status and "1.50 GB" in seat.status
-        assert "11/4k" in seat.status  # prompt and answer; the thought does not stay
+        assert "11/4.1k" in seat.status  # prompt and answer; the thought does not stay
         await seat.press("ctrl+r")
         await seat.until("│ hm, two")
 
