@@ -21,8 +21,11 @@ os.environ["QWEN3_MLX_KERNELS"] = "off"
 
 import qwen3_mlx
 
+GUARDS = ("template_costs", "template_limits", "template_tree")
 PACKAGE = f"{Path(qwen3_mlx.__file__).parent}{os.sep}"
 NETWORK = "nn/transformer.py"
+RENDERING = {f"text/{name}.py" for name in ("sandbox", *GUARDS)}
+"""Files that a chat template's own operations call; how often depends on the template."""
 TOKEN = 20
 """The token that is counted: pipelining and caches have settled by then."""
 
@@ -48,7 +51,13 @@ class Trace:
     def stretch(self, begin: int, end: int) -> dict[str, Any]:
         """Files and moves between two places, and what runs, repetitions left out."""
         part = [name for name, _ in itertools.groupby(self.files[begin:end])]
-        return {"files": len(set(part)), "moves": len(part) - 1, "order": part}
+        rendering = sum(name in RENDERING for name in part)
+        return {
+            "files": len(set(part)),
+            "moves": len(part) - 1,
+            "rendering": rendering,
+            "order": part,
+        }
 
 
 def turn() -> Trace:
@@ -73,7 +82,8 @@ def main() -> None:
     }
     for name, (begin, end) in stretches.items():
         found = trace.stretch(begin, end)
-        print(f"{name}: {found['files']} files, {found['moves']} moves")
+        print(f"{name}: {found['files']} files, {found['moves']} moves", end="")
+        print(f", {found['rendering']} of them inside the chat template" if begin == 0 else "")
         if "--order" in sys.argv:
             print("  " + " → ".join(found["order"]))
 

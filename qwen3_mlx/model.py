@@ -18,6 +18,7 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import OptionError, Qwen3Error, shown
 from qwen3_mlx.events import Reply
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.text import normalise_tools
 from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.text.tool_calls import Tools
 
@@ -123,8 +124,8 @@ class Qwen3(LoadedModel):
         on_progress: Progress | None,
         cache: PromptCache | None,
     ) -> Generation:
-        messages = as_messages(prompt)
-        request = prepare(self.runtime, messages, options, tools, continue_last=continue_last)
+        messages, offered = as_messages(prompt), normalise_tools(tools)
+        request = prepare(self.runtime, messages, options, offered, continue_last=continue_last)
         self._running = start(self.runtime, request, cache, on_progress)
         return self._running
 
@@ -153,7 +154,8 @@ class Qwen3(LoadedModel):
         turns: dict[int, Turn] = {}
         for number, prompt in enumerate(prompts):
             try:
-                request = prepare(self.runtime, as_messages(prompt), asked, tools)
+                offered = normalise_tools(tools)
+                request = prepare(self.runtime, as_messages(prompt), asked, offered)
                 turns[number] = Turn(self.runtime, request)
             except Qwen3Error as error:
                 found[number] = error

@@ -216,10 +216,22 @@ class GenerationOptions:
                 )
         return replace(self, **changes)
 
-    def sampling(self, base: Sampling) -> Sampling:
-        """`base` with the values that were asked for explicitly."""
-        asked = {name: getattr(self, name) for name in _SAMPLING_FIELDS}
-        return replace(base, **{name: value for name, value in asked.items() if value is not None})
+    def sampling(
+        self, family: Family, thinking: bool, generation_config: Mapping[str, Any]
+    ) -> Sampling:
+        """These options, else generation_config.json's values, else Qwen's preset for the mode.
+
+        generation_config.json speaks of a model's default mode: a hybrid's is thinking, so its
+        other mode takes the preset. Raises `OptionError`.
+        """
+        base = preset(family, thinking)
+        if family != "hybrid" or thinking:
+            base = with_generation_config(base, generation_config)
+        return self._over(base)
+
+    def _over(self, base: Sampling) -> Sampling:
+        chosen = {name: getattr(self, name) for name in _SAMPLING_FIELDS}
+        return replace(base, **{name: value for name, value in chosen.items() if value is not None})
 
 
 def with_generation_config(base: Sampling, generation_config: Mapping[str, Any]) -> Sampling:
@@ -238,7 +250,7 @@ def with_generation_config(base: Sampling, generation_config: Mapping[str, Any])
             expected=error.expected,
             hint="correct the file beside the weights, or remove that key from it",
         ) from None
-    sampling = said.sampling(base)
+    sampling = said._over(base)
     if generation_config.get("do_sample") is False:
         return replace(sampling, temperature=0.0)
     return sampling

@@ -66,4 +66,6 @@ def runtime(seed: int = 0, *, opened: bool = False, **changes: Any) -> Runtime:
     net, config = network(seed, **({"vocab_size": tokens.vocab_size} | changes))
     source = TEMPLATE.read_text("utf-8")
     template = ChatTemplate(source + OPENER if opened else source)
-    return Runtime("tiny", net, config, tokens, template)
+    return Runtime(
+        "tiny", net, config, tokens, template, template.family, template.thinks_by_default
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from qwen3_mlx.engine.control import Control
 from qwen3_mlx.engine.sequence import Markers, TurnSequence
 from qwen3_mlx.errors import ContextError, OptionError
 from qwen3_mlx.options import DEFAULT_MAX_TOKENS, GenerationOptions, Sampling
-from qwen3_mlx.text import Mode, StopSequences, normalise, normalise_tools, resolve_mode
+from qwen3_mlx.text import Mode, StopSequences, resolve_mode
 from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.text.tool_calls import Tools
 from qwen3_mlx.thinking_budget import ThinkingBudget
@@ -52,17 +52,19 @@ def prepare(
     runtime: Runtime,
     messages: Sequence[MessageLike],
     options: GenerationOptions,
-    tools: Tools | None = None,
+    tools: list[dict[str, Any]] | None = None,
     *,
     continue_last: bool = False,
 ) -> Request:
     """Render, encode and check a turn; with `continue_last` the last message is its beginning.
 
+    `tools` are as `normalise_tools` returns them.
+
     Raises `OptionError`, `MessageError`, `TemplateError`; `ContextError` for too long a prompt.
     """
     if not messages:
         raise OptionError("no messages", hint="a conversation has at least one user message")
-    conversation, offered = normalise(messages), normalise_tools(tools) or []
+    conversation, offered = runtime.template.conversation(messages), tools or []
     limit = _remaining(runtime, conversation, options)
     mode = next_mode(runtime, conversation, options, limit)
     if continue_last:
@@ -70,13 +72,13 @@ def prepare(
     elif conversation[-1]["role"] == "assistant":
         hint = "continue_last=True goes on with it; or add a user message"
         raise OptionError("the last message is the assistant's", hint=hint)
-    prompt = runtime.template.encode(
-        messages,
+    prompt = runtime.template.encode_conversation(
+        conversation,
         runtime.tokenizer,
         offered or None,
         mode.template_flag,
-        add_generation_prompt=not continue_last,
-        special_tokens_in_text=options.special_tokens_in_text,
+        not continue_last,
+        options.special_tokens_in_text,
     )
     if continue_last:
         prompt = _without_end(runtime, prompt, mode)
@@ -86,11 +88,12 @@ def prepare(
     budget = _budget(runtime, mode, limit, options)
     if mode.thinking:
         budget.check(max_tokens)
-    _check_bias(runtime, options)
+    if options.logit_bias:
+        _check_bias(runtime, options.logit_bias)
     return Request(
         prompt=prompt,
         mode=mode,
-        sampling=runtime.sampling(options, mode.thinking),
+        sampling=options.sampling(runtime.family, mode.thinking, runtime.generation_config),
         markers=runtime.markers(offered),
         tools=offered,
         budget=budget,
@@ -136,13 +139,13 @@ def next_mode(
     An option beats a word in the messages, which beats the model's default. Raises `OptionError`.
     """
     limit = options.thinking_budget if limit is None else limit
-    by_default = runtime.template.thinks_by_default
-    return resolve_mode(runtime.family, messages, options.thinking, limit, by_default)
+    thinks = runtime.thinks_by_default
+    return resolve_mode(runtime.family, messages, options.thinking, limit, thinks)
 
 
 def _max_tokens(runtime: Runtime, prompt: int, options: GenerationOptions) -> int:
     """What was asked for, else the family's default, as far as the context has room."""
-    room = runtime.config.context - prompt
+    room = runtime.network.context - prompt
     if room <= 0:
         raise ContextError(
             "the prompt is too long",
@@ -169,9 +172,9 @@ def _budget(
     return ThinkingBudget(limit, tuple(encode(options.stop_text)), tuple(encode(EMPTY_THOUGHT_END)))
 
 
-def _check_bias(runtime: Runtime, options: GenerationOptions) -> None:
+def _check_bias(runtime: Runtime, bias: Mapping[int, float]) -> None:
     size = min(runtime.tokenizer.vocab_size, runtime.config.vocab_size)
-    for token in options.logit_bias or ():
+    for token in bias:
         if token >= size:
             raise OptionError("logit_bias", got=f"token {token}", expected=f"an id below {size}")
 

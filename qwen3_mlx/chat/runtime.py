@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,7 @@ from qwen3_mlx.options import (
     AS_COMPUTED,
     CacheFormat,
     Family,
-    GenerationOptions,
-    Sampling,
     check_context,
-    preset,
-    with_generation_config,
 )
 from qwen3_mlx.text import ChatTemplate, Tokenizer
 from qwen3_mlx.text.tool_calls import Offer, Tools, parse_tool_calls
@@ -47,6 +43,9 @@ class Runtime:
     config: Qwen3Config
     tokenizer: Tokenizer
     template: ChatTemplate
+    family: Family
+    """Which of Qwen3's forms this is, as its chat template behaves."""
+    thinks_by_default: bool
     generation_config: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
     """The checkpoint's directory, if it has one."""
@@ -70,18 +69,19 @@ class Runtime:
         except (OSError, Qwen3Error):
             return None
 
-    @property
-    def family(self) -> Family:
-        """Which of Qwen3's forms this is, as its chat template behaves."""
-        return self.template.family
-
     def new_cache(self) -> PromptCache:
         """An empty cache for one conversation."""
         return PromptCache(self.network, self.cache_format)
 
     def markers(self, tools: Tools) -> Markers:
         """The ids that structure a turn with these `tools` on offer, perhaps none."""
-        tokens, offer = self.tokenizer, Offer(tools)
+        tokens = self.tokenizer
+        plain = Markers(
+            tokens.think_open, tokens.think_close, None, tokens.eos_ids, None, tokens.id_to_bytes
+        )
+        if not tools:
+            return plain
+        offer = Offer(tools)
 
         def is_call(text: bytes) -> bool:
             try:
@@ -89,26 +89,7 @@ class Runtime:
             except ValueError:
                 return False
 
-        return Markers(
-            tokens.think_open,
-            tokens.think_close,
-            tokens.tool_open if tools else None,
-            tokens.eos_ids,
-            tokens.tool_close if tools else None,
-            tokens.id_to_bytes,
-            is_call,
-        )
-
-    def sampling(self, options: GenerationOptions, thinking: bool) -> Sampling:
-        """What was asked for, else generation_config.json, else Qwen's preset for the mode.
-
-        generation_config.json speaks of a model's default mode: a hybrid's is thinking, so its
-        other mode takes the preset.
-        """
-        base = preset(self.family, thinking)
-        if self.family != "hybrid" or thinking:
-            base = with_generation_config(base, self.generation_config)
-        return options.sampling(base)
+        return replace(plain, tool=tokens.tool_open, tool_close=tokens.tool_close, is_call=is_call)
 
 
 class LoadedModel:
@@ -180,6 +161,7 @@ def load_runtime(
     files = _stamp(path, beside)
     tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
     _check_vocabulary(tokenizer, config)
+    family = template.family  # a damaged template is refused before the weights are read
     network, config = load_network(path, context=context, on_progress=on_progress, force=force)
     if beside is not None:
         attach(network, beside)
@@ -191,6 +173,8 @@ def load_runtime(
         config,
         tokenizer,
         template,
+        family,
+        template.thinks_by_default,
         said,
         path,
         files,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
 
 import mlx.core as mx
 
@@ -24,15 +25,21 @@ class Said:
     def __init__(
         self, runtime: Runtime, request: Request, sequence: TurnSequence, deltas: bool = False
     ) -> None:
-        self._runtime, self._sequence = runtime, sequence
+        self._runtime, self._request, self._sequence = runtime, request, sequence
+        self._deltas = deltas
         self.clock = Clock(len(request.prompt))
         options = request.options
         self._least = options.min_tokens or 0
         stop = options.stop
         self._stops = None if stop is None else StopSequences(stop, options.stop_in)
-        self._splitter = Splitter(runtime.tokenizer, request.mode, request.tools, deltas)
+
+    @cached_property
+    def _splitter(self) -> Splitter:
+        request = self._request
+        splitter = Splitter(self._runtime.tokenizer, request.mode, request.tools, self._deltas)
         if request.continues:
-            self._splitter.resume()
+            splitter.resume()
+        return splitter
 
     def take(self, ids: tuple[int, ...], generated: bool, logprobs: Logprobs | None) -> list[Event]:
         """The events that `ids` complete, before the sequence itself takes them."""

@@ -59,13 +59,14 @@ class PromptCache:
 
     def truncate(self, length: int) -> int:
         """Keep the first `length` tokens, or as many of them as can be; returns how many."""
-        reach = [layer.reach(length) for layer in self.layers]
-        kept = min(reach, default=0)
-        if any(layer.reach(kept) != kept for layer in self.layers):
-            kept = 0
-        del self.tokens[kept:]
+        kept = self.layers[0].reach(length)
+        whole = True
         for layer in self.layers:
-            layer.trim(layer.offset - kept)
+            beyond = layer.offset - kept
+            whole &= layer.trim(beyond) == beyond
+        if not whole:  # an interrupted step has moved some windows on
+            self.layers[:], kept = self.empty_layers(), 0
+        del self.tokens[kept:]
         return kept
 
     def drop_uncommitted(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.fit.guard import checked, not_enough_memory
 from qwen3_mlx.fit.inequality import PREFILL_CHUNK, ways_to_free_memory
@@ -14,6 +16,44 @@ SHORTEST = 32
 """Below this the weights are read so often that waiting is worse than running out."""
 
 
+@dataclass(frozen=True, slots=True)
+class PromptMemory:
+    """The memory that a prompt of `total` tokens takes, of which `done` are computed already."""
+
+    config: Qwen3Config
+    cache_format: CacheFormat
+    done: int
+    total: int
+    machine: Machine
+
+    def cache_bytes(self) -> int:
+        """Bytes that the cache grows by."""
+        window, new = self.cache_format.window, self.total - self.done
+        rows = new if window is None else min(new, window)
+        width = self.machine.float_bytes or 2
+        return rows * kv_bytes_per_token(self.config, self.cache_format.bits, width)
+
+    def scratch_bytes(self, size: int) -> int:
+        """Bytes beside weights and cache for the last chunk, if no chunk is longer than `size`."""
+        length = min(size, self.total - self.done)
+        packed = self.cache_format.bits is not None
+        return chunk_bytes(self.config, self.machine, length, self.total, packed)
+
+    def fitting(self, size: int | None) -> tuple[int, int]:
+        """The chunk size, and the bytes that reading the prompt so takes.
+
+        It is `size`, or else 2,048 tokens, halved as often as the free memory needs it, but not
+        below 32. A buffer that grows is there twice for a moment: that much is left free.
+        """
+        cache = self.cache_bytes()
+        found = size or PREFILL_CHUNK
+        scratch = self.scratch_bytes(found)
+        while not size and found > SHORTEST and scratch > self.machine.available_bytes - 2 * cache:
+            found //= 2
+            scratch = self.scratch_bytes(found)
+        return found, scratch + cache
+
+
 def chunk_size(
     config: Qwen3Config, cache_format: CacheFormat, done: int, total: int, asked: int | None = None
 ) -> int:
@@ -23,41 +63,12 @@ def chunk_size(
     even the shortest chunk does.
     """
     machine = this_machine(swap=True)
-    fits = fitting(config, cache_format, done, total, machine, machine.available_bytes)
-    size = asked or fits
-    per_token = kv_bytes_per_token(config, cache_format.bits, machine.float_bytes or 2)
-    rows = total - done if cache_format.window is None else min(total - done, cache_format.window)
-    read = min(size, total - done)  # no chunk is longer than what is new
-    needed = (
-        chunk_bytes(config, machine, read, total, cache_format.bits is not None) + per_token * rows
-    )
-    if checked() and needed > machine.available_bytes:
-        shorter = f"prefill_chunk={fits}, " if fits < read else ""
+    memory = PromptMemory(config, cache_format, done, total, machine)
+    size, needed = memory.fitting(asked)
+    if needed > machine.available_bytes and checked():
+        shorter, _ = memory.fitting(None)
+        first = f"prefill_chunk={shorter}, " if shorter < min(size, total - done) else ""
         others = ways_to_free_memory(config, total, cache_format.bits, machine.float_bytes or 2)
         doing = f"at {total:,} tokens, of which {total - done:,} are new"
-        raise not_enough_memory(needed, machine, doing, f"try {shorter}{others}")
-    return size
-
-
-def fitting(
-    config: Qwen3Config,
-    cache_format: CacheFormat,
-    done: int,
-    total: int,
-    machine: Machine,
-    free: int,
-) -> int:
-    """The largest chunk whose scratch fits beside what the cache will grow by in `free` bytes.
-
-    That is 2,048 tokens, halved as often as needed, but no fewer than 32.
-    """
-    per_token = kv_bytes_per_token(config, cache_format.bits, machine.float_bytes or 2)
-    rows = total - done if cache_format.window is None else min(total - done, cache_format.window)
-    room = free - 2 * per_token * rows  # twice: a buffer that grows is there twice for a moment
-    size = PREFILL_CHUNK
-    while (
-        size > SHORTEST
-        and chunk_bytes(config, machine, size, total, cache_format.bits is not None) > room
-    ):
-        size //= 2
+        raise not_enough_memory(needed, machine, doing, f"try {first}{others}")
     return size

@@ -62,8 +62,9 @@ def _on_cpu(config: Qwen3Config, length: int, keys: int, packed: bool) -> int:
 
     Scores are alive all at once or a tile at a time. Experts come one after another.
     """
+    moe = config.is_moe
     C, Q, K, heads = *_widths(config), config.num_attention_heads
-    F = 0 if config.is_moe else config.intermediate_size
+    F = 0 if moe else config.intermediate_size
     waits = _unpacks(config, "self_attn.q_proj")
     k, inner = config.num_experts_per_tok, config.moe_intermediate_size
     # without waiting: also what feed-forward makes, or the rows that the experts before gave back
@@ -74,8 +75,8 @@ def _on_cpu(config: Qwen3Config, length: int, keys: int, packed: bool) -> int:
         layer = max(layer, length * rows + (4 * K * tile if packed else 0))
     else:
         layer += (4 * heads + 1) * length * keys // 4
-        layer += (3 if waits or config.is_moe else 1) * K * keys if packed else 0
-    if config.is_moe:
+        layer += (3 if waits or moe else 1) * K * keys if packed else 0
+    if moe:
         layer = max(layer, length * (k * (3 * C + inner) + 9 * C))
     return layer + (2 * C * max(Q, F) if waits else 0)
 

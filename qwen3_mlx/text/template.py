@@ -15,8 +15,8 @@ from qwen3_mlx.text.messages import MessageLike, normalise
 from qwen3_mlx.text.tokenizer import THINK_OPEN, Tokenizer, token_text
 from qwen3_mlx.text.tools import normalise_tools
 
-_PROBE: list[MessageLike] = [{"role": "user", "content": "hi"}]
-_PROBE_TOOL = {
+_PROBE: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
+_PROBE_TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "probe",
@@ -74,7 +74,7 @@ class ChatTemplate:
         `tools` are JSON schemas; `thinking` is passed as ``enable_thinking`` unless it is None.
         `normalise` says which shapes a message may have. Raises `MessageError`, `TemplateError`.
         """
-        conversation = self._conversation(messages)
+        conversation = self.conversation(messages)
         return self._render(conversation, normalise_tools(tools), thinking, add_generation_prompt)
 
     def encode(
@@ -91,17 +91,35 @@ class ChatTemplate:
         With `special_tokens_in_text` it is the token, as transformers has it: whoever writes a
         message can then end it, and begin another. Raises as `render` does, and `OptionError`.
         """
-        conversation = self._conversation(messages)
-        offered = normalise_tools(tools)
-        literal = LiteralText(tokenizer, conversation, offered)
+        conversation, offered = self.conversation(messages), normalise_tools(tools)
+        return self.encode_conversation(
+            conversation,
+            tokenizer,
+            offered,
+            thinking,
+            add_generation_prompt,
+            special_tokens_in_text,
+        )
+
+    def encode_conversation(
+        self,
+        conversation: list[dict[str, Any]],
+        tokenizer: Tokenizer,
+        tools: list[dict[str, Any]] | None,
+        thinking: bool | None,
+        add_generation_prompt: bool,
+        special_tokens_in_text: bool,
+    ) -> list[int]:
+        """`encode` for what `conversation` and `normalise_tools` returned."""
+        literal = LiteralText(tokenizer, conversation, tools)
         if special_tokens_in_text or not literal.anything:
-            prompt = self._render(conversation, offered, thinking, add_generation_prompt)
+            prompt = self._render(conversation, tools, thinking, add_generation_prompt)
             return tokenizer.encode(prompt)
         prompt = self._render(literal.messages, literal.tools, thinking, add_generation_prompt)
         return literal.encode(prompt)
 
-    def _conversation(self, messages: object) -> list[dict[str, Any]]:
-        """The messages as this template reads them; most hold no arguments as JSON text."""
+    def conversation(self, messages: object) -> list[dict[str, Any]]:
+        """`messages` in the shape that this template reads. Raises `MessageError`."""
         conversation = normalise(messages)
         calls = [call for m in conversation for call in m.get("tool_calls", ())]
         as_text = any(isinstance(c.get("function", c)["arguments"], str) for c in calls)
@@ -132,30 +150,37 @@ class ChatTemplate:
         call = {"name": "probe", "arguments": '{"probe_key": 1}'}
         calling = {"role": "assistant", "content": "", "tool_calls": [{"function": call}]}
         try:
-            return "probe_key" in self._render([dict(_PROBE[0]), calling], tools=None)
+            return "probe_key" in self._render([*_PROBE, calling], tools=None)
         except TemplateError:
             return False
 
-    @cached_property
+    @property
     def family(self) -> Family:
-        """Which kind of Qwen3 this template speaks for, found by how it behaves."""
-        prompt = self.render(_PROBE)
-        if prompt.rstrip().endswith(THINK_OPEN):
-            return "thinking"
-        if self.render(_PROBE, thinking=False) != self.render(_PROBE, thinking=True):
-            return "hybrid"
-        return "coder" if self._calls_in_xml() else "instruct"
+        """Which kind of Qwen3 this template speaks for, found by how it behaves.
 
-    @cached_property
+        Raises `TemplateError` for a template that renders no message.
+        """
+        return self._behaviour[0]
+
+    @property
     def thinks_by_default(self) -> bool:
         """Whether a turn thinks where nobody says otherwise."""
-        if self.family != "hybrid":
-            return self.family == "thinking"
-        return self.render(_PROBE) != self.render(_PROBE, thinking=False)
+        return self._behaviour[1]
+
+    @cached_property
+    def _behaviour(self) -> tuple[Family, bool]:
+        """`family` and `thinks_by_default`, from the prompts that the template makes of a probe."""
+        default = self._render(_PROBE, None)
+        if default.rstrip().endswith(THINK_OPEN):
+            return "thinking", True
+        off, on = (self._render(_PROBE, None, thinking) for thinking in (False, True))
+        if off != on:
+            return "hybrid", default != off
+        return ("coder" if self._calls_in_xml() else "instruct"), False
 
     def _calls_in_xml(self) -> bool:
         try:
-            return "<function=" in self.render(_PROBE, tools=[_PROBE_TOOL])
+            return "<function=" in self._render(_PROBE, [_PROBE_TOOL])
         except TemplateError:  # it knows no tools
             return False
 
