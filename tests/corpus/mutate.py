@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def mutate_json(value: Any, rng: random.Random) -> Any:
         elif kind == 2 and isinstance(holder[key], int) and not isinstance(holder[key], bool):
             holder[key] += rng.choice((-1, 1, 8, 2**33))
         else:
-            holder[key] = rng.choice(ODD)
+            holder[key] = deepcopy(rng.choice(ODD))
     return value
 
 
