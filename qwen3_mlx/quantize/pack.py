@@ -60,12 +60,12 @@ def packed_stream(
         for part, reader, start, stop in _blocks(weight, dtype):
             with mx.stream(next(turns)):
                 rows = reader(start, stop)
-                finite = mx.isfinite(rows).all()
+                highest = _highest_bits(rows)
                 arrays = pack(rows, spec)
                 if raw:
                     arrays = [array.view(_UNSIGNED[array.dtype.size]) for array in arrays]
-            mx.async_eval(finite, *arrays)
-            waiting.append(_Block(number, arrays, finite, part))
+            mx.async_eval(*highest, *arrays)
+            waiting.append(_Block(number, arrays, highest, part))
             if len(waiting) == AHEAD:
                 yield waiting.popleft().ready(dtype)
     while waiting:
@@ -79,19 +79,35 @@ def pack(rows: mx.array, spec: QuantSpec | None) -> list[mx.array]:
     return list(mx.quantize(rows, spec.group_size, spec.bits, mode=spec.mode))
 
 
+_INFINITY = {mx.float16: 0x7C00, mx.bfloat16: 0x7F80, mx.float32: 0x7F800000}
+"""The bits of infinity; NaN's are above. With the sign's bit, those of the negative ones."""
+_SIGNED = {2: mx.int16, 4: mx.int32}
+
+
+def _highest_bits(rows: mx.array) -> tuple[mx.array, mx.array]:
+    """The highest of all numbers as integers, signed and not, which tell NaN and infinity.
+
+    On a processor this takes a twentieth of the packing's time; `mx.isfinite` takes half of it.
+    """
+    size = rows.dtype.size
+    return rows.view(_SIGNED[size]).max(), rows.view(_UNSIGNED[size]).max()
+
+
 @dataclass(frozen=True, slots=True)
 class _Block:
     """Some rows under way."""
 
     number: int
     arrays: list[mx.array]
-    finite: mx.array
+    highest: tuple[mx.array, mx.array]
     part: Part
 
     def ready(self, dtype: mx.Dtype) -> tuple[int, list[mx.array]]:
         """Wait for it. Raises `CheckpointError` for NaN and infinity, which no packing can hold."""
-        mx.eval(self.finite, self.arrays)
-        if not self.finite.item():
+        mx.eval(self.highest, self.arrays)
+        positive, negative = (bits.tolist() for bits in self.highest)
+        assert isinstance(positive, int) and isinstance(negative, int)
+        if positive >= _INFINITY[dtype] or negative >= _INFINITY[dtype] | 1 << 8 * dtype.size - 1:
             hint = "the source is damaged, or was saved after its training broke down"
             if dtype == mx.float16:
                 hint = "float16 ends at 65,504: say --dtype bfloat16, or the source is damaged"

@@ -14,13 +14,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import qwen3_mlx.device.backend  # noqa: F401
+import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
 from qwen3_mlx.checkpoint.headers import checkpoint_tensors
 from qwen3_mlx.checkpoint.load import load_network
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config.matrices import parameters
 from qwen3_mlx.errors import CheckpointError, Qwen3Error
 from qwen3_mlx.fit.inequality import fit, weights_from_headers
 from qwen3_mlx.fit.machine import this_machine
@@ -32,8 +33,13 @@ from qwen3_mlx.quantize.pack import bounded_cache
 TEXT = Path(__file__).with_name("verify.txt")
 MAX_TOKENS = 1024
 RANDOM_TOKENS = 256
-LOADED_TOKENS = 8
-"""Tokens that the ordinary loader's network is run on."""
+SMALL = 50_000_000
+"""Parameters up to which a processor compares over the whole text too."""
+CPU_TOKENS, PLAIN_CPU_TOKENS = 32, 8
+"""Tokens for larger networks on a processor, with an optimized BLAS and without: the comparison
+then takes some two to four times as long as the conversion, not a hundred times."""
+LOADED_TOKENS, CPU_LOADED_TOKENS = 8, 2
+"""Tokens that the ordinary loader's network is run on; fewer for larger networks on a processor."""
 _CACHE = 64 * 2**20
 """Bytes that MLX may keep of freed blocks of logits."""
 _TOLERANCE = {mx.float32: 1e-6, mx.float16: 1e-3, mx.bfloat16: 1e-2}
@@ -79,6 +85,7 @@ def compare(source: Source, result: Path, on_progress: Progress | None = None) -
     raise, and `CheckpointError` if the loader computes something else than was written.
     """
     ids, text = token_ids(source)
+    some = _token_limits(source.config)[1]
     opened, layers = open_source(result), source.config.num_hidden_layers
 
     def tick(done: int) -> None:
@@ -93,9 +100,9 @@ def compare(source: Source, result: Path, on_progress: Progress | None = None) -
     with bounded_cache(_CACHE):
         for z, w in zip(*blocks, strict=True):
             sums.add(z, w)
-            first.append(mx.add(w[:LOADED_TOKENS], 0))  # a copy: a slice keeps the whole block
+            first.append(mx.add(w[:some], 0))  # a copy: a slice keeps the whole block
             mx.eval(first[-1])
-    loaded = _check_loader(result, ids[:LOADED_TOKENS], mx.concatenate(first, axis=-1))
+    loaded = _check_loader(result, ids[:some], mx.concatenate(first, axis=-1))
     return _comparison(sums, len(ids), text, loaded)
 
 
@@ -123,7 +130,7 @@ def token_ids(source: Source) -> tuple[list[int], str]:
     """The ids of the bundled text and a word on it; made-up ids where there is no tokenizer."""
     from qwen3_mlx.text import Tokenizer
 
-    limit = min(MAX_TOKENS, source.config.context)
+    limit = min(_token_limits(source.config)[0], source.config.context)
     try:
         tokenizer = Tokenizer.from_dir(source.directory)
         ids = tokenizer.encode(TEXT.read_text("utf-8"))[:limit]
@@ -136,6 +143,16 @@ def token_ids(source: Source) -> tuple[list[int], str]:
         value = (value * 6364136223846793005 + 1442695040888963407) % 2**64  # Knuth's MMIX
         ids.append((value >> 33) % source.config.vocab_size)
     return ids, "pseudo-random token ids, as the source has no usable tokenizer"
+
+
+def _token_limits(config: Qwen3Config) -> tuple[int, int]:
+    """Tokens to compare over, and tokens for the ordinary loader's network.
+
+    A processor would take minutes for what a GPU does in seconds.
+    """
+    if backend.device() != "cpu" or parameters(config) <= SMALL:
+        return MAX_TOKENS, LOADED_TOKENS
+    return (CPU_TOKENS if backend.BLAS else PLAIN_CPU_TOKENS), CPU_LOADED_TOKENS
 
 
 def _check_loader(result: Path, ids: list[int], want: mx.array) -> bool:

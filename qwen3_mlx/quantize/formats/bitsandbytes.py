@@ -63,16 +63,29 @@ def _four_bits(
     if 2 * weight.nbytes != rows * columns or rows * columns % size or columns % 2:
         got = f"{weight.nbytes} bytes of codes"
         raise CheckpointError(weight.name, got=got, expected=f"{rows} x {columns} at 4 bits")
-    nested = [found[kind] for kind in ("nested_absmax", "nested_quant_map")]
-    if (absmax.dtype == "U8") != (None not in nested):
-        raise CheckpointError(
-            f"{path}: nested_absmax and nested_quant_map", got="one without other"
-        )
-    inner = (said.get("nested_blocksize", 1), said.get("nested_offset", 0.0))
-    if absmax.dtype == "U8" and (type(inner[0]) is not int or type(inner[1]) not in (int, float)):
+    nested, inner = _nested(path, state, said, found, blocks)
+    return BlockPart(weight, absmax, table, state, nested, (rows, columns), size, inner)
+
+
+def _nested(
+    path: str,
+    state: TensorInfo,
+    said: dict[str, Any],
+    found: dict[str, TensorInfo | None],
+    blocks: int,
+) -> tuple[tuple[TensorInfo, ...], tuple[int, float]]:
+    """What unpacks an `absmax` that is packed itself: two tensors, block size and offset."""
+    absmax, outer, table = found["absmax"], found["nested_absmax"], found["nested_quant_map"]
+    if absmax is None or absmax.dtype != "U8":
+        return (), (1, 0.0)
+    size, offset = said.get("nested_blocksize"), said.get("nested_offset")
+    if type(size) is not int or size < 1 or type(offset) not in (int, float):
         raise CheckpointError(state.name, got=said, expected="nested_blocksize and nested_offset")
-    others = tuple(info for info in nested if info)
-    return BlockPart(weight, absmax, table, state, others, (rows, columns), size, inner)
+    if outer is None or table is None or table.shape != (256,):
+        raise CheckpointError(f"{path}: nested_absmax and nested_quant_map", expected="256 values")
+    if math.prod(outer.shape) != -(-blocks // size):
+        raise CheckpointError(outer.name, got=list(outer.shape), expected=-(-blocks // size))
+    return (outer, table), (size, float(offset))  # type: ignore[arg-type]  # a number, see above
 
 
 def _state(info: TensorInfo) -> dict[str, Any]:
