@@ -1,7 +1,7 @@
 """A model whose turns are written down beforehand, so that interfaces are tested without MLX.
 
 A script is a list of turns. A turn is a list of events; among them may stand a number (seconds to
-wait, as a computation would), a `Hold` (waits for the test), an exception (raised there), or a
+wait, as a computation would), a `Pause` (waits for the test), an exception (raised there), or a
 `Prefill` (reported as progress).
 
     model = FakeModel([[Thinking("hm"), Answer("4")]])
@@ -34,13 +34,13 @@ class Prefill:
 
 
 @dataclass(frozen=True)
-class Hold:
+class Pause:
     """Waits until the test goes on, or the person interrupts."""
 
     go_on: threading.Event
 
 
-Step = Event | float | BaseException | Prefill | Hold
+Step = Event | float | BaseException | Prefill | Pause
 Turn = Sequence[Step]
 
 
@@ -76,7 +76,7 @@ class FakeGeneration:
                 on_progress(step.done, step.total)
             elif isinstance(step, int | float) and (self._wish is None or answering):
                 self._wait(step)
-            elif isinstance(step, Hold):
+            elif isinstance(step, Pause):
                 self._wait(60, step.go_on)
             if self._wish == "stop":
                 yield Done("interrupted", _stats(thinking, answering, cut))
@@ -92,7 +92,7 @@ class FakeGeneration:
             if isinstance(step, Thinking | Answer):
                 thinking += isinstance(step, Thinking)
                 answering += isinstance(step, Answer)
-            if not isinstance(step, int | float | Prefill | Hold):
+            if not isinstance(step, int | float | Prefill | Pause):
                 yield step
         yield Done("stop", _stats(thinking, answering, cut))
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
+import html
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
 from textual.pilot import Pilot
+from textual.strip import Strip
 
 from qwen3_mlx.cli.tui.app import Chat
 from qwen3_mlx.cli.tui.chat_setup import ChatSetup
@@ -16,10 +22,14 @@ from qwen3_mlx.options import GenerationOptions
 from tests.cli.tmux import PATIENCE_S
 from tests.fakes import FakeModel, Turn
 
-Test = Callable[["Seat"], Awaitable[None]]
+CELL = 12.2
+"""The width of a cell in Textual's screenshots."""
+_TEXT = re.compile(
+    r'<text [^>]*x="([\d.]+)"[^>]*clip-path="url\(#[\w-]+-line-(\d+)\)"[^>]*>([^<]*)<'
+)
 
 
-class Seat:
+class ChatPilot:
     """Where a person would sit: what they see, and what they press."""
 
     def __init__(self, app: Chat, pilot: Pilot[int], model: FakeModel) -> None:
@@ -36,8 +46,24 @@ class Seat:
     @property
     def rows(self) -> list[str]:
         """What is on the screen, row by row."""
-        strips = self.app.screen._compositor.render_strips()
-        return [strip.text.rstrip() for strip in strips]
+        rows = [""] * self.app.size.height
+        for x, row, text in _TEXT.findall(self.app.export_screenshot()):
+            before = rows[int(row)]
+            blanks = " " * (round(float(x) / CELL) - cell_len(before))
+            rows[int(row)] = before + blanks + html.unescape(text).replace("\xa0", " ")
+        return [row.rstrip() for row in rows]
+
+    def styled(self, rows: int | None = None) -> Iterator[tuple[str, Style]]:
+        """The letters of the screen, or of its first `rows`, and how each is painted."""
+        filters = self.app.get_line_filters()
+        ground = self.app.screen.styles.background
+        for y, row in enumerate(self.rows[:rows]):
+            for x, letter in enumerate(row.ljust(self.app.size.width)):
+                strip = Strip([Segment(letter, self.app.screen.get_style_at(x, y))])
+                for line_filter in filters:
+                    strip = strip.apply_filter(line_filter, ground)
+                for segment in strip:
+                    yield letter, segment.style or Style.null()
 
     @property
     def seen(self) -> str:
@@ -62,28 +88,23 @@ class Seat:
         await self.pilot.pause(0.1)  # its last frame
 
 
-def sit(
-    test: Test,
+@asynccontextmanager
+async def run_chat(
     *script: Turn,
     size: tuple[int, int] = (80, 24),
     load: Any = None,
     model: FakeModel | None = None,
-    **start: Any,
-) -> Chat:
-    """Run `test` at a chat whose model follows `script`; returns the app, which has ended."""
+    **setup: Any,
+) -> AsyncIterator[ChatPilot]:
+    """A chat whose model follows `script`; within, it runs, and behind it has ended."""
     model = model or FakeModel(script)
-    start = {"name": "fake", "options": GenerationOptions(), "find": str, **start}
-    app = Chat(ChatSetup(load=load or (lambda _name, _progress: model), **start))
-
-    async def run() -> None:
-        async with app.run_test(size=size) as pilot:
-            seat = Seat(app, pilot, model)
-            if load is None:
-                await seat.until(lambda: app.controller.chat)
-            await test(seat)
-
-    asyncio.run(run())
-    return app
+    setup = {"name": "fake", "options": GenerationOptions(), "find": str, **setup}
+    app = Chat(ChatSetup(load=load or (lambda _name, _progress: model), **setup))
+    async with app.run_test(size=size) as pilot:
+        chat = ChatPilot(app, pilot, model)
+        if load is None:
+            await chat.until(lambda: app.controller.chat)
+        yield chat
 
 
 def history(tmp_path: Path, *entries: str) -> Path:

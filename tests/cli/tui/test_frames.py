@@ -12,9 +12,10 @@ from textual.geometry import Region
 from qwen3_mlx.cli.tui.answer import Answer as AnswerText
 from qwen3_mlx.cli.tui.pace import FRAME_S, NEVER, Pace
 from qwen3_mlx.cli.tui.thought import Thought
+from qwen3_mlx.cli.tui.transcript import Page
 from qwen3_mlx.events import Answer, Thinking
-from tests.cli.tui.pilot import Seat, sit
-from tests.fakes import Hold
+from tests.cli.tui.pilot import run_chat
+from tests.fakes import Pause
 
 
 def test_frames_keep_their_distance() -> None:
@@ -31,31 +32,26 @@ def test_frames_keep_their_distance() -> None:
 
 
 @pytest.mark.parametrize("leave", [False, True])
-def test_no_full_collection_within_a_turn(leave: bool) -> None:
+async def test_no_full_collection_within_a_turn(leave: bool) -> None:
     before, go_on = gc.get_threshold(), threading.Event()
-
-    async def test(seat: Seat) -> None:
-        await seat.type("go")
-        await seat.until("the answer")
+    async with run_chat([Answer("the answer"), Pause(go_on)]) as chat:
+        await chat.type("go")
+        await chat.until("the answer")
         assert gc.get_threshold() == (*before[:2], NEVER)
         if not leave:
             go_on.set()
-            await seat.idle()
-            await seat.until(lambda: gc.get_threshold() == before)
-
-    sit(test, [Answer("the answer"), Hold(go_on)])
+            await chat.idle()
+            await chat.until(lambda: gc.get_threshold() == before)
     assert gc.get_threshold() == before
 
 
-def test_parts_that_wait_stay_hidden_when_their_page_wakes() -> None:
+async def test_parts_that_wait_stay_hidden_when_their_page_wakes() -> None:
     go_on = threading.Event()
-
-    async def test(seat: Seat) -> None:
-        await seat.type("go")
-        await seat.until("› go")
-        await seat.pilot.pause(0.1)
-        page = seat.app.log_view._page
-        assert page is not None
+    async with run_chat([Pause(go_on)]) as chat:
+        await chat.type("go")
+        await chat.until("› go")
+        await chat.pilot.pause(0.1)
+        page = chat.app.query(Page).last()
         before = [child.display for child in page.children]
         assert before[-2:] == [False, False]
         for asleep in (True, False):
@@ -63,41 +59,34 @@ def test_parts_that_wait_stay_hidden_when_their_page_wakes() -> None:
         assert [child.display for child in page.children] == before
         go_on.set()
 
-    sit(test, [Hold(go_on)])
-
 
 @pytest.mark.parametrize("event", [Answer("yes"), Thinking("hm")])
-def test_parts_that_a_turn_has_no_use_for_go(event: Any) -> None:
-    async def test(seat: Seat) -> None:
-        await seat.type("go")
-        await seat.idle()
-        await seat.pilot.pause(0.1)
-        assert len(seat.app.query(Thought)) == isinstance(event, Thinking)
-        assert len(seat.app.query(AnswerText)) == isinstance(event, Answer)
-
-    sit(test, [event])
+async def test_parts_that_a_turn_has_no_use_for_go(event: Any) -> None:
+    async with run_chat([event]) as chat:
+        await chat.type("go")
+        await chat.idle()
+        await chat.pilot.pause(0.1)
+        assert len(chat.app.query(Thought)) == isinstance(event, Thinking)
+        assert len(chat.app.query(AnswerText)) == isinstance(event, Answer)
 
 
-def test_a_text_that_ends_is_shown_before_the_collector_runs(
+async def test_a_text_that_ends_is_shown_before_the_collector_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shown: list[bool] = []
-
-    async def test(seat: Seat) -> None:
+    async with run_chat([Answer("the last words")]) as chat:
         monkeypatch.setattr(
             "qwen3_mlx.cli.tui.app.collect_all",
             lambda allowed: (
-                shown.append("the last words" in seat.seen) if allowed and not shown else None
+                shown.append("the last words" in chat.seen) if allowed and not shown else None
             ),
         )
-        await seat.type("go")
-        await seat.until(lambda: shown)
+        await chat.type("go")
+        await chat.until(lambda: shown)
         assert shown == [True]
 
-    sit(test, [Answer("the last words")])
 
-
-def test_a_long_text_repaints_its_new_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_text_repaints_its_new_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
     regions: list[Region] = []
     refresh = AnswerText.refresh
 
@@ -105,15 +94,13 @@ def test_a_long_text_repaints_its_new_rows_only(monkeypatch: pytest.MonkeyPatch)
         regions.extend(dirty)
         return refresh(self, *dirty, **options)
 
-    async def test(seat: Seat) -> None:
+    async with run_chat() as chat:
         text = AnswerText()
-        seat.app.log_view.add(text)
+        chat.app.log_view.add(text)
         text.append("```\n" + "row\n" * 30)
-        await seat.until("row")
-        await seat.pilot.pause(0.1)
+        await chat.until("row")
+        await chat.pilot.pause(0.1)
         monkeypatch.setattr(AnswerText, "refresh", noted)
         text.append("last\n")
-        await seat.until("last")
+        await chat.until("last")
         assert len(regions) == 1 and regions[0].y >= 28
-
-    sit(test)

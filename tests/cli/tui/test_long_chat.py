@@ -7,7 +7,7 @@ from typing import Any
 from qwen3_mlx.cli.tui.thought import Thought
 from qwen3_mlx.cli.tui.transcript import PAGE, Page, Transcript
 from qwen3_mlx.events import Answer
-from tests.cli.tui.pilot import Seat, sit
+from tests.cli.tui.pilot import ChatPilot, run_chat
 
 TURNS = 60
 MESSAGES: list[dict[str, Any]] = [
@@ -25,77 +25,69 @@ def parts(log: Transcript) -> int:
     return sum(1 for page in log.query(Page) for child in page.children if child.display)
 
 
-async def show(seat: Seat) -> Transcript:
-    log = seat.app.log_view
+async def show(chat: ChatPilot) -> Transcript:
+    log = chat.app.log_view
     log.show(MESSAGES, folded=True)
-    await seat.until(f"› question {TURNS - 1}?")
-    await seat.until(lambda: parts(log) < 5 * PAGE)
+    await chat.until(f"› question {TURNS - 1}?")
+    await chat.until(lambda: parts(log) < 5 * PAGE)
     return log
 
 
-def test_what_is_laid_out_does_not_grow_with_the_conversation() -> None:
-    async def test(seat: Seat) -> None:
-        log = await show(seat)
+async def test_what_is_laid_out_does_not_grow_with_the_conversation() -> None:
+    async with run_chat(*([Answer(f"final {n}")] for n in range(12))) as chat:
+        log = await show(chat)
         for number in range(12):
-            await seat.type(f"more {number}")
-            await seat.idle()
-        await seat.until("final 11")
-        await seat.until(lambda: parts(log) < 5 * PAGE)
+            await chat.type(f"more {number}")
+            await chat.idle()
+        await chat.until("final 11")
+        await chat.until(lambda: parts(log) < 5 * PAGE)
         assert len(log.query(Thought)) == TURNS  # they are all there
         assert len(log.children) >= 3 * TURNS // PAGE
 
-    sit(test, *([Answer(f"final {n}")] for n in range(12)))
 
-
-def test_every_turn_can_be_read_by_paging() -> None:
-    async def test(seat: Seat) -> None:
-        log = await show(seat)
-        height, seen = log.virtual_size.height, seat.seen
+async def test_every_turn_can_be_read_by_paging() -> None:
+    async with run_chat() as chat:
+        log = await show(chat)
+        height, seen = log.virtual_size.height, chat.seen
         while log.scroll_y > 0:
             before = log.scroll_y
-            await seat.press("pageup")
-            await seat.until(lambda before=before: log.scroll_y < before)
-            await seat.pilot.pause()
-            seen += seat.seen
+            await chat.press("pageup")
+            await chat.until(lambda before=before: log.scroll_y < before)
+            await chat.pilot.pause()
+            seen += chat.seen
         assert [n for n in range(TURNS - 1) if f"› question {n}?" not in seen] == []
         assert [n for n in range(TURNS - 1) if f"answer {n}," not in seen] == []
         assert log.virtual_size.height == height  # asleep or awake, a page is as high
         assert parts(log) < 5 * PAGE
 
-    sit(test)
 
-
-def test_a_jump_to_the_start_and_a_new_width() -> None:
-    async def test(seat: Seat) -> None:
-        log = await show(seat)
+async def test_a_jump_to_the_start_and_a_new_width() -> None:
+    async with run_chat() as chat:
+        log = await show(chat)
         wide = log.virtual_size.height
         log.scroll_home(animate=False)
-        await seat.until("› question 0?")
-        await seat.until("answer 0, answer 0")
-        await seat.pilot.resize_terminal(44, 24)
-        await seat.until("answer 1, answer 1")
+        await chat.until("› question 0?")
+        await chat.until("answer 0, answer 0")
+        await chat.pilot.resize_terminal(44, 24)
+        await chat.until("answer 1, answer 1")
         log.follow()
-        await seat.until(f"› question {TURNS - 1}?")
+        await chat.until(f"› question {TURNS - 1}?")
         narrow = log.virtual_size.height
         assert narrow > wide
         log.wake()
-        await seat.until(lambda: parts(log) == 3 * TURNS)
-        await seat.until(lambda: parts(log) < 5 * PAGE)
+        await chat.until(lambda: parts(log) == 3 * TURNS)
+        await chat.until(lambda: parts(log) < 5 * PAGE)
         assert log.virtual_size.height == narrow  # those asleep had their new height already
 
-    sit(test)
 
-
-def test_all_thoughts_open_and_fold_wherever_they_are() -> None:
-    async def test(seat: Seat) -> None:
-        log = await show(seat)
+async def test_all_thoughts_open_and_fold_wherever_they_are() -> None:
+    async with run_chat() as chat:
+        log = await show(chat)
         height = log.virtual_size.height
-        await seat.press("ctrl+r")
-        await seat.until(lambda: log.virtual_size.height == height + TURNS)
-        await seat.until(f"│ hm {TURNS - 1}")
+        await chat.press("ctrl+r")
+        await chat.until(lambda: log.virtual_size.height == height + TURNS)
+        await chat.until(f"│ hm {TURNS - 1}")
         log.scroll_home(animate=False)
-        await seat.until("│ hm 0")
-        await seat.press("ctrl+r")
-        await seat.until(lambda: log.virtual_size.height == height)
-
-    sit(test)
+        await chat.until("│ hm 0")
+        await chat.press("ctrl+r")
+        await chat.until(lambda: log.virtual_size.height == height)

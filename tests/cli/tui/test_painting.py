@@ -12,8 +12,8 @@ from qwen3_mlx.cli.tui.answer import Answer as AnswerText
 from qwen3_mlx.cli.tui.growing_text import GrowingText
 from qwen3_mlx.cli.tui.thought import ThoughtText
 from qwen3_mlx.events import Answer, Thinking
-from tests.cli.tui.pilot import Seat, sit
-from tests.fakes import Hold, Turn
+from tests.cli.tui.pilot import run_chat
+from tests.fakes import Pause, Turn
 
 LINES = 40
 
@@ -38,57 +38,48 @@ def laid_out(monkeypatch: pytest.MonkeyPatch) -> list[GrowingText]:
 
 
 @pytest.mark.parametrize("kind", [Thinking, Answer])
-def test_a_quick_text_is_laid_out_some_rows_ahead(
+async def test_a_quick_text_is_laid_out_some_rows_ahead(
     monkeypatch: pytest.MonkeyPatch, kind: type[Thinking | Answer]
 ) -> None:
     asked = laid_out(monkeypatch)
     monkeypatch.setattr(growing_text, "QUICK_S", 10.0)  # however slow the machine
-
-    async def test(seat: Seat) -> None:
-        await seat.type("go")
-        await seat.idle()
-        assert f"line {LINES - 1}" in seat.seen
-
-    sit(test, quick(kind), show_thinking="always")
+    async with run_chat(quick(kind), show_thinking="always") as chat:
+        await chat.type("go")
+        await chat.idle()
+        assert f"line {LINES - 1}" in chat.seen
     assert 0 < len(asked) < LINES
 
 
 @pytest.mark.parametrize("kind", [AnswerText, ThoughtText])
 @pytest.mark.parametrize("quick", [True, False])
-def test_rows_in_advance(
+async def test_rows_in_advance(
     monkeypatch: pytest.MonkeyPatch, kind: type[GrowingText], quick: bool
 ) -> None:
     """They are used up row by row, each is painted when its turn comes, and the rest goes."""
     monkeypatch.setattr(growing_text, "QUICK_S", 60.0 if quick else -1.0)
     heights = []
-
-    async def test(seat: Seat) -> None:
+    async with run_chat() as chat:
         text = kind()
-        seat.app.log_view.add(text)
-        await seat.pilot.pause()
+        chat.app.log_view.add(text)
+        await chat.pilot.pause()
         for number in range(10):
             text.append(f"line {number}  \n")
-            await seat.until(f"line {number}")
-            await seat.pilot.pause()
+            await chat.until(f"line {number}")
+            await chat.pilot.pause()
             heights.append(text.size.height)
         text.free_spare_rows()
-        await seat.until(lambda: text.size.height == 10)
-
-    sit(test)
+        await chat.until(lambda: text.size.height == 10)
     assert heights == ([1, 5, 5, 5, 5, 9, 9, 9, 9, 13] if quick else [*range(1, 11)])
 
 
-def test_a_text_that_ends_gives_its_spare_rows_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_text_that_ends_gives_its_spare_rows_back(monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[type[GrowingText]] = []
     monkeypatch.setattr(GrowingText, "free_spare_rows", lambda self: settled.append(type(self)))
     go_on = threading.Event()
-
-    async def test(seat: Seat) -> None:
-        await seat.type("go")
-        await seat.until("the answer")
+    async with run_chat([Thinking("hm"), Answer("the answer"), Pause(go_on)]) as chat:
+        await chat.type("go")
+        await chat.until("the answer")
         assert settled == [ThoughtText]
         go_on.set()
-        await seat.idle()
+        await chat.idle()
         assert AnswerText in settled
-
-    sit(test, [Thinking("hm"), Answer("the answer"), Hold(go_on)])

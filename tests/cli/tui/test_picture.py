@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.tui.pilot import Seat, sit
+from tests.cli.tui.pilot import run_chat
 
 FOLDER = Path(__file__).parents[2] / "golden" / "chat"
 MESSAGES = [
@@ -26,18 +26,15 @@ MESSAGES = [
 
 
 @pytest.mark.parametrize(("name", "size"), [("wide", (80, 30)), ("narrow", (44, 40))])
-def test_the_picture(name: str, size: tuple[int, int]) -> None:
+async def test_the_picture(name: str, size: tuple[int, int]) -> None:
     taken: list[str] = []
-
-    async def test(seat: Seat) -> None:
-        seat.app.log_view.show(MESSAGES, folded=False)
-        await seat.press(*"/ex")
-        await seat.until("/export")
-        await seat.until("▌ said")
-        await seat.until("│ They want")
-        taken.append(seat.app.export_screenshot(title="chat"))
-
-    sit(test, size=size)
+    async with run_chat(size=size) as chat:
+        chat.app.log_view.show(MESSAGES, folded=False)
+        await chat.press(*"/ex")
+        await chat.until("/export")
+        await chat.until("▌ said")
+        await chat.until("│ They want")
+        taken.append(chat.app.export_screenshot(title="chat"))
     # the ids are made from the contents of the whole, and would hide what differs
     svg = re.sub(r"terminal-\d+-", "terminal-", taken[0])
     file = FOLDER / f"{name}.svg"

@@ -21,7 +21,7 @@ import pytest
 from qwen3_mlx.chat import journal, journal_files
 from qwen3_mlx.hub import resolve
 from tests.cli.tmux import PATIENCE_S, ROOT, Tmux, pid
-from tests.cli.tui.pilot import Seat, sit
+from tests.cli.tui.pilot import run_chat
 from tests.fakes import Answer
 
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
@@ -148,19 +148,19 @@ def test_what_was_said_is_kept_when_the_terminal_goes(state_home: Path, gone: st
     assert one.can_append and "thought 3" in one.messages[1]["reasoning_content"]
 
 
-def test_leaving_in_a_turn_keeps_what_was_said(state_home: Path) -> None:
+async def test_leaving_in_a_turn_keeps_what_was_said(state_home: Path) -> None:
     path = state_home / "sessions" / "a.jsonl"
 
     def prepare(chat: Any) -> list[str]:
         chat.journal = journal.ChatJournal(path)
         return []
 
-    async def test(seat: Seat) -> None:
-        await seat.type("one")
-        await seat.until("word3")
-        await seat.type("/quit")
-
-    sit(test, [step for n in range(2000) for step in (Answer(f"word{n} "), 0.05)], prepare=prepare)
+    async with run_chat(
+        [step for n in range(2000) for step in (Answer(f"word{n} "), 0.05)], prepare=prepare
+    ) as chat:
+        await chat.type("one")
+        await chat.until("word3")
+        await chat.type("/quit")
     assert "word3" in journal.read(path).messages[1]["content"]
 
 
