@@ -27,7 +27,7 @@ class Rates(NamedTuple):
 
 
 def prompt(length: int, vocabulary: int) -> list[int]:
-    """Some ids."""
+    """`length` token ids below `vocabulary`, the same every time."""
     return [(7 * i * i + 3 * i) % vocabulary for i in range(length)]
 
 
@@ -68,7 +68,7 @@ def theirs(model: Any, ids: list[int], tokens: int) -> Rates:
 
 
 def _rates(read: int, reading: float, written: int, writing: float) -> Rates:
-    """Leaves no memory of the run behind."""
+    """Free the memory that MLX keeps for reuse after a run."""
     mx.synchronize()
     mx.clear_cache()
     return Rates(read / reading, written / writing)

@@ -1,6 +1,6 @@
-"""The door to MLX: an optimized BLAS first, then MLX itself, or one clear line why not.
+"""Imports MLX behind an optimized BLAS; raises one clear line if this machine has no MLX.
 
-Every package of ours that computes imports this module before it imports ``mlx``.
+Every module that computes imports this one before it imports ``mlx``.
 """
 
 from __future__ import annotations

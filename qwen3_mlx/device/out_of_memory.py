@@ -13,14 +13,14 @@ _SAID = re.compile(r"malloc|unable to allocate|out ?of ?memory|insufficient memo
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` is MLX's or Python's way to say that memory ran out."""
+    """Whether `error` is how MLX or Python says that memory ran out."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and _SAID.search(str(error)) is not None
     )
 
 
 def out_of_memory(error: BaseException, tokens: int, packed: bool) -> OutOfMemoryError:
-    """What to tell the user: it happened behind `tokens`, with or without `packed` keys."""
+    """The error for the user: memory ran out at `tokens`; `packed` keys leave one hint out."""
     smaller = "" if packed else "--kv-bits 8 (half the memory a token), "
     return OutOfMemoryError(
         f"out of memory at {tokens:,} tokens",

@@ -1,4 +1,4 @@
-"""A process must not exit right behind threads that used MLX."""
+"""Delays the exit of a process whose threads used MLX."""
 
 from __future__ import annotations
 

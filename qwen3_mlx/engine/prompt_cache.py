@@ -20,15 +20,14 @@ from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 class PromptCache:
     """A cache of one conversation and the ids it stands for.
 
-    ``tokens`` lists only what is surely computed; layers may run ahead of it after an
-    interruption, and are trimmed back before the next use. Who computes into it holds ``lock``:
-    a turn, or the background, never both. Raises `OptionError` for a network whose keys and
-    values can't be stored so.
+    ``tokens`` lists the computed ids; after an interruption layers may hold more, and are trimmed
+    before the next use. A turn or the background holds ``lock`` while it computes here. Raises
+    `OptionError` for a network whose keys and values can't be stored so.
     """
 
     def __init__(self, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> None:
         self.network, self.cache_format = network, cache_format
-        self.step = FusedStep.of(network, cache_format)
+        self.step = FusedStep.if_available(network, cache_format)
         """One token in few launches, where the kernels run; None takes the plain path."""
         self.layers: list[KVCache] = self.empty_layers()
         self.tokens: list[int] = []
@@ -79,17 +78,16 @@ class PromptCache:
         mx.clear_cache()
 
     def mark(self) -> None:
-        """The next prompt is likely to share what is here now, and no more."""
+        """Note that the next prompt probably shares the tokens held now, and no more."""
         for layer in self.layers:
             layer.mark()
 
     @contextmanager
     def filling(self) -> Iterator[None]:
-        """Around everything that computes into the cache.
+        """Surround everything that computes into the cache; at its end the cache holds ``tokens``.
 
-        Whatever ends it, the cache is left holding ``tokens`` and no more. After an error what
-        the layers hold is not known, so it is all given up; `OutOfMemoryError` takes the place
-        of MLX's. Where it was seen coming nothing is lost.
+        After an error the layers are unknown, so all are dropped, and `OutOfMemoryError` replaces
+        MLX's. An `OutOfMemoryError` that `require` raised beforehand drops nothing.
         """
         try:
             yield
@@ -105,9 +103,9 @@ class PromptCache:
             self.drop_uncommitted()
 
     def make_room(self, tokens: int) -> None:
-        """Look ahead before the buffers grow for `tokens` more: they are there twice for a moment.
+        """Check that the buffers can grow by `tokens`: a copied one takes twice its memory.
 
-        Raises `OutOfMemoryError`. The very first buffers are the business of who chose the chunk.
+        Raises `OutOfMemoryError`. `fit.chunk_size` has counted the first buffers already.
         """
         first = self.layers[0]
         held = first.state[0].shape[2] if first.state else 0

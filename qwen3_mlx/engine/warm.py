@@ -11,7 +11,7 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 STEP_SECONDS = 0.04
-"""What a step should take: who gives the work up waits for one step at most."""
+"""Aim for a step: a turn that interrupts the work waits for one step at most."""
 SHORTEST, LONGEST = 16, 1024
 """Tokens of a step; more are faster a token, and how many fit the time is found as it goes."""
 

@@ -1,10 +1,9 @@
-"""Running out of memory as an error, not as a crash: limits, a look ahead, and who says it.
+"""Checks the memory before it is taken, so that too little of it is an error and not a crash.
 
-MLX (0.32) gives no such error by itself everywhere. On the CPU a failed ``malloc`` is not looked
-at, and the process dies of a segmentation fault. On Metal a limit makes MLX drop what it keeps
-for reuse and wait for running work, but it refuses nothing; the command buffer fails, or macOS
-swaps until it panics. So what is about to need much memory asks `require` first, and what slips
-through is recognised in `engine.out_of_memory`.
+MLX (0.32) does not raise such an error everywhere. On the CPU it ignores a failed ``malloc``, and
+the process dies of a segmentation fault. On Metal a limit makes MLX drop its reusable buffers and
+wait for running work, but refuses nothing: the command buffer fails, or macOS swaps until it
+panics. So large allocations ask `require` first; `device.out_of_memory` recognises the rest.
 """
 
 from __future__ import annotations
@@ -16,19 +15,18 @@ from qwen3_mlx.fit import machine
 from qwen3_mlx.fit.machine import Machine
 
 CHECK = "QWEN3_MLX_FIT"
-"""The variable that, set to ``off``, lets pass what does not seem to fit."""
+"""The variable that switches the check off (``off``)."""
 
 
 def checked() -> bool:
-    """Whether memory is looked at before it is taken: unless `CHECK` is ``off``."""
+    """Whether memory is checked before it is taken: unless `CHECK` is ``off``."""
     return os.environ.get(CHECK, "") != "off"
 
 
 def require(nbytes: int, doing: str, hint: str | None = None) -> None:
-    """Raise `OutOfMemoryError` if `nbytes` more are not to be had for `doing`.
+    """Raise `OutOfMemoryError` if this machine has no `nbytes` left, unless `CHECK` is ``off``.
 
-    `doing` completes "out of memory …": ``at 8,192 tokens``, ``while loading``. Where the figures
-    are wrong, `CHECK` set to ``off`` lets everything pass.
+    `doing` completes "out of memory …": ``at 8,192 tokens``, ``while loading``.
     """
     if not checked():
         return
@@ -40,7 +38,7 @@ def require(nbytes: int, doing: str, hint: str | None = None) -> None:
 def not_enough_memory(
     nbytes: int, place: Machine, doing: str, hint: str | None = None
 ) -> OutOfMemoryError:
-    """The error that `nbytes` are not to be had in `place` for `doing`, as in `require`."""
+    """The error of `require`: `place` has no `nbytes` left for `doing`."""
     return OutOfMemoryError(
         f"out of memory {doing}",
         got=f"{gb(nbytes)} needed, {gb(place.available_bytes)} {place.why}",

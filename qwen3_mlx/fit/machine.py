@@ -19,7 +19,7 @@ LIMIT = "QWEN3_MLX_MEMORY_LIMIT"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where a model is to run: what a process may take there, and how MLX computes there."""
+    """A machine: the memory a process may take there, and how MLX computes on it."""
 
     available_bytes: int
     why: str
@@ -48,7 +48,7 @@ def this_machine(swap: bool = False) -> Machine:
     """This machine and what it has left now, asked through MLX.
 
     What this process holds already is not left; what MLX keeps to use again is, and on the CPU
-    backend free `swap`, for whom slow is better than not at all. Raises
+    backend free `swap` too: slow, but it runs. Raises
     `BackendError` where MLX is missing, `OptionError` for a `LIMIT` that is no number.
     """
     import qwen3_mlx.device.backend as backend  # first: it loads a BLAS before MLX
@@ -68,7 +68,7 @@ def this_machine(swap: bool = False) -> Machine:
 
 
 def quick_machine() -> Machine:
-    """This machine, without importing MLX where that is possible: what lists look at.
+    """This machine, for lists of models: MLX is imported only where nothing else knows.
 
     On a Mac it is `mac`'s careful share of the memory, not the GPU's own figure.
     """

@@ -62,11 +62,10 @@ def _on_cpu(config: Qwen3Config, length: int, keys: int, packed: bool) -> int:
 
     Scores are alive all at once or a tile at a time. Experts come one after another.
     """
-    moe = config.is_moe
     C, Q, K, heads = *_widths(config), config.num_attention_heads
-    F = 0 if moe else config.intermediate_size
-    waits = _unpacks(config, "self_attn.q_proj")
     k, inner = config.num_experts_per_tok, config.moe_intermediate_size
+    F = 0 if k else config.intermediate_size
+    waits = _unpacks(config, "self_attn.q_proj")
     # without waiting: also what feed-forward makes, or the rows that the experts before gave back
     layer = length * (C + 6 * Q if waits else 8 * C + 6 * Q + 2 * K + 2 * F + 5 * k * C // 2)
     if 4 * heads * length * keys > SCORES:
@@ -75,8 +74,8 @@ def _on_cpu(config: Qwen3Config, length: int, keys: int, packed: bool) -> int:
         layer = max(layer, length * rows + (4 * K * tile if packed else 0))
     else:
         layer += (4 * heads + 1) * length * keys // 4
-        layer += (3 if waits or moe else 1) * K * keys if packed else 0
-    if moe:
+        layer += (3 if waits or k else 1) * K * keys if packed else 0
+    if k:
         layer = max(layer, length * (k * (3 * C + inner) + 9 * C))
     return layer + (2 * C * max(Q, F) if waits else 0)
 

@@ -1,7 +1,7 @@
-"""Computing now what would be computed later, so that memory is free before more is taken.
+"""Evaluates arrays early, so that MLX frees memory before it allocates more.
 
-MLX allocates ahead of what it computes: what a lazy graph needs together is not what is alive in
-Python, but all that some hundred operations make (docs/log.md).
+MLX allocates ahead of what it computes: a lazy graph holds all that some hundred operations make,
+not only the arrays that are alive in Python (docs/log.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ On CUDA all layers' would be: 10.8 GB for 2,048 tokens through 30B-A3B on an H10
 
 
 def evaluate_now(*arrays: mx.array) -> bool:
-    """Compute `arrays` now, which frees what they were made from; False inside `mx.compile`."""
+    """Compute `arrays` now, which frees their inputs; returns False inside `mx.compile`."""
     try:
         mx.eval(*arrays)
     except ValueError:  # "Attempting to eval an array during function transformations"

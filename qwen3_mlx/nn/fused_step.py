@@ -48,7 +48,7 @@ class FusedLayer:
         self.down = matrix_of(network.down_proj)
         self.router = matrix_of(mlp.gate) if isinstance(mlp, MoE) else None
 
-    def why_not(self, dtype: mx.Dtype) -> str | None:
+    def unavailable_reason(self, dtype: mx.Dtype) -> str | None:
         """Why the kernels can't run this layer, or None."""
         if reason := attend.unsupported_dim(len(self.head_norms[0])):
             return reason
@@ -92,9 +92,11 @@ class FusedStep:
         self._forward: Callable[..., tuple[mx.array, list[mx.array]]] = mx.compile(self._layers)
 
     @classmethod
-    def of(cls, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> FusedStep | None:
+    def if_available(
+        cls, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED
+    ) -> FusedStep | None:
         """The step of `network`, or None where it takes the plain path."""
-        return None if why_not(network, cache_format) else cls(network, cache_format)
+        return None if unavailable_reason(network, cache_format) else cls(network, cache_format)
 
     def make_cache(self) -> list[KVCache]:
         """An empty cache for one conversation, as `Qwen3.make_cache`."""
@@ -127,7 +129,7 @@ class FusedStep:
         return self._logits(x), tails
 
     def _past(self, arrays: tuple[mx.array, ...], counts: mx.array) -> attend.Past:
-        """What `TailedCache.open` gave, told apart: a trace takes arrays alone."""
+        """Name the arrays of `TailedCache.open`, which a trace takes without names."""
         *parts, tail = arrays
         half, bits = len(parts) // 2, self.cache_format.bits
         packing = (bits, self.cache_format.group(self.network.head_dim)) if bits else (0, 0)
@@ -145,7 +147,9 @@ class FusedStep:
         return matvec.matvec(x, [self.head], norm.weight, norm.eps)
 
 
-def why_not(network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> str | None:
+def unavailable_reason(
+    network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED
+) -> str | None:
     """Why `network` doesn't decode in fused steps on this machine, or None."""
     if cache_format.window is not None:
         return "the kernel sees all of the past, not a window of it"
@@ -158,5 +162,5 @@ def why_not(network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> s
     ):
         return reason
     dtype = network.model.norm.weight.dtype
-    reasons = (layer.why_not(dtype) for layer in FusedStep(network).layers)
+    reasons = (layer.unavailable_reason(dtype) for layer in FusedStep(network).layers)
     return next((reason for reason in reasons if reason), None)

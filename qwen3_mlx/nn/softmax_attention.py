@@ -42,13 +42,16 @@ def attention(
     ``q [B, H, L, D]``; H is a multiple of the keys' heads. Returns ``[B, H, L, D]``.
     """
     queries, dim = q.shape[2:]
-    fused = backend.device() != "cpu" and dim in FUSED_DIMS
-    if not fused and 4 * q.size // dim * rows > SCORES:
+    if 4 * q.size // dim * rows > SCORES and not _is_fused(dim):
         return _in_tiles(q, fetch, rows, scale, window)
     mask: mx.array | str | None = "causal" if queries > 1 else None
     if window is not None and rows > window.size:
         mask = visible(0, rows, rows, queries, window)
     return mx.fast.scaled_dot_product_attention(q, *fetch(0, rows), scale=scale, mask=mask)
+
+
+def _is_fused(dim: int) -> bool:
+    return backend.device() != "cpu" and dim in FUSED_DIMS
 
 
 def visible(a: int, b: int, rows: int, queries: int, window: Window | None) -> mx.array:

@@ -9,7 +9,7 @@ that takes away most error for each byte is taken, again and again, until the si
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import qwen3_mlx.device.backend  # noqa: F401
@@ -138,8 +138,3 @@ def _error(sample: list[mx.array], spec: QuantSpec) -> float:
     kept = [(rows**2).sum() for rows in sample]
     total = float(mx.stack(kept).sum())
     return float(mx.stack(lost).sum()) / total if total else 0.0
-
-
-def as_errors(value: Mapping[str, Mapping[str, float]]) -> Errors:
-    """What JSON made of `Errors`, made whole again."""
-    return {path: {int(bits): error for bits, error in row.items()} for path, row in value.items()}

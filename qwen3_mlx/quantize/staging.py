@@ -125,7 +125,7 @@ def finish(target: Target, files: dict[str, bytes]) -> None:
 
 
 def clean(target: Target) -> None:
-    """Remove what a finished conversion needs no more."""
+    """Remove the files that only an unfinished conversion needs."""
     for path in (target.journal, target.replaced):
         if path.exists():
             target.disk.remove(path)

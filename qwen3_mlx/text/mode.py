@@ -83,10 +83,14 @@ def soft_switch(messages: Iterable[Mapping[str, Any]]) -> bool | None:
         flag
         for message in messages
         if message.get("role") in ("system", "developer", "user")
-        for line in _prose(joined_text(message.get("content")))
+        for line in _prose(_text(message.get("content")))
         for flag in _flags(line)
     ]
     return flags[-1] == "/think" if flags else None
+
+
+def _text(content: object) -> str:
+    return content if isinstance(content, str) else joined_text(content)
 
 
 def _prose(text: str) -> Iterator[str]:

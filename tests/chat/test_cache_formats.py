@@ -17,7 +17,7 @@ from qwen3_mlx.metal import launch
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.nn.cache import windowed as rotating_cache
 from qwen3_mlx.nn.cache.full import KVCache
-from qwen3_mlx.nn.fused_step import FusedStep, why_not
+from qwen3_mlx.nn.fused_step import FusedStep, unavailable_reason
 from qwen3_mlx.options import CacheFormat
 from tests import tiny
 from tests.oracle import assert_close
@@ -168,10 +168,10 @@ def test_the_fused_step_leaves_windows_to_the_plain_path(monkeypatch: Any) -> No
     monkeypatch.delenv("QWEN3_MLX_KERNELS", raising=False)
     net, _ = tiny.network(1, head_dim=32)
     monkeypatch.setattr("qwen3_mlx.metal.dispatch.unavailable_reason", lambda *_names: None)
-    assert why_not(net) is None
+    assert unavailable_reason(net) is None
     for kind in KINDS.values():
-        step, window = FusedStep.of(net, kind), kind.window is not None
-        assert (step is None) == window == ("window" in str(why_not(net, kind)))
+        step, window = FusedStep.if_available(net, kind), kind.window is not None
+        assert (step is None) == window == ("window" in str(unavailable_reason(net, kind)))
         if step is not None:
             assert {layer.kind for layer in step.make_cache()} == {
                 layer.kind for layer in net.make_cache(kind)

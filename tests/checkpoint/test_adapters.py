@@ -135,7 +135,7 @@ def test_fused_kernels_stand_aside_and_say_so() -> None:
     base, _, _ = golden("plain")
     network = with_adapter(base, ADAPTERS / "plain")
     assert adapted(network)
-    assert fused_step.why_not(network) == STANDS_ASIDE
+    assert fused_step.unavailable_reason(network) == STANDS_ASIDE
     assert not adapted(load_network(GOLDEN / base)[0])
     assert STANDS_ASIDE in dict(choose_backend.reasons())["LoRA adapters"]
     moe = with_adapter("moe-no-norm", ADAPTERS / "moe-parameters")

@@ -25,7 +25,7 @@ from qwen3_mlx.metal import launch as build
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.nn.cache.quantized import QuantizedCache
 from qwen3_mlx.nn.cache.tailed import TailedCache
-from qwen3_mlx.nn.fused_step import FusedStep, why_not
+from qwen3_mlx.nn.fused_step import FusedStep, unavailable_reason
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import CacheFormat, Sampling
 from tests import tiny
@@ -45,8 +45,8 @@ MOE = {
 
 
 def step_of(network: Qwen3Network) -> FusedStep:
-    step = FusedStep.of(network)
-    assert step is not None, why_not(network)
+    step = FusedStep.if_available(network)
+    assert step is not None, unavailable_reason(network)
     return step
 
 
@@ -112,7 +112,7 @@ def test_a_packed_past(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attend, "TAIL", 3)
     network, _ = tiny.network(1, head_dim=32)
     cache_format = CacheFormat(bits=bits)
-    step = FusedStep.of(network, cache_format)
+    step = FusedStep.if_available(network, cache_format)
     assert step is not None
     cache, truth = step.make_cache(), [Truth(bits, 32) for _ in network.layers]
     tokens = [(7 * i + 1) % 24 for i in range(12)]
@@ -169,8 +169,8 @@ def test_several_tokens_and_empty_or_foreign_caches_take_the_plain_path(
 
 
 def test_an_unsupported_network_has_a_reason() -> None:
-    assert "head_dim 12" in (why_not(tiny.network(0, head_dim=12)[0]) or "")
-    assert FusedStep.of(tiny.network(0, head_dim=12)[0]) is None
+    assert "head_dim 12" in (unavailable_reason(tiny.network(0, head_dim=12)[0]) or "")
+    assert FusedStep.if_available(tiny.network(0, head_dim=12)[0]) is None
 
 
 @pytest.mark.parametrize("changes", [{}, MOE])

@@ -31,7 +31,7 @@ def key(launch: Launch) -> tuple[object, ...]:
 @pytest.mark.parametrize("changes", [{}, MOE])
 def test_what_a_step_launches_is_listed(changes: dict[str, Any], launches: list[Launch]) -> None:
     network, config = tiny.network(1, **changes)
-    step = FusedStep.of(network)
+    step = FusedStep.if_available(network)
     assert step is not None
     cache = step.make_cache()
     network(mx.array([[1, 2, 3]]), cache)

@@ -25,7 +25,7 @@ DEMO_NOTE = (
 def default_model() -> str:
     """The model that is set, else that of the last chat, else the bundled demo.
 
-    Raises `ConfigError` if what is set is in no order.
+    Raises `ConfigError` if a setting is not valid.
     """
     from qwen3_mlx.cli.settings import settings
 

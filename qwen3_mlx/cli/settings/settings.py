@@ -243,7 +243,7 @@ def read(path: Path) -> dict[str, Any]:
 def apply_defaults(
     told: GenerationOptions, defaults: Mapping[str, Any], family: Family | None = None
 ) -> GenerationOptions:
-    """What a command was told, and below it `defaults`, as far as that and the model allow.
+    """Complete a command's options from `defaults`, where those options and the model allow it.
 
     A default that contradicts what was said gives way, and so does one that a model of this family
     can't have.

@@ -80,7 +80,7 @@ class Chat(Themed):
         )
 
     def compose(self) -> ComposeResult:
-        """The parts, from above."""
+        """Yield the widgets, top to bottom."""
         yield self.log_view
         yield self.waiting
         yield self.hints

@@ -49,7 +49,7 @@ class Notice(Static):
 
 
 class Page(Vertical):
-    """A part of the conversation. Out of reach it sleeps: a blank of its height, cheap to lay out.
+    """A part of the conversation; far from the screen it is a blank of its height.
 
     Textual visits every widget for every new line, so that a long conversation would be slow.
     """
