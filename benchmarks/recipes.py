@@ -39,8 +39,8 @@ ORIGINAL = "original"
 def convert(source: Path, recipe: str, work: Path) -> tuple[Path, dict[str, Any]]:
     """The result, unpacked to float32, and the record of its conversion."""
     packed, floats = work / recipe, work / f"{recipe}-floats"
-    record = job.run(job.prepare(job.Request(source, "demo", packed, find(recipe), "")))
-    unpack = job.Request(
+    record = job.run(job.prepare(job.ConversionRequest(source, "demo", packed, find(recipe), "")))
+    unpack = job.ConversionRequest(
         packed, "demo", floats, find("bf16"), "", dtype=mx.float32, allow_lossy=True, verify=False
     )
     job.run(job.prepare(unpack))

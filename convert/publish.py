@@ -161,7 +161,7 @@ def one(entry: Entry, options: Options) -> dict[str, Any]:
     origin = origin_of(directory, entry.source)
     source = f"{origin.name}@{origin.revision}" if origin.revision else entry.source
     command = f"qwen3-mlx convert {source} --out {out.name} --recipe {entry.recipe}"
-    request = jobs.Request(
+    request = jobs.ConversionRequest(
         source=directory,
         name=entry.source,
         out=out,

@@ -13,7 +13,7 @@ from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.chat.turn import Generation, start
 from qwen3_mlx.chat.turns import Turn, new_scheduler, run_all
 from qwen3_mlx.engine.control import Interrupt
-from qwen3_mlx.engine.prefill import Progress
+from qwen3_mlx.engine.prefill import PromptProgress
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import OptionError, Qwen3Error, shown
 from qwen3_mlx.events import Reply
@@ -73,7 +73,7 @@ class Qwen3(LoadedModel):
         n: int = 1,
         tools: Tools | None = None,
         continue_last: bool = False,
-        on_progress: Progress | None = None,
+        on_progress: PromptProgress | None = None,
         **overrides: Any,
     ) -> Reply:
         """The whole reply to a prompt or a list of messages. Arguments and errors as `stream`.
@@ -102,7 +102,7 @@ class Qwen3(LoadedModel):
         *,
         tools: Tools | None = None,
         continue_last: bool = False,
-        on_progress: Progress | None = None,
+        on_progress: PromptProgress | None = None,
         **overrides: Any,
     ) -> Generation:
         """The events of the reply as they come: `Thinking`, `Answer`, `ToolCall`, then `Done`.
@@ -121,7 +121,7 @@ class Qwen3(LoadedModel):
         options: GenerationOptions,
         tools: Tools | None,
         continue_last: bool,
-        on_progress: Progress | None,
+        on_progress: PromptProgress | None,
         cache: PromptCache | None,
     ) -> Generation:
         messages, offered = as_messages(prompt), normalise_tools(tools)
@@ -137,7 +137,7 @@ class Qwen3(LoadedModel):
         parallel: int = 8,
         return_errors: bool = False,
         tools: Tools | None = None,
-        on_progress: Progress | None = None,
+        on_progress: PromptProgress | None = None,
         **overrides: Any,
     ) -> list[Reply | Qwen3Error]:
         """The replies to many prompts, in their order, at most `parallel` at a time.

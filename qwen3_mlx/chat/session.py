@@ -14,7 +14,7 @@ from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.turn import Generation, turn_events
 from qwen3_mlx.engine.background import BACKGROUND, Stopped
 from qwen3_mlx.engine.control import Control, Interrupt
-from qwen3_mlx.engine.prefill import Progress
+from qwen3_mlx.engine.prefill import PromptProgress
 from qwen3_mlx.engine.warm import warm
 from qwen3_mlx.errors import MessageError, OptionError, shown
 from qwen3_mlx.events import Done, Event, Stats
@@ -69,7 +69,7 @@ class ChatSession:
         content: str | MessageLike | Sequence[MessageLike],
         *,
         tools: Tools | None = None,
-        on_progress: Progress | None = None,
+        on_progress: PromptProgress | None = None,
         **overrides: Any,
     ) -> Generation:
         """Add a user message (or messages, such as tool results) and stream the reply.
@@ -82,12 +82,14 @@ class ChatSession:
         messages = [*self.messages, *_as_messages(content)]
         return self._turn(messages, on_progress, overrides, tools)
 
-    def continue_last(self, *, on_progress: Progress | None = None, **overrides: Any) -> Generation:
+    def continue_last(
+        self, *, on_progress: PromptProgress | None = None, **overrides: Any
+    ) -> Generation:
         """Go on with the assistant's last message, which grows. Raises as `send`."""
         self._end_turn()
         return self._turn([*self.messages], on_progress, overrides, grows=True)
 
-    def retry(self, *, on_progress: Progress | None = None, **overrides: Any) -> Generation:
+    def retry(self, *, on_progress: PromptProgress | None = None, **overrides: Any) -> Generation:
         """Answer the last user message anew. Raises `OptionError` if there is none."""
         self._end_turn()
         last = next(
@@ -110,7 +112,7 @@ class ChatSession:
     def _turn(
         self,
         messages: list[dict[str, Any]],
-        on_progress: Progress | None,
+        on_progress: PromptProgress | None,
         overrides: dict[str, Any],
         tools: Tools | None = None,
         grows: bool = False,

@@ -13,7 +13,7 @@ from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.decode import Decoder, run
-from qwen3_mlx.engine.prefill import Progress, prefill, require_numbers
+from qwen3_mlx.engine.prefill import PromptProgress, prefill, require_numbers
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.events import Event
@@ -47,7 +47,7 @@ def start(
     runtime: Runtime,
     request: Request,
     cache: PromptCache | None = None,
-    on_progress: Progress | None = None,
+    on_progress: PromptProgress | None = None,
 ) -> Generation:
     """Begin the turn; nothing is computed before the first event is asked for.
 
@@ -63,7 +63,7 @@ def turn_events(
     request: Request,
     cache: PromptCache,
     control: Control,
-    on_progress: Progress | None = None,
+    on_progress: PromptProgress | None = None,
 ) -> Generator[Event]:
     """Compute the turn in `cache`, and yield what the model says, then `Done`."""
     delay_exit_after_threads()
@@ -88,7 +88,7 @@ def _prefill(
     request: Request,
     cache: PromptCache,
     control: Control,
-    on_progress: Progress | None,
+    on_progress: PromptProgress | None,
 ) -> mx.array | None:
     """The logits behind the prompt; None if the turn was stopped before."""
     done, total = len(cache.tokens), len(request.prompt)

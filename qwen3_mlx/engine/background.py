@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 Stopped = Callable[[], bool]
 """Asked by a job between its steps: whether to give up."""
-Job = Callable[[Stopped], object]
+BackgroundJob = Callable[[Stopped], object]
 
 
 class Background:
@@ -20,14 +20,14 @@ class Background:
     """
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Job, threading.Event]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[BackgroundJob, threading.Event]] = queue.SimpleQueue()
         self._given_up = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
         self._entry = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def run(self, job: Job) -> None:
+    def run(self, job: BackgroundJob) -> None:
         """Begin `job`; an earlier one is given up first."""
         with self._entry:
             self.stop()

@@ -11,7 +11,7 @@ from qwen3_mlx.engine.token_ids import check_token_ids
 from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.nn.transformer import Qwen3Network
 
-Progress = Callable[[int, int], object]
+PromptProgress = Callable[[int, int], object]
 """Called with (tokens done, tokens in all) after every chunk."""
 
 
@@ -20,7 +20,7 @@ def prefill(
     tokens: Sequence[int],
     cache: PromptCache,
     chunk: int = 2048,
-    on_progress: Progress | None = None,
+    on_progress: PromptProgress | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> mx.array | None:
     """Append `tokens` to `cache`; returns the last one's logits ``[1, V]``, lazy.

@@ -24,12 +24,12 @@ from qwen3_mlx.quantize.formats.fused import fuse
 from qwen3_mlx.quantize.origin import Origin, origin_of
 from qwen3_mlx.quantize.plan import SHARD_BYTES, Plan, as_json, make_plan
 
-Progress = Callable[[str, int, int], None]
+StageProgress = Callable[[str, int, int], None]
 """Called with the stage (measure, convert, verify), how much is done, and how much there is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ConversionRequest:
     """What was asked for."""
 
     source: Path
@@ -50,10 +50,10 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Conversion:
     """A request, planned."""
 
-    request: Request
+    request: ConversionRequest
     plan: Plan
     origin: Origin
     target: staging.Target
@@ -66,7 +66,9 @@ class Job:
         return card(self.plan, self.origin, title, measured, self.request.command)
 
 
-def prepare(request: Request, on_progress: Progress | None = None, disk: Disk | None = None) -> Job:
+def prepare(
+    request: ConversionRequest, on_progress: StageProgress | None = None, disk: Disk | None = None
+) -> Conversion:
     """Plan the conversion; nothing is written. A recipe with a target measures the source first.
 
     Raises `ConfigError`, `CheckpointError` or `OptionError`.
@@ -90,10 +92,12 @@ def prepare(request: Request, on_progress: Progress | None = None, disk: Disk | 
         shard_bytes=request.shard_bytes,
     )
     target = staging.target_of(plan, request.out, disk)
-    return Job(request, plan, origin_of(request.source, request.name), target, tuple(findings))
+    return Conversion(
+        request, plan, origin_of(request.source, request.name), target, tuple(findings)
+    )
 
 
-def run(job: Job, on_progress: Progress | None = None) -> dict[str, Any]:
+def run(job: Conversion, on_progress: StageProgress | None = None) -> dict[str, Any]:
     """Convert unless it is done; returns the record of the conversion.
 
     Raises `OptionError`, `CheckpointError`, and what the loader raises.
@@ -111,7 +115,9 @@ def run(job: Job, on_progress: Progress | None = None) -> dict[str, Any]:
     return finish(job, request.out, on_progress)
 
 
-def finish(job: Job, directory: Path, on_progress: Progress | None = None) -> dict[str, Any]:
+def finish(
+    job: Conversion, directory: Path, on_progress: StageProgress | None = None
+) -> dict[str, Any]:
     """Measure what lies in `directory`, write card and record, and let it take its name."""
     request, target = job.request, job.target
     require_sound(check(directory), "the result")
@@ -152,7 +158,7 @@ def check_publishable(record: dict[str, Any], force: bool) -> None:
     )
 
 
-def _record(job: Job, measured: dict[str, Any] | None) -> dict[str, Any]:
+def _record(job: Conversion, measured: dict[str, Any] | None) -> dict[str, Any]:
     plan, recipe = job.plan, job.plan.recipe
     packings = {item.weight.path: asdict(item.spec) for item in plan.items if item.spec}
     return {
@@ -172,7 +178,7 @@ def _record(job: Job, measured: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _stage(on_progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
+def _stage(on_progress: StageProgress | None, stage: str) -> Callable[[int, int], None] | None:
     if on_progress is None:
         return None
     return lambda done, total: on_progress(stage, done, total)

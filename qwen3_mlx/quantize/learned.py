@@ -32,7 +32,10 @@ def check(method: str | None) -> None:
 
 
 def run(
-    job: jobs.Job, method: str, on_progress: jobs.Progress | None = None, run: Run | None = None
+    job: jobs.Conversion,
+    method: str,
+    on_progress: jobs.StageProgress | None = None,
+    run: Run | None = None,
 ) -> dict[str, Any]:
     """Convert with `method`; returns the record. Raises as `job.run`, and `CheckpointError`."""
     job = replace(job, target=replace(job.target, key=f"{job.target.key}-{method}"))
@@ -50,7 +53,7 @@ def run(
     return jobs.finish(job, part, on_progress)
 
 
-def _arguments(job: jobs.Job, method: str, part: Path, made: Path) -> list[str]:
+def _arguments(job: jobs.Conversion, method: str, part: Path, made: Path) -> list[str]:
     """mlx-lm's command line."""
     source = ["--model", str(job.request.source), "--mlx-path", str(made)]
     if method == "dwq":
@@ -76,7 +79,7 @@ def mlx_lm(method: str, arguments: list[str]) -> None:
         sys.argv = before
 
 
-def _adopt(job: jobs.Job, method: str, made: Path) -> jobs.Job:
+def _adopt(job: jobs.Conversion, method: str, made: Path) -> jobs.Conversion:
     """Put mlx-lm's weights in the place of ours, and plan anew what they turned out to be."""
     result = open_source(made)
     firsts = ((weight.path, weight.parts[0]) for weight in result.weights)

@@ -20,12 +20,12 @@ from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.pack import AHEAD, bytes_of, packed_stream
 from qwen3_mlx.quantize.plan import PAGE, Item, Shard
 
-Progress = Callable[[int], None]
+BytesDone = Callable[[int], None]
 """Called with the bytes of source that have just been dealt with."""
 
 
 def write_shard(
-    disk: Disk, directory: Path, shard: Shard, dtype: mx.Dtype, on_bytes: Progress
+    disk: Disk, directory: Path, shard: Shard, dtype: mx.Dtype, on_bytes: BytesDone
 ) -> str:
     """Write one shard; returns its sha256. Until it is whole it has another name.
 
@@ -93,7 +93,7 @@ def _write_items(
     out: _Writer,
     items: Sequence[Item],
     dtype: mx.Dtype,
-    on_bytes: Progress,
+    on_bytes: BytesDone,
     late: dict[str, list[memoryview]] | None,
 ) -> None:
     stream = packed_stream(((item.weight, item.spec) for item in items), dtype, raw=True)
@@ -106,7 +106,7 @@ def _write_item(
     out: _Writer,
     item: Item,
     blocks: Iterable[list[mx.array]],
-    on_bytes: Progress,
+    on_bytes: BytesDone,
     late: dict[str, list[memoryview]] | None,
 ) -> None:
     """Write the packed weight as it comes, then its scales and biases, which wait for that.

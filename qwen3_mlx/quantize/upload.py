@@ -18,7 +18,7 @@ from qwen3_mlx.hub.errors import upload_error
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SHARD = ".safetensors"
 
-Progress = Callable[[str, int, int], None]
+FileProgress = Callable[[str, int, int], None]
 """Called with a file's name, files done, and files in all."""
 
 
@@ -49,7 +49,7 @@ def upload(
     *,
     private: bool = False,
     revision: str | None = None,
-    on_progress: Progress | None = None,
+    on_progress: FileProgress | None = None,
 ) -> str:
     """Upload a finished result as one commit; returns its address. Raises `HubError`."""
     check_name(repo)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx import load
-from qwen3_mlx.engine.background import BACKGROUND, Background, Job
+from qwen3_mlx.engine.background import BACKGROUND, Background, BackgroundJob
 from qwen3_mlx.model import Qwen3
 from tests.chat.conftest import until
 
@@ -59,7 +59,7 @@ def test_warming_waits_for_the_one_under_way(demo: Qwen3, slow: list[int]) -> No
 
 def test_it_warms_what_the_conversation_was(demo: Qwen3, monkeypatch: pytest.MonkeyPatch) -> None:
     """An edit while it begins is no half of it: the next turn's rendering sees all of the edit."""
-    jobs: list[Job] = []
+    jobs: list[BackgroundJob] = []
     monkeypatch.setattr(BACKGROUND, "run", jobs.append)
     chat = demo.session(system="The first.")
     chat.warm_in_background()

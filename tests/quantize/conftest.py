@@ -32,7 +32,7 @@ def moe(tmp_path: Path) -> Path:
 
 def request(
     source: Path, out: Path, recipe: str | recipes.Recipe = "4bit", **changes: Any
-) -> job.Request:
+) -> job.ConversionRequest:
     asked = {
         "source": source,
         "name": str(source),
@@ -42,7 +42,7 @@ def request(
         "title": "tiny",
         "verify": False,
     }
-    return job.Request(**(asked | changes))
+    return job.ConversionRequest(**(asked | changes))
 
 
 def convert(

@@ -17,7 +17,7 @@ from qwen3_mlx.errors import gb, shown
 
 if TYPE_CHECKING:
     from qwen3_mlx.config.recipes import Recipe
-    from qwen3_mlx.quantize.job import Job, Request
+    from qwen3_mlx.quantize.job import Conversion, ConversionRequest
 
 WORK, PUBLISH = "Conversion", "Publishing"
 DTYPES = ("bfloat16", "float16", "float32")
@@ -169,7 +169,7 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
     screen.answer(f"published: {where}\n")
 
 
-def _request(source: str, options: ConvertOptions, screen: Screen) -> Request:
+def _request(source: str, options: ConvertOptions, screen: Screen) -> ConversionRequest:
     """The job that the options describe. Raises `OptionError`, or as `hub.resolve.resolve`."""
     import qwen3_mlx.device.backend  # noqa: F401
 
@@ -177,7 +177,7 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Request:
 
     from qwen3_mlx.errors import OptionError
     from qwen3_mlx.quantize import learned
-    from qwen3_mlx.quantize.job import Request
+    from qwen3_mlx.quantize.job import ConversionRequest
 
     if options.dtype not in (None, *DTYPES):
         raise OptionError("--dtype", got=shown(options.dtype), expected=", ".join(DTYPES))
@@ -191,7 +191,7 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Request:
     name = original(source)
     directory = _find(name, options.dry_run, screen)
     out = options.out or Path(f"{Path(name).name.partition('@')[0]}-{recipe.name}")
-    return Request(
+    return ConversionRequest(
         source=directory,
         name=name,
         out=out,
@@ -266,7 +266,7 @@ def _command(name: str, directory: Path, out: Path, options: ConvertOptions) -> 
     return shlex.join(words + ["--allow-lossy"] * options.allow_lossy)
 
 
-def preview(job: Job, repo: str | None) -> str:
+def preview(job: Conversion, repo: str | None) -> str:
     """Every file and its size, and the card."""
     plan, sizes = job.plan, job.plan.files()
     text = job.card(None)
