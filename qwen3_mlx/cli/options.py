@@ -88,7 +88,7 @@ Debug = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class TurnOptions:
-    """What `chat` and `generate` can be told about a turn; None leaves it to model and settings."""
+    """A turn's options in `chat` and `generate`; None leaves one to the model and the settings."""
 
     think: Annotated[
         bool | None,

@@ -1,4 +1,4 @@
-"""A chat as its user interfaces see it: the session, the mode line, and what was saved where."""
+"""A chat as both interfaces see it: the session, its mode, its totals and its files."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class Conversation:
         if options.thinking is False or options.thinking_budget == 0:
             return False
         flags = map(_flag, [self._sending, *reversed(self._user_texts())])
-        said = next((flag for flag in flags if flag is not None), None)
-        return options.thinking or (self.model.template.thinks_by_default if said is None else said)
+        flag = next((found for found in flags if found is not None), None)
+        return options.thinking or (self.model.template.thinks_by_default if flag is None else flag)
 
     def _user_texts(self) -> list[str]:
-        """What a soft switch may stand in, oldest first."""
+        """The texts that may hold a soft switch, oldest first."""
         from qwen3_mlx.text.messages import joined_text
 
         roles = ("system", "developer", "user")
@@ -102,7 +102,7 @@ class Conversation:
         self.set_options(thinking=thinking, thinking_budget=budget)
 
     def take_up(self) -> str:
-        """Get ready to go on with a long beginning, from what an earlier chat computed.
+        """Restore the prompt cache that an earlier chat computed for these messages.
 
         Returns a note if something kept was of no use, else nothing.
         """

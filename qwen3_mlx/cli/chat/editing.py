@@ -1,4 +1,4 @@
-"""The commands that change or export what was said: /undo, /edit, /drop, /export, /tokens."""
+"""The commands that change, export or count messages: /undo, /edit, /drop, /export, /tokens."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def drop(chat: Conversation, text: str) -> CommandResult:
 
 
 def export(chat: Conversation, text: str) -> CommandResult:
-    """Write what was said for people (md) or programs (json)."""
+    """Write the messages for people (md) or programs (json)."""
     kind, _, name = text.partition(" ")
     if kind not in ("", "md", "json"):
         kind, name = Path(text).suffix.removeprefix("."), text
@@ -72,7 +72,7 @@ def export(chat: Conversation, text: str) -> CommandResult:
 
 
 def tokens(chat: Conversation, _text: str) -> CommandResult:
-    """What the conversation takes of the context."""
+    """The conversation's share of the context."""
     used, context = chat.prompt_tokens(), chat.context
     lines = [f"the conversation: {used:,} tokens"]
     if context:

@@ -33,7 +33,7 @@ def read(path: Path | None) -> list[str]:
 
 
 def add(path: Path | None, text: str) -> None:
-    """Append an entry. What can't be written is not remembered."""
+    """Append an entry. A file that can't be written is left as it is."""
     if path is None:
         return
     lines = "".join(f"+{line}\n" for line in text.split("\n"))
@@ -45,7 +45,7 @@ def add(path: Path | None, text: str) -> None:
 
 
 class History:
-    """Stepping through the entries, newest first, and back to what was being typed."""
+    """Steps through the entries, newest first, and back to the draft."""
 
     def __init__(self, path: Path | None) -> None:
         self._path, self._entries = path, read(path)
@@ -68,7 +68,7 @@ class History:
         return self._entries[self._at]
 
     def newer(self) -> str | None:
-        """The entry after, in the end what was being typed; None behind that."""
+        """The entry after, and last the draft; None behind it."""
         if self._at >= len(self._entries):
             return None
         self._at += 1

@@ -75,7 +75,7 @@ class Prompt:
         )
 
     def read(self, prompt: str, draft: str = "") -> str:
-        """What is typed or pasted, until Enter."""
+        """The text typed or pasted before Enter."""
         self._keys.begin()
         try:
             return self._session.prompt(prompt, default=draft)
@@ -105,7 +105,7 @@ class PromptKeys:
         self._is_typed_ahead = self._reader.is_waiting()
 
     def read(self) -> str:
-        """What waits; "" if nothing does."""
+        """The waiting input; "" if there is none."""
         typed_ahead, self._is_typed_ahead = self._is_typed_ahead, False
         if typed_ahead:
             return self._reader.typed_ahead()

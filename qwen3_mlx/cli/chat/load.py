@@ -1,4 +1,4 @@
-"""Choosing a model and loading it, with a word on what takes time."""
+"""Chooses a model and loads it, with progress for a download or a long load."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def default_model() -> str:
 
 
 def choose(model: str | None) -> tuple[str, str]:
-    """The model to open, and a note if that is the demo without anybody having asked for it."""
+    """The model to open, and a note if it is the demo by default."""
     from qwen3_mlx.cli.settings import settings
 
     name = model or default_model()
-    asked = model is not None or settings.load().get("model") is not None
-    return name, "" if asked or name != DEMO else DEMO_NOTE
+    is_chosen = model is not None or settings.load().get("model") is not None
+    return name, "" if is_chosen or name != DEMO else DEMO_NOTE
 
 
 def default_context(name: str, screen: Screen) -> int | None:
@@ -103,7 +103,7 @@ def load_model(
 
 
 def yarn_note(model: Qwen3) -> str:
-    """What the user should know of a model whose context YaRN stretches; else nothing."""
+    """A warning about short texts if YaRN stretches the model's context; else ""."""
     config = model.config
     yarn = config.rope.scaling
     if yarn is None or yarn.factor == 1:

@@ -1,4 +1,4 @@
-"""What a slash command is, and what it leads to."""
+"""A slash command, and its result."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from qwen3_mlx.cli.chat.conversation import Conversation
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a command did: something to say, and what the interface is to do next."""
+    """A command's text to show, and the interface's next step."""
 
     text: str = ""
     retry: bool = False
     quit: bool = False
     changed: bool = False
-    """The messages are other ones now: show them anew."""
+    """The messages have changed: show them again."""
     edit: str | None = None
     """A message for the person to change and send again."""
     send: str | None = None
@@ -27,7 +27,7 @@ class CommandResult:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: how it is written, what it does, and the function that does it."""
+    """A command's usage, its help, and its function."""
 
     usage: str
     help: str

@@ -39,7 +39,7 @@ def find(id: str) -> journal.SavedChat:
 def attach(
     chat: Conversation, resumed: journal.SavedChat | None, *, save: bool = True
 ) -> list[str]:
-    """Have `chat` kept as it grows, after taking up `resumed`; returns what there is to say.
+    """Have `chat` kept as it grows, after taking up `resumed`; returns notes to show.
 
     Without `save` nothing is written, neither the conversation nor what is computed for it.
     """

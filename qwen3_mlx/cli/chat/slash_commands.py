@@ -1,4 +1,4 @@
-"""The slash commands of a chat. They act on a `Conversation` and say what they did.
+"""The slash commands of a chat. They act on a `Conversation` and return a text about it.
 
 No drawing here: a line interface and a full-screen one run the same commands.
 """
@@ -149,8 +149,8 @@ def _load(chat: Conversation, text: str) -> CommandResult:
     if not is_id:  # a kept conversation has a journal of its own, which /save must not replace
         chat.files.add(path.resolve())
     turns = sum(message["role"] == "user" for message in session.messages)
-    said = f"loaded: {path} ({turns} turns); {chat.mode}"
-    return CommandResult("\n".join(filter(None, [said, damage, chat.take_up()])), changed=True)
+    loaded = f"loaded: {path} ({turns} turns); {chat.mode}"
+    return CommandResult("\n".join(filter(None, [loaded, damage, chat.take_up()])), changed=True)
 
 
 def _path(text: str) -> Path:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """What the command line and the settings ask of a chat."""
+    """The options of a chat, from the command line and the settings."""
 
     model: str | None
     options: GenerationOptions
@@ -45,7 +45,7 @@ class ChatRequest:
 
 
 Prepare = Callable[["Conversation"], list[str]]
-"""Makes a new conversation ready; returns what there is to say."""
+"""Attaches a new conversation to its file, or resumes one; returns notes to show."""
 
 
 def run(request: ChatRequest) -> int:
@@ -101,7 +101,7 @@ def _by_lines(request: ChatRequest, name: str, screen: Screen, prepare: Prepare)
 
 
 def _full_screen(request: ChatRequest, name: str, note: str, prepare: Prepare) -> int:
-    """The chat that fills the terminal; what must be downloaded is downloaded before it begins."""
+    """Run the full-screen chat; a download comes first, because it draws its own progress."""
     if resolve.find_local(name) is None:
         resolve.resolve(name)
     from qwen3_mlx.cli.tui.app import Chat

@@ -27,7 +27,7 @@ LARGE = (512, 128, 5)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured: a network of ours, and how to get mlx-lm's of the same weights."""
+    """A network to measure, and a function that loads mlx-lm's of the same weights."""
 
     name: str
     network: Qwen3Network

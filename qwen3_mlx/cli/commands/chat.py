@@ -25,7 +25,7 @@ class Command(TyperCommand):
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """What `chat` can be told besides the model and its turns."""
+    """The options of `chat` besides the model's and the turns'."""
 
     resume: Annotated[
         str | None,

@@ -26,7 +26,7 @@ SHARD_GB = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ConvertOptions:
-    """What `convert` can be told besides its source."""
+    """The options of `convert`."""
 
     out: Annotated[
         Path | None,
@@ -280,7 +280,7 @@ def preview(job: Conversion, repo: str | None) -> str:
 
 
 def summary(out: Path, record: dict[str, Any]) -> str:
-    """What was made and what it cost, in two lines."""
+    """The result's size, and its distance from the source, in two lines."""
     size = f"{gb(record['weight_bytes'], 2)}, {record['bits_per_weight']:.3f} bits a weight"
     head = f"{out}: {size}\n"
     measured, bound = record["measured"], record["recipe"]["bound"]

@@ -9,7 +9,7 @@ from qwen3_mlx.cli.terminal.screen import printable
 from qwen3_mlx.errors import gb
 
 Row = tuple[str, str]
-"""What it is about, and how it stands."""
+"""A subject, and its state."""
 
 
 def machine() -> list[Row]:
@@ -37,7 +37,7 @@ def machine() -> list[Row]:
 
 
 def memory() -> list[Row]:
-    """What a model may take here, what MLX is told, and how weights are read."""
+    """Memory for a model, MLX's limits, and the way weights are read."""
     from qwen3_mlx.checkpoint import mapped
     from qwen3_mlx.device import memory_limits
     from qwen3_mlx.fit import machine
@@ -66,7 +66,7 @@ def paths() -> list[Row]:
 
 
 def files(name: str) -> list[Row]:
-    """What is wrong with a model's files, its weights read for NaN. Raises as `resolve`."""
+    """The faults of a model's files, NaN in its weights included. Raises as `resolve`."""
     from qwen3_mlx.checkpoint import check
     from qwen3_mlx.hub import resolve
 

@@ -28,7 +28,7 @@ INTERRUPTED = 130
 
 
 def arrange(first: str | None, second: str | None, piped: str) -> tuple[str | None, str]:
-    """Which argument is the model, and what the prompt is. Raises `OptionError` if it is empty.
+    """The model's name, if one is given, and the prompt. Raises `OptionError` if it is empty.
 
     Two arguments are model and prompt. A lone one is the model if it has a model name's form and
     stdin has the prompt; otherwise it is the prompt. stdin joins the prompt, behind an empty line.
@@ -127,7 +127,7 @@ def _open(name: str | None, turn: opt.TurnOptions, screen: Screen) -> tuple[str,
 
 
 def record(name: str, reply: Reply) -> dict[str, Any]:
-    """What ``--json`` prints."""
+    """The object that ``--json`` prints."""
     stats = reply.stats
     found: dict[str, Any] = {
         "model": name,

@@ -35,7 +35,7 @@ class Facts:
     machine: machine.Machine
     fit: inequality.Fit
     findings: tuple[Finding, ...] = ()
-    """What its files say against one another; nothing where it is not on this machine."""
+    """Contradictions between the model's files; none if it is not on this machine."""
 
 
 def command(
@@ -142,7 +142,7 @@ def _would_fit(facts: Facts) -> list[dict[str, Any]]:
 
 
 def lines(facts: Facts) -> Iterator[str]:
-    """The same for people: what it is, the sum with the arithmetic of each term, and advice."""
+    """The report for people: the model, the arithmetic of each term, and advice."""
     config, fit = facts.config, facts.fit
     total, active = matrices.parameters(config), matrices.active_parameters(config)
     yield facts.where
@@ -165,7 +165,7 @@ def lines(facts: Facts) -> Iterator[str]:
 
 
 def _sum(facts: Facts, total: int) -> Iterator[str]:
-    """The left side of the inequality, a term a row, as one would add it up on paper."""
+    """The terms of the memory a model needs, one a row."""
     config, fit = facts.config, facts.fit
     per_token = kv_cache.kv_bytes_per_token(config, facts.kv_bits)
     widened = "" if facts.machine.float_bytes is None else "; floats are float32 here"

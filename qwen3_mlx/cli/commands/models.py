@@ -32,7 +32,7 @@ EVERYDAY_CONTEXT = 4096
 
 @dataclass(frozen=True)
 class Row:
-    """A model and what its headers say; `problem` says why they say nothing."""
+    """A model and the facts in its headers; `problem` if they can't be read."""
 
     model: Found
     local: bool
@@ -116,7 +116,7 @@ def run(
 
 
 def _look(model: Found, place: Machine, context: int | None) -> Row:
-    """What a model's files say."""
+    """A model's row, from its config.json and headers."""
     size = _disk_bytes(model.path)
     if model.problem:
         return Row(model, True, size, model.problem)

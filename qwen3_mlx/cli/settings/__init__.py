@@ -1,1 +1,1 @@
-"""What is set, where it lies, and what a line may go on with."""
+"""Settings, the folders they lie in, and completion of arguments."""

@@ -1,4 +1,4 @@
-"""What the command line remembers between runs, and where it keeps it."""
+"""The folders and files that the command line keeps between runs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def lasting_name(name: str) -> str:
 
 
 def remember_model(name: str) -> None:
-    """Keep `name` for the next chat. What can't be written is not remembered."""
+    """Keep `name` for the next chat, if the file can be written."""
     from qwen3_mlx.files import write_atomically
 
     name = lasting_name(name)

@@ -1,4 +1,4 @@
-"""What the user set once and for all: config.toml, and variables such as ``QWEN3_MLX_BUDGET``.
+"""Settings that hold for every run: config.toml, and variables such as ``QWEN3_MLX_BUDGET``.
 
 What a command is told wins over a variable, a variable over the file, the file over what is built
 in. A key left out of the file, an empty variable, and the word ``default`` leave the choice to the
@@ -18,7 +18,7 @@ from qwen3_mlx.errors import ConfigError, OptionError, shown
 from qwen3_mlx.options import NEVER_THINK, Family, GenerationOptions
 
 DEFAULT = "default"
-"""The word for what is built in."""
+"""The value that stands for the built-in one."""
 ShowThinking = Literal["always", "live", "never"]
 """When a chat shows the thinking."""
 SHOW_THINKING = get_args(ShowThinking)
@@ -109,7 +109,7 @@ KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A value, and whether a variable said so or the file."""
+    """A value, and its source: a variable's name, or ``file``."""
 
     value: Any
     source: str
@@ -117,7 +117,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is set, and what is wrong with the rest."""
+    """The valid settings, and an error for each other one."""
 
     values: Mapping[str, Setting]
     problems: tuple[ConfigError, ...] = ()
@@ -144,7 +144,7 @@ def file() -> Path:
 
 
 def load() -> Settings:
-    """What is set. Raises `ConfigError` for the first thing wrong with it."""
+    """All settings. Raises `ConfigError` for the first invalid one."""
     settings = read_all()
     if settings.problems:
         raise settings.problems[0]
@@ -152,7 +152,7 @@ def load() -> Settings:
 
 
 def read_all() -> Settings:
-    """What is set, as far as it can be made sense of."""
+    """All valid settings, with the errors of the others."""
     found: dict[str, Setting] = {}
     problems: list[ConfigError] = []
     path = file()
@@ -241,26 +241,29 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def apply_defaults(
-    told: GenerationOptions, defaults: Mapping[str, Any], family: Family | None = None
+    given: GenerationOptions, defaults: Mapping[str, Any], family: Family | None = None
 ) -> GenerationOptions:
     """Complete a command's options from `defaults`, where those options and the model allow it.
 
-    A default that contradicts what was said gives way, and so does one that a model of this family
-    can't have.
+    A default gives way to a given option that contradicts it, and to the model's family.
     """
     from qwen3_mlx.chat.plain import explicit
 
-    left, said = dict(defaults), explicit(told)
-    if told.thinking_budget is not None:
-        left.pop("thinking", None)
-    budget, most = (said.get(name, left.get(name)) for name in ("thinking_budget", "max_tokens"))
+    usable, options = dict(defaults), explicit(given)
+    if given.thinking_budget is not None:
+        usable.pop("thinking", None)
+    budget, most = (
+        options.get(name, usable.get(name)) for name in ("thinking_budget", "max_tokens")
+    )
     clash = budget is not None and most is not None and most <= budget
-    if (told.thinking and left.get("thinking_budget") == 0) or (clash and "max_tokens" in said):
-        left.pop("thinking_budget", None)
-    elif clash and "thinking_budget" in said:
-        left.pop("max_tokens", None)
+    if (given.thinking and usable.get("thinking_budget") == 0) or (
+        clash and "max_tokens" in options
+    ):
+        usable.pop("thinking_budget", None)
+    elif clash and "thinking_budget" in options:
+        usable.pop("max_tokens", None)
     never = family in NEVER_THINK
     for name, off in (("thinking", False), ("thinking_budget", 0)):
-        if never or (family == "thinking" and left.get(name) == off):
-            left.pop(name, None)
-    return GenerationOptions(**(left | said))
+        if never or (family == "thinking" and usable.get(name) == off):
+            usable.pop(name, None)
+    return GenerationOptions(**(usable | options))

@@ -1,4 +1,4 @@
-"""What a word on the command line may become: models, recipes, conversations, keys, values.
+"""Completions of a word on the command line: models, recipes, conversations, keys, values.
 
 A shell asks while someone waits with a finger on Tab, so nothing here imports MLX or asks the hub.
 Each function takes the word typed so far and returns words with a remark, as typer wants them.

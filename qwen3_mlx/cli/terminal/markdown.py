@@ -74,7 +74,7 @@ class MarkdownAnswer:
             self._drawn_at = now
 
     def close(self) -> None:
-        """The answer is over: print what is left."""
+        """Print the last block: the answer is over."""
         if self._live is not None:
             self._live.stop()
             self._live = None

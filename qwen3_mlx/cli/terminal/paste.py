@@ -29,7 +29,7 @@ _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]P^_X][^\x07\x1b\r\n]*(?:\
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _KEY = re.compile(r"\x1b(?:\[[\d;:]*[A-HPQRSZu~]|O[A-Za-z]|[\r\n])")
 _REPORT = re.compile(r"\x1b\[(?:<[\d;]+[Mm]|[IO]|\?[\d;]+\$y)")
-"""What a terminal says of the mouse, the focus and itself, between the keys."""
+"""Reports of the mouse, the focus and the terminal itself, which come between keys."""
 _ENTER = re.compile(r"[\r\n]|\x1b(?:\[13[\d;:]*u|\[27;\d+;13~|OM)")
 
 
@@ -79,7 +79,7 @@ class PasteReader:
         return self._bracketed(burst) if goes_on or is_pasted(burst) else burst
 
     def typed_ahead(self) -> str:
-        """All that waits, each Enter as pressed: what was typed before anything could read it."""
+        """The text typed before the program could read it, each Enter as a key."""
         waiting = ""
         while not self.closed and self._is_ready(0):
             waiting += self._piece()

@@ -9,7 +9,7 @@ from typing import TypeVar
 from qwen3_mlx.cli.terminal.screen import DIM, RESET, Screen
 
 WORTH_SAYING = 2.0
-"""A time left is shown from so many seconds on."""
+"""`Eta` shows the time left from this many seconds on."""
 
 T = TypeVar("T")
 

@@ -40,7 +40,7 @@ def prepare_streams() -> None:
 
 
 def silence_stdout() -> None:
-    """Stdout can't be written any more: let what is still buffered go nowhere, quietly."""
+    """Send the rest of stdout's buffer nowhere: its reader has gone."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):
@@ -97,7 +97,7 @@ class Screen:
         self.err.flush()
 
     def note(self, text: str) -> None:
-        """A remark on what goes on, dim on stderr; a terminal gets it broken between words."""
+        """Write a remark to stderr, dim; on a terminal its lines break between words."""
         if self.err_is_terminal:
             width = shutil.get_terminal_size().columns
             text = "\n".join(textwrap.fill(line, width) for line in text.split("\n"))

@@ -13,7 +13,7 @@ from qwen3_mlx.cli.tui import code
 from qwen3_mlx.cli.tui.growing_text import Block, GrowingText, canvas, showable
 
 LONG_LINES, LONG_CHARS = 24, 1600
-"""A block beyond this is cut where it can be, so that drawing it anew stays cheap."""
+"""A longer block is cut, because each new piece draws the last block again."""
 LIST_LINES, ITEM_LINES = 10, 60
 """The same for a list, between items; and for one item, anywhere."""
 
@@ -22,7 +22,7 @@ _ITEM = re.compile(r"([-*+]|\d{1,9}[.)]) ")
 
 
 class Answer(GrowingText):
-    """What the model says, block by block."""
+    """An answer, block by block."""
 
     DEFAULT_CSS = "Answer { padding: 0 1 1 1; }"
 
@@ -38,7 +38,7 @@ class Answer(GrowingText):
         super().append(showable(text))
 
     def cut(self, tail: str) -> tuple[list[Block], str]:
-        """Whole blocks of Markdown; and of one that grows too long, what has passed."""
+        """The finished blocks of `tail`, and the first part of a last block that grows too long."""
         blocks: list[str] = []
         if "\n" in tail:
             blocks, tail = split_finished(tail)
@@ -58,7 +58,7 @@ def code_blocks(markdown: str) -> list[str]:
 
 
 def cut_long(tail: str, drawn: Sequence[str] = (), width: int = 0) -> tuple[str, str, bool]:
-    """(what can be drawn for good, the rest, whether an empty line stands between them).
+    """(the part that won't change, the rest, whether an empty line stands between them).
 
     Code is cut between lines and its fence repeated, a table its head, a list between items;
     anything else is cut between words, at the end of a line as it was `drawn`. The first is

@@ -98,7 +98,7 @@ class Chat(Themed):
         self.show_status()
 
     def on_unmount(self) -> None:
-        """Let a turn under way end, so that what was said is kept."""
+        """Stop the running turn and save the conversation."""
         collect_all(True)
         if self._frame is not None:
             self._frame.cancel()
@@ -111,7 +111,7 @@ class Chat(Themed):
             chat.close()
 
     def _save_and_die(self) -> None:
-        """The terminal is gone: keep what was said, and end without another word to it."""
+        """Save the conversation and end the process: the terminal is gone."""
         if (turn := self.controller.turn) is not None:
             turn.running.stop()
             turn.running.over.wait(1.0)
@@ -144,13 +144,13 @@ class Chat(Themed):
             self.action_ask()
 
     def action_escape(self) -> None:
-        """Esc: as Ctrl-C, but a text being written is left alone."""
+        """Esc: as Ctrl-C, but the text in the input stays."""
         if self.controller.turn or self.controller.pending or not self.input.text:
             self.action_stop()
 
     @on(Input.Ended)
     def _ended(self) -> None:
-        """Ctrl-D: leave, but not in the middle of a turn without being asked."""
+        """Ctrl-D: leave; during a turn ask first."""
         if self.controller.turn is None:
             self.exit(0)
         else:
@@ -172,7 +172,7 @@ class Chat(Themed):
         self.attempt(lambda chat: chat.step_budget(up))
 
     def action_copy(self) -> None:
-        """Ctrl-O: copy what is marked, else the last answer; again, its code blocks one by one."""
+        """Ctrl-O: copy the marked text, else the last answer; again, its code blocks one by one."""
         if marked := self.screen.get_selected_text():
             self.copy_to_clipboard(marked)
             self.screen.clear_selection()
@@ -249,7 +249,7 @@ class Chat(Themed):
         return turn
 
     def paint_news(self) -> None:
-        """Paint what has come, and look again a frame later until nothing has."""
+        """Paint the worker's news, and look again a frame later until there is none."""
         began, turn = time.monotonic(), self.controller.turn
         if not (news := self.inbox.take()) or turn is None:
             return

@@ -1,4 +1,4 @@
-"""What a full-screen chat begins with."""
+"""The settings and functions that a full-screen chat is built from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Load = Callable[[str, Callable[[int, int], None]], "Qwen3"]
 
 @dataclass(frozen=True)
 class ChatSetup:
-    """What a chat begins with. `load` brings a model, and reports bytes loaded and in all."""
+    """The full-screen chat's parts. `load` loads a model and reports bytes: loaded, and in all."""
 
     name: str
     load: Load
@@ -31,7 +31,7 @@ class ChatSetup:
     fetch: Callable[[str], object] = resolve.resolve
     """Downloads a model, drawing its progress on stderr."""
     prepare: Callable[[Conversation], list[str]] = lambda chat: []
-    """Makes a new conversation ready (kept, resumed); returns what there is to say."""
+    """Attaches a new conversation to its file, or resumes one; returns notes to show."""
     system: str | None = None
     show_thinking: ShowThinking = "live"
     note: str = ""

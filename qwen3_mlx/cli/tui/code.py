@@ -60,7 +60,7 @@ def fenced(source: str) -> Code | None:
 
 
 def draw(code: Code, width: int) -> list[Strip]:
-    """Its lines in colour, a blank before each; what is too long is broken."""
+    """The code's rows in colour, a blank before each; lines wider than `width` are broken."""
     if not code.lines:
         return []
     if max(map(len, code.lines)) > LONG_LINE:

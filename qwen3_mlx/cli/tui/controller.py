@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
 
 NEARLY_FULL = 0.8
-"""The share of the context from which a notice says how much is left."""
+"""A notice counts the tokens left once this share of the context is used."""
 
 NO_MODEL = "no model: choose another with /model NAME, or leave with /quit"
 
@@ -72,7 +72,7 @@ class Controller:
         self.turn: TurnView | None = None
         self.model_name = setup.name
         self.busy = f"loading {setup.name}"
-        """What the worker does besides turns; empty if nothing."""
+        """The worker's job other than a turn; empty if it has none."""
         self.pending: list[str] = []
 
     @property

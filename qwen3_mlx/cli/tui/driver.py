@@ -27,7 +27,7 @@ class PasteDriver(LinuxDriver):
         self._wake = self._pipe = -1
 
     def start_application_mode(self) -> None:
-        """Begin to read; pastes are told from typing once the first frame is out."""
+        """Begin to read; after the first frame, tell pastes from typing."""
         super().start_application_mode()
         self._chat.call_after_refresh(self.listen)
 

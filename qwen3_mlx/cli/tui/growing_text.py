@@ -105,13 +105,13 @@ class GrowingText(Widget):
             self._changed(start, before)
 
     def free_spare_rows(self) -> None:
-        """Nothing more comes for now: give the spare rows back."""
+        """Give the spare rows back: no more text comes for now."""
         if self._spare:
             self._spare = 0
             self.refresh(layout=True)
 
     def _changed(self, start: int, before: list[Strip]) -> None:
-        """Have painted what differs.
+        """Paint the rows that differ.
 
         A new layout costs ten times as much as a line, so a text that grows quickly has some rows
         in advance. They are blank until it comes to them.
@@ -175,7 +175,7 @@ class GrowingText(Widget):
         return selection.extract("\n".join(line.text for line in self.lines)), "\n"
 
     def selection_updated(self, selection: Selection | None) -> None:
-        """Show what is marked now."""
+        """Paint the new selection."""
         self.refresh()
 
 

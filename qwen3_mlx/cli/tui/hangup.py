@@ -1,4 +1,4 @@
-"""Notice that the terminal went away, or that the program is told to end."""
+"""Watches for a lost terminal and for SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be typed after a slash: the list above the input, and completion with Tab."""
+"""The commands that fit the input: the list above it, and completion with Tab."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Hints(Static):
     """
 
     def suggest(self, text: str) -> None:
-        """Show what fits `text`."""
+        """List the commands that `text` may become."""
         fitting = matching(text)
         self.display = bool(fitting)
         lines = [f"/{c.usage:<18} {c.help}" for c in fitting[:SHOWN]]

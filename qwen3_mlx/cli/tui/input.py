@@ -54,7 +54,7 @@ class Input(TextArea):
         self.cursor_blink = False  # it would wake the program twice a second
 
     def on_key(self, event: events.Key) -> None:
-        """Our keys, and what the editor does with all others."""
+        """Act on our keys; the editor acts on all others."""
         if event.key in self.KEYS:
             event.stop()
             event.prevent_default()
@@ -72,7 +72,7 @@ class Input(TextArea):
             self.post_message(self.Ended())
 
     def action_send(self) -> None:
-        """Send what stands there, if anything does; what is typed next is the next text."""
+        """Send the text, if there is any, and begin an empty one."""
         if text := self.text if self.text.strip() else "":
             self.past.add(text)
             self.put("")

@@ -1,4 +1,4 @@
-"""When the next frame of a turn is painted, and what must not stand in its way."""
+"""Times the frames of a turn, and keeps full garbage collections out of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last row: model, mode, context, speed and memory; while a turn runs, what it is at."""
+"""The last row: model, mode, context, speed and memory; during a turn, its step."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class ThoughtText(GrowingText):
 
 
 class Rows:
-    """A line that grows, broken into rows: only the last one is drawn anew.
+    """A line that grows, broken into rows; a new piece draws the last row only.
 
     A thought may be one line of thousands of words. What stands above the last row stays as it is,
     because a row is filled before the next one begins. (Rich may give the blanks behind a word

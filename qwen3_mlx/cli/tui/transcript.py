@@ -21,7 +21,7 @@ PAGE = 12
 
 
 class UserMessage(Static):
-    """What the person said."""
+    """A message of the person."""
 
     DEFAULT_CSS = """
     UserMessage { width: 1fr; padding: 0 1; margin: 0 0 1 0; text-style: bold; }
@@ -107,7 +107,7 @@ class Transcript(VerticalScroll):
         self.call_after_refresh(self.rest)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Wake what comes into view."""
+        """Wake the pages that come into view."""
         super().watch_scroll_y(old_value, new_value)
         self.rest()
 
@@ -124,7 +124,7 @@ class Transcript(VerticalScroll):
         self.anchor()
 
     def show(self, messages: Sequence[dict[str, Any]], *, folded: bool) -> None:
-        """Show a conversation from the start, in place of what is there."""
+        """Replace the transcript by a conversation."""
         self.remove_children()
         widgets: list[Widget] = []
         for message in messages:

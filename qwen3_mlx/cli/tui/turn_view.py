@@ -44,11 +44,11 @@ class TurnView:
 
     @property
     def began(self) -> bool:
-        """Whether the model has said anything."""
+        """Whether the model has begun to think or answer."""
         return self._tokens > 0
 
     def take(self, batch: list[News]) -> None:
-        """Paint what has come since the last time, in as few strokes as there are kinds."""
+        """Paint `news`: all of a thought at once, and all of an answer."""
         thought: list[str] = []
         answer: list[str] = []
         for news in batch:
@@ -131,7 +131,7 @@ class TurnView:
 
     @property
     def stopping(self) -> bool:
-        """Whether the person has asked for the turn's end, not the thought's."""
+        """Whether a press ends the turn, not only its thought."""
         presses = self.running.presses
         return presses > 1 or (presses == 1 and not self.running.thinking)
 
@@ -141,7 +141,7 @@ class TurnView:
         return self.thought is not None and self.thought.live
 
     def status(self) -> str:
-        """What the turn is at, for the status row."""
+        """The turn's present step, for the status row."""
         if self.stopping:
             return "stopping …"
         if not self._tokens:

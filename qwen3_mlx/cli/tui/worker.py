@@ -41,7 +41,7 @@ News = Event | Reading | Failed | Over
 
 
 class RunningTurn(Interruptible, Protocol):
-    """What a session's `send` returns."""
+    """A running turn, as a session's `send` returns it."""
 
     def close(self) -> None:
         """Abandon the turn."""
@@ -86,7 +86,7 @@ class Running:
 
     @property
     def presses(self) -> int:
-        """How often the person has asked for an end."""
+        """Presses of Esc and Ctrl-C in this turn."""
         return self._presses.count if self._presses else int(self._stopped_early)
 
     @property

@@ -93,3 +93,13 @@ def test_styles_name_their_own_widget(path: Path) -> None:
         r"^\s*(?:(?:DEFAULT_)?CSS = \")?([A-Z]\w+)(?:[.:,]\S*)* (?:> \w+ )?\{", source, re.MULTILINE
     )
     assert set(named) <= classes | {"Screen"}
+
+
+def test_the_tests_read_no_private_name_of_an_app_or_a_screen() -> None:
+    private = re.compile(r"\b(app|screen|pilot|log_view)\.(_[a-z]\w*)|\._compositor")
+    sources = [
+        file.read_text("utf-8")
+        for file in Path(__file__).parent.glob("*.py")
+        if file != Path(__file__)
+    ]
+    assert private.findall("\n".join(sources)) == []
