@@ -64,6 +64,8 @@ def complete_snapshot(source: Source) -> Path | None:
 def missing_files(snapshot: Path) -> list[str]:
     """Files a model needs that `snapshot` lacks; links whose target is gone count as missing."""
     needed = {*REQUIRED, *_weight_files(snapshot), *_listed_files(snapshot)}
+    if all((snapshot / name).is_file() for name in ("vocab.json", "merges.txt")):
+        needed -= {"tokenizer.json"} - _listed_files(snapshot)  # its parts will do
     return sorted(name for name in needed if not os.path.isfile(snapshot / name))  # noqa: PTH113 (bears any name)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from qwen3_mlx.errors import ConfigError, OptionError, shown
 from qwen3_mlx.files import LFS, is_lfs_pointer, read_json
+from qwen3_mlx.text import vocab_and_merges
 
 if TYPE_CHECKING:
     import tokenizers
@@ -80,11 +81,15 @@ class Tokenizer:
     def from_dir(cls, path: str | Path) -> Tokenizer:
         """Read tokenizer.json, and the end tokens from the configurations beside it.
 
+        Without tokenizer.json, vocab.json and merges.txt will do, as some tools save them.
         Raises `ConfigError` when a file is missing, damaged, or not a byte-level tokenizer's.
         """
         from tokenizers import Tokenizer as Backend
 
         file = Path(path) / "tokenizer.json"
+        if not file.is_file() and vocab_and_merges.has_both(Path(path)):
+            backend = vocab_and_merges.build(Path(path))
+            return cls(backend, _declared_eos(Path(path), backend))
         if not file.is_file():
             hint = "a model directory has tokenizer.json beside config.json"
             raise ConfigError("no tokenizer.json", got=f"directory {path}", hint=hint)

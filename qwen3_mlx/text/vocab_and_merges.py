@@ -1,0 +1,80 @@
+"""Qwen's tokenizer from vocab.json and merges.txt: what some tools save without tokenizer.json.
+
+The rules that only tokenizer.json spells out are Qwen's own (its ``tokenizer.json``, the same since
+Qwen2): NFC, its way to split text, bytes as letters. Added tokens come from tokenizer_config.json.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen3_mlx.errors import ConfigError
+from qwen3_mlx.files import read_json
+
+if TYPE_CHECKING:
+    import tokenizers
+
+VOCABULARY, MERGES = "vocab.json", "merges.txt"
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Words, single digits, marks, line ends, blanks."""
+
+
+def has_both(directory: Path) -> bool:
+    """Whether both files are there."""
+    return (directory / VOCABULARY).is_file() and (directory / MERGES).is_file()
+
+
+def build(directory: Path) -> tokenizers.Tokenizer:
+    """The tokenizer. Raises `ConfigError` for files that don't fit together."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
+    from tokenizers import pre_tokenizers as before
+
+    try:
+        model = models.BPE.from_file(str(directory / VOCABULARY), str(directory / MERGES))
+    except Exception as error:  # the library raises the bare class
+        hint = "the files are damaged, or of different models: take the original's tokenizer.json"
+        what = f"unreadable {VOCABULARY} or {MERGES}"
+        raise ConfigError(what, got=error, hint=hint) from None
+    backend = Tokenizer(model)
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = before.Sequence(
+        [
+            before.Split(Regex(SPLIT), behavior="isolated"),
+            before.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel(add_prefix_space=False, use_regex=False)
+    listed = read_json(directory / "tokenizer_config.json").get("added_tokens_decoder")
+    for key, token in sorted(_entries(listed), key=lambda entry: entry[0]):
+        added = AddedToken(
+            token["content"],
+            special=bool(token.get("special")),
+            normalized=bool(token.get("normalized")),
+            lstrip=bool(token.get("lstrip")),
+            rstrip=bool(token.get("rstrip")),
+            single_word=bool(token.get("single_word")),
+        )
+        backend.add_tokens([added])
+        if backend.token_to_id(token["content"]) != key:
+            raise ConfigError(
+                f"tokenizer_config.json: token {token['content']!r}",
+                got=f"id {key}, behind a vocabulary of {backend.get_vocab_size()}",
+                hint="the files are of different models: take the original's tokenizer.json",
+            )
+    return backend
+
+
+def _entries(listed: object) -> list[tuple[int, dict[str, Any]]]:
+    entries = listed.items() if isinstance(listed, dict) else ()
+    found = []
+    for key, token in entries:
+        if not str(key).isdecimal() or not isinstance(token, dict):
+            raise ConfigError("tokenizer_config.json: added_tokens_decoder", got=repr(key)[:80])
+        if not isinstance(token.get("content"), str):
+            raise ConfigError(f"tokenizer_config.json: token {key}", got=repr(token)[:80])
+        found.append((int(key), token))
+    return found
