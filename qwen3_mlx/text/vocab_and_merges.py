@@ -47,7 +47,7 @@ def build(directory: Path) -> tokenizers.Tokenizer:
             before.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    backend.decoder = decoders.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
     listed = read_json(directory / "tokenizer_config.json").get("added_tokens_decoder")
     for key, token in sorted(_entries(listed), key=lambda entry: entry[0]):
         added = AddedToken(
