@@ -184,8 +184,7 @@ class Controller:
         view, setup = self._view, self._setup
         try:
             if setup.find(name) is None:
-                with view.suspend():
-                    setup.fetch(name)
+                self._fetch(name)
         except (Exception, KeyboardInterrupt) as error:
             self._not_loaded(error)
             return
@@ -204,6 +203,16 @@ class Controller:
                 view.call_later(self._loaded, name, model)
 
         self._worker.submit(job)
+
+    def _fetch(self, name: str) -> None:
+        failure: BaseException | None = None
+        with self._view.suspend():
+            try:
+                self._setup.fetch(name)
+            except (Exception, KeyboardInterrupt) as error:
+                failure = error  # Textual comes back from `suspend` only without an exception
+        if failure is not None:
+            raise failure
 
     def _progress(self, name: str, done: int, total: int) -> None:
         if self.busy:

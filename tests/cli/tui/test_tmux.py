@@ -145,3 +145,17 @@ def test_text_typed_before_the_chat_has_drawn_itself_is_sent(tmux: Tmux) -> None
 def test_a_small_terminal_gets_the_line_mode(tmux: Tmux) -> None:
     tmux.start("short", "chat", "demo", size=(39, 24))
     tmux.shown("[thinking] >")
+
+
+def test_the_chat_goes_on_after_a_download_that_fails(
+    tmux: Tmux, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmux.home / "hub"))
+    tmux.start("short", "chat", "demo")
+    tmux.shown("fake │ thinking")
+    tmux.keys("/model 0.6b", "Enter")
+    tmux.shown("error: ")
+    tmux.shown("fake │ thinking")
+    tmux.keys("hello", "Enter")
+    tmux.shown("It is 4.")
