@@ -19,6 +19,8 @@ A message says what is wrong, what was found, what was expected, and, on a secon
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 
 
@@ -116,6 +118,21 @@ def shown(value: object, spell: Callable[[object], str] = repr) -> str:
         return _shortened(spell(value))
     except Exception as error:
         return f"{type(value).__name__} that can't be shown ({type(error).__name__})"
+
+
+_SECRETS = re.compile(
+    r"(?i:\bbearer[ :=]+|\bauthorization[\"']?[ :=]+[\"']?(?:basic +|token +)?)[\w.~+/=-]{8,}"
+    r"|\b(?:hf|api|sk)_[A-Za-z0-9_-]{8,}"
+    r"|(?<=//)[^/@\s\"']+:[^/@\s\"']*@"
+)
+
+
+def without_secrets(text: str) -> str:
+    """`text` without what looks like a token or a password, and without HF_TOKEN's value."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN"):
+        if len(token := os.environ.get(name, "").strip()) >= 8:
+            text = text.replace(token, "…")
+    return _SECRETS.sub("…", text)
 
 
 def gb(size: float, digits: int = 1) -> str:

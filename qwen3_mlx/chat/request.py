@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qwen3_mlx.chat.runtime import Runtime
+from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.engine.control import Control
 from qwen3_mlx.engine.sequence import Markers, TurnSequence
 from qwen3_mlx.errors import ContextError, OptionError
@@ -62,6 +63,7 @@ def prepare(
 
     Raises `OptionError`, `MessageError`, `TemplateError`; `ContextError` for too long a prompt.
     """
+    about_to_compute()
     if not messages:
         raise OptionError("no messages", hint="a conversation has at least one user message")
     conversation, offered = runtime.template.conversation(messages), tools or []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from qwen3_mlx.checkpoint.adapter import Adapter, attach, read_adapter
 from qwen3_mlx.checkpoint.fingerprint import fingerprint, stamp
@@ -14,10 +14,11 @@ from qwen3_mlx.checkpoint.headers import checkpoint_tensors
 from qwen3_mlx.checkpoint.load import load_network
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.device import memory_limits
+from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sequence import Markers
-from qwen3_mlx.errors import ConfigError, Qwen3Error
+from qwen3_mlx.errors import BackendError, ConfigError, Qwen3Error
 from qwen3_mlx.files import read_json
 from qwen3_mlx.fit import alternatives
 from qwen3_mlx.fit.inequality import weights_from_headers
@@ -98,6 +99,11 @@ class LoadedModel:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
 
+    def __reduce__(self) -> NoReturn:
+        """Say what to do in place of pickling a model."""
+        hint = "load it where it is needed: every process has its own"
+        raise BackendError("a model can't be pickled, nor sent to a process", hint=hint)
+
     @property
     def note(self) -> str:
         """What its user should know of how it was loaded; mostly nothing."""
@@ -147,6 +153,7 @@ def load_runtime(
 ) -> Runtime:
     """The parts of the model `name`. Arguments and errors as `qwen3_mlx.load`."""
     delay_exit_after_threads()
+    about_to_compute()
     check_context(context)
     cache_format = CacheFormat(kv_bits, kv_window, kv_sinks)
     alternatives.before_download(str(name), context, cache_format, force=force)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 from qwen3_mlx.chat import journal
 from qwen3_mlx.chat.assistant_message import AssistantMessage
@@ -123,24 +124,8 @@ class ChatSession:
         self.messages, self._offered = messages, offered
         control = Control()
         events = turn_events(self.runtime, request, self.cache, control, on_progress)
-        self._running = Generation(self._record(events, grows), control)
+        self._running = Generation(_record(ref(self), events, grows), control)
         return self._running
-
-    def _record(self, events: Generator[Event], grows: bool) -> Iterator[Event]:
-        """Pass the events on, and keep what was said even if the turn ends early."""
-        said = AssistantMessage(self.messages, grows)
-        try:
-            for event in events:
-                if isinstance(event, Done):
-                    self.last_stats = event.stats
-                    said.keep()
-                else:
-                    said.take(event)
-                yield event
-        finally:
-            events.close()
-            if said.anything:
-                said.keep()
 
     def interrupt(self, kind: Interrupt = "stop") -> None:
         """End the thinking (``"answer"``) or the turn (``"stop"``), from any thread."""
@@ -232,6 +217,38 @@ class ChatSession:
         session = cls(runtime, options=GenerationOptions(**saved.options))
         session.messages = saved.messages
         return session
+
+
+def _record(session: ref[ChatSession], events: Generator[Event], grows: bool) -> Generator[Event]:
+    """Pass the events on, and keep what was said even if the turn ends early.
+
+    It doesn't hold the session, which holds it: a turn that is dropped gives its memory back at
+    once, not when the collector comes round.
+    """
+    owner = session()
+    assert owner is not None  # it is about to begin the turn
+    said = AssistantMessage(owner.messages, grows)
+    del owner
+    return _recorded(session, events, said)
+
+
+def _recorded(
+    session: ref[ChatSession], events: Generator[Event], said: AssistantMessage
+) -> Generator[Event]:
+    try:
+        for event in events:
+            if isinstance(event, Done):
+                if (owner := session()) is not None:
+                    owner.last_stats = event.stats
+                    del owner
+                said.keep()
+            else:
+                said.take(event)
+            yield event
+    finally:
+        events.close()
+        if said.anything:
+            said.keep()
 
 
 def _as_messages(content: str | MessageLike | Sequence[MessageLike]) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Any
 
 import typer
@@ -34,7 +33,7 @@ class Guard(TyperGroup):
             if not isinstance(error, Qwen3Error) and _is_typers(error):
                 raise
             if ctx.meta.get(opt.DEBUG_KEY):
-                traceback.print_exc()
+                Screen().trace(error)
             Screen().error(error)
             raise typer.Exit(USER_ERROR) from None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
+from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.token_ids import check_token_ids
 from qwen3_mlx.errors import CheckpointError
@@ -29,6 +30,7 @@ def prefill(
     `stopped` is asked; if it says yes, None is returned and the chunks done stay in the cache.
     The head is applied to the last token only. Raises `OptionError` for an id without a row.
     """
+    about_to_compute()
     check_token_ids(tokens, network.vocab_size)
     for start in range(0, len(tokens), chunk):
         if start and stopped():

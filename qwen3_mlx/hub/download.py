@@ -31,7 +31,7 @@ def snapshot(source: Source) -> Path:
             )
         )
     except Exception as error:  # a network stack's errors are many; each becomes one of ours
-        raise download_error(error, source) from error
+        raise download_error(error, source) from None  # its text may echo a header
     missing = [name for name in missing_files(found) if name in REQUIRED or "safetensors" in name]
     if missing:
         raise HubError(
@@ -96,7 +96,7 @@ def _ask_hub(source: Source) -> Description:
     except ConfigError:
         raise
     except Exception as error:
-        raise download_error(error, source) from error
+        raise download_error(error, source) from None  # its text may echo a header
     tensors = {
         name: Tensor(info.dtype, tuple(info.shape), info.data_offsets[1] - info.data_offsets[0])
         for shard in metadata.files_metadata.values()

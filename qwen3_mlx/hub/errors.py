@@ -12,7 +12,7 @@ import re
 import ssl
 from collections.abc import Iterator
 
-from qwen3_mlx.errors import HubError
+from qwen3_mlx.errors import HubError, without_secrets
 from qwen3_mlx.hub import releases
 from qwen3_mlx.hub.cache import Source, cache_dir, missing_files, snapshot_dir
 
@@ -53,7 +53,8 @@ def download_error(error: Exception, source: Source) -> HubError:
         return _hub_failed(status, "the hub has a problem of its own; try again later")
     if isinstance(error, LocalEntryNotFoundError) or _is_network(error):
         return _unreachable(source)
-    return HubError(f"{name} can't be downloaded", got=f"{type(error).__name__}: {error}")
+    got = f"{type(error).__name__}: {without_secrets(str(error))}"[:300]
+    return HubError(f"{name} can't be downloaded", got=got)
 
 
 def _between(error: Exception) -> HubError | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import traceback
 from pathlib import Path
 
 from qwen3_mlx.cli.chat import load, slash_commands
@@ -99,7 +98,7 @@ class LineChat:
         except Exception as error:  # a bug or MLX out of memory must not cost the conversation
             self.failed = True
             if self._debug:
-                traceback.print_exc()
+                self.screen.trace(error)
             self.screen.error(error)
             if slash_commands.is_command(line):
                 self._draft = line  # to be corrected

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from qwen3_mlx.cli.terminal import stdin
 from qwen3_mlx.cli.terminal.paste import PasteReader
-from qwen3_mlx.cli.terminal.screen import Screen, is_terminal
+from qwen3_mlx.cli.terminal.screen import Screen, is_terminal, printable
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -39,8 +39,7 @@ class Lines:
     def read(self, prompt: str, draft: str = "") -> str:
         """The next line of stdin."""
         if self._ask:
-            self._screen.err.write(prompt)
-            self._screen.err.flush()
+            self._screen.prompt(prompt)
         line = next(self._lines, None)
         if line is None:
             raise EOFError
@@ -78,7 +77,7 @@ class Prompt:
         """The text typed or pasted before Enter."""
         self._keys.begin()
         try:
-            return self._session.prompt(prompt, default=draft)
+            return self._session.prompt(printable(prompt), default=draft)
         finally:  # a paste is to be told from typing while the model answers too
             self._session.output.enable_bracketed_paste()
             self._session.output.flush()

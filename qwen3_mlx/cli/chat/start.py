@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -131,5 +130,5 @@ def _full_screen(request: ChatRequest, name: str, note: str, prepare: Prepare) -
         code = app.run() or 0
     if request.debug:
         for error in app.errors:
-            traceback.print_exception(error)
+            Screen().trace(error)
     return code

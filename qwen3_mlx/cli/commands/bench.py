@@ -12,6 +12,7 @@ import typer
 
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.settings import suggestions
+from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError, gb
 from qwen3_mlx.files import write_atomically
 
@@ -155,15 +156,16 @@ def run(
     measured = rows(interleaved(sides(subject, against, ids, tokens), rounds))
     active = random_network.bytes_per_token(subject.network, subject.config, context + tokens // 2)
     roofline = Roofline(active, random_network.bandwidth())
+    screen = Screen()
     for name, state in (*machine(), *paths()):
-        typer.echo(f"{name}: {state}")
-    typer.echo(
+        screen.answer(f"{name}: {state}\n")
+    screen.answer(
         f"{subject.name}: {context} tokens of prompt, {tokens} decoded, {rounds} rounds, medians\n"
         f"roofline: {roofline.tokens:.0f} tok/s, {gb(active, 2)} a token at "
-        f"{gb(roofline.bandwidth, 0)}/s measured here\n"
+        f"{gb(roofline.bandwidth, 0)}/s measured here\n\n"
     )
     for line in table(measured, roofline):
-        typer.echo(line)
+        screen.answer(f"{line}\n")
     if record is not None:
         results = {"model": subject.name, "context": context, "tokens": tokens, "rounds": rounds}
         results |= {"bandwidth": roofline.bandwidth, "bytes_per_token": active, "rows": measured}

@@ -62,7 +62,7 @@ def command(
             "settings": values,
             "problems": [str(problem) for problem in found.problems],
         }
-        screen.answer(f"{json.dumps(record, ensure_ascii=False)}\n")
+        screen.json(f"{json.dumps(record, ensure_ascii=False)}\n")
     else:
         path = settings.file()
         there = found.problems or any(s.source == "file" for s in found.values.values())

@@ -116,7 +116,7 @@ def command(
     if options.list_recipes:
         from qwen3_mlx.config.recipes import table
 
-        typer.echo(table())
+        Screen().answer(f"{table()}\n")
         return
     if source is None:
         raise typer.BadParameter("name a SOURCE, or ask for --list", param_hint="SOURCE")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli.terminal.screen import printable
+from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import gb
 
 Row = tuple[str, str]
@@ -97,9 +97,10 @@ def command(model: opt.Model = None, debug: opt.Debug = False) -> None:
     report = [("machine", machine()), ("paths", paths()), ("kernels", kernels())]
     if model is not None:
         report.append((f"files of {model}", files(model)))
+    screen = Screen()
     for title, rows in report:
-        typer.echo(title)
+        screen.answer(f"{title}\n")
         for name, state in rows:
-            typer.echo(f"  {name:16} {printable(state)}")
+            screen.answer(f"  {name:16} {state}\n")
     if model is not None and any(name == "error" for name, _ in report[-1][1]):
         raise typer.Exit(1)

@@ -94,7 +94,7 @@ def command(
         if as_json:
             reply = Reply.from_events(generation)
             progress.clear()
-            screen.answer(f"{json.dumps(record(name, reply))}\n")
+            screen.json(f"{json.dumps(record(name, reply))}\n")
         else:
             hide = hide_reasoning or found.get("show_thinking") == "never"
             renderer = Renderer(screen, PlainAnswer(screen), hide_thinking=hide)

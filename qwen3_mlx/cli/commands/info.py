@@ -64,7 +64,7 @@ def command(
     facts = gather(model or default_model(), context, kv_bits, memory)
     screen = Screen()
     if as_json:
-        screen.answer(f"{json.dumps(record(facts))}\n")
+        screen.json(f"{json.dumps(record(facts))}\n")
     else:
         text = "\n".join(lines(facts))
         screen.answer(f"{text if screen.is_utf8 else text.replace('≤', '<=')}\n")

@@ -108,7 +108,7 @@ def run(
         rows += _elsewhere(here, place, context)
     screen = Screen()
     if as_json:
-        screen.answer(_as_json(rows, place))
+        screen.json(_as_json(rows, place))
     else:
         for line in lines(rows, place):
             screen.answer(f"{printable(line)}\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +9,7 @@ import typer
 
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.settings import folders, suggestions
-from qwen3_mlx.cli.terminal.screen import Screen, printable
+from qwen3_mlx.cli.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from qwen3_mlx.chat import journal
@@ -68,7 +67,7 @@ def list_all(debug: opt.Debug = False) -> None:
             screen.note(str(error))
             continue
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
-        title = printable(kept.title)[:50]
+        title = kept.title[:50]
         screen.answer(f"{kept.id}  {when}  {kept.turns:3} turns  {kept.model}  {title}\n")
 
 
@@ -103,7 +102,11 @@ def export(
     from qwen3_mlx.chat.export import as_json, as_markdown
 
     kept = _read(id)
-    sys.stdout.write(as_markdown(kept) if format == "md" else as_json(kept))
+    screen = Screen()
+    if format == "md":
+        screen.answer(as_markdown(kept))
+    else:
+        screen.json(as_json(kept))
 
 
 @app.command()

@@ -42,6 +42,8 @@ def history_file() -> Path | None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         file.touch(mode=0o600)
+        with file.open("ab"):  # an old one may be somebody else's
+            pass
     except (OSError, RuntimeError):
         return None
     return file

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from qwen3_mlx.cli.terminal.screen import DIM, RESET, Screen
+from qwen3_mlx.cli.terminal.screen import Screen
 
 WORTH_SAYING = 2.0
 """`Eta` shows the time left from this many seconds on."""
@@ -82,8 +82,7 @@ class ProgressLine:
 
     def _draw(self, text: str) -> None:
         if text != self._drawn:
-            self._screen.err.write(f"\r\x1b[K{DIM}{text}{RESET}")
-            self._screen.err.flush()
+            self._screen.line(text)
             self._drawn = text
 
     def cleared_by(self, items: Iterable[T]) -> Iterator[T]:
@@ -95,6 +94,5 @@ class ProgressLine:
     def clear(self) -> None:
         """Take the line away."""
         if self._drawn:
-            self._screen.err.write("\r\x1b[K")
-            self._screen.err.flush()
+            self._screen.line("")
             self._drawn = ""

@@ -11,21 +11,31 @@ import os
 import shutil
 import sys
 import textwrap
+import traceback
 from collections.abc import Iterable
 from typing import TextIO
 
-from qwen3_mlx.errors import Qwen3Error
+from qwen3_mlx.errors import Qwen3Error, without_secrets
 
 DIM, BOLD_RED, RESET = "\x1b[2m", "\x1b[1;31m", "\x1b[0m"
 
 SMALLEST = (40, 10)
 """Columns and rows below which a chat goes by lines."""
 
-_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_BIDI = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
+_CONTROLS = {
+    code: None for code in (*range(32), *range(127, 160), *_BIDI) if chr(code) not in "\n\t"
+}
+_ESCAPED = {code: f"\\u{code:04x}" for code in _CONTROLS}
 
 
 def printable(text: str) -> str:
-    """`text` without C0 and C1 control characters; newline and tab stay."""
+    """`text` without C0 and C1 control characters, and without overrides of direction.
+
+    Newline and tab stay. An override would turn round whatever else stands in its row;
+    right-to-left letters need none. Every text of somebody else's passes here on its way to a
+    terminal.
+    """
     return text.translate(_CONTROLS)
 
 
@@ -54,6 +64,10 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def describe(error: BaseException) -> str:
     """An error as its user should read it."""
+    return without_secrets(_described(error))
+
+
+def _described(error: BaseException) -> str:
     if isinstance(error, Qwen3Error):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -89,6 +103,26 @@ class Screen:
         """Write a piece of an answer to stdout; raw where stdout is no terminal."""
         self.out.write(printable(text) if self.out_is_terminal else text)
         self.out.flush()
+
+    def json(self, text: str) -> None:
+        """Write JSON to stdout; what a terminal must not get is spelled as an escape there."""
+        self.answer(text.translate(_ESCAPED) if self.out_is_terminal else text)
+
+    def prompt(self, text: str) -> None:
+        """Ask for a line on stderr."""
+        self.err.write(printable(text))
+        self.err.flush()
+
+    def line(self, text: str) -> None:
+        """Draw `text` over the terminal's current line on stderr; nothing takes it away."""
+        self.err.write(f"\r\x1b[K{DIM}{printable(text)}{RESET}" if text else "\r\x1b[K")
+        self.err.flush()
+
+    def trace(self, error: BaseException) -> None:
+        """Where an error comes from, on stderr, without what might be a token of somebody's."""
+        text = "".join(traceback.format_exception(error))
+        self.err.write(printable(without_secrets(text)))
+        self.err.flush()
 
     def thought(self, text: str) -> None:
         """Write a piece of a thought to stderr, dim."""

@@ -32,15 +32,11 @@ SPARE_ROWS, QUICK_S = 3, 0.25
 """Rows laid out ahead where the one before was laid out so many seconds ago, or less."""
 
 _BREAKS = re.compile(r"[\n\t]")
-_BIDI = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\u061c\ufeff]")
 
 
 def showable(text: str) -> str:
-    """`text` as a full screen can take it: no control characters, no overrides of direction.
-
-    An override would turn round whatever else stands in its row; right-to-left letters need none.
-    """
-    return _BIDI.sub("", printable(text)).replace("\t", "    ")
+    """`text` as a full screen can take it: `printable`, and without tabs."""
+    return printable(text).replace("\t", "    ")
 
 
 @dataclass(slots=True)

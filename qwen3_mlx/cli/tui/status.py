@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from textual.widgets import Static
 
 from qwen3_mlx.cli.terminal.numbers import short
+from qwen3_mlx.cli.tui.growing_text import showable
 
 if TYPE_CHECKING:
     from qwen3_mlx.cli.chat.conversation import Conversation
@@ -40,7 +41,7 @@ class Status(Static):
 
     def show(self, *parts: str) -> None:
         """Show the parts that aren't empty."""
-        text = " │ ".join(part for part in parts if part)
+        text = showable(" │ ".join(part for part in parts if part))
         if text != self._shown:
             self._shown = text
             self.update(text, layout=False)
