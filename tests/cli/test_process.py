@@ -125,7 +125,7 @@ def test_help_brings_in_nothing_slow() -> None:
 # ── on a terminal ────────────────────────────────────────────────────────────────────────────
 
 
-class Terminal:
+class FakeTerminal:
     """A process on a pseudo-terminal."""
 
     def __init__(self, script: str, *arguments: str, home: Path, **env: str) -> None:
@@ -192,8 +192,8 @@ def home(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def terminal(script: str, *arguments: str, home: Path, **env: str) -> Iterator[Terminal]:
-    process = Terminal(script, *arguments, home=home, **env)
+def terminal(script: str, *arguments: str, home: Path, **env: str) -> Iterator[FakeTerminal]:
+    process = FakeTerminal(script, *arguments, home=home, **env)
     try:
         yield process
     finally:
@@ -237,6 +237,7 @@ def test_ctrl_c_in_a_chat(home: Path) -> None:
         process.until("stopped by you")
         process.prompt()
         process.type("half a li\x03")  # clears the line
+        time.sleep(0.3)  # at once with an Enter it would be a paste
         process.type("/stats\r")
         process.until("this chat: 2 turns")
         process.type("three\r")
