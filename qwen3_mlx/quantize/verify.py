@@ -37,7 +37,7 @@ SMALL = 50_000_000
 """Parameters up to which a processor compares over the whole text too."""
 CPU_TOKENS, PLAIN_CPU_TOKENS = 32, 8
 """Tokens for larger networks on a processor, with an optimized BLAS and without: the comparison
-then takes some two to four times as long as the conversion, not a hundred times."""
+then takes about four times as long as the conversion, not a hundred times."""
 LOADED_TOKENS, CPU_LOADED_TOKENS = 8, 2
 """Tokens that the ordinary loader's network is run on; fewer for larger networks on a processor."""
 _CACHE = 64 * 2**20
