@@ -25,7 +25,7 @@ from benchmarks.record import interleaved, summary, write
 from qwen3_mlx.bench.random_network import config_values, network
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.metal import launch as build
-from qwen3_mlx.metal import probe, tuning
+from qwen3_mlx.metal import layer, tuning
 from qwen3_mlx.nn.fused_step import FusedStep
 from qwen3_mlx.nn.transformer import Qwen3Network
 
@@ -39,10 +39,10 @@ def tiny() -> Qwen3Network:
 
 def filled(layers: list[Any]) -> list[Any]:
     """Give the caches a past of 100 tokens; returns them."""
-    for layer in layers:
-        layer.keys, layer.values = (mx.zeros((1, 2, 256, 128)) for _ in range(2))
-        layer.offset = 100
-    mx.eval([[layer.keys, layer.values] for layer in layers])
+    for one in layers:
+        one.keys, one.values = (mx.zeros((1, 2, 256, 128)) for _ in range(2))
+        one.offset = 100
+    mx.eval([[one.keys, one.values] for one in layers])
     return layers
 
 
@@ -64,24 +64,23 @@ def traced(net: Qwen3Network) -> tuple[float, list[int]]:
         return build.on_gpu(launch)
 
     took: list[float] = []
-    device, before, fault = backend.device, build.executor, probe.fault
+    device, before = backend.device, build.executor
     backend.device, build.executor = lambda: "metal", noted
-    probe.fault = lambda name: None  # type: ignore[assignment]  # nothing can be computed here
     try:
         step = FusedStep(net)
         cache: Any = filled(step.make_cache())
 
         def forward(token: mx.array) -> mx.array:
-            pasts, counts = [layer.open() for layer in cache], mx.array([100, 0], mx.int32)
+            pasts, counts = [held.open() for held in cache], mx.array([100, 0], mx.int32)
             start = time.perf_counter()
-            out, _ = step._layers(token, counts, pasts)
+            out, _ = step._layers(layer.FUSED, token, counts, pasts)
             took.append((time.perf_counter() - start) * 1e3)
             return out
 
         with tempfile.TemporaryDirectory() as folder:
             mx.export_function(f"{folder}/f.mlxfn", forward, mx.array([[1]]))
     finally:
-        backend.device, build.executor, probe.fault = device, before, fault
+        backend.device, build.executor = device, before
     return statistics.median(took), inputs
 
 

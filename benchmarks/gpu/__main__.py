@@ -140,14 +140,11 @@ def run_cases(phase: str, name: str, tiny: bool) -> None:
     from benchmarks.gpu import rates
     from benchmarks.gpu.cases import cases, on_the_shim
     from benchmarks.record import write
-    from qwen3_mlx.metal import probe
 
     if tiny:
         rates.SIZES.shrink()
         if backend.device() == "cpu":
             on_the_shim()
-    if phase != "accuracy":
-        probe.fault = lambda name: None  # type: ignore[assignment]  # its compilations take time
     say(f"{phase} on {backend.device()} {mx.device_info().get('device_name', '')}")
     for case, measure in cases()[phase].items():
         begin = time.perf_counter()

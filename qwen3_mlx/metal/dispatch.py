@@ -1,18 +1,23 @@
 """Which kernels run here and which don't, and why: the one place that decides.
 
-``QWEN3_MLX_KERNELS`` forces it: ``auto`` lets all run, ``off`` none, names only those. Unset, the
-kernels run that `PROVEN` lists for the backend.
+A kernel runs where a `Verdict` of this machine, for the network's own sizes, says that it is right
+and that decode steps with it are faster than MLX's operations. ``QWEN3_MLX_KERNELS`` overrides what
+is faster: ``auto`` takes all that are right, names only those of them, ``off`` none.
 """
 
 from __future__ import annotations
 
 import os
 from functools import cache
+from typing import TYPE_CHECKING
 
 import qwen3_mlx.device.backend as backend
 
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.metal import launch, probe
+from qwen3_mlx.metal import launch
+
+if TYPE_CHECKING:
+    from qwen3_mlx.metal.verdict import Verdict
 
 KERNELS = {
     "matvec": "matrix times vector, norm before and residual behind it folded in",
@@ -25,15 +30,11 @@ KERNELS = {
 }
 """Every kernel and what it does; `attend_packed` is another cut of `attend`'s text."""
 
-PROVEN: dict[str, frozenset[str]] = {"cuda": frozenset(KERNELS), "metal": frozenset()}
-"""Kernels whose present text a run on real hardware has shown right, by backend: an H100 for CUDA
-(`benchmarks.gpu --phases accuracy tokens`, docs/kernels.md), no Apple GPU yet."""
-
 STEP = ("matvec", "attend", "gate_up")
-"""What the fused decode step of any network needs."""
+"""What the fused decode step of any network needs; where the cache is packed `attend_packed`."""
 
-PACKED = ("attend_packed",)
-"""What that needs besides where the cache is packed."""
+HYBRID = ("attend",)
+"""The same of the step that leaves single matrices to MLX's operations."""
 
 EXPERTS = ("route", "gate_up", "down")
 """What a fused Mixture of Experts needs."""
@@ -45,25 +46,58 @@ STOCK = {("metal", "gather_matmul"): "MLX's own sorted gather_qmm runs on Metal'
 """Kernels that are not wanted on a backend, whatever is asked for, and why."""
 
 
-def unavailable_reason(*names: str) -> str | None:
-    """Why one of these kernels doesn't run here, or None if all do. Raises `OptionError`."""
-    return next((reason for name in names if (reason := _unavailable_reason(name))), None)
+def unavailable_reason(*names: str, verdict: Verdict | None = None) -> str | None:
+    """Why one of these kernels doesn't run here, or None if all do. Raises `OptionError`.
+
+    verdict: this machine's on the network that asks; None where there is none.
+    """
+    return next((reason for name in names if (reason := _unavailable_reason(name, verdict))), None)
 
 
-def _unavailable_reason(name: str) -> str | None:
+def _unavailable_reason(name: str, verdict: Verdict | None) -> str | None:
+    if reason := off_reason(name):
+        return reason
+    if trusted():
+        return None
+    if verdict is None:
+        return UNTRIED
+    return verdict.fault(name) or (None if forced() else _slower(verdict))
+
+
+UNTRIED = "not yet tried on this machine; qwen3-mlx doctor --prove MODEL tries it"
+
+
+def _slower(verdict: Verdict) -> str | None:
+    if set(verdict.arms()) != {"stock"}:
+        return None
+    if not verdict.readings:
+        return "right, but not yet timed on this machine"
+    noise = next((r.noise for r in verdict.readings.values() if r.noise), "")
+    return f"undecided: {noise}" if noise else "MLX's own operations are as fast on this machine"
+
+
+def off_reason(name: str) -> str | None:
+    """Why `name` can't run here whatever a verdict says, or None. Raises `OptionError`."""
     choice = os.environ.get("QWEN3_MLX_KERNELS", "")
     if choice and name not in _allowed(choice):
         return "switched off by QWEN3_MLX_KERNELS"
-    if launch.executor is not launch.on_gpu:
+    if trusted():
         return None
     device = backend.device()
     if device == "cpu":
         return "MLX computes on the CPU here, with plain operations"
-    if reason := STOCK.get((device, name)):
-        return reason
-    if not choice and name not in PROVEN[device]:
-        return f"not yet proven on {device}; QWEN3_MLX_KERNELS=auto tries it"
-    return probe.fault(name)
+    return STOCK.get((device, name))
+
+
+def forced() -> bool:
+    """Whether the user said which kernels run: then none is timed. Raises `OptionError`."""
+    choice = os.environ.get("QWEN3_MLX_KERNELS", "")
+    return bool(choice and _allowed(choice))
+
+
+def trusted() -> bool:
+    """Whether something else than MLX's GPU runs the launches: what put it there answers for it."""
+    return launch.executor is not launch.on_gpu and launch.trusted
 
 
 @cache
@@ -82,6 +116,9 @@ def _allowed(choice: str) -> frozenset[str]:
     return names
 
 
-def rows() -> list[tuple[str, str, str]]:
+def rows(verdict: Verdict | None = None) -> list[tuple[str, str, str]]:
     """A row a kernel for people to read: its name, what it does, and whether it runs."""
-    return [(name, what, unavailable_reason(name) or "runs") for name, what in KERNELS.items()]
+    return [
+        (name, what, unavailable_reason(name, verdict=verdict) or "runs")
+        for name, what in KERNELS.items()
+    ]

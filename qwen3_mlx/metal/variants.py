@@ -32,6 +32,9 @@ Packing = tuple[int, int]
 PLAIN: Packing = (0, 0)
 """Of a matrix that is not quantized."""
 
+ROLES = ("qkv", "out", "gate_up", "down", "head")
+"""Matrices that may be packed each in its own way, the router aside."""
+
 CAPACITIES = (1024, 8192)
 """Tokens that a cache has room for: one that `attend` reads in one part, and one that it splits."""
 
@@ -51,6 +54,7 @@ class Signature:
     feed_forward: int
     """Of one expert where there are experts."""
     vocabulary: int
+    """0 where the head is left to MLX's operations."""
     dtype: mx.Dtype
     packing: Packing
     router: Packing = PLAIN
@@ -60,6 +64,12 @@ class Signature:
     normalise: bool = True
     eps: float = 1e-6
     kv_packing: Packing = PLAIN
+    others: tuple[tuple[str, Packing], ...] = ()
+    """Packings of `ROLES` where they aren't `packing`, by name."""
+
+    def packing_of(self, role: str) -> Packing:
+        """How the matrices of `role` are packed."""
+        return dict(self.others).get(role, self.packing)
 
     @classmethod
     def of(
@@ -88,9 +98,9 @@ class Signature:
             kv_packing=kv_packing,
         )
 
-    def matrix(self, *shape: int) -> Matrix:
-        """A blank ``[..., N, K]``, packed as the network's."""
-        return blank(self.packing, self.dtype, *shape)
+    def matrix(self, role: str, *shape: int) -> Matrix:
+        """A blank ``[..., N, K]``, packed as the network's of that `role`."""
+        return blank(self.packing_of(role), self.dtype, *shape)
 
     def zeros(self, *shape: int) -> mx.array:
         """A blank array of activations or norm weights."""
@@ -123,13 +133,14 @@ def variants(network: Signature) -> list[Launch]:
             _experts(network)
         else:
             _dense(network)
-        x = network.zeros(1, 1, network.hidden)
-        head = network.matrix(network.vocabulary, network.hidden)
-        matvec.matvec(x, [head], network.zeros(network.hidden), network.eps)
-    return list({_text_key(launch): launch for launch in found}.values())
+        if network.vocabulary:
+            x = network.zeros(1, 1, network.hidden)
+            head = network.matrix("head", network.vocabulary, network.hidden)
+            matvec.matvec(x, [head], network.zeros(network.hidden), network.eps)
+    return list({text_key(launch): launch for launch in found}.values())
 
 
-def _text_key(launch: Launch) -> tuple[object, ...]:
+def text_key(launch: Launch) -> tuple[object, ...]:
     """What the text depends on: the names and dtypes of arrays, and the constants."""
     dtypes = tuple((name, str(array.dtype)) for name, array in launch.inputs.items())
     constants = tuple((name, str(value)) for name, value in launch.constants.items())
@@ -141,29 +152,29 @@ def _attention(network: Signature, capacity: int) -> None:
     n, dim, heads = network, network.head_dim, (network.heads, network.kv_heads)
     x, gain = n.zeros(1, 1, n.hidden), n.zeros(n.hidden)
     rows = (n.heads * dim, n.kv_heads * dim, n.kv_heads * dim)
-    qkv = matvec.matvec(x, [n.matrix(count, n.hidden) for count in rows], gain, n.eps)
+    qkv = matvec.matvec(x, [n.matrix("qkv", count, n.hidden) for count in rows], gain, n.eps)
     keys, values = (blank(n.kv_packing, n.dtype, 1, n.kv_heads, capacity, dim) for _ in range(2))
     tail = n.zeros(2, n.kv_heads, attend.TAIL, dim)
     past = attend.Past(keys, values, tail, mx.zeros((2,), mx.int32))
     turns = rotation.rotation(mx.zeros((dim // 2 + 1,)), past.counts)
     out, _ = attend.attend(qkv, heads, (n.zeros(dim), n.zeros(dim)), n.eps, turns, past)
-    matvec.matvec(out, [n.matrix(n.hidden, n.heads * dim)], residual=x)
+    matvec.matvec(out, [n.matrix("out", n.hidden, n.heads * dim)], residual=x)
 
 
 def _dense(network: Signature) -> None:
     n = network
     x, gain = n.zeros(1, 1, n.hidden), n.zeros(n.hidden)
-    gate, up = (n.matrix(n.feed_forward, n.hidden) for _ in range(2))
+    gate, up = (n.matrix("gate_up", n.feed_forward, n.hidden) for _ in range(2))
     h = gate_up.gate_up(x, gate, up, norm=gain, eps=n.eps)
-    matvec.matvec(h, [n.matrix(n.hidden, n.feed_forward)], residual=x)
+    matvec.matvec(h, [n.matrix("down", n.hidden, n.feed_forward)], residual=x)
 
 
 def _experts(network: Signature) -> None:
     """One token of the decode step, a few of a short prompt, and many of a long one."""
     n = network
     x, gain = n.zeros(1, 1, n.hidden), n.zeros(n.hidden)
-    gate, up = (n.matrix(n.experts, n.feed_forward, n.hidden) for _ in range(2))
-    last = n.matrix(n.experts, n.hidden, n.feed_forward)
+    gate, up = (n.matrix("gate_up", n.experts, n.feed_forward, n.hidden) for _ in range(2))
+    last = n.matrix("down", n.experts, n.hidden, n.feed_forward)
     router = blank(n.router, n.dtype, n.experts, n.hidden)
     logits = matvec.matvec(x, [router], gain, n.eps)
     h, experts = _hidden(n, x, (gate, up), logits, gain)

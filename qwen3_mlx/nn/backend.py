@@ -15,9 +15,9 @@ import mlx.core as mx
 
 from qwen3_mlx.device.unpack_policy import UnpackPolicy
 from qwen3_mlx.metal.gate_up import MAX_TOKENS
+from qwen3_mlx.metal.layer import Routed
 from qwen3_mlx.metal.matrix import Matrix
 from qwen3_mlx.nn import evaluate, fused_experts, unpack
-from qwen3_mlx.nn.fused_experts import Routed
 
 Experts = Callable[[mx.array, mx.array], mx.array]
 """Tokens ``[T, C]`` and the router's logits ``[T, E]`` to ``[T, C]``."""

@@ -11,22 +11,26 @@ import mlx.nn as nn
 
 from qwen3_mlx.device import unpack_policy
 from qwen3_mlx.metal import dispatch
+from qwen3_mlx.metal.verdict import Verdict
 from qwen3_mlx.nn import fused_experts
 from qwen3_mlx.nn.backend import Backend
 from qwen3_mlx.nn.linear import QuantizedLinear
 from qwen3_mlx.nn.lora import STANDS_ASIDE, adapted, base_of
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import Experts, MoE
+from qwen3_mlx.nn.signature import verdict_of
 from qwen3_mlx.nn.transformer import Qwen3Body
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 
-def choose_backend(network: nn.Module) -> Backend:
+def choose_backend(network: nn.Module, cache_format: CacheFormat = AS_COMPUTED) -> Backend:
     """Choose what runs the modules of `network` on this machine; returns what all have in common.
 
     Call it when its weights are in place, and again after packing them or changing their dtype.
-    Raises `OptionError` for a variable that names no mode or kernel.
+    cache_format: that of its conversations, whose verdict says which kernels run. Raises
+    `OptionError` for a variable that names no mode or kernel.
     """
-    policy = unpack_policy.choose_policy()
+    policy, verdict = unpack_policy.choose_policy(), verdict_of(network, cache_format)
     common = Backend(policy, paced=device_backend.device() != "cpu")
     for module in network.modules():
         if isinstance(module, (Experts, Qwen3Body)):
@@ -34,7 +38,7 @@ def choose_backend(network: nn.Module) -> Backend:
         elif isinstance(module, QuantizedLinear):
             module.backend = _linear(common, module, module.backend.waits_for_input)
         elif isinstance(module, MoE):
-            module.backend = _routed(common, module)
+            module.backend = _routed(common, module, verdict)
         elif isinstance(module, MLP):
             first = base_of(module.gate_proj)
             if isinstance(first, QuantizedLinear):
@@ -47,12 +51,12 @@ def _linear(common: Backend, layer: QuantizedLinear, waits: bool) -> Backend:
     return replace(common, policy=policy, waits_for_input=waits)
 
 
-def _routed(common: Backend, moe: MoE) -> Backend:
+def _routed(common: Backend, moe: MoE, verdict: Verdict | None) -> Backend:
     if adapted(moe.switch_mlp):
         return common
     experts = moe.routed()
-    few = () if fused_experts.few_unavailable(experts) else (experts.dtype,)
-    many = () if fused_experts.many_unavailable(experts) else (experts.dtype,)
+    few = () if fused_experts.few_unavailable(experts, verdict) else (experts.dtype,)
+    many = () if fused_experts.many_unavailable(experts, verdict) else (experts.dtype,)
     return replace(common, few=few, many=many)
 
 

@@ -3,74 +3,39 @@ dense one (MLX's own operations make 30 and 19).
 
 The plain modules stay the truth and do everything else; this reads their weights. The step is
 compiled once, so that a token costs no Python: the position is an array, the key/value buffers
-have few sizes, and what a step appends lives in short tails (see `qwen3_mlx.metal.attend`).
+have few sizes, and what a step appends lives in short tails (see `qwen3_mlx.metal.attend`). Which
+arm it takes, and whether any, is this machine's verdict (`qwen3_mlx.metal.verdict`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import mlx.core as mx
 
-from qwen3_mlx.metal import attend, dispatch, down, gate_up, matvec, rotation
+from qwen3_mlx.device.out_of_memory import is_out_of_memory
+from qwen3_mlx.metal import attend, dispatch, layer, rotation
 from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
-from qwen3_mlx.nn import fused_experts
-from qwen3_mlx.nn.attention import Attention
+from qwen3_mlx.metal.verdict import Arm
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.cache.tailed import TailedCache, tailed
-from qwen3_mlx.nn.fused_experts import matrix_of
 from qwen3_mlx.nn.lora import STANDS_ASIDE, adapted
-from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
-from qwen3_mlx.nn.norm import RMSNorm
 from qwen3_mlx.nn.rope import rotation_table
+from qwen3_mlx.nn.signature import head_of, layer_of, record_fault, say, unsupported, verdict_of
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
-Norms = tuple[RMSNorm, RMSNorm]
-"""Before attention, and before the feed-forward network."""
+LONG = 1024
+"""Tokens of the past from which the arm for a long one is taken: between those that are timed."""
 
+OPERATIONS: dict[Arm, layer.Operations] = {"hybrid": layer.HYBRID, "fused": layer.FUSED}
 
-class FusedLayer:
-    """A `Block` for one token."""
+Arms = tuple[Arm, Arm]
+"""Behind a short past, and behind a long one."""
 
-    def __init__(self, attention: Attention, mlp: MLP | MoE, norms: Norms) -> None:
-        a = attention
-        self.qkv = [matrix_of(m) for m in (a.q_proj, a.k_proj, a.v_proj)]
-        self.out = matrix_of(a.o_proj)
-        self.heads = (a.heads, a.kv_heads)
-        self.head_norms = (a.q_norm.weight, a.k_norm.weight)
-        self.norms = (norms[0].weight, norms[1].weight)
-        self.eps = norms[0].eps
-        self.routed = mlp.routed() if isinstance(mlp, MoE) else None
-        network = mlp.switch_mlp if isinstance(mlp, MoE) else mlp
-        self.gate, self.up = matrix_of(network.gate_proj), matrix_of(network.up_proj)
-        self.down = matrix_of(network.down_proj)
-        self.router = matrix_of(mlp.gate) if isinstance(mlp, MoE) else None
-
-    def unavailable_reason(self, dtype: mx.Dtype) -> str | None:
-        """Why the kernels can't run this layer, or None."""
-        if reason := attend.unsupported_dim(len(self.head_norms[0])):
-            return reason
-        for together in (self.qkv, [self.out], [self.gate, self.up], [self.down], [self.router]):
-            matrices = [matrix for matrix in together if matrix is not None]
-            if matrices and (reason := unsupported_matrices(matrices, dtype)):
-                return reason
-        return None
-
-    def __call__(
-        self, x: mx.array, turns: mx.array, past: attend.Past
-    ) -> tuple[mx.array, mx.array]:
-        """Transform ``x [1, 1, C]``, its heads rotated by `turns`; returns it and the new tail."""
-        qkv = matvec.matvec(x, self.qkv, self.norms[0], self.eps)
-        mixed, tail = attend.attend(qkv, self.heads, self.head_norms, self.eps, turns, past)
-        x = matvec.matvec(mixed, [self.out], residual=x)
-        if self.routed is None or self.router is None:
-            h = gate_up.gate_up(x, self.gate, self.up, norm=self.norms[1], eps=self.eps)
-            return matvec.matvec(h, [self.down], residual=x), tail
-        logits = matvec.matvec(x, [self.router], self.norms[1], self.eps)
-        h, experts = fused_experts.hidden(x, logits, self.routed, self.norms[1], self.eps)
-        return down.down(h, self.down, experts, residual=x), tail
+Forward = Callable[..., tuple[mx.array, list[mx.array]]]
 
 
 class FusedStep:
@@ -79,43 +44,81 @@ class FusedStep:
     It keeps the weights it was made with: make another after replacing them.
     """
 
-    def __init__(self, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> None:
-        self.network, self.cache_format = network, cache_format
-        tied = "lm_head" not in network
-        self.head = matrix_of(network.model.embed_tokens if tied else network.lm_head)
-        self.layers = [
-            FusedLayer(b.self_attn, b.mlp, (b.input_layernorm, b.post_attention_layernorm))
-            for b in network.layers
-        ]
+    def __init__(
+        self,
+        network: Qwen3Network,
+        cache_format: CacheFormat = AS_COMPUTED,
+        arms: Arms = ("fused", "fused"),
+    ) -> None:
+        self.network, self.cache_format, self.arms = network, cache_format, arms
+        self.head = head_of(network)
+        self.layers = [layer_of(block) for block in network.layers]
         first = network.layers[0].self_attn
         self.table = rotation_table(first.head_dim, first.rope.rope)
-        self._forward: Callable[..., tuple[mx.array, list[mx.array]]] = mx.compile(self._layers)
+        self.fault = ""
+        """Why it takes the plain path from here on, if it does."""
+        self._forwards: dict[Arm, Forward] = {
+            arm: mx.compile(partial(self._layers, OPERATIONS[arm])) for arm in {*arms} - {"stock"}
+        }
+        self._met: set[object] = set()
+        """Arms and sizes of buffers whose kernels have run."""
 
     @classmethod
     def if_available(
         cls, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED
     ) -> FusedStep | None:
         """The step of `network`, or None where it takes the plain path."""
-        return None if unavailable_reason(network, cache_format) else cls(network, cache_format)
+        arms, reason = choose_arms(network, cache_format)
+        return None if reason else cls(network, cache_format, arms)
 
     def make_cache(self) -> list[KVCache]:
         """An empty cache for one conversation, as `Qwen3.make_cache`."""
         return [tailed(self.cache_format, self.network) for _ in self.layers]
 
     def __call__(self, tokens: mx.array, cache: list[KVCache]) -> mx.array:
-        """``tokens [1, 1]`` to logits ``[1, 1, V]``, as `Qwen3`; `cache` grows."""
-        layers = [layer for layer in cache if isinstance(layer, TailedCache)]
-        if len(layers) < len(cache) or not cache[0].state or tokens.size != 1:
+        """``tokens [1, 1]`` to logits ``[1, 1, V]``, as `Qwen3`; `cache` grows.
+
+        Whatever a kernel throws, the same token goes through the plain network: until the tails
+        are taken at the very end the cache holds what it held.
+        """
+        layers = [held for held in cache if isinstance(held, TailedCache)]
+        if self.fault or len(layers) < len(cache) or not cache[0].state or tokens.size != 1:
             return self.network(tokens, cache)
-        pasts = [layer.open() for layer in layers]
-        counts = mx.array([layers[0].held, layers[0].recent], mx.int32)
-        logits, tails = self._forward(tokens, counts, pasts)
-        for layer, tail in zip(layers, tails, strict=True):
-            layer.grow(tail)
+        arm = self.arms[layers[0].offset >= LONG]
+        if arm == "stock":
+            return self.network(tokens, cache)
+        try:
+            logits, tails = self._run(arm, tokens, layers)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            self._give_up(error)
+            return self.network(tokens, cache)
+        for held, tail in zip(layers, tails, strict=True):
+            held.grow(tail)
         return logits
+
+    def _run(
+        self, arm: Arm, tokens: mx.array, layers: list[TailedCache]
+    ) -> tuple[mx.array, list[mx.array]]:
+        """A step in `arm`: logits, and the tails that hold one token more."""
+        pasts = [held.open() for held in layers]
+        counts = mx.array([layers[0].held, layers[0].recent], mx.int32)
+        logits, tails = self._forwards[arm](tokens, counts, pasts)
+        kernels = (arm, tuple(array.shape for array in pasts[0]))
+        if kernels not in self._met:  # the compiler and the device have their say within the `try`
+            _computed(logits, *tails)
+            self._met.add(kernels)
+        return logits, tails
+
+    def _give_up(self, error: Exception) -> None:
+        self.fault = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        say(f"a fused step failed, so plain operations go on: {self.fault}")
+        record_fault(self.network, self.cache_format, f"failed in use: {self.fault}")
 
     def _layers(
         self,
+        operations: layer.Operations,
         tokens: mx.array,
         counts: mx.array,
         pasts: list[tuple[mx.array, ...]],
@@ -123,10 +126,10 @@ class FusedStep:
         x = self.network.model.embed_tokens(tokens)
         turns = rotation.rotation(self.table, counts)
         tails = []
-        for layer, past in zip(self.layers, pasts, strict=True):
-            x, tail = layer(x, turns, self._past(past, counts))
+        for one, past in zip(self.layers, pasts, strict=True):
+            x, tail = one.step(x, turns, self._past(past, counts), operations)
             tails.append(tail)
-        return self._logits(x), tails
+        return self._logits(x, operations), tails
 
     def _past(self, arrays: tuple[mx.array, ...], counts: mx.array) -> attend.Past:
         """Name the arrays of `TailedCache.open`, which a trace takes without names."""
@@ -140,27 +143,69 @@ class FusedStep:
 
         return attend.Past(matrix(*parts[:half]), matrix(*parts[half:]), tail, counts)
 
-    def _logits(self, x: mx.array) -> mx.array:
+    def _logits(self, x: mx.array, operations: layer.Operations) -> mx.array:
         norm = self.network.model.norm
         if unsupported_matrices([self.head], x.dtype):
             return self.network.head(norm(x))
-        return matvec.matvec(x, [self.head], norm.weight, norm.eps)
+        return operations.matvec(x, [self.head], norm.weight, norm.eps)
+
+
+def _computed(*arrays: mx.array) -> None:
+    """Compute `arrays`, except within a trace."""
+    try:
+        mx.eval(*arrays)
+    except ValueError as error:  # which is also how Metal refuses a launch
+        if "function transformations" not in str(error):
+            raise
+
+
+def kernels_of(arm: Arm, network: Qwen3Network, cache_format: CacheFormat) -> tuple[str, ...]:
+    """The kernels that a step of `network` in `arm` launches, by name."""
+    moe = any(isinstance(block.mlp, MoE) for block in network.layers)
+    names: tuple[str, ...] = dispatch.STEP if arm == "fused" else dispatch.HYBRID
+    if cache_format.bits:
+        names = tuple("attend_packed" if name == "attend" else name for name in names)
+    return (*names, *(dispatch.EXPERTS if moe else ()))
+
+
+def unsupported_network(network: Qwen3Network, cache_format: CacheFormat) -> str | None:
+    """Why no kernel could run it on any machine, or None."""
+    if cache_format.window is not None:
+        return "the kernel sees all of the past, not a window of it"
+    if adapted(network):
+        return STANDS_ASIDE
+    reasons = (unsupported(layer_of(block)) for block in network.layers)
+    return next((reason for reason in reasons if reason), None)
+
+
+def choose_arms(
+    network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED
+) -> tuple[Arms, str | None]:
+    """The arms that decode `network` on this machine, and why both are stock's if they are."""
+    stock: Arms = ("stock", "stock")
+    if cache_format.window is not None or adapted(network):
+        return stock, unsupported_network(network, cache_format)
+    held = verdict_of(network, cache_format)
+
+    def reason(arm: Arm) -> str | None:
+        names = kernels_of(arm, network, cache_format)
+        return dispatch.unavailable_reason(*names, verdict=held)
+
+    fused, hybrid = reason("fused"), reason("hybrid")
+    if fused and hybrid:
+        return stock, fused
+    if why := unsupported_network(network, cache_format):
+        return stock, why
+    if held is None or dispatch.forced():
+        best: Arm = "hybrid" if fused else "fused"
+        return (best, best), None
+    able: dict[Arm, bool] = {"stock": True, "hybrid": not hybrid, "fused": not fused}
+    short, long = (arm if able[arm] else "stock" for arm in held.arms())
+    return (short, long), None if {short, long} != {"stock"} else fused or hybrid
 
 
 def unavailable_reason(
     network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED
 ) -> str | None:
     """Why `network` doesn't decode in fused steps on this machine, or None."""
-    if cache_format.window is not None:
-        return "the kernel sees all of the past, not a window of it"
-    if adapted(network):
-        return STANDS_ASIDE
-    moe = any(isinstance(block.mlp, MoE) for block in network.layers)
-    wanted = (*dispatch.STEP, *(dispatch.EXPERTS if moe else ()))
-    if reason := dispatch.unavailable_reason(
-        *wanted, *(dispatch.PACKED if cache_format.bits else ())
-    ):
-        return reason
-    dtype = network.model.norm.weight.dtype
-    reasons = (layer.unavailable_reason(dtype) for layer in FusedStep(network).layers)
-    return next((reason for reason in reasons if reason), None)
+    return choose_arms(network, cache_format)[1]

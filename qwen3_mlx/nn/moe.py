@@ -5,9 +5,10 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
+from qwen3_mlx.metal.layer import Routed
 from qwen3_mlx.nn.backend import PLAIN, Backend
 from qwen3_mlx.nn.experts import ExpertLinear
-from qwen3_mlx.nn.fused_experts import Routed, matrix_of
+from qwen3_mlx.nn.fused_experts import matrix_of
 from qwen3_mlx.nn.linear import Linear
 from qwen3_mlx.nn.mlp import swiglu
 

@@ -167,7 +167,9 @@ def test_the_fused_step_leaves_windows_to_the_plain_path(monkeypatch: Any) -> No
     monkeypatch.setattr(launch, "executor", lambda _launch: [])
     monkeypatch.delenv("QWEN3_MLX_KERNELS", raising=False)
     net, _ = tiny.network(1, head_dim=32)
-    monkeypatch.setattr("qwen3_mlx.metal.dispatch.unavailable_reason", lambda *_names: None)
+    monkeypatch.setattr(
+        "qwen3_mlx.metal.dispatch.unavailable_reason", lambda *_names, **_given: None
+    )
     assert unavailable_reason(net) is None
     for kind in KINDS.values():
         step, window = FusedStep.if_available(net, kind), kind.window is not None

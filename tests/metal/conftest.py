@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import qwen3_mlx.device.backend as backend
 
 import pytest
 
-from qwen3_mlx.metal import launch, tuning
+from qwen3_mlx.fit import machine
+from qwen3_mlx.metal import attend, launch, prove, tuning
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.tuning import AttendCut
+from qwen3_mlx.nn import fused_step, trial
 from tests.metal import harness
 from tests.metal.harness import executing
 
@@ -55,3 +61,19 @@ def attend_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
         monkeypatch.setattr(tuning, "attend", cut)
 
     return put
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Kernels run by verdict alone, kept in a folder of the test's; children run on the shim."""
+    monkeypatch.setattr(launch, "trusted", False)
+    monkeypatch.setattr(backend, "device", lambda: "metal")
+    monkeypatch.setattr(backend, "compute_dtype", lambda stored: (stored, "for a test"))
+    monkeypatch.setattr(prove, "CHILD", [sys.executable, "-m", "tests.metal.prove_on_shim"])
+    monkeypatch.setattr(machine, "this_machine", lambda **_: machine.Machine(10**10, "a test"))
+    monkeypatch.setattr(attend, "TAIL", 3)
+    monkeypatch.setattr(trial, "PASTS", (5, 9))
+    monkeypatch.setattr(fused_step, "LONG", 7)
+    monkeypatch.setenv("QWEN3_MLX_HOME", str(tmp_path))
+    monkeypatch.setenv("QWEN3_TEST_PASTS", "0 4")
+    monkeypatch.delenv("QWEN3_MLX_KERNELS", raising=False)

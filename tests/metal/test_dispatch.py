@@ -1,8 +1,7 @@
-"""What runs and what doesn't: forced both ways, unproven, broken, unknown."""
+"""What runs and what doesn't: forced both ways, untried, wrong, slower, unknown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import qwen3_mlx.device.backend as backend
@@ -10,20 +9,31 @@ import qwen3_mlx.device.backend as backend
 import pytest
 
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.metal import dispatch, launch, probe
+from qwen3_mlx.metal import dispatch, launch
+from qwen3_mlx.metal.verdict import Arm, Reading, Verdict
+
+ALL = list(dispatch.KERNELS)
 
 
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, the probe's answers aside."""
+    """As on a GPU."""
     monkeypatch.setattr(launch, "executor", launch.on_gpu)
     monkeypatch.setattr(backend, "device", lambda: "metal")
-    monkeypatch.setattr(probe, "fault", lambda name: None)
+    monkeypatch.delenv("QWEN3_MLX_KERNELS", raising=False)
 
 
-def choose(monkeypatch: pytest.MonkeyPatch, kernels: str) -> set[str]:
+def choose(
+    monkeypatch: pytest.MonkeyPatch, kernels: str, verdict: Verdict | None = None
+) -> set[str]:
     monkeypatch.setenv("QWEN3_MLX_KERNELS", kernels)
-    return {name for name, _, state in dispatch.rows() if state == "runs"}
+    return {name for name, _, state in dispatch.rows(verdict) if state == "runs"}
+
+
+def timed(*winners: Arm, noise: str = "") -> Verdict:
+    """All kernels right, and who won."""
+    readings = {str(i): Reading({"stock": 1.0}, {}, arm, noise) for i, arm in enumerate(winners)}
+    return Verdict(right=ALL, readings=readings)
 
 
 def test_it_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,70 +50,50 @@ def test_an_unknown_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         dispatch.unavailable_reason("matvec")
 
 
-def test_unset_only_what_is_proven_runs(monkeypatch: pytest.MonkeyPatch, on_gpu: None) -> None:
-    monkeypatch.delenv("QWEN3_MLX_KERNELS", raising=False)
-    monkeypatch.setattr(dispatch, "PROVEN", {"metal": frozenset({"down"})})
-    assert dispatch.unavailable_reason("down") is None
-    assert "not yet proven on metal" in (dispatch.unavailable_reason("down", "matvec") or "")
+@pytest.mark.parametrize("device", ["metal", "cuda"])
+def test_without_a_verdict_nothing_runs(
+    device: str, monkeypatch: pytest.MonkeyPatch, on_gpu: None
+) -> None:
+    """On no backend, and whatever is asked for: right comes first."""
+    monkeypatch.setattr(backend, "device", lambda: device)
+    assert "not yet tried" in (dispatch.unavailable_reason("down") or "")
+    assert choose(monkeypatch, "auto") == choose(monkeypatch, "down") == set()
 
 
-def test_what_mlx_does_better_is_left_to_it(monkeypatch: pytest.MonkeyPatch, on_gpu: None) -> None:
-    assert choose(monkeypatch, "auto") == set(dispatch.KERNELS) - {"gather_matmul"}
-    assert "MLX's own" in (dispatch.unavailable_reason(*dispatch.PROMPT) or "")
+def test_unset_what_won_runs(on_gpu: None) -> None:
+    assert dispatch.unavailable_reason("down", verdict=timed("fused", "stock")) is None
+    assert dispatch.unavailable_reason("down", verdict=timed("stock", "hybrid")) is None
+    tie = dispatch.unavailable_reason("down", verdict=timed("stock", "stock"))
+    assert tie == "MLX's own operations are as fast on this machine"
+    assert "not yet timed" in (dispatch.unavailable_reason("down", verdict=timed()) or "")
+    noisy = timed("stock", noise="2 of 6 agree")
+    assert dispatch.unavailable_reason("down", verdict=noisy) == "undecided: 2 of 6 agree"
+
+
+def test_auto_takes_what_is_right(monkeypatch: pytest.MonkeyPatch, on_gpu: None) -> None:
+    """Faster or not, timed or not; what MLX does better on a backend is left to it."""
+    assert choose(monkeypatch, "auto", timed()) == {*ALL} - {"gather_matmul"}
+    assert choose(monkeypatch, "down, route", timed("stock")) == {"down", "route"}
     monkeypatch.setattr(backend, "device", lambda: "cuda")
-    assert dispatch.unavailable_reason(*dispatch.PROMPT) is None
+    assert choose(monkeypatch, "auto", timed("stock")) == {*ALL}
+
+
+def test_what_is_wrong_never_runs(monkeypatch: pytest.MonkeyPatch, on_gpu: None) -> None:
+    found = timed("fused")
+    found.wrong["down"] = "squared error 2"
+    assert dispatch.unavailable_reason("down", verdict=found) == "squared error 2"
+    assert "down" not in choose(monkeypatch, "auto", found)
+    found.wrong["step"] = "still running after 60 s"
+    assert choose(monkeypatch, "auto", found) == set()
+    unknown = Verdict(right=["down"], readings=found.readings)
+    assert choose(monkeypatch, "auto", unknown) == {"down"}
 
 
 def test_the_cpu_backend_runs_plain_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "executor", launch.on_gpu)
     monkeypatch.setattr(backend, "device", lambda: "cpu")
-    assert choose(monkeypatch, "auto") == set()
+    assert choose(monkeypatch, "auto", timed("fused")) == set()
     assert "CPU" in (dispatch.unavailable_reason("matvec") or "")
-
-
-def test_a_fault_switches_off(monkeypatch: pytest.MonkeyPatch, on_gpu: None) -> None:
-    monkeypatch.setattr(probe, "fault", lambda name: "broken" if name == "down" else None)
-    assert choose(monkeypatch, "down,route") == {"route"}
-    assert dispatch.unavailable_reason("down") == "broken"
-
-
-def test_there_is_a_tiny_case_of_every_kernel() -> None:
-    assert set(probe.CASES) == set(dispatch.KERNELS)
-
-
-@pytest.mark.parametrize("name", probe.CASES)
-def test_the_probe_passes_here(name: str) -> None:
-    assert probe.fault.__wrapped__(name) is None
-
-
-BROKEN = {
-    "matvec": ("matvec.metal", "* rstd;", ";"),
-    "gate_up": ("gate_up.metal", "* u * weight", "* u"),
-    "down": ("down.metal", "total + float(residual[out])", "total"),
-    "route": ("choose.metal", "/ total", ""),
-    "attend": ("attend.metal", "source < 3", "source < 2"),
-    "attend_packed": ("packed_shares.metal", "float(scale)", "float(bias)"),
-    "gather_matmul": ("gather_matmul.metal", "* up[0] * weight", "* up[0]"),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_the_probe_finds_a_wrong_result(
-    name: str, mutate: Callable[[str, str, str], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    mutate(*BROKEN[name])
-    assert "wrong result" in (probe.fault.__wrapped__(name) or "")
-    said = capsys.readouterr().err
-    assert said.startswith(f"qwen3-mlx: kernel {name} is switched off: ")
-    assert len(said.splitlines()) == 1
-
-
-def test_the_probe_survives_what_does_not_build(
-    mutate: Callable[[str, str, str], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    mutate("matvec.metal", "float squares = 0;", "no metal at all;")
-    assert "does not run on this machine" in (probe.fault.__wrapped__("matvec") or "")
-    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_cuda_reads_the_texts_from_their_files() -> None:

@@ -241,7 +241,8 @@ def test_parameters_are_not_copied() -> None:
     network, _ = tiny.network(6)
     held = {id(weight) for _, weight in tree_flatten(network.parameters())}
     layer = step_of(network).layers[0]
-    used = [m.weight for m in (*layer.qkv, layer.out, layer.gate, layer.up, layer.down)]
+    used = [matrix.weight for matrices in layer.groups() for matrix in matrices]
+    assert len(used) == 7
     assert all(id(weight) in held for weight in used)
 
 

@@ -42,5 +42,5 @@ def test_only_gpus_are_paced(monkeypatch: pytest.MonkeyPatch) -> None:
     network, _ = tiny.network(6)
     for device in ("cpu", "cuda", "metal"):
         monkeypatch.setattr(backend, "device", lambda device=device: device)
-        monkeypatch.setattr(dispatch, "unavailable_reason", lambda *_: "not asked here")
+        monkeypatch.setattr(dispatch, "unavailable_reason", lambda *_, **_given: "not asked here")
         assert choose_backend(network).paced == network.model.backend.paced == (device != "cpu")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.terminal.screen import Screen
-from qwen3_mlx.errors import gb
+from qwen3_mlx.errors import OptionError, gb
+
+if TYPE_CHECKING:
+    from qwen3_mlx.nn.transformer import Qwen3Network
 
 Row = tuple[str, str]
 """A subject, and its state."""
@@ -52,10 +57,20 @@ def memory() -> list[Row]:
 
 
 def kernels() -> list[Row]:
-    """A row a fused kernel: whether it runs, else why not."""
+    """A row a kernel: whether it runs without a word on the model, else why not."""
     from qwen3_mlx.metal import dispatch
 
     return [(name, state) for name, _, state in dispatch.rows()]
+
+
+def verdicts() -> list[Row]:
+    """What this machine has found out about its kernels, the newest first: a row each finding."""
+    from qwen3_mlx.metal import verdict
+    from qwen3_mlx.nn import trial
+
+    here = [held for held in verdict.all_kept() if held.machine == verdict.machine()]
+    rows = [(held.model or "a model", line) for held in here for line in trial.described(held)]
+    return rows or [("none yet", "qwen3-mlx doctor --prove MODEL tries a model's kernels")]
 
 
 def paths() -> list[Row]:
@@ -63,6 +78,41 @@ def paths() -> list[Row]:
     from qwen3_mlx.nn import choose_backend
 
     return list(choose_backend.reasons())
+
+
+def try_kernels(network: Qwen3Network, name: str) -> list[Row]:
+    """Try the kernels of `network` at its sizes, and time them; what came out of it."""
+    from qwen3_mlx.metal import dispatch
+    from qwen3_mlx.nn import trial
+
+    found, unkept = trial.run(network, model=name, again=True)
+    if found is None:
+        reason = dispatch.off_reason("attend") or "the kernels don't take this network"
+        return [(name, f"nothing to prove: {reason}")]
+    rows = [(name, line) for line in trial.described(found)]
+    rows.append(("right", ", ".join(found.right) or "nothing"))
+    rows += [("seconds", f"{what}: {spent:.1f}") for what, spent in found.seconds.items()]
+    return [*rows, *([("not kept", unkept)] if unkept else [])]
+
+
+def try_shape(shape: str) -> list[Row]:
+    """The same for a published shape with random weights, 4 bits: nothing is downloaded."""
+    from qwen3_mlx.bench import random_network
+    from qwen3_mlx.config import Qwen3Config
+
+    if shape not in random_network.SHAPES:
+        expected = ", ".join(random_network.SHAPES)
+        raise OptionError("--prove-shape", got=shape, expected=expected)
+    config = Qwen3Config.from_dict(random_network.config_values(shape, "4bit"))
+    return try_kernels(random_network.network(config), f"{shape}, random weights")
+
+
+def try_model(name: str) -> list[Row]:
+    """The same for a model that is loaded for it. Raises as `load`."""
+    from qwen3_mlx.checkpoint import load_network
+    from qwen3_mlx.hub import resolve
+
+    return try_kernels(load_network(resolve.resolve(name))[0], name)
 
 
 def files(name: str) -> list[Row]:
@@ -78,29 +128,54 @@ def files(name: str) -> list[Row]:
     return rows or [("sound", "config, tokenizer, index and arrays agree; every float is finite")]
 
 
-def command(model: opt.Model = None, debug: opt.Debug = False) -> None:
+def show(title: str, rows: list[Row]) -> None:
+    """Print a block of rows."""
+    screen = Screen()
+    screen.answer(f"{title}\n")
+    for name, state in rows:
+        screen.answer(f"  {name:16} {state}\n")
+
+
+def command(
+    model: opt.Model = None,
+    prove: Annotated[
+        str | None,
+        opt.option("MODEL", "Try MODEL's kernels now: right, and faster than MLX's own?", opt.RUN),
+    ] = None,
+    prove_shape: Annotated[
+        list[str] | None,
+        opt.option("SHAPE", "The same with random weights of a published size, e.g. 8b.", opt.RUN),
+    ] = None,
+    debug: opt.Debug = False,
+) -> None:
     """Show what runs on this machine and where: device, BLAS, limits, paths, and every kernel.
 
     With MODEL its files are checked too: what they say against one another, and every weight for
     NaN and infinity. Exit code 1 where they can't give right answers.
 
-    QWEN3_MLX_KERNELS=auto tries the kernels that are not yet proven on this kind of machine,
-    =off switches all off, and names separated by commas switch on only those.
+    Kernels run where this machine has found them right and faster for a model: `--prove` tries
+    that. QWEN3_MLX_KERNELS=auto takes all that are right, =off switches all off, and names
+    separated by commas switch on only those.
     QWEN3_MLX_PREFILL=packed|each|grouped says how a prompt meets packed weights.
 
     Examples:
 
         qwen3-mlx doctor
         qwen3-mlx doctor 8b
-        QWEN3_MLX_KERNELS=auto qwen3-mlx doctor
+        qwen3-mlx doctor --prove 8b
+        qwen3-mlx doctor --prove-shape 30b-a3b
     """
+    for shape in prove_shape or []:
+        show("proof", try_shape(shape))
+    if prove is not None:
+        show("proof", try_model(prove))
+    if prove is not None or prove_shape:
+        return
     report = [("machine", machine()), ("paths", paths()), ("kernels", kernels())]
+    report.append(("found out here", verdicts()))
     if model is not None:
         report.append((f"files of {model}", files(model)))
-    screen = Screen()
     for title, rows in report:
-        screen.answer(f"{title}\n")
-        for name, state in rows:
-            screen.answer(f"  {name:16} {state}\n")
+        show(title, rows)
     if model is not None and any(name == "error" for name, _ in report[-1][1]):
         raise typer.Exit(1)

@@ -34,7 +34,7 @@ def test_doctor_says_what_runs_and_why_not(capsys: pytest.CaptureFixture[str]) -
 
 def test_doctor_says_how_a_prompt_meets_experts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dict(doctor.paths())["prefill, experts"].startswith("as above: MLX computes on the CPU")
-    monkeypatch.setattr(dispatch, "unavailable_reason", lambda *_names: None)
+    monkeypatch.setattr(dispatch, "unavailable_reason", lambda *_names, **_given: None)
     assert dict(doctor.paths())["prefill, experts"] == "4 and 8 bits: packed, on matrix units"
     monkeypatch.setenv("QWEN3_MLX_PREFILL", "each")
     assert dict(doctor.paths())["prefill, experts"] == "as above: QWEN3_MLX_PREFILL says so"

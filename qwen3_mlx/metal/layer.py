@@ -1,0 +1,156 @@
+"""One layer's decode step, written once: in our kernels, in MLX's operations, or in both.
+
+What makes the products is an `Operations`: `FUSED` and `HYBRID` are arms of a decode step, `STOCK`
+and `REFERENCE` (float32) what a proof compares them with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+
+from qwen3_mlx.metal import attend, down, gate_up, matvec, route, stock, tuning
+from qwen3_mlx.metal.matrix import Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """E experts, one stacked matrix a projection, and how a token is routed to `top_k` of them."""
+
+    gate: Matrix
+    up: Matrix
+    down: Matrix
+    top_k: int
+    normalise: bool
+
+    @property
+    def count(self) -> int:
+        """E."""
+        return self.gate.weight.shape[0]
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The dtype of the activations that the kernels can multiply with these weights."""
+        return (self.gate.weight if self.gate.scales is None else self.gate.scales).dtype
+
+
+Hidden = Callable[[mx.array, mx.array, Routed, mx.array | None, float], tuple[mx.array, mx.array]]
+"""As `hidden`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """What a layer's step is made of, each with the arguments of the kernel of its name."""
+
+    matvec: Callable[..., mx.array]
+    attend: Callable[..., tuple[mx.array, mx.array]]
+    gate_up: Callable[..., mx.array]
+    """Of a dense layer."""
+    hidden: Hidden
+    """Of routed experts."""
+    down: Callable[..., mx.array]
+
+
+def hidden(
+    x: mx.array,
+    logits: mx.array,
+    experts: Routed,
+    norm: mx.array | None = None,
+    eps: float = 0.0,
+) -> tuple[mx.array, mx.array]:
+    """The experts' hidden layers ``[T, top_k, F]``, weighted, and the numbers of the experts."""
+    gate, up, top_k, normalise = experts.gate, experts.up, experts.top_k, experts.normalise
+    if tuning.choosing():
+        return gate_up.route_and_gate_up(x, gate, up, logits, top_k, normalise, norm, eps)
+    chosen, weights = route.route(logits, top_k, normalise)
+    return gate_up.gate_up(x, gate, up, chosen, weights, norm, eps), chosen
+
+
+def hidden_by(
+    choose: Callable[..., tuple[mx.array, mx.array]], make: Callable[..., mx.array]
+) -> Hidden:
+    """`hidden` in two: who chooses, and who makes the hidden layers."""
+
+    def made(
+        x: mx.array, logits: mx.array, experts: Routed, norm: mx.array | None, eps: float
+    ) -> tuple[mx.array, mx.array]:
+        rows = logits.reshape(-1, logits.shape[-1])
+        chosen, weights = choose(rows, experts.top_k, experts.normalise)
+        return make(x, experts.gate, experts.up, chosen, weights, norm, eps), chosen
+
+    return made
+
+
+FUSED = Operations(matvec.matvec, attend.attend, gate_up.gate_up, hidden, down.down)
+"""Our kernels alone."""
+
+HYBRID = replace(FUSED, matvec=stock.matvec, gate_up=stock.gate_up)
+"""MLX's products of single matrices, which run at the memory's speed on Apple's GPUs already, with
+our attention and our experts, which save most of the launches."""
+
+STOCK = Operations(
+    stock.matvec, stock.attend, stock.gate_up, hidden_by(stock.route, stock.gate_up), stock.down
+)
+"""MLX's operations alone."""
+
+REFERENCE = Operations(
+    matvec.reference,
+    attend.reference,
+    gate_up.reference,
+    hidden_by(route.reference, gate_up.reference),
+    down.reference,
+)
+"""The truth, in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer's weights, for one token."""
+
+    qkv: Sequence[Matrix]
+    out: Matrix
+    heads: tuple[int, int]
+    """Of queries, and of keys."""
+    head_norms: tuple[mx.array, mx.array]
+    """Of queries and of keys, ``[D]``."""
+    norms: tuple[mx.array, mx.array]
+    """Before attention and before the feed-forward network, ``[C]``."""
+    eps: float
+    network: Routed | tuple[Matrix, Matrix, Matrix]
+    """Gate, up and down, of experts or dense."""
+    router: Matrix | None = None
+
+    def groups(self) -> list[list[Matrix]]:
+        """The matrices, those together that one launch reads."""
+        gate, up, last = self.matrices
+        return [
+            list(self.qkv),
+            [self.out],
+            [gate, up],
+            [last],
+            [self.router] if self.router else [],
+        ]
+
+    @property
+    def matrices(self) -> tuple[Matrix, Matrix, Matrix]:
+        """Gate, up, down."""
+        n = self.network
+        return (n.gate, n.up, n.down) if isinstance(n, Routed) else n
+
+    def step(
+        self, x: mx.array, turns: mx.array, past: attend.Past, operations: Operations = FUSED
+    ) -> tuple[mx.array, mx.array]:
+        """Transform ``x [1, 1, C]``, its heads rotated by `turns`; returns it and the new tail."""
+        do = operations
+        qkv = do.matvec(x, self.qkv, self.norms[0], self.eps)
+        mixed, tail = do.attend(qkv, self.heads, self.head_norms, self.eps, turns, past)
+        x = do.matvec(mixed, [self.out], residual=x)
+        if not isinstance(self.network, Routed) or self.router is None:
+            gate, up, last = self.matrices
+            h = do.gate_up(x, gate, up, norm=self.norms[1], eps=self.eps)
+            return do.matvec(h, [last], residual=x), tail
+        logits = do.matvec(x, [self.router], self.norms[1], self.eps)
+        h, experts = do.hidden(x, logits, self.network, self.norms[1], self.eps)
+        return do.down(h, self.network.down, experts, residual=x).reshape(x.shape), tail

@@ -1,0 +1,232 @@
+"""Are the kernels faster on this machine? Whole decode steps of each arm, with the real weights.
+
+Blocks of steps in turn, forwards and backwards, so that what a machine does meanwhile meets all
+alike; an arm wins by its median and by agreement, and a tie is MLX's: less code on the way. Nothing
+is drawn, so seeds mean what they meant.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from qwen3_mlx.errors import OutOfMemoryError
+from qwen3_mlx.fit import guard
+from qwen3_mlx.metal import dispatch, prove, verdict
+from qwen3_mlx.metal.verdict import Arm, Reading, Verdict
+from qwen3_mlx.nn.cache.full import KVCache
+from qwen3_mlx.nn.choose_backend import choose_backend
+from qwen3_mlx.nn.fused_step import FusedStep, kernels_of
+from qwen3_mlx.nn.signature import signatures, verdict_file
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
+
+PASTS = (256, 4096)
+"""Tokens behind which steps are timed: a step's `LONG` lies between."""
+
+STEPS, FEWEST_STEPS, ROUNDS = 8, 4, 6
+SLOW_S = 0.05
+"""A step from which blocks are of the fewest steps, behind the shorter past alone."""
+
+GAIN, AGREEING = 1.03, 5
+"""What an arm must reach: the median of its rounds, and how many of them are above 1."""
+
+NOISE = 0.1
+"""Spread of stock's own times, relative, beyond which a gain no larger says nothing."""
+
+LIMIT_S = 10.0
+"""For each past; what is not done by then is undecided."""
+
+clock: Callable[[], float] = time.perf_counter
+
+Skipped = Callable[[], bool]
+
+
+def never() -> bool:
+    """Nobody asks to skip it."""
+    return False
+
+
+def wanted(network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> bool:
+    """Whether there is something to find out about `network` on this machine."""
+    file = verdict_file(network, cache_format)
+    if file is None or dispatch.forced():
+        return False
+    held = verdict.read(file)
+    return held is None or (held.undecided and len(_arms(network, cache_format, held)) > 1)
+
+
+def run(
+    network: Qwen3Network,
+    cache_format: CacheFormat = AS_COMPUTED,
+    model: str = "",
+    *,
+    again: bool = False,
+    skipped: Skipped = never,
+) -> tuple[Verdict | None, str | None]:
+    """Find out what is still unknown of `network`'s kernels, keep it, and put it to use.
+
+    again: what is known is found out again. Returns the verdict, None where no kernel could run,
+    and why it could not be kept, if so: then nothing is put to use. Raises `prove.Skipped`.
+    """
+    file = verdict_file(network, cache_format)
+    if file is None:
+        return None, None
+    held = None if again else verdict.read(file)
+    if held is None:
+        held = prove.prove(signatures(network, cache_format), skipped=skipped)
+        held.model = model
+        if fault := verdict.write(file, held):
+            return held, fault
+    arms = _arms(network, cache_format, held)
+    if held.undecided and len(arms) > 1:
+        begin = time.monotonic()
+        held.readings = readings(network, cache_format, arms, skipped)
+        held.tries += any(reading.noise for reading in held.readings.values())
+        held.seconds["fast"] = round(time.monotonic() - begin, 1)
+        mx.clear_cache()
+        if fault := verdict.write(file, held):
+            return held, fault
+    choose_backend(network, cache_format)
+    return held, None
+
+
+def _arms(network: Qwen3Network, cache_format: CacheFormat, held: Verdict) -> list[Arm]:
+    """`stock`, and the arms whose kernels are all right."""
+
+    def able(arm: Arm) -> bool:
+        names = kernels_of(arm, network, cache_format)
+        return not any(dispatch.off_reason(name) or held.fault(name) for name in names)
+
+    return ["stock", *(arm for arm in verdict.ARMS if arm != "stock" and able(arm))]
+
+
+def readings(
+    network: Qwen3Network,
+    cache_format: CacheFormat,
+    arms: list[Arm],
+    skipped: Skipped = never,
+) -> dict[str, Reading]:
+    """A reading for each of `PASTS` that the context and the memory have room for."""
+    found: dict[str, Reading] = {}
+    room = network.context - (ROUNDS + 2) * STEPS
+    for past in sorted({max(min(past, room), 1) for past in PASTS}):
+        try:
+            guard.require(_nbytes(network, past) * len(arms), "while timing kernels")
+        except OutOfMemoryError:
+            break
+        runs = {arm: _Run(network, cache_format, arm, past) for arm in arms}
+        found[str(past)] = timed(runs, skipped)
+        if found[str(past)].rates["stock"] * SLOW_S < 1:
+            break
+    return found
+
+
+def _nbytes(network: Qwen3Network, past: int) -> int:
+    attention, dtype = network.layers[0].self_attn, network.model.norm.weight.dtype
+    row = 2 * attention.kv_heads * attention.head_dim * dtype.size
+    return len(network.layers) * row * (past + KVCache.step)
+
+
+class _Run:
+    """One arm, behind a past of its own."""
+
+    def __init__(
+        self, network: Qwen3Network, cache_format: CacheFormat, arm: Arm, past: int
+    ) -> None:
+        self.cache: list[KVCache]
+        if arm == "stock":
+            self.forward: Callable[[mx.array, list[KVCache]], mx.array] = network
+            self.cache = network.make_cache(cache_format)
+        else:
+            step = FusedStep(network, cache_format, (arm, arm))
+            self.forward, self.cache = step, step.make_cache()
+            self.step = step
+        attention, dtype = network.layers[0].self_attn, network.model.norm.weight.dtype
+        blank = mx.zeros((1, attention.kv_heads, past, attention.head_dim), dtype)
+        for layer in self.cache:  # time does not depend on what is in them
+            layer.append(blank, blank)
+        mx.eval([layer.state for layer in self.cache])
+        self.token = mx.array([0], mx.uint32)
+
+    def seconds(self, steps: int) -> float:
+        """What so many whole steps take, one after the other, the next always under way."""
+        begin = clock()
+        for _ in range(steps):
+            logits = self.forward(self.token[None], self.cache)
+            token, self.token = self.token, mx.argmax(logits[:, -1], axis=-1)
+            mx.async_eval(self.token)
+            token.tolist()
+        mx.eval(self.token)
+        return clock() - begin
+
+    @property
+    def fault(self) -> str:
+        """Why it took the plain path, if it did."""
+        step = getattr(self, "step", None)
+        return step.fault if isinstance(step, FusedStep) else ""
+
+
+def timed(runs: dict[Arm, _Run], skipped: Skipped = never) -> Reading:
+    """Time `runs` against each other. Raises `prove.Skipped`."""
+    for one in runs.values():
+        one.seconds(2)  # compiles
+        if skipped():
+            raise prove.Skipped
+    pace = max(one.seconds(1) for one in runs.values())
+    steps = STEPS if pace < SLOW_S else FEWEST_STEPS
+    begin, rounds = time.monotonic(), list[dict[Arm, float]]()
+    for number in range(ROUNDS):
+        order = list(runs) if number % 2 == 0 else list(reversed(runs))
+        rounds.append({arm: runs[arm].seconds(steps) for arm in order})
+        if skipped():
+            raise prove.Skipped
+        if time.monotonic() - begin > LIMIT_S:
+            break
+    failed: list[Arm] = [arm for arm, one in runs.items() if one.fault]
+    return decide([{a: t for a, t in r.items() if a not in failed} for r in rounds], steps)
+
+
+def decide(rounds: list[dict[Arm, float]], steps: int) -> Reading:
+    """Who wins, from the seconds of each round's blocks of `steps` steps."""
+    stock = [max(one["stock"], 1e-9) for one in rounds]
+    rates: dict[Arm, float] = {}
+    gains: dict[Arm, float] = {}
+    winner: Arm = "stock"
+    noise = "" if len(rounds) == ROUNDS else f"cut short after {LIMIT_S:.0f} s"
+    spread = statistics.pstdev(stock) / statistics.mean(stock)
+    for arm in rounds[0]:
+        times = [max(one[arm], 1e-9) for one in rounds]
+        rates[arm] = round(steps / statistics.median(times), 2)
+        if arm == "stock":
+            continue
+        ratios = [a / b for a, b in zip(stock, times, strict=True)]
+        gain = gains[arm] = round(statistics.median(ratios), 3)
+        agreeing = sum(ratio > 1 for ratio in ratios)
+        if gain >= GAIN and agreeing < AGREEING:
+            noise = noise or f"only {agreeing} of {len(rounds)} rounds agree"
+        elif spread > NOISE and abs(gain - 1) <= spread:
+            noise = noise or f"the same steps took times {spread:.0%} apart"
+        elif gain >= GAIN and gain > gains.get(winner, 1.0):
+            winner = arm
+    return Reading(rates, gains, "stock" if noise else winner, noise)
+
+
+def described(held: Verdict) -> list[str]:
+    """What a verdict says, a line each past and each fault."""
+    lines = [
+        f"{past} tokens: {reading.winner}, "
+        + ", ".join(_gain(reading, arm) for arm in reading.rates)
+        + (f" (undecided: {reading.noise})" if reading.noise else "")
+        for past, reading in held.readings.items()
+    ]
+    lines += [f"{kernel}: {fault}" for kernel, fault in held.wrong.items()]
+    return lines or ["right, not yet timed" if held.right else "nothing was found out"]
+
+
+def _gain(reading: Reading, arm: Arm) -> str:
+    times = f" ({reading.gains[arm]:.2f} ×)" if arm in reading.gains else ""
+    return f"{arm} {reading.rates[arm]:.1f} tok/s{times}"

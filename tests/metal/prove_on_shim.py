@@ -1,0 +1,46 @@
+"""A proof's child on the processor's shim, and what may go wrong in one.
+
+QWEN3_TEST_FAULT: ``wrong`` (a kernel's text gives other numbers), ``refused`` (a launch throws),
+``hang``, ``segfault``, ``exit``; each in the first launch of `attend`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+import qwen3_mlx.device.backend as backend
+
+import mlx.core as mx
+
+from qwen3_mlx.metal import attend, cases, launch, prove
+from qwen3_mlx.metal.launch import Launch
+from qwen3_mlx.metal.matrix import float_bits
+from tests.metal.harness import on_cpu
+
+FAULT = os.environ.get("QWEN3_TEST_FAULT", "")
+
+
+def faulty(given: Launch) -> list[mx.array]:
+    if given.kernel != "attend" or not FAULT:
+        return on_cpu(given)
+    if FAULT == "refused":
+        raise ValueError("Thread group size (512) is greater than  the maximum allowed (448)")
+    if FAULT == "hang":
+        time.sleep(600)
+    if FAULT == "segfault":
+        os.kill(os.getpid(), 11)
+    if FAULT == "exit":
+        os._exit(3)
+    return on_cpu(replace(given, constants={**given.constants, "EPS": float_bits(0.01)}))
+
+
+if __name__ == "__main__":
+    launch.executor = faulty
+    backend.device = lambda: "metal"
+    mx.disable_compile()
+    attend.TAIL = 3
+    if few := os.environ.get("QWEN3_TEST_PASTS"):
+        cases.PASTS = tuple(map(int, few.split()))
+    prove.main()
