@@ -67,8 +67,7 @@ def read_quantization(values: Mapping[str, Any]) -> Quantization | None:
     overrides: dict[str, QuantSpec | None] = {}
     for path, value in exceptions.items():
         if isinstance(value, dict):
-            own = {key: setting for key, setting in value.items() if setting is not None}
-            overrides[path] = _quant_spec(inherited | own, path)
+            overrides[path] = _exception(inherited, value, path)
         else:
             overrides[path] = default if value else None
     if default is not None:
@@ -81,6 +80,17 @@ def read_quantization(values: Mapping[str, Any]) -> Quantization | None:
             expected="bits and group_size, for all modules or for some by path",
         )
     return Quantization(packed.most_common(1)[0][0], overrides, listed_only=True)
+
+
+def _exception(inherited: Mapping[str, Any], value: Mapping[str, Any], path: str) -> QuantSpec:
+    """An exception's packing. Bits of its own without a mode are affine, whatever the default's.
+
+    mlx-lm 0.32 writes a router in 8 bits so beside experts in mxfp4 (utils.py `quantize_model`).
+    """
+    own = {key: setting for key, setting in value.items() if setting is not None}
+    if "bits" in own:
+        inherited = {key: setting for key, setting in inherited.items() if key != "mode"}
+    return _quant_spec({**inherited, **own}, path)
 
 
 def _quant_spec(block: Any, where: str) -> QuantSpec:
