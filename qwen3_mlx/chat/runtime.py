@@ -172,7 +172,8 @@ def load_runtime(
     network, config = load_network(path, context=context, on_progress=on_progress, force=force)
     if beside is not None:
         attach(network, beside)
-        choose_backend(network)
+    if beside is not None or cache_format != AS_COMPUTED:
+        choose_backend(network, cache_format)
     said = read_json(path / "generation_config.json")
     return Runtime(
         str(name),

@@ -227,6 +227,18 @@ def described(held: Verdict) -> list[str]:
     return lines or ["right, not yet timed" if held.right else "nothing was found out"]
 
 
+def summary(held: Verdict) -> str:
+    """What a verdict means for a chat, in one line."""
+    if fault := held.wrong.get("step"):
+        return f"plain operations run: {fault}"
+    best = max(held.readings.values(), key=lambda r: r.gains.get(r.winner, 1.0), default=None)
+    if best is None or best.winner == "stock":
+        noise = next((r.noise for r in held.readings.values() if r.noise), "")
+        reason = f"undecided, {noise}" if noise else "MLX's own are as fast here"
+        return f"plain operations run: {reason}"
+    return f"{best.winner} steps run, {best.gains[best.winner]:.2f} × as fast as MLX's own"
+
+
 def _gain(reading: Reading, arm: Arm) -> str:
     times = f" ({reading.gains[arm]:.2f} ×)" if arm in reading.gains else ""
     return f"{arm} {reading.rates[arm]:.1f} tok/s{times}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import pytest
 
-from qwen3_mlx.metal import probe, route, tuning
+from qwen3_mlx.metal import route
 from qwen3_mlx.metal.gate_up import reference, route_and_gate_up
 from tests.metal.cases import (
     DTYPES,
@@ -93,12 +93,3 @@ MUTANTS = {
 def test_a_broken_kernel_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
     mutate("gate_up_staged.metal", *MUTANTS[mutant])
     assert_rejected(lambda: check(sizes=(6144, 4)))
-
-
-def test_the_probe_tries_it_where_it_is_used(
-    monkeypatch: pytest.MonkeyPatch, mutate: Callable[[str, str, str], None]
-) -> None:
-    monkeypatch.setattr(tuning, "choosing", lambda: True)
-    assert probe.fault.__wrapped__("gate_up") is None
-    mutate("gate_up_staged.metal", *MUTANTS["the weight forgotten"])
-    assert "wrong result" in (probe.fault.__wrapped__("gate_up") or "")

@@ -9,6 +9,7 @@ from pathlib import Path
 from qwen3_mlx.cli.chat import load, slash_commands
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.line_input import Lines, Prompt, Reader
+from qwen3_mlx.cli.chat.try_kernels import try_kernels
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.interrupt import interrupts_turn
 from qwen3_mlx.cli.terminal.progress import ProgressLine
@@ -107,7 +108,10 @@ class LineChat:
     def _switch(self, name: str) -> None:
         """Go on with another model."""
         adapter = self._adapter[1] if name == self._adapter[0] else None
-        self.chat.adopt(load.open_model(name, self._context, self.screen, self._kept, adapter))
+        model = load.open_model(name, self._context, self.screen, self._kept, adapter)
+        if self.screen.is_watched and (said := try_kernels(model, self.screen.note)):
+            self.screen.note(said)
+        self.chat.adopt(model)
         if self._save:
             folders.remember_model(name)
         self.screen.note(f"from now on: {self.chat.name}, {self.chat.mode}")

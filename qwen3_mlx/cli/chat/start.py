@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen3_mlx.cli.chat import load
+from qwen3_mlx.cli.chat.try_kernels import try_kernels
 from qwen3_mlx.cli.settings import folders, settings
 from qwen3_mlx.cli.settings.settings import ShowThinking
 from qwen3_mlx.cli.terminal import stdin
@@ -82,6 +84,8 @@ def _by_lines(request: ChatRequest, name: str, screen: Screen, prepare: Prepare)
     from qwen3_mlx.cli.chat.line_chat import LineChat
 
     loaded = load.open_model(name, request.context, screen, request.cache_format, request.adapter)
+    if screen.is_watched and (said := try_kernels(loaded, screen.note)):
+        screen.note(said)
     if request.save:
         folders.remember_model(name)
     chat = Conversation(loaded, loaded.session(request.system, request.options))
@@ -116,6 +120,7 @@ def _full_screen(request: ChatRequest, name: str, note: str, prepare: Prepare) -
     setup = ChatSetup(
         name=name,
         load=load_one,
+        try_kernels=partial(try_kernels, key="Esc"),
         options=request.options,
         prepare=prepare,
         system=request.system,

@@ -88,10 +88,14 @@ class Screen:
         self.is_utf8 = (self.out.encoding or "").lower().replace("-", "") == "utf8"
 
     @property
+    def is_watched(self) -> bool:
+        """Whether a person sits before it: nothing is piped."""
+        return self.out_is_terminal and self.err_is_terminal and is_terminal(sys.stdin)
+
+    @property
     def can_fill_terminal(self) -> bool:
         """Whether a full-screen chat can be shown here."""
-        terminals = self.out_is_terminal and self.err_is_terminal and is_terminal(sys.stdin)
-        if not terminals or self.is_dumb or not os.environ.get("TERM") or not self.is_utf8:
+        if not self.is_watched or self.is_dumb or not os.environ.get("TERM") or not self.is_utf8:
             return False
         try:
             size = os.get_terminal_size(self.out.fileno())

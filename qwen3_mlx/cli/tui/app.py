@@ -144,7 +144,10 @@ class Chat(Themed):
             self.action_ask()
 
     def action_escape(self) -> None:
-        """Esc: as Ctrl-C, but the text in the input stays."""
+        """Esc: as Ctrl-C, but the text in the input stays; skips a trial of the kernels."""
+        if self.controller.is_trying:
+            self.controller.skip()
+            return
         if self.controller.turn or self.controller.pending or not self.input.text:
             self.action_stop()
 

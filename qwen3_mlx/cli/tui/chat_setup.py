@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen3_mlx.cli.chat.conversation import Conversation
+from qwen3_mlx.cli.chat.try_kernels import TryKernels
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.settings.settings import ShowThinking
 from qwen3_mlx.hub import resolve
@@ -26,6 +27,8 @@ class ChatSetup:
     name: str
     load: Load
     options: GenerationOptions
+    try_kernels: TryKernels = lambda model, say, skipped: ""
+    """Tries a loaded model's kernels, in the worker; returns a note."""
     find: Callable[[str], object] = resolve.find_local
     """Whether a model is here; None if it must be fetched first."""
     fetch: Callable[[str], object] = resolve.resolve

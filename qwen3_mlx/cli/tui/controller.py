@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qwen3_mlx.cli.chat import slash_commands
@@ -24,6 +25,10 @@ NO_MODEL = "no model: choose another with /model NAME, or leave with /quit"
 
 AT_ONCE = ("/help", "/quit")
 """Commands that run even while the model loads or a turn runs."""
+
+
+TRYING = "trying the kernels"
+"""What the worker does behind a model's first load."""
 
 
 class View(Protocol):
@@ -68,6 +73,7 @@ class Controller:
 
     def __init__(self, view: View, worker: Worker, setup: ChatSetup) -> None:
         self._view, self._worker, self._setup = view, worker, setup
+        self._skip = Event()
         self.chat: Conversation | None = None
         self.turn: TurnView | None = None
         self.model_name = setup.name
@@ -194,15 +200,34 @@ class Controller:
         def progress(done: int, total: int) -> None:
             view.call_later(self._progress, name, done, total)
 
+        def trying(line: str) -> None:
+            view.call_later(self._trying, line)
+
         def job() -> None:
             try:
                 model = setup.load(name, progress)
+                said = setup.try_kernels(model, trying, self._skip.is_set)
             except Exception as error:
                 view.call_later(self._not_loaded, error)
             else:
-                view.call_later(self._loaded, name, model)
+                view.call_later(self._loaded, name, model, said)
 
+        self._skip.clear()
         self._worker.submit(job)
+
+    @property
+    def is_trying(self) -> bool:
+        """Whether the worker tries a model's kernels."""
+        return self.busy == TRYING
+
+    def _trying(self, line: str) -> None:
+        self.busy = TRYING
+        self._view.note(line)
+        self._view.show_status()
+
+    def skip(self) -> None:
+        """Go on without what the worker tries."""
+        self._skip.set()
 
     def _fetch(self, name: str) -> None:
         failure: BaseException | None = None
@@ -227,8 +252,10 @@ class Controller:
             self._view.note(NO_MODEL)
         self._view.show_status()
 
-    def _loaded(self, name: str, model: Qwen3) -> None:
+    def _loaded(self, name: str, model: Qwen3, said: str = "") -> None:
         self.busy, self.model_name = "", name
+        if said:
+            self._view.note(said)
         self._setup.remember(name)
         if self.chat is None:
             self._open(model)
