@@ -145,10 +145,8 @@ class Chat(Themed):
 
     def action_escape(self) -> None:
         """Esc: as Ctrl-C, but the text in the input stays; skips a trial of the kernels."""
-        if self.controller.is_trying:
-            self.controller.skip()
-            return
-        if self.controller.turn or self.controller.pending or not self.input.text:
+        skipped = self.controller.skip()
+        if not skipped and (self.controller.turn or self.controller.pending or not self.input.text):
             self.action_stop()
 
     @on(Input.Ended)

@@ -215,19 +215,16 @@ class Controller:
         self._skip.clear()
         self._worker.submit(job)
 
-    @property
-    def is_trying(self) -> bool:
-        """Whether the worker tries a model's kernels."""
-        return self.busy == TRYING
-
     def _trying(self, line: str) -> None:
         self.busy = TRYING
         self._view.note(line)
         self._view.show_status()
 
-    def skip(self) -> None:
-        """Go on without what the worker tries."""
-        self._skip.set()
+    def skip(self) -> bool:
+        """Go on without what the worker tries; returns whether it tries something."""
+        if trying := self.busy == TRYING:
+            self._skip.set()
+        return trying
 
     def _fetch(self, name: str) -> None:
         failure: BaseException | None = None
