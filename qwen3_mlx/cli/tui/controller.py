@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from threading import Event
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from qwen3_mlx.cli.chat import slash_commands
 from qwen3_mlx.cli.chat.conversation import Conversation
@@ -13,7 +12,8 @@ from qwen3_mlx.cli.chat.result import CommandResult
 from qwen3_mlx.cli.tui.chat_setup import ChatSetup
 from qwen3_mlx.cli.tui.status import bar
 from qwen3_mlx.cli.tui.turn_view import TurnView
-from qwen3_mlx.cli.tui.worker import Begin, Worker
+from qwen3_mlx.cli.tui.view import View
+from qwen3_mlx.cli.tui.worker import Worker
 
 if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
@@ -26,46 +26,8 @@ NO_MODEL = "no model: choose another with /model NAME, or leave with /quit"
 AT_ONCE = ("/help", "/quit")
 """Commands that run even while the model loads or a turn runs."""
 
-
 TRYING = "trying the kernels"
 """What the worker does behind a model's first load."""
-
-
-class View(Protocol):
-    """The screen, as the controller uses it."""
-
-    def note(self, text: str) -> None:
-        """Add a notice to the transcript."""
-
-    def fail(self, error: BaseException, *, is_shown: bool = False) -> None:
-        """Keep an error for ``--debug``, and show it unless the transcript does already."""
-
-    def show_messages(self, messages: list[dict[str, Any]]) -> None:
-        """Replace the transcript by these messages."""
-
-    def follow(self) -> None:
-        """Scroll to the end, and stay there."""
-
-    def show_pending(self, texts: list[str]) -> None:
-        """List the texts that wait."""
-
-    def show_status(self) -> None:
-        """Bring the last row up to date."""
-
-    def put_in_input(self, text: str) -> None:
-        """Put `text` into the input, above the text in it."""
-
-    def start_turn(self, begin: Begin, message: str) -> TurnView:
-        """Run a turn in the worker, and paint it."""
-
-    def call_later(self, callback: Callable[..., Any], *args: Any) -> bool:
-        """Call `callback` in the interface's thread; any thread may ask for it."""
-
-    def suspend(self) -> AbstractContextManager[None]:
-        """Within, the terminal is as it was before the chat."""
-
-    def exit(self, result: int) -> None:
-        """End the program with an exit code."""
 
 
 class Controller:
