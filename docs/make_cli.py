@@ -11,7 +11,8 @@ from pathlib import Path
 
 FILE = Path(__file__).with_name("cli.md")
 COMMANDS = (
-    *("", "chat", "generate", "info", "models", "convert", "bench", "doctor", "sessions"),
+    *("", "chat", "generate", "info", "models", "convert", "embed", "rerank"),
+    *("bench", "doctor", "sessions"),
     *("sessions list", "sessions show", "sessions export", "sessions rm", "config"),
     *("config get", "config set", "config unset", "config path", "config edit"),
 )

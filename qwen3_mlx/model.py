@@ -7,6 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import qwen3_mlx.device.backend  # noqa: F401
+
+import mlx.core as mx
+
 from qwen3_mlx.chat.request import prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.session import ChatSession
@@ -17,7 +21,10 @@ from qwen3_mlx.engine.prefill import PromptProgress
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import OptionError, Qwen3Error, shown
 from qwen3_mlx.events import Reply
+from qwen3_mlx.hub.kinds import check_judges, check_writes_text
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.retrieval import embed, rerank
+from qwen3_mlx.retrieval.batches import Progress
 from qwen3_mlx.text import normalise_tools
 from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.text.tool_calls import Tools
@@ -173,6 +180,61 @@ class Qwen3(LoadedModel):
             raise errors[0]
         return replies
 
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        instruct: str | None = None,
+        dimensions: int | None = None,
+        truncate: bool = False,
+        on_progress: Progress | None = None,
+    ) -> mx.array:
+        """The texts' vectors, ``[N, D]`` float32, each of length 1, as Qwen3-Embedding makes them.
+
+        `instruct` says what queries are asked for; documents go without. `dimensions` keeps the
+        first so many. Raises `OptionError`, or `ContextError` naming the text that is too long,
+        whose beginning is taken instead with `truncate`. `on_progress` is called with texts done
+        and in all.
+        """
+        if isinstance(texts, str):
+            raise OptionError("texts", got="a str", expected="a list of them", hint="[text]")
+        embed.check_dimensions(dimensions, self.config.hidden_size)
+        context = self.config.context
+        ids = [
+            embed.token_ids(
+                self.tokenizer, text, context, f"text {i}", instruct=instruct, truncate=truncate
+            )
+            for i, text in enumerate(texts)
+        ]
+        return embed.vectors(self.network, ids, dimensions, on_progress)
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        instruct: str | None = None,
+        truncate: bool = False,
+        on_progress: Progress | None = None,
+    ) -> list[float]:
+        """How well each document answers `query`, from 0 to 1, as Qwen3-Reranker judges it.
+
+        Arguments and errors as `embed`.
+        """
+        check_judges(self.kind, self.name)
+        if isinstance(documents, str):
+            raise OptionError("documents", got="a str", expected="a list of them", hint="[text]")
+        context = self.config.context
+        ids = [
+            rerank.token_ids(
+                *(self.tokenizer, query, document, context, f"document {i}"),
+                instruct=instruct,
+                truncate=truncate,
+            )
+            for i, document in enumerate(documents)
+        ]
+        return rerank.scores(self.network, self.tokenizer, ids, on_progress)
+
     def interrupt(self, kind: Interrupt = "stop") -> None:
         """End the thinking (``"answer"``) or the turn (``"stop"``) of the running `stream`."""
         if self._running is not None:
@@ -187,6 +249,7 @@ class Qwen3(LoadedModel):
         **overrides: Any,
     ) -> ChatSession:
         """A conversation with this model; options and `tools` as for `stream`, for every turn."""
+        check_writes_text(self.kind, self.name)
         asked = (options or GenerationOptions()).override(overrides)
         return ChatSession(self.runtime, system, asked, tools)
 

@@ -33,7 +33,7 @@ FLOORS = (
     ("fit", "metal"),
     ("nn",),
     ("checkpoint", "engine"),
-    ("bench", "chat", "quantize"),
+    ("bench", "chat", "quantize", "retrieval"),
     ("model",),
     ("cli",),
 )

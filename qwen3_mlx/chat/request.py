@@ -11,6 +11,7 @@ from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.engine.control import Control
 from qwen3_mlx.engine.sequence import Markers, TurnSequence
 from qwen3_mlx.errors import ContextError, OptionError
+from qwen3_mlx.hub.kinds import check_writes_text
 from qwen3_mlx.options import DEFAULT_MAX_TOKENS, GenerationOptions, Sampling
 from qwen3_mlx.text import Mode, StopSequences, resolve_mode
 from qwen3_mlx.text.messages import MessageLike
@@ -64,6 +65,7 @@ def prepare(
     Raises `OptionError`, `MessageError`, `TemplateError`; `ContextError` for too long a prompt.
     """
     about_to_compute()
+    check_writes_text(runtime.kind, runtime.name)
     if not messages:
         raise OptionError("no messages", hint="a conversation has at least one user message")
     conversation, offered = runtime.template.conversation(messages), tools or []

@@ -12,6 +12,7 @@ from qwen3_mlx.checkpoint.adapter import Adapter, attach, read_adapter
 from qwen3_mlx.checkpoint.fingerprint import fingerprint, stamp
 from qwen3_mlx.checkpoint.headers import checkpoint_tensors
 from qwen3_mlx.checkpoint.load import load_network
+from qwen3_mlx.checkpoint.match import is_body
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.device import memory_limits
 from qwen3_mlx.device.fork import about_to_compute
@@ -22,6 +23,7 @@ from qwen3_mlx.errors import BackendError, ConfigError, Qwen3Error
 from qwen3_mlx.files import read_json
 from qwen3_mlx.fit import alternatives
 from qwen3_mlx.fit.inequality import weights_from_headers
+from qwen3_mlx.hub import kinds
 from qwen3_mlx.hub.resolve import resolve
 from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
@@ -33,6 +35,9 @@ from qwen3_mlx.options import (
 )
 from qwen3_mlx.text import ChatTemplate, Tokenizer
 from qwen3_mlx.text.tool_calls import Offer, Tools, parse_tool_calls
+
+BARE = "{{ messages[0].content }}"
+"""The template of an embedder without one: nobody chats with it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Runtime:
     """What its user should know of how it was loaded; mostly nothing."""
     adapter: Adapter | None = None
     """The LoRA adapter beside its weights, if it has one."""
+    kind: kinds.Kind = "chat"
+    """What it is for."""
 
     @cached_property
     def fingerprint(self) -> str | None:
@@ -135,6 +142,11 @@ class LoadedModel:
         return self.runtime.template
 
     @property
+    def kind(self) -> kinds.Kind:
+        """What it is for: ``chat``, ``embedder`` or ``reranker``."""
+        return self.runtime.kind
+
+    @property
     def family(self) -> Family:
         """``hybrid``, ``thinking``, ``instruct`` or ``coder``."""
         return self.runtime.family
@@ -161,12 +173,14 @@ def load_runtime(
     # First: another architecture's other files may look odd in any way.
     config = Qwen3Config.from_dir(path)
     cache_format.check(config.head_dim)
-    weights = weights_from_headers(checkpoint_tensors(path).values())
+    tensors = checkpoint_tensors(path)
+    kind = "embedder" if is_body(tensors) else kinds.of_directory(path)
+    weights = weights_from_headers(tensors.values())
     note = alternatives.check(str(name), config, weights, context, cache_format, force=force)
     memory_limits.apply()
     beside = None if adapter is None else read_adapter(adapter, config)
     files = _stamp(path, beside)
-    tokenizer, template = Tokenizer.from_dir(path), ChatTemplate.from_dir(path)
+    tokenizer, template = Tokenizer.from_dir(path), _template(path, kind)
     _check_vocabulary(tokenizer, config)
     family = template.family  # a damaged template is refused before the weights are read
     network, config = load_network(path, context=context, on_progress=on_progress, force=force)
@@ -189,7 +203,15 @@ def load_runtime(
         cache_format,
         note,
         beside,
+        kind,
     )
+
+
+def _template(path: Path, kind: kinds.Kind) -> ChatTemplate:
+    """The chat template; an embedder may come without one. Raises as `ChatTemplate.from_dir`."""
+    if kind == "embedder" and not ChatTemplate.is_declared(path):
+        return ChatTemplate(BARE)
+    return ChatTemplate.from_dir(path)
 
 
 def _stamp(path: Path, adapter: Adapter | None) -> tuple[tuple[str, int, int], ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qwen3_mlx.checkpoint import check_text
 from qwen3_mlx.checkpoint.headers import TensorInfo, weight_files
-from qwen3_mlx.checkpoint.match import find_parameter, wrapper_prefix
+from qwen3_mlx.checkpoint.match import find_parameter, with_head_or_without, wrapper_prefix
 from qwen3_mlx.checkpoint.model_files import Files, Finding, Severity, is_mlx, pairs
 from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.errors import CheckpointError, Qwen3Error
@@ -63,6 +63,8 @@ def _config(files: Files) -> Iterator[Finding]:
         yield Finding(severity, "config.json: quantization and quantization_config differ")
     named = values.get("architectures")
     for name in named if isinstance(named, list) else ():
+        if name == "Qwen3Model":  # an embedder's body
+            continue
         if not str(name).endswith("ForCausalLM"):
             yield Finding("warning", f"config.json: architectures says {name}, no language model")
         elif ("Moe" in str(name)) != config.is_moe:
@@ -89,7 +91,8 @@ def _weights(files: Files) -> Iterator[Finding]:
     """Each array against the shape that config.json gives it, as MLX packs it."""
     if ("quantization_config" in files.values and not is_mlx(files.values)) or not files.tensors:
         return  # no weights, or another tool's: `convert` knows how those lie
-    config, dtypes = files.config, set()
+    config = with_head_or_without(files.config, files.tensors, files.directory)
+    dtypes = set()
     for path, shape in weight_shapes(config):
         found = find_parameter(lambda p: files.tensors.get(f"{p}.weight"), path, config.num_experts)
         if not found:

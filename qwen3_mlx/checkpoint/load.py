@@ -30,6 +30,7 @@ from qwen3_mlx.checkpoint.match import (
     find_parameter,
     is_unused,
     named_tensors,
+    with_head_or_without,
 )
 from qwen3_mlx.checkpoint.raw import read_tensor
 from qwen3_mlx.config import Qwen3Config
@@ -65,6 +66,7 @@ def load_network(
     if context is not None:
         config = config.for_context(context)
     tensors = named_tensors(checkpoint_tensors(path))
+    config = with_head_or_without(config, tensors, Path(path))
     sources = _sources(tensors, config)
     network = Qwen3Network(config)
     if config.quantization is not None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 from qwen3_mlx.checkpoint.headers import TensorInfo
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.errors import CheckpointError
+from qwen3_mlx.hub import kinds
 
 T = TypeVar("T")
 Tensors = Mapping[str, TensorInfo]
@@ -93,6 +95,26 @@ def find_parameter(find: Callable[[str], T | None], path: str, experts: int) -> 
         return ()
     singles = (find(f"{block}.experts.{n}.{projection}") for n in range(experts))
     return tuple(single for single in singles if single is not None)
+
+
+def is_body(names: Iterable[str]) -> bool:
+    """Whether tensors have the names that the body alone stores them under: an embedder's."""
+    return not any("model." in name for name in names)
+
+
+def with_head_or_without(config: Qwen3Config, tensors: Tensors, directory: Path) -> Qwen3Config:
+    """`config`, without a head where an embedder's checkpoint has none (Qwen3-Embedding-8B).
+
+    An embedder's it is by its files or name, or if its tensors are the bare body's. Elsewhere a
+    missing head is an error.
+    """
+    if config.tie_word_embeddings or any(name.startswith("lm_head.") for name in tensors):
+        return config
+    embedder = (
+        is_body(info.name for info in tensors.values())
+        or kinds.of_directory(directory) == "embedder"
+    )
+    return replace(config, head=False) if embedder else config
 
 
 def is_unused(name: str, config: Qwen3Config) -> bool:

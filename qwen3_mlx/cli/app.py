@@ -17,9 +17,11 @@ from qwen3_mlx.cli.commands import (
     config,
     convert,
     doctor,
+    embed,
     generate,
     info,
     models,
+    rerank,
     sessions,
 )
 from qwen3_mlx.cli.exit_codes import PIPE_CLOSED, USER_ERROR, Guard
@@ -30,6 +32,8 @@ COMMANDS: tuple[Any, ...] = (
     generate,
     info,
     models,
+    embed,
+    rerank,
     convert,
     bench,
     doctor,

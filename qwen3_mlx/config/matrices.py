@@ -25,7 +25,7 @@ def weight_shapes(config: Qwen3Config) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{layer}.post_attention_layernorm", (width,)
         yield from _feed_forward(config, index, f"{layer}.mlp")
     yield "model.norm", (width,)
-    if not config.tie_word_embeddings:
+    if config.head and not config.tie_word_embeddings:
         yield "lm_head", (config.vocab_size, width)
 
 

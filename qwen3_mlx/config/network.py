@@ -91,6 +91,8 @@ class Qwen3Config:
     norm_topk_prob: bool = False
     decoder_sparse_step: int = 1
     mlp_only_layers: tuple[int, ...] = ()
+    head: bool = True
+    """Whether it computes logits. A checkpoint of the body alone, an embedder's, does not."""
 
     @classmethod
     def from_dir(cls, path: str | Path) -> Qwen3Config:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from qwen3_mlx.hub import kinds
+
 OWNER = "mlx-community"
 
 
@@ -70,19 +72,28 @@ class Release:
     size: str
     max_position_embeddings: int = 40_960
     rope_theta: float = 1e6
+    kind: kinds.Kind = "chat"
+    vocab_size: int = 151_936
 
     @property
     def repo(self) -> str:
-        """The 4-bit repository on the hub."""
-        return f"{OWNER}/{self.name}-4bit"
+        """The 4-bit repository on the hub; of embedders and rerankers Qwen's own, in bf16."""
+        return f"{OWNER}/{self.name}-4bit" if self.kind == "chat" else f"Qwen/{self.name}"
 
     def config(self) -> dict[str, Any]:
-        """The keys of the 4-bit repository's config.json that shape the network."""
-        return SIZES[self.size].config() | {
+        """The keys of the repository's config.json that shape the network.
+
+        An embedder is said to be tied: whether it is or has no head, it has no weights for one.
+        """
+        values = SIZES[self.size].config() | {
+            "vocab_size": self.vocab_size,
             "max_position_embeddings": self.max_position_embeddings,
             "rope_theta": self.rope_theta,
-            "quantization": {"group_size": 64, "bits": 4},
         }
+        if self.kind == "embedder":
+            values["tie_word_embeddings"] = True
+        packing = {"quantization": {"group_size": 64, "bits": 4}}
+        return values | (packing if self.kind == "chat" else {})
 
 
 _LONG = 262_144
@@ -106,6 +117,16 @@ RELEASES = (
     Release("coder-480b", "Qwen3-Coder-480B-A35B-Instruct", "Coder-480B-A35B", _LONG, 1e7),
 )
 
+RETRIEVAL = (
+    Release("embed-0.6b", "Qwen3-Embedding-0.6B", "0.6B", 32_768, 1e6, "embedder", 151_669),
+    Release("embed-4b", "Qwen3-Embedding-4B", "4B", 40_960, 1e6, "embedder", 151_665),
+    Release("embed-8b", "Qwen3-Embedding-8B", "8B", 40_960, 1e6, "embedder", 151_665),
+    Release("rerank-0.6b", "Qwen3-Reranker-0.6B", "0.6B", 40_960, 1e6, "reranker", 151_669),
+    Release("rerank-4b", "Qwen3-Reranker-4B", "4B", 40_960, 1e6, "reranker", 151_669),
+    Release("rerank-8b", "Qwen3-Reranker-8B", "8B", 40_960, 1e6, "reranker", 151_669),
+)
+"""Those that write no text. Packing costs vectors more than words, so theirs are not packed."""
+
 SHORT = {
     "30b": "30b-a3b",
     "235b": "235b-a22b",
@@ -118,8 +139,10 @@ SHORT = {
     "coder-480b-a35b-instruct": "coder-480b",
 }
 """Other spellings of aliases; ``-2507`` alone means the Instruct model."""
+for _release in RETRIEVAL:
+    SHORT[_release.name.lower().removeprefix("qwen3-")] = _release.alias
 
-_BY_ALIAS = {release.alias: release for release in RELEASES}
+_BY_ALIAS = {release.alias: release for release in (*RELEASES, *RETRIEVAL)}
 
 
 def find(name: str) -> Release | None:
@@ -130,7 +153,8 @@ def find(name: str) -> Release | None:
 
 def of_repo(repo: str) -> Release | None:
     """The release that lies in `repo`, or None for any other repository."""
-    return next((release for release in RELEASES if release.repo.lower() == repo.lower()), None)
+    every = _BY_ALIAS.values()
+    return next((release for release in every if release.repo.lower() == repo.lower()), None)
 
 
 def aliases() -> list[str]:

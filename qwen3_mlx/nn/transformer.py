@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.nn.attention import Attention
 from qwen3_mlx.nn.backend import PLAIN, Backend
 from qwen3_mlx.nn.cache.full import KVCache
@@ -78,8 +79,8 @@ class Qwen3Network(nn.Module):
         super().__init__()
         self.model = Qwen3Body(config)
         self.context, self.head_dim = config.context, config.head_dim
-        self.vocab_size = config.vocab_size
-        if not config.tie_word_embeddings:
+        self.vocab_size, self.has_head = config.vocab_size, config.head
+        if config.head and not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def __call__(self, tokens: mx.array, cache: list[KVCache] | None = None) -> mx.array:
@@ -87,7 +88,13 @@ class Qwen3Network(nn.Module):
         return self.head(self.model(tokens, cache))
 
     def head(self, hidden: mx.array) -> mx.array:
-        """Hidden states ``[..., C]`` to logits ``[..., V]``; a tied head is the embedding."""
+        """Hidden states ``[..., C]`` to logits ``[..., V]``; a tied head is the embedding.
+
+        Raises `CheckpointError` where the checkpoint is the body alone.
+        """
+        if not self.has_head:
+            hint = "the checkpoint is an embedder's, without a head: it gives vectors only"
+            raise CheckpointError("the network computes no logits", hint=hint)
         if "lm_head" in self:
             return self.lm_head(hidden)
         return self.model.embed_tokens.as_linear(hidden)

@@ -48,8 +48,11 @@ def hidden_states(
 
 
 def logits_blocks(source: Source, hidden: mx.array) -> Iterator[mx.array]:
-    """The logits of ``hidden [T, C]``, float32 ``[T, n]``: some of the vocabulary at a time."""
-    tied = source.config.tie_word_embeddings
+    """The logits of ``hidden [T, C]``, float32 ``[T, n]``: some of the vocabulary at a time.
+
+    Where there is no head (an embedder's), the embedding stands in: any matrix tells two apart.
+    """
+    tied = source.config.tie_word_embeddings or not source.config.head
     path = "model.embed_tokens" if tied else "lm_head"
     weight = next(weight for weight in source.weights if weight.path == path)
     for (rows,) in packed_blocks(weight, None, compute_dtype(source)):

@@ -38,6 +38,8 @@ def output_config(
         if config.rope.scaling is not None:
             values.setdefault("rope_scaling", {k: v for k, v in rope.items() if k != "rope_theta"})
     values["dtype" if "dtype" in values else "torch_dtype"] = _name(dtype)
+    if not config.head:
+        values["architectures"] = ["Qwen3Model"]  # the body alone: no head is missing
     if block := _quantization(specs):
         # the second name is the one by which the hub recognises a quantized model
         values |= {"quantization": block, "quantization_config": block}

@@ -45,6 +45,8 @@ COPIED = (
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
+    "modules.json",
+    "config_sentence_transformers.json",
     "LICENSE",
     "LICENSE.txt",
     "LICENSE.md",

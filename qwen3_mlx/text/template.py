@@ -62,6 +62,12 @@ class ChatTemplate:
         tokens = {name: token_text(config[name]) for name in config if name.endswith("_token")}
         return cls(sources, {name: text for name, text in tokens.items() if text is not None})
 
+    @staticmethod
+    def is_declared(path: str | Path) -> bool:
+        """Whether the files in `path` hold a template, damaged or not. Raises `ConfigError`."""
+        config = read_json(Path(path) / "tokenizer_config.json")
+        return bool(_template_files(Path(path)) or config.get("chat_template"))
+
     def render(
         self,
         messages: Sequence[MessageLike],

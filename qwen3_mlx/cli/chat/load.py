@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.screen import Screen
-from qwen3_mlx.hub import resolve
+from qwen3_mlx.hub import kinds, resolve
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 if TYPE_CHECKING:
@@ -61,6 +61,13 @@ def default_context(name: str, screen: Screen) -> int | None:
     return tokens
 
 
+def check_chats(name: str) -> None:
+    """Raise `OptionError` for an embedder, before it is downloaded or read."""
+    found = resolve.find_local(name)
+    kind = kinds.of_directory(found) if found else kinds.of_name(resolve.parse(name).repo)
+    kinds.check_writes_text(kind, name)
+
+
 def open_model(
     name: str,
     context: int | None,
@@ -69,6 +76,7 @@ def open_model(
     adapter: Path | None = None,
 ) -> Qwen3:
     """Load `name`, saying so if it must be downloaded first or takes long. Raises as `load`."""
+    check_chats(name)
     if resolve.find_local(name) is None:
         screen.note(f"downloading {resolve.parse(name).repo}; it is kept for the next time")
     progress = ProgressLine(screen, f"loading {name}")
@@ -89,6 +97,7 @@ def load_model(
     adapter: Path | None = None,
 ) -> Qwen3:
     """Load `name`; a download draws its own progress on stderr. Raises as `load`."""
+    check_chats(name)
     from qwen3_mlx.model import load  # brings MLX
 
     return load(

@@ -105,6 +105,7 @@ def _by_lines(request: ChatRequest, name: str, screen: Screen, prepare: Prepare)
 
 def _full_screen(request: ChatRequest, name: str, note: str, prepare: Prepare) -> int:
     """Run the full-screen chat; a download comes first, because it draws its own progress."""
+    load.check_chats(name)
     if resolve.find_local(name) is None:
         resolve.resolve(name)
     from qwen3_mlx.cli.tui.app import Chat

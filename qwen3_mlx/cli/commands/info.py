@@ -16,7 +16,7 @@ from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.config import Qwen3Config, matrices
 from qwen3_mlx.errors import gb
 from qwen3_mlx.fit import inequality, kv_cache, machine
-from qwen3_mlx.hub import resolve
+from qwen3_mlx.hub import kinds, resolve
 from qwen3_mlx.options import check_context
 
 EVERYDAY_CONTEXT = 4096
@@ -34,6 +34,7 @@ class Facts:
     kv_bits: int | None
     machine: machine.Machine
     fit: inequality.Fit
+    kind: kinds.Kind = "chat"
     findings: tuple[Finding, ...] = ()
     """Contradictions between the model's files; none if it is not on this machine."""
 
@@ -77,8 +78,10 @@ def gather(name: str, context: int | None, kv_bits: int | None, gigabytes: float
     check_context(context)
     tokens = min(EVERYDAY_CONTEXT, config.context) if context is None else context
     fit = inequality.fit(config, weights, place, tokens, kv_bits)
-    findings = () if (found := resolve.find_local(name)) is None else tuple(check(found))
-    return Facts(where, config, weights, from_headers, kv_bits, place, fit, findings)
+    found = resolve.find_local(name)
+    findings = () if found is None else tuple(check(found))
+    kind = kinds.of_name(resolve.parse(name).repo) if found is None else kinds.of_directory(found)
+    return Facts(where, config, weights, from_headers, kv_bits, place, fit, kind, findings)
 
 
 def _find(name: str) -> tuple[str, Qwen3Config, inequality.Weights, bool]:
@@ -106,6 +109,7 @@ def record(facts: Facts) -> dict[str, Any]:
     config, fit = facts.config, facts.fit
     return {
         "model_type": config.model_type,
+        "kind": facts.kind,
         "parameters": matrices.parameters(config),
         "active_parameters": matrices.active_parameters(config),
         "weight_bytes": facts.weights.stored_bytes,
@@ -147,6 +151,10 @@ def lines(facts: Facts) -> Iterator[str]:
     total, active = matrices.parameters(config), matrices.active_parameters(config)
     yield facts.where
     yield architecture(config)
+    if facts.kind != "chat":
+        doing = {"embedder": "turns texts into vectors", "reranker": "judges documents"}
+        command = {"embedder": "embed", "reranker": "rerank"}[facts.kind]
+        yield f"{facts.kind}: {doing[facts.kind]} (qwen3-mlx {command})"
     yield ""
     yield _row("parameters", parameters(total, 2), f"{total:,}")
     if active != total:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from qwen3_mlx.fit.inequality import Fit, Weights
     from qwen3_mlx.fit.machine import Machine
     from qwen3_mlx.hub.installed import Found
+    from qwen3_mlx.hub.kinds import Kind
 
 EVERYDAY_CONTEXT = 4096
 """Tokens that a model must have room for, as `info` counts."""
@@ -43,6 +44,14 @@ class Row:
     fit: Fit | None = None
     longest: int = 0
     """Tokens of the longest native context that fits."""
+
+    @property
+    def kind(self) -> Kind:
+        """What the model is for."""
+        from qwen3_mlx.hub import kinds
+
+        named = kinds.of_name(self.model.repo)
+        return kinds.of_directory(self.model.path) if self.local else named
 
     @property
     def bundled(self) -> bool:
@@ -140,7 +149,7 @@ def _elsewhere(here: set[str], place: Machine, context: int | None) -> Iterator[
     from qwen3_mlx.hub import releases
     from qwen3_mlx.hub.installed import Found
 
-    for release in releases.RELEASES:
+    for release in (*releases.RELEASES, *releases.RETRIEVAL):
         if release.repo in here:
             continue
         config = Qwen3Config.from_dict(release.config())
@@ -217,11 +226,12 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _verdict(row: Row, fit: Fit) -> str:
+    kind = "" if row.kind == "chat" else f"{row.kind}; "
     if fit.fits:
-        return f"fits with {short(max(row.longest, fit.context))} of context"
+        return f"{kind}fits with {short(max(row.longest, fit.context))} of context"
     need, have = gb(fit.required_bytes), gb(fit.available_bytes)
     less = f"; would with {short(row.longest)} of context" if row.longest else ""
-    return f"does not fit: needs {need}, has {have}{less}"
+    return f"{kind}does not fit: needs {need}, has {have}{less}"
 
 
 def _as_json(rows: list[Row], place: Machine) -> str:
@@ -251,6 +261,7 @@ def _record(row: Row) -> dict[str, Any]:
     spec = packing.default if packing else None
     return known | {
         "model_type": row.config.model_type,
+        "kind": row.kind,
         "parameters": total,
         "active_parameters": matrices.active_parameters(row.config),
         "weight_bytes": row.weights.stored_bytes,

@@ -9,7 +9,7 @@ import typer
 
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.settings import folders, suggestions
-from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.cli.terminal.screen import Screen, printable
 
 if TYPE_CHECKING:
     from qwen3_mlx.chat import journal
@@ -67,7 +67,7 @@ def list_all(debug: opt.Debug = False) -> None:
             screen.note(str(error))
             continue
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
-        title = kept.title[:50]
+        title = printable(kept.title)[:50]  # a list is read, also through a pipe
         screen.answer(f"{kept.id}  {when}  {kept.turns:3} turns  {kept.model}  {title}\n")
 
 

@@ -36,7 +36,8 @@ def sources(incomplete: str) -> Words:
     """What `convert` reads: an alias means Qwen's original there."""
     from qwen3_mlx.hub import releases
 
-    return [(release.alias, f"Qwen/{release.name}") for release in releases.RELEASES]
+    every = (*releases.RELEASES, *releases.RETRIEVAL)
+    return [(release.alias, f"Qwen/{release.name}") for release in every]
 
 
 def recipes(incomplete: str) -> Words:

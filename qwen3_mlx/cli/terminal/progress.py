@@ -74,6 +74,11 @@ class ProgressLine:
         if self._screen.err_is_styled and self._clock() - self._began >= self._delay:
             self._draw(f"{self._label}: {100 * done // max(total, 1)} %{detail}{left}")
 
+    def count(self, done: int) -> None:
+        """Draw: so many are done, of nobody knows how many."""
+        if self._screen.err_is_styled and self._clock() - self._began >= self._delay:
+            self._draw(f"{self._label}: {done:,}")
+
     def stage(self, label: str, done: int, total: int, detail: str = "") -> None:
         """Draw the progress of one stage of several, each with an estimate of its own."""
         if label != self._label:

@@ -22,6 +22,7 @@ from qwen3_mlx.checkpoint.match import (
     find_parameter,
     is_unused,
     named_tensors,
+    with_head_or_without,
 )
 from qwen3_mlx.checkpoint.raw import FLOATS
 from qwen3_mlx.config import Qwen3Config, packing
@@ -100,6 +101,7 @@ def open_source(directory: str | Path) -> Source:
     tensors = named_tensors(checkpoint_tensors(directory))
     name, finder = _format(values, tensors)
     config = Qwen3Config.from_dict({k: v for k, v in values.items() if k != "quantization_config"})
+    config = with_head_or_without(config, tensors, directory)
     weights, missing, faults = [], [], []
     used: set[TensorInfo] = set()
     for path, shape in weight_shapes(config):

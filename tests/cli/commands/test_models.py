@@ -242,7 +242,8 @@ def test_directories(cli: Any, cache: Path, tmp_path: Path) -> None:
 def test_all_adds_what_is_not_here(cli: Any, cache: Path) -> None:
     cached(cache, "mlx-community/Qwen3-8B-4bit", releases.find("8b").config())
     found = rows(cli, "--all", "--memory", 16)
-    elsewhere = [release.alias for release in releases.RELEASES if release.alias != "8b"]
+    everything = (*releases.RELEASES, *releases.RETRIEVAL)
+    elsewhere = [release.alias for release in everything if release.alias != "8b"]
     assert list(found) == ["demo", "demo-moe", "8b", *elsewhere]
     assert not found["4b"]["local"] and found["4b"]["path"] is None
     assert found["4b"]["disk_bytes"] == found["4b"]["weight_bytes"] == 2_262_920_192

@@ -90,7 +90,8 @@ def test_models_recipes_keys_commands(cache: Path) -> None:
     elsewhere = [alias for alias in ALIASES if alias != "8b"]
     for command in ("chat", "generate", "info", "bench"):
         assert words(f"{command} ") == here + elsewhere
-    assert words("convert ") == ALIASES
+    retrieval = [release.alias for release in releases.RETRIEVAL]
+    assert words("convert ") == ALIASES + retrieval
     assert words("convert 8b --recipe ") == list(RECIPES)
     assert words("config unset ") == list(settings.KEYS)
     assert words("") == [*COMMANDS, "sessions", "config"]

@@ -1,0 +1,114 @@
+"""What `embed` and `rerank` share: JSON lines in and out, a model, and errors line by line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli.settings import suggestions
+from qwen3_mlx.cli.terminal.progress import ProgressLine
+from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.hub import kinds, resolve
+
+if TYPE_CHECKING:
+    from qwen3_mlx.model import Qwen3
+
+TOGETHER = 128
+"""Lines that are computed together: enough to fill batches, few enough to come soon."""
+
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="The model: an alias, a directory or a repository.",
+        autocompletion=suggestions.models,
+    ),
+]
+File = Annotated[
+    Path | None, typer.Argument(metavar="FILE", help="The lines; without it stdin is read.")
+]
+Field = Annotated[str, opt.option("NAME", "Where the text of a line that is an object lies.")]
+Truncate = Annotated[
+    bool, opt.flag("--truncate", "Keep the beginning of what is too long, else it is an error.")
+]
+
+
+def load(name: str, kind: kinds.Kind) -> Qwen3:
+    """Load the model `name`, with a word if it was not made for this. Raises as `load`."""
+    from qwen3_mlx.model import load as load_any
+
+    screen = Screen()
+    if resolve.find_local(name) is None:
+        screen.note(f"downloading {resolve.parse(name).repo}; it is kept for the next time")
+    progress = ProgressLine(screen, f"loading {name}")
+    try:
+        model = load_any(name, on_progress=progress)
+    finally:
+        progress.clear()
+    if model.kind != kind:
+        screen.note(f"{name} is no {kind} by its files and name: what comes out may mean little")
+    return model
+
+
+def text_of(value: Any, field: str) -> str:
+    """The text of a line: the string itself, or that in `field`. Raises `OptionError`."""
+    if isinstance(value, Exception):
+        raise value
+    text = value.get(field) if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        got = f"no text in {field!r}" if isinstance(value, dict) else type(value).__name__
+        expected = f"a string, or an object with a string in {field!r}"
+        raise OptionError("the line", got=got, expected=expected)
+    return text
+
+
+def run(
+    file: Path | None, answers: Callable[[list[Any]], Iterator[dict[str, Any]]], what: str
+) -> int:
+    """Print an answer a line, with its index; returns the exit code: 1 if any line failed."""
+    screen = Screen()
+    progress = ProgressLine(screen, f"{what}s")
+    failed = False
+    with _lines(file) as lines:
+        values = (_value(line) for line in lines if line.strip())
+        index = 0
+        while chunk := list(islice(values, TOGETHER)):
+            found = list(answers(chunk))
+            progress.clear()
+            for answer in found:
+                failed |= "error" in answer
+                screen.answer(f"{json.dumps({'index': index} | answer, ensure_ascii=False)}\n")
+                index += 1
+            progress.count(index)
+    progress.clear()
+    return int(failed)
+
+
+def _value(line: bytes) -> Any:
+    """A line's JSON, or the error that it is none."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:  # no UTF-8 is a ValueError too
+        return OptionError("the line is no JSON", got=error)
+
+
+@contextmanager
+def _lines(file: Path | None) -> Iterator[Iterable[bytes]]:
+    if file is None:
+        yield sys.stdin.buffer if sys.stdin is not None else ()
+        return
+    try:
+        stream = file.open("rb")
+    except OSError as error:
+        raise OptionError(f"{file} can't be read", got=error.strerror) from None
+    with stream:
+        yield stream

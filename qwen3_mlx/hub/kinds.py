@@ -1,0 +1,93 @@
+"""What a model is for: most write text, some turn texts into vectors or judge documents.
+
+Qwen3-Embedding and Qwen3-Reranker are Qwen3 networks like the others; only the files beside the
+weights, or the name, tell them apart.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from qwen3_mlx.errors import ConfigError, OptionError
+from qwen3_mlx.files import read_json
+
+Kind = Literal["chat", "embedder", "reranker"]
+_NAME = re.compile(r"qwen3[-_]?(embedding|reranker)", re.IGNORECASE)
+_BASE = re.compile(r"^base_model:[ \t]*\n?[- \t\"']*([\w./-]+)", re.MULTILINE)
+
+
+def of_name(name: str) -> Kind:
+    """What a repository's or a directory's name says; ``chat`` where it says nothing."""
+    match = _NAME.search(name)
+    if match is None:
+        return "chat"
+    return "embedder" if match[1].lower() == "embedding" else "reranker"
+
+
+def of_directory(directory: Path) -> Kind:
+    """What the files in `directory`, its card and its name say.
+
+    sentence-transformers' modules.json with a pooling decides; then an architecture without a
+    head, or with a classifying one, the name (in the hub's cache, the repository's), and the
+    card's ``base_model``.
+    """
+    if _pools(directory):
+        return "embedder"
+    try:
+        architectures = read_json(directory / "config.json").get("architectures")
+    except ConfigError:
+        architectures = None  # whoever loads it says what is wrong
+    if architectures == ["Qwen3Model"]:
+        return "embedder"
+    if architectures == ["Qwen3ForSequenceClassification"]:
+        return "reranker"
+    absolute = directory.absolute()
+    snapshot = absolute.parent.name == "snapshots"
+    named = of_name(absolute.parents[1].name if snapshot else absolute.name)
+    return named if named != "chat" else of_name(_base_model(directory / "README.md"))
+
+
+def _pools(directory: Path) -> bool:
+    try:
+        modules: Any = json.loads((directory / "modules.json").read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(modules, list):
+        return False
+    kinds = (module.get("type") for module in modules if isinstance(module, dict))
+    return any(isinstance(kind, str) and kind.endswith("Pooling") for kind in kinds)
+
+
+def _base_model(card: Path) -> str:
+    try:
+        text = card.read_text("utf-8")
+    except (OSError, ValueError):
+        return ""
+    front = text.split("\n---", 1)[0] if text.startswith("---") else ""
+    found = _BASE.search(front)
+    return found[1] if found else ""
+
+
+def check_writes_text(kind: Kind, name: str) -> None:
+    """Raise `OptionError` for a model that can't chat: an embedder."""
+    if kind == "embedder":
+        raise OptionError(
+            "this model turns texts into vectors and writes none",
+            got=name,
+            expected="a model that chats, such as 4b",
+            hint="its vectors: qwen3-mlx embed, or model.embed(texts)",
+        )
+
+
+def check_judges(kind: Kind, name: str) -> None:
+    """Raise `OptionError` for a model that can't say yes or no: an embedder."""
+    if kind == "embedder":
+        raise OptionError(
+            "this model turns texts into vectors and judges none",
+            got=name,
+            expected="a reranker, such as rerank-0.6b",
+            hint="compare its vectors instead: model.embed(texts), then their products",
+        )

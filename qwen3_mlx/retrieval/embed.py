@@ -1,0 +1,65 @@
+"""Texts to vectors, as Qwen3-Embedding's card does it.
+
+The vector is the state at the end token that is put behind every text, divided by its length. The
+first `dimensions` of it are a vector of their own, divided again (MRL, arXiv 2205.13147). A query
+begins with its instruction; documents stand alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import qwen3_mlx.device.backend  # noqa: F401
+
+import mlx.core as mx
+
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.retrieval.batches import Ids, Progress, fitted, last_states
+from qwen3_mlx.text import Tokenizer
+
+END = "<|endoftext|>"
+
+
+def token_ids(
+    tokenizer: Tokenizer,
+    text: str,
+    context: int,
+    what: str = "the text",
+    *,
+    instruct: str | None = None,
+    truncate: bool = False,
+) -> Ids:
+    """The ids of a text with its instruction and the end token.
+
+    Raises `OptionError` for what is no text, `ContextError` where it is too long for `context`.
+    """
+    for name, given in ((what, text), ("instruct", instruct or "")):
+        if not isinstance(given, str):
+            raise OptionError(name, got=type(given).__name__, expected="a str")
+    if instruct is not None:
+        text = f"Instruct: {instruct}\nQuery:{text}"
+    end = [tokenizer.token_id(END)]
+    return fitted([], tokenizer.encode(text), end, context, what, truncate=truncate)
+
+
+def check_dimensions(dimensions: int | None, width: int) -> None:
+    """Raise `OptionError` for dimensions that the model's vectors don't have."""
+    sound = type(dimensions) is int and 1 <= dimensions <= width
+    if dimensions is not None and not sound:
+        hint = "Qwen trained 32 and more"
+        raise OptionError("dimensions", got=repr(dimensions), expected=f"1 to {width}", hint=hint)
+
+
+def vectors(
+    network: Qwen3Network,
+    sequences: Sequence[Ids],
+    dimensions: int | None = None,
+    on_progress: Progress | None = None,
+) -> mx.array:
+    """The vectors ``[N, dimensions]``, float32, each of length 1."""
+    states = last_states(network, sequences, on_progress)[:, :dimensions]
+    lengths = mx.sqrt((states * states).sum(axis=-1, keepdims=True))
+    found = states / mx.maximum(lengths, 1e-12)
+    mx.eval(found)
+    return found

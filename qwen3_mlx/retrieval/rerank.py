@@ -1,0 +1,64 @@
+"""How well documents answer a query, as Qwen3-Reranker's card asks it: yes or no.
+
+The score is the probability of "yes" where only "yes" and "no" are possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import qwen3_mlx.device.backend  # noqa: F401
+
+import mlx.core as mx
+
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.retrieval.batches import Ids, Progress, fitted, last_states
+from qwen3_mlx.text import Tokenizer
+
+INSTRUCT = "Given a web search query, retrieve relevant passages that answer the query"
+BEFORE = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and"
+    ' the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+    "<|im_start|>user\n"
+)
+AFTER = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+
+def token_ids(
+    tokenizer: Tokenizer,
+    query: str,
+    document: str,
+    context: int,
+    what: str = "the document",
+    *,
+    instruct: str | None = None,
+    truncate: bool = False,
+) -> Ids:
+    """The ids of the question whether `document` answers `query`.
+
+    A marker that either spells (``<|im_end|>``) stays letters, so no document can answer for the
+    model. Raises `OptionError` for what is no text, `ContextError` where it is too long.
+    """
+    for name, text in (("query", query), (what, document), ("instruct", instruct or "")):
+        if not isinstance(text, str):
+            raise OptionError(name, got=type(text).__name__, expected="a str")
+    text = f"<Instruct>: {instruct or INSTRUCT}\n<Query>: {query}\n<Document>: {document}"
+    before, after = tokenizer.encode(BEFORE), tokenizer.encode(AFTER)
+    return fitted(before, tokenizer.encode_letters(text), after, context, what, truncate=truncate)
+
+
+def scores(
+    network: Qwen3Network,
+    tokenizer: Tokenizer,
+    sequences: Sequence[Ids],
+    on_progress: Progress | None = None,
+) -> list[float]:
+    """A score from 0 to 1 for each of the questions that `token_ids` wrote."""
+    if not sequences:
+        return []
+    states = last_states(network, sequences, on_progress)
+    logits = network.head(states.astype(network.model.norm.weight.dtype)).astype(mx.float32)
+    yes, no = (logits[:, tokenizer.token_id(word)] for word in ("yes", "no"))
+    found: list[float] = mx.sigmoid(yes - no).tolist()  # type: ignore[assignment]  # nested, to mypy
+    return found
