@@ -29,8 +29,8 @@ def try_kernels(
     from qwen3_mlx.metal import prove
     from qwen3_mlx.nn import trial
 
-    network, cache_format = model.runtime.network, model.runtime.cache_format
     try:
+        network, cache_format = model.runtime.network, model.runtime.cache_format
         if not trial.wanted(network, cache_format):
             return ""
         say(

@@ -55,7 +55,7 @@ def words(line: str) -> list[str]:
 
 
 ALIASES = [release.alias for release in releases.RELEASES]
-COMMANDS = ["chat", "generate", "info", "models", "convert", "bench", "doctor"]
+COMMANDS = ["chat", "generate", "info", "models", "embed", "rerank", "convert", "bench", "doctor"]
 
 
 @pytest.mark.parametrize(
