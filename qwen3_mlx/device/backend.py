@@ -5,7 +5,7 @@ Every module that computes imports this one before it imports ``mlx``.
 
 from __future__ import annotations
 
-from qwen3_mlx.device import blas, command_buffers
+from qwen3_mlx.device import blas
 from qwen3_mlx.errors import BackendError
 
 _INSTALL = "pip install 'qwen3-mlx[cpu]' (or [cuda12], [cuda13] on a machine with an NVIDIA GPU)"
@@ -13,9 +13,6 @@ _INSTALL = "pip install 'qwen3-mlx[cpu]' (or [cuda12], [cuda13] on a machine wit
 
 BLAS = blas.load()
 """The BLAS loaded for MLX's CPU backend, or None."""
-
-LIMITS = command_buffers.apply()
-"""Why Metal's command buffers hold as much as they do."""
 
 try:
     import mlx.core as mx

@@ -31,7 +31,6 @@ def machine() -> list[Row]:
         ("mlx", f"{version('mlx')} on {device}"),
         ("device", str(mx.device_info().get("device_name", device))),
         ("bfloat16", f"computed in {str(dtype).removeprefix('mlx.core.')}: {why}"),
-        ("command buffers", backend.LIMITS),
         *memory(),
     ]
     if device == "cpu":
