@@ -35,16 +35,17 @@ FLOORS = (
     ("checkpoint", "engine"),
     ("bench", "chat", "quantize", "retrieval"),
     ("model",),
+    ("serve",),
     ("cli",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 PUBLIC = FLOOR["model"]  # `from qwen3_mlx import load` brings the whole house
-FACES = ("cli",)
+FACES = ("cli", "serve")
 
 WITHOUT_MLX = ("thinking_budget", "errors", "events", "files", "options", "config", "hub", "text")
 SLOW = (
     *("huggingface_hub", "mlx_lm", "platformdirs", "prompt_toolkit", "pydantic", "textual"),
-    *("tomlkit", "transformers"),
+    *("starlette", "tomlkit", "transformers", "uvicorn"),
 )
 
 

@@ -89,9 +89,19 @@ class Turn(Iterator[Event | Reading]):
         return self._said.clock.tokens
 
     @property
+    def cached_tokens(self) -> int:
+        """Those of the prompt that were in the cache when the turn began."""
+        return self._said.clock.cached
+
+    @property
     def used_tokens(self) -> int:
         """Generated and injected ids."""
         return self.task.sequence.used
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something that `poll` would hand out, or raise."""
+        return bool(self._events)
 
     @property
     def over(self) -> bool:

@@ -1,0 +1,69 @@
+"""What went wrong with a request: a status, and a sentence in the dialect that asked."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from qwen3_mlx.errors import BusyError, ContextError, OutOfMemoryError, Qwen3Error
+
+Dialect = Literal["openai", "anthropic"]
+
+_ANTHROPIC = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+_OPENAI = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+
+
+class ApiError(Exception):
+    """A request that can't be answered. `param` names the field, `code` the kind of fault."""
+
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+
+    def body(self, dialect: Dialect) -> dict[str, Any]:
+        """The error as `dialect` writes it."""
+        if dialect == "anthropic":
+            kind = _ANTHROPIC.get(
+                self.status, "api_error" if self.status >= 500 else _ANTHROPIC[400]
+            )
+            return {"type": "error", "error": {"type": kind, "message": self.message}}
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = _OPENAI.get(self.status, kind)
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the response has beside its body."""
+        return {"retry-after": "2"} if self.status == 503 else {}
+
+
+def refused(field: str, got: object, why: str) -> ApiError:
+    """A 400 that names the field, what it was, and why it can't be honoured."""
+    return ApiError(400, f"{field}: got {json.dumps(got, default=str)[:120]}; {why}", param=field)
+
+
+def from_exception(error: BaseException) -> ApiError:
+    """The answer to an exception; what nobody foresaw is a 500 without its text."""
+    match error:
+        case ApiError():
+            return error
+        case BusyError():
+            return ApiError(503, str(error), code="overloaded")
+        case OutOfMemoryError():
+            return ApiError(413, str(error), code="out_of_memory")
+        case ContextError():
+            return ApiError(400, str(error), code="context_length_exceeded")
+        case Qwen3Error():
+            return ApiError(400, str(error))
+    return ApiError(500, f"the turn failed ({type(error).__name__}); the next request works")

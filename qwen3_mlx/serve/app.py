@@ -1,0 +1,238 @@
+"""The routes: which path reads its requests in which dialect, and writes answers in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen3_mlx.serve import (
+    chat_completions,
+    completions,
+    message_writer,
+    messages,
+    response_writer,
+    responses,
+)
+from qwen3_mlx.serve.answer import answer, body_of, error_response, json_response
+from qwen3_mlx.serve.api_error import ApiError, refused
+from qwen3_mlx.serve.ask import ready
+from qwen3_mlx.serve.desk import Desk
+from qwen3_mlx.serve.fields import Fields, required
+from qwen3_mlx.serve.guard import Guard, Rules, dialect_of
+from qwen3_mlx.serve.responses import Kept
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+PAGE = Path(__file__).with_name("page.html")
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline';"
+    " connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'"
+)
+HEALTH_SECONDS = 5.0
+Handler = Callable[["Api", "Request"], Awaitable["Response"]]
+
+
+class Api:
+    """What answers requests about one model; `strict` refuses another model's name."""
+
+    def __init__(self, desk: Desk, strict: bool = False) -> None:
+        self.desk, self.strict = desk, strict
+        self.kept = Kept()
+
+    async def chat(self, request: Request) -> Response:
+        """``POST /v1/chat/completions``."""
+        ask = chat_completions.read(await body_of(request))
+        self._check_name(ask.model)
+        make = chat_completions.Writer
+        return await answer(self.desk, request, ask, "chatcmpl-", make, "openai")
+
+    async def completions(self, request: Request) -> Response:
+        """``POST /v1/completions``."""
+        ask = completions.read(await body_of(request))
+        self._check_name(ask.model)
+        return await answer(self.desk, request, ask, "cmpl-", completions.Writer, "openai")
+
+    async def messages(self, request: Request) -> Response:
+        """``POST /v1/messages``."""
+        ask = messages.read(await body_of(request))
+        self._check_name(ask.model)
+        return await answer(self.desk, request, ask, "msg_", message_writer.Writer, "anthropic")
+
+    async def count_tokens(self, request: Request) -> Response:
+        """``POST /v1/messages/count_tokens``: what the turn would then report."""
+        ask = messages.read(await body_of(request), counting=True)
+        found = await self.desk.work(lambda: ready(self.desk.model.runtime, ask))
+        return json_response({"input_tokens": len(found.prompt)})
+
+    async def responses(self, request: Request) -> Response:
+        """``POST /v1/responses``."""
+        ask = responses.read(await body_of(request), self.kept)
+        self._check_name(ask.model)
+        make = partial(response_writer.Writer, kept=self.kept)
+        return await answer(self.desk, request, ask, "resp_", make, "openai")
+
+    async def response(self, request: Request) -> Response:
+        """``GET`` and ``DELETE /v1/responses/{id}``."""
+        id = request.path_params["id"]
+        if request.method != "DELETE":
+            return json_response(self.kept.response(id))
+        self.kept.drop(id)
+        return json_response({"id": id, "object": "response", "deleted": True})
+
+    async def interrupt(self, request: Request) -> Response:
+        """``POST /v1/interrupt``: have a turn answer now, or stop; ours, for the page."""
+        found = Fields(await body_of(request))
+        id, kind = required(found.text("id"), "id"), found.text("kind") or "answer"
+        if kind not in ("answer", "stop"):
+            raise refused("kind", kind, "expected answer or stop")
+        opened = self.desk.find(id)
+        if opened is None:
+            raise ApiError(404, f"no turn {id[:80]!r} is under way", code="not_found")
+        opened.turn.interrupt("answer" if kind == "answer" else "stop")
+        return json_response({"id": id, "interrupted": kind})
+
+    async def models(self, request: Request) -> Response:
+        """``GET /v1/models``: the only one there is, as the client's dialect has it."""
+        if "anthropic-version" in request.headers:
+            one = self._anthropic_model()
+            ends = {"first_id": one["id"], "last_id": one["id"], "has_more": False}
+            return json_response({"data": [one], **ends})
+        return json_response({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: Request) -> Response:
+        """``GET /v1/models/{id}``."""
+        id = request.path_params["id"]
+        if id != self.desk.model.name:
+            raise ApiError(404, f"no model {id[:80]!r} here", param="model", code="model_not_found")
+        anthropic = "anthropic-version" in request.headers
+        return json_response(self._anthropic_model() if anthropic else self._model())
+
+    def _model(self) -> dict[str, Any]:
+        model, context = self.desk.model, self.desk.model.config.context
+        one = {"id": model.name, "object": "model", "created": int(self.desk.began)}
+        one |= {"owned_by": "qwen3-mlx", "context_length": context, "max_model_len": context}
+        return one | {"family": model.family}
+
+    def _anthropic_model(self) -> dict[str, Any]:
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.desk.began))
+        name = self.desk.model.name
+        return {"type": "model", "id": name, "display_name": name, "created_at": when}
+
+    def _check_name(self, name: str) -> None:
+        if self.strict and name not in ("", self.desk.model.name):
+            message = f"no model {name[:80]!r} here, only {self.desk.model.name!r}"
+            raise ApiError(404, message, param="model", code="model_not_found")
+
+    async def tokenize(self, request: Request) -> Response:
+        """``POST /tokenize``: the ids of a text, or of messages in the template."""
+        found = Fields(await body_of(request))
+        said = found.items("messages")
+        runtime = self.desk.model.runtime
+        if said is not None:
+            ask = chat_completions.read({"messages": said, "tools": found.items("tools") or []})
+            ids = (await self.desk.work(lambda: ready(runtime, ask))).prompt
+        else:
+            text = found.text("prompt")
+            text = required(found.text("content") if text is None else text, "prompt")
+            ids = await self.desk.work(lambda: runtime.tokenizer.encode(text))
+        context = runtime.config.context
+        return json_response({"tokens": ids, "count": len(ids), "max_model_len": context})
+
+    async def detokenize(self, request: Request) -> Response:
+        """``POST /detokenize``: the text of ids."""
+        ids = required(Fields(await body_of(request)).items("tokens"), "tokens")
+        size = self.desk.model.tokenizer.vocab_size
+        if not all(type(token) is int and 0 <= token < size for token in ids):
+            raise refused("tokens", ids[:8], f"expected ids below {size}")
+        return json_response({"prompt": self.desk.model.tokenizer.decode(ids)})
+
+    async def health(self, request: Request) -> Response:
+        """``GET /health``: whether the loop that computes comes round."""
+        desk, scheduler = self.desk, self.desk.scheduler
+        status = "ok"
+        if not await desk.responsive(HEALTH_SECONDS):
+            status = "stuck" if desk.thread.alive else "stopped"
+        elif desk.thread.degraded:
+            status = "degraded"
+        elif desk.draining:
+            status = "draining"
+        body = {"status": status, "model": desk.model.name, "running": scheduler.running}
+        body |= {"waiting": scheduler.waiting, "faults": scheduler.counts.faults}
+        body["loop_age_seconds"] = round(time.monotonic() - scheduler.last_round, 3)
+        return json_response(body, 200 if status == "ok" else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        """``GET /metrics``: Prometheus' text."""
+        from starlette.responses import PlainTextResponse
+
+        return PlainTextResponse(self.desk.metrics.text(self.desk))
+
+    async def page(self, request: Request) -> Response:
+        """``GET /``: a chat in one page."""
+        from starlette.responses import HTMLResponse
+
+        policy = {"content-security-policy": POLICY, "x-content-type-options": "nosniff"}
+        policy |= {"referrer-policy": "no-referrer", "cache-control": "no-cache"}
+        return HTMLResponse(PAGE.read_text("utf-8"), headers=policy)
+
+    async def not_there(self, request: Request) -> Response:
+        """``/v1/embeddings`` and its like, which need another kind of model."""
+        raise ApiError(501, f"{request.url.path} is not served by this version")
+
+
+ROUTES: tuple[tuple[str, str, str], ...] = (
+    ("/v1/chat/completions", "POST", "chat"),
+    ("/v1/completions", "POST", "completions"),
+    ("/v1/messages", "POST", "messages"),
+    ("/v1/messages/count_tokens", "POST", "count_tokens"),
+    ("/v1/responses", "POST", "responses"),
+    ("/v1/responses/{id}", "GET DELETE", "response"),
+    ("/v1/interrupt", "POST", "interrupt"),
+    ("/v1/models", "GET", "models"),
+    ("/v1/models/{id:path}", "GET", "model"),
+    ("/v1/embeddings", "POST", "not_there"),
+    ("/v1/rerank", "POST", "not_there"),
+    ("/tokenize", "POST", "tokenize"),
+    ("/detokenize", "POST", "detokenize"),
+    ("/health", "GET", "health"),
+    ("/metrics", "GET", "metrics"),
+    ("/", "GET", "page"),
+)
+
+
+def build(desk: Desk, rules: Rules, strict: bool = False) -> Guard:
+    """The ASGI application, guarded by `rules`."""
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.routing import Route
+
+    api = Api(desk, strict)
+
+    def counted(path: str, name: str) -> Callable[[Request], Awaitable[Response]]:
+        handler = getattr(api, name)
+
+        async def handle(request: Request) -> Response:
+            try:
+                response: Response = await handler(request)
+            except Exception as error:
+                response = error_response(error, dialect_of(path))
+            desk.metrics.statuses[path, response.status_code] += 1
+            return response
+
+        return handle
+
+    async def wrong(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        said = f"{request.method} {request.url.path[:200]} is not served here"
+        return error_response(ApiError(status, said), dialect_of(request.url.path))
+
+    routes = [
+        Route(path, counted(path, name), methods=methods.split()) for path, methods, name in ROUTES
+    ]
+    return Guard(Starlette(routes=routes, exception_handlers={404: wrong, 405: wrong}), rules)

@@ -1,0 +1,73 @@
+"""A request, read from any dialect: what to say, how, and how its answer is to be written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from qwen3_mlx.chat.request import Request, prepare
+from qwen3_mlx.chat.runtime import Runtime
+from qwen3_mlx.errors import ContextError
+from qwen3_mlx.options import GenerationOptions, ThinkingBudget
+from qwen3_mlx.serve import thinking
+from qwen3_mlx.serve.api_error import refused
+from qwen3_mlx.text import Mode
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What one request wants."""
+
+    model: str
+    messages: list[Json]
+    options: Mapping[str, Any]
+    thinking: thinking.Asked = field(default_factory=thinking.Asked)
+    tools: list[Json] = field(default_factory=list)
+    stream: bool = False
+    usage_in_stream: bool = False
+    continues: bool = False
+    one_call: bool = False
+    """The turn ends behind its first tool call."""
+    prompt: str | list[int] | None = None
+    """Text or ids to go on with as they are, without a template."""
+    ignored: tuple[str, ...] = ()
+    """Fields of the request that nobody knows."""
+    more: Json = field(default_factory=dict)
+    """What the answer repeats of the request, or is to contain."""
+
+
+def ready(runtime: Runtime, ask: Ask) -> Request:
+    """Render, encode and check. Raises `Qwen3Error` or `ApiError`."""
+    options = dict(ask.options)
+    if ask.prompt is not None:
+        return _raw(runtime, ask.prompt, GenerationOptions(**options))
+    stop_text = len(runtime.tokenizer.encode(GenerationOptions().stop_text))
+    most = options.get("max_tokens")
+    options |= thinking.options(ask.thinking, runtime.family, most, stop_text)
+    asked = GenerationOptions(**options)
+    return prepare(runtime, ask.messages, asked, ask.tools, continue_last=ask.continues)
+
+
+def _raw(runtime: Runtime, prompt: str | list[int], options: GenerationOptions) -> Request:
+    """A turn that goes on with `prompt`: nothing in it is a thought or a call."""
+    ids = runtime.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    if not ids or not all(0 <= token < runtime.config.vocab_size for token in ids):
+        raise refused("prompt", ids[:8], f"expected ids below {runtime.config.vocab_size}, or text")
+    room = runtime.config.context - len(ids)
+    if room <= 0:
+        expected = f"fewer than {runtime.config.context}, the context of {runtime.name}"
+        raise ContextError("the prompt is too long", got=f"{len(ids)} tokens", expected=expected)
+    return Request(
+        prompt=ids,
+        mode=Mode(thinking=False, template_flag=None, starts_inside=False),
+        sampling=runtime.sampling(options, False),
+        markers=runtime.markers([]),
+        tools=[],
+        budget=ThinkingBudget(None, ()),
+        max_tokens=min(options.max_tokens or 16, room),
+        options=options,
+        continues=True,
+    )

@@ -1,0 +1,230 @@
+"""``/v1/chat/completions``: OpenAI's chat, with the thought in ``reasoning_content``."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from qwen3_mlx.events import (
+    Answer,
+    Done,
+    Event,
+    Reply,
+    Thinking,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+)
+from qwen3_mlx.serve import fields, thinking
+from qwen3_mlx.serve.api_error import ApiError, refused
+from qwen3_mlx.serve.ask import Ask, Json
+from qwen3_mlx.serve.fields import Fields
+from qwen3_mlx.serve.sse import comment, data, finish
+from qwen3_mlx.serve.usage import Usage
+
+NOT_HONOURED: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "audio": (),
+    "modalities": (["text"],),
+    "prediction": (),
+    "web_search_options": (),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_grammar": (),
+    "guided_choice": (),
+    "structured_outputs": (),
+    "grammar": (),
+    "json_schema": (),
+    "suffix": (),
+    "echo": (False,),
+    "use_beam_search": (False,),
+}
+"""Fields that ask for what is not there yet, and the values that ask for nothing."""
+
+
+def read(body: Any) -> Ask:
+    """The request in `body`. Raises `ApiError`."""
+    found = Fields(body)
+    found.refuse(NOT_HONOURED)
+    options = fields.sampling(found) | fields.stop_texts(found)
+    limits = [found.integer(name) for name in ("max_completion_tokens", "max_tokens")]
+    given = next((limit for limit in limits if limit is not None), None)
+    options |= {} if given is None else {"max_tokens": given}
+    options |= _logprobs(found)
+    tools, used = function_tools(found.items("tools") or [])
+    if not choice(found.raw("tool_choice")):
+        tools = []
+    stream = found.object("stream_options")
+    return Ask(
+        model=found.text("model") or "",
+        messages=fields.required(found.items("messages"), "messages"),
+        options=options,
+        thinking=thinking.read(found),
+        tools=tools,
+        stream=bool(found.flag("stream")),
+        usage_in_stream=bool(stream and stream.flag("include_usage")),
+        continues=bool(found.flag("continue_final_message")),
+        one_call=found.flag("parallel_tool_calls") is False,
+        ignored=(*used, *found.unknown()),
+    )
+
+
+def _logprobs(found: Fields) -> Json:
+    wanted, top = found.flag("logprobs"), found.integer("top_logprobs")
+    if top is not None and not wanted:
+        raise refused("top_logprobs", top, "logprobs must be true for it")
+    return {"logprobs": top or 0} if wanted else {}
+
+
+def function_tools(tools: list[Any]) -> tuple[list[Json], list[str]]:
+    """The functions among `tools`, and the names of what else there is, which nobody runs here."""
+    kinds = [tool.get("type", "function") if isinstance(tool, dict) else None for tool in tools]
+    others = [f"tools[{n}] ({kind})" for n, kind in enumerate(kinds) if kind not in ("function",)]
+    for n, tool in enumerate(tools):
+        if not isinstance(tool, dict):
+            raise refused(f"tools[{n}]", tool, "expected an object")
+    kept = [tool for tool, kind in zip(tools, kinds, strict=True) if kind == "function"]
+    return kept, others
+
+
+def choice(value: Any) -> bool:
+    """Whether tools are on offer. Raises `ApiError` for a choice that only a grammar can force."""
+    if value in (None, "auto") or value == {"type": "auto"}:
+        return True
+    if value == "none" or value == {"type": "none"}:
+        return False
+    raise refused("tool_choice", value, "this server can't force a call; use auto or none")
+
+
+class Writer:
+    """Writes chunks of ``chat.completion.chunk``, or a whole ``chat.completion``."""
+
+    def __init__(self, id: str, model: str, ask: Ask) -> None:
+        self.id, self.model, self.ask = id, model, ask
+        self.created = int(time.time())
+        self._logprobs: list[Json] = []
+        self._calls = 0
+
+    def begin(self, usage: Usage) -> list[bytes]:
+        """As `sse.Writer.begin`."""
+        return [self._chunk({"role": "assistant", "content": ""})]
+
+    def take(self, event: Event) -> list[bytes]:
+        """As `sse.Writer.take`."""
+        match event:
+            case Thinking(text):
+                self._logprobs.clear()
+                return [self._chunk({"reasoning_content": text, "reasoning": text})]
+            case Answer(text):
+                return [self._chunk({"content": text}, logprobs=self._said())]
+            case ToolCallDelta():
+                return [self._chunk({"tool_calls": [self._grown(event)]})]
+            case ToolCall():
+                self._calls += 1
+            case TokenLogprob():
+                self._logprobs.append(logprob(event))
+        return []
+
+    def _grown(self, delta: ToolCallDelta) -> Json:
+        if not delta.name:
+            return {"index": delta.index, "function": {"arguments": delta.arguments}}
+        function = {"name": delta.name, "arguments": delta.arguments}
+        return {"index": delta.index, "id": delta.id, "type": "function", "function": function}
+
+    def _said(self) -> Json | None:
+        said, self._logprobs = self._logprobs, []
+        return (
+            {"content": said, "refusal": None}
+            if self.ask.options.get("logprobs") is not None
+            else None
+        )
+
+    def end(self, done: Done, usage: Usage) -> list[bytes]:
+        """As `sse.Writer.end`."""
+        reason = finish(done.finish_reason, bool(self._calls), "length", "stop", "tool_calls")
+        last = self._chunk({}, reason, stop_reason=done.stopped_by)
+        if done.stats.thinking_cut:
+            last = self._chunk({}, reason, stop_reason=done.stopped_by, cut=done.stats.thinking_cut)
+        counted = {**self._head("chat.completion.chunk"), "choices": [], "usage": counts(usage)}
+        return [last, *([data(counted)] if self.ask.usage_in_stream else []), data("[DONE]")]
+
+    def fail(self, error: ApiError) -> list[bytes]:
+        """As `sse.Writer.fail`."""
+        return [data(error.body("openai"))]
+
+    def alive(self, done: int, total: int) -> bytes:
+        """As `sse.Writer.alive`."""
+        return comment(f"{done}/{total}")
+
+    def whole(self, reply: Reply, usage: Usage) -> Json:
+        """As `sse.Writer.whole`."""
+        calls = [call_item(call) for call in reply.tool_calls]
+        message: Json = {"role": "assistant", "content": reply.answer or None, "refusal": None}
+        if not calls:
+            message["content"] = reply.answer
+        if reply.thinking:
+            message |= {"reasoning_content": reply.thinking, "reasoning": reply.thinking}
+        if calls:
+            message["tool_calls"] = calls
+        reason = finish(reply.finish_reason, bool(calls), "length", "stop", "tool_calls")
+        said = [logprob(one) for one in reply.logprobs]
+        shown = (
+            {"content": said, "refusal": None}
+            if self.ask.options.get("logprobs") is not None
+            else None
+        )
+        one = {"index": 0, "message": message, "logprobs": shown, "finish_reason": reason}
+        one["stop_reason"] = reply.stopped_by
+        if reply.stats.thinking_cut:
+            one["thinking_cut"] = reply.stats.thinking_cut
+        return {**self._head("chat.completion"), "choices": [one], "usage": counts(usage)}
+
+    def _head(self, kind: str) -> Json:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+    def _chunk(
+        self,
+        delta: Json,
+        reason: str | None = None,
+        *,
+        logprobs: Json | None = None,
+        stop_reason: str | None = None,
+        cut: str = "",
+    ) -> bytes:
+        one: Json = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        one |= {"stop_reason": stop_reason} if stop_reason is not None else {}
+        one |= {"thinking_cut": cut} if cut else {}
+        return data({**self._head("chat.completion.chunk"), "choices": [one]})
+
+
+def call_item(call: ToolCall) -> Json:
+    """A call as a message has it: its arguments are JSON text."""
+    arguments = json.dumps(call.arguments, ensure_ascii=False)
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": arguments},
+    }
+
+
+def counts(usage: Usage) -> Json:
+    """Tokens as chat completions have them."""
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.prompt + usage.output,
+        "prompt_tokens_details": {"cached_tokens": usage.cached},
+        "completion_tokens_details": {"reasoning_tokens": usage.thinking},
+    }
+
+
+def logprob(one: TokenLogprob) -> Json:
+    """How likely a token was, and the likeliest in its place."""
+    found = {"token": one.text, "logprob": one.logprob, "bytes": list(one.bytes)}
+    top = [{"token": t.text, "logprob": t.logprob, "bytes": list(t.bytes)} for t in one.top]
+    return found | {"top_logprobs": top}

@@ -1,0 +1,157 @@
+"""Between the event loop and the scheduler's thread: turns begin, are followed, and are ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from qwen3_mlx.chat.request import Request
+from qwen3_mlx.chat.turns import Reading, Turn
+from qwen3_mlx.engine.scheduler import Scheduler
+from qwen3_mlx.engine.scheduler_thread import SchedulerThread
+from qwen3_mlx.events import Done, Event, ToolCall
+from qwen3_mlx.model import Qwen3
+from qwen3_mlx.serve.api_error import ApiError
+from qwen3_mlx.serve.ask import Ask, ready
+from qwen3_mlx.serve.metrics import Metrics
+
+SILENCE_SECONDS = 5.0
+"""Nobody hears nothing for longer than this."""
+ADMISSION_SECONDS = 2.0
+"""How long the status line waits for a turn to begin: what is refused by then is no 200."""
+
+T = TypeVar("T")
+
+
+class Desk:
+    """Takes requests to the scheduler; everything here but the thread is the event loop's."""
+
+    def __init__(self, model: Qwen3, thread: SchedulerThread, scheduler: Scheduler) -> None:
+        self.model, self.thread, self.scheduler = model, thread, scheduler
+        self.metrics = Metrics()
+        self.began = time.time()
+        self.draining = False
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="prompts")
+        self._turns: dict[str, Open] = {}
+
+    async def work(self, act: Callable[[], T]) -> T:
+        """Do in the helper thread what takes too long for the event loop: templates, tokens."""
+        return await asyncio.get_running_loop().run_in_executor(self._helper, act)
+
+    async def begin(self, id: str, ask: Ask) -> Open:
+        """Prepare a turn and queue it. Raises `ApiError` or `Qwen3Error`."""
+        if self.draining:
+            raise ApiError(503, "the server is shutting down", code="shutting_down")
+        request = await self.work(lambda: ready(self.model.runtime, ask))
+        opened = Open(self, id, ask, request)
+        self.scheduler.submit(opened.turn.task)
+        self._turns[id] = opened
+        return opened
+
+    def forget(self, id: str) -> None:
+        """A turn is over, or nobody listens any more."""
+        self._turns.pop(id, None)
+
+    def find(self, id: str) -> Open | None:
+        """The turn of that id, if it is under way."""
+        return self._turns.get(id)
+
+    async def responsive(self, seconds: float) -> bool:
+        """Whether the scheduler's loop comes round within `seconds`."""
+        asked, end = time.monotonic(), time.monotonic() + seconds
+        while time.monotonic() < end and self.thread.alive:
+            with self.scheduler.arrived:
+                self.scheduler.arrived.notify_all()
+            await asyncio.sleep(0.01)
+            if self.scheduler.last_round >= asked:
+                return True
+        return False
+
+
+class Open:
+    """A turn under way, as the event loop sees it."""
+
+    def __init__(self, desk: Desk, id: str, ask: Ask, request: Request) -> None:
+        self.desk, self.id, self.ask = desk, id, ask
+        self._loop, self._ready = asyncio.get_running_loop(), asyncio.Event()
+        self.progress = (0, len(request.prompt))
+        self.admitted = False
+        self.began = time.perf_counter()
+        self._waiting: list[Event] = []
+        self._last = time.monotonic()
+        messages = ask.messages if ask.prompt is None and not ask.continues else None
+        deltas = ask.stream
+        self.turn = Turn(
+            desk.model.runtime, request, deltas=deltas, messages=messages, on_ready=self._wake
+        )
+
+    def _wake(self) -> None:
+        self._loop.call_soon_threadsafe(self._ready.set)
+
+    async def admission(self) -> None:
+        """Wait until the turn has begun, or long enough. Raises what it is refused for."""
+        end = time.monotonic() + ADMISSION_SECONDS
+        while not self.admitted and (left := end - time.monotonic()) > 0:
+            self._waiting += await self._poll(left)
+
+    async def _poll(self, seconds: float) -> list[Event]:
+        """What has come, after at most so many seconds."""
+        try:
+            await asyncio.wait_for(self._ready.wait(), seconds)
+        except TimeoutError:
+            return []
+        self._ready.clear()
+        events: list[Event] = []
+        for event in self.turn.poll():
+            self.admitted = True
+            if isinstance(event, Reading):
+                self.progress = (event.done, event.total)
+            else:
+                events.append(event)
+        if self.turn.pending:
+            self._ready.set()
+        return events
+
+    async def events(self) -> AsyncIterator[Event | None]:
+        """The events to the end; None where there was silence. Raises what the turn failed of."""
+        called = False
+        try:
+            while True:
+                found = self._waiting or await self._poll(SILENCE_SECONDS)
+                self._waiting = []
+                if not found:
+                    if time.monotonic() - self._last >= SILENCE_SECONDS:
+                        self._last = time.monotonic()
+                        yield None
+                    continue
+                self._last = time.monotonic()
+                for event in found:
+                    if called and not isinstance(event, Done):
+                        continue  # one call was asked for
+                    if isinstance(event, Done):
+                        self._check(event)
+                    yield event
+                    if isinstance(event, Done):
+                        self.desk.metrics.ended(event, self.ask)
+                        return
+                    if isinstance(event, ToolCall) and self.ask.one_call:
+                        called = True
+                        self.turn.interrupt()
+        except Exception:
+            self.desk.metrics.failed += 1
+            raise
+        finally:
+            self.close()
+
+    def _check(self, done: Done) -> None:
+        if done.finish_reason == "interrupted" and self.desk.draining:
+            raise ApiError(503, "the server is shutting down", code="shutting_down")
+
+    def close(self) -> None:
+        """Nobody listens any more: what is left of the turn is not computed."""
+        if not self.turn.over:
+            self.turn.interrupt()
+        self.desk.forget(self.id)

@@ -1,0 +1,127 @@
+"""Reading a request's JSON strictly: a wrong type is a 400 that names the field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from qwen3_mlx.serve.api_error import ApiError, refused
+
+HARMLESS = frozenset(
+    {
+        *("user", "metadata", "store", "service_tier", "safety_identifier", "verbosity"),
+        *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "cache_control"),
+        *("context_management", "client_metadata", "truncation", "background", "betas"),
+        *("extra_headers", "session_id", "include", "stream_options", "max_tool_calls"),
+        *("skip_special_tokens", "add_generation_prompt", "inference_geo", "speed"),
+    }
+)
+"""Fields that change nothing in what is said here: bookkeeping of hosted services."""
+
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "text": (str, "text"),
+    "integer": (int, "a whole number"),
+    "number": ((int, float), "a number"),
+    "flag": (bool, "true or false"),
+    "list": (list, "a list"),
+    "object": (dict, "an object"),
+}
+
+
+class Fields:
+    """An object of a request, whose fields are taken one by one; what is left is unknown."""
+
+    def __init__(self, body: Any, where: str = "") -> None:
+        if not isinstance(body, dict):
+            raise refused(where or "the body", body, "expected a JSON object")
+        self._body: dict[str, Any] = body
+        self.where = f"{where}." if where else ""
+        self._taken: set[str] = set()
+
+    def raw(self, name: str) -> Any:
+        """The value of a field of any type; None if it is not there."""
+        self._taken.add(name)
+        return self._body.get(name)
+
+    def _take(self, name: str, kind: str) -> Any:
+        value = self.raw(name)
+        types, expected = _KINDS[kind]
+        wrong_bool = isinstance(value, bool) and kind != "flag"
+        not_finite = isinstance(value, float) and not math.isfinite(value)
+        if value is not None and (wrong_bool or not_finite or not isinstance(value, types)):
+            raise refused(f"{self.where}{name}", value, f"expected {expected}")
+        return value
+
+    def text(self, name: str) -> str | None:
+        """A field that is text."""
+        return self._take(name, "text")
+
+    def integer(self, name: str) -> int | None:
+        """A field that is a whole number."""
+        return self._take(name, "integer")
+
+    def number(self, name: str) -> float | None:
+        """A field that is a number."""
+        return self._take(name, "number")
+
+    def flag(self, name: str) -> bool | None:
+        """A field that is true or false."""
+        return self._take(name, "flag")
+
+    def items(self, name: str) -> list[Any] | None:
+        """A field that is a list."""
+        return self._take(name, "list")
+
+    def object(self, name: str) -> Fields | None:
+        """A field that is an object, to be read in its turn."""
+        value = self._take(name, "object")
+        return None if value is None else Fields(value, f"{self.where}{name}")
+
+    def refuse(self, values: Mapping[str, Iterable[Any]]) -> None:
+        """Raise for a field whose value is none of those that mean that nobody asked for it."""
+        for name, fine in values.items():
+            value = self.raw(name)
+            if value is not None and value not in (None, *fine):
+                raise refused(f"{self.where}{name}", value, "this server can't honour it")
+
+    def unknown(self) -> list[str]:
+        """The fields that nobody took, but for those that are known to be harmless."""
+        names = [name for name in self._body if name not in self._taken | HARMLESS]
+        return [f"{self.where}{name}" for name in names]
+
+
+def sampling(fields: Fields) -> dict[str, Any]:
+    """The options about drawing tokens, which all dialects spell alike."""
+    numbers = (
+        *("temperature", "top_p", "min_p", "presence_penalty"),
+        *("repetition_penalty", "frequency_penalty"),
+    )
+    found: dict[str, Any] = {name: fields.number(name) for name in numbers}
+    found |= {name: fields.integer(name) for name in ("top_k", "min_tokens", "seed")}
+    if found["seed"] is not None:
+        found["seed"] %= 2**63
+    if found["top_k"] is not None:
+        found["top_k"] = max(found["top_k"], 0)  # -1 is vLLM's word for off
+    bias = fields.object("logit_bias")
+    found["logit_bias"] = None if bias is None else dict(bias._body)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def stop_texts(fields: Fields, name: str = "stop") -> dict[str, Any]:
+    """Stop sequences as an option; none is no option."""
+    value = fields.raw(name)
+    texts = [value] if isinstance(value, str) else value
+    if texts is None or texts == []:
+        return {}
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise refused(f"{fields.where}{name}", value, "expected text or a list of texts")
+    kept = [text for text in texts if text]
+    return {"stop": kept} if kept else {}
+
+
+def required(value: Any, name: str) -> Any:
+    """`value`, or a 400 if the field is not there."""
+    if value is None:
+        raise ApiError(400, f"{name} is missing", param=name, code="missing_field")
+    return value

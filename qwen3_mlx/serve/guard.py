@@ -1,0 +1,164 @@
+"""Who may ask: the host, the origin, the key, the kind and the size of a body."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from qwen3_mlx.serve.api_error import ApiError, Dialect
+from qwen3_mlx.serve.sse import dumps
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+MOST_BODY = 32 * 2**20
+BODY_SECONDS = 30.0
+OPEN_PATHS = frozenset({"/", "/health"})
+"""What needs no key: a page without data, and whether the server lives."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is let through. `hosts` are names, without a port; an `origin` has scheme and port."""
+
+    hosts: frozenset[str] = LOOPBACK
+    origins: frozenset[str] = field(default_factory=frozenset)
+    key: str | None = None
+    most_body: int = MOST_BODY
+    body_seconds: float = BODY_SECONDS
+
+
+class Guard:
+    """Passes on what the rules allow; answers everything else itself."""
+
+    def __init__(self, app: App, rules: Rules) -> None:
+        self.app, self.rules = app, rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value for name, value in scope["headers"]}
+        said = {name: value.decode("latin-1") for name, value in headers.items()}
+        origin = said.get("origin")
+        shared = origin if origin in self.rules.origins else None
+
+        async def send_shared(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *_shared(shared)]
+            await send(message)
+
+        try:
+            self._check_place(said, origin)
+            if scope["method"] == "OPTIONS" and shared is not None:
+                await _answer(send_shared, 204, b"")
+                return
+            self._check_key(scope["path"], said)
+            if scope["method"] == "POST":
+                receive = await self._body(said, receive)
+        except ApiError as error:
+            await _answer_error(send_shared, error, dialect_of(scope["path"]))
+            return
+        await self.app(scope, receive, send_shared)
+
+    def _check_place(self, said: dict[str, str], origin: str | None) -> None:
+        """Another site's page must reach nothing, under its own name or under ours."""
+        if host_name(said.get("host", "")) not in self.rules.hosts:
+            message = f"this server doesn't answer for the host {said.get('host', '')[:80]!r}"
+            raise ApiError(421, message, code="wrong_host")
+        if origin is None or origin in self.rules.origins:
+            return
+        if urlsplit(origin).netloc != said.get("host"):
+            raise ApiError(403, f"the origin {origin[:80]!r} is not allowed", code="wrong_origin")
+
+    def _check_key(self, path: str, said: dict[str, str]) -> None:
+        key = self.rules.key
+        if key is None or path in OPEN_PATHS:
+            return
+        bearer = said.get("authorization", "")
+        given = bearer[7:] if bearer[:7].lower() == "bearer " else said.get("x-api-key", "")
+        if not secrets.compare_digest(given.encode(), key.encode()):
+            raise ApiError(401, "the key is missing or wrong", code="invalid_api_key")
+
+    async def _body(self, said: dict[str, str], receive: Receive) -> Receive:
+        """The body, read whole within bounds, and then what else is received."""
+        kind = said.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise ApiError(415, f"content-type: got {kind[:60]!r}, expected application/json")
+        if (size := said.get("content-length", "0")).isdigit() and int(size) > self.rules.most_body:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self.rules.body_seconds):
+                body = await self._read(receive)
+        except TimeoutError:
+            raise ApiError(408, "the body did not come in time") from None
+        first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_rest() -> Message:
+            return first.pop() if first else await receive()
+
+        return receive_rest
+
+    async def _read(self, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ApiError(400, "the client went away")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self.rules.most_body:
+                raise self._too_large()
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, f"the body is larger than {self.rules.most_body:,} bytes")
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header: without its port, or the brackets of an IPv6 address."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.rpartition(":")[0].lower() if host.count(":") == 1 else host.lower()
+
+
+def dialect_of(path: str) -> Dialect:
+    """In whose shape errors of a path come."""
+    return "anthropic" if path.startswith("/v1/messages") else "openai"
+
+
+def _shared(origin: str | None) -> list[tuple[bytes, bytes]]:
+    if origin is None:
+        return []
+    return [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-allow-headers", b"authorization, content-type, x-api-key, *"),
+        (b"access-control-allow-methods", b"GET, POST, DELETE"),
+        (b"vary", b"origin"),
+    ]
+
+
+async def _answer_error(send: Send, error: ApiError, dialect: Dialect) -> None:
+    more = [(k.encode(), v.encode()) for k, v in error.headers.items()]
+    await _answer(send, error.status, dumps(error.body(dialect)).encode(), more)
+
+
+async def _answer(
+    send: Send, status: int, body: bytes, more: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    headers = [(b"content-length", str(len(body)).encode()), *(more or [])]
+    if body:
+        headers.append((b"content-type", b"application/json"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

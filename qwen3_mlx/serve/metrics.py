@@ -1,0 +1,84 @@
+"""What has happened so far, as Prometheus reads it."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from qwen3_mlx.events import Done
+from qwen3_mlx.serve.ask import Ask
+
+if TYPE_CHECKING:
+    from qwen3_mlx.serve.desk import Desk
+
+BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds of the histogram of seconds to the first token."""
+
+
+class Metrics:
+    """Counts of finished turns; the event loop alone writes them."""
+
+    def __init__(self) -> None:
+        self.finished: Counter[str] = Counter()
+        self.statuses: Counter[tuple[str, int]] = Counter()
+        self.tokens: Counter[str] = Counter()
+        self.cuts = self.failed = self.gone = 0
+        self._first = [0] * (len(BUCKETS) + 1)
+        self._first_sum = 0.0
+
+    def ended(self, done: Done, ask: Ask) -> None:
+        """A turn came to its end."""
+        stats = done.stats
+        self.finished[done.finish_reason] += 1
+        self.cuts += bool(stats.thinking_cut)
+        self.tokens["prompt"] += stats.prompt_tokens
+        self.tokens["cached"] += stats.cached_tokens
+        self.tokens["thinking"] += stats.thinking_tokens
+        self.tokens["answer"] += stats.answer_tokens
+        self._first[bisect_left(BUCKETS, stats.ttft_s)] += 1
+        self._first_sum += stats.ttft_s
+
+    def text(self, desk: Desk) -> str:
+        """Everything, a line each."""
+        scheduler = desk.scheduler
+        prefixes, counts = scheduler.prefixes.counts(), scheduler.counts
+        lines = _lines("turns_total", {f'end="{k}"': v for k, v in self.finished.items()})
+        lines += _lines("tokens_total", {f'kind="{k}"': v for k, v in self.tokens.items()})
+        asked = {f'path="{p}",status="{s}"': v for (p, s), v in self.statuses.items()}
+        lines += _lines("requests_total", asked)
+        lines += self._histogram()
+        single = {
+            "turns_failed_total": self.failed,
+            "clients_gone_total": self.gone,
+            "thinking_cuts_total": self.cuts,
+            "generated_tokens_total": counts.generated_tokens,
+            "loop_faults_total": counts.faults,
+            "longest_gap_seconds": round(counts.longest_gap, 4),
+            "running": scheduler.running,
+            "waiting": scheduler.waiting,
+            "prefixes": prefixes.entries,
+            "prefix_bytes": prefixes.nbytes,
+            "prefix_bytes_limit": prefixes.limit,
+            "prefix_evictions_total": prefixes.evictions,
+            "loop_age_seconds": round(time.monotonic() - scheduler.last_round, 3),
+        }
+        for name, value in single.items():
+            lines += _lines(name, {"": value})
+        return "\n".join(lines) + "\n"
+
+    def _histogram(self) -> list[str]:
+        lines, total = ["# TYPE qwen3_mlx_first_token_seconds histogram"], 0
+        for bound, count in zip((*BUCKETS, "+Inf"), self._first, strict=True):
+            total += count
+            lines.append(f'qwen3_mlx_first_token_seconds_bucket{{le="{bound}"}} {total}')
+        lines.append(f"qwen3_mlx_first_token_seconds_sum {self._first_sum:.6f}")
+        return [*lines, f"qwen3_mlx_first_token_seconds_count {total}"]
+
+
+def _lines(name: str, values: Mapping[str, float]) -> list[str]:
+    kind = "counter" if name.endswith("_total") else "gauge"
+    found = [f"qwen3_mlx_{name}{f'{{{k}}}' if k else ''} {v}" for k, v in values.items()]
+    return [f"# TYPE qwen3_mlx_{name} {kind}", *found]

@@ -1,0 +1,218 @@
+"""Writes answers as OpenAI's ``/v1/responses`` has them: items, and events about them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+
+from qwen3_mlx.events import Answer, Done, Event, Reply, Thinking, ToolCall, ToolCallDelta
+from qwen3_mlx.serve.api_error import ApiError
+from qwen3_mlx.serve.ask import Ask, Json
+from qwen3_mlx.serve.responses import Kept, encrypted
+from qwen3_mlx.serve.sse import comment, named
+from qwen3_mlx.serve.usage import Usage
+
+_PREFIX = {"reasoning": "rs_", "message": "msg_", "function_call": "fc_"}
+_TEXT = {"reasoning": "reasoning_text", "message": "output_text"}
+
+
+class Writer:
+    """Writes a response in events, or whole; both come from the same items."""
+
+    def __init__(self, id: str, model: str, ask: Ask, kept: Kept) -> None:
+        self.id, self.model, self.ask, self._kept = id, model, ask, kept
+        self.created = time.time() // 1
+        self._number = 0
+        self._output: list[Json] = []
+        self._item: Json | None = None
+        self._text = ""
+        self._reply: dict[str, str] = {"reasoning": "", "message": ""}
+        self._calls: list[ToolCall] = []
+
+    def begin(self, usage: Usage) -> list[bytes]:
+        """As `sse.Writer.begin`."""
+        now = self._response("in_progress", None)
+        kinds = ("response.created", "response.in_progress")
+        return [self._event(kind, response=now) for kind in kinds]
+
+    def take(self, event: Event) -> list[bytes]:
+        """As `sse.Writer.take`."""
+        match event:
+            case Thinking(text):
+                return self._grow("reasoning", text)
+            case Answer(text):
+                return self._grow("message", text)
+            case ToolCallDelta():
+                return self._grow_call(event)
+            case ToolCall():
+                return self._end_call(event)
+        return []
+
+    def _grow(self, kind: str, text: str) -> list[bytes]:
+        start = [] if self._item and self._item["type"] == kind else self._open(kind)
+        self._text += text
+        self._reply[kind] += text
+        place = self._place() | {"content_index": 0}
+        logprobs: Json = {"logprobs": []} if kind == "message" else {}
+        return [
+            *start,
+            self._event(f"response.{_TEXT[kind]}.delta", **place, delta=text, **logprobs),
+        ]
+
+    def _open(self, kind: str) -> list[bytes]:
+        before = self._close()
+        self._item = {"id": _PREFIX[kind] + secrets.token_hex(12), "type": kind}
+        own: Json = {"summary": []} if kind == "reasoning" else {"role": "assistant"}
+        self._item |= {"status": "in_progress", "content": [], **own}
+        added = self._event("response.output_item.added", **self._at(), item=dict(self._item))
+        part = self._event(
+            "response.content_part.added", **self._place(), content_index=0, part=_part(kind, "")
+        )
+        return [*before, added, part]
+
+    def _grow_call(self, delta: ToolCallDelta) -> list[bytes]:
+        events: list[bytes] = []
+        if delta.name:
+            events += self._close()
+            self._item = {"id": _PREFIX["function_call"] + secrets.token_hex(12)}
+            self._item |= {"type": "function_call", "status": "in_progress", "call_id": delta.id}
+            self._item |= {"name": delta.name, "arguments": ""}
+            item = dict(self._item)
+            events.append(self._event("response.output_item.added", **self._at(), item=item))
+        if delta.arguments and self._item is not None:
+            kind = "response.function_call_arguments.delta"
+            events.append(self._event(kind, **self._place(), delta=delta.arguments))
+        return events
+
+    def _end_call(self, call: ToolCall) -> list[bytes]:
+        self._calls.append(call)
+        arguments = json.dumps(call.arguments, ensure_ascii=False)
+        if self._item is None or self._item["type"] != "function_call":
+            return []
+        done = {"status": "completed", "arguments": arguments}
+        item = self._item = self._item | done
+        kind = "response.function_call_arguments.done"
+        said = self._event(kind, **self._place(), arguments=arguments, name=call.name)
+        ended = self._event("response.output_item.done", **self._at(), item=item)
+        self._output.append(item)
+        self._item = None
+        return [said, ended]
+
+    def _close(self, status: str = "completed") -> list[bytes]:
+        """End the item that is open; a call that never came to its end is dropped."""
+        item, text, self._text = self._item, self._text, ""
+        if item is None or item["type"] == "function_call":
+            self._item = None
+            return []
+        kind, place = item["type"], self._place() | {"content_index": 0}
+        logprobs: Json = {"logprobs": []} if kind == "message" else {}
+        part = _part(kind, text)
+        events = [self._event(f"response.{_TEXT[kind]}.done", **place, text=text, **logprobs)]
+        events.append(self._event("response.content_part.done", **place, part=part))
+        item = item | {"status": status, "content": [part]}
+        if kind == "reasoning" and self.ask.more["encrypted"]:
+            item["encrypted_content"] = encrypted(text)
+        events.append(self._event("response.output_item.done", **self._at(), item=item))
+        self._output.append(item)
+        self._item = None
+        return events
+
+    def end(self, done: Done, usage: Usage) -> list[bytes]:
+        """As `sse.Writer.end`."""
+        complete = done.finish_reason == "stop" or (self._calls and done.finish_reason != "length")
+        status = "completed" if complete else "incomplete"
+        last = self._close(status)
+        response = self._response(status, usage)
+        self._keep(response)
+        return [*last, self._event(f"response.{status}", response=response)]
+
+    def _keep(self, response: Json) -> None:
+        if self.ask.more["store"] is False:
+            return
+        message: Json = {"role": "assistant", "content": self._reply["message"]}
+        if self._reply["reasoning"]:
+            message["reasoning_content"] = self._reply["reasoning"]
+        if self._calls:
+            message["tool_calls"] = [call.as_message() for call in self._calls]
+        self._kept.put(self.id, [*self.ask.more["before"], message], response)
+
+    def fail(self, error: ApiError) -> list[bytes]:
+        """As `sse.Writer.fail`."""
+        response = self._response("failed", None)
+        response["error"] = {"code": "server_error", "message": error.message}
+        return [self._event("response.failed", response=response)]
+
+    def alive(self, done: int, total: int) -> bytes:
+        """As `sse.Writer.alive`."""
+        return comment(f"{done}/{total}")
+
+    def whole(self, reply: Reply, usage: Usage) -> Json:
+        """As `sse.Writer.whole`: the items that the events would have made."""
+        if reply.thinking:
+            self.take(Thinking(reply.thinking))
+        if reply.answer:
+            self.take(Answer(reply.answer))
+        for n, call in enumerate(reply.tool_calls):
+            self.take(ToolCallDelta(n, call.name, "", call.id))
+            self.take(call)
+        self.end(Done(reply.finish_reason, reply.stats), usage)
+        complete = reply.finish_reason == "stop" or (
+            self._calls and reply.finish_reason != "length"
+        )
+        return self._response("completed" if complete else "incomplete", usage)
+
+    def _at(self) -> Json:
+        return {"output_index": len(self._output)}
+
+    def _place(self) -> Json:
+        assert self._item is not None
+        return {"item_id": self._item["id"], **self._at()}
+
+    def _event(self, kind: str, **values: object) -> bytes:
+        number, self._number = self._number, self._number + 1
+        return named({"type": kind, "sequence_number": number, **values})
+
+    def _response(self, status: str, usage: Usage | None) -> Json:
+        more, options = self.ask.more, self.ask.options
+        short = {"reason": "max_output_tokens"} if status == "incomplete" else None
+        return {
+            "id": self.id,
+            "object": "response",
+            "created_at": self.created,
+            "status": status,
+            "error": None,
+            "incomplete_details": short,
+            "instructions": more["instructions"],
+            "max_output_tokens": options.get("max_tokens"),
+            "metadata": more["metadata"],
+            "model": self.model,
+            "output": list(self._output),
+            "parallel_tool_calls": not self.ask.one_call,
+            "previous_response_id": more["previous"],
+            "reasoning": {"effort": self.ask.thinking.effort, "summary": None},
+            "store": more["store"] is not False,
+            "temperature": options.get("temperature"),
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "auto",
+            "tools": more["tools"],
+            "top_p": options.get("top_p"),
+            "truncation": "disabled",
+            "usage": None if usage is None else counts(usage),
+        }
+
+
+def _part(kind: str, text: str) -> Json:
+    part: Json = {"type": _TEXT[kind], "text": text}
+    return part | ({"annotations": [], "logprobs": []} if kind == "message" else {})
+
+
+def counts(usage: Usage) -> Json:
+    """Tokens as responses have them."""
+    return {
+        "input_tokens": usage.prompt,
+        "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},
+        "output_tokens": usage.output,
+        "output_tokens_details": {"reasoning_tokens": usage.thinking},
+        "total_tokens": usage.prompt + usage.output,
+    }

@@ -1,0 +1,168 @@
+"""``/v1/responses``: OpenAI's newer way of asking, read into the messages of our template."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections import OrderedDict
+from typing import Any
+
+from qwen3_mlx.serve import fields, thinking
+from qwen3_mlx.serve.api_error import ApiError, refused
+from qwen3_mlx.serve.ask import Ask, Json
+from qwen3_mlx.serve.chat_completions import choice
+from qwen3_mlx.serve.fields import Fields
+from qwen3_mlx.serve.sse import dumps
+
+NOT_HONOURED: dict[str, tuple[Any, ...]] = {
+    "background": (False,),
+    "conversation": (),
+    "prompt": (),
+    "top_logprobs": (0,),
+    "moderation": (),
+}
+
+
+class Kept:
+    """Responses by id, for ``previous_response_id``: the last ones, in memory."""
+
+    def __init__(self, most: int = 256, most_bytes: int = 64_000_000) -> None:
+        self._most, self._most_bytes, self._bytes = most, most_bytes, 0
+        self._kept: OrderedDict[str, tuple[list[Json], Json, int]] = OrderedDict()
+
+    def put(self, id: str, messages: list[Json], response: Json) -> None:
+        """Keep a response, and the conversation up to its end."""
+        size = len(dumps(messages)) + len(dumps(response))
+        self._kept[id] = (messages, response, size)
+        self._bytes += size
+        while len(self._kept) > self._most or (self._bytes > self._most_bytes and self._kept):
+            self._bytes -= self._kept.popitem(last=False)[1][2]
+
+    def messages(self, id: str) -> list[Json]:
+        """The conversation up to a response. Raises `ApiError`."""
+        return self._get(id)[0]
+
+    def response(self, id: str) -> Json:
+        """A response. Raises `ApiError`."""
+        return self._get(id)[1]
+
+    def drop(self, id: str) -> None:
+        """Forget a response. Raises `ApiError`."""
+        self._bytes -= self._get(id)[2]
+        del self._kept[id]
+
+    def _get(self, id: str) -> tuple[list[Json], Json, int]:
+        if id not in self._kept:
+            message = f"no response {id[:80]!r} is kept here"
+            raise ApiError(404, message, param="previous_response_id", code="not_found")
+        self._kept.move_to_end(id)
+        return self._kept[id]
+
+
+def read(body: Any, kept: Kept) -> Ask:
+    """The request in `body`. Raises `ApiError`."""
+    found = Fields(body)
+    found.refuse(NOT_HONOURED)
+    text = found.object("text")
+    if text and (form := text.object("format")) and form.text("type") != "text":
+        raise refused("text.format", form.raw("type"), "this server can't hold an answer to it")
+    limit = found.integer("max_output_tokens")
+    options = fields.sampling(found) | ({} if limit is None else {"max_tokens": limit})
+    previous = found.text("previous_response_id")
+    before = kept.messages(previous) if previous else []
+    said = _input(fields.required(found.raw("input"), "input"))
+    instructions = found.text("instructions")
+    system = [{"role": "system", "content": instructions}] if instructions else []
+    tools, others = _tools(found.items("tools") or [])
+    include = found.items("include") or []
+    more: Json = {"store": found.flag("store"), "previous": previous, "instructions": instructions}
+    more |= {"encrypted": "reasoning.encrypted_content" in include, "before": [*before, *said]}
+    more |= {"metadata": found.raw("metadata") or {}, "tools": found.raw("tools") or []}
+    return Ask(
+        model=found.text("model") or "",
+        messages=[*system, *before, *said],
+        options=options,
+        thinking=thinking.read(found),
+        tools=tools if choice(found.raw("tool_choice")) else [],
+        stream=bool(found.flag("stream")),
+        one_call=found.flag("parallel_tool_calls") is False,
+        ignored=(*others, *found.unknown()),
+        more=more,
+    )
+
+
+def _tools(tools: list[Any]) -> tuple[list[Json], list[str]]:
+    kept: list[Json] = []
+    others: list[str] = []
+    for n, tool in enumerate(tools):
+        if not isinstance(tool, dict):
+            raise refused(f"tools[{n}]", tool, "expected an object")
+        if tool.get("type") == "function":
+            names = ("name", "description", "parameters")
+            function = {name: tool[name] for name in names if tool.get(name) is not None}
+            kept.append({"type": "function", "function": function})
+        else:
+            others.append(f"tools[{n}] ({tool.get('type')})")
+    return kept, others
+
+
+def _input(value: Any) -> list[Json]:
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}]
+    if not isinstance(value, list) or not value:
+        raise refused("input", value, "expected text or a list of items")
+    messages: list[Json] = []
+    for n, item in enumerate(value):
+        where = f"input[{n}]"
+        if not isinstance(item, dict):
+            raise refused(where, item, "expected an object")
+        _add(messages, item, where)
+    return messages
+
+
+def _add(messages: list[Json], item: Json, where: str) -> None:
+    """Add an item; thought, text and calls of one answer are one message."""
+    kind = item.get("type") or "message"
+    if kind == "message" and item.get("role") != "assistant":
+        messages.append({"role": item.get("role"), "content": item.get("content")})
+    elif kind in ("function_call_output", "custom_tool_call_output"):
+        output, call = item.get("output"), item.get("call_id")
+        messages.append({"role": "tool", "content": output, "tool_call_id": call})
+    elif kind == "message":
+        _answer(messages)["content"] = item.get("content")
+    elif kind == "reasoning":
+        _answer(messages, new="content")["reasoning_content"] = thought_of(item)
+    elif kind == "function_call":
+        function = {"name": item.get("name"), "arguments": item.get("arguments")}
+        call = {"id": item.get("call_id"), "type": "function", "function": function}
+        _answer(messages).setdefault("tool_calls", []).append(call)
+    else:
+        raise refused(f"{where}.type", kind, "this server doesn't know such items")
+
+
+def _answer(messages: list[Json], new: str = "") -> Json:
+    """The assistant's message that is being put together, or a new one."""
+    last = messages[-1] if messages else {}
+    if last.get("role") != "assistant" or (new and (last.get(new) or last.get("tool_calls"))):
+        messages.append({"role": "assistant", "content": ""})
+    return messages[-1]
+
+
+def thought_of(item: Json) -> str:
+    """The text of a reasoning item: its own, or what `encrypted` made of it."""
+    parts = [
+        *(item.get("content") or []),
+        *([] if item.get("content") else item.get("summary") or []),
+    ]
+    texts = [str(part.get("text") or "") for part in parts if isinstance(part, dict)]
+    if any(texts):
+        return "\n".join(texts)
+    try:
+        return base64.b64decode(str(item.get("encrypted_content") or ""), validate=True).decode()
+    except (binascii.Error, ValueError):  # another server's: nobody here can read it
+        return ""
+
+
+def encrypted(thought: str) -> str:
+    """A thought as clients carry it for us, unread."""
+    return base64.b64encode(thought.encode()).decode()

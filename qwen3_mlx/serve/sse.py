@@ -1,0 +1,59 @@
+"""Server-sent events, and what every dialect's writer of answers has to offer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+from qwen3_mlx.events import Done, Event, FinishReason, Reply
+from qwen3_mlx.serve.api_error import ApiError
+from qwen3_mlx.serve.usage import Usage
+
+
+class Writer(Protocol):
+    """Writes one answer: in pieces as it comes, or whole."""
+
+    def begin(self, usage: Usage) -> list[bytes]:
+        """What comes before the first event."""
+
+    def take(self, event: Event) -> list[bytes]:
+        """What an event adds to the stream."""
+
+    def end(self, done: Done, usage: Usage) -> list[bytes]:
+        """The end of the stream."""
+
+    def fail(self, error: ApiError) -> list[bytes]:
+        """The end of a stream that can't go on."""
+
+    def alive(self, done: int, total: int) -> bytes:
+        """Something that changes nothing, so that nobody takes the silence for a hang."""
+
+    def whole(self, reply: Reply, usage: Usage) -> dict[str, Any]:
+        """The answer in one piece."""
+
+
+def data(value: dict[str, Any] | str) -> bytes:
+    """An event without a name."""
+    return f"data: {value if isinstance(value, str) else dumps(value)}\n\n".encode()
+
+
+def named(value: dict[str, Any]) -> bytes:
+    """An event that is named by its type."""
+    return f"event: {value['type']}\ndata: {dumps(value)}\n\n".encode()
+
+
+def comment(text: str) -> bytes:
+    """A line that clients skip."""
+    return f": {text}\n\n".encode()
+
+
+def dumps(value: Any) -> str:
+    """JSON in one line."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def finish(reason: FinishReason, calls: bool, length: str, stop: str, called: str) -> str:
+    """`reason` in a dialect's words; a turn that the server interrupted was cut, too."""
+    if calls and reason != "length":
+        return called
+    return stop if reason == "stop" else length
