@@ -11,7 +11,7 @@ from pathlib import Path
 
 FILE = Path(__file__).with_name("cli.md")
 COMMANDS = (
-    *("", "chat", "generate", "info", "models", "convert", "embed", "rerank"),
+    *("", "chat", "generate", "serve", "info", "models", "convert", "embed", "rerank"),
     *("bench", "doctor", "sessions"),
     *("sessions list", "sessions show", "sessions export", "sessions rm", "config"),
     *("config get", "config set", "config unset", "config path", "config edit"),

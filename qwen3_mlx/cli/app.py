@@ -22,6 +22,7 @@ from qwen3_mlx.cli.commands import (
     info,
     models,
     rerank,
+    serve,
     sessions,
 )
 from qwen3_mlx.cli.exit_codes import PIPE_CLOSED, USER_ERROR, Guard
@@ -30,6 +31,7 @@ from qwen3_mlx.cli.terminal.screen import prepare_streams, silence_stdout
 COMMANDS: tuple[Any, ...] = (
     chat,
     generate,
+    serve,
     info,
     models,
     embed,

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import secrets
-from collections.abc import AsyncIterator, Callable
+import traceback
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from qwen3_mlx.events import Done, Event, Reply
+from qwen3_mlx.events import Done, Reply
 from qwen3_mlx.serve.api_error import ApiError, Dialect, from_exception
 from qwen3_mlx.serve.ask import Ask
 from qwen3_mlx.serve.desk import Desk, Open
-from qwen3_mlx.serve.sse import Writer
+from qwen3_mlx.serve.guard import Receive, Scope, Send
+from qwen3_mlx.serve.sse import Writer, encoded
 from qwen3_mlx.serve.usage import Usage
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 MakeWriter = Callable[[str, str, Ask], Writer]
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 
@@ -29,27 +33,41 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
     """A whole answer."""
     from starlette.responses import Response
 
-    body = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return Response(body, status, headers, media_type="application/json")
+    return Response(encoded(value), status, headers, media_type="application/json")
 
 
 def error_response(error: BaseException, dialect: Dialect) -> Response:
     """What went wrong, as `dialect` says it."""
-    if not isinstance(error, ApiError):
-        _LOG.info("a request failed: %s", type(error).__name__)
     found = from_exception(error)
-    if found.status == 500:
-        _LOG.error("a turn failed", exc_info=error)
+    _log(error, found)
     return json_response(found.body(dialect), found.status, found.headers)
+
+
+def _log(error: BaseException, found: ApiError) -> None:
+    """Where an unforeseen error comes from; its text may quote a prompt, so it stays out."""
+    if found.status != 500:
+        _LOG.debug("refused with %d (%s)", found.status, found.code or type(error).__name__)
+        return
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    _LOG.error("a turn failed of %s\n%s", type(error).__name__, frames)
 
 
 async def body_of(request: Request) -> Any:
     """The JSON of a request. Raises `ApiError`."""
     body = await request.body()
     try:
-        return json.loads(body)
+        return json.loads(body, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError):
         raise ApiError(400, "the body is not valid JSON", code="invalid_json") from None
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else _no_number(digits)
 
 
 def ignored_header(ask: Ask) -> dict[str, str]:
@@ -66,12 +84,9 @@ async def answer(
     desk: Desk, request: Request, ask: Ask, prefix: str, make: MakeWriter, dialect: Dialect
 ) -> Response:
     """Run the turn that `ask` wants. Raises what it is refused for before it begins."""
-    from starlette.responses import StreamingResponse
-
-    id = f"{prefix}{secrets.token_hex(12)}"
-    opened = await desk.begin(id, ask)
+    opened = await desk.begin(f"{prefix}{secrets.token_hex(12)}", ask)
     try:
-        writer = make(id, desk.model.name, ask)
+        writer = make(opened.id, desk.model.name, ask)
         headers = ignored_header(ask)
         if not ask.stream:
             return await _whole(opened, request, writer, headers)
@@ -79,68 +94,82 @@ async def answer(
     except BaseException:
         opened.close()
         raise
-    headers |= {"cache-control": "no-store", "x-accel-buffering": "no"}
-    stream = _stream(opened, writer)
-    return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
+    return _stream_response(opened, writer, headers)
 
 
-async def _stream(opened: Open, writer: Writer) -> AsyncIterator[bytes]:
-    events = opened.events()
+async def until_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`, which is cancelled as soon as the client goes away: then None."""
+    gone = asyncio.create_task(_gone(receive))
+    working = asyncio.create_task(work)
     try:
-        for piece in writer.begin(Usage.of(opened.turn)):
-            yield piece
-        async for event in events:
-            for piece in _pieces(opened, writer, event):
-                yield piece
-    except (asyncio.CancelledError, GeneratorExit):
-        opened.desk.metrics.gone += 1
-        raise
-    except Exception as error:
-        found = from_exception(error)
-        if found.status == 500:
-            _LOG.error("a turn failed in mid-stream", exc_info=error)
-        for piece in writer.fail(found):
-            yield piece
+        await asyncio.wait({gone, working}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
     finally:
-        opened.close()
-
-
-def _pieces(opened: Open, writer: Writer, event: Event | None) -> list[bytes]:
-    if event is None:
-        return [writer.alive(*opened.progress)]
-    if isinstance(event, Done):
-        return writer.end(event, Usage.of(opened.turn))
-    return writer.take(event)
-
-
-async def _whole(
-    opened: Open, request: Request, writer: Writer, headers: dict[str, str]
-) -> Response:
-    gone = asyncio.create_task(_gone(request))
-    collecting = asyncio.create_task(_collect(opened))
-    try:
-        await asyncio.wait({gone, collecting}, return_when=asyncio.FIRST_COMPLETED)
-        if not collecting.done():
-            opened.desk.metrics.gone += 1
-            raise ApiError(499, "the client went away")
-        reply = collecting.result()
-        return json_response(writer.whole(reply, Usage.of(opened.turn)), headers=headers)
-    finally:
-        opened.close()
-        for task in (gone, collecting):
+        for task in (gone, working):
             task.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await task
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
 
 
+def _stream_response(opened: Open, writer: Writer, headers: dict[str, str]) -> Response:
+    """The answer as it comes, as a response: starlette's own ends its stream later than we can."""
+    from starlette.responses import Response
+
+    class Stream(Response):
+        """Sends the pieces of one turn."""
+
+        media_type = "text/event-stream"
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await until_gone(receive, self._write(send))
+            finally:
+                opened.close()
+
+        async def _write(self, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for body in _pieces(opened, writer):
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    found = Stream(headers=headers | {"cache-control": "no-store", "x-accel-buffering": "no"})
+    del found.headers["content-length"]
+    return found
+
+
+async def _pieces(opened: Open, writer: Writer) -> AsyncIterator[bytes]:
+    try:
+        if begin := writer.begin(Usage.of(opened.turn)):
+            yield b"".join(begin)
+        async for event in opened.events():
+            if event is None:
+                yield writer.alive(*opened.progress)
+            elif isinstance(event, Done):
+                yield b"".join(writer.end(event, Usage.of(opened.turn)))
+            elif pieces := writer.take(event):
+                yield b"".join(pieces)
+    except Exception as error:
+        found = from_exception(error)
+        _log(error, found)
+        yield b"".join(writer.fail(found))
+
+
+async def _whole(
+    opened: Open, request: Request, writer: Writer, headers: dict[str, str]
+) -> Response:
+    try:
+        reply = await until_gone(request.receive, _collect(opened))
+        if reply is None:
+            raise ApiError(499, "the client went away")
+        return json_response(writer.whole(reply, Usage.of(opened.turn)), headers=headers)
+    finally:
+        opened.close()
+
+
 async def _collect(opened: Open) -> Reply:
-    found: list[Event] = []
-    async for event in opened.events():
-        if event is not None:
-            found.append(event)
-    return Reply.from_events(found)
+    return Reply.from_events([event async for event in opened.events() if event is not None])

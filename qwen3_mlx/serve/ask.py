@@ -9,10 +9,11 @@ from typing import Any
 from qwen3_mlx.chat.request import Request, prepare
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.errors import ContextError
-from qwen3_mlx.options import GenerationOptions, ThinkingBudget
+from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.serve import thinking
 from qwen3_mlx.serve.api_error import refused
 from qwen3_mlx.text import Mode
+from qwen3_mlx.thinking_budget import ThinkingBudget
 
 Json = dict[str, Any]
 
@@ -63,7 +64,7 @@ def _raw(runtime: Runtime, prompt: str | list[int], options: GenerationOptions) 
     return Request(
         prompt=ids,
         mode=Mode(thinking=False, template_flag=None, starts_inside=False),
-        sampling=runtime.sampling(options, False),
+        sampling=options.sampling(runtime.family, False, runtime.generation_config),
         markers=runtime.markers([]),
         tools=[],
         budget=ThinkingBudget(None, ()),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from qwen3_mlx.chat.request import Request
@@ -24,6 +26,7 @@ ADMISSION_SECONDS = 2.0
 """How long the status line waits for a turn to begin: what is refused by then is no 200."""
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 
 class Desk:
@@ -51,9 +54,22 @@ class Desk:
         self._turns[id] = opened
         return opened
 
-    def forget(self, id: str) -> None:
+    @property
+    def busy(self) -> int:
+        """How many turns are under way."""
+        return len(self._turns)
+
+    def close(self) -> None:
+        """End what still runs, and both threads."""
+        self.draining = True
+        self.thread.close(0.0)
+        self._helper.shutdown(wait=False, cancel_futures=True)
+
+    def forget(self, opened: Open) -> None:
         """A turn is over, or nobody listens any more."""
-        self._turns.pop(id, None)
+        if self._turns.pop(opened.id, None) is not None:
+            self.metrics.closed(opened.done, opened.failure)
+            _LOG.info("%s", opened.summary())
 
     def find(self, id: str) -> Open | None:
         """The turn of that id, if it is under way."""
@@ -80,6 +96,9 @@ class Open:
         self.progress = (0, len(request.prompt))
         self.admitted = False
         self.began = time.perf_counter()
+        self.done: Done | None = None
+        self.failure: Exception | None = None
+        self._called = False
         self._waiting: list[Event] = []
         self._last = time.monotonic()
         messages = ask.messages if ask.prompt is None and not ask.continues else None
@@ -89,7 +108,8 @@ class Open:
         )
 
     def _wake(self) -> None:
-        self._loop.call_soon_threadsafe(self._ready.set)
+        with suppress(RuntimeError):  # the event loop has ended: nobody waits
+            self._loop.call_soon_threadsafe(self._ready.set)
 
     async def admission(self) -> None:
         """Wait until the turn has begun, or long enough. Raises what it is refused for."""
@@ -117,41 +137,52 @@ class Open:
 
     async def events(self) -> AsyncIterator[Event | None]:
         """The events to the end; None where there was silence. Raises what the turn failed of."""
-        called = False
         try:
-            while True:
-                found = self._waiting or await self._poll(SILENCE_SECONDS)
-                self._waiting = []
-                if not found:
-                    if time.monotonic() - self._last >= SILENCE_SECONDS:
-                        self._last = time.monotonic()
-                        yield None
-                    continue
-                self._last = time.monotonic()
-                for event in found:
-                    if called and not isinstance(event, Done):
-                        continue  # one call was asked for
-                    if isinstance(event, Done):
-                        self._check(event)
-                    yield event
-                    if isinstance(event, Done):
-                        self.desk.metrics.ended(event, self.ask)
-                        return
-                    if isinstance(event, ToolCall) and self.ask.one_call:
-                        called = True
-                        self.turn.interrupt()
-        except Exception:
-            self.desk.metrics.failed += 1
+            async for event in self._heard():
+                if isinstance(event, Done):
+                    self._check(event)
+                    self.done = event
+                yield event
+        except Exception as error:
+            self.failure = error
             raise
-        finally:
-            self.close()
+
+    async def _heard(self) -> AsyncIterator[Event | None]:
+        while True:
+            left = self._last + SILENCE_SECONDS - time.monotonic()
+            found = self._waiting or await self._poll(max(left, 0.001))
+            self._waiting = []
+            silent = time.monotonic() - self._last >= SILENCE_SECONDS
+            if found or silent:
+                self._last = time.monotonic()
+            if silent and not found:
+                yield None
+            for event in found:
+                if self._called and not isinstance(event, Done):
+                    continue  # one call was asked for
+                yield event
+                if isinstance(event, Done):
+                    return
+                if isinstance(event, ToolCall) and self.ask.one_call:
+                    self._called = True
+                    self.turn.interrupt()
 
     def _check(self, done: Done) -> None:
-        if done.finish_reason == "interrupted" and self.desk.draining:
+        if done.finish_reason == "interrupted" and self.desk.draining and not self._called:
             raise ApiError(503, "the server is shutting down", code="shutting_down")
+
+    def summary(self) -> str:
+        """How it ended and what it took, in a line without a word of what was said."""
+        failed = "gone" if self.failure is None else f"failed ({type(self.failure).__name__})"
+        end = failed if self.done is None else self.done.finish_reason
+        turn, seconds = self.turn, time.perf_counter() - self.began
+        read, cached = len(turn.request.prompt), turn.cached_tokens
+        thought = turn.thinking_tokens
+        said = f"{turn.used_tokens:,} generated ({thought:,} of them thinking)"
+        return f"{self.id} {end}: {read:,} tokens read ({cached:,} cached), {said}, {seconds:.2f} s"
 
     def close(self) -> None:
         """Nobody listens any more: what is left of the turn is not computed."""
         if not self.turn.over:
             self.turn.interrupt()
-        self.desk.forget(self.id)
+        self.desk.forget(self)

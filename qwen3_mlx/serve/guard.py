@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from qwen3_mlx.serve.api_error import ApiError, Dialect
-from qwen3_mlx.serve.sse import dumps
+from qwen3_mlx.serve.sse import encoded
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -151,7 +151,7 @@ def _shared(origin: str | None) -> list[tuple[bytes, bytes]]:
 
 async def _answer_error(send: Send, error: ApiError, dialect: Dialect) -> None:
     more = [(k.encode(), v.encode()) for k, v in error.headers.items()]
-    await _answer(send, error.status, dumps(error.body(dialect)).encode(), more)
+    await _answer(send, error.status, encoded(error.body(dialect)), more)
 
 
 async def _answer(

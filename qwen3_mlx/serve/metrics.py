@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from qwen3_mlx.events import Done
-from qwen3_mlx.serve.ask import Ask
 
 if TYPE_CHECKING:
     from qwen3_mlx.serve.desk import Desk
@@ -29,8 +28,12 @@ class Metrics:
         self._first = [0] * (len(BUCKETS) + 1)
         self._first_sum = 0.0
 
-    def ended(self, done: Done, ask: Ask) -> None:
-        """A turn came to its end."""
+    def closed(self, done: Done | None, failure: Exception | None) -> None:
+        """A turn came to its end, or failed; with neither its client went away."""
+        if done is None:
+            self.failed += failure is not None
+            self.gone += failure is None
+            return
         stats = done.stats
         self.finished[done.finish_reason] += 1
         self.cuts += bool(stats.thinking_cut)

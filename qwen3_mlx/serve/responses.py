@@ -12,7 +12,7 @@ from qwen3_mlx.serve.api_error import ApiError, refused
 from qwen3_mlx.serve.ask import Ask, Json
 from qwen3_mlx.serve.chat_completions import choice
 from qwen3_mlx.serve.fields import Fields
-from qwen3_mlx.serve.sse import dumps
+from qwen3_mlx.serve.sse import encoded
 
 NOT_HONOURED: dict[str, tuple[Any, ...]] = {
     "background": (False,),
@@ -32,7 +32,7 @@ class Kept:
 
     def put(self, id: str, messages: list[Json], response: Json) -> None:
         """Keep a response, and the conversation up to its end."""
-        size = len(dumps(messages)) + len(dumps(response))
+        size = len(encoded(messages)) + len(encoded(response))
         self._kept[id] = (messages, response, size)
         self._bytes += size
         while len(self._kept) > self._most or (self._bytes > self._most_bytes and self._kept):

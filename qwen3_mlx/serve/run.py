@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
+import logging
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qwen3_mlx.chat.turns import new_scheduler
 from qwen3_mlx.engine.scheduler_thread import SchedulerThread
@@ -18,57 +18,13 @@ from qwen3_mlx.errors import OptionError
 from qwen3_mlx.fit.machine import this_machine
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.serve.app import build
+from qwen3_mlx.serve.connection import timed_protocol
 from qwen3_mlx.serve.desk import Desk
-from qwen3_mlx.serve.guard import LOOPBACK, Rules
+from qwen3_mlx.serve.guard import Guard
+from qwen3_mlx.serve.settings import Settings
 
-KEY = "QWEN3_MLX_API_KEY"
-"""The variable that holds the key."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to serve."""
-
-    host: str = "127.0.0.1"
-    port: int = 8080
-    api_key_file: Path | None = None
-    origins: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
-    parallel: int = 8
-    queue: int = 64
-    prefix_gb: float | None = None
-    drain_seconds: float = 30.0
-    strict: bool = False
-
-    def rules(self) -> Rules:
-        """Who may ask. Raises `OptionError`: off loopback nobody may without a key."""
-        key = self.key()
-        if key is None and self.host not in LOOPBACK:
-            hint = f"--api-key-file FILE, or the variable {KEY}; or serve on 127.0.0.1"
-            raise OptionError(
-                "a key is needed where other machines can ask", got=f"--host {self.host}", hint=hint
-            )
-        named = {self.host} if self.host not in ("0.0.0.0", "::") else _own_names()
-        hosts = LOOPBACK | frozenset(name.lower() for name in (*named, *self.hosts))
-        return Rules(hosts=hosts, origins=frozenset(self.origins), key=key)
-
-    def key(self) -> str | None:
-        """The key, from its file or the environment. Raises `OptionError`."""
-        if self.api_key_file is None:
-            return os.environ.get(KEY, "").strip() or None
-        try:
-            key = self.api_key_file.read_text("utf-8").strip()
-        except (OSError, ValueError) as error:
-            got = getattr(error, "strerror", None) or str(error)
-            raise OptionError(f"{self.api_key_file} can't be read", got=got) from None
-        if not key:
-            raise OptionError(f"{self.api_key_file} is empty", expected="the key, in one line")
-        return key
-
-
-def _own_names() -> set[str]:
-    name = socket.gethostname()
-    return {name, f"{name}.local"}
+if TYPE_CHECKING:
+    import uvicorn
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -107,47 +63,67 @@ def start(model: Qwen3, settings: Settings) -> Desk:
 def serve(
     settings: Settings, load: Callable[[], Qwen3], ready: Callable[[str, Qwen3], object]
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C; `ready` is told the address. Raises `Qwen3Error`."""
-    import uvicorn
+    """Serve until SIGTERM or Ctrl-C; `ready` is told the address. Raises `Qwen3Error`.
 
+    The port is taken before the model is loaded: whoever connects early waits. Raises
+    `KeyboardInterrupt` after Ctrl-C, once running answers have ended.
+    """
     rules = settings.rules()
     listener = bind(settings.host, settings.port)
     try:
         model = load()
         desk = start(model, settings)
-        port = listener.getsockname()[1]
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-
-        class Server(uvicorn.Server):
-            """uvicorn's, which tells when it listens, and lets running turns end."""
-
-            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-                await super().startup(sockets)
-                ready(f"http://{shown}:{port}", model)
-
-            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-                draining = asyncio.create_task(drain(desk, settings.drain_seconds))
-                await super().shutdown(sockets)
-                draining.cancel()
-
-        config = uvicorn.Config(
-            build(desk, rules, settings.strict),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=int(settings.drain_seconds) + 5,
-            lifespan="off",
-        )
-        with _quiet_sigterm():
-            Server(config).run(sockets=[listener])
-        desk.thread.close(0.0)
+        url = f"http://{shown}:{listener.getsockname()[1]}"
+        app = build(desk, rules, settings.strict)
+        server = new_server(app, desk, settings.drain_seconds, lambda: ready(url, model))
+        try:
+            with _quiet_sigterm():
+                server.run(sockets=[listener])
+        finally:
+            desk.close()
     finally:
         listener.close()
+
+
+def new_server(
+    app: Guard, desk: Desk, drain_seconds: float, ready: Callable[[], object]
+) -> uvicorn.Server:
+    """A server that tells when it listens, and lets running answers end before it does."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """uvicorn's, with a word at its beginning and time at its end."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            ready()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            draining = asyncio.create_task(drain(desk, drain_seconds))
+            try:
+                await super().shutdown(sockets)
+            finally:
+                draining.cancel()
+
+    config = uvicorn.Config(
+        app,
+        http=timed_protocol(),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(drain_seconds) + 5,
+        lifespan="off",
+    )
+    return Server(config)
 
 
 async def drain(desk: Desk, seconds: float) -> None:
     """Take nothing new, and interrupt what has not ended after `seconds`."""
     desk.draining = True
+    if desk.busy:
+        logging.getLogger(__name__).info("%d answers under way get %g s to end", desk.busy, seconds)
     await asyncio.sleep(seconds)
     desk.scheduler.stop_all()
 
@@ -155,6 +131,9 @@ async def drain(desk: Desk, seconds: float) -> None:
 @contextmanager
 def _quiet_sigterm() -> Iterator[None]:
     """SIGTERM ends the server with exit code 0: uvicorn raises it again when it is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         yield

@@ -34,12 +34,12 @@ class Writer(Protocol):
 
 def data(value: dict[str, Any] | str) -> bytes:
     """An event without a name."""
-    return f"data: {value if isinstance(value, str) else dumps(value)}\n\n".encode()
+    return b"data: %b\n\n" % (value.encode() if isinstance(value, str) else encoded(value))
 
 
 def named(value: dict[str, Any]) -> bytes:
     """An event that is named by its type."""
-    return f"event: {value['type']}\ndata: {dumps(value)}\n\n".encode()
+    return b"event: %b\ndata: %b\n\n" % (value["type"].encode(), encoded(value))
 
 
 def comment(text: str) -> bytes:
@@ -47,9 +47,10 @@ def comment(text: str) -> bytes:
     return f": {text}\n\n".encode()
 
 
-def dumps(value: Any) -> str:
-    """JSON in one line."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def encoded(value: Any) -> bytes:
+    """JSON in one line; half a surrogate pair, which JSON can spell and UTF-8 can't, is "?"."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
 
 
 def finish(reason: FinishReason, calls: bool, length: str, stop: str, called: str) -> str:

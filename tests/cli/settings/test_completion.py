@@ -55,7 +55,8 @@ def words(line: str) -> list[str]:
 
 
 ALIASES = [release.alias for release in releases.RELEASES]
-COMMANDS = ["chat", "generate", "info", "models", "embed", "rerank", "convert", "bench", "doctor"]
+COMMANDS = ["chat", "generate", "serve", "info", "models", "embed", "rerank", "convert"]
+COMMANDS += ["bench", "doctor"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,176 @@
+"""``qwen3-mlx serve``: a model for other programs, over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli.chat import load
+from qwen3_mlx.cli.terminal.progress import ProgressLine
+from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.hub import resolve
+from qwen3_mlx.options import CacheFormat
+
+if TYPE_CHECKING:
+    from qwen3_mlx.model import Qwen3
+    from qwen3_mlx.serve.settings import Settings
+
+WHO, LIMITS = "Who may ask", "Limits"
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where to listen, and to whom."""
+
+    host: Annotated[
+        str, opt.option("NAME", "The address to listen on; beyond this machine a key is needed.")
+    ] = "127.0.0.1"
+    port: Annotated[int, opt.option("N", "0 takes any free one.", min=0, max=65535)] = 8080
+    api_key_file: Annotated[
+        Path | None,
+        opt.option("FILE", "The key clients must send; or set `QWEN3_MLX_API_KEY`.", WHO),
+    ] = None
+    origin: Annotated[
+        list[str] | None,
+        opt.option("URL", "A web page's origin that may ask too; may be repeated.", WHO),
+    ] = None
+    allow_host: Annotated[
+        list[str] | None,
+        opt.option("NAME", "Another name this machine is called by; may be repeated.", WHO),
+    ] = None
+    strict_model: Annotated[
+        bool, opt.flag("--strict-model", "Refuse a request for another model's name.", WHO)
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much at once."""
+
+    parallel: Annotated[
+        int, opt.option("N", "Answers that are computed at once.", LIMITS, min=1)
+    ] = 8
+    queue: Annotated[
+        int, opt.option("N", "Requests that may wait; more are told to come back.", LIMITS, min=0)
+    ] = 64
+    prefix_memory: Annotated[
+        float | None,
+        opt.option(
+            *("GB", "For conversations kept between turns; default: a quarter of what is free."),
+            LIMITS,
+            min=0,
+        ),
+    ] = None
+    drain: Annotated[
+        float, opt.option("S", "Seconds that answers get to end when the server must.", LIMITS)
+    ] = 30.0
+
+
+@opt.with_options
+def command(
+    listening: Listening,
+    limits: Limits,
+    model: opt.Model = None,
+    context: Annotated[
+        int | None, opt.option("N", "Tokens the model can look back on.", opt.RUN)
+    ] = None,
+    adapter: Annotated[
+        Path | None, opt.option("DIR", "A LoRA adapter for the model.", opt.RUN)
+    ] = None,
+    kv_bits: Annotated[
+        int | None, opt.option("N", "Keep keys and values in 8 or 4 bits.", opt.RUN)
+    ] = None,
+    quiet: Annotated[bool, opt.flag("--quiet", "No line for each request.", opt.RUN)] = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Serve a model to other programs, the way OpenAI's and Anthropic's servers do.
+
+    Its address is the one line on stdout, once it listens. Ctrl-C or SIGTERM lets running answers
+    end. It serves this machine only, unless `--host` says otherwise, and never logs what is said.
+
+    Examples:
+
+        qwen3-mlx serve 8b
+        qwen3-mlx serve coder-30b --port 9000 --context 131072
+        qwen3-mlx serve 4b --host 0.0.0.0 --api-key-file ~/.qwen3-key
+    """
+    from qwen3_mlx.serve.run import serve
+
+    screen, cache_format = Screen(), CacheFormat(kv_bits)
+    _log(quiet=quiet, debug=debug)
+    name, note = load.choose(model)
+    if note:
+        screen.note(note)
+
+    def open_it() -> Qwen3:
+        asked = context or load.default_context(name, screen)
+        return _open(name, asked, screen, cache_format, adapter)
+
+    serve(_settings(listening, limits), open_it, lambda url, model: _tell(screen, url, model))
+
+
+def _settings(listening: Listening, limits: Limits) -> Settings:
+    from qwen3_mlx.serve.settings import Settings
+
+    return Settings(
+        host=listening.host,
+        port=listening.port,
+        api_key_file=listening.api_key_file,
+        origins=tuple(listening.origin or ()),
+        hosts=tuple(listening.allow_host or ()),
+        strict=listening.strict_model,
+        parallel=limits.parallel,
+        queue=limits.queue,
+        prefix_gb=limits.prefix_memory,
+        drain_seconds=limits.drain,
+    )
+
+
+def _open(
+    name: str, context: int | None, screen: Screen, format: CacheFormat, adapter: Path | None
+) -> Qwen3:
+    """Load the model, embedders and rerankers too. Raises as `load`."""
+    if resolve.find_local(name) is None:
+        screen.note(f"downloading {resolve.parse(name).repo}; it is kept for the next time")
+    from qwen3_mlx.model import load as load_any
+
+    progress = ProgressLine(screen, f"loading {name}")
+    try:
+        model = load_any(
+            name, context=context, kv_bits=format.bits, on_progress=progress, adapter=adapter
+        )
+    finally:
+        progress.clear()
+    screen.notes(note for note in (model.note, load.yarn_note(model)) if note)
+    return model
+
+
+def _tell(screen: Screen, url: str, model: Qwen3) -> None:
+    """The address on stdout, how to use it on stderr."""
+    lines = [f"{model.name} is served; Ctrl-C ends it"]
+    if model.kind == "chat":
+        lines += [
+            f"  OpenAI's clients:    OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=x",
+            f"  Anthropic's clients: ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN=x",
+        ]
+    else:
+        path = "/v1/embeddings" if model.kind == "embedder" else "/v1/rerank"
+        lines.append(f"  {model.kind}: POST {url}{path}")
+    screen.answer(f"{url}\n")
+    screen.notes(lines)
+
+
+def _log(*, quiet: bool, debug: bool) -> None:
+    """The server's words go to stderr with the time; a request has one line, without its text."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    for name in ("qwen3_mlx", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers[:], logger.propagate = [handler], False
+    level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
+    logging.getLogger("qwen3_mlx").setLevel(level)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
