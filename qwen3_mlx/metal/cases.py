@@ -147,8 +147,7 @@ def _attention(n: Signature, tokens: int) -> Case:
 
     x = random(n.dtype, 1, 1, (n.heads + 2 * n.kv_heads) * n.head_dim)
     made = ((attend.attend, True), (attend.reference, False), (stock.attend, False))
-    name = "attend_packed" if n.kv_packing[0] else "attend"
-    return Case(name, f"{tokens:,} tokens", x, *(partial(by, *each) for each in made))
+    return Case(n.attention, f"{tokens:,} tokens", x, *(partial(by, *each) for each in made))
 
 
 def _dense(n: Signature) -> Case:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,11 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
-from qwen3_mlx.metal import verdict
+from qwen3_mlx.metal import launch, verdict
 from qwen3_mlx.metal.cases import Arrays, Case, cases
-from qwen3_mlx.metal.variants import Signature
+from qwen3_mlx.metal.child_output import ChildOutput, spent
+from qwen3_mlx.metal.launch import Launch
+from qwen3_mlx.metal.variants import Signature, text_digest
 from qwen3_mlx.metal.verdict import Verdict
 
 BOUNDS = {mx.float32: 1e-11, mx.float16: 2e-7, mx.bfloat16: 1e-5}
@@ -43,62 +45,84 @@ class Skipped(Exception):
     """The user did not want to wait: nothing was found out."""
 
 
+Meanwhile = Callable[[Collection[str]], bool]
+"""What the parent does while its children run, a piece a call, given the digests of the texts that
+were right so far; returns whether there was a piece to do."""
+
+
 def prove(
     signatures: Sequence[Signature],
     limit_s: float = LIMIT_S,
     skipped: Callable[[], bool] = lambda: False,
+    meanwhile: Meanwhile = lambda _right: False,
 ) -> Verdict:
-    """What a child finds out about the kernels of `signatures`; never raises for what it does.
+    """What children find out about the kernels of `signatures`; never raises for what they do.
 
     Raises `Skipped` as soon as `skipped` says so.
     """
-    begin, parts = time.monotonic(), _processes()
+    begin, parts = time.monotonic(), shares(signatures)
     given = json.dumps(verdict.described(signatures))
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as ended:
         folder = Path(place)
         (folder / "given").write_text(given)
-        children = [_start(folder, part, parts) for part in range(parts)]
+        said = [ChildOutput(folder, "-".join(part), time.time()) for part in parts]
+        children = [_start(folder, one, part) for one, part in zip(said, parts, strict=True)]
         for child in children:
             ended.callback(_end, child)
-        codes = [_wait(child, begin + limit_s, skipped) for child in children]
+
+        def between() -> bool:
+            if skipped():
+                raise Skipped
+            return meanwhile([text for one in said for text in one.texts()])
+
+        codes = _wait(children, begin + limit_s, between)
         found = Verdict(machine=verdict.machine(), day=datetime.date.today().isoformat())
-        for part, code in enumerate(codes):
-            said = (folder / f"{part}.out").read_text("utf-8", "replace").splitlines()
-            complaint = (folder / f"{part}.err").read_text("utf-8", "replace").strip()
-            _add(found, said, code, complaint, limit_s)
+        for one, code in zip(said, codes, strict=True):
+            _add(found, one, code, limit_s)
+        found.seconds = {"right": round(time.monotonic() - begin, 1)} | spent(said)
     found.right = sorted(set(found.right) - set(found.wrong))
-    found.seconds["right"] = round(time.monotonic() - begin, 1)
     return found
 
 
-def _processes() -> int:
-    """CUDA's compiler takes two seconds a kernel: there several processes share the cases."""
-    return max(1, min(8, (os.cpu_count() or 1) // 2)) if backend.device() == "cuda" else 1
+def shares(signatures: Sequence[Signature]) -> list[list[str]]:
+    """The kernels that each child tries.
+
+    CUDA's compiler takes two seconds a text, in each process anew: there a kernel has a child of
+    its own as far as the processor has cores. The layer's, which needs all, comes first.
+    """
+    names = ["step", "matvec", "gate_up"]
+    names += sorted({one.attention for one in signatures})
+    if any(one.experts for one in signatures):
+        names += ["down", "route", "gather_matmul"]
+    cores = (os.cpu_count() or 1) // 2 if backend.device() == "cuda" else 1
+    children = max(1, min(len(names), cores))
+    return [names[i::children] for i in range(children)]
 
 
-def _start(folder: Path, part: int, parts: int) -> subprocess.Popen[bytes]:
+def _start(folder: Path, said: ChildOutput, kernels: list[str]) -> subprocess.Popen[bytes]:
     with (
         (folder / "given").open("rb") as given,
-        (folder / f"{part}.out").open("wb") as out,
-        (folder / f"{part}.err").open("wb") as err,
+        said.out.open("wb") as out,
+        said.err.open("wb") as err,
     ):
         # a session of its own: Ctrl-C is for the parent, who ends it
         return subprocess.Popen(
-            [*CHILD, str(part), str(parts)], stdin=given, stdout=out, stderr=err,
-            start_new_session=True,
-        )  # fmt: skip
+            [*CHILD, *kernels], stdin=given, stdout=out, stderr=err, start_new_session=True
+        )
 
 
-def _wait(child: subprocess.Popen[bytes], until: float, skipped: Callable[[], bool]) -> int | None:
-    """Its exit status; None if it was still running when its time was over."""
-    while True:
-        left = until - time.monotonic()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return child.wait(min(0.1, max(left, 0.0)))
-        if skipped():
-            raise Skipped
+def _wait(
+    children: list[subprocess.Popen[bytes]], until: float, between: Callable[[], bool]
+) -> list[int | None]:
+    """Their exit statuses; None of one that still ran when the time was over."""
+    while running := [child for child in children if child.poll() is None]:
+        busy, left = between(), until - time.monotonic()
         if left <= 0:
-            return None
+            break
+        if not busy:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running[0].wait(min(0.1, left))
+    return [child.poll() for child in children]
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -108,17 +132,11 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             child.wait(10)  # a process in the driver's hands may not end at once
 
 
-def _add(found: Verdict, said: list[str], code: int | None, complaint: str, limit_s: float) -> None:
-    """What a child printed: a line when a case begins, and one when it ends."""
+def _add(found: Verdict, said: ChildOutput, code: int | None, limit_s: float) -> None:
+    """Take what a child has printed, and how it ended."""
     begun = None
     finished = False
-    for line in said:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue  # a line cut short, or a library's
-        if not isinstance(value, dict):
-            continue
+    for value in said.lines():
         if "finished" in value:
             finished = True
         elif "fault" not in value:
@@ -128,7 +146,7 @@ def _add(found: Verdict, said: list[str], code: int | None, complaint: str, limi
             _take(found, str(value["kernel"]), value["fault"])
     if finished and code == 0:
         return
-    why = _ending(code, complaint, limit_s)
+    why = _ending(code, said.err.read_text("utf-8", "replace").strip(), limit_s)
     kernel = str(begun["kernel"]) if begun else "step"
     _take(found, kernel, f"{begun['name']}: {why}" if begun else why)
     _take(found, "step", f"the proof did not come to its end: {why}")
@@ -151,11 +169,11 @@ def _ending(code: int | None, complaint: str, limit_s: float) -> str:
     return f"exit {code}: {last}"
 
 
-def check(case: Case) -> str | None:
-    """What is wrong with a kernel in `case`, or None."""
-    got, want = case.run(case.x), case.reference(case.x)
+def check(case: Case, got: Arrays) -> str | None:
+    """What is wrong with `got`, which a kernel made of `case`, or None."""
+    want = case.reference(case.x)
     again, beside = case.run(case.x), case.stock(case.x)
-    mx.eval(got, want, again, beside)
+    mx.eval(want, again, beside)
     for name, a, b in zip(("", " (second output)"), got, again, strict=False):
         if not mx.array_equal(_integers(a), _integers(b)).item():
             return f"{case.name}: not the same twice{name}"
@@ -204,36 +222,48 @@ def _not_finite(case: Case) -> str | None:
     return f"{case.name}: hides what is not a number"
 
 
-def tried(case: Case) -> str | None:
-    """`check`, and whatever the compiler or the driver throws."""
+def tried(case: Case) -> dict[str, Any]:
+    """`check`, whatever the compiler or the driver throws, the texts met, and the seconds."""
+    met: set[str] = set()
+    run, begin = launch.executor, time.monotonic()
+    compiled = begin
+
+    def noted(given: Launch) -> list[mx.array]:
+        met.add(text_digest(given))
+        return run(given)
+
     try:
-        return check(case)
+        with launch.executing_with(noted):
+            got = case.run(case.x)
+            mx.eval(got)
+            compiled = time.monotonic()
+            fault = check(case, got)
     except Exception as thrown:
         first = (str(thrown).strip() or type(thrown).__name__).splitlines()[0]
-        return f"{case.name}: {first[:160]}"
+        fault = f"{case.name}: {first[:160]}"
+    seconds = {"compiled": compiled - begin, "compared": time.monotonic() - compiled}
+    return {"fault": fault, "texts": sorted(met)} | {k: round(s, 3) for k, s in seconds.items()}
 
 
 def report(
-    signatures: Sequence[Signature], part: int = 0, parts: int = 1
+    signatures: Sequence[Signature], kernels: Collection[str] = ()
 ) -> Iterator[dict[str, Any]]:
-    """What the child prints: a line before each case of its part, and one behind it."""
-    every = (case for one in signatures for case in cases(one))
+    """What a child prints: a line before each case of its `kernels` (all if none), one behind."""
     mx.random.seed(0)
-    for index, case in enumerate(every):
-        if index % parts == part:
+    for case in (case for one in signatures for case in cases(one)):
+        if not kernels or case.kernel in kernels:
             named = {"kernel": case.kernel, "name": case.name}
             yield named
-            yield named | {"fault": tried(case)}
+            yield named | tried(case)
             mx.clear_cache()
     yield {"finished": True}
 
 
 def main() -> None:
-    """The child."""
-    part, parts = map(int, sys.argv[1:] or ("0", "1"))
+    """The child; its arguments are kernels by name."""
     signatures = verdict.parsed(json.load(sys.stdin))
-    for line in report(signatures, part, parts):
-        sys.stdout.write(json.dumps(line) + "\n")
+    for line in report(signatures, sys.argv[1:]):
+        sys.stdout.write(json.dumps(line | {"at": time.time()}) + "\n")
         sys.stdout.flush()
 
 

@@ -5,6 +5,7 @@ The language check and the proof both go through these, so neither tries a text 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import qwen3_mlx.device.backend as backend
@@ -70,6 +71,11 @@ class Signature:
     def packing_of(self, role: str) -> Packing:
         """How the matrices of `role` are packed."""
         return dict(self.others).get(role, self.packing)
+
+    @property
+    def attention(self) -> str:
+        """The kernel of its attention, by the name that `dispatch` has for it."""
+        return "attend_packed" if self.kv_packing[0] else "attend"
 
     @classmethod
     def of(
@@ -145,6 +151,11 @@ def text_key(launch: Launch) -> tuple[object, ...]:
     dtypes = tuple((name, str(array.dtype)) for name, array in launch.inputs.items())
     constants = tuple((name, str(value)) for name, value in launch.constants.items())
     return (launch.kernel, launch.staged, tuple(launch.outputs), dtypes, constants)
+
+
+def text_digest(launch: Launch) -> str:
+    """The same, short enough to be handed from process to process."""
+    return hashlib.sha256(repr(text_key(launch)).encode()).hexdigest()[:16]
 
 
 def _attention(network: Signature, capacity: int) -> None:

@@ -1,0 +1,79 @@
+"""What is compiled ahead: by the parent of a proof, and while weights are read."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import qwen3_mlx.device.backend as backend
+
+import pytest
+
+from qwen3_mlx.metal import prove
+from qwen3_mlx.metal.launch import Launch
+from qwen3_mlx.metal.variants import text_digest, variants
+from qwen3_mlx.nn.ahead import Ahead
+from qwen3_mlx.nn.signature import signatures
+from tests.metal.judged import MOE, net
+
+pytestmark = pytest.mark.usefixtures("judged")
+
+SHARED = [["step"], ["matvec", "gate_up"], ["attend"]]
+
+
+def test_on_cuda_a_kernel_has_a_child_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as half the cores go; the layer's begins first. Elsewhere one child tries all."""
+    dense, experts = signatures(net()), signatures(net(**MOE))
+    assert len(prove.shares(experts)) == 1
+    monkeypatch.setattr(backend, "device", lambda: "cuda")
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert prove.shares(dense) == [["step"], ["matvec"], ["gate_up"], ["attend"]]
+    assert len(prove.shares(experts)) == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    two = prove.shares(experts)
+    assert len(two) == 2 and two[0][0] == "step" and len(sum(two, [])) == 7
+
+
+def test_children_share_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they find what one does; the parent hears of each text that was right."""
+    monkeypatch.setattr(prove, "shares", lambda _: SHARED)
+    heard: set[str] = set()
+    found = prove.prove(signatures(net()), meanwhile=lambda texts: bool(heard.update(texts)))
+    assert found.wrong == {} and found.right == ["attend", "gate_up", "matvec", "step"]
+    assert {"right", "right, step", "right, attend", "right, compiled by it"} <= set(found.seconds)
+    assert heard, "none was heard of before the end"
+
+
+@pytest.mark.parametrize("fault", ["wrong", "segfault"])
+def test_a_fault_in_one_child_stops_the_step(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prove, "shares", lambda _: SHARED)
+    monkeypatch.setenv("QWEN3_TEST_FAULT", fault)
+    texts: set[str] = set()
+    network = signatures(net())
+    found = prove.prove(network, meanwhile=lambda right: bool(texts.update(right)))
+    assert set(found.wrong) == {"attend", "step"} and found.right == ["gate_up", "matvec"]
+    attend = {text_digest(one) for one in variants(network[0]) if one.kernel == "attend"}
+    assert not attend & texts
+
+
+def test_only_what_is_right_is_compiled_and_only_on_cuda(
+    monkeypatch: pytest.MonkeyPatch, launches: list[Launch]
+) -> None:
+    """MLX's own first, as nothing is known yet; each text once; a throw costs nothing."""
+    found, done = signatures(net()), list[str]()
+
+    def pieces() -> Any:
+        return (lambda: done.append("a"), lambda: done.append("b"))
+
+    assert not Ahead(pieces(), found)(["anything"]) and not done
+    monkeypatch.setattr(backend, "device", lambda: "cuda")
+    ahead = Ahead(pieces(), found)
+    digests = [text_digest(one) for one in variants(found[0])]
+    launches.clear()
+    assert ahead([]) and done == ["a"] and not launches
+    monkeypatch.setattr(backend, "device", lambda: "metal")
+    assert ahead(digests[:1]) and done == ["a"]
+    assert [text_digest(one) for one in launches] == digests[:1]
+    assert ahead(digests[:1]) and done == ["a", "b"]
+    assert not ahead(digests[:1]) and len(launches) == 1
+    assert set(ahead.seconds) == {"meanwhile, kernels", "meanwhile, MLX's operations"}
