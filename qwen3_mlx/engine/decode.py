@@ -38,15 +38,26 @@ class Decoder:
 
     def step(self) -> int:
         """The next token."""
-        token, self.logprobs = self._next, self._next_logprobs
         self.cache.make_room(1)
         forward = self.cache.step or self.network
-        logits = forward(token[None], self.cache.layers)  # [1, 1, V]
+        logits = forward(self.drawn[None], self.cache.layers)  # [1, 1, V]
+        token = self.take(logits[:, -1])
+        return self.keep(token.tolist()[0])  # type: ignore[index, arg-type]  # nested, to mypy
+
+    def take(self, logits: mx.array) -> mx.array:
+        """The drawn token ``[1]``, which the network has been given: ``logits [1, V]`` follow it.
+
+        The token after it is drawn, and begun to be computed.
+        """
+        token, self.logprobs = self.drawn, self._next_logprobs
         self.sampler.observe(token)
-        self._look_ahead(logits[:, -1])
-        value: int = token.tolist()[0]  # type: ignore[index, assignment]  # nested lists, to mypy
-        self.cache.tokens.append(value)
-        return value
+        self._look_ahead(logits)
+        return token
+
+    def keep(self, token: int) -> int:
+        """Note that the cache holds the token that was taken, now that it is read."""
+        self.cache.tokens.append(token)
+        return token
 
     def inject(self, tokens: Sequence[int]) -> None:
         """Go on as if `tokens` had been generated next: one forward pass for all of them."""
@@ -57,13 +68,30 @@ class Decoder:
         self._look_ahead(logits)
 
     def _look_ahead(self, logits: mx.array) -> None:
-        self._next = self.sampler.draw(logits)  # [1]
+        self.drawn = self.sampler.draw(logits)
+        """``[1]``: the next token, which the network hasn't been given yet."""
         self._next_logprobs: Logprobs | None = None
         if self.top_logprobs is not None:
-            self._next_logprobs = logprobs(logits, self._next, self.top_logprobs)
-            mx.async_eval(self._next, *self._next_logprobs)
+            self._next_logprobs = logprobs(logits, self.drawn, self.top_logprobs)
+            mx.async_eval(self.drawn, *self._next_logprobs)
         else:
-            mx.async_eval(self._next)
+            mx.async_eval(self.drawn)
+
+
+def step_together(decoders: Sequence[Decoder]) -> list[int]:
+    """The next token of each of `decoders`, from one forward pass of their common network.
+
+    Their caches must have room. Each draws by itself: with its own seed, options and penalties.
+    """
+    if len(decoders) == 1:
+        return [decoders[0].step()]
+    tokens = mx.stack([decoder.drawn for decoder in decoders])  # [B, 1]
+    caches = [decoder.cache.layers for decoder in decoders]
+    logits = decoders[0].network.together(tokens, caches)[:, -1]
+    for decoder, row in zip(decoders, mx.split(logits, len(decoders)), strict=True):
+        decoder.take(row)
+    values: list[int] = tokens[:, 0].tolist()  # type: ignore[assignment]  # nested, to mypy
+    return [decoder.keep(token) for decoder, token in zip(decoders, values, strict=True)]
 
 
 def run(decoder: Decoder, sequence: TurnSequence) -> Iterator[tuple[tuple[int, ...], bool]]:

@@ -1,8 +1,7 @@
 """Many sequences on one network: they join, leave, wait and fail between steps.
 
 Each has its own cache and its own draws, so what it says doesn't depend on who runs beside it. A
-step is one token of every running sequence, one after another; a step that reads the weights once
-for all of them takes the place of `Scheduler._step`.
+step is one token of every running sequence, in one forward pass that reads the weights once.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.engine.admission import Admission
-from qwen3_mlx.engine.decode import Decoder, obey
+from qwen3_mlx.engine.decode import Decoder, obey, step_together
 from qwen3_mlx.engine.fair import ALONE_SECONDS, GAP_SECONDS, ChunkPace, next_reader
 from qwen3_mlx.engine.prefill import prefill, require_numbers
 from qwen3_mlx.engine.prefixes import Prefixes
@@ -205,18 +205,30 @@ class Scheduler:
         now = time.monotonic()
         if awake and self._stepped:
             self.counts.longest_gap = max(self.counts.longest_gap, now - self._stepped)
-        for task in awake:
-            self._guarded(task, self._advance)
+        able = [task for task in awake if self._guarded(task, Task.make_room)]
+        for task, token in zip(able, self._tokens(able), strict=False):
+            self._guarded(task, partial(self._advance, token=token))
         self._stepped = time.monotonic() if awake else 0.0
         return bool(awake)
 
-    def _advance(self, task: Task) -> None:
+    def _tokens(self, tasks: Sequence[Task]) -> list[int]:
+        """The next token of each of `tasks`; what the step raises ends them all, so none then."""
+        if not tasks:
+            return []
+        try:
+            tokens = step_together([task.decoder for task in tasks if task.decoder])
+        except Exception as error:
+            for task in tasks:
+                self._fail(task, error)
+            return []
+        self.counts.generated_tokens += len(tokens)
+        return tokens
+
+    def _advance(self, task: Task, token: int) -> None:
         decoder, sequence, cache = task.decoder, task.sequence, task.cache
         assert decoder is not None and cache is not None
         with cache.filling():
-            token = decoder.step()
             task.touched = time.monotonic()
-            self.counts.generated_tokens += 1
             task.listener.said((token,), True, decoder.logprobs)
             decision = sequence.take(token)
             if isinstance(decision, Inject):
@@ -225,12 +237,14 @@ class Scheduler:
         if isinstance(decision, End):
             self._finish(task)
 
-    def _guarded(self, task: Task, act: Callable[[Task], None]) -> None:
-        """Do something for one task; what it raises ends that task alone."""
+    def _guarded(self, task: Task, act: Callable[[Task], None]) -> bool:
+        """Do something for one task; what it raises ends that task alone. False if it did."""
         try:
             act(task)
         except Exception as error:
             self._fail(task, error)
+            return False
+        return True
 
     def _finish(self, task: Task) -> None:
         self._leave(task)

@@ -69,6 +69,11 @@ class Task:
         """Tokens of the prompt to be read yet."""
         return len(self.prompt) - (len(self.cache.tokens) if self.cache else 0)
 
+    def make_room(self) -> None:
+        """Raise `OutOfMemoryError` if its cache can't grow by a token."""
+        if self.cache is not None:
+            self.cache.make_room(1)
+
 
 @dataclass(slots=True)
 class Counts:

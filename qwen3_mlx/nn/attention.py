@@ -10,6 +10,7 @@ from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.linear import Linear
 from qwen3_mlx.nn.norm import RMSNorm
 from qwen3_mlx.nn.rope import RotaryEmbedding
+from qwen3_mlx.nn.rows import Together
 from qwen3_mlx.nn.softmax_attention import attention
 
 
@@ -34,14 +35,14 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(head_dim, eps)
         self.rope = RotaryEmbedding(head_dim, rope)
 
-    def __call__(self, x: mx.array, cache: KVCache | None = None) -> mx.array:
+    def __call__(self, x: mx.array, cache: KVCache | Together | None = None) -> mx.array:
         """Mix ``x [B, L, C]`` with the past in `cache`, which grows by L."""
         B, L, _ = x.shape
         q = self.q_norm(self.q_proj(x).reshape(B, L, self.heads, self.head_dim))
         k = self.k_norm(self.k_proj(x).reshape(B, L, self.kv_heads, self.head_dim))
         v = self.v_proj(x).reshape(B, L, self.kv_heads, self.head_dim)
         q, k, v = (t.transpose(0, 2, 1, 3) for t in (q, k, v))  # [B, H|K, L, D]
-        offset = cache.offset if cache is not None else 0
+        offset: int | mx.array = cache.offset if cache is not None else 0
         q, k = self.rope(q, offset), self.rope(k, offset)
         if cache is not None:
             out = cache.attend(q, k, v, self.scale)

@@ -9,10 +9,15 @@ import mlx.nn as nn
 
 from qwen3_mlx.nn.backend import PLAIN, Backend
 from qwen3_mlx.nn.fused_experts import matrix_of
+from qwen3_mlx.nn.rows import apart, one_by_one
 
 
 class Linear(nn.Linear):
     """``nn.Linear``, packed by ``mlx.nn.quantize`` into a `QuantizedLinear`."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Transform ``x [..., in]`` to ``[..., out]``."""
+        return one_by_one(super().__call__, x)
 
     def to_quantized(
         self,
@@ -36,6 +41,6 @@ class QuantizedLinear(nn.QuantizedLinear):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Transform ``x [..., in]`` to ``[..., out]``."""
-        if self.backend.unpacks(x.size // x.shape[-1]):
+        if self.backend.unpacks(x.size // x.shape[-1]) and not apart(x):
             return self.backend.linear(x, matrix_of(self), self.get("bias"))
         return super().__call__(x)

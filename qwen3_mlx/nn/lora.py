@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from qwen3_mlx.nn.experts import gather
+from qwen3_mlx.nn.rows import one_by_one
 from qwen3_mlx.nn.unpack import Stack
 
 STANDS_ASIDE = (
@@ -26,7 +27,7 @@ class LoRALinear(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Transform ``x [..., in]`` to ``[..., out]``."""
-        update = (x @ self.lora_a.T) @ self.lora_b.T
+        update = one_by_one(lambda row: (row @ self.lora_a.T) @ self.lora_b.T, x)
         return self.base(x) + update.astype(x.dtype)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -11,6 +13,7 @@ from qwen3_mlx.nn.experts import ExpertLinear
 from qwen3_mlx.nn.fused_experts import matrix_of
 from qwen3_mlx.nn.linear import Linear
 from qwen3_mlx.nn.mlp import swiglu
+from qwen3_mlx.nn.rows import apart
 
 SORT_FROM = 64
 """(token, expert) pairs from which sorting by expert pays: each expert's weights are read once."""
@@ -42,12 +45,15 @@ class Experts(nn.Module):
         self.up_proj = ExpertLinear(hidden_size, intermediate_size, experts)
         self.down_proj = ExpertLinear(intermediate_size, hidden_size, experts)
 
-    def __call__(self, x: mx.array, experts: mx.array) -> mx.array:
-        """Send ``x [T, C]`` through its ``experts [T, top_k]``; returns ``[T, top_k, C]``."""
+    def __call__(self, x: mx.array, experts: mx.array, sorting: bool = True) -> mx.array:
+        """Send ``x [T, C]`` through its ``experts [T, top_k]``; returns ``[T, top_k, C]``.
+
+        Without `sorting` each pair is multiplied by itself, however many there are.
+        """
         tokens, top_k = experts.shape
         pairs = experts.flatten()  # [T * top_k]
         rows = mx.arange(tokens * top_k, dtype=mx.uint32) // top_k
-        sort = pairs.size >= SORT_FROM
+        sort = sorting and pairs.size >= SORT_FROM
         if sort:
             order = mx.argsort(pairs)
             pairs, rows = pairs[order], rows[order]
@@ -84,12 +90,14 @@ class MoE(nn.Module):
         """Transform ``x [B, L, C]``."""
         flat = x.reshape(-1, x.shape[-1])  # [B * L, C]
         backend = PLAIN if self.training else self.backend  # the kernels have no gradient
-        return backend.experts(flat, self.gate(flat), self.routed, self.plain).reshape(x.shape)
+        logits = self.gate(x).reshape(len(flat), -1)
+        plain = partial(self.plain, sorting=not apart(x))
+        return backend.experts(flat, logits, self.routed, plain).reshape(x.shape)
 
-    def plain(self, x: mx.array, logits: mx.array) -> mx.array:
+    def plain(self, x: mx.array, logits: mx.array, sorting: bool = True) -> mx.array:
         """``x [T, C]`` by the router's ``logits [T, E]``, to ``[T, C]``, in MLX's operations."""
         experts, weights = route(logits, self.top_k, self.normalise)
-        out = self.switch_mlp(x, experts).astype(mx.float32)
+        out = self.switch_mlp(x, experts, sorting).astype(mx.float32)
         # The weighted sum stays in float32 and is rounded once.
         return (out * weights[..., None]).sum(axis=-2).astype(x.dtype)
 

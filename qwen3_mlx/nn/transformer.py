@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -15,6 +17,7 @@ from qwen3_mlx.nn.cache.windowed import RotatingCache
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
+from qwen3_mlx.nn.rows import Together, one_by_one
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 
@@ -46,7 +49,7 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
 
-    def __call__(self, x: mx.array, cache: KVCache | None = None) -> mx.array:
+    def __call__(self, x: mx.array, cache: KVCache | Together | None = None) -> mx.array:
         """Transform ``x [B, L, C]``."""
         x = x + self.self_attn(self.input_layernorm(x), cache)
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -63,7 +66,9 @@ class Qwen3Body(nn.Module):
         self.layers = [Block(config, index) for index in range(config.num_hidden_layers)]
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def __call__(self, tokens: mx.array, cache: list[KVCache] | None = None) -> mx.array:
+    def __call__(
+        self, tokens: mx.array, cache: Sequence[KVCache | Together] | None = None
+    ) -> mx.array:
         """``tokens [B, L]`` to hidden states ``[B, L, C]``; `cache` grows by L."""
         x = self.embed_tokens(tokens)
         for index, layer in enumerate(self.layers):
@@ -86,6 +91,15 @@ class Qwen3Network(nn.Module):
     def __call__(self, tokens: mx.array, cache: list[KVCache] | None = None) -> mx.array:
         """``tokens [B, L]`` to logits ``[B, L, V]``; `cache` grows by L."""
         return self.head(self.model(tokens, cache))
+
+    def together(self, tokens: mx.array, caches: Sequence[Sequence[KVCache]]) -> mx.array:
+        """One token ``tokens [B, 1]`` of each of B sequences to logits ``[B, 1, V]``.
+
+        caches: those of each sequence, one a layer, which grow by one.
+        """
+        offset = mx.array([layers[0].offset for layers in caches], mx.int32)
+        past = [Together(layers, offset) for layers in zip(*caches, strict=True)]
+        return one_by_one(self.head, self.model(tokens, past))
 
     def head(self, hidden: mx.array) -> mx.array:
         """Hidden states ``[..., C]`` to logits ``[..., V]``; a tied head is the embedding.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from dataclasses import replace
@@ -19,49 +18,14 @@ from qwen3_mlx.events import Done, Reply
 from qwen3_mlx.model import Qwen3, load
 from qwen3_mlx.options import CacheFormat, GenerationOptions
 from tests import tiny
+from tests.chat.schedules import asked, run_schedule, same, turn
 
-WORDS = ["ab", "cde", "fghi", "jk", "lmno", "pq", "r", "stu", "vwx", "yz"]
 FORMATS = [CacheFormat(), CacheFormat(8), CacheFormat(window=64)]
 
 
 @pytest.fixture(scope="module")
 def model() -> Qwen3:
     return Qwen3(tiny.runtime(3))
-
-
-def asked(seed: int) -> tuple[str, dict[str, Any]]:
-    """A random prompt with random options; all that a sequence has of its own is among them."""
-    draw = random.Random(seed)
-    prompt = " ".join(draw.choices(WORDS, k=draw.choice([3, 20, 60])))
-    options: dict[str, Any] = {
-        "max_tokens": draw.choice([10, 40, 80]),
-        "temperature": draw.choice([0.0, 0.8]),
-        "seed": seed,
-        "thinking_budget": draw.choice([None, None, 3, 8]),
-        "presence_penalty": draw.choice([None, 1.0]),
-        "repetition_penalty": draw.choice([None, 1.2]),
-        "stop": draw.choice([None, "a", "ee"]),
-        "logit_bias": draw.choice([None, {4: 3.0}]),
-    }
-    if options["thinking_budget"] is not None:
-        options["max_tokens"] = 150
-    return prompt, options
-
-
-def turn(model: Qwen3, prompt: str, **options: Any) -> Turn:
-    messages = [{"role": "user", "content": prompt}]
-    request = prepare(model.runtime, messages, GenerationOptions(**options))
-    return Turn(model.runtime, request, messages=messages)
-
-
-def same(one: Reply, other: Reply) -> bool:
-    counts = (one.stats.thinking_tokens, one.stats.answer_tokens, one.stats.thinking_cut)
-    others = (other.stats.thinking_tokens, other.stats.answer_tokens, other.stats.thinking_cut)
-    texts = (one.thinking, one.answer, one.finish_reason, one.stopped_by)
-    return (*texts, *counts) == (
-        *(other.thinking, other.answer, other.finish_reason, other.stopped_by),
-        *others,
-    )
 
 
 @pytest.mark.parametrize("cache_format", FORMATS, ids=lambda f: f"{f.bits}-{f.window}")
@@ -76,30 +40,10 @@ def test_together_as_alone(cache_format: CacheFormat) -> None:
         assert isinstance(other, Reply) and same(reply, other), questions[number]
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_random_arrivals_and_cancels(model: Qwen3, seed: int) -> None:
-    """Rounds in which turns come and go; those that nobody cancels are as alone."""
-    draw = random.Random(seed)
-    scheduler = new_scheduler(model.runtime, parallel=draw.choice([2, 5, 16]), prefix_bytes=60_000)
-    questions = [asked(100 * seed + n) for n in range(9)]
-    turns = [turn(model, prompt, **options) for prompt, options in questions]
-    coming, cancelled = list(enumerate(turns)), set()
-    while coming or scheduler.running or scheduler.waiting:
-        if coming and draw.random() < 0.3:
-            scheduler.submit(coming.pop(0)[1].task)
-        if draw.random() < 0.05:
-            number = draw.randrange(len(turns))
-            cancelled.add(number)
-            turns[number].interrupt()
-        scheduler.round()
-    for number, (prompt, options) in enumerate(questions):
-        reply = Reply.from_events(e for e in turns[number] if not isinstance(e, Reading))
-        expected = model.generate(prompt, **options)
-        if number in cancelled and reply.finish_reason == "interrupted":
-            assert (expected.thinking + expected.answer).startswith(reply.thinking)
-        else:
-            assert same(reply, expected)
-    assert scheduler.prefixes.nbytes <= 60_000
+@pytest.mark.parametrize("seed", range(8))
+def test_random_arrivals_and_cancels(seed: int) -> None:
+    """Rounds in which turns come and go; ``python -m tests.chat.schedules`` runs 1,000 of them."""
+    run_schedule(seed)
 
 
 def test_generate_many(model: Qwen3) -> None:
