@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import mlx.core as mx
 
@@ -35,6 +36,8 @@ class Routed:
         """The dtype of the activations that the kernels can multiply with these weights."""
         return (self.gate.weight if self.gate.scales is None else self.gate.scales).dtype
 
+
+Sum = Callable[[mx.array], mx.array]
 
 Hidden = Callable[[mx.array, mx.array, Routed, mx.array | None, float], tuple[mx.array, mx.array]]
 """As `hidden`."""
@@ -121,6 +124,8 @@ class Layer:
     network: Routed | tuple[Matrix, Matrix, Matrix]
     """Gate, up and down, of experts or dense."""
     router: Matrix | None = None
+    sums: tuple[Sum | None, Sum | None] = (None, None)
+    """Over the machines that share the layer: of attention, and of the feed-forward network."""
 
     def groups(self) -> list[list[Matrix]]:
         """The matrices, those together that one launch reads."""
@@ -146,11 +151,19 @@ class Layer:
         do = operations
         qkv = do.matvec(x, self.qkv, self.norms[0], self.eps)
         mixed, tail = do.attend(qkv, self.heads, self.head_norms, self.eps, turns, past)
-        x = do.matvec(mixed, [self.out], residual=x)
+        total, whole = self.sums
+        x = _added(x, partial(do.matvec, mixed, [self.out]), total)
         if not isinstance(self.network, Routed) or self.router is None:
             gate, up, last = self.matrices
             h = do.gate_up(x, gate, up, norm=self.norms[1], eps=self.eps)
-            return do.matvec(h, [last], residual=x), tail
+            return _added(x, partial(do.matvec, h, [last]), whole), tail
         logits = do.matvec(x, [self.router], self.norms[1], self.eps)
         h, experts = do.hidden(x, logits, self.network, self.norms[1], self.eps)
-        return do.down(h, self.network.down, experts, residual=x).reshape(x.shape), tail
+        return _added(x, partial(do.down, h, self.network.down, experts), whole), tail
+
+
+def _added(x: mx.array, product: Callable[..., mx.array], total: Sum | None) -> mx.array:
+    """`x` plus a product, which adds it itself where it is whole."""
+    if total is None:
+        return product(residual=x).reshape(x.shape)
+    return x + total(product().reshape(x.shape))

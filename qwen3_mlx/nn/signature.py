@@ -36,6 +36,7 @@ def layer_of(block: Block) -> Layer:
         block.input_layernorm.eps,
         network,
         matrix_of(mlp.gate) if isinstance(mlp, MoE) else None,
+        (block.sums.attention, block.sums.feed_forward),
     )
 
 

@@ -17,12 +17,16 @@ from qwen3_mlx.nn.cache.windowed import RotatingCache
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
+from qwen3_mlx.nn.parallel import ALONE, Sums
 from qwen3_mlx.nn.rows import Together, one_by_one
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 
 class Block(nn.Module):
     """One layer: attention and feed-forward, each behind a norm and beside a residual."""
+
+    sums: Sums = ALONE
+    """Over the machines that share the network."""
 
     def __init__(self, config: Qwen3Config, index: int) -> None:
         super().__init__()
@@ -51,8 +55,10 @@ class Block(nn.Module):
 
     def __call__(self, x: mx.array, cache: KVCache | Together | None = None) -> mx.array:
         """Transform ``x [B, L, C]``."""
-        x = x + self.self_attn(self.input_layernorm(x), cache)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        mixed = self.self_attn(self.input_layernorm(x), cache)
+        x = x + (self.sums.attention(mixed) if self.sums.attention else mixed)
+        out = self.mlp(self.post_attention_layernorm(x))
+        return x + (self.sums.feed_forward(out) if self.sums.feed_forward else out)
 
 
 class Qwen3Body(nn.Module):
@@ -117,6 +123,11 @@ class Qwen3Network(nn.Module):
     def layers(self) -> list[Block]:
         """The blocks, first to last."""
         return self.model.layers
+
+    def share_out(self, sums: Sums) -> None:
+        """Sum every block's halves over the machines that share the network."""
+        for block in self.layers:
+            block.sums = sums
 
     def make_cache(self, cache_format: CacheFormat = AS_COMPUTED) -> list[KVCache]:
         """An empty cache for one conversation, one a layer. Raises `OptionError`."""

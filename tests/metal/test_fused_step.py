@@ -23,9 +23,11 @@ from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.metal import attend, tuning
 from qwen3_mlx.metal import launch as build
 from qwen3_mlx.metal.launch import Launch
+from qwen3_mlx.metal.verdict import Arm
 from qwen3_mlx.nn.cache.quantized import QuantizedCache
 from qwen3_mlx.nn.cache.tailed import TailedCache
 from qwen3_mlx.nn.fused_step import FusedStep, unavailable_reason
+from qwen3_mlx.nn.parallel import Sum, Sums
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import CacheFormat, Sampling
 from tests import tiny
@@ -277,3 +279,30 @@ def test_a_demo_says_the_same_with_kernels_and_without(
         said[kernels] = [decoder.step() for _ in range(8)]
     assert kernels_of_its_own <= {launch.kernel for launch in launches}
     assert said["auto"] == said["off"]
+
+
+@pytest.mark.parametrize("name", [NAMES[0], *[name for name in NAMES if "moe" in name][:1]])
+@pytest.mark.parametrize("arm", ["fused", "hybrid"])
+def test_a_step_sums_over_machines_as_the_plain_network_does(name: str, arm: Arm) -> None:
+    """One of two machines whose other part is half of its own, as if summed."""
+    network, config = load_network(GOLDEN / name)
+    sums: list[str] = []
+
+    def total(what: str) -> Sum:
+        def summed(x: mx.array) -> mx.array:
+            sums.append(what)
+            return x * 1.5
+
+        return summed
+
+    network.share_out(Sums(total("attention"), total("feed-forward")))
+    tokens = [(5 * i + 3) % config.vocab_size for i in range(8)]
+    want = network(mx.array([tokens]))[:, 6:]
+    sums.clear()
+    step = FusedStep(network, arms=(arm, arm))
+    cache = step.make_cache()
+    network(mx.array([tokens[:6]]), cache)
+    sums.clear()
+    got = [step(mx.array([[token]]), cache) for token in tokens[6:]]
+    assert sums == ["attention", "feed-forward"] * len(network.layers) * 2
+    assert_close(mx.concatenate(got, axis=1), want, bound=1e-10)

@@ -1,0 +1,122 @@
+"""Which part of every tensor one of several machines holds: tensor parallelism, on paper.
+
+Attention is split by heads and each feed-forward network, an expert's too, by its inner size
+(arXiv 1909.08053 §3): the first matrices by rows, the last one by columns, and what the machines
+compute is summed. Embedding, norms, routers and head are whole everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from qwen3_mlx.config.matrices import weight_shapes
+from qwen3_mlx.config.network import Qwen3Config
+from qwen3_mlx.errors import OptionError
+
+Split = Literal["whole", "rows", "columns"]
+"""How a matrix ``[..., out, in]`` is shared out: not at all, or by `out`, or by `in`."""
+
+_SPLITS: dict[str, Split] = {
+    "self_attn.q_proj": "rows",
+    "self_attn.k_proj": "rows",
+    "self_attn.v_proj": "rows",
+    "self_attn.o_proj": "columns",
+    "mlp.gate_proj": "rows",
+    "mlp.up_proj": "rows",
+    "mlp.down_proj": "columns",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What machine `rank` of `size` holds."""
+
+    rank: int
+    size: int
+    attention: bool = True
+    """Whether attention is split. Where it isn't, a layer needs one sum in place of two."""
+
+    def split(self, path: str) -> Split:
+        """How the module at `path` is shared out."""
+        name = ".".join(path.replace("switch_mlp", "mlp").split(".")[-2:])
+        if self.size == 1 or (name.startswith("self_attn") and not self.attention):
+            return "whole"
+        return _SPLITS.get(name, "whole")
+
+    def part(self, path: str, shape: Sequence[int]) -> tuple[slice, ...]:
+        """This machine's part of a tensor of the module at `path`: weights, scales or biases."""
+        split = self.split(path)
+        if split == "whole":
+            return tuple(slice(0, size) for size in shape)
+        axis = len(shape) - (2 if split == "rows" else 1)
+        each = shape[axis] // self.size
+        own = slice(self.rank * each, (self.rank + 1) * each)
+        return tuple(own if i == axis else slice(0, size) for i, size in enumerate(shape))
+
+    def config(self, whole: Qwen3Config) -> Qwen3Config:
+        """The network of this machine: with its heads and its feed-forward sizes.
+
+        Raises `OptionError` where the parts would not be equal, with the numbers.
+        """
+        if faults := list(self.faults(whole)):
+            count = f"{len(faults)} sizes, " if len(faults) > 1 else ""
+            fits = [n for n in range(2, 17) if not any(replace(self, rank=0, size=n).faults(whole))]
+            could = f"{' or '.join(map(str, fits))} machines can" if fits else "no machines can"
+            raise OptionError(
+                f"the model can't be shared out to {self.size} machines",
+                got=f"{count}{faults[0]}",
+                expected=f"a multiple of {self.size}",
+                hint=f"{could} share it",
+            )
+        n = self.size
+        heads = n if self.attention else 1
+        dense = any(not whole.is_moe_layer(i) for i in range(whole.num_hidden_layers))
+        return replace(
+            whole,
+            num_attention_heads=whole.num_attention_heads // heads,
+            num_key_value_heads=whole.num_key_value_heads // heads,
+            intermediate_size=whole.intermediate_size // (n if dense else 1),
+            moe_intermediate_size=whole.moe_intermediate_size // n,
+        )
+
+    def faults(self, whole: Qwen3Config) -> Iterator[str]:
+        """What `size` does not divide, a phrase each."""
+        n = self.size
+        if self.attention:
+            if whole.num_key_value_heads % n:
+                yield f"{whole.num_key_value_heads} key/value heads"
+            if whole.num_attention_heads % n:
+                yield f"{whole.num_attention_heads} query heads"
+        seen = set()
+        for path, shape in weight_shapes(whole):
+            split = self.split(path)
+            if split == "whole":
+                continue
+            fault = self._fault(whole, path, shape[-2 if split == "rows" else -1], split)
+            if fault and fault not in seen:
+                seen.add(fault)
+                yield fault
+
+    def _fault(self, whole: Qwen3Config, path: str, size: int, split: Split) -> str:
+        name = path.rpartition(".")[2]
+        spec = whole.quantization.spec(path) if whole.quantization else None
+        if split == "columns" and spec is not None:
+            groups, left = divmod(size, spec.group_size)
+            if left or groups % self.size:
+                return f"{size / spec.group_size:g} groups of {spec.group_size} in a row of {name}"
+        return f"{size} {'rows' if split == 'rows' else 'columns'} of {name}" * bool(
+            size % self.size
+        )
+
+    def weight_bytes(self, whole: Qwen3Config, item: float = 2.0) -> int:
+        """Bytes of this machine's weights; `item` are those of a weight that isn't packed."""
+        total = 0.0
+        for path, shape in weight_shapes(whole):
+            part = math.prod(own.stop - own.start for own in self.part(path, shape))
+            spec = whole.quantization.spec(path) if whole.quantization else None
+            packed = spec is not None and len(shape) > 1
+            total += part * (spec.bits / 8 + 4 / spec.group_size if packed and spec else item)
+        return int(total)
