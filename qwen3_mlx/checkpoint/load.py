@@ -39,6 +39,7 @@ from qwen3_mlx.config.quantization import Quantization
 from qwen3_mlx.device.out_of_memory import is_out_of_memory
 from qwen3_mlx.errors import CheckpointError, ConfigError, gb
 from qwen3_mlx.fit import guard
+from qwen3_mlx.nn import ahead
 from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
 
@@ -72,6 +73,7 @@ def load_network(
     if config.quantization is not None:
         _quantize(network, config.quantization, sources)
     _check(network, sources, tensors, config)
+    ahead.begin(network, _target(sources["model.norm.weight"]) or mx.float32)
     _materialise(network, sources, on_progress, force)
     network.eval()
     choose_backend(network)

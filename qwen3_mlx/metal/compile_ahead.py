@@ -14,25 +14,31 @@ import mlx.core as mx
 from qwen3_mlx.metal import launch
 from qwen3_mlx.metal.launch import Launch
 
-MOST = 1 << 23
-"""Bytes of one input: more than the rows that a threadgroup reads."""
+FEW, MOST = 1 << 16, 1 << 23
+"""Bytes of an input up to which it is computed as it is: indices are; and more than the rows that
+one threadgroup reads, to which a longer one is cut."""
 
 WHOLE = ("attend", "combine", "gather_matmul")
-"""Kernels that look at their arrays' shapes, or read them far apart: those stay as they are."""
+"""Kernels that look at their arrays' shapes, or read them far apart: those are not cut."""
+
+
+def settle(launches: Iterable[Launch]) -> None:
+    """Compute the short inputs of `launches`: what is lazy belongs to the thread that made it."""
+    mx.eval([x for one in launches for x in one.inputs.values() if x.nbytes <= FEW])
 
 
 def one_group(given: Launch) -> Launch:
-    """The first threadgroup of `given`, with long inputs cut to what it may read."""
-    if given.kernel in WHOLE:
-        return replace(given, grid=given.threadgroup)
-    cut: dict[int, mx.array] = {}  # an array given twice stays one: the text names it once
+    """The first threadgroup of `given`, its long inputs blanks of this thread."""
+    made: dict[int, mx.array] = {}  # an array given twice stays one: the text names it once
 
-    def short(array: mx.array) -> mx.array:
-        if array.nbytes <= MOST:
+    def blank(array: mx.array) -> mx.array:
+        if array.nbytes <= FEW:
             return array
-        return cut.setdefault(id(array), mx.zeros((MOST // array.itemsize,), array.dtype))
+        most = array.size if given.kernel in WHOLE else min(array.size, MOST // array.itemsize)
+        shape = array.shape if most == array.size else (most,)
+        return made.setdefault(id(array), mx.zeros(shape, array.dtype))
 
-    inputs = {name: short(array) for name, array in given.inputs.items()}
+    inputs = {name: blank(array) for name, array in given.inputs.items()}
     return replace(given, inputs=inputs, grid=given.threadgroup)
 
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
 import qwen3_mlx.device.backend as backend
 
-from qwen3_mlx.metal.compile_ahead import compile_ahead
+import mlx.core as mx
+
+from qwen3_mlx.metal import dispatch, verdict
+from qwen3_mlx.metal.compile_ahead import compile_ahead, settle
+from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.variants import Signature, text_digest, variants
+from qwen3_mlx.metal.verdict import Verdict
+from qwen3_mlx.nn.fused_step import kernels_of
+from qwen3_mlx.nn.signature import signatures
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 
 class Ahead:
@@ -43,3 +54,42 @@ class Ahead:
 
     def _spent(self, what: str, begin: float) -> None:
         self.seconds[what] = round(self.seconds.get(what, 0.0) + time.monotonic() - begin, 1)
+
+
+def begin(
+    network: Qwen3Network, dtype: mx.Dtype, cache_format: CacheFormat = AS_COMPUTED
+) -> threading.Thread | None:
+    """Begin to compile what `network` will decode with, by this machine's verdict, in a thread.
+
+    Its weights are still to be read, in `dtype`. Returns the thread; None where MLX's operations
+    will do. Raises `OptionError` for a variable that names no kernel.
+    """
+    if dispatch.trusted() or dispatch.off_reason("attend"):
+        return None
+    found = [replace(one, dtype=dtype) for one in signatures(network, cache_format)]
+    held = verdict.read(verdict.file_of(found)) if found else None
+    if held is None or not (launches := _proven(network, cache_format, found, held)):
+        return None
+    settle(launches)
+    main = threading.main_thread()  # Python ends when it has, and waits for this one
+    thread = threading.Thread(
+        target=compile_ahead, args=(launches, lambda: not main.is_alive()), name="compile ahead"
+    )
+    thread.start()
+    return thread
+
+
+def _proven(
+    network: Qwen3Network, cache_format: CacheFormat, found: list[Signature], held: Verdict
+) -> list[Launch]:
+    """The launches of the arms that `held` chose, a prompt's first; none of them launches yet."""
+    arms = {arm for arm in held.arms() if arm != "stock"} or (
+        {"fused"} if dispatch.forced() else set()
+    )
+    names = {name for arm in arms for name in kernels_of(arm, network, cache_format)}
+    names |= {*dispatch.PROMPT} if names else set()
+    able = {name for name in names if not held.fault(name) and not dispatch.off_reason(name)}
+    if able & {"attend", "attend_packed"}:
+        able |= {"attend", "rotation", "combine"}
+    every = [one for signature in found for one in variants(signature) if one.kernel in able]
+    return sorted(every, key=lambda one: one.kernel != "gather_matmul")

@@ -18,6 +18,7 @@ from qwen3_mlx.metal.gate_up import MAX_TOKENS
 from qwen3_mlx.metal.layer import Routed
 from qwen3_mlx.metal.matrix import Matrix
 from qwen3_mlx.nn import evaluate, fused_experts, unpack
+from qwen3_mlx.nn.guarded import Guarded
 
 Experts = Callable[[mx.array, mx.array], mx.array]
 """Tokens ``[T, C]`` and the router's logits ``[T, E]`` to ``[T, C]``."""
@@ -39,6 +40,8 @@ class Backend:
     """Dtypes of the activations that `fused_experts.few` takes here."""
     many: tuple[mx.Dtype, ...] = ()
     """The same of `fused_experts.many`."""
+    guarded: Guarded | None = None
+    """What those run within; None where there are none."""
     paced: bool = False
     """Whether a GPU gets one layer of a prompt at a time."""
 
@@ -81,11 +84,11 @@ class Backend:
         self, x: mx.array, logits: mx.array, routed: Callable[[], Routed], plain: Experts
     ) -> mx.array:
         """``x [T, C]`` by the router's ``logits [T, E]`` through its experts, to ``[T, C]``."""
-        if len(x) <= MAX_TOKENS and x.dtype in self.few:
-            return fused_experts.few(x, logits, routed())
-        if x.dtype in self.many:
-            return fused_experts.many(x, logits, routed())
-        return plain(x, logits)
+        few = len(x) <= MAX_TOKENS and x.dtype in self.few
+        if self.guarded is None or not (few or x.dtype in self.many):
+            return plain(x, logits)
+        run, kind = (fused_experts.few, len(x)) if few else (fused_experts.many, 0)
+        return self.guarded(kind, lambda: run(x, logits, routed()), lambda: plain(x, logits))
 
     def pace(self, x: mx.array, behind: mx.array) -> None:
         """Begin a layer's output ``x [B, L, C]`` and wait for the layer `behind`, if that pays."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from weakref import ref
 
 import qwen3_mlx.device.backend as device_backend
 
@@ -14,11 +16,12 @@ from qwen3_mlx.metal import dispatch
 from qwen3_mlx.metal.verdict import Verdict
 from qwen3_mlx.nn import fused_experts
 from qwen3_mlx.nn.backend import Backend
+from qwen3_mlx.nn.guarded import Guarded
 from qwen3_mlx.nn.linear import QuantizedLinear
 from qwen3_mlx.nn.lora import STANDS_ASIDE, adapted, base_of
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import Experts, MoE
-from qwen3_mlx.nn.signature import verdict_of
+from qwen3_mlx.nn.signature import fail_in_use, verdict_of
 from qwen3_mlx.nn.transformer import Qwen3Body
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
@@ -32,18 +35,25 @@ def choose_backend(network: nn.Module, cache_format: CacheFormat = AS_COMPUTED) 
     """
     policy, verdict = unpack_policy.choose_policy(), verdict_of(network, cache_format)
     common = Backend(policy, paced=device_backend.device() != "cpu")
+    guarded = Guarded(partial(_failed, ref(network), cache_format))
     for module in network.modules():
         if isinstance(module, (Experts, Qwen3Body)):
             module.backend = common
         elif isinstance(module, QuantizedLinear):
             module.backend = _linear(common, module, module.backend.waits_for_input)
         elif isinstance(module, MoE):
-            module.backend = _routed(common, module, verdict)
+            module.backend = _routed(replace(common, guarded=guarded), module, verdict)
         elif isinstance(module, MLP):
             first = base_of(module.gate_proj)
             if isinstance(first, QuantizedLinear):
                 first.backend = _linear(common, first, waits=True)
     return common
+
+
+def _failed(network: ref[nn.Module], cache_format: CacheFormat, fault: str) -> None:
+    """Note it, if the network is still there: its modules don't keep it alive."""
+    if (module := network()) is not None:
+        fail_in_use(module, cache_format, "a kernel of the experts", fault)
 
 
 def _linear(common: Backend, layer: QuantizedLinear, waits: bool) -> Backend:

@@ -20,10 +20,18 @@ from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
 from qwen3_mlx.metal.verdict import Arm
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.cache.tailed import TailedCache, tailed
+from qwen3_mlx.nn.guarded import computed, first_line
 from qwen3_mlx.nn.lora import STANDS_ASIDE, adapted
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.rope import rotation_table
-from qwen3_mlx.nn.signature import head_of, layer_of, record_fault, say, unsupported, verdict_of
+from qwen3_mlx.nn.signature import (
+    fail_in_use,
+    guarded_of,
+    head_of,
+    layer_of,
+    unsupported,
+    verdict_of,
+)
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
@@ -55,6 +63,7 @@ class FusedStep:
         self.layers = [layer_of(block) for block in network.layers]
         first = network.layers[0].self_attn
         self.table = rotation_table(first.head_dim, first.rope.rope)
+        self.guarded = guarded_of(network)
         self.fault = ""
         """Why it takes the plain path from here on, if it does."""
         self._forwards: dict[Arm, Forward] = {
@@ -82,7 +91,8 @@ class FusedStep:
         are taken at the very end the cache holds what it held.
         """
         layers = [held for held in cache if isinstance(held, TailedCache)]
-        if self.fault or len(layers) < len(cache) or not cache[0].state or tokens.size != 1:
+        fault = self.fault or (self.guarded.fault if self.guarded is not None else "")
+        if fault or len(layers) < len(cache) or not cache[0].state or tokens.size != 1:
             return self.network(tokens, cache)
         arm = self.arms[layers[0].offset >= LONG]
         if arm == "stock":
@@ -107,14 +117,13 @@ class FusedStep:
         logits, tails = self._forwards[arm](tokens, counts, pasts)
         kernels = (arm, tuple(array.shape for array in pasts[0]))
         if kernels not in self._met:  # the compiler and the device have their say within the `try`
-            _computed(logits, *tails)
+            computed(logits, *tails)
             self._met.add(kernels)
         return logits, tails
 
     def _give_up(self, error: Exception) -> None:
-        self.fault = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        say(f"a fused step failed, so plain operations go on: {self.fault}")
-        record_fault(self.network, self.cache_format, f"failed in use: {self.fault}")
+        self.fault = first_line(error)
+        fail_in_use(self.network, self.cache_format, "a fused step", self.fault)
 
     def _layers(
         self,
@@ -148,15 +157,6 @@ class FusedStep:
         if unsupported_matrices([self.head], x.dtype):
             return self.network.head(norm(x))
         return operations.matvec(x, [self.head], norm.weight, norm.eps)
-
-
-def _computed(*arrays: mx.array) -> None:
-    """Compute `arrays`, except within a trace."""
-    try:
-        mx.eval(*arrays)
-    except ValueError as error:  # which is also how Metal refuses a launch
-        if "function transformations" not in str(error):
-            raise
 
 
 def kernels_of(arm: Arm, network: Qwen3Network, cache_format: CacheFormat) -> tuple[str, ...]:

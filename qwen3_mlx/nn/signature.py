@@ -13,6 +13,7 @@ from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
 from qwen3_mlx.metal.variants import PLAIN, Packing, Signature
 from qwen3_mlx.metal.verdict import Verdict
 from qwen3_mlx.nn.fused_experts import matrix_of
+from qwen3_mlx.nn.guarded import Guarded
 from qwen3_mlx.nn.lora import adapted
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.transformer import Block, Qwen3Network
@@ -135,13 +136,22 @@ def verdict_of(module: nn.Module, cache_format: CacheFormat = AS_COMPUTED) -> Ve
     return held
 
 
-def record_fault(module: nn.Module, cache_format: CacheFormat, fault: str) -> None:
-    """Note that a step of `module` failed in use: from the next start on it is plain."""
+def fail_in_use(module: nn.Module, cache_format: CacheFormat, what: str, fault: str) -> None:
+    """Say that `what` failed, and note it: from the next start on steps of `module` are plain."""
+    say(f"{what} failed, so plain operations go on: {fault}")
+    if (guarded := guarded_of(module)) is not None:
+        guarded.fault = fault
     file = verdict_file(module, cache_format)
     if file is not None:
         held = verdict.read(file) or Verdict(machine=verdict.machine())
-        held.wrong["step"] = fault
+        held.wrong["step"] = f"failed in use: {fault}"
         verdict.write(file, held)
+
+
+def guarded_of(module: nn.Module) -> Guarded | None:
+    """What the kernels of its experts run within, if they do; all its layers have the same."""
+    parts = (part.backend.guarded for part in module.modules() if isinstance(part, MoE))
+    return next((guarded for guarded in parts if guarded is not None), None)
 
 
 def say(line: str) -> None:

@@ -30,7 +30,9 @@ SAMPLED = Sampling(0.8, 0.95, 10, 0.0, 0.0, 1.0)
 
 
 def net(**changes: Any) -> Qwen3Network:
-    return tiny.network(4, **changes)[0]
+    network = tiny.network(4, **changes)[0]
+    network.eval()
+    return network
 
 
 def said(network: Qwen3Network, tokens: int = 6) -> list[int]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import qwen3_mlx.device.backend as backend
 
 import pytest
 
-from qwen3_mlx.metal import prove
+from qwen3_mlx.checkpoint import load_network
+from qwen3_mlx.metal import launch, prove
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.variants import text_digest, variants
+from qwen3_mlx.metal.verdict import Verdict
 from qwen3_mlx.nn.ahead import Ahead
 from qwen3_mlx.nn.signature import signatures
-from tests.metal.judged import MOE, net
+from qwen3_mlx.nn.transformer import Qwen3Network
+from tests.checkpoints import GOLDEN
+from tests.metal import harness
+from tests.metal.judged import MOE, keep, net, plain, proven, said
 
 pytestmark = pytest.mark.usefixtures("judged")
 
@@ -77,3 +83,47 @@ def test_only_what_is_right_is_compiled_and_only_on_cuda(
     assert ahead(digests[:1]) and done == ["a", "b"]
     assert not ahead(digests[:1]) and len(launches) == 1
     assert set(ahead.seconds) == {"meanwhile, kernels", "meanwhile, MLX's operations"}
+
+
+def loaded(monkeypatch: pytest.MonkeyPatch, held: Verdict | None) -> Qwen3Network:
+    """A checkpoint, loaded where `held` is its verdict, and the thread that compiles awaited."""
+    monkeypatch.setattr(launch, "trusted", True)
+    known = load_network(GOLDEN / "moe-norm")[0]
+    monkeypatch.setattr(launch, "trusted", False)
+    if held is not None:
+        keep(known, held)
+    harness.launches.clear()
+    network = load_network(GOLDEN / "moe-norm")[0]
+    for thread in threading.enumerate():
+        if thread.name == "compile ahead":
+            thread.join()
+    return network
+
+
+def test_a_later_start_compiles_while_weights_are_read(
+    monkeypatch: pytest.MonkeyPatch, launches: list[Launch]
+) -> None:
+    """No text of the conversation is new when it begins."""
+    network = loaded(monkeypatch, proven("fused", "fused"))
+    before = {text_digest(one) for one in launches}
+    launches.clear()
+    said(network)
+    used = {text_digest(one) for one in launches}
+    assert used and used <= before
+
+
+@pytest.mark.parametrize("held", [None, proven("stock", "stock"), Verdict(wrong={"step": "no"})])
+def test_what_is_not_proven_or_not_faster_is_not_compiled(
+    held: Verdict | None, monkeypatch: pytest.MonkeyPatch, launches: list[Launch]
+) -> None:
+    loaded(monkeypatch, held)
+    assert launches == []
+
+
+def test_a_compiler_s_fault_does_not_stop_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Launch) -> Any:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(launch, "executor", refused)
+    network = loaded(monkeypatch, proven("fused", "fused"))
+    assert said(network) == plain(network, monkeypatch)

@@ -21,6 +21,7 @@ def test_one_group_reads_what_it_is_given(
 ) -> None:
     """At a bound that cuts each matrix: the shim refuses a read behind an array's end."""
     monkeypatch.setattr(tuning, "staged", lambda: staged)
+    monkeypatch.setattr(compile_ahead, "FEW", 1 << 12)
     monkeypatch.setattr(compile_ahead, "MOST", 1 << 16)
     every = [one for one in variants(network) if one.kernel != "gather_matmul"]
     short = [compile_ahead.one_group(one) for one in every]
