@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import glob
 import json
 import os
 import stat
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,9 +36,11 @@ def open_regular(path: str | Path) -> BinaryIO:
     Never waits: a pipe, a device and a directory are an `OSError` that says what they are.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
         os.close(handle)
-        raise OSError(f"{path} is no regular file")
+        kind = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(kind, "Is a directory" if stat.S_ISDIR(mode) else "no regular file", path)
     return os.fdopen(handle, "rb")
 
 
@@ -86,7 +94,8 @@ def read_config(directory: str | Path) -> dict[str, Any]:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` beside `path`, flush it to the disk, then rename it into place.
 
-    Raises `OSError`, for a full disk for example; then `path` is as it was before.
+    Raises `OSError`, for a full disk for example; then `path` is as it was before. What a killed
+    process left half written goes an hour later.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
@@ -98,3 +107,52 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    with contextlib.suppress(OSError):
+        for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            if time.time() - part.stat().st_mtime > 3600:
+                part.unlink()
+
+
+def locked(path: Path, *, create: bool = False) -> int:
+    """Open `path` for reading and writing, as the only process that does.
+
+    Raises `BlockingIOError` if another one has it, `OSError` for what is no regular file.
+    """
+    while True:
+        new = os.O_CREAT if create else 0
+        file = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | new, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(file)
+            if not stat.S_ISREG(held.st_mode):
+                raise OSError(f"{path} is no regular file")
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(held, os.stat(path)):  # noqa: PTH116 (a step that tests watch)
+                    return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # the path leads elsewhere since it was opened
+
+
+@contextlib.contextmanager
+def held(lock: Path, patience: float = 0) -> Iterator[None]:
+    """Have the empty file `lock`, which stands for what lies beside it, to this process alone.
+
+    It is removed at the end; one that a killed process left is in nobody's way. Raises
+    `BlockingIOError` if another process has it for longer than `patience` seconds, or `OSError`.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            file = locked(lock, create=True)
+            break
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)  # while it is held: nobody else's goes
+        os.close(file)

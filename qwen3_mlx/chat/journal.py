@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qwen3_mlx.chat.journal_files import locked, new_path
+from qwen3_mlx.chat.journal_files import new_path
 from qwen3_mlx.chat.plain import Messages, are_messages, are_options, as_plain, explicit
 from qwen3_mlx.errors import SessionError
-from qwen3_mlx.files import read_small, write_atomically
+from qwen3_mlx.files import locked, read_small, write_atomically
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text.messages import joined_text
 

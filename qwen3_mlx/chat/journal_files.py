@@ -1,43 +1,20 @@
-"""The files of kept conversations: their names, and who may write one."""
+"""The files of kept conversations: their names, and how one is found and removed."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
-import stat
 import time
 from pathlib import Path
 
 from qwen3_mlx.errors import SessionError
+from qwen3_mlx.files import locked
 
 
 def new_path(folder: Path) -> Path:
     """Where a new conversation will be kept; its name is the time, and what makes it unique."""
     return folder / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}.jsonl"
-
-
-def locked(path: Path, *, create: bool = False) -> int:
-    """Open `path` for reading and writing, as the only process that does.
-
-    Raises `BlockingIOError` if another one has it, `OSError` for what is no regular file.
-    """
-    while True:
-        new = os.O_CREAT if create else 0
-        file = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | new, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = os.fstat(file)
-            if not stat.S_ISREG(held.st_mode):
-                raise OSError(f"{path} is no regular file")
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(held, os.stat(path)):  # noqa: PTH116 (a step that tests watch)
-                    return file
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)  # the path leads elsewhere since it was opened
 
 
 def remove(path: Path) -> None:

@@ -7,6 +7,7 @@ recently used are removed when the folder outgrows its cap.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -34,6 +35,7 @@ CAP_BYTES = 2 * 10**9
 SHORTEST = 32
 """Tokens below which a prompt is not worth a file."""
 STALE = "a prompt kept on disk is from before the model, its settings or qwen3-mlx changed"
+DAMAGED = "a prompt kept on disk is damaged and was removed"
 _DTYPES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32"}
 
 
@@ -74,11 +76,13 @@ class PromptStore:
                     continue
                 layers = _load(file, tokens[:count], cache)
             except (Qwen3Error, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-                notes.append(f"a prompt kept on disk is damaged and was removed: {_first(error)}")
-                file.unlink(missing_ok=True)
+                if file.exists():  # else another chat has just removed it, to make room
+                    notes.append(f"{DAMAGED}: {_first(error)}")
+                    _remove(file)
                 continue
             cache.layers[:], cache.tokens[:] = layers, tokens[:count]
-            os.utime(file)
+            with contextlib.suppress(OSError):  # removed meanwhile, or a disk to read from only
+                os.utime(file)
             break
         return f"{notes[0]}; it is computed anew" if notes else ""
 
@@ -144,6 +148,11 @@ class PromptStore:
             held += file.stat().st_size
             if held > self.cap:
                 file.unlink(missing_ok=True)
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(OSError):
+        file.unlink(missing_ok=True)
 
 
 def _digest(tokens: Sequence[int]) -> str:

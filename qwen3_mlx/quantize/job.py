@@ -100,19 +100,33 @@ def prepare(
 def run(job: Conversion, on_progress: StageProgress | None = None) -> dict[str, Any]:
     """Convert unless it is done; returns the record of the conversion.
 
-    Raises `OptionError`, `CheckpointError`, and what the loader raises.
+    Raises `OptionError`, also while another process converts to the same place, `CheckpointError`,
+    and what the loader raises.
     """
     request, target = job.request, job.target
     target.check(request.source, request.force)
     found = target.record()
+    if found is not None and _is_enough(found, request) and not target.is_unfinished:
+        return found  # from a disk too that can't be written
+    with target.held():
+        return _run(job, on_progress)
+
+
+def _run(job: Conversion, on_progress: StageProgress | None) -> dict[str, Any]:
+    request, target = job.request, job.target
+    target.check(request.source, request.force)  # another one may have finished meanwhile
+    found = target.record()
     if found is not None:
         staging.clean(target)  # it may have been killed just before
-    if found is not None and (found["measured"] is not None or not request.verify):
-        return found
-    if found is None:
-        directory = staging.write_checkpoint(job.plan, target, _stage(on_progress, "convert"))
-        return finish(job, directory, on_progress)
-    return finish(job, request.out, on_progress)
+        if _is_enough(found, request):
+            return found
+        return finish(job, request.out, on_progress)
+    directory = staging.write_checkpoint(job.plan, target, _stage(on_progress, "convert"))
+    return finish(job, directory, on_progress)
+
+
+def _is_enough(record: dict[str, Any], request: ConversionRequest) -> bool:
+    return record.get("measured") is not None or not request.verify
 
 
 def finish(

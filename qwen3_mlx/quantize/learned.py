@@ -38,6 +38,14 @@ def run(
     run: Run | None = None,
 ) -> dict[str, Any]:
     """Convert with `method`; returns the record. Raises as `job.run`, and `CheckpointError`."""
+    job.target.check(job.request.source, job.request.force)
+    with job.target.held():
+        return _run(job, method, on_progress, run or mlx_lm)
+
+
+def _run(
+    job: jobs.Conversion, method: str, on_progress: jobs.StageProgress | None, run: Run
+) -> dict[str, Any]:
     job = replace(job, target=replace(job.target, key=f"{job.target.key}-{method}"))
     job.target.check(job.request.source, job.request.force)
     found = job.target.record()
@@ -47,7 +55,7 @@ def run(
     if made.exists():
         job.target.disk.remove(made)
     part = staging.write_checkpoint(job.plan, job.target)
-    (run or mlx_lm)(method, _arguments(job, method, part, made))
+    run(method, _arguments(job, method, part, made))
     job = _adopt(job, method, made)
     job.target.disk.remove(made)
     return jobs.finish(job, part, on_progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,11 +29,17 @@ MULTIPLE = 128
 """Rows of a block are a multiple of this: no format's own block or packing is cut."""
 
 
+class _Streams(threading.local):
+    """Two streams for each thread: MLX's CPU backend works with one thread each."""
+
+    def __init__(self) -> None:
+        device = mx.default_device()
+        self.pair = (mx.new_stream(device), mx.new_stream(device))
+
+
 @cache
-def _streams() -> tuple[mx.Stream, mx.Stream]:
-    """Two streams: MLX's CPU backend works with one thread each."""
-    device = mx.default_device()
-    return mx.new_stream(device), mx.new_stream(device)
+def _streams() -> _Streams:
+    return _Streams()
 
 
 def packed_blocks(
@@ -55,7 +62,7 @@ def packed_stream(
     of the same bits, for `bytes_of`: a view made later would have to wait for its own stream.
     """
     waiting: deque[_Block] = deque()
-    turns = cycle(_streams())
+    turns = cycle(_streams().pair)
     for number, (weight, spec) in enumerate(work):
         for part, reader, start, stop in _blocks(weight, dtype):
             with mx.stream(next(turns)):

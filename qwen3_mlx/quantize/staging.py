@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import qwen3_mlx.device.backend  # noqa: F401
 
 from qwen3_mlx.errors import CheckpointError, OptionError, gb
+from qwen3_mlx.files import held, read_small
 from qwen3_mlx.quantize.digests import DigestCheck
 from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.journal import ConversionJournal
@@ -58,11 +60,34 @@ class Target:
         """Where an old result waits until the new one is in its place."""
         return self.out.with_name(f"{self.out.name}.replaced")
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether something is left of a conversion that did not come to its end."""
+        return self.journal.exists() or self.replaced.exists()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Have the target to this conversion, which makes its parent.
+
+        Raises `OptionError` while another one has it, `CheckpointError` where nothing can be made.
+        """
+        with ExitStack() as stack:
+            try:
+                self.disk.make_directory(self.out.parent)
+                stack.enter_context(held(self.out.with_name(f".{self.out.name}.lock")))
+            except BlockingIOError:
+                hint = "wait until it has finished, or choose another --out"
+                got = str(self.out)
+                raise OptionError("another conversion has the target", got=got, hint=hint) from None
+            except OSError as error:
+                raise full_disk(error, self) from error
+            yield
+
     def record(self) -> dict[str, Any] | None:
         """The record of a finished conversion that is just this one, if it is there."""
         try:
-            record = json.loads((self.out / RECORD).read_text("utf-8"))
-        except (OSError, ValueError):
+            record = json.loads(read_small(self.out / RECORD).decode("utf-8"))
+        except (OSError, ValueError, RecursionError):
             return None
         return record if isinstance(record, dict) and record.get("key") == self.key else None
 

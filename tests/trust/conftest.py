@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.trust.turns import interleave as interleave
+
 
 @pytest.fixture(autouse=True)
 def state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

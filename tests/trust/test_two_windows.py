@@ -8,13 +8,10 @@ random orders of the calls to the operating system, each of which waits for its 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
-import os
-import random
-import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ import pytest
 from qwen3_mlx.chat import journal, journal_files
 from qwen3_mlx.errors import SessionError
 from qwen3_mlx.options import GenerationOptions
+from tests.trust.turns import Interleaver
 
 OPTIONS = GenerationOptions()
 
@@ -136,64 +134,14 @@ def test_every_order_of_steps(tmp_path: Path, other: type[Window]) -> None:
                 window.check()
 
 
-class Turns:
-    """Lets one of two threads make its next system call, by a seeded coin."""
-
-    def __init__(self, seed: int) -> None:
-        self.coin = random.Random(seed)
-        self.condition = threading.Condition()
-        self.running = {0, 1}
-        self.whose = self.coin.choice([0, 1])
-        self.local = threading.local()
-
-    def step(self) -> None:
-        who = getattr(self.local, "who", None)
-        if who is None:
-            return
-        with self.condition:
-            self.whose = self.coin.choice(sorted(self.running))
-            self.condition.notify_all()
-            assert self.condition.wait_for(lambda: self.whose == who, timeout=20)
-
-    def run(self, who: int, work: Callable[[], None], errors: list[BaseException]) -> None:
-        self.local.who = who
-        try:
-            self.step()
-            work()
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            with self.condition:
-                self.running.discard(who)
-                self.whose = next(iter(self.running), who)
-                self.condition.notify_all()
-
-
 @pytest.mark.parametrize("other", [Window, Saver])
 def test_random_orders_of_system_calls(
-    tmp_path: Path, other: type[Window], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, other: type[Window], interleave: Interleaver
 ) -> None:
-    turns = Turns(0)
-    for module, names in (
-        (os, ("open", "stat", "fstat", "ftruncate", "pwrite", "close")),
-        (fcntl, ("flock",)),
-    ):
-        for name in names:
-            monkeypatch.setattr(module, name, stepping(getattr(module, name), lambda: turns))
-    monkeypatch.setattr(os, "fsync", lambda file: None)
-    for seed in range(60):
-        turns = Turns(seed)
+    for seed in range(100):
         windows = begin(tmp_path / str(seed), other)
-        errors: list[BaseException] = []
-        threads = [
-            threading.Thread(target=turns.run, args=(who, lambda w=w: everything(w), errors))
-            for who, w in enumerate(windows)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-        assert not errors, (seed, errors)
+        first, second = (partial(everything, window) for window in windows)
+        assert interleave(seed, first, second) == [], seed
         for window in windows:
             window.check()
 
@@ -201,11 +149,3 @@ def test_random_orders_of_system_calls(
 def everything(window: Window) -> None:
     for step in window.steps():
         step()
-
-
-def stepping(function: Callable[..., Any], turns: Callable[[], Turns]) -> Callable[..., Any]:
-    def call(*args: Any, **named: Any) -> Any:
-        turns().step()
-        return function(*args, **named)
-
-    return call

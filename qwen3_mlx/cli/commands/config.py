@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli.settings import folders, settings, suggestions
+from qwen3_mlx.cli.settings import folders, settings, suggestions, write
 from qwen3_mlx.cli.terminal.screen import Screen, printable
 from qwen3_mlx.errors import ConfigError
 
@@ -122,7 +122,7 @@ def set_value(key: Key, value: Value, debug: opt.Debug = False) -> None:
     """
     wanted = settings.known(key)
     if value == settings.DEFAULT:
-        _write(key, None)
+        write.put(key, None)
     else:
         meant = wanted.from_text(value)
         if key == "model":
@@ -130,7 +130,7 @@ def set_value(key: Key, value: Value, debug: opt.Debug = False) -> None:
 
             resolve.parse(meant)  # a name that means nothing is an error here, not at the next chat
             meant = folders.lasting_name(meant)
-        _write(key, meant)
+        write.put(key, meant)
     if os.environ.get(wanted.variable):
         Screen().note(f"{wanted.variable} is set, and wins over the file")
 
@@ -145,7 +145,7 @@ def unset(key: Key, debug: opt.Debug = False) -> None:
     """
     if key not in settings.read(settings.file()):
         settings.known(key)
-    _write(key, None)
+    write.put(key, None)
 
 
 @app.command()
@@ -169,12 +169,21 @@ def edit(debug: opt.Debug = False) -> None:
 
         qwen3-mlx config edit
     """
-    import subprocess
-
     where = settings.file()
     command = _editor()
-    if not where.exists():
-        _save(where, template())
+    with write.alone(where):
+        if not where.exists():
+            write.save(where, template())
+        _edit(where, command)
+    problems = settings.read_all().problems
+    for problem in problems:
+        Screen().error(problem)
+    raise typer.Exit(int(bool(problems)))
+
+
+def _edit(where: Path, command: list[str]) -> None:
+    import subprocess
+
     try:
         code = subprocess.run([*command, str(where)], check=False).returncode
     except OSError as error:
@@ -182,10 +191,6 @@ def edit(debug: opt.Debug = False) -> None:
         raise ConfigError(f"the editor {command[0]}", got=error.strerror, hint=hint) from None
     if code:
         raise ConfigError(f"the editor {command[0]} ended with {code}; {where} is as it left it")
-    problems = settings.read_all().problems
-    for problem in problems:
-        Screen().error(problem)
-    raise typer.Exit(int(bool(problems)))
 
 
 def _editor() -> list[str]:
@@ -233,37 +238,3 @@ _EXAMPLES = {
     "theme": '"auto"',
 }
 """A value of each key as TOML spells it."""
-
-
-def _write(key: str, value: Any) -> None:
-    """Put a value into the file, or take the key out. Raises `ConfigError` if it can't be."""
-    where = settings.file()
-    values = settings.read(where)
-    if value is None and key not in values:
-        return
-    after = values | {key: value}
-    if after.get("thinking") is True and after.get("budget") == 0:
-        hint = "a budget of 0 switches thinking off; unset one of the two"
-        raise ConfigError("thinking is true and budget 0", hint=hint)
-    import tomlkit
-
-    document = tomlkit.parse(where.read_text("utf-8-sig") if where.exists() else "")
-    if value is None:
-        del document[key]
-    else:
-        document[key] = value
-    _save(where, tomlkit.dumps(document))
-
-
-def _save(where: Path, text: str) -> None:
-    from qwen3_mlx.files import write_atomically
-
-    target = where.resolve()  # the file may be a link to where someone keeps such files
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
-        write_atomically(target, text.encode())
-        target.chmod(mode)
-    except OSError as error:
-        got = error.strerror or str(error)
-        raise ConfigError(f"{where} can't be written", got=got, hint="check its owner") from None

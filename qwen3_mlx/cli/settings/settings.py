@@ -15,8 +15,11 @@ from typing import Any, Literal, get_args
 
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.errors import ConfigError, OptionError, shown
+from qwen3_mlx.files import read_small
 from qwen3_mlx.options import NEVER_THINK, Family, GenerationOptions
 
+LARGEST = 2**20
+"""Bytes of a file that is read."""
 DEFAULT = "default"
 """The value that stands for the built-in one."""
 ShowThinking = Literal["always", "live", "never"]
@@ -228,16 +231,20 @@ def read(path: Path) -> dict[str, Any]:
 
     hint = "qwen3-mlx config edit"
     try:
-        return tomllib.loads(path.read_text("utf-8-sig"))
-    except FileNotFoundError:
-        return {}
-    except NotADirectoryError:
-        return {}
+        return tomllib.loads(text(path))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is no TOML", got=str(error), hint=hint) from None
+
+
+def text(path: Path) -> str:
+    """The file's text, "" without one. Raises `ConfigError`, and `ValueError` for what is none."""
+    try:
+        return read_small(path, LARGEST).decode("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
     except OSError as error:
         got = error.strerror or str(error)
         raise ConfigError(f"{path} can't be read", got=got, hint="check its owner") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is no TOML", got=str(error), hint=hint) from None
 
 
 def apply_defaults(
