@@ -83,7 +83,7 @@ def interleave(monkeypatch: pytest.MonkeyPatch) -> Interleaver:
     interleaver = Interleaver()
     for module, name in CALLS:
         monkeypatch.setattr(module, name, _stepping(getattr(module, name), interleaver))
-    monkeypatch.setattr(os, "fsync", lambda file: None)
+    monkeypatch.setattr(os, "fsync", _stepping(lambda file: None, interleaver))
     return interleaver
 
 
