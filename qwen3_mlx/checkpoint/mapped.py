@@ -1,10 +1,10 @@
-"""Weights used where the system maps them, without a copy: an experiment, off unless asked for.
+"""Weights used where the system maps them, without a copy, if this machine found that to pay.
 
 MLX 0.32.4 can adopt memory it did not allocate, on Metal only: ``mx.from_dlpack(view, copy=False)``
 makes a buffer around the pages (convert.cpp, ``newBufferWithBytesNoCopy``), if they begin where a
 page begins. The shards that `convert` writes do; other files mostly don't, and a tensor that does
-not is read the plain way. No Mac has run this yet, so it takes the variable `VARIABLE` set to
-``on`` and a probe that passes.
+not is read the plain way. `try_mapped` finds out whether that is right here, and faster; until then
+all weights are read. No Mac has run it yet.
 
 What a map gives: weights are in memory once, as the system's own cache of the file, and can be
 dropped and read again under pressure. What it costs: a file cut short in its place, under a running
@@ -14,14 +14,13 @@ so that takes some doing.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import mmap
 import os
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
-from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +30,14 @@ import mlx.core as mx
 
 from qwen3_mlx.checkpoint.headers import TensorInfo
 from qwen3_mlx.errors import CheckpointError
+from qwen3_mlx.metal import verdict
 
 VARIABLE = "QWEN3_MLX_ZERO_COPY"
+"""``off`` reads all the same, ``on`` maps where that is right, faster or not."""
+
 PAGE = 16_384
 """Bytes: Apple Silicon's page, and a multiple of all others'."""
 _TYPES = {"U32": "uint32", "U8": "uint8", "F32": "float32", "F16": "float16", "BF16": "uint16"}
-_PROBE = """
-import sys
-from pathlib import Path
-from qwen3_mlx.checkpoint import mapped
-sys.exit(0 if mapped.works(Path(sys.argv[1])) else 3)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,45 +46,42 @@ class State:
 
     on: bool
     why: str
+    right: bool = False
+    """Whether mapped weights were those of the file, faster or not."""
 
 
 def state() -> State:
-    """Whether this process maps weights: if it is asked for and the probe passes."""
-    if os.environ.get(VARIABLE, "") != "on":
-        return State(False, f"off; {VARIABLE}=on tries it (no Mac has proven it yet)")
+    """Whether this process maps weights: by this machine's verdict."""
+    asked = os.environ.get(VARIABLE, "")
+    if asked == "off":
+        return State(False, f"off: asked for by {VARIABLE}")
     if backend.device() != "metal":
         return State(False, f"off: MLX adopts memory on Metal only, not on {backend.device()}")
     if importlib.util.find_spec("numpy") is None:
         return State(False, "off: it needs numpy (pip install numpy)")
-    return _probed()
+    held = known()
+    if held is None:
+        return State(False, "off: not yet tried; qwen3-mlx doctor --prove MODEL tries it")
+    on = held.on or (asked == "on" and held.right)
+    return State(on, f"{'on' if on else 'off'}: {held.why}", held.right)
 
 
-@cache
-def _probed() -> State:
-    """Try it in a process of its own, which may crash."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "pages"
-        file.write_bytes(bytes(range(256)) * (4 * PAGE // 256))
-        command = [sys.executable, "-c", _PROBE, str(file)]
-        try:
-            code = subprocess.run(command, capture_output=True, timeout=60).returncode
-        except (OSError, subprocess.TimeoutExpired):
-            code = -1
-    if code == 0:
-        return State(True, f"on: asked for by {VARIABLE}, and the probe passed")
-    return State(False, f"off: the probe failed (exit {code})")
+def verdict_file() -> Path:
+    """That of this machine: MLX, the device, the system's build, and how we map."""
+    texts = b"".join(sorted(file.read_bytes() for file in Path(__file__).parent.glob("*mapped.py")))
+    parts = (version("mlx"), verdict.machine(), verdict.system_build())
+    name = hashlib.sha256(json.dumps(parts).encode() + texts).hexdigest()[:32]
+    return verdict.folder().with_name("mapped") / f"{name}.json"
 
 
-def works(file: Path) -> bool:
-    """Whether a mapped page gives a computation what a copy of it gives, as integers and bf16."""
-    info = TensorInfo("probe", "BF16", (2 * PAGE,), 4 * PAGE, file, 0)
-    adopted = Maps().adopt(info)
-    if adopted is None:
-        return False
-    copied = mx.array(list(file.read_bytes()), mx.uint8)
-    same = mx.all(adopted.view(mx.uint8) == copied)
-    stepped = mx.all((adopted.view(mx.uint16) + 1) == (copied.view(mx.uint16) + 1))
-    return bool(mx.logical_and(same, stepped).item())
+def known() -> State | None:
+    """What this machine has found out; None if nothing, or nothing that can be understood."""
+    try:
+        held = State(**json.loads(verdict_file().read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    sound = isinstance(held.on, bool) and isinstance(held.right, bool) and isinstance(held.why, str)
+    return held if sound else None
 
 
 def _wrap(view: Any) -> mx.array:

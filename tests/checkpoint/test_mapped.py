@@ -1,4 +1,4 @@
-"""Weights in their own pages: off unless asked for and proven; the same numbers when on.
+"""Weights in their own pages: off unless this machine found that to pay; the same numbers when on.
 
 MLX's CPU backend adopts no memory, so here the last step is a copy; pages, places and types are
 those a Mac would use.
@@ -6,6 +6,7 @@ those a Mac would use.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 from qwen3_mlx.checkpoint import load_network, mapped
 from qwen3_mlx.errors import CheckpointError
+from qwen3_mlx.metal import verdict
 from tests.checkpoints import GOLDEN, copy, join, split
 
 TOKENS = mx.array([[1, 2, 3, 4, 5]])
@@ -50,32 +52,58 @@ def aligned(directory: Path) -> Path:
     return file
 
 
-def test_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not mapped.state().on and "QWEN3_MLX_ZERO_COPY=on" in mapped.state().why
-    monkeypatch.setenv("QWEN3_MLX_ZERO_COPY", "on")
-    assert mapped.state() == mapped.State(
-        False, f"off: MLX adopts memory on Metal only, not on {backend.device()}"
-    )
-
-
-def test_the_probe_fails_where_mlx_adopts_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    file = tmp_path / "pages"
-    file.write_bytes(bytes(range(256)) * (4 * mapped.PAGE // 256))
-    assert not mapped.works(file)
-    monkeypatch.setattr(mapped, "_wrap", mx.array)
-    assert mapped.works(file)
-    monkeypatch.setattr(mapped, "_wrap", lambda view: mx.array(view) + 1)
-    assert not mapped.works(file)  # other numbers than the file's
-
-
-def test_a_failing_probe_means_plain_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QWEN3_MLX_ZERO_COPY", "on")
+@pytest.fixture
+def metal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on a Mac whose verdicts are in a folder of the test's."""
     monkeypatch.setattr(backend, "device", lambda: "metal")
-    mapped._probed.cache_clear()
-    assert mapped.state() == mapped.State(False, "off: the probe failed (exit 3)")
-    mapped._probed.cache_clear()
+    monkeypatch.setenv("QWEN3_MLX_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("QWEN3_MLX_ZERO_COPY", raising=False)
+
+
+def keep(held: dict[str, Any]) -> None:
+    file = mapped.verdict_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(held))
+
+
+FASTER = {"on": True, "why": "faster", "right": True}
+SLOWER = {"on": False, "why": "no gain", "right": True}
+WRONG = {"on": False, "why": "other numbers", "right": False}
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "on"),
+    [
+        *((FASTER, asked, asked != "off") for asked in ("", "on", "off")),
+        *((SLOWER, asked, asked == "on") for asked in ("", "on", "off")),
+        *((WRONG, asked, False) for asked in ("", "on", "off")),
+        *((None, asked, False) for asked in ("", "on", "off")),
+        ({"on": 1, "why": "x", "right": True}, "", False),
+        ({"on": True}, "", False),
+    ],
+)
+@pytest.mark.usefixtures("metal")
+def test_the_verdict_decides(
+    held: dict[str, Any] | None, asked: str, on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QWEN3_MLX_ZERO_COPY", asked)
+    if held is not None:
+        keep(held)
+    assert mapped.state().on is on
+
+
+def test_nowhere_but_on_metal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWEN3_MLX_ZERO_COPY", "on")
+    where = f"off: MLX adopts memory on Metal only, not on {backend.device()}"
+    assert mapped.state() == mapped.State(False, where)
+
+
+@pytest.mark.usefixtures("metal")
+def test_another_machine_s_verdict_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(FASTER)
+    assert mapped.state().on
+    monkeypatch.setattr(verdict, "machine", lambda: "metal Apple M9")
+    assert not mapped.state().on and "not yet tried" in mapped.state().why
 
 
 @pytest.mark.parametrize("name", ["dense-untied", "moe-norm"])

@@ -108,10 +108,13 @@ def try_shape(shape: str) -> list[Row]:
 
 def try_model(name: str) -> list[Row]:
     """The same for a model that is loaded for it. Raises as `load`."""
-    from qwen3_mlx.checkpoint import load_network
+    from qwen3_mlx.checkpoint import load_network, try_mapped
     from qwen3_mlx.hub import resolve
 
-    return try_kernels(load_network(resolve.resolve(name))[0], name)
+    directory = resolve.resolve(name)
+    state, unkept = try_mapped.prove(directory)  # before the model takes its memory
+    rows = [("zero-copy", f"{state.why}{f'; not kept: {unkept}' if unkept else ''}")]
+    return [*try_kernels(load_network(directory)[0], name), *rows]
 
 
 def files(name: str) -> list[Row]:
