@@ -43,6 +43,15 @@ _HINT = "the file is damaged or was not downloaded whole; fetch it again"
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Where a machine's part of a tensor lies: from `start` on, along an axis that has `of`."""
+
+    axis: int
+    start: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """One tensor of a checkpoint: its name, type (as the format spells it), shape and place."""
 
@@ -55,6 +64,8 @@ class TensorInfo:
     """Where its bytes begin, counted from the beginning of the file."""
     part_of_tensor: bool = False
     """Whether it is some rows of the stored tensor `name`, not all of it."""
+    part: Part | None = None
+    """If only a part is wanted: `shape` and `nbytes` are then the part's, `offset` the whole's."""
 
 
 def header_bytes(

@@ -7,12 +7,10 @@ read the next is begun already, as waiting for each alone leaves a core idle at 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from qwen3_mlx.checkpoint import mapped
 from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
 from qwen3_mlx.checkpoint.match import (
     Tensors,
+    by_layer,
     difference_error,
     find_parameter,
     is_unused,
@@ -33,9 +32,11 @@ from qwen3_mlx.checkpoint.match import (
     with_head_or_without,
 )
 from qwen3_mlx.checkpoint.raw import read_tensor
+from qwen3_mlx.checkpoint.shared import read_part, share_sources
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.config.quantization import Quantization
+from qwen3_mlx.config.share import ALL, Share
 from qwen3_mlx.device.out_of_memory import is_out_of_memory
 from qwen3_mlx.errors import CheckpointError, ConfigError, gb
 from qwen3_mlx.fit import guard
@@ -55,11 +56,13 @@ def load_network(
     context: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     force: bool = False,
+    share: Share = ALL,
 ) -> tuple[Qwen3Network, Qwen3Config]:
     """Load the network of the checkpoint directory `path` (config.json and safetensors).
 
     `context` asks for that many positions and switches YaRN on if they need it.
-    `on_progress` is called with bytes done and bytes in all. Raises `ConfigError`, `ContextError`
+    `on_progress` is called with bytes done and bytes in all. Of a `share` only its part is read;
+    the configuration is then that of the part. Raises `ConfigError`, `ContextError`, `OptionError`
     or `CheckpointError`; nothing is loaded unless every tensor is there in its right shape.
     Raises `OutOfMemoryError` before a layer for which memory is missing, unless `force`.
     """
@@ -69,10 +72,11 @@ def load_network(
     tensors = named_tensors(checkpoint_tensors(path))
     config = with_head_or_without(config, tensors, Path(path))
     sources = _sources(tensors, config)
-    network = Qwen3Network(config)
-    if config.quantization is not None:
-        _quantize(network, config.quantization, sources)
+    network = _empty(config, sources)
     _check(network, sources, tensors, config)
+    if share.size > 1:
+        config, sources = share.config(config), share_sources(sources, share)
+        network = _empty(config, sources)
     ahead.begin(network, _target(sources["model.norm.weight"]) or mx.float32)
     _materialise(network, sources, on_progress, force)
     network.eval()
@@ -93,6 +97,14 @@ def _sources(tensors: Tensors, config: Qwen3Config) -> Sources:
 
 def _tensor(tensors: Tensors, kind: str, path: str) -> TensorInfo | None:
     return tensors.get(f"{path}.{kind}")
+
+
+def _empty(config: Qwen3Config, sources: Sources) -> Qwen3Network:
+    """A network of that shape, packed as its tensors are; nothing is computed."""
+    network = Qwen3Network(config)
+    if config.quantization is not None:
+        _quantize(network, config.quantization, sources)
+    return network
 
 
 def _quantize(network: Qwen3Network, quantization: Quantization, sources: Sources) -> None:
@@ -160,7 +172,7 @@ def _materialise(
 
     before: _Layer | None = None
     reader = _Reader()
-    for names in _by_layer(sources):
+    for names in by_layer(sources):
         layer = _Layer([sources[name] for name in names])
         if before is not None and not before.leaves_room_for(layer):
             finish(before)
@@ -232,17 +244,6 @@ def _require(nbytes: int, done: int, total: int) -> None:
     guard.require(nbytes, doing, hint)
 
 
-def _by_layer(sources: Sources) -> Iterator[list[str]]:
-    """Parameter names, a list a layer (and one each for embedding, norm and head)."""
-
-    def layer(name: str) -> tuple[int, str]:
-        match = re.match(r"model\.layers\.(\d+)\.", name)
-        return (int(match[1]), "") if match else (-1, name.rpartition(".")[0])
-
-    for _, names in groupby(sorted(sources, key=layer), key=layer):
-        yield list(names)
-
-
 def _target(infos: list[TensorInfo]) -> mx.Dtype | None:
     """The dtype that the backend computes in; None for packed weights, which stay as they are."""
     stored = _FLOATS.get(infos[0].dtype)
@@ -277,6 +278,8 @@ class _Reader:
         return array if target is None else array.astype(target)
 
     def _tensor(self, info: TensorInfo) -> mx.array:
+        if info.part is not None:
+            return read_part(info)
         if info.part_of_tensor:  # MLX reads whole tensors only
             return read_tensor(info)
         if self._maps is not None and (array := self._maps.adopt(info)) is not None:

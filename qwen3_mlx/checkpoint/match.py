@@ -8,8 +8,9 @@ left before them. `find_parameter` goes from a parameter to what it is stored in
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -196,3 +197,14 @@ def _hint(missing: Sequence[str], faults: Sequence[str], surplus: Sequence[str])
     if missing and not faults and not surplus:
         return "a shard is missing or was not fetched whole: fetch the model again"
     return "the directory mixes files of different models, or a shard is missing"
+
+
+def by_layer(parameters: Iterable[str]) -> Iterator[list[str]]:
+    """Parameter names, a list a layer (and one each for embedding, norm and head)."""
+
+    def layer(name: str) -> tuple[int, str]:
+        match = re.match(r"model\.layers\.(\d+)\.", name)
+        return (int(match[1]), "") if match else (-1, name.rpartition(".")[0])
+
+    for _, names in groupby(sorted(parameters, key=layer), key=layer):
+        yield list(names)

@@ -7,7 +7,6 @@ compute is summed. Embedding, norms, routers and head are whole everywhere.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -111,12 +110,6 @@ class Share:
             size % self.size
         )
 
-    def weight_bytes(self, whole: Qwen3Config, item: float = 2.0) -> int:
-        """Bytes of this machine's weights; `item` are those of a weight that isn't packed."""
-        total = 0.0
-        for path, shape in weight_shapes(whole):
-            part = math.prod(own.stop - own.start for own in self.part(path, shape))
-            spec = whole.quantization.spec(path) if whole.quantization else None
-            packed = spec is not None and len(shape) > 1
-            total += part * (spec.bits / 8 + 4 / spec.group_size if packed and spec else item)
-        return int(total)
+
+ALL = Share(0, 1)
+"""Of one machine alone."""

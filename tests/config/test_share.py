@@ -12,6 +12,7 @@ from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.matrices import parameters, weight_shapes
 from qwen3_mlx.config.share import Share
 from qwen3_mlx.errors import OptionError
+from qwen3_mlx.fit.inequality import weights_from_config
 from qwen3_mlx.hub.releases import SIZES
 
 
@@ -47,14 +48,14 @@ def test_the_parts_are_the_local_network_s_and_make_the_whole(
 @pytest.mark.parametrize("size", SIZES)
 def test_the_bytes_are_a_share_and_what_is_whole(size: str) -> None:
     whole = config_of(size)
-    all_of_it = Share(0, 1).weight_bytes(whole)
+    all_of_it = weights_from_config(whole).stored_bytes
     replicated = sum(
         math.prod(shape) * (0.5625 if len(shape) > 1 else 2)
         for path, shape in weight_shapes(whole)
         if Share(0, 2).split(path) == "whole"
     )
     for machines in (2, 4):
-        mine = Share(1, machines).weight_bytes(whole)
+        mine = weights_from_config(Share(1, machines).config(whole)).stored_bytes
         assert mine == pytest.approx((all_of_it - replicated) / machines + replicated, rel=1e-6)
     assert all_of_it > 0.5 * parameters(whole)
 

@@ -1,0 +1,104 @@
+"""One machine's part of a checkpoint: the right bytes of every layout, and not more memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from mlx.utils import tree_flatten
+
+from qwen3_mlx.checkpoint import load_network, raw, shared
+from qwen3_mlx.config.share import Share
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.hub import resolve
+from tests.checkpoint.test_load_memory import MEASURE, MIB, SLACK, big_checkpoint
+from tests.checkpoints import GOLDEN
+
+NAMES = sorted(path.name for path in GOLDEN.iterdir())
+
+
+def parameters(path: Path, share: Share) -> dict[str, mx.array]:
+    network, _ = load_network(path, share=share)
+    found: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
+    return found
+
+
+def shareable(path: Path, attention: bool) -> bool:
+    from qwen3_mlx.config import Qwen3Config
+
+    return not list(Share(0, 2, attention).faults(Qwen3Config.from_dir(path)))
+
+
+@pytest.mark.parametrize("attention", [True, False])
+@pytest.mark.parametrize("name", [*NAMES, "demo", "demo-moe"])
+def test_each_part_is_the_whole_s(name: str, attention: bool) -> None:
+    path = GOLDEN / name if name in NAMES else resolve.resolve(name)
+    if not shareable(path, attention):
+        with pytest.raises(OptionError, match="2 machines"):
+            load_network(path, share=Share(0, 2, attention))
+        return
+    whole = parameters(path, Share(0, 1))
+    for rank in (0, 1):
+        share = Share(rank, 2, attention)
+        own = parameters(path, share)
+        assert own.keys() == whole.keys()
+        for key, value in own.items():
+            part = share.part(key.rpartition(".")[0], whole[key].shape)
+            assert mx.array_equal(value, whole[key][part]), key
+
+
+def test_short_and_long_runs_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    path, share = GOLDEN / next(name for name in NAMES if "moe" in name), Share(1, 2)
+    before = parameters(path, share)
+    monkeypatch.setattr(shared, "SHORT_RUN", 1)
+    runs = parameters(path, share)
+    monkeypatch.setattr(shared, "SHORT_RUN", 1 << 40)
+    monkeypatch.setattr(shared, "BLOCK", 100)
+    blocks = parameters(path, share)
+    for key, value in before.items():
+        assert mx.array_equal(value, runs[key])
+        assert mx.array_equal(value, blocks[key])
+
+
+@pytest.mark.parametrize("experts", [1, 8])
+def test_a_part_needs_its_own_memory_and_a_tensor(tmp_path: Path, experts: int) -> None:
+    """Peak of MLX's own, and of the process, for one of two machines."""
+    total, _ = big_checkpoint(tmp_path / "big", experts, packed=False)
+    code = MEASURE.replace("load_network(sys.argv[2])", "load_network(sys.argv[2], share=HALF)")
+    code = code.replace(
+        "import mlx.core as mx\n",
+        "import mlx.core as mx\nfrom qwen3_mlx.config.share import Share\nHALF = Share(1, 2)\n",
+        1,
+    )
+    small = GOLDEN / NAMES[0]
+    run = subprocess.run(
+        [sys.executable, "-c", code, small, tmp_path / "big"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    final, peak, resident = map(int, run.stdout.split())
+    config = json.loads((tmp_path / "big" / "config.json").read_text())
+    largest = 4 * 512 * 6144 // (experts if experts == 1 else 1)
+    assert final < 0.62 * 2 * total  # float32 here, of bfloat16 in the file
+    assert peak <= final + largest + SLACK, config
+    assert resident <= final + largest + SLACK + 24 * MIB
+
+
+def test_only_own_bytes_are_read_of_rows_and_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    inner = raw._read
+
+    def counted(info: object, offset: int, view: memoryview) -> None:
+        read.append(len(view))
+        inner(info, offset, view)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(raw, "_read", counted)
+    monkeypatch.setattr(shared, "SHORT_RUN", 1)
+    network, _ = load_network(resolve.resolve("demo-moe"), share=Share(0, 2))
+    stored = 2  # bytes of a float in the file
+    weights: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
+    own = sum(stored * w.size for p, w in weights.items() if Share(0, 2).split(p[:-7]) != "whole")
+    assert sum(read) == own

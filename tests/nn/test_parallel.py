@@ -1,0 +1,30 @@
+"""A network over several processes gives one process's logits and tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests import ring
+
+# Keys and values that differ in their last bit may round to neighbouring levels of a packed cache.
+BOUNDS = {"8 bits": 1e-4, "4 bits": 1e-3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "cases", "most"), [(2, 19, 0.56), (4, 5, 0.34)])
+def test_processes_that_share_networks_compute_what_one_does(
+    size: int, cases: int, most: float, tmp_path: Path
+) -> None:
+    found = json.loads(ring.run("tests.nn.ranks", size, tmp_path))
+    print(json.dumps(found, indent=1))
+    assert len(found) == cases
+    for case, row in found.items():
+        bound = next((wide for kind, wide in BOUNDS.items() if kind in case), 1e-11)
+        assert row["same"], case
+        assert row["nmse"] <= bound, (case, row["nmse"])
+        assert row["tokens"] > 2, case  # it wanders, so that equal tokens say something
+        if "split" in case:
+            assert row["bytes"] < most, (case, row["bytes"])
