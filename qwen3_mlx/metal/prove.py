@@ -1,6 +1,6 @@
 """Are the kernels right on this machine? Tried in a process of its own, at a network's own sizes.
 
-    python -m qwen3_mlx.metal.prove < SIGNATURES      (JSON, as `verdict.described` writes them)
+    python -m qwen3_mlx.metal.prove KERNEL... < SIGNATURES  (JSON, by `verdict.described`)
 
 A GPU fault poisons MLX's stream for its whole process, and a kernel may hang: so the parent only
 reads what its child has printed. A wrong number, a refused launch, a hang and a signal are answers,
@@ -26,7 +26,7 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
-from qwen3_mlx.metal import launch, verdict
+from qwen3_mlx.metal import launch, tuning, verdict
 from qwen3_mlx.metal.cases import Arrays, Case, cases
 from qwen3_mlx.metal.child_output import ChildOutput, spent
 from qwen3_mlx.metal.launch import Launch
@@ -55,17 +55,19 @@ def prove(
     limit_s: float = LIMIT_S,
     skipped: Callable[[], bool] = lambda: False,
     meanwhile: Meanwhile = lambda _right: False,
+    names: Sequence[str] = (),
 ) -> Verdict:
     """What children find out about the kernels of `signatures`; never raises for what they do.
 
-    Raises `Skipped` as soon as `skipped` says so.
+    names: of kernels, ``matvec=8,2`` for one that is cut so; none: all. Raises `Skipped` as soon
+    as `skipped` says so.
     """
-    begin, parts = time.monotonic(), shares(signatures)
+    begin, parts = time.monotonic(), [list(names)] if names else shares(signatures)
     given = json.dumps(verdict.described(signatures))
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as ended:
         folder = Path(place)
         (folder / "given").write_text(given)
-        said = [ChildOutput(folder, "-".join(part), time.time()) for part in parts]
+        said = [ChildOutput(folder, "-".join(part)[:99], time.time()) for part in parts]
         children = [_start(folder, one, part) for one, part in zip(said, parts, strict=True)]
         for child in children:
             ended.callback(_end, child)
@@ -88,7 +90,8 @@ def shares(signatures: Sequence[Signature]) -> list[list[str]]:
     """The kernels that each child tries.
 
     CUDA's compiler takes two seconds a text, in each process anew: there a kernel has a child of
-    its own as far as the processor has cores. The layer's, which needs all, comes first.
+    its own as far as the processor has cores. The layer, which needs all, is in the first; within
+    a child it comes last, or its fault would hide whose it is.
     """
     names = ["step", "matvec", "gate_up"]
     names += sorted({one.attention for one in signatures})
@@ -96,7 +99,7 @@ def shares(signatures: Sequence[Signature]) -> list[list[str]]:
         names += ["down", "route", "gather_matmul"]
     cores = (os.cpu_count() or 1) // 2 if backend.device() == "cuda" else 1
     children = max(1, min(len(names), cores))
-    return [names[i::children] for i in range(children)]
+    return [sorted(names[i::children], key="step".__eq__) for i in range(children)]
 
 
 def _start(folder: Path, said: ChildOutput, kernels: list[str]) -> subprocess.Popen[bytes]:
@@ -245,22 +248,30 @@ def tried(case: Case) -> dict[str, Any]:
     return {"fault": fault, "texts": sorted(met)} | {k: round(s, 3) for k, s in seconds.items()}
 
 
-def report(
-    signatures: Sequence[Signature], kernels: Collection[str] = ()
-) -> Iterator[dict[str, Any]]:
-    """What a child prints: a line before each case of its `kernels` (all if none), one behind."""
+def report(signatures: Sequence[Signature], names: Collection[str]) -> Iterator[dict[str, Any]]:
+    """What a child prints: a line before each case of the kernels with these names, one behind."""
     mx.random.seed(0)
-    for case in (case for one in signatures for case in cases(one)):
-        if not kernels or case.kernel in kernels:
-            named = {"kernel": case.kernel, "name": case.name}
-            yield named
-            yield named | tried(case)
-            mx.clear_cache()
+    for name in names:
+        kernel, cuts = parsed_name(name)
+        with tuning.cut_by(cuts):
+            for case in (case for one in signatures for case in cases(one)):
+                if case.kernel == kernel:
+                    named = {"kernel": name, "name": case.name}
+                    yield named
+                    yield named | tried(case)
+                    mx.clear_cache()
     yield {"finished": True}
 
 
+def parsed_name(name: str) -> tuple[str, tuning.Cuts]:
+    """The kernel of ``matvec=8,2`` and how it is cut; of ``matvec`` as it is."""
+    kernel, _, cut = name.partition("=")
+    rows, _, simds = cut.partition(",")
+    return kernel, {kernel: (int(rows), int(simds))} if cut else {}
+
+
 def main() -> None:
-    """The child; its arguments are kernels by name."""
+    """The child; its arguments are `names`."""
     signatures = verdict.parsed(json.load(sys.stdin))
     for line in report(signatures, sys.argv[1:]):
         sys.stdout.write(json.dumps(line | {"at": time.time()}) + "\n")

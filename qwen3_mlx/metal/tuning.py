@@ -8,12 +8,38 @@ that M1 and M2 have (`benchmarks.registers`, docs/kernels.md).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import qwen3_mlx.device.backend as backend
 
 Cut = tuple[int, int]
 """Rows a simdgroup makes, and simdgroups of a threadgroup."""
+
+Cuts = Mapping[str, Cut]
+"""By kernel, those that a machine found faster than the ones below."""
+
+FURTHER: Mapping[str, tuple[Cut, ...]] = {
+    "matvec": ((8, 2), (2, 4), (1, 8)),
+    "gate_up": ((4, 2), (2, 4), (1, 8)),
+    "down": ((8, 2), (2, 4), (1, 8)),
+}
+"""What `doctor --prove` tries besides, on Metal, where nobody has measured any: many rows won on
+others' M5 and M3 Ultra (mlx#3753), many simdgroups hide what memory takes."""
+
+_asked: ContextVar[Cuts] = ContextVar("cuts")
+
+
+@contextmanager
+def cut_by(cuts: Cuts) -> Iterator[None]:
+    """Within, in this thread, launches of the kernels in `cuts` are cut so."""
+    token = _asked.set({**_asked.get({}), **cuts})
+    try:
+        yield
+    finally:
+        _asked.reset(token)
 
 
 class AttendCut(NamedTuple):
@@ -38,6 +64,8 @@ def staged() -> bool:
 
 def matvec(rows: int, columns: int) -> Cut:
     """For `rows` rows of `columns` columns."""
+    if (asked := _asked.get({}).get("matvec")) is not None:
+        return asked
     if backend.device() == "cuda":
         return (1 if rows < 4096 else 2, 8)
     return (4, 2)
@@ -45,6 +73,8 @@ def matvec(rows: int, columns: int) -> Cut:
 
 def gate_up(rows: int, columns: int) -> Cut:
     """For `rows` outputs, each of two rows of `columns` columns."""
+    if (asked := _asked.get({}).get("gate_up")) is not None:
+        return asked
     if backend.device() == "cuda":
         return (1 if rows < 4096 else 2, 8)
     return (2, 2)
@@ -52,6 +82,8 @@ def gate_up(rows: int, columns: int) -> Cut:
 
 def down(rows: int, columns: int) -> Cut:
     """For `rows` outputs of `columns` columns, all experts of a token together."""
+    if (asked := _asked.get({}).get("down")) is not None:
+        return asked
     if backend.device() == "cuda":
         return (1 if rows < 4096 else 2, 8)
     return (4, 2)

@@ -25,6 +25,7 @@ import qwen3_mlx.device.backend as backend
 import mlx.core as mx
 
 from qwen3_mlx.files import write_atomically
+from qwen3_mlx.metal import tuning
 from qwen3_mlx.metal.variants import Signature
 
 Arm = Literal["stock", "hybrid", "fused"]
@@ -59,6 +60,10 @@ class Verdict:
     """Kernels that were tried, and were right."""
     readings: dict[str, Reading] = field(default_factory=dict)
     """By tokens of the past, in order; empty until timed."""
+    cuts: dict[str, tuning.Cut] = field(default_factory=dict)
+    """Kernels that decode faster with another cut than `tuning` has, and that one."""
+    cut_gains: dict[str, float] = field(default_factory=dict)
+    """By how much each of them won, ``gate_up=4,2``: rows a simdgroup and simdgroups."""
     tries: int = 0
     """How many trials ended in noise."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -158,7 +163,8 @@ def read(file: Path) -> Verdict | None:
     try:
         value = json.loads(file.read_text("utf-8"))
         readings = {past: Reading(**reading) for past, reading in value.pop("readings").items()}
-        found = Verdict(**value, readings=readings)
+        cuts = {name: (int(rows), int(simds)) for name, (rows, simds) in value.pop("cuts").items()}
+        found = Verdict(**value, readings=readings, cuts=cuts)
         sound = isinstance(found.wrong, dict) and isinstance(found.right, list)
         sound = sound and isinstance(found.tries, int)
         return found if sound and {r.winner for r in readings.values()} <= set(ARMS) else None

@@ -11,7 +11,7 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
-from qwen3_mlx.metal import dispatch, verdict
+from qwen3_mlx.metal import dispatch, tuning, verdict
 from qwen3_mlx.metal.compile_ahead import compile_ahead, settle
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.variants import Signature, text_digest, variants
@@ -92,4 +92,7 @@ def _proven(
     if able & {"attend", "attend_packed"}:
         able |= {"attend", "rotation", "combine"}
     every = [one for signature in found for one in variants(signature) if one.kernel in able]
+    with tuning.cut_by(held.cuts):
+        cut = [one for signature in found for one in variants(signature) if one.kernel in held.cuts]
+    every = list({text_digest(one): one for one in [*cut, *every] if one.kernel in able}.values())
     return sorted(every, key=lambda one: one.kernel != "gather_matmul")

@@ -15,7 +15,7 @@ from functools import partial
 import mlx.core as mx
 
 from qwen3_mlx.device.out_of_memory import is_out_of_memory
-from qwen3_mlx.metal import attend, dispatch, layer, rotation
+from qwen3_mlx.metal import attend, dispatch, layer, rotation, tuning
 from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
 from qwen3_mlx.metal.verdict import Arm
 from qwen3_mlx.nn.cache.full import KVCache
@@ -57,8 +57,10 @@ class FusedStep:
         network: Qwen3Network,
         cache_format: CacheFormat = AS_COMPUTED,
         arms: Arms = ("fused", "fused"),
+        cuts: tuning.Cuts | None = None,
     ) -> None:
         self.network, self.cache_format, self.arms = network, cache_format, arms
+        self.cuts = cuts or {}
         self.head = head_of(network)
         self.layers = [layer_of(block) for block in network.layers]
         first = network.layers[0].self_attn
@@ -78,7 +80,10 @@ class FusedStep:
     ) -> FusedStep | None:
         """The step of `network`, or None where it takes the plain path."""
         arms, reason = choose_arms(network, cache_format)
-        return None if reason else cls(network, cache_format, arms)
+        if reason:
+            return None
+        held = verdict_of(network, cache_format)
+        return cls(network, cache_format, arms, held.cuts if held is not None else None)
 
     def make_cache(self) -> list[KVCache]:
         """An empty cache for one conversation, as `Qwen3.make_cache`."""
@@ -135,10 +140,11 @@ class FusedStep:
         x = self.network.model.embed_tokens(tokens)
         turns = rotation.rotation(self.table, counts)
         tails = []
-        for one, past in zip(self.layers, pasts, strict=True):
-            x, tail = one.step(x, turns, self._past(past, counts), operations)
-            tails.append(tail)
-        return self._logits(x, operations), tails
+        with tuning.cut_by(self.cuts):
+            for one, past in zip(self.layers, pasts, strict=True):
+                x, tail = one.step(x, turns, self._past(past, counts), operations)
+                tails.append(tail)
+            return self._logits(x, operations), tails
 
     def _past(self, arrays: tuple[mx.array, ...], counts: mx.array) -> attend.Past:
         """Name the arrays of `TailedCache.open`, which a trace takes without names."""

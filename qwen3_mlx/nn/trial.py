@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.fit import guard
-from qwen3_mlx.metal import dispatch, prove, verdict
+from qwen3_mlx.metal import dispatch, prove, tuning, verdict
 from qwen3_mlx.metal.verdict import Arm, Reading, Verdict
 from qwen3_mlx.nn.ahead import Ahead
 from qwen3_mlx.nn.cache.full import KVCache
@@ -45,6 +45,10 @@ clock: Callable[[], float] = time.perf_counter
 
 Skipped = Callable[[], bool]
 
+Further = Callable[
+    [Qwen3Network, CacheFormat, Verdict, Skipped], tuple[dict[str, tuning.Cut], dict[str, float]]
+]
+
 
 def never() -> bool:
     """Nobody asks to skip it."""
@@ -66,11 +70,13 @@ def run(
     model: str = "",
     *,
     again: bool = False,
+    further: Further | None = None,
     skipped: Skipped = never,
 ) -> tuple[Verdict | None, str | None]:
     """Find out what is still unknown of `network`'s kernels, keep it, and put it to use.
 
-    again: what is known is found out again. Returns the verdict, None where no kernel could run,
+    again: what is known is found out again. further: `trial_cuts.best_cuts`, if other cuts are to
+    be tried too. Returns the verdict, None where no kernel could run,
     and why it could not be kept, if so: then nothing is put to use. Raises `prove.Skipped`.
     """
     file = verdict_file(network, cache_format)
@@ -91,6 +97,10 @@ def run(
         held.readings = readings(network, cache_format, arms, skipped, spent)
         held.tries += any(reading.noise for reading in held.readings.values())
         held.seconds |= {"fast": round(time.monotonic() - begin, 1)} | spent
+        if further is not None:
+            begin = time.monotonic()
+            held.cuts, held.cut_gains = further(network, cache_format, held, skipped)
+            held.seconds["other cuts"] = round(time.monotonic() - begin, 1)
         mx.clear_cache()
         if fault := verdict.write(file, held):
             return held, fault
@@ -120,13 +130,10 @@ def readings(
     spent: takes the seconds of each part.
     """
     found: dict[str, Reading] = {}
-    for past in _pasts(network, len(arms)):
+    for past in pasts(network, len(arms)):
         begin = time.monotonic()
-        runs = {arm: _Run(network, cache_format, arm, past) for arm in arms}
-        for one in runs.values():
-            one.seconds(2)  # compiles
-            if skipped():
-                raise prove.Skipped
+        runs = {arm: Run(network, cache_format, arm, past) for arm in arms}
+        warm(runs, skipped)
         compiled = time.monotonic()
         found[str(past)] = timed(runs, skipped)
         if spent is not None:
@@ -137,7 +144,15 @@ def readings(
     return found
 
 
-def _pasts(network: Qwen3Network, arms: int) -> Iterator[int]:
+def warm(runs: dict[Arm, Run], skipped: Skipped = never) -> None:
+    """Have everything compiled that `runs` need. Raises `prove.Skipped`."""
+    for one in runs.values():
+        one.seconds(2)
+        if skipped():
+            raise prove.Skipped
+
+
+def pasts(network: Qwen3Network, arms: int) -> Iterator[int]:
     """Those of `PASTS` that there is room for, as they are asked for."""
     room = network.context - (ROUNDS + 2) * STEPS
     for past in sorted({max(min(past, room), 1) for past in PASTS}):
@@ -150,8 +165,8 @@ def _pasts(network: Qwen3Network, arms: int) -> Iterator[int]:
 
 def _pieces(network: Qwen3Network, cache_format: CacheFormat) -> Iterator[Callable[[], object]]:
     """Steps of MLX's operations behind each past, whose kernels CUDA's compiler makes too."""
-    for past in _pasts(network, 1):
-        yield lambda past=past: _Run(network, cache_format, "stock", past).seconds(2)  # type: ignore[misc]  # mypy knows no lambda's default
+    for past in pasts(network, 1):
+        yield lambda past=past: Run(network, cache_format, "stock", past).seconds(2)  # type: ignore[misc]  # mypy knows no lambda's default
 
 
 def _nbytes(network: Qwen3Network, past: int) -> int:
@@ -160,18 +175,23 @@ def _nbytes(network: Qwen3Network, past: int) -> int:
     return len(network.layers) * row * (past + KVCache.step)
 
 
-class _Run:
+class Run:
     """One arm, behind a past of its own."""
 
     def __init__(
-        self, network: Qwen3Network, cache_format: CacheFormat, arm: Arm, past: int
+        self,
+        network: Qwen3Network,
+        cache_format: CacheFormat,
+        arm: Arm,
+        past: int,
+        cuts: tuning.Cuts | None = None,
     ) -> None:
         self.cache: list[KVCache]
         if arm == "stock":
             self.forward: Callable[[mx.array, list[KVCache]], mx.array] = network
             self.cache = network.make_cache(cache_format)
         else:
-            step = FusedStep(network, cache_format, (arm, arm))
+            step = FusedStep(network, cache_format, (arm, arm), cuts)
             self.forward, self.cache = step, step.make_cache()
             self.step = step
         attention, dtype = network.layers[0].self_attn, network.model.norm.weight.dtype
@@ -199,7 +219,7 @@ class _Run:
         return step.fault if isinstance(step, FusedStep) else ""
 
 
-def timed(runs: dict[Arm, _Run], skipped: Skipped = never) -> Reading:
+def timed(runs: dict[Arm, Run], skipped: Skipped = never) -> Reading:
     """Time `runs`, which have run, against each other. Raises `prove.Skipped`."""
     pace = max(one.seconds(1) for one in runs.values())
     steps = STEPS if pace < SLOW_S else FEWEST_STEPS
@@ -248,6 +268,7 @@ def described(held: Verdict) -> list[str]:
         + (f" (undecided: {reading.noise})" if reading.noise else "")
         for past, reading in held.readings.items()
     ]
+    lines += [f"{name}: {gain:.2f} × the cut before it" for name, gain in held.cut_gains.items()]
     lines += [f"{kernel}: {fault}" for kernel, fault in held.wrong.items()]
     return lines or ["right, not yet timed" if held.right else "nothing was found out"]
 

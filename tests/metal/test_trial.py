@@ -103,8 +103,8 @@ def test_a_slow_model_is_timed_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind the shorter past alone, in blocks of four steps."""
     network = net()
     steps: list[int] = []
-    seconds = trial._Run.seconds
-    monkeypatch.setattr(trial._Run, "seconds", lambda s, n: (steps.append(n), seconds(s, n))[1])
+    seconds = trial.Run.seconds
+    monkeypatch.setattr(trial.Run, "seconds", lambda s, n: (steps.append(n), seconds(s, n))[1])
     found = block(network, lambda n: 0.5, monkeypatch)
     assert list(found) == ["5"] and steps == [2] * 3 + [1] * 3 + [4] * 18
 

@@ -79,12 +79,15 @@ def paths() -> list[Row]:
     return list(choose_backend.reasons())
 
 
-def try_kernels(network: Qwen3Network, name: str) -> list[Row]:
-    """Try the kernels of `network` at its sizes, and time them; what came out of it."""
+def try_kernels(network: Qwen3Network, name: str, kv_bits: int | None = None) -> list[Row]:
+    """Try the kernels of `network` at its sizes, time them, and other cuts; what came out of it."""
     from qwen3_mlx.metal import dispatch
     from qwen3_mlx.nn import trial
+    from qwen3_mlx.nn.trial_cuts import best_cuts
+    from qwen3_mlx.options import CacheFormat
 
-    found, unkept = trial.run(network, model=name, again=True)
+    kept, name = CacheFormat(kv_bits), f"{name}, keys in {kv_bits} bits" if kv_bits else name
+    found, unkept = trial.run(network, kept, name, again=True, further=best_cuts)
     if found is None:
         reason = dispatch.off_reason("attend") or "the kernels don't take this network"
         return [(name, f"nothing to prove: {reason}")]
@@ -94,7 +97,7 @@ def try_kernels(network: Qwen3Network, name: str) -> list[Row]:
     return [*rows, *([("not kept", unkept)] if unkept else [])]
 
 
-def try_shape(shape: str) -> list[Row]:
+def try_shape(shape: str, kv_bits: int | None = None) -> list[Row]:
     """The same for a published shape with random weights, 4 bits: nothing is downloaded."""
     from qwen3_mlx.bench import random_network
     from qwen3_mlx.config import Qwen3Config
@@ -103,10 +106,10 @@ def try_shape(shape: str) -> list[Row]:
         expected = ", ".join(random_network.SHAPES)
         raise OptionError("--prove-shape", got=shape, expected=expected)
     config = Qwen3Config.from_dict(random_network.config_values(shape, "4bit"))
-    return try_kernels(random_network.network(config), f"{shape}, random weights")
+    return try_kernels(random_network.network(config), f"{shape}, random weights", kv_bits)
 
 
-def try_model(name: str) -> list[Row]:
+def try_model(name: str, kv_bits: int | None = None) -> list[Row]:
     """The same for a model that is loaded for it. Raises as `load`."""
     from qwen3_mlx.checkpoint import load_network, try_mapped
     from qwen3_mlx.hub import resolve
@@ -114,7 +117,7 @@ def try_model(name: str) -> list[Row]:
     directory = resolve.resolve(name)
     state, unkept = try_mapped.prove(directory)  # before the model takes its memory
     rows = [("zero-copy", f"{state.why}{f'; not kept: {unkept}' if unkept else ''}")]
-    return [*try_kernels(load_network(directory)[0], name), *rows]
+    return [*try_kernels(load_network(directory)[0], name, kv_bits), *rows]
 
 
 def files(name: str) -> list[Row]:
@@ -148,6 +151,10 @@ def command(
         list[str] | None,
         opt.option("SHAPE", "The same with random weights of a published size, e.g. 8b.", opt.RUN),
     ] = None,
+    kv_bits: Annotated[
+        int | None,
+        opt.option("N", "Try those that keep keys and values in 8 or 4 bits.", opt.RUN),
+    ] = None,
     debug: opt.Debug = False,
 ) -> None:
     """Show what runs on this machine and where: device, BLAS, limits, paths, and every kernel.
@@ -165,12 +172,13 @@ def command(
         qwen3-mlx doctor
         qwen3-mlx doctor 8b
         qwen3-mlx doctor --prove 8b
+        qwen3-mlx doctor --prove 8b --kv-bits 8
         qwen3-mlx doctor --prove-shape 30b-a3b
     """
     for shape in prove_shape or []:
-        show("proof", try_shape(shape))
+        show("proof", try_shape(shape, kv_bits))
     if prove is not None:
-        show("proof", try_model(prove))
+        show("proof", try_model(prove, kv_bits))
     if prove is not None or prove_shape:
         return
     report = [("machine", machine()), ("paths", paths()), ("kernels", kernels())]
