@@ -60,7 +60,7 @@ class FusedStep:
         cuts: tuning.Cuts | None = None,
     ) -> None:
         self.network, self.cache_format, self.arms = network, cache_format, arms
-        self.cuts = cuts or {}
+        self.cuts = dict(cuts or {})
         self.head = head_of(network)
         self.layers = [layer_of(block) for block in network.layers]
         first = network.layers[0].self_attn
