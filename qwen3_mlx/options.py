@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from qwen3_mlx.answer_form import plain_schema, plain_tool_choice
 from qwen3_mlx.errors import OptionError, shown
 from qwen3_mlx.thinking_budget import STOP_TEXT
 
@@ -181,6 +182,12 @@ class GenerationOptions:
     """The model can't end its turn before it has generated so many tokens, nor can `stop`."""
     logprobs: int | None = None
     """Report every token's log probability, and those of so many likeliest in its place."""
+    schema: Mapping[str, Any] | str | type | bool | None = None
+    """The answer is JSON of this JSON schema: a dict, its text, or a pydantic model."""
+    regex: str | None = None
+    """The answer is a text that this regular expression (Rust's syntax) matches whole."""
+    tool_choice: str | Mapping[str, Any] | None = None
+    """``"required"``: the answer is one tool call or more; ``{"name": …}``: one of that tool."""
     seed: int | None = None
     """The same seed gives the same draws; None draws afresh each turn."""
     stop_text: str = STOP_TEXT
@@ -196,6 +203,9 @@ class GenerationOptions:
                 raise OptionError(name, got=shown(value), expected=expected)
         if self.logit_bias is not None:
             object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
+        object.__setattr__(self, "schema", plain_schema(self.schema))
+        object.__setattr__(self, "tool_choice", plain_tool_choice(self.tool_choice))
+        self._check_form()
         if self.seed is not None and not _within(self.seed, 0, 2**63 - 1, True):
             raise OptionError(
                 "seed", got=shown(self.seed), expected="an integer from 0 to 2**63 - 1"
@@ -205,6 +215,15 @@ class GenerationOptions:
                 "thinking_budget 0 contradicts thinking=True",
                 hint="a budget of 0 switches thinking off; leave one of the two out",
             )
+
+    def _check_form(self) -> None:
+        if self.regex is not None and not isinstance(self.regex, str):
+            raise OptionError("regex", got=shown(self.regex)[:80], expected="a regular expression")
+        if self.schema is not None and self.regex is not None:
+            raise OptionError("schema and regex don't go together", hint="leave one of them out")
+        if self.min_tokens and (self.schema is not None or self.regex is not None):
+            hint = "the grammar says when the answer is complete; leave min_tokens out"
+            raise OptionError("min_tokens doesn't go with schema and regex", hint=hint)
 
     def override(self, changes: Mapping[str, Any]) -> GenerationOptions:
         """A copy with `changes` (names of options); `OptionError` names an unknown one."""

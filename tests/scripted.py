@@ -18,7 +18,8 @@ Script = Callable[[str], str]
 def say(monkeypatch: pytest.MonkeyPatch, model: Qwen3, script: str | Script) -> None:
     """Make every turn of `model` say `script`: a text, and then the end; or what a function says.
 
-    A forbidden token is left out, as if the model's second choice were the token behind it.
+    A forbidden token is left out, as if the model's second choice were the token behind it. Where a
+    grammar doesn't allow the script, the network's own draw is said.
     """
     tokenizer = model.tokenizer
     following = script if callable(script) else _text(script)
@@ -30,12 +31,14 @@ def say(monkeypatch: pytest.MonkeyPatch, model: Qwen3, script: str | Script) -> 
             self.plan: list[int] = []
             self.forbidden: set[int] = set()
 
-        def draw(self, logits: mx.array) -> mx.array:
-            super().draw(logits)
+        def draw(self, logits: mx.array, allowed: mx.array | None = None) -> mx.array:
+            other = super().draw(logits, allowed)
             if not self.plan:
                 self.plan = tokenizer.encode(following(tokenizer.decode(self.said)))
             self.plan = [token for token in self.plan if token not in self.forbidden]
             self.plan = self.plan or [_end(tokenizer)]
+            if allowed is not None and not allowed[self.plan[0]].item():
+                return other
             return mx.array(self.plan[:1], mx.uint32)
 
         def observe(self, tokens: mx.array) -> None:

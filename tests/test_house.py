@@ -26,7 +26,7 @@ SOURCES = sorted(path for folder in AROUND for path in (ROOT / folder).rglob("*.
 # from itself, never from a neighbour on its own floor. docs/design.md's picture is drawn from this.
 FLOORS = (
     ("errors", "events"),
-    ("thinking_budget",),
+    ("answer_form", "thinking_budget"),
     ("files", "options"),
     ("config", "hub", "text"),
     ("device",),
@@ -42,10 +42,13 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 PUBLIC = FLOOR["model"]  # `from qwen3_mlx import load` brings the whole house
 FACES = ("cli", "serve")
 
-WITHOUT_MLX = ("thinking_budget", "errors", "events", "files", "options", "config", "hub", "text")
+WITHOUT_MLX = (
+    *("answer_form", "thinking_budget", "errors", "events", "files", "options"),
+    *("config", "hub", "text"),
+)
 SLOW = (
-    *("huggingface_hub", "mlx_lm", "platformdirs", "prompt_toolkit", "pydantic", "textual"),
-    *("starlette", "tomlkit", "transformers", "uvicorn"),
+    *("huggingface_hub", "llguidance", "mlx_lm", "platformdirs", "prompt_toolkit", "pydantic"),
+    *("starlette", "textual", "tomlkit", "transformers", "uvicorn"),
 )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from qwen3_mlx.chat.form import new_guide
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.engine.control import Control
+from qwen3_mlx.engine.guide import Guide
 from qwen3_mlx.engine.sequence import Markers, TurnSequence
 from qwen3_mlx.errors import ContextError, OptionError
 from qwen3_mlx.hub.kinds import check_writes_text
@@ -37,6 +39,8 @@ class Request:
     options: GenerationOptions
     continues: bool = False
     """The prompt ends in the middle of a message, which goes on."""
+    guide: Callable[[], Guide] | None = None
+    """What holds the answer to the form that was asked for, if one was."""
 
     def sequence(self, control: Control) -> TurnSequence:
         """The state of the turn before its first token."""
@@ -47,6 +51,7 @@ class Request:
             control,
             inside=self.mode.starts_inside,
             closed=not self.mode.thinking or (self.continues and not self.mode.starts_inside),
+            guide=None if self.guide is None else self.guide(),
         )
 
 
@@ -94,6 +99,7 @@ def prepare(
         budget.check(max_tokens)
     if options.logit_bias:
         _check_bias(runtime, options.logit_bias)
+    begun = str(conversation[-1]["content"]) if continue_last and not mode.starts_inside else None
     return Request(
         prompt=prompt,
         mode=mode,
@@ -104,6 +110,7 @@ def prepare(
         max_tokens=max_tokens,
         options=options,
         continues=continue_last,
+        guide=new_guide(runtime, options, offered, mode, begun),
     )
 
 

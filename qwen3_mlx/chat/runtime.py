@@ -34,6 +34,7 @@ from qwen3_mlx.options import (
     check_context,
 )
 from qwen3_mlx.text import ChatTemplate, Tokenizer
+from qwen3_mlx.text.grammar import Vocabulary
 from qwen3_mlx.text.tool_calls import Offer, Tools, parse_tool_calls
 
 BARE = "{{ messages[0].content }}"
@@ -80,6 +81,11 @@ class Runtime:
     def new_cache(self) -> PromptCache:
         """An empty cache for one conversation."""
         return PromptCache(self.network, self.cache_format)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Its tokens as grammars take them; made when the first answer follows one."""
+        return Vocabulary(self.tokenizer, self.config.vocab_size)
 
     def markers(self, tools: Tools) -> Markers:
         """The ids that structure a turn with these `tools` on offer, perhaps none."""

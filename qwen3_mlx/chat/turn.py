@@ -78,7 +78,7 @@ def turn_events(
             sequence.finish_reason = "interrupted"
         else:
             sampler, top = new_sampler(runtime, request), request.options.logprobs
-            decoder = Decoder(runtime.network, cache, sampler, logits, top)
+            decoder = Decoder(runtime.network, cache, sampler, logits, top, sequence.guide)
             yield from _said(said, decoder, sequence)
     yield said.done(cache)
 

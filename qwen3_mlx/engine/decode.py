@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
 
+from qwen3_mlx.engine.decision import End, Inject
+from qwen3_mlx.engine.guide import Guide
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler, logprobs
-from qwen3_mlx.engine.sequence import End, Inject, TurnSequence
+from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.engine.token_ids import check_token_ids
 from qwen3_mlx.nn.transformer import Qwen3Network
 
@@ -17,10 +19,12 @@ from qwen3_mlx.nn.transformer import Qwen3Network
 class Decoder:
     """One sequence being generated: step t+1 is started before token t is read.
 
-    When `step` returns token t, the cache holds it and token t+1 is being computed, drawn but
-    never fed. So a cut needs no trimming: the look-ahead token is dropped, and the cache is
-    exactly what it would be had generation stopped at t. With `top_logprobs`, `logprobs` belongs
-    to the token that `step` returned last.
+    When `step` returns token t, the cache holds it and the logits behind it are being computed;
+    without a guide token t+1 is drawn too, but never fed. So a cut needs no trimming: the
+    look-ahead token is dropped, and the cache is exactly what it would be had generation stopped
+    at t. With a `guide`, t+1 is drawn in the next `step`, once the guide knows t: it works out what
+    may come while the device computes. With `top_logprobs`, `logprobs` belongs to the token that
+    `step` returned last.
     """
 
     def __init__(
@@ -30,10 +34,12 @@ class Decoder:
         sampler: Sampler,
         logits: mx.array,
         top_logprobs: int | None = None,
+        guide: Guide | None = None,
     ) -> None:
         self.network, self.cache, self.sampler = network, cache, sampler
-        self.top_logprobs = top_logprobs
+        self.top_logprobs, self.guide = top_logprobs, guide
         self.logprobs: Logprobs | None = None
+        self._next: mx.array | None = None
         self._look_ahead(logits)
 
     def step(self) -> int:
@@ -44,10 +50,18 @@ class Decoder:
         token = self.take(logits[:, -1])
         return self.keep(token.tolist()[0])  # type: ignore[index, arg-type]  # nested, to mypy
 
+    @property
+    def drawn(self) -> mx.array:
+        """``[1]``: the next token, which the network hasn't been given yet."""
+        if self._next is None:
+            self._draw()
+            assert self._next is not None
+        return self._next
+
     def take(self, logits: mx.array) -> mx.array:
         """The drawn token ``[1]``, which the network has been given: ``logits [1, V]`` follow it.
 
-        The token after it is drawn, and begun to be computed.
+        Without a guide the token after it is drawn, and begun to be computed.
         """
         token, self.logprobs = self.drawn, self._next_logprobs
         self.sampler.observe(token)
@@ -68,14 +82,21 @@ class Decoder:
         self._look_ahead(logits)
 
     def _look_ahead(self, logits: mx.array) -> None:
-        self.drawn = self.sampler.draw(logits)
-        """``[1]``: the next token, which the network hasn't been given yet."""
+        self._logits, self._next = logits, None
+        if self.guide is None:
+            self._draw()
+        else:
+            mx.async_eval(logits)
+
+    def _draw(self) -> None:
+        allowed = None if self.guide is None else self.guide.allowed()
+        self._next = self.sampler.draw(self._logits, allowed)
         self._next_logprobs: Logprobs | None = None
         if self.top_logprobs is not None:
-            self._next_logprobs = logprobs(logits, self.drawn, self.top_logprobs)
-            mx.async_eval(self.drawn, *self._next_logprobs)
+            self._next_logprobs = logprobs(self._logits, self._next, self.top_logprobs)
+            mx.async_eval(self._next, *self._next_logprobs)
         else:
-            mx.async_eval(self.drawn)
+            mx.async_eval(self._next)
 
 
 def step_together(decoders: Sequence[Decoder]) -> list[int]:
@@ -86,6 +107,7 @@ def step_together(decoders: Sequence[Decoder]) -> list[int]:
     if len(decoders) == 1:
         return [decoders[0].step()]
     tokens = mx.stack([decoder.drawn for decoder in decoders])  # [B, 1]
+    mx.async_eval(tokens)  # apart, so that reading them doesn't wait for the pass that they begin
     caches = [decoder.cache.layers for decoder in decoders]
     logits = decoders[0].network.together(tokens, caches)[:, -1]
     for decoder, row in zip(decoders, mx.split(logits, len(decoders)), strict=True):
@@ -107,11 +129,12 @@ def run(decoder: Decoder, sequence: TurnSequence) -> Iterator[tuple[tuple[int, .
         decision = sequence.take(token)
         if isinstance(decision, Inject):
             obey(decoder, decision)
-            yield decision.ids, False
+            yield decision.ids, decision.generated
 
 
 def obey(decoder: Decoder, decision: Inject) -> None:
     """Put in what the sequence wants, and never draw what it forbids."""
+    decoder.logprobs = None
     if decision.forbidden is not None:
         decoder.sampler.forbid(decision.forbidden)
     decoder.inject(decision.ids)

@@ -1,7 +1,8 @@
 """Drawing the next token, in the order Qwen's numbers were tuned for.
 
-min_tokens and logit_bias, penalties, temperature, then top-k, top-p and min-p on the tempered
-distribution: vLLM's order (v1/sample/sampler.py), and transformers' where it has the option.
+min_tokens and logit_bias, penalties, a grammar's mask, temperature, then top-k, top-p and min-p on
+the tempered distribution: vLLM's order (v1/sample/sampler.py), and transformers' where it has the
+option.
 (mlx-lm and llama.cpp filter before tempering: below temperature 1 their top_p keeps more tokens.)
 """
 
@@ -158,9 +159,11 @@ class Sampler:
         if bias:
             self._add_bias(bias)
 
-    def draw(self, logits: mx.array) -> mx.array:
-        """Draw a token ``[1]`` uint32 from ``logits [1, V]``."""
+    def draw(self, logits: mx.array, allowed: mx.array | None = None) -> mx.array:
+        """Draw a token ``[1]`` uint32 from ``logits [1, V]``, one of ``allowed [V]`` bool."""
         logits = self.adjusted(logits)
+        if allowed is not None:
+            logits = mx.where(allowed, logits, -mx.inf)
         if self.sampling.temperature < GREEDY_BELOW:
             return mx.argmax(logits, axis=-1)
         scores, ids = candidates(logits, self.sampling)

@@ -16,12 +16,12 @@ from functools import partial
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.engine.admission import Admission
+from qwen3_mlx.engine.decision import End, Inject
 from qwen3_mlx.engine.decode import Decoder, obey, step_together
 from qwen3_mlx.engine.fair import ALONE_SECONDS, GAP_SECONDS, ChunkPace, next_reader
 from qwen3_mlx.engine.prefill import prefill, require_numbers
 from qwen3_mlx.engine.prefixes import Prefixes
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.engine.sequence import End, Inject
 from qwen3_mlx.engine.task import Counts, Task
 from qwen3_mlx.errors import BusyError
 from qwen3_mlx.fit.chunk_size import chunk_size
@@ -196,8 +196,8 @@ class Scheduler:
             assert logits is not None
             require_numbers(logits)
             cache.mark()
-            sampler = task.sampler()
-            task.decoder = Decoder(self.network, cache, sampler, logits, task.top_logprobs)
+            more = (task.top_logprobs, task.sequence.guide)
+            task.decoder = Decoder(self.network, cache, task.sampler(), logits, *more)
 
     def _step(self, tasks: Sequence[Task]) -> bool:
         """One token of each of `tasks` whose listener has room; False if none has."""
@@ -205,7 +205,7 @@ class Scheduler:
         now = time.monotonic()
         if awake and self._stepped:
             self.counts.longest_gap = max(self.counts.longest_gap, now - self._stepped)
-        able = [task for task in awake if self._guarded(task, Task.make_room)]
+        able = [task for task in awake if self._guarded(task, Task.get_ready)]
         for task, token in zip(able, self._tokens(able), strict=False):
             self._guarded(task, partial(self._advance, token=token))
         self._stepped = time.monotonic() if awake else 0.0
@@ -233,7 +233,8 @@ class Scheduler:
             decision = sequence.take(token)
             if isinstance(decision, Inject):
                 obey(decoder, decision)
-                task.listener.said(decision.ids, False, None)
+                self.counts.generated_tokens += len(decision.ids) if decision.generated else 0
+                task.listener.said(decision.ids, decision.generated, None)
         if isinstance(decision, End):
             self._finish(task)
 

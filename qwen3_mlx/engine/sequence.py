@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from qwen3_mlx.engine.control import Control
+from qwen3_mlx.engine.decision import Decision, End, GoOn, Inject
+from qwen3_mlx.engine.guide import Guide
 from qwen3_mlx.events import FinishReason, ThinkingCut
 from qwen3_mlx.thinking_budget import ThinkingBudget
 
@@ -42,27 +44,6 @@ class Markers:
     is_call: Callable[[bytes], bool] = lambda _: True
 
 
-@dataclass(frozen=True, slots=True)
-class GoOn:
-    """Generate the next token."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inject:
-    """Append `ids` as if the model had generated them, and never draw `forbidden` again."""
-
-    ids: tuple[int, ...]
-    forbidden: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The turn is over."""
-
-    reason: FinishReason
-
-
-Decision = GoOn | Inject | End
 _GO_ON = GoOn()
 
 
@@ -91,6 +72,8 @@ class TurnSequence:
     control: Control = field(default_factory=Control)
     inside: bool = False
     closed: bool = False
+    guide: Guide | None = None
+    """What holds the answer to a grammar."""
     thinking_tokens: int = 0
     """Generated before ``</think>``: an opening marker counts, injected ids don't."""
     answer_tokens: int = 0
@@ -122,6 +105,10 @@ class TurnSequence:
         if token in self.markers.eos:
             return self._finish("stop")
         self._count(token)
+        if self.guide is not None:
+            self.guide.take(token, self._place is _Place.THOUGHT)
+            if self.guide.ended:
+                return self._finish("stop")
         if self._ended is not None:
             return self._finish(self._ended)
         if self.control.stopped:
@@ -129,6 +116,17 @@ class TurnSequence:
         if self.used >= self.max_tokens:
             return self._finish("length")
         return self._cut_or_go_on()
+
+    def _forced(self) -> Decision:
+        """Put in what the grammar leaves no choice of, while a token's room is left behind it."""
+        ids = () if self.guide is None else self.guide.forced(self.max_tokens - self.used - 1)
+        for token in ids:
+            self.used += 1
+            self._recent.append(token)
+            self._count(token)
+            assert self.guide is not None
+            self.guide.take(token, False)
+        return Inject(ids, generated=True) if ids else _GO_ON
 
     def _finish(self, reason: FinishReason) -> End:
         self.finish_reason = reason
@@ -243,7 +241,7 @@ class TurnSequence:
     def _cut_or_go_on(self) -> Decision:
         cut = self._wanted_cut()
         if not cut:
-            return _GO_ON
+            return self._forced()
         ids = self.budget.stop_ids
         if self.cut or (cut == "budget" and self.budget.limit == 0):
             ids = self.budget.close_ids or ids
@@ -256,6 +254,8 @@ class TurnSequence:
         self.used += len(ids)
         self.cut = self.cut or cut
         self._waited = 0
+        if self.guide is not None:
+            self.guide.cut()
         self._close()
         return Inject(ids, forbidden=self.markers.open)
 

@@ -69,10 +69,14 @@ class Task:
         """Tokens of the prompt to be read yet."""
         return len(self.prompt) - (len(self.cache.tokens) if self.cache else 0)
 
-    def make_room(self) -> None:
-        """Raise `OutOfMemoryError` if its cache can't grow by a token."""
-        if self.cache is not None:
+    def get_ready(self) -> None:
+        """Draw its next token, if a grammar had to see the last one first.
+
+        Raises `OutOfMemoryError` if its cache can't grow by a token, or what the grammar raises.
+        """
+        if self.cache is not None and self.decoder is not None:
             self.cache.make_room(1)
+            _ = self.decoder.drawn
 
 
 @dataclass(slots=True)

@@ -68,6 +68,11 @@ class ArgumentTypes:
         kinds, enum = self._kinds(self._properties.get(name, self._others), 0)
         return kinds == {"string"} and all(isinstance(member, str) for member in enum)
 
+    def may_be_text(self, name: str) -> bool:
+        """Whether the schema allows text for the parameter, or declares no type for it."""
+        kinds, _ = self._kinds(self._properties.get(name, self._others), 0)
+        return not kinds or "string" in kinds
+
     def _collect(self, schema: object, depth: int) -> None:
         schema = self._resolve(schema)
         if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:

@@ -128,6 +128,10 @@ class Tokenizer:
         """
         return self._encode(self._plain, text)
 
+    def encode_exactly(self, text: str) -> list[int]:
+        """As `encode_letters`, but what isn't normalised stays so: decoded, the ids are `text`."""
+        return self._encode(self._unnormalised, text)
+
     def split_markers(self, text: str) -> list[str]:
         """`text` in pieces: text, marker, text, marker, …, text."""
         return self._added.split(text)
@@ -137,6 +141,11 @@ class Tokenizer:
         """The tokens that the vocabulary calls special: ``<|im_start|>``, not ``<think>``."""
         added = self._backend.get_added_tokens_decoder().items()
         return frozenset(token for token, one in added if one.special)
+
+    @cached_property
+    def added_ids(self) -> frozenset[int]:
+        """Those and ``<think>`` and its like: all tokens that stand beside the letters."""
+        return frozenset(self._backend.get_added_tokens_decoder())
 
     @cached_property
     def all_markers(self) -> re.Pattern[str]:
@@ -193,6 +202,13 @@ class Tokenizer:
             if (value := getattr(self._backend, part)) is not None:
                 setattr(plain, part, value)
         return plain
+
+    @cached_property
+    def _unnormalised(self) -> tokenizers.Tokenizer:
+        exact = type(self._backend)(self._backend.model)
+        if (splitter := self._backend.pre_tokenizer) is not None:
+            exact.pre_tokenizer = splitter
+        return exact
 
     @cached_property
     def _added_tokens(self) -> list[tokenizers.AddedToken]:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.engine.control import Control
-from qwen3_mlx.engine.sequence import Decision, End, GoOn, Inject, Markers, TurnSequence
+from qwen3_mlx.engine.decision import Decision, End, GoOn, Inject
+from qwen3_mlx.engine.sequence import Markers, TurnSequence
 from qwen3_mlx.thinking_budget import ThinkingBudget
 
 OPEN, CLOSE, TOOL, TOOL_END, EOS, BLANK = 24, 5, 25, 26, 7, 8

@@ -1,0 +1,72 @@
+"""From the options of a turn to the guide that holds its answer to a schema, pattern or call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qwen3_mlx.chat.runtime import Runtime
+from qwen3_mlx.engine.guide import Guide
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.text import Mode
+from qwen3_mlx.text.call_grammar import call_grammar
+from qwen3_mlx.text.grammar import Grammar, either, regex_grammar, schema_grammar
+from qwen3_mlx.text.tool_calls import Tools
+
+LEAST_FORCED = 3
+"""Forced tokens that are worth a forward pass of their own: it is slower than one token's."""
+
+
+def answer_grammar(runtime: Runtime, options: GenerationOptions, tools: Tools) -> Grammar | None:
+    """What the answer of a turn looks like, as far as `options` say; None where it is free.
+
+    A schema leaves the model the choice to call one of `tools`. Raises `OptionError`.
+    """
+    text: Grammar | None = None
+    if options.schema is not None:
+        assert isinstance(options.schema, dict)  # the options have seen to that
+        text = schema_grammar(options.schema)
+    elif options.regex is not None:
+        text = regex_grammar(options.regex)
+    choice = options.tool_choice
+    if choice is None and (text is None or not tools):
+        return text
+    if not tools:
+        hint = "offer some with tools=, or leave tool_choice out"
+        raise OptionError("tool_choice", got="no tools to call", hint=hint)
+    name = choice["name"] if isinstance(choice, dict) else None
+    coder = runtime.family == "coder"
+    calls = call_grammar(tools, runtime.tokenizer, coder=coder, name=name)
+    return calls if choice is not None or text is None else either(text, calls)
+
+
+def new_guide(
+    runtime: Runtime, options: GenerationOptions, tools: Tools, mode: Mode, begun: str | None
+) -> Callable[[], Guide] | None:
+    """What makes a guide for one answer, or None where the answer is free.
+
+    `begun` is what the message that goes on says already. Raises `OptionError`.
+    """
+    grammar = answer_grammar(runtime, options, tools)
+    if grammar is None:
+        return None
+    tokens = runtime.tokenizer
+    if mode.thinking and None in (tokens.think_open, tokens.think_close):
+        hint = "leave one of the two out: thinking=False"
+        raise OptionError(f"{grammar.what} with thinking needs a token </think>", hint=hint)
+    match = runtime.vocabulary.match(grammar)
+    for token in tokens.encode_letters(begun or ""):
+        if not match.take(token):
+            got = "a beginning that doesn't fit it"
+            raise OptionError(f"the message can't go on to its {grammar.what}", got=got)
+    thinks = mode.thinking and not mode.starts_inside and begun is None
+    never = {*tokens.eos_ids, tokens.tool_open, tokens.tool_close} - {None}
+    return lambda: Guide(
+        match.copy(),
+        runtime.config.vocab_size,
+        thinking=mode.starts_inside,
+        opener=tokens.think_open if thinks else None,
+        lead=tuple(tokens.encode("\n\n")),
+        never=frozenset(token for token in never if token is not None),
+        least_forced=LEAST_FORCED if options.logprobs is None else None,
+    )

@@ -1,0 +1,34 @@
+"""What a turn says to do behind each of its tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qwen3_mlx.events import FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class GoOn:
+    """Generate the next token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inject:
+    """Append `ids` as if the model had generated them, and never draw `forbidden` again.
+
+    `generated`: they are the model's own, of which there was no other choice.
+    """
+
+    ids: tuple[int, ...]
+    forbidden: int | None = None
+    generated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The turn is over."""
+
+    reason: FinishReason
+
+
+Decision = GoOn | Inject | End

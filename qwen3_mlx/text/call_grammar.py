@@ -1,0 +1,113 @@
+"""Grammars of tool calls, in the two forms that Qwen3's templates ask for.
+
+Between ``<tool_call>`` and ``</tool_call>``, each on a line of its own, stands the Hermes form
+(2504, 2507), ``{"name": "f", "arguments": {…}}``, or the Coder's: ``<function=f>``, and for each
+parameter ``<parameter=key>``, its value, ``</parameter>``, then ``</function>``, all on own lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.text.argument_types import ArgumentTypes
+from qwen3_mlx.text.grammar import Grammar, json_rule
+from qwen3_mlx.text.tokenizer import TOOL_CLOSE, TOOL_OPEN, Tokenizer
+from qwen3_mlx.text.tool_calls import Tools
+from qwen3_mlx.text.tools import function_of
+
+_NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
+
+_END = '"\\n</parameter>\\n"'
+_LENGTHS = ("minLength", "maxLength")
+
+
+def call_grammar(
+    tools: Tools, tokenizer: Tokenizer, *, coder: bool, name: str | None = None
+) -> Grammar:
+    """One call or more of any of `tools`; exactly one of the tool `name`, if it is given.
+
+    Arguments follow the tool's schema, keywords that can't be honoured apart, unless the tool is
+    ``strict``. Raises `OptionError`.
+    """
+    functions = [function_of(tool) for tool in tools]
+    chosen = [one for one in functions if name in (None, one["name"])]
+    if not chosen:
+        known = ", ".join(str(one["name"]) for one in functions) or "no tools"
+        raise OptionError("tool_choice", got=name, expected=f"a tool on offer: {known}")
+    rule = _coder_rules if coder else _hermes_rules
+    rules = [line for n, one in enumerate(chosen) for line in rule(f"call{n}", one)]
+    opened, closed = (
+        _marker(tokenizer.tool_open, TOOL_OPEN),
+        _marker(tokenizer.tool_close, TOOL_CLOSE),
+    )
+    more = "" if name else ' ("\\n" call)*'
+    return Grammar(
+        f"start: call{more}\n"
+        f'call: {opened} "\\n" function "\\n" {closed}\n'
+        f"function: {' | '.join(f'call{n}' for n in range(len(chosen)))}\n"
+        + "".join(f"{line}\n" for line in rules),
+        "tools",
+    )
+
+
+def _marker(token: int | None, spelled: str) -> str:
+    return _text(spelled) if token is None else f"<[{token}]>"
+
+
+def _text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _parameters(function: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(function.get("parameters") or _NOTHING)
+
+
+def _hermes_rules(rule: str, function: Mapping[str, Any]) -> Iterator[str]:
+    schema = {**_parameters(function), "type": "object"}
+    name, lenient = function["name"], not function.get("strict")
+    before = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": '
+    yield f'{rule}: {_text(before)} {rule}_arguments "}}"'
+    yield f"{rule}_arguments: {json_rule(schema, f'the schema of the tool {name}', lenient)}"
+
+
+def _coder_rules(rule: str, function: Mapping[str, Any]) -> Iterator[str]:
+    schema, name = _parameters(function), function["name"]
+    required = set(schema.get("required") or [])
+    types = ArgumentTypes(schema)
+    values: list[str] = []
+    parts: list[str] = []
+    for n, key in enumerate(schema.get("properties") or {}):
+        parts.append(f"{rule}_{n}" + ("" if key in required else "?"))
+        before = _text(f"<parameter={key}>\n")
+        value = _value(schema, key, types, function)
+        values.append(f"{rule}_{n}: {before} {rule}_{n}_value" + (f" {_END}" if value else ""))
+        values.append(f"{rule}_{n}_value{f': {value}' if value else _any_text(schema, key)}")
+    yield " ".join([f"{rule}: {_text(f'<function={name}>' + chr(10))}", *parts, '"</function>"'])
+    yield from values
+
+
+def _any_text(schema: Mapping[str, Any], key: str) -> str:
+    """The rest of a rule for text that ends at the first end of a parameter."""
+    one: Any = schema["properties"][key]
+    limits = [one.get(name) if isinstance(one, Mapping) else None for name in _LENGTHS]
+    least, most = (n if type(n) is int and n >= 0 else None for n in limits)
+    often = "*" if least is most is None else f"{{{least or 0},{'' if most is None else most}}}"
+    return f"[suffix={_END}]: /(?s:.{often})/"
+
+
+def _value(
+    schema: Mapping[str, Any], key: str, types: ArgumentTypes, function: Mapping[str, Any]
+) -> str:
+    """A parameter's value in Lark: members of an enum, or JSON; "" where any text will do."""
+    one: Any = schema["properties"][key]
+    members = one.get("enum") if isinstance(one, Mapping) else None
+    if members and all(isinstance(member, str) for member in members):
+        return " | ".join(_text(member) for member in members)
+    if types.may_be_text(key):
+        return ""
+    shared = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    what = f"the schema of {function['name']}'s {key}"
+    return json_rule({**shared, **one}, what, lenient=not function.get("strict"))

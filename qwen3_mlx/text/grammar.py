@@ -1,0 +1,184 @@
+"""Grammars of answers: which token may come next, by llguidance.
+
+A `Grammar` says what a whole answer looks like, in llguidance's Lark; a `Vocabulary` is a tokenizer
+as llguidance takes it; a `Match` follows one answer, token by token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+_CONTROL = frozenset(map(chr, [*range(0x20), 0x7F])) - frozenset("\b\f\n\r\t")
+_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""JSON as Qwen writes it: one way to set blanks, so that none can go on and on."""
+_ESCAPES = 'nrtbf\\"'
+"""No ``\\u0061``: a key spelled so would take the place of the ``a`` that came before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What a whole answer looks like: rules in Lark, of which `start` is the first."""
+
+    rules: str
+    what: str
+    """The option that it was made of, for messages."""
+
+
+def schema_grammar(schema: Mapping[str, Any]) -> Grammar:
+    """JSON that a schema describes. Raises `OptionError` for a schema that can't be honoured."""
+    return Grammar(f"start: json\njson: {json_rule(schema, 'schema')}\n", "schema")
+
+
+def regex_grammar(pattern: str) -> Grammar:
+    """Text that `pattern` matches whole, in the syntax of Rust's regex."""
+    from llguidance import regex_to_lark
+
+    return Grammar(f"start: /{regex_to_lark(pattern, use_ascii='')}/\n", "regex")
+
+
+def either(first: Grammar, second: Grammar) -> Grammar:
+    """What one of two grammars takes; their rules have different names, apart from `start`."""
+    (one, rest), (other, more) = (_parts(grammar) for grammar in (first, second))
+    return Grammar(f"start: ({one}) | ({other})\n{rest}{more}", f"{first.what} and {second.what}")
+
+
+def _parts(grammar: Grammar) -> tuple[str, str]:
+    """The right side of `start`, and the other rules."""
+    start, _, rest = grammar.rules.partition("\n")
+    return start.partition(":")[2].strip(), rest
+
+
+def json_rule(schema: Mapping[str, Any], what: str, lenient: bool = False) -> str:
+    """A rule's right side: the JSON of `schema`. Raises `OptionError`, which names it `what`.
+
+    With `lenient`, keywords that llguidance doesn't know are passed over.
+    """
+    from llguidance import LLMatcher
+
+    escapes = _ESCAPES + ("u" if any(map(_CONTROL.intersection, _texts(schema))) else "")
+    style = {**_STYLE, "json_allowed_escapes": escapes, "lenient": lenient}
+    try:
+        text = json.dumps({**schema, "x-guidance": style}, ensure_ascii=False)
+        grammar = LLMatcher.grammar_from_json_schema(text)
+    except RecursionError:
+        _refuse(what, "it is nested too deeply")
+    except ValueError as error:
+        _refuse(what, str(error))
+    wrong, said = LLMatcher.validate_grammar_with_warnings(grammar)
+    if wrong:
+        _refuse(what, said[0])
+    return f"%json {text}"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All strings in `value`, however deep."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, Mapping):
+            left += [*one, *one.values()]
+        elif isinstance(one, list | tuple):
+            left += one
+
+
+def _refuse(what: str, said: str) -> NoReturn:
+    sentence = said.strip().partition("\n")[0] or "it can't be read"
+    hint = "leave that out, or ask for it in words and check the answer"
+    raise OptionError(f"{what} can't be honoured", got=sentence, hint=hint)
+
+
+class Vocabulary:
+    """A tokenizer's tokens as llguidance takes them; with Qwen3's that takes a second and 100 MB.
+
+    `rows` are the network's, one a token. Markers, as ``<think>``, are no part of any text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, rows: int) -> None:
+        from llguidance import LLTokenizer, TokenizerWrapper
+
+        self.eos = sorted(token for token in tokenizer.eos_ids if token < rows)
+        if not self.eos:
+            raise OptionError("this model's vocabulary has no token that ends an answer")
+        self.rows = rows
+        self._tokens = LLTokenizer(
+            TokenizerWrapper(_Tokens(tokenizer, rows, self.eos[0])), rows, self.eos
+        )
+
+    def match(self, grammar: Grammar) -> Match:
+        """Follows an answer from its beginning.
+
+        Raises `OptionError` for a grammar that is wrong, too large, or that no answer satisfies.
+        """
+        from llguidance import LLMatcher
+
+        lark = LLMatcher.grammar_from_lark(grammar.rules)
+        matcher = LLMatcher(self._tokens, lark, log_level=0)
+        if matcher.is_error():
+            _refuse(grammar.what, matcher.get_error())
+        matcher.compute_bitmask()  # it finds out here that there is no way to go on
+        if matcher.is_error() or (matcher.is_stopped() and not matcher.is_accepting()):
+            _refuse(grammar.what, "no answer satisfies it")
+        return Match(matcher, grammar.what)
+
+
+class _Tokens:
+    """What llguidance asks a tokenizer for."""
+
+    def __init__(self, tokenizer: Tokenizer, rows: int, eos: int) -> None:
+        self.eos_token_id, self.bos_token_id = eos, None
+        self.tokens = [tokenizer.id_to_bytes(token) for token in range(rows)]
+        self.special_token_ids = sorted(tokenizer.added_ids)
+        self._encode = tokenizer.encode_exactly
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return self._encode(text if isinstance(text, str) else text.decode())
+
+
+class Match:
+    """One answer on its way through a grammar."""
+
+    def __init__(self, matcher: LLMatcher, what: str) -> None:
+        self._matcher, self._what = matcher, what
+
+    def copy(self) -> Match:
+        """Another answer that has come as far."""
+        return Match(self._matcher.deep_copy(), self._what)
+
+    def mask(self) -> bytes:
+        """A bit for each token that may come next, the first token's bit the lowest."""
+        mask = self._matcher.compute_bitmask()
+        self._check()
+        return mask
+
+    def take(self, token: int) -> bool:
+        """Go on by `token`; False if it may not come."""
+        return bool(self._matcher.try_consume_tokens([token]))
+
+    def forced(self) -> list[int]:
+        """The tokens that have to come next, perhaps none, as far as more come behind them."""
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        taken = self._matcher.try_consume_tokens(tokens) if tokens else 0
+        ended = taken and self._matcher.is_stopped()
+        self._matcher.rollback(taken)
+        self._check()
+        return tokens[: taken - bool(ended)]
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing may come but the end."""
+        return self._matcher.is_stopped()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            _refuse(self._what, self._matcher.get_error())

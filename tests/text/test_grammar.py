@@ -1,0 +1,211 @@
+"""Grammars: what may be said under one parses and fits; what can't be honoured is refused."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import qwen3_mlx
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.text import Tokenizer
+from qwen3_mlx.text.grammar import Grammar, Vocabulary, either, regex_grammar, schema_grammar
+from tests.text import schemas
+
+DEMO = Path(qwen3_mlx.__file__).parent / "demo"
+
+
+class Words:
+    """A tokenizer and its vocabulary."""
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        self.tokenizer = Tokenizer.from_dir(folder)
+        self.vocabulary = Vocabulary(self.tokenizer, rows)
+        self.eos = set(self.vocabulary.eos)
+
+    def text(self, ids: list[int]) -> str:
+        return b"".join(map(self.tokenizer.id_to_bytes, ids)).decode()
+
+    def fits(self, grammar: Grammar, text: str) -> bool:
+        """Whether `text` is a whole answer, token by token as the tokenizer spells it."""
+        match = self.vocabulary.match(grammar)
+        took = all(match.take(token) for token in self.tokenizer.encode(text))
+        return took and (match.ended or bool(self.eos & set(schemas.allowed(match))))
+
+
+@pytest.fixture(scope="module")
+def demo() -> Words:
+    return Words(DEMO, 2048)
+
+
+@pytest.fixture(scope="module", params=["demo", "real"])
+def words(request: pytest.FixtureRequest) -> Iterator[Words]:
+    if request.param == "demo":
+        yield request.getfixturevalue("demo")
+    else:
+        yield Words(request.getfixturevalue("qwen3_files"), 151_936)
+
+
+def test_random_answers_fit_random_schemas(words: Words) -> None:
+    rng, whole, told = random.Random(7), 0, 0
+    for _ in range(60 if words.vocabulary.rows < 10_000 else 15):
+        schema = schemas.schema(rng)
+        try:
+            match = words.vocabulary.match(schema_grammar(schema))
+        except OptionError as refused:  # a choice among unsatisfiable ones
+            assert "can't be honoured" in str(refused), schema
+            told += 1
+            continue
+        ids = schemas.walk(match, words.eos, rng)
+        if len(ids) == schemas.MOST_TOKENS:  # a recursion that went on and on
+            continue
+        jsonschema.validate(json.loads(words.text(ids)), schema)
+        whole += 1
+    assert whole > 5 * told
+
+
+ANY = {"type": "object"}
+POINT = {
+    "type": "object",
+    "properties": {"x": {"type": "integer"}, "y": {"type": "integer"}},
+    "required": ["x"],
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "fits"),
+    [
+        (ANY, '{"a": {"b": [1, -2.5e+3, null, true, "x"]}}', True),
+        (ANY, "{}", True),
+        (ANY, '{"a": 1', False),
+        (ANY, "[1]", False),
+        (ANY, '{"a":  1}', False),
+        (ANY, '{"a": 1}\n', False),
+        (ANY, '{"a": "\\u0041"}', False),
+        (ANY, '{"a": "<think>"}', False),  # a marker is no text
+        (POINT, '{"x": 1, "y": 2}', True),
+        (POINT, '{"x": 1, "z": "more"}', True),
+        (POINT, '{"x": 1, "x": "again"}', False),
+        (POINT, '{"x": 1, "\\u0078": "again"}', False),
+        (POINT, '{"y": 2}', False),
+        ({}, '"any"', True),
+        ({"const": "\u0001"}, '"\\u0001"', True),
+        ({"const": "tab\there"}, '"tab\\there"', True),
+        ({"type": "integer"}, "007", False),
+        ({"type": "string", "maxLength": 2}, '"日本"', True),
+        ({"type": "string", "maxLength": 2}, '"日本語"', False),
+        ({"type": "string", "maxLength": 2}, '"👩🎉"', True),
+        ({"anyOf": [{"type": "null"}, {"const": 3}]}, "3", True),
+        ({"oneOf": [{"type": "null"}, {"type": "string"}]}, '"a"', True),
+    ],
+)
+def test_what_fits_a_schema(words: Words, schema: dict[str, Any], text: str, fits: bool) -> None:
+    assert words.fits(schema_grammar(schema), text) is fits
+
+
+def test_every_end_token_ends_an_answer_and_blanks_cannot_go_on(words: Words) -> None:
+    match = words.vocabulary.match(schema_grammar({"type": "array"}))
+    for token in words.tokenizer.encode("[1"):
+        assert match.take(token)
+    assert not words.eos & set(schemas.allowed(match))
+    spoken = {words.text([t]) for t in schemas.allowed(match) if t < words.tokenizer.vocab_size}
+    assert not {" ", "\n", "  ", "\t"} & spoken
+    assert match.take(words.tokenizer.encode("]")[0])
+    assert match.ended and set(schemas.allowed(match)) == words.eos
+
+
+def test_forced_tokens_are_the_only_ones_that_may_be_drawn(words: Words) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"e\u0301": {"enum": ["one", "other"]}, "b": {"const": "<|im_end|>"}},
+        "required": ["e\u0301", "b"],
+        "additionalProperties": False,
+    }
+    whole = '{"e\u0301": "one", "b": "<|im_end|>"}'
+    ids, forced = words.tokenizer.encode_exactly(whole), 0
+    assert words.text(ids) == whole
+    match = words.vocabulary.match(schema_grammar(schema))
+    while ids:
+        run = match.forced()
+        for token in run:
+            assert schemas.allowed(match) == [token] == ids[:1]
+            assert match.take(ids.pop(0))
+            forced += 1
+        if not match.ended:
+            assert match.take(ids.pop(0))
+    assert match.ended and forced > 5
+
+
+def test_a_copy_goes_its_own_way(demo: Words) -> None:
+    match = demo.vocabulary.match(schema_grammar({"enum": [12, 13]}))
+    one, two = match.copy(), match.copy()
+    for mine, text in ((one, "12"), (two, "13")):
+        assert all(mine.take(token) for token in demo.tokenizer.encode(text))
+        assert mine.ended
+    assert not match.ended and not one.take(demo.tokenizer.encode("1")[0])
+
+
+def test_patterns_and_choices_of_two(demo: Words) -> None:
+    digits = regex_grammar("[0-9]{2}/(?:yes|no)")
+    assert demo.fits(digits, "12/yes") and not demo.fits(digits, "1/yes")
+    both = either(schema_grammar({"const": 1}), regex_grammar("maybe|no"))
+    assert demo.fits(both, "1") and demo.fits(both, "maybe") and not demo.fits(both, "yes")
+
+
+def nested(levels: int, kind: str = "items") -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(levels):
+        schema = {"type": "array", "items": schema} if kind == "items" else {"anyOf": [schema]}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        (nested(10_000), "nested too deeply|recursion limit"),
+        (nested(1_000, "anyOf"), "nested too deeply|recursion limit"),
+        ({"not": {"type": "string"}}, "not"),
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"if": {"type": "string"}, "then": {"minLength": 3}}, "if"),
+        ({"type": "integer", "minimum": 3, "maximum": 1}, "minimum"),
+        ({"allOf": [{"type": "integer"}, {"type": "string"}]}, "incompatible"),
+        ({"enum": []}, "empty"),
+        ({"$ref": "#"}, "no answer"),
+        ({"$ref": "#/$defs/none"}, "does not exist"),
+        ({"$ref": "https://example.com/schema"}, "example.com"),
+        ({"type": "number of"}, "number of"),
+        ({"type": "string", "pattern": "("}, "regex"),
+        ({"type": "string", "pattern": "(?=a)b"}, "regex|look"),
+        ({"type": "string", "format": "colour"}, "colour"),
+        ({"const": "\ud800"}, "can't be honoured"),
+        ({"enum": [f"item {n}" for n in range(100_000)]}, "too big"),
+        ({"x-guidance": {"lenient": True}, "not": {}}, "not"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_honoured_is_refused(
+    demo: Words, schema: dict[str, Any], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(OptionError, match=said) as refused:
+        demo.vocabulary.match(schema_grammar(schema))
+    assert len(str(refused.value)) < 1_500
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("pattern", ["(", "(?=a)b", "\\p{Nope}"])
+def test_patterns_that_cannot_be_honoured(demo: Words, pattern: str) -> None:
+    with pytest.raises(OptionError, match="regex"):
+        demo.vocabulary.match(regex_grammar(pattern))
+
+
+def test_large_but_finite_schemas_are_taken(demo: Words) -> None:
+    names = {"enum": [f"item {n}" for n in range(2_000)]}
+    assert demo.fits(schema_grammar(names), '"item 1999"')
+    assert not demo.fits(schema_grammar(names), '"item 2000"')
+    deep = nested(30)
+    assert demo.fits(schema_grammar(deep), "[" * 30 + "5" + "]" * 30)
