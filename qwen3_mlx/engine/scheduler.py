@@ -6,11 +6,10 @@ step is one token of every running sequence, in one forward pass that reads the 
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
 from qwen3_mlx.config import Qwen3Config
@@ -19,9 +18,11 @@ from qwen3_mlx.engine.admission import Admission
 from qwen3_mlx.engine.decision import End, Inject
 from qwen3_mlx.engine.decode import Decoder, obey, step_together
 from qwen3_mlx.engine.fair import ALONE_SECONDS, GAP_SECONDS, ChunkPace, next_reader
+from qwen3_mlx.engine.idle import IdleWork
 from qwen3_mlx.engine.prefill import prefill, require_numbers
 from qwen3_mlx.engine.prefixes import Prefixes
 from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.side_work import SideWork
 from qwen3_mlx.engine.task import Counts, Task
 from qwen3_mlx.errors import BusyError
 from qwen3_mlx.fit.chunk_size import chunk_size
@@ -30,10 +31,6 @@ from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 STALLED_SECONDS = 120.0
 """A sequence whose listener takes nothing for so long is ended."""
-
-
-MOST_IDLE = 8
-"""Conversations that are kept warm between turns: the last ones."""
 
 
 class Scheduler:
@@ -65,7 +62,8 @@ class Scheduler:
         self._running: list[Task] = []
         self._pace = ChunkPace()
         self._stepped = 0.0
-        self._idle: list[tuple[PromptCache, Callable[[], Sequence[int]]]] = []
+        self._idle = IdleWork(network, self.prefixes, self._pace)
+        self.side_work = SideWork(waiting + parallel)
         self.last_round = time.monotonic()
 
     def submit(self, task: Task) -> None:
@@ -80,6 +78,12 @@ class Scheduler:
             self._waiting.append(task)
             self.arrived.notify_all()
 
+    def beside(self, work: Generator[object]) -> None:
+        """Do `work` too, a step of it a round; from any thread. Raises `BusyError`."""
+        with self.arrived:
+            self.side_work.add(work)
+            self.arrived.notify_all()
+
     def position(self, task: Task) -> int | None:
         """How many wait before `task`; None if it doesn't wait."""
         with self.arrived:
@@ -89,6 +93,11 @@ class Scheduler:
     def running(self) -> int:
         """Tasks that are being computed."""
         return len(self._running)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs or waits."""
+        return bool(self._running or self._waiting or len(self.side_work))
 
     @property
     def waiting(self) -> int:
@@ -105,15 +114,17 @@ class Scheduler:
         self._admit()
         read = self._read()
         stepped = self._step([task for task in self._running if task.decoder is not None])
-        if read or stepped or self._running or self._waiting:
-            return read or stepped
-        return self._keep_warm()
+        worked = self.side_work.step()
+        if read or stepped or worked or self._running or self._waiting:
+            return read or stepped or worked
+        return self._idle.step()
 
     def stop_all(self) -> None:
         """Have everything that runs or waits end as interrupted, at its next step."""
         with self.arrived:
             for task in [*self._running, *self._waiting]:
                 task.sequence.control.interrupt("stop")
+            self.side_work.close()
             self.arrived.notify_all()
 
     def fail_all(self, error: Exception) -> None:
@@ -122,6 +133,7 @@ class Scheduler:
         with self.arrived:
             tasks = [*self._running, *self._waiting]
             self._waiting.clear()
+            self.side_work.close()
         for task in tasks:
             self._fail(task, error)
         self._idle.clear()
@@ -259,7 +271,7 @@ class Scheduler:
             task.cache.drop_uncommitted()
             self.prefixes.add(task.cache)
             if task.lasting is not None and reason == "stop":
-                self._idle = [*self._idle[1 - MOST_IDLE :], (task.cache, task.lasting)]
+                self._idle.add(task.cache, task.lasting)
 
     def _fail(self, task: Task, error: Exception) -> None:
         self._leave(task)
@@ -275,26 +287,3 @@ class Scheduler:
         task.decoder = None
         with self.arrived:
             self._running = [other for other in self._running if other is not task]
-
-    def _keep_warm(self) -> bool:
-        """Compute a piece of what the next turn of an idle conversation begins with."""
-        while self._idle:
-            cache, lasting = self._idle[0]
-            try:
-                ids = list(lasting()) if cache in self.prefixes else []
-                if ids and self._warm_chunk(cache, ids):
-                    return True
-            except Exception:  # it only saves work: what really fails will fail in the next turn
-                logging.getLogger(__name__).debug("keeping a prefix warm failed", exc_info=True)
-            self._idle.pop(0)
-        return False
-
-    def _warm_chunk(self, cache: PromptCache, ids: list[int]) -> bool:
-        done, began = cache.keep(ids), time.monotonic()
-        size = self._pace.size(GAP_SECONDS, len(ids) - done)
-        if done == len(ids):
-            return False
-        with cache.filling():
-            prefill(self.network, ids[done : done + size], cache, size)
-        self._pace.took(size, time.monotonic() - began)
-        return True

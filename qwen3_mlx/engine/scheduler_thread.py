@@ -46,7 +46,7 @@ class SchedulerThread:
         scheduler, end = self._scheduler, time.monotonic() + seconds
         if scheduler is None:
             return
-        while time.monotonic() < end and self.alive and (scheduler.running or scheduler.waiting):
+        while time.monotonic() < end and self.alive and scheduler.busy:
             time.sleep(NAP_SECONDS)
         scheduler.stop_all()
         self._closing = True
@@ -64,7 +64,7 @@ class SchedulerThread:
         finally:
             self._ready.set()
         scheduler = self._scheduler
-        while not self._closing or scheduler.running or scheduler.waiting:
+        while not self._closing or scheduler.busy:
             if not self._round(scheduler) and not self._closing:
                 self._wait(scheduler)
 
@@ -86,5 +86,5 @@ class SchedulerThread:
         with scheduler.arrived:
             if scheduler.running:
                 scheduler.arrived.wait(NAP_SECONDS)
-            elif not scheduler.waiting and not self._closing:
+            elif not scheduler.busy and not self._closing:
                 scheduler.arrived.wait(1.0)

@@ -44,18 +44,26 @@ def last_states(
 
     No sequence may be empty.
     """
-    states: list[mx.array | None] = [None] * len(sequences)
-    done = 0
+    states: dict[int, mx.array] = {}
+    for batch in batch_states(network, sequences):
+        states |= batch
+        if on_progress is not None:
+            on_progress(len(states), len(sequences))
+    return in_order(network, states)
+
+
+def batch_states(network: Qwen3Network, sequences: Sequence[Ids]) -> Iterator[dict[int, mx.array]]:
+    """The states of one batch after the other: each ``[C]``, by its sequence's number."""
     for batch in batches([len(ids) for ids in sequences]):
         rows = _states(network, [sequences[i] for i in batch])
         mx.eval(rows)
-        for place, i in enumerate(batch):
-            states[i] = rows[place]
-        done += len(batch)
-        if on_progress is not None:
-            on_progress(done, len(sequences))
-    found = [state for state in states if state is not None]
+        yield {i: rows[place] for place, i in enumerate(batch)}
+
+
+def in_order(network: Qwen3Network, states: dict[int, mx.array]) -> mx.array:
+    """The states of all sequences, ``[N, C]``."""
     width = network.model.norm.weight.size
+    found = [states[i] for i in range(len(states))]
     return mx.stack(found) if found else mx.zeros((0, width), mx.float32)
 
 

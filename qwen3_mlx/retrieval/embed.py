@@ -58,7 +58,12 @@ def vectors(
     on_progress: Progress | None = None,
 ) -> mx.array:
     """The vectors ``[N, dimensions]``, float32, each of length 1."""
-    states = last_states(network, sequences, on_progress)[:, :dimensions]
+    return normalised(last_states(network, sequences, on_progress), dimensions)
+
+
+def normalised(states: mx.array, dimensions: int | None = None) -> mx.array:
+    """The first `dimensions` of the states ``[N, C]``, each row divided by its length."""
+    states = states[:, :dimensions]
     lengths = mx.sqrt((states * states).sum(axis=-1, keepdims=True))
     found = states / mx.maximum(lengths, 1e-12)
     mx.eval(found)

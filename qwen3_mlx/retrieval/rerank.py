@@ -57,7 +57,11 @@ def scores(
     """A score from 0 to 1 for each of the questions that `token_ids` wrote."""
     if not sequences:
         return []
-    states = last_states(network, sequences, on_progress)
+    return judged(network, tokenizer, last_states(network, sequences, on_progress))
+
+
+def judged(network: Qwen3Network, tokenizer: Tokenizer, states: mx.array) -> list[float]:
+    """The scores that the states ``[N, C]`` at the questions' ends stand for."""
     logits = network.head(states.astype(network.model.norm.weight.dtype)).astype(mx.float32)
     yes, no = (logits[:, tokenizer.token_id(word)] for word in ("yes", "no"))
     found: list[float] = mx.sigmoid(yes - no).tolist()  # type: ignore[assignment]  # nested, to mypy

@@ -8,7 +8,7 @@ import logging
 import math
 import secrets
 import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 MakeWriter = Callable[[str, str, Ask], Writer]
 T = TypeVar("T")
+MOST_LOGGED = 1000
+_LOGGED: set[str] = set()
+"""Lists of unknown fields that the log has already."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -70,13 +73,15 @@ def _finite(digits: str) -> float:
     return value if math.isfinite(value) else _no_number(digits)
 
 
-def ignored_header(ask: Ask) -> dict[str, str]:
+def ignored_header(ignored: Sequence[str]) -> dict[str, str]:
     """The fields that nobody knows, so that their sender can find out."""
-    if not ask.ignored:
+    if not ignored:
         return {}
-    names = ", ".join(ask.ignored)[:500].encode("ascii", "backslashreplace").decode()
+    names = ", ".join(ignored)[:500].encode("ascii", "backslashreplace").decode()
     shown = "".join(c if c.isprintable() else "?" for c in names)
-    _LOG.info("fields that are not known and were ignored: %s", shown)
+    if shown not in _LOGGED and len(_LOGGED) < MOST_LOGGED:
+        _LOGGED.add(shown)
+        _LOG.info("fields that are not known and were ignored: %s", shown)
     return {"x-qwen3-mlx-ignored": shown}
 
 
@@ -87,7 +92,7 @@ async def answer(
     opened = await desk.begin(f"{prefix}{secrets.token_hex(12)}", ask)
     try:
         writer = make(opened.id, desk.model.name, ask)
-        headers = ignored_header(ask)
+        headers = ignored_header(ask.ignored)
         if not ask.stream:
             return await _whole(opened, request, writer, headers)
         await opened.admission()

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.serve import (
     chat_completions,
     completions,
@@ -15,8 +16,16 @@ from qwen3_mlx.serve import (
     messages,
     response_writer,
     responses,
+    retrieve,
 )
-from qwen3_mlx.serve.answer import answer, body_of, error_response, json_response
+from qwen3_mlx.serve.answer import (
+    answer,
+    body_of,
+    error_response,
+    ignored_header,
+    json_response,
+    until_gone,
+)
 from qwen3_mlx.serve.api_error import ApiError, refused
 from qwen3_mlx.serve.ask import ready
 from qwen3_mlx.serve.desk import Desk
@@ -181,9 +190,25 @@ class Api:
         policy |= {"referrer-policy": "no-referrer", "cache-control": "no-cache"}
         return HTMLResponse(PAGE.read_text("utf-8"), headers=policy)
 
-    async def not_there(self, request: Request) -> Response:
-        """``/v1/embeddings`` and its like, which need another kind of model."""
-        raise ApiError(501, f"{request.url.path} is not served by this version")
+    async def embeddings(self, request: Request) -> Response:
+        """``POST /v1/embeddings``."""
+        return await self._retrieve(request, retrieve.read_embeddings)
+
+    async def rerank(self, request: Request) -> Response:
+        """``POST /v1/rerank``, in the words of Jina's and Cohere's."""
+        return await self._retrieve(request, retrieve.read_rerank)
+
+    async def _retrieve(
+        self, request: Request, read: Callable[[Any, Runtime], retrieve.Retrieval]
+    ) -> Response:
+        body, runtime = await body_of(request), self.desk.model.runtime
+        found = await self.desk.work(lambda: read(body, runtime))
+        self._check_name(body.get("model") or "")
+        computing = self.desk.beside(found.steps(runtime))
+        answer = await until_gone(request.receive, computing)
+        if answer is None:
+            raise ApiError(499, "the client went away")
+        return json_response(answer, headers=ignored_header(found.ignored))
 
 
 ROUTES: tuple[tuple[str, str, str], ...] = (
@@ -196,8 +221,10 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
     ("/v1/interrupt", "POST", "interrupt"),
     ("/v1/models", "GET", "models"),
     ("/v1/models/{id:path}", "GET", "model"),
-    ("/v1/embeddings", "POST", "not_there"),
-    ("/v1/rerank", "POST", "not_there"),
+    ("/v1/embeddings", "POST", "embeddings"),
+    ("/v1/rerank", "POST", "rerank"),
+    ("/v2/rerank", "POST", "rerank"),
+    ("/rerank", "POST", "rerank"),
     ("/tokenize", "POST", "tokenize"),
     ("/detokenize", "POST", "detokenize"),
     ("/health", "GET", "health"),

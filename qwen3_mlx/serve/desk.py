@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from qwen3_mlx.chat.request import Request
 from qwen3_mlx.chat.turns import Reading, Turn
+from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.engine.scheduler import Scheduler
 from qwen3_mlx.engine.scheduler_thread import SchedulerThread
 from qwen3_mlx.events import Done, Event, ToolCall
@@ -54,6 +55,18 @@ class Desk:
         self._turns[id] = opened
         return opened
 
+    async def beside(self, work: Generator[object, None, T]) -> T:
+        """The result of `work`, done where turns are computed, a step of it between theirs.
+
+        Raises what it raises, and `BusyError`.
+        """
+        if self.draining:
+            raise ApiError(503, "the server is shutting down", code="shutting_down")
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[T] = loop.create_future()
+        self.scheduler.beside(_told(work, found, loop))
+        return await found
+
     @property
     def busy(self) -> int:
         """How many turns are under way."""
@@ -85,6 +98,29 @@ class Desk:
             if self.scheduler.last_round >= asked:
                 return True
         return False
+
+
+def _told(
+    work: Generator[object, None, T], found: asyncio.Future[T], loop: asyncio.AbstractEventLoop
+) -> Generator[None]:
+    """`work`, whose end becomes that of `found`; nobody waits for it once that is cancelled."""
+
+    def tell(set: Callable[[Any], None], value: Any) -> None:
+        with suppress(RuntimeError):  # the event loop has ended
+            loop.call_soon_threadsafe(lambda: None if found.done() else set(value))
+
+    try:
+        while not found.cancelled():
+            next(work)
+            yield
+    except StopIteration as end:
+        tell(found.set_result, end.value)
+    except GeneratorExit:
+        stopped = ApiError(503, "the server stopped this request", code="shutting_down")
+        tell(found.set_exception, stopped)
+    except Exception as error:
+        short = out_of_memory(error, 0, packed=True) if is_out_of_memory(error) else error
+        tell(found.set_exception, short)
 
 
 class Open:

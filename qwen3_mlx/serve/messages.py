@@ -23,7 +23,7 @@ def read(body: Any, counting: bool = False) -> Ask:
     found.refuse(NOT_HONOURED)
     limit = found.integer("max_tokens")
     options = fields.sampling(found) | fields.stop_texts(found, "stop_sequences")
-    if not counting:
+    if not counting or limit is not None:
         options["max_tokens"] = fields.required(limit, "max_tokens")
     said = fields.required(found.items("messages"), "messages")
     messages = [*_system(found.raw("system")), *converted(said)]
