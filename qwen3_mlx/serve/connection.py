@@ -14,9 +14,7 @@ STUCK_SECONDS = 120.0
 """How long a client may leave unread what was sent to it."""
 
 
-def timed_protocol(
-    head_seconds: float = HEAD_SECONDS, stuck_seconds: float = STUCK_SECONDS
-) -> type[H11Protocol]:
+def timed_protocol() -> type[H11Protocol]:
     """uvicorn's protocol, which by itself sets a limit to keep-alive alone."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -27,7 +25,7 @@ def timed_protocol(
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._limit(head_seconds)
+            self._limit(HEAD_SECONDS)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -35,14 +33,14 @@ def timed_protocol(
                 self._limit(None)
 
         def on_response_complete(self) -> None:
-            self._limit(head_seconds)
+            self._limit(HEAD_SECONDS)
             super().on_response_complete()
             if self.cycle is not None and not self.cycle.response_complete:
                 self._limit(None)  # the next request had come already
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._limit(stuck_seconds)
+            self._limit(STUCK_SECONDS)
 
         def resume_writing(self) -> None:
             super().resume_writing()

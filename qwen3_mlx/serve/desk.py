@@ -23,6 +23,8 @@ from qwen3_mlx.serve.metrics import Metrics
 
 SILENCE_SECONDS = 5.0
 """Nobody hears nothing for longer than this."""
+LOOK_SECONDS = 0.5
+"""How often a silent turn looks whether anybody computes it."""
 ADMISSION_SECONDS = 2.0
 """How long the status line waits for a turn to begin: what is refused by then is no 200."""
 
@@ -41,14 +43,20 @@ class Desk:
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         self._turns: dict[str, Open] = {}
 
+    def check_open(self) -> None:
+        """Raise `ApiError` if nothing would be computed any more."""
+        if self.draining:
+            raise ApiError(503, "the server is shutting down", code="shutting_down")
+        if not self.thread.alive:
+            raise ApiError(503, "nothing is computed any more: restart the server", code="stopped")
+
     async def work(self, act: Callable[[], T]) -> T:
         """Do in the helper thread what takes too long for the event loop: templates, tokens."""
         return await asyncio.get_running_loop().run_in_executor(self._helper, act)
 
     async def begin(self, id: str, ask: Ask) -> Open:
         """Prepare a turn and queue it. Raises `ApiError` or `Qwen3Error`."""
-        if self.draining:
-            raise ApiError(503, "the server is shutting down", code="shutting_down")
+        self.check_open()
         request = await self.work(lambda: ready(self.model.runtime, ask))
         opened = Open(self, id, ask, request)
         self.scheduler.submit(opened.turn.task)
@@ -60,8 +68,7 @@ class Desk:
 
         Raises what it raises, and `BusyError`.
         """
-        if self.draining:
-            raise ApiError(503, "the server is shutting down", code="shutting_down")
+        self.check_open()
         loop = asyncio.get_running_loop()
         found: asyncio.Future[T] = loop.create_future()
         self.scheduler.beside(_told(work, found, loop))
@@ -186,11 +193,13 @@ class Open:
     async def _heard(self) -> AsyncIterator[Event | None]:
         while True:
             left = self._last + SILENCE_SECONDS - time.monotonic()
-            found = self._waiting or await self._poll(max(left, 0.001))
+            found = self._waiting or await self._poll(min(max(left, 0.001), LOOK_SECONDS))
             self._waiting = []
             silent = time.monotonic() - self._last >= SILENCE_SECONDS
             if found or silent:
                 self._last = time.monotonic()
+            if not found and not self.turn.pending and not self.desk.thread.alive:
+                self.desk.check_open()
             if silent and not found:
                 yield None
             for event in found:

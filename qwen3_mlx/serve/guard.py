@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from qwen3_mlx.serve.api_error import ApiError, Dialect
 from qwen3_mlx.serve.sse import encoded
@@ -20,9 +20,13 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MOST_BODY = 32 * 2**20
+MOST_BODIES = 8 * MOST_BODY
+"""Bytes of all bodies that are being read, together."""
 BODY_SECONDS = 30.0
 OPEN_PATHS = frozenset({"/", "/health"})
 """What needs no key: a page without data, and whether the server lives."""
+
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::\d+)?")
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,6 @@ class Rules:
     hosts: frozenset[str] = LOOPBACK
     origins: frozenset[str] = field(default_factory=frozenset)
     key: str | None = None
-    most_body: int = MOST_BODY
-    body_seconds: float = BODY_SECONDS
 
 
 class Guard:
@@ -41,6 +43,7 @@ class Guard:
 
     def __init__(self, app: App, rules: Rules) -> None:
         self.app, self.rules = app, rules
+        self._reading = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
@@ -77,7 +80,7 @@ class Guard:
             raise ApiError(421, message, code="wrong_host")
         if origin is None or origin in self.rules.origins:
             return
-        if urlsplit(origin).netloc != said.get("host"):
+        if origin.partition("://")[2] != said.get("host"):
             raise ApiError(403, f"the origin {origin[:80]!r} is not allowed", code="wrong_origin")
 
     def _check_key(self, path: str, said: dict[str, str]) -> None:
@@ -94,10 +97,10 @@ class Guard:
         kind = said.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise ApiError(415, f"content-type: got {kind[:60]!r}, expected application/json")
-        if (size := said.get("content-length", "0")).isdigit() and int(size) > self.rules.most_body:
-            raise self._too_large()
+        if (size := said.get("content-length", "0")).isdigit() and int(size) > MOST_BODY:
+            raise _too_large()
         try:
-            async with asyncio.timeout(self.rules.body_seconds):
+            async with asyncio.timeout(BODY_SECONDS):
                 body = await self._read(receive)
         except TimeoutError:
             raise ApiError(408, "the body did not come in time") from None
@@ -111,26 +114,32 @@ class Guard:
     async def _read(self, receive: Receive) -> bytes:
         parts: list[bytes] = []
         size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ApiError(400, "the client went away")
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > self.rules.most_body:
-                raise self._too_large()
-            if not message.get("more_body"):
-                return b"".join(parts)
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ApiError(400, "the client went away")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                self._reading += len(parts[-1])
+                if size > MOST_BODY:
+                    raise _too_large()
+                if self._reading > MOST_BODIES:
+                    raise ApiError(503, "too many bodies are being read", code="overloaded")
+                if not message.get("more_body"):
+                    return b"".join(parts)
+        finally:
+            self._reading -= size
 
-    def _too_large(self) -> ApiError:
-        return ApiError(413, f"the body is larger than {self.rules.most_body:,} bytes")
+
+def _too_large() -> ApiError:
+    return ApiError(413, f"the body is larger than {MOST_BODY:,} bytes")
 
 
 def host_name(host: str) -> str:
     """The name in a Host header: without its port, or the brackets of an IPv6 address."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.rpartition(":")[0].lower() if host.count(":") == 1 else host.lower()
+    found = _HOST.fullmatch(host)
+    return (found[1] or found[2]).lower() if found else ""
 
 
 def dialect_of(path: str) -> Dialect:

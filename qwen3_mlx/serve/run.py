@@ -113,6 +113,7 @@ def new_server(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=int(drain_seconds) + 5,
         lifespan="off",
     )
