@@ -39,11 +39,11 @@ def fail_after(server: Server, steps: int, error: Exception, monkeypatch: Any) -
     """Make the step after so many more fail, whoever it belongs to."""
     original, left = server.scheduler._advance, [steps]
 
-    def advance(task: Any) -> None:
+    def advance(task: Any, token: int) -> None:
         left[0] -= 1
         if left[0] == 0:
             raise error
-        original(task)
+        original(task, token)
 
     monkeypatch.setattr(server.scheduler, "_advance", advance)
 
