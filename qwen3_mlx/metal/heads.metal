@@ -17,12 +17,6 @@ struct Head {
       for (int j = 0; j < PER; j++) x[j] = at < uint(D) ? float(from[at + j]) : 0;
     }
   }
-  void store(device T* to, uint lane) {
-    uint at = lane * PER;
-#pragma unroll
-    for (int j = 0; j < PER; j++)
-      if (at < uint(D)) to[at + j] = T(x[j]);
-  }
   // RMSNorm, then the rotation by `turns`: the cosines of the D / 2 angles, then their sines.
   void norm_and_turn(const device T* gain, float eps, const device float* turns, uint lane) {
     float squares = 0;

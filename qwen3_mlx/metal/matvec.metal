@@ -22,11 +22,13 @@ float squares = 0;
 for (uint p = lane; p < PIECES; p += 32) {
   float v[P::SIZE];
   float sum = own_piece<T, BITS, NORM>(x, norm, p, v, squares);
+  uint at = own * PIECES + p;
 #pragma unroll
   for (int r = 0; r < ROWS; r++) {
     R one;
-    one.load(w, s, b, (own + r) * PIECES + p);
+    one.load(w, s, b, at);
     totals[r] += one.dot(v, sum);
+    at += PIECES;
   }
 }
 float rstd = 1;

@@ -96,7 +96,7 @@ MUTANTS = {
     "rows past the end": ("lane == 0 && inside", "lane == 0"),
     "some lanes leave early": ("float squares = 0;", "if (lane > 20) return; float squares = 0;"),
     "some outputs not written": ("lane == 0 && inside", "lane == 0 && inside && r == 0"),
-    "one row for all": ("(own + r) * PIECES", "own * PIECES"),
+    "one row for all": ("at += PIECES;", ""),
     "one lane's squares for all": ("simd_sum(squares)", "squares * 32"),
 }
 
