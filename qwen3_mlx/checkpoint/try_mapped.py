@@ -27,14 +27,14 @@ import qwen3_mlx.device.backend as backend
 import mlx.core as mx
 
 from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
-from qwen3_mlx.checkpoint.mapped import PAGE, Maps, State, verdict_file
+from qwen3_mlx.checkpoint.mapped import PAGE, Maps, State, known, verdict_file
 from qwen3_mlx.files import write_atomically
 
 MOST = 512 << 20
 """Bytes that a child takes: what a model in memory beside it leaves room for."""
 
 GAIN = 1.03
-LIMIT_S = 60.0
+LIMIT_S = 20.0
 CHILD = [sys.executable, "-m", "qwen3_mlx.checkpoint.try_mapped"]
 """What is started. Tests put one in its place in which MLX adopts memory on a processor too."""
 
@@ -56,15 +56,18 @@ class Reading:
     """The process's, in the system's unit."""
 
 
-def prove(directory: Path) -> tuple[State, str | None]:
+def prove(directory: Path, again: bool = True) -> tuple[State, str | None]:
     """What children find out with the checkpoint in `directory`, and why it can't be kept, if so.
 
-    Nothing is kept where there is nothing to try. Raises `CheckpointError`.
+    again: what is known is found out again. Nothing is kept where there is nothing to try. Raises
+    `CheckpointError`.
     """
     if backend.device() != "metal":
         return State(False, f"MLX adopts memory on Metal only, not on {backend.device()}"), None
     if not tensors(directory):
         return State(False, "no tensor begins at a page; qwen3-mlx convert writes such files"), None
+    if not again and (held := known()) is not None:
+        return held, None
     state, file = _tried(directory), verdict_file()
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -40,11 +40,14 @@ def pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return directory
 
 
-def test_it_is_tried_and_kept(pages: Path) -> None:
+def test_it_is_tried_and_kept(pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """End to end: the same pages both ways; which is faster here is no matter."""
     state, unkept = try_mapped.prove(pages)
     assert unkept is None and state.right and "to the first pass" in state.why
     assert mapped.known() == state and mapped.state().on == state.on
+    monkeypatch.setattr(try_mapped, "CHILD", ["false"])
+    assert try_mapped.prove(pages, again=False) == (state, None), "it was tried again"
+    assert not try_mapped.prove(pages)[0].right
 
 
 FAULTS = {

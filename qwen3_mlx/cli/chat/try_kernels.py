@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ def try_kernels(
     and after Ctrl-C or a failure, MLX's plain operations run, and the next start tries again.
     Returns a line on how it ended; empty where there was nothing to find out.
     """
+    from qwen3_mlx.checkpoint import try_mapped
     from qwen3_mlx.metal import prove
     from qwen3_mlx.nn import trial
 
@@ -38,6 +40,9 @@ def try_kernels(
             f" {key} skips it"
         )
         found, unkept = trial.run(network, cache_format, model.name, skipped=skipped)
+        with contextlib.suppress(Exception):  # then weights are read as they were
+            if model.runtime.path is not None and not skipped():
+                try_mapped.prove(model.runtime.path, again=False)
     except (prove.Skipped, KeyboardInterrupt):
         return "kernels: skipped; the next start tries them again"
     except Exception as error:  # nothing that a trial meets may cost the chat

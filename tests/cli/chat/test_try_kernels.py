@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qwen3_mlx.checkpoint import try_mapped
 from qwen3_mlx.cli.chat.try_kernels import try_kernels
 from qwen3_mlx.metal import prove
 from qwen3_mlx.metal.verdict import Reading, Verdict
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.nn import trial
 from tests import tiny
+
+SLOW = "MLX's own are as fast here"
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +96,20 @@ def test_a_failure_costs_a_line_and_not_the_chat(
 def test_a_verdict_that_cannot_be_kept(model: Qwen3, monkeypatch: pytest.MonkeyPatch) -> None:
     behind = attempt(model, monkeypatch, lambda *_, **__: (Verdict(), "Read-only file system"))[1]
     assert behind.endswith("can't be kept: Read-only file system")
+
+
+def test_mapped_weights_are_tried_at_the_same_time(
+    model: Qwen3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where the model has files; and what that throws costs no chat."""
+    tried: list[Path] = []
+
+    def prove(directory: Path, again: bool) -> None:
+        tried.append(directory)
+        raise OSError("no")
+
+    monkeypatch.setattr(try_mapped, "prove", prove)
+    assert attempt(model, monkeypatch, lambda *_, **__: (Verdict(), None))[1] and not tried
+    filed = Qwen3(replace(model.runtime, path=tmp_path))
+    behind = attempt(filed, monkeypatch, lambda *_, **__: (Verdict(), None))[1]
+    assert tried == [tmp_path] and behind == "kernels: plain operations run: " + SLOW
