@@ -16,7 +16,7 @@ from qwen3_mlx.events import (
     ToolCall,
     ToolCallDelta,
 )
-from qwen3_mlx.serve import fields, thinking
+from qwen3_mlx.serve import fields, form, thinking
 from qwen3_mlx.serve.api_error import ApiError, refused
 from qwen3_mlx.serve.ask import Ask, Json
 from qwen3_mlx.serve.fields import Fields
@@ -32,12 +32,8 @@ NOT_HONOURED: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
-    "guided_json": (),
-    "guided_regex": (),
     "guided_grammar": (),
     "guided_choice": (),
-    "structured_outputs": (),
     "grammar": (),
     "json_schema": (),
     "suffix": (),
@@ -57,15 +53,15 @@ def read(body: Any) -> Ask:
     options |= {} if given is None else {"max_tokens": given}
     options |= _logprobs(found)
     tools, used = function_tools(found.items("tools") or [])
-    if not choice(found.raw("tool_choice")):
-        tools = []
+    offered, called = form.choice(found.raw("tool_choice"))
+    options |= form.read(found) | called
     stream = found.object("stream_options")
     return Ask(
         model=found.text("model") or "",
         messages=fields.required(found.items("messages"), "messages"),
         options=options,
         thinking=thinking.read(found),
-        tools=tools,
+        tools=tools if offered else [],
         stream=bool(found.flag("stream")),
         usage_in_stream=bool(stream and stream.flag("include_usage")),
         continues=bool(found.flag("continue_final_message")),
@@ -90,15 +86,6 @@ def function_tools(tools: list[Any]) -> tuple[list[Json], list[str]]:
             raise refused(f"tools[{n}]", tool, "expected an object")
     kept = [tool for tool, kind in zip(tools, kinds, strict=True) if kind == "function"]
     return kept, others
-
-
-def choice(value: Any) -> bool:
-    """Whether tools are on offer. Raises `ApiError` for a choice that only a grammar can force."""
-    if value in (None, "auto") or value == {"type": "auto"}:
-        return True
-    if value == "none" or value == {"type": "none"}:
-        return False
-    raise refused("tool_choice", value, "this server can't force a call; use auto or none")
 
 
 class Writer:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from qwen3_mlx.events import Answer, Done, Event, Reply, Thinking
-from qwen3_mlx.serve import fields
+from qwen3_mlx.serve import fields, form
 from qwen3_mlx.serve.api_error import ApiError, refused
 from qwen3_mlx.serve.ask import Ask, Json
 from qwen3_mlx.serve.chat_completions import NOT_HONOURED, counts
@@ -18,7 +18,7 @@ from qwen3_mlx.serve.usage import Usage
 def read(body: Any) -> Ask:
     """The request in `body`. Raises `ApiError`."""
     found = Fields(body)
-    found.refuse(NOT_HONOURED | {"logprobs": (0,), "prompt_logprobs": ()})
+    found.refuse(NOT_HONOURED | form.NOT_HONOURED | {"logprobs": (0,), "prompt_logprobs": ()})
     options = fields.sampling(found) | fields.stop_texts(found)
     limit = found.integer("max_tokens")
     options["max_tokens"] = 16 if limit is None else limit

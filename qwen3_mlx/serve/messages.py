@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from qwen3_mlx.serve import fields, thinking
+from qwen3_mlx.serve import fields, form, thinking
 from qwen3_mlx.serve.api_error import refused
 from qwen3_mlx.serve.ask import Ask, Json
 from qwen3_mlx.serve.fields import Fields
@@ -28,7 +28,9 @@ def read(body: Any, counting: bool = False) -> Ask:
     said = fields.required(found.items("messages"), "messages")
     messages = [*_system(found.raw("system")), *converted(said)]
     tools, others = _tools(found.items("tools") or [])
-    offered, one_call = _choice(found.object("tool_choice"))
+    offered, called = form.choice(found.raw("tool_choice"))
+    one_call = _one_call(found.object("tool_choice"))
+    options |= form.read(found) | called
     return Ask(
         model=found.text("model") or "",
         messages=messages,
@@ -42,14 +44,9 @@ def read(body: Any, counting: bool = False) -> Ask:
     )
 
 
-def _choice(value: Fields | None) -> tuple[bool, bool]:
-    """Whether tools are on offer, and whether one call ends the turn."""
-    if value is None:
-        return True, False
-    kind = value.text("type")
-    if kind not in ("auto", "none"):
-        raise refused("tool_choice.type", kind, "this server can't force a call; use auto or none")
-    return kind == "auto", bool(value.flag("disable_parallel_tool_use"))
+def _one_call(value: Fields | None) -> bool:
+    """Whether one call ends the turn."""
+    return value is not None and bool(value.flag("disable_parallel_tool_use"))
 
 
 def _tools(tools: list[Any]) -> tuple[list[Json], list[str]]:

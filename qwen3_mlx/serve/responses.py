@@ -7,10 +7,9 @@ import binascii
 from collections import OrderedDict
 from typing import Any
 
-from qwen3_mlx.serve import fields, thinking
+from qwen3_mlx.serve import fields, form, thinking
 from qwen3_mlx.serve.api_error import ApiError, refused
 from qwen3_mlx.serve.ask import Ask, Json
-from qwen3_mlx.serve.chat_completions import choice
 from qwen3_mlx.serve.fields import Fields
 from qwen3_mlx.serve.sse import encoded
 
@@ -63,11 +62,10 @@ def read(body: Any, kept: Kept) -> Ask:
     """The request in `body`. Raises `ApiError`."""
     found = Fields(body)
     found.refuse(NOT_HONOURED)
-    text = found.object("text")
-    if text and (form := text.object("format")) and form.text("type") != "text":
-        raise refused("text.format", form.raw("type"), "this server can't hold an answer to it")
     limit = found.integer("max_output_tokens")
+    offered, called = form.choice(found.raw("tool_choice"))
     options = fields.sampling(found) | ({} if limit is None else {"max_tokens": limit})
+    options |= form.read(found) | called
     previous = found.text("previous_response_id")
     before = kept.messages(previous) if previous else []
     said = _input(fields.required(found.raw("input"), "input"))
@@ -77,13 +75,14 @@ def read(body: Any, kept: Kept) -> Ask:
     include = found.items("include") or []
     more: Json = {"store": found.flag("store"), "previous": previous, "instructions": instructions}
     more |= {"encrypted": "reasoning.encrypted_content" in include, "before": [*before, *said]}
+    more |= {"text": found.raw("text") or {}, "choice": found.raw("tool_choice") or "auto"}
     more |= {"metadata": found.raw("metadata") or {}, "tools": found.raw("tools") or []}
     return Ask(
         model=found.text("model") or "",
         messages=[*system, *before, *said],
         options=options,
         thinking=thinking.read(found),
-        tools=tools if choice(found.raw("tool_choice")) else [],
+        tools=tools if offered else [],
         stream=bool(found.flag("stream")),
         one_call=found.flag("parallel_tool_calls") is False,
         ignored=(*others, *found.unknown()),

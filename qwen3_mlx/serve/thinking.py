@@ -51,7 +51,6 @@ def read(fields: Fields) -> Asked:
         switches["reasoning.enabled"] = reasoning.flag("enabled")
     if config := fields.object("output_config"):
         efforts["output_config.effort"] = config.text("effort")
-        config.refuse({"format": ()})
     _anthropic(fields, budgets, switches)
     effort: str | None = _one(efforts)
     if effort is not None and effort not in EFFORTS:

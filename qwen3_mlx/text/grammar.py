@@ -93,7 +93,9 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _refuse(what: str, said: str) -> NoReturn:
-    sentence = said.strip().partition("\n")[0] or "it can't be read"
+    lines = [line.strip() for line in said.strip().splitlines()] or ["it can't be read"]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    sentence = (errors or lines)[0]
     hint = "leave that out, or ask for it in words and check the answer"
     raise OptionError(f"{what} can't be honoured", got=sentence, hint=hint)
 

@@ -18,6 +18,7 @@ from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Reply
+from qwen3_mlx.files import read_small
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.text.tools import normalise_tools
 
@@ -65,6 +66,12 @@ def command(
         Path | None,
         opt.option("FILE", "Functions the model may ask for: a JSON list of schemas.", opt.RUN),
     ] = None,
+    schema: Annotated[
+        Path | None,
+        opt.option(
+            "FILE", "A JSON schema that the answer follows, its first character on.", opt.RUN
+        ),
+    ] = None,
     debug: opt.Debug = False,
 ) -> None:
     """Answer one prompt: the answer on stdout, the thinking on stderr.
@@ -77,8 +84,11 @@ def command(
         qwen3-mlx generate 8b "What is 17 * 23?"
         git diff | qwen3-mlx generate coder-30b "Review this change." > review.md
         qwen3-mlx generate demo --json "Sort 3, 1, 2" | jq .answer
+        qwen3-mlx generate 4b --schema person.json "Who wrote Faust?" | jq .born
     """
     options, found = turn.options(), settings.load()
+    if schema is not None:
+        options = options.override({"schema": read_schema(schema)})
     offered: dict[str, Any] = {} if tools is None else {"tools": read_tools(tools)}
     name, text = arrange(model, prompt, stdin.piped_text())
     screen = Screen()
@@ -112,6 +122,15 @@ def read_tools(file: Path) -> list[dict[str, Any]]:
     if tools is None:
         raise OptionError(f"{file} has no tools", got="null", expected="a JSON list")
     return tools
+
+
+def read_schema(file: Path) -> str:
+    """The text of a schema's file. Raises `OptionError`, before a model is loaded."""
+    try:
+        return read_small(file).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        got = getattr(error, "strerror", None) or str(error)
+        raise OptionError(f"{file} can't be read", got=got, expected="a JSON schema") from None
 
 
 def _open(name: str | None, turn: opt.TurnOptions, screen: Screen) -> tuple[str, Qwen3]:

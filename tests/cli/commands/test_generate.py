@@ -85,6 +85,24 @@ def test_a_file_without_tools_is_refused(cli: Any, tmp_path: Path, text: str | N
     assert cli.opened == []
 
 
+def test_a_schema_from_a_file_is_an_option(cli: Any, tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text('\ufeff{"type": "object"}', "utf-8")
+    cli.script(TURN)
+    assert cli("generate", "8b", "x", "--schema", str(file)).exit_code == 0
+    assert cli.model.asked[0][1].schema == {"type": "object"}
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "3", "[1]", "[" * 100_000, '{"a": NaN'])
+def test_a_file_without_a_schema_is_refused(cli: Any, tmp_path: Path, text: str | None) -> None:
+    file = tmp_path / "schema.json"
+    if text is not None:
+        file.write_text(text, "utf-8")
+    result = cli("generate", "8b", "x", "--schema", str(file))
+    assert result.exit_code == 1 and result.stderr.startswith("error:")
+    assert cli.opened == []
+
+
 def test_options_reach_the_model(cli: Any) -> None:
     cli.script(TURN)
     options = "--think --budget 9 --max-tokens 99 --temperature 0.5 --top-p 0.9 --top-k 7"

@@ -1,0 +1,94 @@
+"""Every name that programs have for the form of an answer, and for whether tools must be called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qwen3_mlx.serve.api_error import ApiError, refused
+from qwen3_mlx.serve.ask import Json
+from qwen3_mlx.serve.fields import Fields
+
+NOT_HONOURED: dict[str, tuple[Any, ...]] = {
+    "response_format": ({"type": "text"},),
+    "guided_json": (),
+    "guided_regex": (),
+    "structured_outputs": (),
+}
+"""The fields of a turn without a chat, whose text goes on as it is."""
+
+
+def read(fields: Fields) -> Json:
+    """The options that hold an answer to a form; none where it is free. Raises `ApiError`.
+
+    Chat completions say ``response_format``, responses ``text.format``, messages
+    ``output_config.format``, and vLLM's clients ``guided_json`` or ``structured_outputs``.
+    """
+    found: dict[str, Json] = {}
+    for name in ("response_format", "output_format"):
+        _add(found, name, fields.object(name))
+    for name in ("text", "output_config"):
+        if outer := fields.object(name):
+            _add(found, f"{name}.format", outer.object("format"))
+    for name in ("guided_json", "guided_regex"):
+        if (value := fields.raw(name)) is not None:
+            found[name] = {"schema" if name == "guided_json" else "regex": value}
+    if structured := fields.object("structured_outputs"):
+        found |= _structured(structured)
+    if len(found) > 1:
+        names = " and ".join(found)
+        raise ApiError(400, f"{names}: an answer has one form", param=next(iter(found)))
+    return next(iter(found.values()), {})
+
+
+def _add(found: dict[str, Json], name: str, form: Fields | None) -> None:
+    """Note what a format object asks for, in whichever of three shapes it holds the schema."""
+    kind = None if form is None else form.text("type")
+    if form is None or kind == "text":
+        return
+    if kind == "json_object":
+        found[name] = {"schema": {"type": "object"}}
+        return
+    if kind != "json_schema":
+        raise refused(f"{name}.type", kind, "expected text, json_object or json_schema")
+    inner = form.object("json_schema")
+    schema = form.raw("schema") if inner is None else inner.raw("schema")
+    if not isinstance(schema, dict):
+        where = f"{name}.schema" if inner is None else f"{name}.json_schema.schema"
+        raise refused(where, schema, "expected a JSON schema")
+    found[name] = {"schema": schema}
+
+
+def _structured(value: Fields) -> dict[str, Json]:
+    asked = {name: value.raw(name) for name in ("json", "regex", "json_object")}
+    if unknown := value.unknown():
+        raise refused(unknown[0], None, "expected json, json_object or regex")
+    found: dict[str, Json] = {}
+    if asked["json"] is not None:
+        found["structured_outputs.json"] = {"schema": asked["json"]}
+    if asked["regex"] is not None:
+        found["structured_outputs.regex"] = {"regex": asked["regex"]}
+    if asked["json_object"]:
+        found["structured_outputs.json_object"] = {"schema": {"type": "object"}}
+    return found
+
+
+def choice(value: Any) -> tuple[bool, Json]:
+    """Whether tools are on offer, and the options that make a call certain. Raises `ApiError`.
+
+    Takes the words of all dialects: ``"required"``, ``{"type": "any"}``, a function by its name.
+    """
+    kind = value.get("type") if isinstance(value, Mapping) else value
+    if kind in (None, "auto") and (value is None or kind == "auto"):
+        return True, {}
+    if kind == "none":
+        return False, {}
+    if kind in ("required", "any"):
+        return True, {"tool_choice": "required"}
+    if kind in ("function", "tool") and isinstance(value, Mapping):
+        function = value.get("function", value)
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if isinstance(name, str):
+            return True, {"tool_choice": {"name": name}}
+    expected = "expected auto, none, required, or a function by its name"
+    raise refused("tool_choice", value, expected)

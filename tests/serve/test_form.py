@@ -1,0 +1,177 @@
+"""Forms of answers over HTTP: every name in every dialect, streamed or not, thinking or not."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.serve.server import Json, Server
+
+SCHEMA: Json = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 12},
+        "days": {"type": "integer", "minimum": 1, "maximum": 9},
+    },
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+FUNCTION: Json = {"name": "weather", "description": "The weather.", "parameters": SCHEMA}
+PATHS = {
+    "chat": "/v1/chat/completions",
+    "messages": "/v1/messages",
+    "responses": "/v1/responses",
+}
+NAMED: Json = {"name": "answer", "strict": True, "schema": SCHEMA}
+FORMS: list[tuple[str, Json]] = [
+    ("chat", {"response_format": {"type": "json_schema", "json_schema": NAMED}}),
+    ("chat", {"response_format": {"type": "json_object"}}),
+    ("chat", {"guided_json": SCHEMA}),
+    ("chat", {"structured_outputs": {"json": json.dumps(SCHEMA)}}),
+    ("responses", {"text": {"format": {"type": "json_schema", **NAMED}}}),
+    ("responses", {"text": {"format": {"type": "json_object"}}}),
+    ("messages", {"output_format": {"type": "json_schema", "schema": SCHEMA}}),
+    ("messages", {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}),
+]
+THINKING = [{"thinking": False}, {"thinking_budget": 12}, {}]
+
+
+def body(dialect: str, **more: Any) -> Json:
+    said = {"input": "Where?"} if dialect == "responses" else {
+        "messages": [{"role": "user", "content": "Where?"}]
+    }  # fmt: skip
+    limit = "max_output_tokens" if dialect == "responses" else "max_tokens"
+    return {"model": "m", limit: 600, "temperature": 1.2, "seed": 3, **said, **more}
+
+
+def tools(dialect: str) -> Json:
+    one: Json = {"type": "function", "function": FUNCTION}
+    if dialect == "responses":
+        one = {"type": "function", **FUNCTION}
+    if dialect == "messages":
+        one = {"name": "weather", "description": "The weather.", "input_schema": SCHEMA}
+    return {"tools": [one]}
+
+
+def answer(dialect: str, got: Json) -> tuple[str, list[tuple[str, Any]]]:
+    """The text and the calls of a whole answer."""
+    if dialect == "chat":
+        message = got["choices"][0]["message"]
+        calls = [call["function"] for call in message.get("tool_calls", [])]
+        return message["content"] or "", [(c["name"], json.loads(c["arguments"])) for c in calls]
+    if dialect == "messages":
+        blocks = got["content"]
+        text = "".join(block["text"] for block in blocks if block["type"] == "text")
+        return text, [(b["name"], b["input"]) for b in blocks if b["type"] == "tool_use"]
+    parts = [part for item in got["output"] for part in item.get("content") or []]
+    text = "".join(part["text"] for part in parts if part["type"] == "output_text")
+    calls = [item for item in got["output"] if item["type"] == "function_call"]
+    return text, [(c["name"], json.loads(c["arguments"])) for c in calls]
+
+
+def streamed(dialect: str, server: Server, asked: Json) -> str:
+    """The text of a streamed answer."""
+    events = [sent.data for sent in server.stream(PATHS[dialect], asked) if sent.name != ":"]
+    if dialect == "chat":
+        choices = [one for e in events if isinstance(e, dict) for one in e["choices"]]
+        return "".join(one["delta"].get("content") or "" for one in choices)
+    if dialect == "messages":
+        deltas = [e["delta"] for e in events if e["type"] == "content_block_delta"]
+        return "".join(d["text"] for d in deltas if d["type"] == "text_delta")
+    return "".join(e["delta"] for e in events if e.get("type") == "response.output_text.delta")
+
+
+@pytest.mark.parametrize("thinking", THINKING, ids=str)
+@pytest.mark.parametrize(("dialect", "form"), FORMS, ids=str)
+def test_the_content_is_the_json_alone(
+    server: Server, dialect: str, form: Json, thinking: Json
+) -> None:
+    if thinking.get("thinking") is False:
+        thinking = {"enable_thinking": False}
+    asked = body(dialect, **form, **thinking)
+    text, calls = answer(dialect, server.ok(PATHS[dialect], asked))
+    assert calls == [] and text[0] == "{"
+    if "json_object" not in json.dumps(form):  # where the demo finds no end
+        jsonschema.validate(json.loads(text), SCHEMA)
+    assert streamed(dialect, server, asked) == text
+
+
+CHOICES: list[tuple[str, Any]] = [
+    ("chat", "required"),
+    ("chat", {"type": "function", "function": {"name": "weather"}}),
+    ("messages", {"type": "any"}),
+    ("messages", {"type": "tool", "name": "weather"}),
+    ("responses", "required"),
+    ("responses", {"type": "function", "name": "weather"}),
+]
+
+
+@pytest.mark.parametrize("thinking", THINKING[1:], ids=str)
+@pytest.mark.parametrize(("dialect", "choice"), CHOICES, ids=str)
+def test_a_call_that_is_asked_for_is_made(
+    server: Server, dialect: str, choice: Any, thinking: Json
+) -> None:
+    more: Json = {"tool_choice": choice, **tools(dialect), **thinking}
+    if dialect != "messages":
+        more["parallel_tool_calls"] = False
+    elif choice["type"] == "any":
+        more["tool_choice"] = {**choice, "disable_parallel_tool_use": True}
+    got = server.ok(PATHS[dialect], body(dialect, **more))
+    text, calls = answer(dialect, got)
+    assert text == "" and [name for name, _ in calls] == ["weather"]
+    jsonschema.validate(calls[0][1], SCHEMA)
+    if dialect == "chat":
+        assert got["choices"][0]["finish_reason"] == "tool_calls"
+
+
+REFUSED: list[tuple[str, Json, str]] = [
+    ("chat", {"guided_json": {"not": {"type": "string"}}}, "not"),
+    ("chat", {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}, "schema"),
+    ("chat", {"response_format": {"type": "yaml"}}, "response_format.type"),
+    ("chat", {"response_format": {"type": "json_object"}, "guided_json": SCHEMA}, "one form"),
+    ("chat", {"guided_regex": "(?=a)b"}, "look"),
+    ("chat", {"structured_outputs": {"grammar": "x"}}, "grammar"),
+    ("chat", {"tool_choice": "required"}, "no tools"),
+    ("chat", {"tool_choice": {"type": "function", "function": {"name": "f"}}}, "no tools"),
+    ("chat", {"tool_choice": "sometimes"}, "tool_choice"),
+    ("messages", {"output_format": {"type": "json_schema", "schema": {"if": {}}}}, "if"),
+    ("messages", {"tool_choice": {"type": "tool", "name": "f"}, **tools("messages")}, "weather"),
+    ("responses", {"text": {"format": {"type": "grammar"}}}, "text.format.type"),
+    ("responses", {"text": {"format": {"type": "json_schema", "schema": 3}}}, "schema"),
+]
+
+
+@pytest.mark.parametrize(("dialect", "more", "said"), REFUSED, ids=str)
+def test_what_cannot_be_honoured_is_a_400_with_the_sentence(
+    server: Server, dialect: str, more: Json, said: str
+) -> None:
+    got = server.post(PATHS[dialect], body(dialect, **more))
+    assert got.status == 400 and said in got.json["error"]["message"]
+
+
+def test_a_completion_takes_no_form(server: Server) -> None:
+    for more in ({"response_format": {"type": "json_object"}}, {"guided_json": SCHEMA}):
+        got = server.post("/v1/completions", {"model": "m", "prompt": "a", **more})
+        assert got.status == 400
+
+
+def test_forms_free_answers_and_faults_run_side_by_side(server: Server) -> None:
+    held = body("chat", guided_json=SCHEMA, thinking_budget=8)
+    free = body("chat", enable_thinking=False) | {"max_tokens": 40}
+    wrong = body("chat", guided_json={"$ref": "#"})
+    asked = [held, free, wrong] * 3
+    with ThreadPoolExecutor(9) as pool:
+        got = list(pool.map(lambda one: server.post(PATHS["chat"], one), asked))
+    assert [one.status for one in got] == [200, 200, 400] * 3
+    texts = {answer("chat", one.json)[0] for one in got[::3]}
+    assert texts == {answer("chat", server.ok(PATHS["chat"], held))[0]}
+    jsonschema.validate(json.loads(texts.pop()), SCHEMA)
+
+
+def test_max_tokens_ends_a_form_with_length(server: Server) -> None:
+    asked = body("chat", guided_json=SCHEMA, enable_thinking=False) | {"max_tokens": 5}
+    assert server.ok(PATHS["chat"], asked)["choices"][0]["finish_reason"] == "length"
