@@ -86,9 +86,8 @@ def command(
         qwen3-mlx generate demo --json "Sort 3, 1, 2" | jq .answer
         qwen3-mlx generate 4b --schema person.json "Who wrote Faust?" | jq .born
     """
-    options, found = turn.options(), settings.load()
-    if schema is not None:
-        options = options.override({"schema": read_schema(schema)})
+    form = {} if schema is None else {"schema": read_schema(schema)}
+    options, found = turn.options().override(form), settings.load()
     offered: dict[str, Any] = {} if tools is None else {"tools": read_tools(tools)}
     name, text = arrange(model, prompt, stdin.piped_text())
     screen = Screen()
