@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import mlx.core as mx
 import pytest
 
 from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.model import Qwen3
+from qwen3_mlx.options import Sampling
 from qwen3_mlx.text.tokenizer import Tokenizer
 
 Script = Callable[[str], str]
 """What has been said and put in so far -> what is said next; its first token is drawn."""
+Reply = Callable[[str], str]
+"""A prompt -> all that is said to it."""
 
 
 def say(monkeypatch: pytest.MonkeyPatch, model: Qwen3, script: str | Script) -> None:
@@ -21,12 +25,32 @@ def say(monkeypatch: pytest.MonkeyPatch, model: Qwen3, script: str | Script) -> 
     A forbidden token is left out, as if the model's second choice were the token behind it. Where a
     grammar doesn't allow the script, the network's own draw is said.
     """
-    tokenizer = model.tokenizer
     following = script if callable(script) else _text(script)
+    _play(monkeypatch, model.tokenizer, lambda prompt: following)
 
+
+def answer(monkeypatch: pytest.MonkeyPatch, model: Qwen3, reply: Reply) -> None:
+    """Make every turn of `model` say what `reply` gives for its prompt, whatever runs beside it."""
+    decode = model.tokenizer.decode
+    _play(monkeypatch, model.tokenizer, lambda prompt: _text(reply(decode(prompt))))
+
+
+def _play(
+    monkeypatch: pytest.MonkeyPatch,
+    tokenizer: Tokenizer,
+    script_of: Callable[[Sequence[int]], Script],
+) -> None:
     class Scripted(Sampler):
-        def __init__(self, *arguments: object, **named: object) -> None:
-            super().__init__(*arguments, **named)  # type: ignore[arg-type]
+        def __init__(
+            self,
+            sampling: Sampling,
+            vocab_size: int,
+            prompt: Sequence[int],
+            *more: Any,
+            **named: Any,
+        ) -> None:
+            super().__init__(sampling, vocab_size, prompt, *more, **named)
+            self.script = script_of(prompt)
             self.said: list[int] = []
             self.plan: list[int] = []
             self.forbidden: set[int] = set()
@@ -34,7 +58,7 @@ def say(monkeypatch: pytest.MonkeyPatch, model: Qwen3, script: str | Script) -> 
         def draw(self, logits: mx.array, allowed: mx.array | None = None) -> mx.array:
             other = super().draw(logits, allowed)
             if not self.plan:
-                self.plan = tokenizer.encode(following(tokenizer.decode(self.said)))
+                self.plan = tokenizer.encode(self.script(tokenizer.decode(self.said)))
             self.plan = [token for token in self.plan if token not in self.forbidden]
             self.plan = self.plan or [_end(tokenizer)]
             if allowed is not None and not allowed[self.plan[0]].item():

@@ -130,8 +130,9 @@ class Api:
 
     def _anthropic_model(self) -> dict[str, Any]:
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.desk.began))
-        name = self.desk.model.name
-        return {"type": "model", "id": name, "display_name": name, "created_at": when}
+        name, context = self.desk.model.name, self.desk.model.config.context
+        one = {"type": "model", "id": name, "display_name": name, "created_at": when}
+        return one | {"lifecycle": "active", "max_input_tokens": context, "max_tokens": context}
 
     def _check_name(self, name: str) -> None:
         if self.strict and name not in ("", self.desk.model.name):

@@ -24,6 +24,13 @@ _BUDGETS = (
     *("thinking_budget", "thinking_token_budget", "thinking_budget_tokens"),
     "reasoning_max_tokens",
 )
+_TYPES: dict[Any, bool | None] = {
+    "enabled": True,
+    "disabled": False,
+    "adaptive": None,
+    "between_tools": False,
+}
+"""Anthropic's words; the last is thinking off, but for notes between calls."""
 LEAST_ANSWER, LEAST_THINKING = 256, 512
 """Tokens that max_tokens alone leaves for the answer; below the second there is no thinking."""
 
@@ -68,9 +75,9 @@ def _anthropic(
     if thinking is None:
         return
     kind = thinking.text("type")
-    if kind not in ("enabled", "disabled", "adaptive"):
-        raise refused("thinking.type", kind, "expected enabled, disabled or adaptive")
-    switches["thinking.type"] = None if kind == "adaptive" else kind == "enabled"
+    if kind not in _TYPES:
+        raise refused("thinking.type", kind, f"expected one of {', '.join(_TYPES)}")
+    switches["thinking.type"] = _TYPES[kind]
     budget = thinking.integer("budget_tokens")
     if kind == "enabled":
         budgets["thinking.budget_tokens"] = budget
