@@ -63,6 +63,10 @@ PHASES = [
     Phase("30b-a3b-best", 90, FAST, True),
     Phase("nccl", 40),
     Phase("235b-a22b", 170, FAST),
+    Phase("8b-no-graphs", 50, FAST | VARIANTS["sums-no-graphs"]),
+    Phase("30b-a3b-no-graphs", 50, FAST | VARIANTS["sums-no-graphs"]),
+    Phase("8b-prompts", 50, FAST),
+    Phase("30b-a3b-prompts", 50, FAST),
 ]
 """The most wanted first."""
 
@@ -128,7 +132,9 @@ def run_case(name: str, tiny: bool, folder: Path) -> None:
 
     if tiny:
         models.shrink()
-    shape = name.removesuffix("-best")
+    shape = name.removesuffix("-best").removesuffix("-no-graphs").removesuffix("-prompts")
+    small = "tiny-moe" if "-a" in shape else "tiny"
+    chosen = small if tiny else shape
     if name == "exact":
         exact.run(["tiny", "tiny-moe"] if tiny else ["8b", "30b-a3b"], tiny)
     elif name.startswith("sums"):
@@ -137,15 +143,17 @@ def run_case(name: str, tiny: bool, folder: Path) -> None:
         nccl.run(folder)
     elif name == "compile":
         compile_theirs(["tiny-moe"] if tiny else ["30b-a3b", "8b"])
+    elif name.endswith("-prompts"):
+        models.prompt_ways(chosen, name, 64 if tiny else 8192)
     else:
-        small = "tiny-moe" if "-a" in shape else "tiny"
-        models.run(small if tiny else shape, name, name != shape)
+        models.run(chosen, name, name != shape, name.endswith("-no-graphs"))
 
 
 def compile_theirs(shapes: list[str]) -> None:
     """Have MLX compile what mlx-lm's half networks need, on two layers; it keeps that on disk."""
     from benchmarks.machines import models
 
+    models.trust_the_kernels()
     for shape in shapes:
         held = models.Held(shape, Share(0, 1), 2)
         for length in models.LENGTHS.prompts:
@@ -169,10 +177,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     names = [phase.name for phase in PHASES]
+    usual = [name for name in names if not name.endswith(("-no-graphs", "-prompts"))]
     add("--out", type=Path, required=True, help="folder for the records")
     add("--seconds", type=float, default=580, help="for everything")
     add("--size", type=int, default=2, help="processes, and cards")
-    add("--phases", nargs="+", choices=names, default=names)
+    add("--phases", nargs="+", choices=names, default=[*usual, "sums-no-graphs"])
     add("--tiny", action="store_true", help="tiny networks, to try the script")
     add("--case", help="run one phase in this process of a group")
     args = parser.parse_args()
@@ -190,7 +199,11 @@ def drive(args: argparse.Namespace) -> None:
     command = [sys.executable, "-m", "benchmarks.machines", "--out", str(args.out)]
     environment = os.environ | FAST | {"OUT": str(args.out / "compile")}
     beside = [*command, "--case", "compile", *(["--tiny"] if args.tiny else [])]
-    compiling = subprocess.Popen(beside, env=environment) if args.cuda else None
+    ours = ("exact", "nccl", "sums", "-no-graphs", "-prompts")
+    theirs = any(
+        not name.startswith(ours[:3]) and not name.endswith(ours[3:]) for name in args.phases
+    )
+    compiling = subprocess.Popen(beside, env=environment) if args.cuda and theirs else None
     try:
         for phase in PHASES:
             if phase.name not in args.phases or (phase.name == "nccl" and not args.cuda):

@@ -28,7 +28,9 @@ from qwen3_mlx.bench import rates
 from qwen3_mlx.bench.random_network import config_values, network
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.share import Share
+from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.nn import evaluate
 from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.parallel import sums_of
 from qwen3_mlx.nn.transformer import Qwen3Network
@@ -227,14 +229,49 @@ def trust_the_kernels() -> None:
         launch.executor = lambda each: launch.on_gpu(each)
 
 
-def run(shape: str, name: str, brief: bool) -> None:
+def prompt_ways(shape: str, name: str, length: int) -> None:
+    """A long prompt by chunk, with and without waiting for the layer behind."""
+    trust_the_kernels()
+    mx.distributed.init(strict=True)
+    shares = {"2 cards": Share(RANK, SIZE), "2 cards, attention whole": Share(RANK, SIZE, False)}
+    held = {label: Held(shape, share) for label, share in shares.items()}
+    if RANK == 0:
+        held["1 card"] = Held(shape, Share(0, 1))
+    paced = evaluate.PACED_FROM
+    ids = rates.prompt(length, 1000)
+
+    def once(label: str, chunk: int, pace: bool) -> Sample:
+        net = held[label].net
+        os.environ["QWEN3_MLX_KERNELS"] = "auto" if backend.device() != "cpu" else "off"
+        evaluate.PACED_FROM = paced if pace else 1 << 30
+        choose_backend(net)
+        cache = PromptCache(net)
+        begin = time.perf_counter()
+        logits = prefill(net, ids, cache, chunk=chunk)
+        assert logits is not None
+        mx.eval(logits)
+        took = time.perf_counter() - begin
+        mx.clear_cache()
+        return {"prompt": length / took}
+
+    arms: dict[str, Arm] = {}
+    for label in [*shares, "1 card"]:
+        for chunk in (length // 4, length // 2, length):
+            for pace in (True, False):
+                arm = partial(once, label, chunk, pace)
+                key = f"{label}, chunks of {chunk}, {'paced' if pace else 'not paced'}"
+                arms[key] = one_alone(arm) if label == "1 card" else arm
+    measure(arms, name)
+
+
+def run(shape: str, name: str, brief: bool, ours_only: bool = False) -> None:
     """One share after the other where one card holds no two, else all side by side."""
     trust_the_kernels()
     mx.distributed.init(strict=True)
     large = shape.startswith(("235b", "480b"))
     split = Held(shape, Share(RANK, SIZE))
     arms = dict(arms_of(split, f"{SIZE} cards"))
-    theirs = dict(arms_of_theirs(split, f"{SIZE} cards"))
+    theirs = {} if ours_only else dict(arms_of_theirs(split, f"{SIZE} cards"))
     if large:
         measure(arms, name)
         measure(theirs, name)
