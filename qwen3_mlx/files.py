@@ -91,6 +91,15 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     return read_json(Path(directory) / "config.json", missing)
 
 
+def cache_folder(name: str) -> Path:
+    """Where this package caches things of a kind: ``QWEN3_MLX_HOME``, else the platform's place."""
+    if own := os.environ.get("QWEN3_MLX_HOME"):
+        return Path(own).expanduser() / name
+    import platformdirs  # a few milliseconds
+
+    return platformdirs.user_cache_path("qwen3-mlx", appauthor=False) / name
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` beside `path`, flush it to the disk, then rename it into place.
 

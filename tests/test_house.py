@@ -28,6 +28,7 @@ FLOORS = (
     ("errors", "events"),
     ("answer_form", "thinking_budget"),
     ("files", "options"),
+    ("gguf",),
     ("config", "hub", "text"),
     ("device",),
     ("fit", "metal"),
@@ -44,7 +45,7 @@ FACES = ("cli", "serve")
 
 WITHOUT_MLX = (
     *("answer_form", "thinking_budget", "errors", "events", "files", "options"),
-    *("config", "hub", "text"),
+    *("config", "gguf", "hub", "text"),
 )
 SLOW = (
     *("huggingface_hub", "llguidance", "mlx_lm", "platformdirs", "prompt_toolkit", "pydantic"),

@@ -19,8 +19,9 @@ from mlx.utils import tree_unflatten
 from qwen3_mlx.checkpoint import adapter_mlx, adapter_peft
 from qwen3_mlx.checkpoint.adapter_parts import CONFIG, Update, refusal
 from qwen3_mlx.checkpoint.fingerprint import digest_of, stamp_of
-from qwen3_mlx.checkpoint.headers import TensorInfo, read_header
+from qwen3_mlx.checkpoint.headers import read_header
 from qwen3_mlx.checkpoint.raw import read_tensor
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.errors import ModelNotFoundError
 from qwen3_mlx.files import read_json

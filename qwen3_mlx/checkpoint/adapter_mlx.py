@@ -18,7 +18,7 @@ from qwen3_mlx.checkpoint.adapter_parts import (
     targets,
     unsupported,
 )
-from qwen3_mlx.checkpoint.headers import TensorInfo
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config import Qwen3Config
 
 _TENSOR = re.compile(r"(.+)\.(lora_a|lora_b)")

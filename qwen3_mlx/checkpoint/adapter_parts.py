@@ -10,8 +10,8 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
-from qwen3_mlx.checkpoint.headers import TensorInfo
 from qwen3_mlx.checkpoint.raw import FLOATS, read_tensor
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.errors import CheckpointError, ConfigError

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from qwen3_mlx.checkpoint import check_text
-from qwen3_mlx.checkpoint.headers import TensorInfo, weight_files
+from qwen3_mlx.checkpoint.headers import weight_files
 from qwen3_mlx.checkpoint.match import find_parameter, with_head_or_without, wrapper_prefix
 from qwen3_mlx.checkpoint.model_files import Files, Finding, Severity, is_mlx, pairs
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.errors import CheckpointError, Qwen3Error
 from qwen3_mlx.hub.weight_files import INDEX

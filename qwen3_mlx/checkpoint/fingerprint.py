@@ -11,6 +11,8 @@ from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.files import open_regular, read_small
 
 SAMPLES, SAMPLE_BYTES = 16, 4096
+_HEADER = 2**24
+"""Bytes of a header at most; a GGUF file's begins with no length."""
 _TEXT = ("*.json", "*.jinja", "additional_chat_templates/*.jinja")
 
 
@@ -56,7 +58,7 @@ def digest_of(texts: Iterable[Path], weights: Iterable[Path]) -> str:
         digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
         with open_regular(file) as stream:
             length = int.from_bytes(stream.read(8), "little")
-            digest.update(stream.read(min(length, status.st_size)))
+            digest.update(stream.read(min(length, status.st_size, _HEADER)))
             for sample in range(SAMPLES):
                 stream.seek(status.st_size * sample // SAMPLES)
                 digest.update(stream.read(SAMPLE_BYTES))

@@ -10,12 +10,14 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qwen3_mlx.checkpoint import gguf_tensors
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.errors import CheckpointError, ConfigError, shown
 from qwen3_mlx.files import LFS, LFS_POINTER, open_regular, read_json
+from qwen3_mlx.gguf.folder import is_gguf
 from qwen3_mlx.hub.weight_files import INDEX, WHOLE, WeightFiles, choose
 
 MAX_HEADER = 100_000_000
@@ -42,32 +44,6 @@ ITEM_BITS = {
 _HINT = "the file is damaged or was not downloaded whole; fetch it again"
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Where a machine's part of a tensor lies: from `start` on, along an axis that has `of`."""
-
-    axis: int
-    start: int
-    of: int
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One tensor of a checkpoint: its name, type (as the format spells it), shape and place."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-    file: Path
-    offset: int
-    """Where its bytes begin, counted from the beginning of the file."""
-    part_of_tensor: bool = False
-    """Whether it is some rows of the stored tensor `name`, not all of it."""
-    part: Part | None = None
-    """If only a part is wanted: `shape` and `nbytes` are then the part's, `offset` the whole's."""
-
-
 def header_bytes(
     tensors: Iterable[tuple[str, str, Sequence[int], int]],
     metadata: Mapping[str, str],
@@ -92,11 +68,16 @@ def header_bytes(
 def checkpoint_tensors(directory: str | Path) -> dict[str, TensorInfo]:
     """All tensors of the checkpoint in `directory`, single or sharded, by name.
 
+    Of a GGUF model, what the loader makes of it.
+
     Raises `CheckpointError` if there is none, a shard is missing, the index points outside
     the directory, two shards hold one name, or a header is damaged.
     """
     tensors: dict[str, TensorInfo] = {}
-    for file in shard_files(Path(directory)):
+    files = shard_files(Path(directory))
+    if is_gguf(files[0]):
+        return gguf_tensors.loaded_tensors(files)
+    for file in files:
         for name, info in read_header(file).items():
             if name in tensors:
                 where = f"{tensors[name].file.name} and {file.name}"

@@ -21,7 +21,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from qwen3_mlx.checkpoint import mapped
-from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
+from qwen3_mlx.checkpoint.gguf_read import GgufReader
+from qwen3_mlx.checkpoint.headers import checkpoint_tensors
 from qwen3_mlx.checkpoint.match import (
     Tensors,
     by_layer,
@@ -33,6 +34,7 @@ from qwen3_mlx.checkpoint.match import (
 )
 from qwen3_mlx.checkpoint.raw import read_tensor
 from qwen3_mlx.checkpoint.shared import read_part, share_sources
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.config.quantization import Quantization
@@ -264,6 +266,7 @@ class _Reader:
     def __init__(self) -> None:
         self._files: dict[Path, dict[str, mx.array]] = {}
         self._maps = mapped.Maps() if mapped.state().on else None
+        self._gguf = GgufReader()
 
     def begin(self, layer: _Layer) -> None:
         """Begin to read a layer, into arrays of the dtype that the backend computes in."""
@@ -278,6 +281,8 @@ class _Reader:
         return array if target is None else array.astype(target)
 
     def _tensor(self, info: TensorInfo) -> mx.array:
+        if info.made_from is not None:
+            return self._gguf.read(info)
         if info.part is not None:
             return read_part(info)
         if info.part_of_tensor:  # MLX reads whole tensors only

@@ -28,7 +28,7 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
-from qwen3_mlx.checkpoint.headers import TensorInfo
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.metal import verdict
 

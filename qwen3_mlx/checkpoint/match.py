@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
-from qwen3_mlx.checkpoint.headers import TensorInfo
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.hub import kinds

@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors, weight_files
+from qwen3_mlx.checkpoint.headers import checkpoint_tensors, weight_files
 from qwen3_mlx.checkpoint.match import named_tensors
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.files import read_config, read_json
 

@@ -10,7 +10,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
-from qwen3_mlx.checkpoint.headers import TensorInfo
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.errors import CheckpointError
 
 # safetensors' name -> (format of the buffer protocol, the dtype those bits are then viewed as)

@@ -15,8 +15,8 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
-from qwen3_mlx.checkpoint.headers import Part, TensorInfo
 from qwen3_mlx.checkpoint.raw import read_rows
+from qwen3_mlx.checkpoint.tensor_info import Part, TensorInfo
 from qwen3_mlx.config.share import Share
 
 BLOCK = 1 << 24

@@ -26,8 +26,9 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
-from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
+from qwen3_mlx.checkpoint.headers import checkpoint_tensors
 from qwen3_mlx.checkpoint.mapped import PAGE, Maps, State, known, verdict_file
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.files import write_atomically
 
 MOST = 512 << 20

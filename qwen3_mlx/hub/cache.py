@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from qwen3_mlx.errors import HubError
 from qwen3_mlx.files import read_small
+from qwen3_mlx.gguf.model import models, split_names
 from qwen3_mlx.hub.weight_files import INDEX, WHOLE, choose
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model")
 """What a model is made of. Nothing that could hold code (``.bin``, ``.py``) is ever fetched."""
 REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
+DEFAULT_VARIANT = "Q4_K_M"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -30,6 +34,8 @@ class Source:
     path: Path | None = None
     repo: str = ""
     revision: str = "main"
+    variant: str = ""
+    """Which of the repository's GGUF models: a part of its file's name, such as ``Q4_K_M``."""
 
 
 def cache_dir() -> Path:
@@ -58,7 +64,45 @@ def snapshot_dir(source: Source) -> Path | None:
 def complete_snapshot(source: Source) -> Path | None:
     """The snapshot directory of a repository if nothing a model needs is missing there."""
     snapshot = snapshot_dir(source)
-    return snapshot if snapshot is not None and not missing_files(snapshot) else None
+    if snapshot is None:
+        return None
+    is_gguf = bool(source.variant) or not (snapshot / "config.json").is_file()
+    if is_gguf and _holds_gguf(snapshot, source):
+        return snapshot
+    return snapshot if not missing_files(snapshot) else None
+
+
+def _holds_gguf(snapshot: Path, source: Source) -> bool:
+    """Whether the GGUF model that `source` means lies in `snapshot`, all parts of it."""
+    try:
+        names = gguf_names(snapshot)
+        return set(split_names(gguf_choice(names, source))) <= set(names)
+    except (OSError, HubError):
+        return False
+
+
+def gguf_names(snapshot: Path) -> list[str]:
+    """The GGUF files of a snapshot; large models' lie in folders of their own."""
+    files = (file for file in snapshot.rglob("*.gguf") if file.is_file())
+    return [str(file.relative_to(snapshot)) for file in files]
+
+
+def gguf_choice(names: Collection[str], source: Source) -> str:
+    """The first file of the GGUF model that `source` means, among file `names`.
+
+    Raises `HubError` where there is none of that variant, or several. Without a variant it is the
+    only one, or the one of `DEFAULT_VARIANT`, as llama.cpp has it.
+    """
+    found = models(names)
+    wanted = source.variant or (DEFAULT_VARIANT if len(found) > 1 else "")
+    pattern = re.compile(rf"(?<![A-Za-z0-9]){re.escape(wanted)}(?![A-Za-z0-9_])", re.IGNORECASE)
+    chosen = [n for n in found if not wanted or n == wanted or pattern.search(n)]
+    if len(chosen) == 1:
+        return chosen[0]
+    listed = ", ".join(chosen or found) or "no .gguf file"
+    hint = f"say which: {source.repo}:VARIANT, a part of the file's name such as {DEFAULT_VARIANT}"
+    what = f"{source.repo}: no one GGUF model {wanted}".rstrip()
+    raise HubError(what, got=listed[:300], hint=hint)
 
 
 def missing_files(snapshot: Path) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from qwen3_mlx.errors import ConfigError, HubError
+from qwen3_mlx.errors import HubError, Qwen3Error
 from qwen3_mlx.files import read_json
-from qwen3_mlx.hub import releases
-from qwen3_mlx.hub.cache import MODEL_FILES, REQUIRED, Source, missing_files
+from qwen3_mlx.gguf.model import models, split_names
+from qwen3_mlx.hub import releases, remote_gguf
+from qwen3_mlx.hub.cache import MODEL_FILES, REQUIRED, Source, gguf_choice, missing_files
+from qwen3_mlx.hub.description import Description, Tensor
 from qwen3_mlx.hub.errors import HubUnreachable, download_error
 
 NOTICES = ("README*", "LICENSE*", "LICENCE*", "NOTICE*")
@@ -23,15 +23,20 @@ def snapshot(source: Source) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
+        gguf = _gguf_files(source)
         found = Path(
             snapshot_download(
                 source.repo,
                 revision=source.revision,
-                allow_patterns=[*MODEL_FILES, *NOTICES],
+                allow_patterns=[*(gguf or MODEL_FILES), *NOTICES],
             )
         )
+    except HubError:
+        raise
     except Exception as error:  # a network stack's errors are many; each becomes one of ours
         raise download_error(error, source) from None  # its text may echo a header
+    if gguf:
+        return found
     missing = [name for name in missing_files(found) if name in REQUIRED or "safetensors" in name]
     if missing:
         raise HubError(
@@ -44,23 +49,17 @@ def snapshot(source: Source) -> Path:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A remote tensor: type as safetensors spells it, shape, bytes."""
+def _gguf_files(source: Source) -> list[str]:
+    """The files of the repository's GGUF model, if that is what it has, or what is asked for."""
+    from huggingface_hub import HfApi
 
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What can be known of a model without its weights."""
-
-    where: str
-    config: dict[str, Any]
-    tensors: dict[str, Any] | None
-    """Each tensor's dtype, shape and nbytes by name; None where there are no weights to ask."""
+    if not source.variant and "gguf" not in source.repo.lower():
+        return []
+    names = HfApi().list_repo_files(source.repo, revision=source.revision)
+    weights = any(name.endswith(".safetensors") for name in names)
+    if not source.variant and (weights or not models(names)):
+        return []
+    return split_names(gguf_choice(names, source))
 
 
 def describe(source: Source) -> Description:
@@ -86,14 +85,16 @@ def _ask_hub(source: Source) -> Description:
     api = HfApi()
     try:
         # asked first because it fails at once without a network; the others retry for 45 s
-        commit = api.model_info(source.repo, revision=source.revision).sha
+        commit = api.model_info(source.repo, revision=source.revision).sha or source.revision
+        if gguf := _gguf_files(source):
+            return remote_gguf.describe(source, commit, gguf)
         file = api.hf_hub_download(source.repo, "config.json", revision=commit)
         config = read_json(Path(file))
         try:
             metadata = api.get_safetensors_metadata(source.repo, revision=commit)
         except NotASafetensorsRepoError:
             return Description(f"{source.repo} (on the hub)", config, None)
-    except ConfigError:
+    except Qwen3Error:
         raise
     except Exception as error:
         raise download_error(error, source) from None  # its text may echo a header

@@ -10,34 +10,46 @@ import re
 from pathlib import Path
 
 from qwen3_mlx.errors import ModelNotFoundError, shown
+from qwen3_mlx.gguf import folder
 from qwen3_mlx.hub import releases
-from qwen3_mlx.hub.cache import Source, complete_snapshot
+from qwen3_mlx.hub.cache import Source, complete_snapshot, gguf_choice, gguf_names
 
 _BUNDLED = ("demo", "demo-moe")
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?(@[\w./-]+)?")
 
 
 def resolve(name: str = "demo") -> Path:
     """The directory of the model `name`, downloaded to the hub's cache if it isn't there yet.
 
-    `name` is ``demo`` or ``demo-moe``, a directory, an alias such as ``8b`` (in any case,
-    ``qwen3-8b`` too), or ``owner/name``, with ``@revision`` if not the newest. Progress is drawn on
-    stderr. Raises `ModelNotFoundError` for a name that means nothing, `HubError` if the hub can't
-    be reached or refuses, or lacks what a model needs.
+    `name` is ``demo`` or ``demo-moe``, a directory, a GGUF file, an alias such as ``8b`` (in any
+    case, ``qwen3-8b`` too), or ``owner/name``, with ``:Q4_K_M`` for one of its GGUF files and
+    ``@revision`` if not the newest. Progress is drawn on stderr. Raises `ModelNotFoundError` for a
+    name that means nothing, `HubError` if the hub can't be reached or refuses, or lacks what a
+    model needs.
     """
     source = parse(name)
     found = source.path or complete_snapshot(source)
-    if found is not None:
-        return found
-    from qwen3_mlx.hub import download
+    if found is None:
+        from qwen3_mlx.hub import download
 
-    return download.snapshot(source)
+        found = download.snapshot(source)
+    return _as_folder(found, source)
 
 
 def find_local(name: str) -> Path | None:
     """As `resolve`, but None where a download would be needed. Makes no request."""
     source = parse(name)
-    return source.path or complete_snapshot(source)
+    found = source.path or complete_snapshot(source)
+    return None if found is None else _as_folder(found, source)
+
+
+def _as_folder(path: Path, source: Source) -> Path:
+    """`path`, or the folder that stands for the GGUF model that it is or holds."""
+    if path.is_dir() and not source.variant and not folder.only_gguf(path):
+        return path
+    if path.is_dir() and source.repo:
+        return folder.of(path / gguf_choice(gguf_names(path), source))
+    return folder.of(path)
 
 
 def bundled() -> list[tuple[str, Path]]:
@@ -48,7 +60,7 @@ def bundled() -> list[tuple[str, Path]]:
 
 def is_model_name(text: str) -> bool:
     """Whether `text` has a model name's form: bundled, directory, alias, or ``owner/name``."""
-    if text in _BUNDLED or releases.find(text) or _REPO.fullmatch(text):
+    if text in _BUNDLED or releases.find(text) or _REPO.fullmatch(text) or _is_gguf(text):
         return True
     # a prompt may begin with a path, or with a soft switch, but has more to say
     bare = not any(map(str.isspace, text)) and text not in ("/think", "/no_think")
@@ -59,18 +71,32 @@ def parse(name: str) -> Source:
     """What `name` means. Raises `ModelNotFoundError`, with the nearest names, if nothing."""
     if name in (own := dict(bundled())):
         return Source(path=own[name])
+    if _is_gguf(name):
+        return Source(path=Path(name).expanduser())
     if name and (_is_model_directory(name) or (_looks_like_path(name) and _is_directory(name))):
         return Source(path=Path(name).expanduser())
     if release := releases.find(name):
         return Source(repo=release.repo)
     if _REPO.fullmatch(name) and not _looks_like_path(name):
-        repo, _, revision = name.partition("@")
-        return Source(repo=repo, revision=revision or "main")
+        named, _, revision = name.partition("@")
+        repo, _, variant = named.partition(":")
+        return Source(repo=repo, revision=revision or "main", variant=variant)
     raise _not_found(name)
 
 
 def _is_model_directory(name: str) -> bool:
     return _is_directory(name) and (Path(name).expanduser() / "config.json").is_file()
+
+
+def _is_gguf(name: str) -> bool:
+    return name.endswith(".gguf") and _is_file(name)
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).expanduser().is_file()
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def _is_directory(name: str) -> bool:

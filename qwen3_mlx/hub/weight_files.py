@@ -1,7 +1,8 @@
 """Which files of a folder are the model's weights: one answer for directories and the hub's cache.
 
 In transformers' order: a whole ``model.safetensors``, then the files that the index names, then a
-set of shards whose own names say how many there are, then ``model*.safetensors``, then any other.
+set of shards whose own names say how many there are, then ``model*.safetensors``, then any other,
+then the GGUF files that a folder of ours links to.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ def choose(present: Collection[str], indexed: Collection[str] | None = None) -> 
     if models:
         return _rest(found, models, "model*.safetensors wins")
     others = tuple(name for name in found if not _ADAPTER.fullmatch(name))
+    if not others:
+        gguf = sorted(n for n in present if n.endswith(".gguf") and not n.startswith("."))
+        return _rest(found, tuple(gguf), "an adapter is no model")
     return _rest(found, others, "an adapter is no model")
 
 

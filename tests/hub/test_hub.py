@@ -14,6 +14,7 @@ import pytest
 from qwen3_mlx.errors import HubError, ModelNotFoundError
 from qwen3_mlx.hub import download, releases, resolve
 from qwen3_mlx.hub.cache import Source, cache_dir, missing_files
+from tests.hub_served import point_at, served
 from tests.hub_stub import HubStub
 
 SECRET = "hf_not_a_real_token"
@@ -38,28 +39,9 @@ def model_files(**extra: bytes) -> dict[str, bytes]:
     }
 
 
-def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStub]:
-    """A stand-in hub that huggingface_hub in this process talks to, and an empty cache."""
-    from huggingface_hub import constants
-
-    cache = tmp_path / "cache"
-    for name in ("HF_HOME", "HF_TOKEN", "HF_HUB_OFFLINE", "HUGGINGFACE_HUB_CACHE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with HubStub() as stub:
-        point_at(stub.url, monkeypatch)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    with served(tmp_path, monkeypatch) as stub:
         yield stub
 
 

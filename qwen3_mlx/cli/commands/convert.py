@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,8 +94,9 @@ def command(
         str | None,
         typer.Argument(
             metavar="SOURCE",
-            help="A directory, a repository `owner/name[@revision]`, or an alias such as `8b`,"
-            " which means Qwen's original here.",
+            help="A directory, a GGUF file, a repository `owner/name[@revision]`"
+            " (`owner/name:Q4_K_M` for one of its GGUF files), or an alias such as `8b`, which"
+            " means Qwen's original here.",
             autocompletion=suggestions.sources,
         ),
     ] = None,
@@ -102,7 +104,8 @@ def command(
 ) -> None:
     """Quantize a checkpoint, compare the result with it, write a card, and upload it.
 
-    Reads Hugging Face checkpoints in bf16, fp16 and fp32, Qwen's FP8, AWQ, GPTQ, and MLX's own.
+    Reads Hugging Face checkpoints in bf16, fp16 and fp32, FP8, AWQ, GPTQ, compressed-tensors,
+    bitsandbytes, GGUF, and MLX's own.
     Needs little memory, whatever the model's size. A conversion or an upload that broke off goes
     on when the same command is run again.
 
@@ -190,7 +193,8 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Conversion
     recipe = _recipe(options.recipe, options.target)
     name = original(source)
     directory = _find(name, options.dry_run, screen)
-    out = options.out or Path(f"{Path(name).name.partition('@')[0]}-{recipe.name}")
+    stem = re.split("[@:]", Path(name).name)[0].removesuffix(".gguf")
+    out = options.out or Path(f"{stem}-{recipe.name}")
     return ConversionRequest(
         source=directory,
         name=name,

@@ -9,9 +9,7 @@
     gptq                GPTQ and AutoRound, with or without activation order, of mixed bits too
     compressed-tensors  llm-compressor's integers, FP8 and NVFP4
     bitsandbytes        nf4, fp4 and int8
-
-GGUF is not read: MLX's reader takes the whole file into memory at once, and the tokenizer and
-config would have to be rebuilt from metadata; every released Qwen3 exists as safetensors.
+    gguf                llama.cpp's, all types but those whose codes are points of a grid
 """
 
 from qwen3_mlx.quantize.formats.source import Source, Weight, open_source

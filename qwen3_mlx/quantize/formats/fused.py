@@ -11,8 +11,8 @@ import mlx.core as mx
 
 from qwen3_mlx.checkpoint.adapter import read_adapter
 from qwen3_mlx.checkpoint.adapter_parts import Update
-from qwen3_mlx.checkpoint.headers import TensorInfo
 from qwen3_mlx.checkpoint.raw import read_rows
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.quantize.formats.parts import Part, PlainPart, Reader
 from qwen3_mlx.quantize.formats.source import Source, Weight

@@ -10,8 +10,8 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
-from qwen3_mlx.checkpoint.headers import TensorInfo
 from qwen3_mlx.checkpoint.raw import read_rows, read_tensor
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.errors import CheckpointError
 
 Reader = Callable[[int, int], mx.array]

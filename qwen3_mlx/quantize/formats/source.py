@@ -16,7 +16,8 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
-from qwen3_mlx.checkpoint.headers import TensorInfo, checkpoint_tensors
+from qwen3_mlx.checkpoint.gguf_tensors import stored_tensors
+from qwen3_mlx.checkpoint.headers import checkpoint_tensors
 from qwen3_mlx.checkpoint.match import (
     difference_error,
     find_parameter,
@@ -25,10 +26,11 @@ from qwen3_mlx.checkpoint.match import (
     with_head_or_without,
 )
 from qwen3_mlx.checkpoint.raw import FLOATS
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config import Qwen3Config, packing
 from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.files import read_config
-from qwen3_mlx.quantize.formats import awq, bitsandbytes, compressed, fp8, gptq, mlx
+from qwen3_mlx.quantize.formats import awq, bitsandbytes, compressed, fp8, gguf, gptq, mlx
 from qwen3_mlx.quantize.formats.parts import Part, PlainPart, Tensors
 
 _SAMPLE = 256
@@ -98,8 +100,14 @@ def open_source(directory: str | Path) -> Source:
     """
     directory = Path(directory)
     values = read_config(directory)
-    tensors = named_tensors(checkpoint_tensors(directory))
-    name, finder = _format(values, tensors)
+    gguf_model = gguf.files(directory)
+    if gguf_model:
+        values = {key: value for key, value in values.items() if key != "quantization"}
+        tensors, name = stored_tensors(gguf_model), "gguf"
+        finder: Finder = partial(gguf.part, tensors)
+    else:
+        tensors = named_tensors(checkpoint_tensors(directory))
+        name, finder = _format(values, tensors)
     config = Qwen3Config.from_dict({k: v for k, v in values.items() if k != "quantization_config"})
     config = with_head_or_without(config, tensors, directory)
     weights, missing, faults = [], [], []
@@ -120,7 +128,8 @@ def open_source(directory: str | Path) -> Source:
     surplus = list(dict.fromkeys(tensors[name].name for name in unused))
     if missing or faults or surplus:
         raise difference_error(missing, faults, surplus)
-    return Source(directory, values, config, name, tuple(weights), _common_dtype(weights))
+    dtype = getattr(mx, values["torch_dtype"]) if gguf_model else _common_dtype(weights)
+    return Source(directory, values, config, name, tuple(weights), dtype)
 
 
 _READERS = {
