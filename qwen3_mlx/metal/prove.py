@@ -26,7 +26,7 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
-from qwen3_mlx.metal import launch, tuning, verdict
+from qwen3_mlx.metal import awake, launch, tuning, verdict
 from qwen3_mlx.metal.cases import Arrays, Case, cases
 from qwen3_mlx.metal.child_output import ChildOutput, spent
 from qwen3_mlx.metal.launch import Launch
@@ -42,7 +42,7 @@ CHILD = [sys.executable, "-m", "qwen3_mlx.metal.prove"]
 
 
 class Skipped(Exception):
-    """The user did not want to wait: nothing was found out."""
+    """The user did not want to wait, or the machine slept meanwhile: nothing was found out."""
 
 
 Meanwhile = Callable[[Collection[str]], bool]
@@ -60,9 +60,10 @@ def prove(
     """What children find out about the kernels of `signatures`; never raises for what they do.
 
     names: of kernels, ``matvec=8,2`` for one that is cut so; none: all. Raises `Skipped` as soon
-    as `skipped` says so.
+    as `skipped` says so, and if the machine slept.
     """
-    begin, parts = time.monotonic(), [list(names)] if names else shares(signatures)
+    since, parts = awake.now(), [list(names)] if names else shares(signatures)
+    begin = since[1]
     given = json.dumps(verdict.described(signatures))
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as ended:
         folder = Path(place)
@@ -78,6 +79,8 @@ def prove(
             return meanwhile([text for one in said for text in one.texts()])
 
         codes = _wait(children, begin + limit_s, between)
+        if awake.slept(since):
+            raise Skipped
         found = Verdict(machine=verdict.machine(), day=datetime.date.today().isoformat())
         for one, code in zip(said, codes, strict=True):
             _add(found, one, code, limit_s)

@@ -130,7 +130,11 @@ def verdict_of(module: nn.Module, cache_format: CacheFormat = AS_COMPUTED) -> Ve
     held = verdict.read(file)
     if held is None and dispatch.forced():
         say("trying the kernels at this model's sizes, once: about ten seconds")
-        held = prove.prove(signatures(module, cache_format))
+        try:
+            held = prove.prove(signatures(module, cache_format))
+        except prove.Skipped:
+            say("the machine slept meanwhile; the next start tries them again")
+            return None
         if fault := verdict.write(file, held):
             say(f"the verdict can't be kept ({fault}), so it will be found again")
     return held

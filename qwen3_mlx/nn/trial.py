@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.fit import guard
-from qwen3_mlx.metal import dispatch, prove, tuning, verdict
+from qwen3_mlx.metal import awake, dispatch, prove, tuning, verdict
 from qwen3_mlx.metal.verdict import Arm, Reading, Verdict
 from qwen3_mlx.nn.ahead import Ahead
 from qwen3_mlx.nn.cache.full import KVCache
@@ -223,16 +223,19 @@ def timed(runs: dict[Arm, Run], skipped: Skipped = never) -> Reading:
     """Time `runs`, which have run, against each other. Raises `prove.Skipped`."""
     pace = max(one.seconds(1) for one in runs.values())
     steps = STEPS if pace < SLOW_S else FEWEST_STEPS
-    begin, rounds = time.monotonic(), list[dict[Arm, float]]()
+    since, rounds = awake.now(), list[dict[Arm, float]]()
     for number in range(ROUNDS):
         order = list(runs) if number % 2 == 0 else list(reversed(runs))
         rounds.append({arm: runs[arm].seconds(steps) for arm in order})
         if skipped():
             raise prove.Skipped
-        if time.monotonic() - begin > LIMIT_S:
+        if time.monotonic() - since[1] > LIMIT_S:
             break
     failed: list[Arm] = [arm for arm, one in runs.items() if one.fault]
-    return decide([{a: t for a, t in r.items() if a not in failed} for r in rounds], steps)
+    found = decide([{a: t for a, t in r.items() if a not in failed} for r in rounds], steps)
+    if awake.slept(since):
+        found.winner, found.noise = "stock", "the machine slept meanwhile"
+    return found
 
 
 def decide(rounds: list[dict[Arm, float]], steps: int) -> Reading:

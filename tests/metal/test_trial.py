@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import pytest
 
-from qwen3_mlx.metal import launch
+from qwen3_mlx.cli.commands import doctor
+from qwen3_mlx.metal import awake, launch, prove
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.verdict import Verdict
 from qwen3_mlx.nn import trial
@@ -36,6 +39,12 @@ DECISIONS = {
     "stock's own times far apart": (rounds(*[1.1] * 6, spread=0.3), "stock", True),
     "far apart, but twice as fast": (rounds(*[2.0] * 6, spread=0.3), "fused", False),
     "cut short": (rounds(*[1.5] * 3), "stock", True),
+    "an hour in a block of stock's": (
+        [*rounds(*[1.1] * 5), {"stock": 3600.0, "fused": 0.9}],
+        "stock",
+        True,
+    ),
+    "and in one of fused's": (rounds(*[1.4] * 5, 1 / 3600), "fused", False),
 }
 
 
@@ -139,3 +148,31 @@ def test_memory_that_isn_t_there_leaves_the_longer_past_out(
     asked: list[int] = []
     monkeypatch.setattr(trial.guard, "require", require)
     assert list(block(net(), lambda n: 0.01, monkeypatch)) == ["5"]
+
+
+def test_a_machine_that_slept_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock on the wall went on, the one that blocks are timed by did not."""
+    wall = iter(range(0, 10**6, 60))
+    monkeypatch.setattr(awake, "now", lambda: (float(next(wall)), time.monotonic()))
+    found = block(net(), lambda n: 0.02 if n % 3 == 0 else 0.01, monkeypatch)
+    assert {(one.winner, one.noise) for one in found.values()} == {
+        ("stock", "the machine slept meanwhile")
+    }
+
+
+def test_nor_is_a_proof_kept_in_which_it_slept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its children found: tried again at the next start, forced or not."""
+    wall = iter(range(0, 10**6, 60))
+    monkeypatch.setattr(awake, "now", lambda: (float(next(wall)), time.monotonic()))
+    monkeypatch.setenv("QWEN3_TEST_FAULT", "exit")
+    network = net()
+    off = plain(network, monkeypatch)
+    with pytest.raises(prove.Skipped):
+        trial.run(network)
+    assert "nothing was found out" in doctor.try_kernels(network, "x")[0][1]
+    monkeypatch.setenv("QWEN3_MLX_KERNELS", "auto")
+    assert "not yet tried" in (unavailable_reason(network) or "")
+    assert "slept meanwhile" in capfd.readouterr().err
+    assert said(network) == off and not (tmp_path / "kernels").exists()

@@ -81,13 +81,16 @@ def paths() -> list[Row]:
 
 def try_kernels(network: Qwen3Network, name: str, kv_bits: int | None = None) -> list[Row]:
     """Try the kernels of `network` at its sizes, time them, and other cuts; what came out of it."""
-    from qwen3_mlx.metal import dispatch
+    from qwen3_mlx.metal import dispatch, prove
     from qwen3_mlx.nn import trial
     from qwen3_mlx.nn.trial_cuts import best_cuts
     from qwen3_mlx.options import CacheFormat
 
     kept, name = CacheFormat(kv_bits), f"{name}, keys in {kv_bits} bits" if kv_bits else name
-    found, unkept = trial.run(network, kept, name, again=True, further=best_cuts)
+    try:
+        found, unkept = trial.run(network, kept, name, again=True, further=best_cuts)
+    except prove.Skipped:
+        return [(name, "the machine slept meanwhile, so nothing was found out: once more, please")]
     if found is None:
         reason = dispatch.off_reason("attend") or "the kernels don't take this network"
         return [(name, f"nothing to prove: {reason}")]
