@@ -59,6 +59,7 @@ PHASES = [
     Phase("dense", 80, environment=FAST),
     Phase("tokens", 45, environment=EXACT),
     Phase("long", 120, environment=FAST),
+    Phase("rows", 420, environment=FAST),
     Phase("crossover", 100, environment=FAST),
     Phase("host-20-ops", 45, "host", FAST | {"MLX_MAX_OPS_PER_BUFFER": "20"}),
     Phase("host-50-ops", 45, "host", FAST | {"MLX_MAX_OPS_PER_BUFFER": "50"}),

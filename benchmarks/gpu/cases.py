@@ -14,6 +14,7 @@ from benchmarks.gpu import RESULTS, say
 from benchmarks.gpu.accuracy import layer_cases
 from benchmarks.gpu.blocks import blocks, crossover
 from benchmarks.gpu.rates import SIZES, decode, ours, prefill, theirs
+from benchmarks.gpu.rows import compared
 from benchmarks.gpu.tokens import compare
 from qwen3_mlx.bench.random_network import config_values, mlx_lm_twin, network
 from qwen3_mlx.config import Qwen3Config
@@ -83,6 +84,7 @@ def cases() -> dict[str, dict[str, Callable[[], None]]]:
             ),
             "prefill": lambda: prefill(dense, ["grouped", "packed", "mlx-lm"]),
         },
+        "rows": {shape: partial(compared, shape) for shape in (dense, moe)},
         "crossover": {"crossover": crossover},
         "host": {"decode ours": lambda: decode(moe, {"fused": lambda: ours(moe)}, 3)},
         "more": {"more": more},

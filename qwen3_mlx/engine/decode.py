@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import mlx.core as mx
 
@@ -13,6 +13,7 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler, logprobs
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.engine.token_ids import check_token_ids
+from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 
@@ -99,7 +100,11 @@ class Decoder:
             mx.async_eval(self._next)
 
 
-def step_together(decoders: Sequence[Decoder]) -> list[int]:
+Together = Callable[[mx.array, Sequence[Sequence[KVCache]]], mx.array]
+"""As `Qwen3Network.together`."""
+
+
+def step_together(decoders: Sequence[Decoder], together: Together) -> list[int]:
     """The next token of each of `decoders`, from one forward pass of their common network.
 
     Their caches must have room. Each draws by itself: with its own seed, options and penalties.
@@ -109,7 +114,7 @@ def step_together(decoders: Sequence[Decoder]) -> list[int]:
     tokens = mx.stack([decoder.drawn for decoder in decoders])  # [B, 1]
     mx.async_eval(tokens)  # apart, so that reading them doesn't wait for the pass that they begin
     caches = [decoder.cache.layers for decoder in decoders]
-    logits = decoders[0].network.together(tokens, caches)[:, -1]
+    logits = together(tokens, caches)[:, -1]
     for decoder, row in zip(decoders, mx.split(logits, len(decoders)), strict=True):
         decoder.take(row)
     values: list[int] = tokens[:, 0].tolist()  # type: ignore[assignment]  # nested, to mypy

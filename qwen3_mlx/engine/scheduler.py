@@ -26,6 +26,7 @@ from qwen3_mlx.engine.side_work import SideWork
 from qwen3_mlx.engine.task import Counts, Task
 from qwen3_mlx.errors import BusyError
 from qwen3_mlx.fit.chunk_size import chunk_size
+from qwen3_mlx.nn.fused_rows import FusedRows
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
@@ -54,6 +55,7 @@ class Scheduler:
         self.network, self.config = network, config
         self.parallel, self.most_waiting = parallel, waiting
         self.prefixes = Prefixes(new_cache, prefix_bytes)
+        self._together = (FusedRows.if_available(network, cache_format) or network).together
         self.counts = Counts()
         self.arrived = threading.Condition()
         """Notified when a task comes, or a listener has room again."""
@@ -228,7 +230,7 @@ class Scheduler:
         if not tasks:
             return []
         try:
-            tokens = step_together([task.decoder for task in tasks if task.decoder])
+            tokens = step_together([t.decoder for t in tasks if t.decoder], self._together)
         except Exception as error:
             for task in tasks:
                 self._fail(task, error)

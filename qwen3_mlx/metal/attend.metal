@@ -1,10 +1,13 @@
-// One new token attends to the past and to itself: q-norm, k-norm, rotation, softmax(q kᵀ) v.
+// New tokens attend to their past and to each other: q-norm, k-norm, rotation, softmax(q kᵀ) v.
 //
-// The past is in two places: `keys` and `values` hold counts[0] tokens, as computed or packed, and
-// `tail` the counts[1] after them. A kernel can't write into its inputs, so the new token is
-// appended to a copy of the tail, which is short. A threadgroup takes QUERIES heads that share a key
-// head, and one part of the past, of as many as the grid is high. LANES lanes share a key, so a simdgroup has several
-// side by side; every LANES lanes keep a softmax of their own, and all are merged at the end.
+// A row is a new token: the rows[1]-th of those that the sequence rows[0] has in this step, MOST at
+// most. A sequence's past is in two places: its `keys` and `values` hold counts[0] tokens, as
+// computed or packed, and its `tail` the counts[1] after them. A kernel can't write into its inputs,
+// so new tokens are appended to a copy of the tail, which is short. A threadgroup takes one row,
+// QUERIES heads that share a key head, and one part of the past, of as many as the grid is high.
+// LANES lanes share a key, so a simdgroup has several side by side; every LANES lanes keep a softmax
+// of their own, and all are merged at the end.
+#define PICK(n) auto n=SEQUENCES<2||seq<1?n##0:seq<2?n##1:seq<3?n##2:seq<4?n##3:seq<5?n##4:seq<6?n##5:seq<7?n##6:seq<8?n##7:seq<9?n##8:seq<10?n##9:seq<11?n##10:seq<12?n##11:seq<13?n##12:seq<14?n##13:seq<15?n##14:n##15;
 typedef Share<T, D, LANES> Part;
 constexpr int PER = Part::PER;
 constexpr int PER_KEY_HEAD = H / KV;
@@ -18,10 +21,19 @@ int parts = threadgroups_per_grid.y;
 uint kv = head / PER_KEY_HEAD;
 uint own = lane % LANES;
 int side = lane / LANES;
-int held = counts[0];
-int recent = counts[1];
+uint row = threadgroup_position_in_grid.z;
+int seq = ROWED ? rows[2 * row] : 0;
+int ahead = ROWED ? rows[2 * row + 1] : 0;  // the sequence's rows before this one
+int held = counts[2 * seq];
+int recent = counts[2 * seq + 1];
+PICK(keys_w)
+PICK(keys_s)
+PICK(keys_b)
+PICK(values_w)
+PICK(values_s)
+PICK(values_b)
 
-uint own_rows = kv * uint(keys_w_shape[2]);
+uint own_rows = kv * uint(capacities[seq]);
 int share = (held + parts - 1) / parts;
 int first_end = (int(part) + 1) * share < held ? (int(part) + 1) * share : held;
 
@@ -32,12 +44,13 @@ uint row0 = own_rows + (s0 < held ? s0 : held > 0 ? held - 1 : 0);
 next_key.fetch(keys_w, keys_s, keys_b, row0, own);
 next_value.fetch(values_w, values_s, values_b, row0, own);
 
-// The queries and the new key, each made ready by one simdgroup, where all can read them.
-threadgroup float ready[(QUERIES + 1) * D];
-for (uint i = simd; i <= QUERIES; i += SIMDS) {
+// The queries and the new keys, each made ready by one simdgroup, where all can read them.
+threadgroup float ready[(QUERIES + MOST) * D];
+for (int i = simd; i <= QUERIES + ahead; i += SIMDS) {
+  uint from = i < QUERIES ? row : row - ahead + i - QUERIES;
   Head<T, D> one;
-  one.load(qkv + (i < QUERIES ? head + i : H + kv) * D, lane);
-  one.norm_and_turn(i < QUERIES ? q_norm : k_norm, as_type<float>(EPS), turns, lane);
+  one.load(qkv + (from * (H + 2 * KV) + (i < QUERIES ? head + i : H + kv)) * D, lane);
+  one.norm_and_turn(i < QUERIES ? q_norm : k_norm, as_type<float>(EPS), turns + from * D, lane);
 #pragma unroll
   for (int j = 0; j < Head<T, D>::PER; j++)
     if (lane * Head<T, D>::PER < D) ready[i * D + lane * Head<T, D>::PER + j] = one.x[j];
@@ -50,22 +63,25 @@ for (int q = 0; q < QUERIES; q++) {
   for (int i = 0; i < PER; i++) query[q].x[i] = ready[q * D + own * PER + i];
 }
 
-const device T* old_keys = tail + kv * TAIL * D;
-const device T* old_values = tail + (KV + kv) * TAIL * D;
-const device T* new_value = qkv + (H + KV + kv) * D;
+uint own_tail = (2 * seq * KV + kv) * TAIL * D;
+const device T* old_keys = tail + own_tail;
+const device T* old_values = old_keys + KV * TAIL * D;
+const device T* new_value = qkv + ((row - ahead) * (H + 2 * KV) + H + KV + kv) * D;
 if (part == 0) {  // the threadgroups of a key head share the copying
-  device T* new_keys = new_tail + kv * TAIL * D;
-  device T* new_values = new_tail + (KV + kv) * TAIL * D;
+  device T* new_keys = new_tail + own_tail;
+  device T* new_values = new_keys + KV * TAIL * D;
   constexpr int GROUPS = PER_KEY_HEAD / QUERIES;
   uint first = threadgroup_position_in_grid.x % GROUPS * SIMDS + simd;
-  for (uint i = first * 32 + lane; i < uint(recent * D / 4); i += GROUPS * SIMDS * 32) {
+  uint copied = ahead > 0 ? 0 : recent * D / 4;
+  for (uint i = first * 32 + lane; i < copied; i += GROUPS * SIMDS * 32) {
     ((device vec<T, 4>*)new_keys)[i] = ((const device vec<T, 4>*)old_keys)[i];
     ((device vec<T, 4>*)new_values)[i] = ((const device vec<T, 4>*)old_values)[i];
   }
   if (first == 0) {
     for (uint d = lane; d < D; d += 32) {
-      new_keys[recent * D + d] = T(ready[QUERIES * D + d]);
-      new_values[recent * D + d] = new_value[d];
+      uint to = (recent + ahead) * D + d;
+      new_keys[to] = T(ready[(QUERIES + ahead) * D + d]);
+      new_values[to] = new_value[ahead * (H + 2 * KV) * D + d];
     }
   }
 }
@@ -80,10 +96,10 @@ for (int q = 0; q < QUERIES; q++) {
   for (int i = 0; i < PER; i++) mixed[q][i] = 0;
 }
 
-// The past, the tail, and as the last the new token, which one simdgroup takes.
+// The past, the tail, and as the last the new tokens up to this one.
 for (int source = 0; source < 3; source++) {
   int begin = source ? 0 : int(part) * share;
-  int end = source == 0 ? first_end : part > 0 ? 0 : source == 1 ? recent : 1;
+  int end = source == 0 ? first_end : part > 0 ? 0 : source == 1 ? recent : ahead + 1;
   for (int s = begin + int(simd) * SIDE; s < end; s += SIMDS * SIDE) {
     int at = s + side < end ? s + side : end - 1;
     Part k, v;
@@ -91,16 +107,16 @@ for (int source = 0; source < 3; source++) {
       next_key.open(k, own);
       next_value.open(v, own);
       int next = s + side + SIMDS * SIDE;
-      uint row = own_rows + (next < end ? next : end - 1);
-      next_key.fetch(keys_w, keys_s, keys_b, row, own);
-      next_value.fetch(values_w, values_s, values_b, row, own);
+      uint next_row = own_rows + (next < end ? next : end - 1);
+      next_key.fetch(keys_w, keys_s, keys_b, next_row, own);
+      next_value.fetch(values_w, values_s, values_b, next_row, own);
     } else if (source == 1) {
       k.load(old_keys + at * D, own);
       v.load(old_values + at * D, own);
     } else {
 #pragma unroll
-      for (int i = 0; i < PER; i++) k.x[i] = ready[QUERIES * D + own * PER + i];
-      v.load(new_value, own);
+      for (int i = 0; i < PER; i++) k.x[i] = ready[(QUERIES + at) * D + own * PER + i];
+      v.load(new_value + at * (H + 2 * KV) * D, own);
     }
 #pragma unroll
     for (int q = 0; q < QUERIES; q++) {
@@ -148,9 +164,9 @@ for (uint at = simd * 32 + lane; at < QUERIES * D; at += SIMDS * 32) {
     weight += fade * totals[q * SIMDS + i];
   }
   if (!SPLIT) {
-    out[(head + q) * D + d] = O(sum / weight);
+    out[(row * H + head + q) * D + d] = O(sum / weight);
   } else {
-    device O* partial = out + ((head + q) * parts + part) * (D + 2);
+    device O* partial = out + ((row * H + head + q) * parts + part) * (D + 2);
     partial[d] = O(sum);
     if (d == 0) {
       partial[D] = O(top);

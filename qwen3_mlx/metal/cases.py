@@ -7,7 +7,7 @@ the head's rows some are compared. A test holds that these cases launch every te
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import qwen3_mlx.device.backend as backend
@@ -26,6 +26,8 @@ from qwen3_mlx.metal import (
     route,
     stock,
 )
+from qwen3_mlx.metal.case import Arrays, Case
+from qwen3_mlx.metal.cases_rows import cases_of_rows
 from qwen3_mlx.metal.matrix import FEWEST, Matrix
 from qwen3_mlx.metal.random_inputs import (
     closed,
@@ -38,8 +40,6 @@ from qwen3_mlx.metal.random_inputs import (
 )
 from qwen3_mlx.metal.variants import PROMPT, Signature
 
-Arrays = list[mx.array]
-
 STACK = 16
 """Experts that stand for all."""
 
@@ -51,21 +51,6 @@ COMPARED = 4096
 
 TOKENS = (1, 2, gate_up.MAX_TOKENS)
 """Of a few tokens: the cuts for most and for fewest rows are among them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One call of a kernel on `x`, its float32 reference, and MLX's operations in its place."""
-
-    kernel: str
-    """By the name that `dispatch` has for it; ``step`` for a whole layer."""
-    name: str
-    x: mx.array
-    run: Callable[[mx.array], Arrays]
-    reference: Callable[[mx.array], Arrays]
-    stock: Callable[[mx.array], Arrays]
-    roundings: int = field(default=1, kw_only=True)
-    """To the dtype on the way, where there are more than at the end."""
 
 
 def cases(signature: Signature) -> Iterator[Case]:
@@ -82,6 +67,7 @@ def cases(signature: Signature) -> Iterator[Case]:
             yield from _prompt(n)
     else:
         yield _dense(n)
+    yield from cases_of_rows(n, _stack(n) if n.experts else 0)
     yield _layer(n)
 
 

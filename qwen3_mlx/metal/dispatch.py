@@ -26,9 +26,11 @@ KERNELS = {
     "gate_up": "SwiGLU's first two matrices, of one network or of the routed experts",
     "down": "the experts' last matrix, top-k and residual folded in",
     "route": "the router's softmax, top-k and normalisation",
+    "attend_rows": "attention of 2 to 16 tokens, of several sequences or of one",
+    "skinny": "2 to 16 tokens through matrices and experts, the weights read once",
     "gather_matmul": "a prompt's rows, sorted by expert, through the packed experts",
 }
-"""Every kernel and what it does; `attend_packed` is another cut of `attend`'s text."""
+"""Every kernel and what it does; `attend_packed` and `attend_rows` are cuts of `attend`'s text."""
 
 STEP = ("matvec", "attend", "gate_up")
 """What the fused decode step of any network needs; where the cache is packed `attend_packed`."""
@@ -42,7 +44,10 @@ EXPERTS = ("route", "gate_up", "down")
 PROMPT = ("route", "gather_matmul")
 """What it needs for many tokens."""
 
-STOCK = {("metal", "gather_matmul"): "MLX's own sorted gather_qmm runs on Metal's matrix units"}
+STOCK = {
+    ("metal", "gather_matmul"): "MLX's own sorted gather_qmm runs on Metal's matrix units",
+    ("metal", "skinny"): "its matrix units are CUDA's; MLX's own products run on Metal",
+}
 """Kernels that are not wanted on a backend, whatever is asked for, and why."""
 
 

@@ -37,6 +37,8 @@ class Launch:
     threadgroup: Size
     staged: bool = False
     """Whether the text is the one that puts the activations into threadgroup memory."""
+    repeated: frozenset[str] = frozenset()
+    """Names of arrays that may be given twice and are passed twice, so that one text serves."""
 
 
 def run(launch: Launch) -> list[mx.array]:
@@ -49,9 +51,12 @@ def distinct(launch: Launch) -> tuple[dict[str, mx.array], dict[str, str]]:
     first: dict[int, str] = {}
     aliases = {}
     for name, array in launch.inputs.items():
+        if name in launch.repeated:
+            continue
         if (held := first.setdefault(id(array), name)) != name:
             aliases[name] = held
-    return {name: launch.inputs[name] for name in first.values()}, aliases
+    passed = {name: a for name, a in launch.inputs.items() if name not in aliases}
+    return passed, aliases
 
 
 def on_gpu(launch: Launch, verbose: bool = False) -> list[mx.array]:
@@ -96,10 +101,11 @@ HELPERS = {
     "down": ("loads", "rows", "{packing}_rows", "{staging}"),
     "attend": ("loads", "heads", "shares", "{packing}_shares"),
     "gather_matmul": ("units",),
+    "skinny": ("units", "few_units"),
 }
 """The shared functions a kernel's text needs before it, by its name and its further outputs."""
 
-STAND_INS = {"gather_matmul": ("tiles",)}
+STAND_INS = {"gather_matmul": ("tiles",), "skinny": ("tiles",)}
 """What it needs besides where `cuda.h` isn't before it."""
 
 

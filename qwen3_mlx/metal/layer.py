@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import mlx.core as mx
 
-from qwen3_mlx.metal import attend, down, gate_up, matvec, route, stock, tuning
+from qwen3_mlx.metal import attend, down, gate_up, matvec, route, skinny, stock, tuning
 from qwen3_mlx.metal.matrix import Matrix
 
 
@@ -39,8 +40,8 @@ class Routed:
 
 Sum = Callable[[mx.array], mx.array]
 
-Hidden = Callable[[mx.array, mx.array, Routed, mx.array | None, float], tuple[mx.array, mx.array]]
-"""As `hidden`."""
+Hidden = Callable[[mx.array, mx.array, Routed, mx.array | None, float], tuple[mx.array, Any]]
+"""As `hidden`; the second is for `Operations.down` alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,18 @@ HYBRID = replace(FUSED, matvec=stock.matvec, gate_up=stock.gate_up)
 """MLX's products of single matrices, which run at the memory's speed on Apple's GPUs already, with
 our attention and our experts, which save most of the launches."""
 
+
+def rows_hidden(
+    x: mx.array, logits: mx.array, experts: Routed, norm: mx.array | None, eps: float
+) -> tuple[mx.array, route.Groups]:
+    """`hidden` of a few rows, each expert read once."""
+    given = (experts.gate, experts.up, experts.top_k, experts.normalise)
+    return skinny.hidden(x, logits, *given, norm, eps)
+
+
+ROWS = Operations(skinny.matvec, attend.attend, skinny.gate_up, rows_hidden, skinny.down)
+"""Our kernels for a few rows, on matrix units."""
+
 STOCK = Operations(
     stock.matvec, stock.attend, stock.gate_up, hidden_by(stock.route, stock.gate_up), stock.down
 )
@@ -110,7 +123,7 @@ REFERENCE = Operations(
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer's weights, for one token."""
+    """One layer's weights, for one token or a few rows."""
 
     qkv: Sequence[Matrix]
     out: Matrix
@@ -145,9 +158,13 @@ class Layer:
         return (n.gate, n.up, n.down) if isinstance(n, Routed) else n
 
     def step(
-        self, x: mx.array, turns: mx.array, past: attend.Past, operations: Operations = FUSED
+        self,
+        x: mx.array,
+        turns: mx.array,
+        past: attend.Past | attend.Pasts,
+        operations: Operations = FUSED,
     ) -> tuple[mx.array, mx.array]:
-        """Transform ``x [1, 1, C]``, its heads rotated by `turns`; returns it and the new tail."""
+        """Transform ``x [R, 1, C]``, its heads rotated by `turns`; returns it and the new tail."""
         do = operations
         qkv = do.matvec(x, self.qkv, self.norms[0], self.eps)
         mixed, tail = do.attend(qkv, self.heads, self.head_norms, self.eps, turns, past)

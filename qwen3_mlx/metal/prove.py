@@ -27,10 +27,12 @@ import qwen3_mlx.device.backend as backend
 import mlx.core as mx
 
 from qwen3_mlx.metal import awake, launch, tuning, verdict
-from qwen3_mlx.metal.cases import Arrays, Case, cases
+from qwen3_mlx.metal.case import Arrays, Case
+from qwen3_mlx.metal.cases import cases
 from qwen3_mlx.metal.child_output import ChildOutput, spent
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.variants import Signature, text_digest
+from qwen3_mlx.metal.variants_rows import skinny_runs
 from qwen3_mlx.metal.verdict import Verdict
 
 BOUNDS = {mx.float32: 1e-11, mx.float16: 2e-7, mx.bfloat16: 1e-5}
@@ -97,7 +99,8 @@ def shares(signatures: Sequence[Signature]) -> list[list[str]]:
     a child it comes last, or its fault would hide whose it is.
     """
     names = ["step", "matvec", "gate_up"]
-    names += sorted({one.attention for one in signatures})
+    names += [*sorted({one.attention for one in signatures}), "attend_rows"]
+    names += ["skinny"] if all(map(skinny_runs, signatures)) else []
     if any(one.experts for one in signatures):
         names += ["down", "route", "gather_matmul"]
     cores = (os.cpu_count() or 1) // 2 if backend.device() == "cuda" else 1

@@ -1,8 +1,10 @@
-// The cosines, then the sines, of a token's angles, times the factor that ends the table. They depend
-// on the position alone, so a step makes them once for all of its layers. One simdgroup.
-float position = float(counts[0] + counts[1]);
+// The cosines, then the sines, of each row's angles, times the factor that ends the table. They depend
+// on the position alone, so a step makes them once for all of its layers. A simdgroup a row.
+uint row = threadgroup_position_in_grid.x;
+int seq = ROWED ? rows[2 * row] : 0;
+float position = float(counts[2 * seq] + counts[2 * seq + 1] + (ROWED ? rows[2 * row + 1] : 0));
 for (uint i = thread_index_in_simdgroup; i < HALF; i += 32) {
   float angle = position * table[i];
-  turns[i] = metal::precise::cos(angle) * table[HALF];
-  turns[HALF + i] = metal::precise::sin(angle) * table[HALF];
+  turns[2 * row * HALF + i] = metal::precise::cos(angle) * table[HALF];
+  turns[(2 * row + 1) * HALF + i] = metal::precise::sin(angle) * table[HALF];
 }

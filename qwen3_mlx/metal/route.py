@@ -6,6 +6,8 @@ Ties: of equal logits the lowest index wins, and choices come in descending orde
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import mlx.core as mx
 
 from qwen3_mlx.metal.launch import SIMD, Launch, run
@@ -53,3 +55,59 @@ def route(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, mx.a
         )
     )
     return indices, weights
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Which experts R rows chose, each listed once."""
+
+    experts: mx.array
+    """``[1 + P]`` int32: how many there are, then their numbers; P is R · top_k, or E if less."""
+    members: mx.array
+    """``[P, R]`` int32: at which of its slots a row has that expert, or -1."""
+    weights: mx.array
+    """``[R, top_k]`` float32."""
+    chosen: mx.array
+    """``[R, top_k]`` uint32: each row's experts."""
+
+    @property
+    def top_k(self) -> int:
+        """Experts of a row."""
+        return self.chosen.shape[-1]
+
+    @property
+    def most(self) -> int:
+        """P."""
+        return self.members.shape[0]
+
+
+MOST_ROWS = 16
+"""Rows that `grouped` takes: a simdgroup each, of one threadgroup."""
+
+
+def grouped(logits: mx.array, top_k: int, normalise: bool) -> Groups:
+    """`route` of ``logits [R, ..., E]``, R at most `MOST_ROWS`, and the experts' own list."""
+    count, rows = logits.shape[-1], logits.shape[0]
+    most = min(rows * top_k, count)
+    chosen, weights, experts, members = run(
+        Launch(
+            "route",
+            {"logits": logits},
+            {
+                "experts": ((rows, top_k), mx.uint32),
+                "weights": ((rows, top_k), mx.float32),
+                "groups": ((1 + most,), mx.int32),
+                "members": ((most, rows), mx.int32),
+            },
+            {
+                "T": logits.dtype,
+                "E": count,
+                "TOPK": top_k,
+                "NORMALISE": normalise,
+                "MOST": MOST_ROWS,
+            },
+            (rows * SIMD, 1, 1),
+            (rows * SIMD, 1, 1),
+        )
+    )
+    return Groups(experts, members, weights, chosen)

@@ -89,6 +89,14 @@ def down(rows: int, columns: int) -> Cut:
     return (4, 2)
 
 
+def skinny(columns: int, gated: bool) -> Cut:
+    """For a few rows through `columns` columns: tiles of 8 that a simdgroup makes, and simdgroups.
+
+    Unmeasured. More tiles read x less often, fewer give a small matrix enough threadgroups.
+    """
+    return (4 if gated or columns >= 4096 else 2, 8)
+
+
 def attend(group: int, dim: int, row_bytes: int, split: bool) -> AttendCut:
     """For `group` query heads to a key head of `dim` elements, `row_bytes` of them.
 

@@ -6,6 +6,7 @@ The language check and the proof both go through these, so neither tries a text 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import qwen3_mlx.device.backend as backend
@@ -125,14 +126,12 @@ def blank(packing: Packing, dtype: mx.Dtype, *shape: int) -> Matrix:
 
 
 def variants(network: Signature) -> list[Launch]:
-    """Every launch of `network` that has a text of its own, on blank arrays nobody computes."""
-    found: list[Launch] = []
+    """Every launch of `network` that has a text of its own, on blank arrays nobody computes.
 
-    def record(launch: Launch) -> list[mx.array]:
-        found.append(launch)
-        return [mx.zeros(shape, dtype) for shape, dtype in launch.outputs.values()]
+    Those of a step of rows are apart, in `variants_of_rows`: a chat needs none.
+    """
 
-    with executing_with(record):
+    def made() -> None:
         for capacity in CAPACITIES:
             _attention(network, capacity)
         if network.experts:
@@ -143,6 +142,20 @@ def variants(network: Signature) -> list[Launch]:
             x = network.zeros(1, 1, network.hidden)
             head = network.matrix("head", network.vocabulary, network.hidden)
             matvec.matvec(x, [head], network.zeros(network.hidden), network.eps)
+
+    return recorded(made)
+
+
+def recorded(made: Callable[[], object]) -> list[Launch]:
+    """What `made` launches, each text once."""
+    found: list[Launch] = []
+
+    def record(launch: Launch) -> list[mx.array]:
+        found.append(launch)
+        return [mx.zeros(shape, dtype) for shape, dtype in launch.outputs.values()]
+
+    with executing_with(record):
+        made()
     return list({text_key(launch): launch for launch in found}.values())
 
 

@@ -149,20 +149,28 @@ class FusedStep:
     def _past(self, arrays: tuple[mx.array, ...], counts: mx.array) -> attend.Past:
         """Name the arrays of `TailedCache.open`, which a trace takes without names."""
         *parts, tail = arrays
-        half, bits = len(parts) // 2, self.cache_format.bits
-        packing = (bits, self.cache_format.group(self.network.head_dim)) if bits else (0, 0)
-
-        def matrix(weight: mx.array, *constants: mx.array) -> Matrix:
-            scales, biases = constants or (None, None)
-            return Matrix(weight, scales, biases, *packing)
-
-        return attend.Past(matrix(*parts[:half]), matrix(*parts[half:]), tail, counts)
+        matrices = as_matrices(tuple(parts), self.cache_format, self.network.head_dim)
+        return attend.Past(*matrices, tail, counts)
 
     def _logits(self, x: mx.array, operations: layer.Operations) -> mx.array:
         norm = self.network.model.norm
         if unsupported_matrices([self.head], x.dtype):
             return self.network.head(norm(x))
         return operations.matvec(x, [self.head], norm.weight, norm.eps)
+
+
+def as_matrices(
+    arrays: tuple[mx.array, ...], cache_format: CacheFormat, head_dim: int
+) -> tuple[Matrix, Matrix]:
+    """Keys and values of a cache's buffers, which a trace takes without names."""
+    half, bits = len(arrays) // 2, cache_format.bits
+    packing = (bits, cache_format.group(head_dim)) if bits else (0, 0)
+
+    def matrix(weight: mx.array, *constants: mx.array) -> Matrix:
+        scales, biases = constants or (None, None)
+        return Matrix(weight, scales, biases, *packing)
+
+    return matrix(*arrays[:half]), matrix(*arrays[half:])
 
 
 def kernels_of(arm: Arm, network: Qwen3Network, cache_format: CacheFormat) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def clock_of(seconds: Callable[[int], float]) -> Callable[[], float]:
 
 
 def proven(*arms: Any) -> Verdict:
-    right = ["matvec", "attend", "gate_up", "down", "route", "step"]
+    right = ["matvec", "attend", "gate_up", "down", "route", "attend_rows", "step"]
     readings = {
         past: Reading({"stock": 1.0, arm: 2.0}, {arm: 2.0}, arm)
         for past, arm in zip(("5", "9"), arms, strict=True)

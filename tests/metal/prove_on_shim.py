@@ -15,7 +15,7 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
-from qwen3_mlx.metal import attend, cases, launch, prove
+from qwen3_mlx.metal import attend, cases, cases_rows, launch, prove
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.matrix import float_bits
 from tests.metal.harness import on_cpu
@@ -46,4 +46,5 @@ if __name__ == "__main__":
     attend.TAIL = 3
     if few := os.environ.get("QWEN3_TEST_PASTS"):
         cases.PASTS = tuple(map(int, few.split()))
+        cases_rows.PASTS = cases.PASTS[-1:]
     prove.main()

@@ -31,14 +31,16 @@ def test_on_cuda_a_kernel_has_a_child_of_its_own(monkeypatch: pytest.MonkeyPatch
     """As far as half the cores go; the layer begins at once. Elsewhere one child tries all."""
     dense, experts = signatures(net()), signatures(net(**MOE))
     (one,) = prove.shares(experts)
-    assert one[-1] == "step" and len(one) == 7
+    assert one[-1] == "step" and len(one) == 8
     monkeypatch.setattr(backend, "device", lambda: "cuda")
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    assert prove.shares(dense) == [["step"], ["matvec"], ["gate_up"], ["attend"]]
-    assert len(prove.shares(experts)) == 7
+    assert prove.shares(dense) == [
+        *(["step"], ["matvec"], ["gate_up"], ["attend"], ["attend_rows"])
+    ]
+    assert len(prove.shares(experts)) == 8
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     two = prove.shares(experts)
-    assert len(two) == 2 and two[0][-1] == "step" and sum(map(len, two)) == 7
+    assert len(two) == 2 and two[0][-1] == "step" and sum(map(len, two)) == 8
 
 
 def test_children_share_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from qwen3_mlx.bench.random_network import SHAPES
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.metal.variants import PLAIN, Signature, variants
+from qwen3_mlx.metal.variants_rows import variants_of_rows
 from tests.metal.cases import DTYPES
 from tests.metal.harness import folder, metal_source
 from tests.metal.language import cached_faults, compiler, faults
@@ -124,7 +125,11 @@ def signatures(shape: str) -> Iterator[Signature]:
 @pytest.mark.parametrize("shape", [name for name in SHAPES if not name.startswith("tiny")])
 def test_every_published_text(shape: str) -> None:
     """Nine shapes, in 4 bits, 8 bits and plain, in three dtypes: all that Macs will compile."""
-    launches = [launch for network in signatures(shape) for launch in variants(network)]
+    launches = [
+        launch
+        for network in signatures(shape)
+        for launch in [*variants(network), *variants_of_rows(network)]
+    ]
     texts = {metal_source(launch): launch.kernel for launch in launches}
     assert len(texts) >= 50
     with ThreadPoolExecutor(os.cpu_count()) as pool:

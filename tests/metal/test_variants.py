@@ -52,7 +52,10 @@ def test_few_texts_a_network() -> None:
 
 @pytest.mark.parametrize("shape", ["8b", "30b-a3b"])
 def test_texts_are_short(shape: str) -> None:
-    """MLX hashes them at every launch: what it is given, on average of a step's kernels."""
+    """MLX hashes them at every launch: what it is given, on average of a step's kernels.
+
+    The longest is `attend`'s, which picks the sequence of its row.
+    """
     config = Qwen3Config.from_dict(SHAPES[shape].config())
     sizes = {
         launch.kernel: sum(
@@ -61,5 +64,5 @@ def test_texts_are_short(shape: str) -> None:
         for launch in variants(Signature.of(config, mx.bfloat16, (4, 64), (8, 64)))
         if launch.kernel != "gather_matmul"
     }
-    assert max(sizes.values()) < 7500
+    assert max(sizes.values()) < 8000
     assert sum(sizes.values()) / len(sizes) <= 5000

@@ -8,6 +8,8 @@ when it takes them over, `attend.TAIL` at a time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 
 from qwen3_mlx.metal import attend
@@ -22,8 +24,18 @@ class TailedCache(KVCache):
 
     held = recent = 0
     """Tokens in the buffers, and those after them in `tail`."""
-    tail: mx.array | None = None
-    """``[2, K, TAIL, D]``: keys, values."""
+    _tail: mx.array | None = None
+    _joint: tuple[mx.array, int] | None = None
+    """Tails of several sequences, which a step of rows has made, and which of them is its own."""
+
+    @property
+    def tail(self) -> mx.array | None:
+        """``[2, K, TAIL, D]``: keys, values."""
+        return self._tail if self._joint is None else self._joint[0][self._joint[1]]
+
+    @tail.setter
+    def tail(self, value: mx.array | None) -> None:
+        self._tail, self._joint = value, None
 
     @property
     def offset(self) -> int:
@@ -41,12 +53,25 @@ class TailedCache(KVCache):
 
     def open(self) -> tuple[mx.array, ...]:
         """The buffers, keys' before values', and a tail with room for one token."""
-        if self.recent >= attend.TAIL:
-            self.close()
-        if self.tail is None:
+        buffers, tail = self.buffers(1), self.tail
+        if tail is None:
             heads, dim, dtype = self.layout
-            self.tail = mx.zeros((2, heads, attend.TAIL, dim), dtype)
-        return (*super().state, self.tail)
+            tail = self.tail = mx.zeros((2, heads, attend.TAIL, dim), dtype)
+        return (*buffers, tail)
+
+    def buffers(self, new: int) -> tuple[mx.array, ...]:
+        """The buffers, keys' before values', once the tail has room for `new` tokens."""
+        if self.recent + new > attend.TAIL:
+            self.close()
+        return tuple(super().state)
+
+    def join(self, tails: mx.array, index: int, new: int) -> None:
+        """Take the tail ``tails[index]``, which holds `new` tokens more."""
+        self._tail, self._joint, self.recent = None, (tails, index), self.recent + new
+
+    def joined(self, index: int) -> mx.array | None:
+        """The tails that its own is the tail `index` of."""
+        return self._joint[0] if self._joint is not None and self._joint[1] == index else None
 
     def grow(self, tail: mx.array) -> None:
         """Take a step's new tail, which holds one token more."""
@@ -87,3 +112,25 @@ def tailed(cache_format: CacheFormat, network: Qwen3Network) -> TailedCache:
     return TailedQuantizedCache(
         cache_format.bits, cache_format.group(network.head_dim), network.context
     )
+
+
+def open_together(
+    caches: Sequence[TailedCache], new: Sequence[int]
+) -> tuple[list[tuple[mx.array, ...]], mx.array]:
+    """One layer's caches of S sequences: each one's buffers, and the tails ``[S, 2, K, TAIL, D]``.
+
+    They have room for the new tokens of each. Tails that the last step made together are taken as
+    they are.
+    """
+    buffers = [cache.buffers(count) for cache, count in zip(caches, new, strict=True)]
+    joined = [cache.joined(index) for index, cache in enumerate(caches)]
+    first = joined[0]
+    if first is not None and len(first) == len(caches) and all(one is first for one in joined):
+        return buffers, first
+    return buffers, mx.stack([cache.open()[-1] for cache in caches])
+
+
+def grow_together(caches: Sequence[TailedCache], tails: mx.array, new: Sequence[int]) -> None:
+    """Take a step's new tails ``[S, 2, K, TAIL, D]``, which hold the new tokens of each."""
+    for index, (cache, count) in enumerate(zip(caches, new, strict=True)):
+        cache.join(tails, index, count)

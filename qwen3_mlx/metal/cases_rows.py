@@ -1,0 +1,161 @@
+"""The cases of a proof that have rows: several sequences, new tokens of one, experts read once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+
+from qwen3_mlx.metal import attend, down, gate_up, matvec, rotation, route, skinny, stock
+from qwen3_mlx.metal.case import Arrays, Case
+from qwen3_mlx.metal.matrix import Matrix
+from qwen3_mlx.metal.random_inputs import gain, of, packed, past_of, random, rotation_table
+from qwen3_mlx.metal.variants import PLAIN, Signature
+from qwen3_mlx.metal.variants_rows import ROWS, skinny_runs
+
+PASTS = (700, 5000)
+"""Tokens behind which rows are tried: one past that is read in one part, and one that is split."""
+
+FEW_AND_MANY = (2, 16)
+"""Rows that fill one tile of a matrix unit, and two."""
+
+NORMED = 3
+"""Roundings where x times the norm's weight is rounded for the matrix units."""
+
+
+def cases_of_rows(n: Signature, stack: int) -> Iterator[Case]:
+    """Every launch of a step of rows; `stack` experts stand for all."""
+    most = attend.most_sequences(n.kv_packing != PLAIN)
+    for tokens in PASTS:
+        for sequences, new in ROWS:
+            if sequences <= most and new <= attend.TAIL:
+                yield _attention(n, tokens, sequences, new)
+    if skinny_runs(n):
+        for rows in FEW_AND_MANY:
+            yield from _matrices(n, rows)
+            yield from _experts(n, rows, stack) if n.experts else _dense(n, rows)
+
+
+def _attention(n: Signature, tokens: int, sequences: int, new: int) -> Case:
+    """Pasts of different lengths, the tails among them."""
+    pasts = [
+        past_of(n, max(tokens - 17 * i, 0), (5 * i) % (attend.TAIL - new + 1))
+        for i in range(sequences)
+    ]
+    places = [[index, ahead] for index in range(sequences) for ahead in range(new)]
+    joint = attend.Pasts(
+        [past.keys for past in pasts],
+        [past.values for past in pasts],
+        mx.stack([past.tail for past in pasts]),
+        mx.stack([past.counts for past in pasts]),
+        mx.array(places, mx.int32),
+        1 if new == 1 else attend.MOST_ROWS,
+    )
+    heads, table = (n.heads, n.kv_heads), rotation_table(n)
+    norms = (gain(n, n.head_dim), gain(n, n.head_dim))
+    at = [int(past.counts.sum()) for past in pasts]
+    turns = mx.stack([rotation.reference(table, at[index] + ahead) for index, ahead in places])
+    slots = [(index, int(pasts[index].counts[1]) + ahead) for index, ahead in places]
+
+    def ours(x: mx.array) -> Arrays:
+        made = rotation.rotation(table, joint.counts, joint.rows)
+        out, tails = attend.attend(x, heads, norms, n.eps, made, joint)
+        return [out, mx.stack([tails[index, :, :, slot] for index, slot in slots])]
+
+    def by(make: Callable[..., Any], x: mx.array) -> Arrays:
+        return list(attend.one_by_one(make, x, heads, norms, n.eps, turns, joint))
+
+    x = random(n.dtype, sequences * new, 1, (n.heads + 2 * n.kv_heads) * n.head_dim)
+    rest = (partial(by, make) for make in (attend.reference, stock.attend))
+    return Case("attend_rows", f"{sequences} x {new} behind {tokens:,} tokens", x, ours, *rest)
+
+
+def _product(
+    name: str,
+    x: mx.array,
+    matrices: list[Matrix],
+    norm: mx.array | None = None,
+    residual: mx.array | None = None,
+) -> Case:
+    def by(make: Callable[..., mx.array], x: mx.array) -> Arrays:
+        return [make(x, matrices, norm, 1e-6, residual)]
+
+    made = (partial(by, make) for make in (skinny.matvec, matvec.reference, stock.matvec))
+    return Case("skinny", name, x, *made, roundings=NORMED if norm is not None else 1)
+
+
+def _matrices(n: Signature, rows: int) -> Iterator[Case]:
+    width, kept = n.heads * n.head_dim, n.kv_heads * n.head_dim
+    wide = random(n.dtype, rows, 1, n.hidden)
+    three = [of(n, "qkv", size, n.hidden) for size in (width, kept, kept)]
+    yield _product(f"q, k and v of {rows}", wide, three, gain(n, n.hidden))
+    x, out = random(n.dtype, rows, 1, width), of(n, "out", n.hidden, width)
+    yield _product(f"output of {rows}", x, [out], residual=wide)
+    if n.experts:
+        router = packed(n.router, n.dtype, n.experts, n.hidden)
+        yield _product(f"router of {rows}", wide, [router], gain(n, n.hidden))
+    else:
+        h, last = random(n.dtype, rows, 1, n.feed_forward), of(n, "down", n.hidden, n.feed_forward)
+        yield _product(f"down of {rows}", h, [last], residual=wide)
+    if n.vocabulary:
+        yield _head(n, wide)
+
+
+def _head(n: Signature, x: mx.array) -> Case:
+    """Compared at its ends: a float32 copy of all is gigabytes."""
+    matrix, norm = of(n, "head", n.vocabulary, n.hidden), gain(n, n.hidden)
+    few = min(4096, matrix.rows)
+    ends = [stock.expert(matrix, slice(None, few)), stock.expert(matrix, slice(-few, None))]
+
+    def whole(x: mx.array) -> Arrays:
+        y = skinny.matvec(x, [matrix], norm, n.eps)
+        return [mx.concatenate([y[..., :few], y[..., -few:]], axis=-1)]
+
+    def by(make: Callable[..., mx.array], x: mx.array) -> Arrays:
+        return [make(x, ends, norm, n.eps)]
+
+    rest = (partial(by, make) for make in (matvec.reference, stock.matvec))
+    return Case("skinny", f"head of {len(x)}", x, whole, *rest, roundings=NORMED)
+
+
+def _dense(n: Signature, rows: int) -> Iterator[Case]:
+    gate, up = (of(n, "gate_up", n.feed_forward, n.hidden) for _ in range(2))
+    norm = gain(n, n.hidden)
+
+    def by(make: Callable[..., mx.array], x: mx.array) -> Arrays:
+        return [make(x, gate, up, norm=norm, eps=n.eps)]
+
+    made = (partial(by, make) for make in (skinny.gate_up, gate_up.reference, stock.gate_up))
+    x = random(n.dtype, rows, 1, n.hidden)
+    yield Case("skinny", f"gate and up of {rows}", x, *made, roundings=NORMED)
+
+
+def _experts(n: Signature, rows: int, stack: int) -> Iterator[Case]:
+    """Both products, of experts that rows share."""
+    near = mx.where(mx.arange(n.experts) < stack, 0.0, -30.0)
+    logits = (mx.random.normal((rows, 1, n.experts)) + near).astype(n.dtype)
+    gate, up = (of(n, "gate_up", stack, n.feed_forward, n.hidden) for _ in range(2))
+    last, norm = of(n, "down", stack, n.hidden, n.feed_forward), gain(n, n.hidden)
+    experts, weights = route.reference(logits[:, 0], n.top_k, n.normalise)
+    residual = random(n.dtype, rows, 1, n.hidden)
+
+    def hidden(x: mx.array) -> Arrays:
+        return [skinny.hidden(x, logits, gate, up, n.top_k, n.normalise, norm, n.eps)[0]]
+
+    def hidden_by(make: Callable[..., mx.array], x: mx.array) -> Arrays:
+        return [make(x[:, 0], gate, up, experts, weights, norm, n.eps)]
+
+    def summed(x: mx.array) -> Arrays:
+        return [skinny.down(x, last, route.grouped(logits, n.top_k, n.normalise), residual)]
+
+    def summed_by(make: Callable[..., mx.array], x: mx.array) -> Arrays:
+        return [make(x, last, experts, residual).reshape(residual.shape)]
+
+    rest = (partial(hidden_by, make) for make in (gate_up.reference, stock.gate_up))
+    x = random(n.dtype, rows, 1, n.hidden)
+    yield Case("skinny", f"experts of {rows}", x, hidden, *rest, roundings=NORMED)
+    rest = (partial(summed_by, make) for make in (down.reference, stock.down))
+    x = random(n.dtype, rows, n.top_k, n.feed_forward)
+    yield Case("skinny", f"their sum, of {rows}", x, summed, *rest)

@@ -1,0 +1,82 @@
+"""Which kernels a network's steps of rows use, as `variants` has it of one token."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import qwen3_mlx.device.backend as backend
+
+import mlx.core as mx
+
+from qwen3_mlx.metal import attend, dispatch, layer, rotation, skinny
+from qwen3_mlx.metal.launch import Launch
+from qwen3_mlx.metal.variants import CAPACITIES, PLAIN, Signature, blank, recorded
+
+ROWS = ((2, 1), (3, 1), (8, 1), (16, 1), (1, 3), (1, 16))
+"""Sequences of a step of rows, and the new tokens of each, that between them have all its texts."""
+
+
+def variants_of_rows(network: Signature) -> list[Launch]:
+    """Every launch of a step of rows that has a text of its own, on blank arrays."""
+
+    def made() -> None:
+        for capacity in CAPACITIES:
+            for sequences, new in ROWS:
+                if sequences <= attend.most_sequences(network.kv_packing != PLAIN):
+                    _rows(network, capacity, sequences, new)
+
+    return recorded(made)
+
+
+def _rows(network: Signature, capacity: int, sequences: int, new: int) -> None:
+    """A layer and the head, of `new` tokens of each of several sequences."""
+    n, rows = network, sequences * new
+    keys = [blank(n.kv_packing, n.dtype, 1, n.kv_heads, capacity, n.head_dim)
+            for _ in range(2 * sequences)]  # fmt: skip
+    tails = n.zeros(sequences, 2, n.kv_heads, attend.TAIL, n.head_dim)
+    counts, places = (mx.zeros((size, 2), mx.int32) for size in (sequences, rows))
+    most = 1 if new == 1 else attend.MOST_ROWS
+    past = attend.Pasts(keys[:sequences], keys[sequences:], tails, counts, places, most)
+    turns = rotation.rotation(mx.zeros((n.head_dim // 2 + 1,)), counts, places)
+    operations = layer.ROWS if skinny_runs(n) else ATTENTION_ALONE
+    blank_layer(n).step(n.zeros(rows, 1, n.hidden), turns, past, operations)
+    if n.vocabulary and skinny_runs(n):
+        head = n.matrix("head", n.vocabulary, n.hidden)
+        skinny.matvec(n.zeros(rows, 1, n.hidden), [head], n.zeros(n.hidden), n.eps)
+
+
+ATTENTION_ALONE = replace(
+    layer.STOCK,
+    attend=attend.attend,
+    hidden=lambda x, *_: (x, None),
+    down=lambda h, *_, residual: h,
+)
+"""What a step of rows has of our kernels where matrices are left to MLX's operations."""
+
+
+def skinny_runs(network: Signature) -> bool:
+    """Whether `skinny` can take all matrices of a layer and the head here."""
+    if (backend.device(), "skinny") in dispatch.STOCK:
+        return False
+    made = [group for group in blank_layer(network).groups() if group]
+    if network.vocabulary:
+        made.append([network.matrix("head", network.vocabulary, network.hidden)])
+    return not any(skinny.unsupported_reason(network.dtype, group) for group in made)
+
+
+def blank_layer(network: Signature) -> layer.Layer:
+    """A layer of zeros."""
+    n, stack = network, (network.experts,) if network.experts else ()
+    width, kept = n.heads * n.head_dim, n.kv_heads * n.head_dim
+    gate, up = (n.matrix("gate_up", *stack, n.feed_forward, n.hidden) for _ in range(2))
+    last = n.matrix("down", *stack, n.hidden, n.feed_forward)
+    return layer.Layer(
+        [n.matrix("qkv", rows, n.hidden) for rows in (width, kept, kept)],
+        n.matrix("out", n.hidden, width),
+        (n.heads, n.kv_heads),
+        (n.zeros(n.head_dim), n.zeros(n.head_dim)),
+        (n.zeros(n.hidden), n.zeros(n.hidden)),
+        n.eps,
+        layer.Routed(gate, up, last, n.top_k, n.normalise) if n.experts else (gate, up, last),
+        blank(n.router, n.dtype, n.experts, n.hidden) if n.experts else None,
+    )

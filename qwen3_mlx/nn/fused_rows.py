@@ -1,0 +1,174 @@
+"""A few rows through the whole network in few launches, the weights read once for all of them.
+
+Rows are the last tokens of several sequences, each with its own past, or new tokens of one, or
+both. As in `fused_step` the modules stay the truth, and whatever a kernel throws goes through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import mlx.core as mx
+
+from qwen3_mlx.device.out_of_memory import is_out_of_memory
+from qwen3_mlx.metal import attend, dispatch, layer, rotation, skinny
+from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
+from qwen3_mlx.nn.cache.full import KVCache
+from qwen3_mlx.nn.cache.tailed import TailedCache, grow_together, open_together
+from qwen3_mlx.nn.fused_step import as_matrices, choose_arms, unsupported_network
+from qwen3_mlx.nn.guarded import computed, first_line
+from qwen3_mlx.nn.moe import MoE
+from qwen3_mlx.nn.rope import rotation_table
+from qwen3_mlx.nn.signature import head_of, layer_of, say, verdict_of
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
+
+MOST_ROWS = attend.MOST_ROWS
+"""Of a step; more go through MLX's operations."""
+
+_MOST_MET = 64
+"""Sizes of buffers that are kept compiled."""
+
+Forward = Callable[..., tuple[mx.array, list[mx.array]]]
+
+
+class FusedRows:
+    """A few rows through a network, compiled; made once for all conversations of a scheduler.
+
+    It keeps the weights it was made with: make another after replacing them.
+    """
+
+    def __init__(
+        self,
+        network: Qwen3Network,
+        cache_format: CacheFormat = AS_COMPUTED,
+        operations: layer.Operations = layer.ROWS,
+    ) -> None:
+        self.network, self.cache_format, self.operations = network, cache_format, operations
+        self.head = head_of(network)
+        self.layers = [layer_of(block) for block in network.layers]
+        first = network.layers[0].self_attn
+        self.table = rotation_table(first.head_dim, first.rope.rope)
+        self.fault = ""
+        """Why it takes the plain path from here on, if it does."""
+        self._met: set[object] = set()
+        self._forward: Forward = mx.compile(self._layers)
+
+    @classmethod
+    def if_available(
+        cls, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED
+    ) -> FusedRows | None:
+        """The step of `network`, or None where rows take the plain path."""
+        operations, reason = choose_operations(network, cache_format)
+        return None if operations is None or reason else cls(network, cache_format, operations)
+
+    def together(self, tokens: mx.array, caches: Sequence[Sequence[KVCache]]) -> mx.array:
+        """As `Qwen3Network.together`: one token of each sequence."""
+        return self.rows(tokens, caches, [1] * len(caches))
+
+    def rows(
+        self, tokens: mx.array, caches: Sequence[Sequence[KVCache]], new: Sequence[int]
+    ) -> mx.array:
+        """``tokens [R, 1]``, the first ``new[0]`` of the first sequence, to logits ``[R, 1, V]``.
+
+        caches: those of each sequence, one a layer, which grow.
+        """
+        held = [[one for one in layers if isinstance(one, TailedCache)] for layers in caches]
+        able = all(len(a) == len(b) and b[0].state for a, b in zip(held, caches, strict=True))
+        if self.fault or not able or len(tokens) > MOST_ROWS or not self._fits(new):
+            return self._plainly(tokens, caches, new)
+        try:
+            logits, tails = self._run(tokens, held, new)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            self.fault = first_line(error)
+            say(f"a fused step of rows failed, so plain operations go on: {self.fault}")
+            return self._plainly(tokens, caches, new)
+        for each, tail in zip(zip(*held, strict=True), tails, strict=True):
+            grow_together(each, tail, new)
+        return logits
+
+    def _fits(self, new: Sequence[int]) -> bool:
+        """Whether a proof covers it: several sequences of a row each, or one of several rows."""
+        most = attend.most_sequences(bool(self.cache_format.bits))
+        return len(new) == 1 or (max(new) == 1 and len(new) <= most)
+
+    def _plainly(
+        self, tokens: mx.array, caches: Sequence[Sequence[KVCache]], new: Sequence[int]
+    ) -> mx.array:
+        if max(new) == 1:
+            return self.network.together(tokens, caches)
+        ends = [sum(new[: index + 1]) for index in range(len(new) - 1)]
+        parts = zip(mx.split(tokens, ends), caches, strict=True)
+        outs = [self.network(part.reshape(1, -1), list(cache)) for part, cache in parts]
+        return mx.concatenate([out.swapaxes(0, 1) for out in outs])
+
+    def _run(
+        self, tokens: mx.array, held: Sequence[Sequence[TailedCache]], new: Sequence[int]
+    ) -> tuple[mx.array, list[mx.array]]:
+        opened = [open_together(each, new) for each in zip(*held, strict=True)]
+        counts = mx.array([[one[0].held, one[0].recent] for one in held], mx.int32)
+        places = [[index, ahead] for index, count in enumerate(new) for ahead in range(count)]
+        sizes = (tuple(new), *(tuple(a.shape for a in buffers) for buffers in opened[0][0]))
+        if sizes not in self._met and len(self._met) >= _MOST_MET:
+            self._met.clear()
+            self._forward = mx.compile(self._layers)
+        logits, tails = self._forward(tokens, counts, mx.array(places, mx.int32), opened)
+        if sizes not in self._met:  # the compiler and the device have their say within the `try`
+            computed(logits, *tails)
+            self._met.add(sizes)
+        return logits, tails
+
+    def _layers(
+        self,
+        tokens: mx.array,
+        counts: mx.array,
+        rows: mx.array,
+        opened: list[tuple[list[tuple[mx.array, ...]], mx.array]],
+    ) -> tuple[mx.array, list[mx.array]]:
+        x = self.network.model.embed_tokens(tokens)
+        turns = rotation.rotation(self.table, counts, rows)
+        most = 1 if len(counts) == len(rows) else MOST_ROWS
+        tails = []
+        for one, (buffers, tail) in zip(self.layers, opened, strict=True):
+            keys, values = zip(*(self._matrices(each) for each in buffers), strict=True)
+            past = attend.Pasts(keys, values, tail, counts, rows, most)
+            x, tail = one.step(x, turns, past, self.operations)
+            tails.append(tail)
+        return self._logits(x), tails
+
+    def _matrices(self, arrays: tuple[mx.array, ...]) -> tuple[Matrix, Matrix]:
+        return as_matrices(arrays, self.cache_format, self.network.head_dim)
+
+    def _logits(self, x: mx.array) -> mx.array:
+        norm = self.network.model.norm
+        if unsupported_matrices([self.head], x.dtype):
+            return self.network.head(norm(x))
+        return self.operations.matvec(x, [self.head], norm.weight, norm.eps)
+
+
+def choose_operations(
+    network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED
+) -> tuple[layer.Operations | None, str | None]:
+    """What makes the products of rows of `network` on this machine, or why MLX's operations do."""
+    arms, reason = choose_arms(network, cache_format)
+    if reason or set(arms) == {"stock"}:
+        return None, reason or "MLX's own operations are as fast on this machine"
+    if why := unsupported_network(network, cache_format):
+        return None, why
+    held = verdict_of(network, cache_format)
+    if reason := dispatch.unavailable_reason("attend_rows", verdict=held):
+        return None, reason
+    reason = dispatch.unavailable_reason("skinny", verdict=held) or _unsupported(network)
+    if reason is None:
+        return layer.ROWS, None
+    moe = any(isinstance(block.mlp, MoE) for block in network.layers)
+    return (None, reason) if moe else (layer.HYBRID, None)
+
+
+def _unsupported(network: Qwen3Network) -> str | None:
+    dtype = network.model.norm.weight.dtype
+    groups = [group for block in network.layers for group in layer_of(block).groups() if group]
+    reasons = (skinny.unsupported_reason(dtype, group) for group in [*groups, [head_of(network)]])
+    return next((reason for reason in reasons if reason), None)

@@ -1,0 +1,188 @@
+"""Rows in fused steps: several sequences, new tokens of one, tails that close one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from mlx.utils import tree_map, tree_map_with_path
+
+from qwen3_mlx.metal import attend, layer
+from qwen3_mlx.metal.launch import Launch
+from qwen3_mlx.nn.cache.full import KVCache
+from qwen3_mlx.nn.choose_backend import choose_backend
+from qwen3_mlx.nn.fused_rows import FusedRows, choose_operations
+from qwen3_mlx.nn.fused_step import FusedStep
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
+from tests import tiny
+from tests.oracle import assert_close
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "head_dim": 32,
+    "num_hidden_layers": 2,
+    "vocab_size": 64,
+}
+MOE: dict[str, Any] = {
+    "model_type": "qwen3_moe",
+    "num_experts": 8,
+    "num_experts_per_tok": 8,
+    "moe_intermediate_size": 128,
+    "norm_topk_prob": True,
+}
+BF16 = 3e-4
+"""Of two layers in bfloat16, which rounds some twenty times. All experts are chosen: otherwise one
+rounding of a logit could choose another one."""
+
+
+def network_of(dtype: mx.Dtype, packed: bool = True, **changes: Any) -> Qwen3Network:
+    network, _ = tiny.network(1, **SIZES, **changes)
+
+    def tame(path: str, weight: mx.array) -> mx.array:
+        """Of std 1/√K, so that two layers don't blow a rounding up."""
+        return (weight if "norm" in path or "embed" in path else weight * 0.25).astype(dtype)
+
+    network.update(tree_map_with_path(tame, network.parameters()))
+    if packed:
+        nn.quantize(network, group_size=64, bits=4)
+    choose_backend(network)
+    mx.eval(network.parameters())
+    return network
+
+
+def exact(network: Qwen3Network) -> Qwen3Network:
+    """The same weights in float32: on the CPU MLX's own products in bfloat16 are no reference."""
+    copy, _ = tiny.network(1, **SIZES, **(MOE if "switch_mlp" in str(network) else {}))
+    if "Quantized" in str(network):
+        nn.quantize(copy, group_size=64, bits=4)
+    wide = tree_map(
+        lambda a: a if a.dtype == mx.uint32 else a.astype(mx.float32), network.parameters()
+    )
+    copy.update(wide)
+    choose_backend(copy)
+    return copy
+
+
+def filled(
+    network: Qwen3Network,
+    lengths: list[int],
+    cache_format: CacheFormat = AS_COMPUTED,
+    truth: Qwen3Network | None = None,
+) -> tuple[list[list[KVCache]], list[list[KVCache]]]:
+    """Caches with tails, and plain ones of `truth`, of sequences of these lengths."""
+    other, dtype = truth or network, network.model.norm.weight.dtype
+    plain = [other.make_cache(cache_format) for _ in lengths]
+    for index, (length, cache) in enumerate(zip(lengths, plain, strict=True)):
+        other(mx.array([[(index + 3 * i) % 24 for i in range(length)]], mx.uint32), cache)
+    ours = [FusedStep(network, cache_format).make_cache() for _ in lengths]
+    for length, caches, same in zip(lengths, ours, plain, strict=True):
+        for layer_cache, from_it in zip(caches, same, strict=True):
+            kept = from_it.stored(length).items()
+            whole = {k: a if a.dtype == mx.uint32 else a.astype(dtype) for k, a in kept}
+            layer_cache.restore(whole, length)
+    return ours, plain
+
+
+def check(
+    network: Qwen3Network,
+    operations: layer.Operations,
+    new: list[int],
+    bound: float | None,
+    cache_format: CacheFormat = AS_COMPUTED,
+    steps: int = 4,
+) -> None:
+    rows = FusedRows(network, cache_format, operations)
+    truth = exact(network) if network.model.norm.weight.dtype == mx.bfloat16 else network
+    lengths = [5 + 9 * index for index in range(len(new))]
+    ours, plain = filled(network, lengths, cache_format, truth)
+    for step in range(steps):
+        tokens = mx.array([[(7 * step + row) % 24] for row in range(sum(new))], mx.uint32)
+        got = rows.rows(tokens, ours, new)
+        want = FusedRows(truth, cache_format)._plainly(tokens, plain, new)
+        assert not rows.fault
+        assert got.shape == want.shape == (sum(new), 1, 64)
+        assert_close(got, want, bound=bound)
+    assert [c[0].offset for c in ours] == [c[0].offset for c in plain]
+    for one, other in zip(ours, plain, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert a.trim(1) == b.trim(1) == 1
+            kept, same = (cache.stored(cache.offset).values() for cache in (a, b))
+            if not cache_format.bits:
+                assert_close(mx.stack(list(kept)), mx.stack(list(same)), bound=bound)
+
+
+@pytest.fixture(autouse=True)
+def short_tails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attend, "TAIL", 6)
+
+
+@pytest.mark.parametrize("new", [[1, 1], [1, 1, 1], [3]])
+def test_hybrid_rows(new: list[int]) -> None:
+    check(network_of(mx.float32), layer.HYBRID, new, 1e-10)
+
+
+@pytest.mark.parametrize("new", [[1, 1, 1], [4]])
+@pytest.mark.parametrize("changes", [{}, MOE], ids=["dense", "experts"])
+def test_rows_on_matrix_units(
+    new: list[int], changes: dict[str, Any], launches: list[Launch]
+) -> None:
+    check(network_of(mx.bfloat16, **changes), layer.ROWS, new, BF16, steps=2)
+    kernels = {launch.kernel for launch in launches}
+    assert {"skinny", "attend", "rotation"} <= kernels
+    assert not kernels & {"matvec", "gate_up", "down"}
+
+
+def test_plain_weights_and_more_rows_than_a_tile() -> None:
+    check(network_of(mx.bfloat16, packed=False), layer.ROWS, [1] * 9, BF16, steps=2)
+
+
+def test_packed_pasts() -> None:
+    check(network_of(mx.float32), layer.HYBRID, [1, 1], 1e-3, CacheFormat(8))
+
+
+def test_tails_are_joined_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nobody comes or leaves, no tail is copied but by the kernel."""
+    network, stacked = network_of(mx.float32), []
+    stack = mx.stack
+    rows = FusedRows(network, operations=layer.HYBRID)
+    caches, _ = filled(network, [5, 9, 3])
+    tokens = mx.array([[1], [2], [3]], mx.uint32)
+    rows.together(tokens, caches)
+    monkeypatch.setattr(mx, "stack", lambda *a, **k: (stacked.append(a), stack(*a, **k))[1])
+    for _ in range(9):
+        rows.together(tokens, caches)
+    assert not stacked
+    rows.together(tokens[:2], caches[1:])
+    assert len(stacked) == 2
+
+
+def test_what_a_kernel_throws_goes_through_the_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = network_of(mx.float32)
+    rows = FusedRows(network, operations=layer.HYBRID)
+    ours, plain = filled(network, [5, 9])
+    tokens = mx.array([[1], [2]], mx.uint32)
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(rows, "_forward", broken)
+    assert mx.array_equal(rows.together(tokens, ours), network.together(tokens, plain)).item()
+    assert "no such kernel" in rows.fault
+    assert [c[0].offset for c in ours] == [6, 10]
+
+
+def test_who_takes_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    operations, reason = choose_operations(network_of(mx.bfloat16))
+    assert operations is layer.ROWS and reason is None
+    operations, reason = choose_operations(network_of(mx.float32))
+    assert operations is layer.HYBRID and reason is None
+    operations, reason = choose_operations(network_of(mx.float32, **MOE))
+    assert operations is None and "float32" in (reason or "")
+    monkeypatch.setenv("QWEN3_MLX_KERNELS", "off")
+    assert FusedRows.if_available(network_of(mx.bfloat16)) is None
+    monkeypatch.setenv("QWEN3_MLX_KERNELS", "matvec,attend,gate_up")
+    assert FusedRows.if_available(network_of(mx.bfloat16)) is None
