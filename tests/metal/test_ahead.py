@@ -8,6 +8,7 @@ from typing import Any
 
 import qwen3_mlx.device.backend as backend
 
+import mlx.core as mx
 import pytest
 
 from qwen3_mlx.checkpoint import load_network
@@ -15,7 +16,9 @@ from qwen3_mlx.metal import launch, prove
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.variants import text_digest, variants
 from qwen3_mlx.metal.verdict import Verdict
+from qwen3_mlx.nn import ahead
 from qwen3_mlx.nn.ahead import Ahead
+from qwen3_mlx.nn.fused_step import FusedStep
 from qwen3_mlx.nn.signature import signatures
 from qwen3_mlx.nn.transformer import Qwen3Network
 from tests.checkpoints import GOLDEN
@@ -76,16 +79,35 @@ def test_only_what_is_right_is_compiled_and_only_on_cuda(
 
     assert not Ahead(pieces(), found)(["anything"]) and not done
     monkeypatch.setattr(backend, "device", lambda: "cuda")
-    ahead = Ahead(pieces(), found)
+    mine = Ahead(pieces(), found)
     digests = [text_digest(one) for one in variants(found[0])]
     launches.clear()
-    assert ahead([]) and done == ["a"] and not launches
+    assert mine([]) and done == ["a"] and not launches
     monkeypatch.setattr(backend, "device", lambda: "metal")
-    assert ahead(digests[:1]) and done == ["a"]
+    assert mine(digests[:1]) and done == ["a"]
     assert [text_digest(one) for one in launches] == digests[:1]
-    assert ahead(digests[:1]) and done == ["a", "b"]
-    assert not ahead(digests[:1]) and len(launches) == 1
-    assert set(ahead.seconds) == {"meanwhile, kernels", "meanwhile, MLX's operations"}
+    assert mine(digests[:1]) and done == ["a", "b"]
+    assert not mine(digests[:1]) and len(launches) == 1
+    assert set(mine.seconds) == {"meanwhile, kernels", "meanwhile, MLX's operations"}
+
+
+def test_what_a_step_needs_is_compiled_first(
+    monkeypatch: pytest.MonkeyPatch, launches: list[Launch]
+) -> None:
+    """The trial times steps: kernels of a prompt or of a few tokens are not in their way."""
+    network = net(**MOE)
+    keep(network, proven("fused", "fused"))
+    launches.clear()
+    step = FusedStep.if_available(network)
+    assert step is not None
+    cache = step.make_cache()
+    network(mx.array([[1, 2]]), cache)
+    launches.clear()
+    step(mx.array([[3]]), cache)
+    assert launches and not any(ahead._waits(one) for one in launches)
+    monkeypatch.setattr(backend, "device", lambda: "cuda")
+    waiting = [ahead._waits(one) for one in Ahead((), signatures(network))._launches.values()]
+    assert waiting == sorted(waiting) and 0 < sum(waiting) < len(waiting)
 
 
 def loaded(monkeypatch: pytest.MonkeyPatch, held: Verdict | None) -> Qwen3Network:
