@@ -149,10 +149,9 @@ def _answer(messages: list[Json], new: str = "") -> Json:
 
 def thought_of(item: Json) -> str:
     """The text of a reasoning item: its own, or what `encrypted` made of it."""
-    parts = [
-        *(item.get("content") or []),
-        *([] if item.get("content") else item.get("summary") or []),
-    ]
+    parts = item.get("content") or item.get("summary") or []
+    if not isinstance(parts, list):
+        raise refused("input", parts, "expected a reasoning item's content to be a list")
     texts = [str(part.get("text") or "") for part in parts if isinstance(part, dict)]
     if any(texts):
         return "\n".join(texts)
