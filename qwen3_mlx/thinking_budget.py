@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qwen3_mlx.errors import OptionError
 
@@ -12,6 +12,9 @@ STOP_TEXT = (
 )
 """What ends a thought that has used its budget: Qwen's documentation, quickstart, "Thinking
 Budget". (The technical report, arXiv 2505.09388 §4.3, prints a variant with a stray full stop.)"""
+
+LEAST_ANSWER = 256
+"""Tokens that a budget which may give way leaves for the answer, or a quarter of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +40,15 @@ class ThinkingBudget:
                 expected=f"more than {needed}: budget + stop text ({len(self.stop_ids)} tokens)",
                 hint=f"raise max_tokens above {needed}, or lower the budget",
             )
+
+    def within(self, max_tokens: int) -> ThinkingBudget:
+        """This budget, lowered where the answer would have less than `LEAST_ANSWER` or a quarter.
+
+        Where not even the stop text fits there is no limit: nothing would come behind it.
+        """
+        if not self.limit:
+            return self
+        answer = max(LEAST_ANSWER, max_tokens // 4, len(self.stop_ids) + 1)
+        limit = min(self.limit, max(max_tokens - answer, 1))
+        fits = limit + len(self.stop_ids) < max_tokens
+        return replace(self, limit=limit if fits else None)

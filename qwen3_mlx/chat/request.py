@@ -62,10 +62,12 @@ def prepare(
     tools: list[dict[str, Any]] | None = None,
     *,
     continue_last: bool = False,
+    budget_gives_way: bool = False,
 ) -> Request:
     """Render, encode and check a turn; with `continue_last` the last message is its beginning.
 
-    `tools` are as `normalise_tools` returns them.
+    `tools` are as `normalise_tools` returns them. With `budget_gives_way` a budget that leaves no
+    room for an answer is lowered; without, it is refused.
 
     Raises `OptionError`, `MessageError`, `TemplateError`; `ContextError` for too long a prompt.
     """
@@ -95,6 +97,8 @@ def prepare(
         StopSequences(options.stop, options.stop_in)  # raises what it can't take
     max_tokens = _max_tokens(runtime, len(prompt), options)
     budget = _budget(runtime, mode, limit, options)
+    if budget_gives_way:
+        budget = budget.within(max_tokens)
     if mode.thinking:
         budget.check(max_tokens)
     if options.logit_bias:

@@ -45,11 +45,15 @@ def ready(runtime: Runtime, ask: Ask) -> Request:
     options = dict(ask.options)
     if ask.prompt is not None:
         return _raw(runtime, ask.prompt, GenerationOptions(**options))
-    stop_text = len(runtime.tokenizer.encode(GenerationOptions().stop_text))
-    most = options.get("max_tokens")
-    options |= thinking.options(ask.thinking, runtime.family, most, stop_text)
-    asked = GenerationOptions(**options)
-    return prepare(runtime, ask.messages, asked, ask.tools, continue_last=ask.continues)
+    options |= thinking.options(ask.thinking, runtime.family, options.get("max_tokens"))
+    return prepare(
+        runtime,
+        ask.messages,
+        GenerationOptions(**options),
+        ask.tools,
+        continue_last=ask.continues,
+        budget_gives_way=not ask.thinking.budget,
+    )
 
 
 def _raw(runtime: Runtime, prompt: str | list[int], options: GenerationOptions) -> Request:

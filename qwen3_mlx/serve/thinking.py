@@ -31,8 +31,8 @@ _TYPES: dict[Any, bool | None] = {
     "between_tools": False,
 }
 """Anthropic's words; the last is thinking off, but for notes between calls."""
-LEAST_ANSWER, LEAST_THINKING = 256, 512
-"""Tokens that max_tokens alone leaves for the answer; below the second there is no thinking."""
+LEAST_THINKING = 512
+"""Tokens that max_tokens alone must allow for thinking to be worth its while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +95,12 @@ def _name(values: dict[str, Any]) -> str:
     return next(name for name, value in values.items() if value is not None)
 
 
-def options(asked: Asked, family: Family, max_tokens: int | None, stop_text: int) -> dict[str, Any]:
-    """`asked` as options of a turn of a model of `family`; the stop text has `stop_text` tokens.
+def options(asked: Asked, family: Family, max_tokens: int | None) -> dict[str, Any]:
+    """`asked` as options of a turn of a model of `family`.
 
-    An explicit budget is taken as it is, and refused later if it leaves no room. An effort, or
-    nothing but `max_tokens`, is held to what leaves room for an answer. A model that never thinks
-    is not asked to; one that always does is cut after its first token.
+    A model that never thinks is not asked to; one that always does is cut after its first token
+    where it should not. An effort, or `max_tokens` alone, is a budget that gives way later where it
+    leaves no room for an answer; an explicit one is refused then.
     """
     if family in NEVER_THINK:
         return {}
@@ -108,23 +108,12 @@ def options(asked: Asked, family: Family, max_tokens: int | None, stop_text: int
     if limit is None and asked.effort is not None:
         limit = EFFORTS[asked.effort]
     off = asked.switch is False or limit == 0
-    if asked.switch is None and asked.budget is None and not off and max_tokens is not None:
-        off = max_tokens < LEAST_THINKING
+    if asked.switch is None and asked.budget is None and max_tokens is not None:
+        off = off or max_tokens < LEAST_THINKING
     if off:
-        return _off(family, max_tokens, stop_text)
-    if asked.budget is None and max_tokens is not None:
-        room = max(max_tokens - max(LEAST_ANSWER, max_tokens // 4), 1)
-        room = min(room, max(max_tokens - stop_text - 1, 1))
-        limit = room if limit is None else min(limit, room)
-    if limit is not None and max_tokens is not None and asked.budget is None:
-        limit = limit if max_tokens > limit + stop_text else None
+        return {"thinking": False} if family == "hybrid" else {"thinking_budget": 1}
+    if limit is None:
+        limit = max_tokens
     found: dict[str, Any] = {} if limit is None else {"thinking_budget": limit}
     wanted = asked.switch or asked.budget is not None or asked.effort is not None
     return found | ({"thinking": True} if wanted else {})
-
-
-def _off(family: Family, max_tokens: int | None, stop_text: int) -> dict[str, Any]:
-    if family == "hybrid":
-        return {"thinking": False}
-    fits = max_tokens is None or max_tokens > stop_text + 1
-    return {"thinking_budget": 1} if fits else {}

@@ -100,7 +100,7 @@ def claude(turn: int, talk: list[Any]) -> dict[str, Any]:
         thinking={"type": "adaptive"},
         output_config={"effort": "high"},
         context_management={"edits": []},
-        max_tokens=200,
+        max_tokens=600,
     )
 
 

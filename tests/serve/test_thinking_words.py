@@ -107,6 +107,20 @@ def test_max_tokens_alone_leaves_room_for_an_answer(
     assert found.mode.thinking or most < 512
 
 
+@pytest.mark.parametrize("more", [{"reasoning_effort": "high"}, {"max_tokens": 30_000}])
+@pytest.mark.parametrize("left", [2, 24, 26, 300, 3000, 12_000])
+def test_a_long_prompt_leaves_room_for_an_answer_too(
+    model: Qwen3, left: int, more: dict[str, Any]
+) -> None:
+    """An effort is a wish: what the context has left bounds it, as max_tokens does."""
+    long = "a" * (model.config.context - left - len(prepared(model, {}).prompt) + 2)
+    found = prepared(model, more | {"messages": [{"role": "user", "content": long}]})
+    assert left - 1 <= found.max_tokens <= left
+    if found.budget.limit is not None:
+        after = found.max_tokens - found.budget.limit - len(found.budget.stop_ids)
+        assert after >= 1 and (left < 600 or after >= 200)
+
+
 def test_an_explicit_budget_without_room_says_the_sum(server: Server) -> None:
     got = server.post("/v1/chat/completions", body("chat", thinking_budget=500, max_tokens=510))
     assert got.status == 400 and "524" in got.json["error"]["message"], got.body
@@ -116,7 +130,7 @@ def test_an_explicit_budget_without_room_says_the_sum(server: Server) -> None:
 def test_models_that_never_think_ignore_all_of_it(family: Family) -> None:
     for more in [*SAME, *OFF, *EFFORTS]:
         asked = thinking.read(Fields(dict(more)))
-        assert thinking.options(asked, family, 1000, 24) == {}
+        assert thinking.options(asked, family, 1000) == {}
 
 
 def test_models_that_always_think_are_cut_early_where_they_should_not() -> None:
