@@ -93,16 +93,13 @@ def prepare(
     )
     if continue_last:
         prompt = _without_end(runtime, prompt, mode)
-    if options.stop is not None:
-        StopSequences(options.stop, options.stop_in)  # raises what it can't take
     max_tokens = _max_tokens(runtime, len(prompt), options)
     budget = _budget(runtime, mode, limit, options)
     if budget_gives_way:
         budget = budget.within(max_tokens)
-    if mode.thinking:
+    elif mode.thinking:
         budget.check(max_tokens)
-    if options.logit_bias:
-        _check_bias(runtime, options.logit_bias)
+    _check(runtime, options)
     begun = str(conversation[-1]["content"]) if continue_last and not mode.starts_inside else None
     return Request(
         prompt=prompt,
@@ -187,7 +184,11 @@ def _budget(
     return ThinkingBudget(limit, tuple(encode(options.stop_text)), tuple(encode(EMPTY_THOUGHT_END)))
 
 
-def _check_bias(runtime: Runtime, bias: Mapping[int, float]) -> None:
+def _check(runtime: Runtime, options: GenerationOptions) -> None:
+    """Raise `OptionError` for stop texts and biases that can't be honoured."""
+    if options.stop is not None:
+        StopSequences(options.stop, options.stop_in)
+    bias: Mapping[int, float] = options.logit_bias or {}
     size = min(runtime.tokenizer.vocab_size, runtime.config.vocab_size)
     for token in bias:
         if token >= size:
