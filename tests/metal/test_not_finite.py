@@ -8,14 +8,14 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx.metal import attend as module
-from qwen3_mlx.metal import dispatch, gather_matmul
+from qwen3_mlx.metal import dispatch, gather_matmul, skinny
 from qwen3_mlx.metal.attend import Past, attend
 from qwen3_mlx.metal.down import down
 from qwen3_mlx.metal.gate_up import gate_up
 from qwen3_mlx.metal.matrix import Matrix
 from qwen3_mlx.metal.matvec import matvec
 from qwen3_mlx.metal.rotation import rotation
-from qwen3_mlx.metal.route import route
+from qwen3_mlx.metal.route import grouped, route
 from tests.metal.cases import EPS, gain, packed, random
 
 POISONS = [float("nan"), float("inf"), float("-inf")]
@@ -157,7 +157,41 @@ def _gather_matmul(poison: float) -> mx.array:
     return out[4]
 
 
+def _attend_rows(poison: float) -> mx.array:
+    """A value of the second sequence's past; the first sequence knows nothing of it."""
+    one, values = _past(), random(1, 2, 70, 16)
+    values[0, 0, 40, 3] = poison
+    keys, tails = [one.keys] * 2, mx.stack([one.tail] * 2)
+    counts, rows = mx.array([[65, 5]] * 2, mx.int32), mx.array([[0, 0], [1, 0]], mx.int32)
+    pasts = module.Pasts(keys, [one.values, Matrix(values)], tails, counts, rows)
+    turns = rotation(mx.array([0.5**i for i in range(8)] + [1.0]), counts, rows)
+    norms = (gain(16, mx.float32), gain(16, mx.float32))
+    out, _ = attend(random(2, 1, 8 * 16), (4, 2), norms, EPS, turns, pasts)
+    assert mx.isfinite(out[0]).all(), "the other sequence caught it"
+    return out[1].reshape(4, 16)[:2, 3]
+
+
+def _skinny(poison: float) -> mx.array:
+    x = spoilt(random(3, 1, 128, dtype=mx.bfloat16), 128 + 77, poison)
+    matrices = [packed((4, 64), mx.bfloat16, 8, 128)]
+    y = skinny.matvec(x, matrices, gain(128, mx.bfloat16), EPS)
+    assert mx.isfinite(y[0]).all() and mx.isfinite(y[2]).all(), "another row caught it"
+    return y[1]
+
+
+def _skinny_down(poison: float) -> mx.array:
+    """A hidden layer of one row's expert; a row that has not chosen that expert is well."""
+    h = spoilt(random(2, 1, 128, dtype=mx.bfloat16), 128 + 5, poison)
+    groups = grouped(mx.eye(2)[:, None], 1, True)
+    y = skinny.down(h, packed((4, 64), mx.bfloat16, 2, 8, 128), groups)
+    assert mx.isfinite(y[0]).all(), "the other row caught it"
+    return y[1]
+
+
 CASES: dict[str, Launch] = {
+    "attend_rows": _attend_rows,
+    "skinny": _skinny,
+    "skinny_down": _skinny_down,
     "matvec_x": _matvec_x,
     "matvec_norm": _matvec_norm,
     "matvec_residual": _matvec_residual,
