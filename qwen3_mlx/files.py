@@ -6,14 +6,16 @@ import contextlib
 import errno
 import fcntl
 import glob
+import io
 import json
 import os
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from qwen3_mlx.errors import ConfigError
 
@@ -26,11 +28,45 @@ LFS = {
 """What to say of such a file: arguments of an error."""
 
 
+NOWHERE = Path(os.devnull) / "no-home"
+"""A place that nobody can make: nothing is found there, and writing fails with one line."""
+
+Kind = Literal["config", "state", "data", "cache"]
+
+
+def expanded(path: str | Path) -> Path:
+    """`path` with ``~`` put in; as it stands where that is nobody's."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def own_folder(kind: Kind) -> Path:
+    """The folder of this program: ``QWEN3_MLX_HOME`` for all kinds, else the platform's own places.
+
+    `NOWHERE` for a user without a home, as a container may have.
+    """
+    if own := os.environ.get("QWEN3_MLX_HOME"):
+        return expanded(own)
+    try:
+        if kind == "state":
+            mac = "~/Library/Application Support"
+            state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+            return Path(mac if sys.platform == "darwin" else state).expanduser() / "qwen3-mlx"
+        import platformdirs  # a few milliseconds
+
+        find = getattr(platformdirs, f"user_{kind}_path")
+        return Path(find("qwen3-mlx", appauthor=False))
+    except RuntimeError:
+        return NOWHERE
+
+
 SMALL = 64 * 2**20
 """Bytes of a file that is read whole; the largest index of a Qwen3 has 4 MB."""
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """Open `path` for reading if it is a regular file, or a link to one.
 
     Never waits: a pipe, a device and a directory are an `OSError` that says what they are.
@@ -39,9 +75,35 @@ def open_regular(path: str | Path) -> BinaryIO:
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
-        kind = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        raise OSError(kind, "Is a directory" if stat.S_ISDIR(mode) else "no regular file", path)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     return os.fdopen(handle, "rb")
+
+
+def read_given(path: Path, limit: int = SMALL) -> bytes:
+    """The bytes of what a user names: a pipe too, as the shell's ``<(command)`` gives one.
+
+    Raises `OSError`, also for more than `limit` of them.
+    """
+    with path.open("rb") as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
+    return data
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """Open a regular file to write at its end; a new one is for its owner only.
+
+    Never waits, as `open_regular`. Raises `OSError`.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = os.open(path, flags, 0o600)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return os.fdopen(handle, "ab")
 
 
 def read_small(path: str | Path, limit: int = SMALL) -> bytes:
@@ -49,7 +111,7 @@ def read_small(path: str | Path, limit: int = SMALL) -> bytes:
     with open_regular(path) as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:
-        raise OSError(f"{path} has more than {limit} bytes")
+        raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
     return data
 
 
@@ -91,15 +153,6 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     return read_json(Path(directory) / "config.json", missing)
 
 
-def cache_folder(name: str) -> Path:
-    """Where this package caches things of a kind: ``QWEN3_MLX_HOME``, else the platform's place."""
-    if own := os.environ.get("QWEN3_MLX_HOME"):
-        return Path(own).expanduser() / name
-    import platformdirs  # a few milliseconds
-
-    return platformdirs.user_cache_path("qwen3-mlx", appauthor=False) / name
-
-
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` beside `path`, flush it to the disk, then rename it into place.
 
@@ -134,7 +187,7 @@ def locked(path: Path, *, create: bool = False) -> int:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = os.fstat(file)
             if not stat.S_ISREG(held.st_mode):
-                raise OSError(f"{path} is no regular file")
+                raise OSError(errno.EINVAL, "no regular file", str(path))
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(held, os.stat(path)):  # noqa: PTH116 (a step that tests watch)
                     return file

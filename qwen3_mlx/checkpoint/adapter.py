@@ -24,7 +24,7 @@ from qwen3_mlx.checkpoint.raw import read_tensor
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.errors import ModelNotFoundError
-from qwen3_mlx.files import read_json
+from qwen3_mlx.files import expanded, read_json
 from qwen3_mlx.nn.lora import LoRAExpertLinear, LoRALinear
 
 PEFT_FILE, MLX_FILE = "adapter_model.safetensors", "adapters.safetensors"
@@ -60,7 +60,7 @@ def read_adapter(path: str | Path, config: Qwen3Config) -> Adapter:
     there is none, `ConfigError` for what its configuration asks and this package doesn't do, and
     `CheckpointError` for tensors that are not those of its configuration or of the model.
     """
-    directory = Path(path).expanduser()
+    directory = expanded(path)
     values = read_json(directory / CONFIG)
     present = [name for name in (PEFT_FILE, MLX_FILE) if (directory / name).is_file()]
     if not values or not present:

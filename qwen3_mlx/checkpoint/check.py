@@ -18,6 +18,7 @@ from qwen3_mlx.checkpoint.model_files import Files, Finding, Severity, is_mlx, p
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.errors import CheckpointError, Qwen3Error
+from qwen3_mlx.files import open_regular
 from qwen3_mlx.hub.weight_files import INDEX
 
 _FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -140,7 +141,7 @@ def _head(files: Files) -> Iterator[Finding]:
 
 
 def _sample(info: TensorInfo, number: int) -> bytes:
-    with info.file.open("rb") as stream:
+    with open_regular(info.file) as stream:
         stream.seek(info.offset + max(info.nbytes - SAMPLE, 0) * number // 3)
         return stream.read(min(SAMPLE, info.nbytes))
 

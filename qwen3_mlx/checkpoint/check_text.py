@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from qwen3_mlx.checkpoint.model_files import Files, Finding, pairs
 from qwen3_mlx.errors import OptionError
+from qwen3_mlx.files import read_small
 from qwen3_mlx.options import preset, with_generation_config
 
 
@@ -57,7 +58,7 @@ def template(files: Files) -> Iterator[Finding]:
     file, said = files.directory / "chat_template.jinja", files.json("tokenizer_config.json")
     inside = said.get("chat_template")
     if file.is_file() and isinstance(inside, str):
-        text = file.read_text("utf-8", errors="replace")
+        text = read_small(file).decode("utf-8", "replace")
         if text.strip() != inside.strip():
             text = "chat_template.jinja and tokenizer_config.json hold different templates"
             yield Finding("warning", f"{text}: the file wins")

@@ -30,6 +30,7 @@ import mlx.core as mx
 
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.errors import CheckpointError
+from qwen3_mlx.files import open_regular
 from qwen3_mlx.metal import verdict
 
 VARIABLE = "QWEN3_MLX_ZERO_COPY"
@@ -126,7 +127,7 @@ class Maps:
 def _map(file: Path) -> mmap.mmap:
     """A private map: what is written to it, if ever, never reaches the file."""
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file.name} can't be mapped", got=str(error)) from None

@@ -12,6 +12,7 @@ import mlx.core as mx
 
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.errors import CheckpointError
+from qwen3_mlx.files import open_regular
 
 # safetensors' name -> (format of the buffer protocol, the dtype those bits are then viewed as)
 _DTYPES: dict[str, tuple[Literal["B", "H", "I"], mx.Dtype]] = {
@@ -83,7 +84,7 @@ def _buffer(size: int) -> memoryview:
 def _read(info: TensorInfo, offset: int, view: memoryview) -> None:
     size, done = len(view), 0
     try:
-        with info.file.open("rb", buffering=0) as stream:
+        with open_regular(info.file) as stream:
             stream.seek(offset)
             while done < size:
                 count = stream.readinto(view[done:])

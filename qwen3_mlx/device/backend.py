@@ -5,7 +5,10 @@ Every module that computes imports this one before it imports ``mlx``.
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from qwen3_mlx.device import blas
+from qwen3_mlx.device.compile import can_compile
 from qwen3_mlx.errors import BackendError
 
 _INSTALL = "pip install 'qwen3-mlx[cpu]' (or [cuda12], [cuda13] on a machine with an NVIDIA GPU)"
@@ -28,6 +31,10 @@ def device() -> str:
     if mx.default_device() == mx.Device(mx.DeviceType.cpu):
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
+
+
+if device() == "cpu" and not can_compile(version("mlx")):
+    mx.disable_compile()  # the same numbers, each operation by itself
 
 
 def compute_dtype(stored: mx.Dtype) -> tuple[mx.Dtype, str]:

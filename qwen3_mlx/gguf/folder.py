@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen3_mlx.errors import ConfigError, ModelNotFoundError, shown
-from qwen3_mlx.files import cache_folder
+from qwen3_mlx.files import own_folder
 from qwen3_mlx.gguf import describe
 from qwen3_mlx.gguf.model import GgufModel, models, read_model, split_names
 
@@ -62,7 +62,7 @@ def of(path: Path) -> Path:
     if path.is_dir():
         path = path / choose([entry.name for entry in path.iterdir()], str(path))
     files = [path.absolute().with_name(name) for name in split_names(path.name)]
-    folder = cache_folder("gguf") / f"{path.stem}-{_key(files)}"
+    folder = own_folder("cache") / "gguf" / f"{path.stem}-{_key(files)}"
     if not (folder / "config.json").is_file():
         _write(read_model(files[0]), folder)
     return folder

@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from qwen3_mlx.errors import HubError
-from qwen3_mlx.files import read_small
+from qwen3_mlx.files import NOWHERE, expanded, read_small
 from qwen3_mlx.gguf.model import models, split_names
 from qwen3_mlx.hub.weight_files import INDEX, WHOLE, choose
 
@@ -42,10 +42,10 @@ def cache_dir() -> Path:
     """Where ``huggingface_hub`` keeps snapshots, found without importing it."""
     env = os.environ.get
     if explicit := env("HF_HUB_CACHE") or env("HUGGINGFACE_HUB_CACHE"):
-        return Path(os.path.expandvars(explicit)).expanduser()
+        return expanded(os.path.expandvars(explicit))
     cache = env("XDG_CACHE_HOME") or "~/.cache"
-    home = env("HF_HOME") or f"{cache}/huggingface"
-    return Path(os.path.expandvars(home)).expanduser() / "hub"
+    home = expanded(os.path.expandvars(env("HF_HOME") or f"{cache}/huggingface"))
+    return (NOWHERE if home.parts[:1] == ("~",) else home) / "hub"
 
 
 def snapshot_dir(source: Source) -> Path | None:

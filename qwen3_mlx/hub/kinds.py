@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qwen3_mlx.errors import ConfigError, OptionError
-from qwen3_mlx.files import read_json
+from qwen3_mlx.files import read_json, read_small
 
 Kind = Literal["chat", "embedder", "reranker"]
 _NAME = re.compile(r"qwen3[-_]?(embedding|reranker)", re.IGNORECASE)
@@ -52,7 +52,7 @@ def of_directory(directory: Path) -> Kind:
 
 def _pools(directory: Path) -> bool:
     try:
-        modules: Any = json.loads((directory / "modules.json").read_text("utf-8-sig"))
+        modules: Any = json.loads(read_small(directory / "modules.json").decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return False
     if not isinstance(modules, list):
@@ -63,7 +63,7 @@ def _pools(directory: Path) -> bool:
 
 def _base_model(card: Path) -> str:
     try:
-        text = card.read_text("utf-8")
+        text = read_small(card).decode("utf-8")
     except (OSError, ValueError):
         return ""
     front = text.split("\n---", 1)[0] if text.startswith("---") else ""

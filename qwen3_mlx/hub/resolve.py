@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from qwen3_mlx.errors import ModelNotFoundError, shown
+from qwen3_mlx.files import expanded
 from qwen3_mlx.gguf import folder
 from qwen3_mlx.hub import releases
 from qwen3_mlx.hub.cache import Source, complete_snapshot, gguf_choice, gguf_names
@@ -72,9 +73,9 @@ def parse(name: str) -> Source:
     if name in (own := dict(bundled())):
         return Source(path=own[name])
     if _is_gguf(name):
-        return Source(path=Path(name).expanduser())
+        return Source(path=expanded(name))
     if name and (_is_model_directory(name) or (_looks_like_path(name) and _is_directory(name))):
-        return Source(path=Path(name).expanduser())
+        return Source(path=expanded(name))
     if release := releases.find(name):
         return Source(repo=release.repo)
     if _REPO.fullmatch(name) and not _looks_like_path(name):
@@ -85,7 +86,7 @@ def parse(name: str) -> Source:
 
 
 def _is_model_directory(name: str) -> bool:
-    return _is_directory(name) and (Path(name).expanduser() / "config.json").is_file()
+    return _is_directory(name) and (expanded(name) / "config.json").is_file()
 
 
 def _is_gguf(name: str) -> bool:
@@ -94,7 +95,7 @@ def _is_gguf(name: str) -> bool:
 
 def _is_file(name: str) -> bool:
     try:
-        return Path(name).expanduser().is_file()
+        return expanded(name).is_file()
     except (OSError, RuntimeError, ValueError):
         return False
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
-from qwen3_mlx.files import write_atomically
+from qwen3_mlx.files import own_folder, read_small, write_atomically
 from qwen3_mlx.metal import tuning
 from qwen3_mlx.metal.variants import Signature
 
@@ -95,11 +94,7 @@ class Verdict:
 
 def folder() -> Path:
     """Where verdicts are kept: ``QWEN3_MLX_HOME``, else the platform's place for caches."""
-    if own := os.environ.get("QWEN3_MLX_HOME"):
-        return Path(own).expanduser() / "kernels"
-    import platformdirs  # a few milliseconds
-
-    return platformdirs.user_cache_path("qwen3-mlx", appauthor=False) / "kernels"
+    return own_folder("cache") / "kernels"
 
 
 def file_of(signatures: Sequence[Signature]) -> Path:
@@ -161,7 +156,7 @@ def parsed(values: list[dict[str, Any]]) -> list[Signature]:
 def read(file: Path) -> Verdict | None:
     """The verdict in `file`; None if there is none, or none that can be understood."""
     try:
-        value = json.loads(file.read_text("utf-8"))
+        value = json.loads(read_small(file).decode("utf-8"))
         readings = {past: Reading(**reading) for past, reading in value.pop("readings").items()}
         cuts = {name: (int(rows), int(simds)) for name, (rows, simds) in value.pop("cuts").items()}
         found = Verdict(**value, readings=readings, cuts=cuts)

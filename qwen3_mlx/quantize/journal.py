@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen3_mlx.errors import OptionError
+from qwen3_mlx.files import open_regular, read_small
 from qwen3_mlx.quantize.disk import Disk
 
 
@@ -67,7 +68,7 @@ class ConversionJournal:
 
 def sha256(path: Path) -> str:
     """The digest of a file."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -78,14 +79,14 @@ def _line(value: dict[str, Any]) -> bytes:
 def _read(file: Path) -> list[dict[str, Any]]:
     """The whole lines; the first that isn't one ends them."""
     try:
-        text = file.read_bytes()
+        text = read_small(file)
     except OSError:
         return []
     found = []
     for line in text.split(b"\n")[:-1]:
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
         if not isinstance(value, dict) or not (
             {"key"} <= set(value) or {"shard", "sha256"} <= set(value)

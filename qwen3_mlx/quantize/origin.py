@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from qwen3_mlx.files import read_small
+
 _SNAPSHOT = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FIELD = r"^{}:[ \t]*[\"']?([^\"'\n#]+)"
@@ -49,7 +51,7 @@ def origin_of(directory: Path, name: str) -> Origin:
 
 def _front_matter(card: Path) -> str:
     try:
-        text = card.read_text("utf-8")
+        text = read_small(card).decode("utf-8")
     except (OSError, ValueError):
         return ""
     return text.split("\n---", 1)[0] if text.startswith("---") else ""

@@ -24,7 +24,7 @@ from typing import Any
 from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.config.recipes import CLASSES, RECIPES, Recipe, affine
 from qwen3_mlx.errors import OptionError, shown
-from qwen3_mlx.files import read_small
+from qwen3_mlx.files import read_given
 
 _KEYS = {"name": str, "about": str, "bound": (int, float), "target": (int, float)}
 _FIXED = {"mxfp4": (4, 32), "nvfp4": (4, 16), "mxfp8": (8, 32)}
@@ -34,7 +34,7 @@ _BITS, _GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 def read(path: Path) -> Recipe:
     """Read and check a recipe file. Raises `OptionError` naming the key."""
     try:
-        values = tomllib.loads(read_small(path).decode("utf-8"))
+        values = tomllib.loads(read_given(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # tomllib: of any kind
         raise OptionError(f"recipe {path} can't be read", got=str(error)) from None
     for key, value in values.items():
@@ -42,6 +42,10 @@ def read(path: Path) -> Recipe:
         if kinds is None or not isinstance(value, kinds) or isinstance(value, bool):
             expected = f"one of {', '.join([*_KEYS, 'group_size', 'bits'])}, of the right type"
             raise OptionError(f"{path.name}: {key}", got=shown(value), expected=expected)
+    for key, lowest, highest in (("bound", 0, 100), ("target", 2, 16)):
+        if key in values and not lowest <= values[key] <= highest:  # nan is between no two
+            expected = f"a number from {lowest} to {highest}"
+            raise OptionError(f"{path.name}: {key}", got=shown(values[key]), expected=expected)
     bits = values.get("bits") or {}
     if "default" not in bits:
         hint = 'every recipe has [bits] with a default, such as default = 4 (or "bf16")'

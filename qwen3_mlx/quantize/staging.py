@@ -205,6 +205,6 @@ def _write_small_files(plan: Plan, target: Target) -> None:
     part = target.part
     target.disk.write_file(part / INDEX, as_json(plan.index()))
     for file in plan.copied():
-        target.disk.write_file(part / file.name, file.read_bytes())
+        target.disk.write_file(part / file.name, read_small(file))
     # last: without it, nothing takes the directory for a model
     target.disk.write_file(part / "config.json", as_json(plan.config()))

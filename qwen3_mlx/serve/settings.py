@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen3_mlx.errors import OptionError
+from qwen3_mlx.files import expanded, read_given
 from qwen3_mlx.serve.guard import LOOPBACK, Rules
 
 KEY = "QWEN3_MLX_API_KEY"
@@ -49,7 +50,7 @@ class Settings:
         if self.api_key_file is None:
             return os.environ.get(KEY, "").strip() or None
         try:
-            key = self.api_key_file.expanduser().read_text("utf-8").strip()
+            key = read_given(expanded(self.api_key_file)).decode("utf-8").strip()
         except (OSError, ValueError) as error:
             got = getattr(error, "strerror", None) or str(error)
             raise OptionError(f"{self.api_key_file} can't be read", got=got) from None

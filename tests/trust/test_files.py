@@ -26,6 +26,8 @@ NAMES = [
     "chat_template.jinja",
     "model.safetensors",
     "model.safetensors.index.json",
+    "README.md",
+    "modules.json",
     "additional_chat_templates/tool_use.jinja",
 ]
 SECONDS = 10
@@ -56,7 +58,13 @@ def test_a_model_with_something_else_among_its_files(tmp_path: Path, name: str, 
         assert len(str(error)) < 2000
     else:
         # A template or a tokenizer's file that is none counts as not there.
-        assert name in ("chat_template.jinja", "model.safetensors.index.json") or "add" in name
+        unread = (
+            "chat_template.jinja",
+            "model.safetensors.index.json",
+            "README.md",
+            "modules.json",
+        )
+        assert name in unread or "add" in name
     for command in (["info", str(model)], ["models", str(tmp_path / "models")]):
         result = CliRunner().invoke(app, command)
         assert result.exception is None or isinstance(result.exception, SystemExit)

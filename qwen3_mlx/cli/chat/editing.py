@@ -11,7 +11,7 @@ from qwen3_mlx.chat import export as export_file
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.result import CommandResult
 from qwen3_mlx.errors import OptionError, SessionError, shown
-from qwen3_mlx.files import write_atomically
+from qwen3_mlx.files import expanded, write_atomically
 from qwen3_mlx.text.messages import joined_text
 
 
@@ -56,7 +56,7 @@ def export(chat: Conversation, text: str) -> CommandResult:
         raise SessionError("nothing to export yet", hint="say something first")
     kind = kind or "md"
     default = time.strftime(f"chat-%Y-%m-%d-%H%M%S.{kind}")
-    path = Path(name.strip(" '\"") or default).expanduser()
+    path = expanded(name.strip(" '\"") or default)
     if path.exists():
         raise SessionError("this file exists already", got=str(path), hint="choose another name")
     write = export_file.as_json if kind == "json" else export_file.as_markdown

@@ -9,6 +9,8 @@ import os
 from datetime import datetime
 from pathlib import Path
 
+from qwen3_mlx.files import open_regular, open_to_append
+
 READ_BYTES = 1_000_000
 """Of a longer file only the newest entries are read."""
 
@@ -18,7 +20,7 @@ def read(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(max(file.seek(0, os.SEEK_END) - READ_BYTES, 0))
             lines = file.read().decode("utf-8", "replace").split("\n")
     except OSError:
@@ -38,7 +40,7 @@ def add(path: Path | None, text: str) -> None:
         return
     lines = "".join(f"+{line}\n" for line in text.split("\n"))
     try:
-        with path.open("ab") as file:
+        with open_to_append(path) as file:
             file.write(f"\n# {datetime.now()}\n{lines}".encode("utf-8", "replace"))
     except OSError:
         pass

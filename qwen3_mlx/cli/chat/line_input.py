@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from qwen3_mlx.cli.chat import input_history
 from qwen3_mlx.cli.terminal import stdin
 from qwen3_mlx.cli.terminal.paste import PasteReader
 from qwen3_mlx.cli.terminal.screen import Screen, is_terminal, printable
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 
@@ -55,7 +57,6 @@ class Prompt:
     def __init__(self, history: Path | None, commands: list[str]) -> None:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.completion import WordCompleter
-        from prompt_toolkit.history import FileHistory, InMemoryHistory
         from prompt_toolkit.input.vt100 import Vt100Input
 
         source = Vt100Input(sys.stdin)
@@ -63,7 +64,7 @@ class Prompt:
         source.stdin_reader = cast(Any, self._keys)
         self._session: PromptSession[str] = PromptSession(
             input=source,
-            history=FileHistory(str(history)) if history else InMemoryHistory(),
+            history=_history(history),
             completer=WordCompleter(commands, sentence=True),
             complete_while_typing=False,
             multiline=True,
@@ -109,6 +110,20 @@ class PromptKeys:
         if typed_ahead:
             return self._reader.typed_ahead()
         return self._reader.read() if self._reader.is_waiting() else ""
+
+
+def _history(path: Path | None) -> History:
+    """The lines of earlier chats; what can't be read or written any more is as if it were none."""
+    from prompt_toolkit.history import History, InMemoryHistory
+
+    class Kept(History):
+        def load_history_strings(self) -> list[str]:
+            return list(reversed(input_history.read(path)))
+
+        def store_string(self, string: str) -> None:
+            input_history.add(path, string)
+
+    return InMemoryHistory() if path is None else Kept()
 
 
 def _keys() -> KeyBindings:

@@ -16,6 +16,7 @@ from qwen3_mlx.cli.chat.keys import key_help
 from qwen3_mlx.cli.chat.result import Command, CommandResult
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.errors import OptionError, SessionError, gb, shown
+from qwen3_mlx.files import expanded
 from qwen3_mlx.options import NEVER_THINK
 
 
@@ -154,7 +155,7 @@ def _load(chat: Conversation, text: str) -> CommandResult:
 
 
 def _path(text: str) -> Path:
-    return Path(text.strip("'\"")).expanduser()
+    return expanded(text.strip("'\""))
 
 
 def _stats(chat: Conversation, _text: str) -> CommandResult:

@@ -18,7 +18,7 @@ from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Reply
-from qwen3_mlx.files import read_small
+from qwen3_mlx.files import read_given
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.text.tools import normalise_tools
 
@@ -114,7 +114,7 @@ def command(
 def read_tools(file: Path) -> list[dict[str, Any]]:
     """The tools in a JSON file. Raises `OptionError`, before a model is loaded."""
     try:
-        tools = normalise_tools(json.loads(file.read_text("utf-8-sig")))
+        tools = normalise_tools(json.loads(read_given(file).decode("utf-8-sig")))
     except (OSError, ValueError, RecursionError) as error:
         got = getattr(error, "strerror", None) or str(error)
         raise OptionError(f"{file} can't be read", got=got, expected="a JSON list") from None
@@ -126,7 +126,7 @@ def read_tools(file: Path) -> list[dict[str, Any]]:
 def read_schema(file: Path) -> str:
     """The text of a schema's file. Raises `OptionError`, before a model is loaded."""
     try:
-        return read_small(file).decode("utf-8-sig")
+        return read_given(file).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         got = getattr(error, "strerror", None) or str(error)
         raise OptionError(f"{file} can't be read", got=got, expected="a JSON schema") from None

@@ -19,6 +19,7 @@ from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.terminal.numbers import parameters, short
 from qwen3_mlx.cli.terminal.screen import Screen, printable
 from qwen3_mlx.errors import ModelNotFoundError, OptionError, Qwen3Error, gb
+from qwen3_mlx.files import expanded
 
 if TYPE_CHECKING:
     from qwen3_mlx.config import Qwen3Config
@@ -106,7 +107,7 @@ def run(
         raise OptionError("context", got=context, expected="1 or more tokens")
     place = machine.quick_machine() if gigabytes is None else machine.mac(gigabytes)
     found = local.everything()
-    for folder in (folder.expanduser() for folder in folders):
+    for folder in map(expanded, folders):
         if not folder.is_dir():
             hint = "give a directory that holds models"
             raise ModelNotFoundError("no such directory", got=str(folder), hint=hint)

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
+
+from qwen3_mlx.files import open_to_append, own_folder, read_small, write_atomically
 
 
 def home() -> Path:
     """The directory of the state files: ``QWEN3_MLX_HOME``, else the platform's own place."""
-    if own := os.environ.get("QWEN3_MLX_HOME"):
-        return Path(own).expanduser()
-    if sys.platform == "darwin":
-        return Path("~/Library/Application Support/qwen3-mlx").expanduser()
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser() / "qwen3-mlx"
+    return own_folder("state")
 
 
 def sessions() -> Path:
     """The directory of kept conversations: ``QWEN3_MLX_HOME``, else the platform's for data."""
-    if os.environ.get("QWEN3_MLX_HOME"):
-        return home() / "sessions"
-    import platformdirs  # a few milliseconds
-
-    return platformdirs.user_data_path("qwen3-mlx", appauthor=False) / "sessions"
+    return own_folder("data") / "sessions"
 
 
 def prompts() -> Path:
     """The directory of computed prompts: ``QWEN3_MLX_HOME``, else the platform's for caches."""
-    if os.environ.get("QWEN3_MLX_HOME"):
-        return home() / "prompts"
-    import platformdirs
-
-    return platformdirs.user_cache_path("qwen3-mlx", appauthor=False) / "prompts"
+    return own_folder("cache") / "prompts"
 
 
 def history_file() -> Path | None:
@@ -41,10 +28,9 @@ def history_file() -> Path | None:
     file = home() / "history"
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file.touch(mode=0o600)
-        with file.open("ab"):  # an old one may be somebody else's
+        with open_to_append(file):  # an old one may be somebody else's
             pass
-    except (OSError, RuntimeError):
+    except OSError:
         return None
     return file
 
@@ -52,10 +38,10 @@ def history_file() -> Path | None:
 def last_model() -> str | None:
     """The model of the last chat; None if there was none, or its directory is gone."""
     try:
-        name = json.loads((home() / "state.json").read_text("utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
-        return None
-    if not isinstance(name, str) or (Path(name).is_absolute() and not Path(name).is_dir()):
+        name = json.loads(read_small(home() / "state.json").decode("utf-8"))["model"]
+        if not isinstance(name, str) or (Path(name).is_absolute() and not Path(name).is_dir()):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return name
 
@@ -67,11 +53,9 @@ def lasting_name(name: str) -> str:
 
 def remember_model(name: str) -> None:
     """Keep `name` for the next chat, if the file can be written."""
-    from qwen3_mlx.files import write_atomically
-
     name = lasting_name(name)
     try:
         home().mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(home() / "state.json", json.dumps({"model": name}).encode())
-    except (OSError, RuntimeError):
+    except (OSError, ValueError):  # no room, no home; or a name that is no text
         pass

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.errors import ConfigError, OptionError, shown
-from qwen3_mlx.files import read_small
+from qwen3_mlx.files import own_folder, read_small
 from qwen3_mlx.options import NEVER_THINK, Family, GenerationOptions
 
 LARGEST = 2**20
@@ -136,14 +135,7 @@ class Settings:
 
 def file() -> Path:
     """The file: in ``QWEN3_MLX_HOME``, else in the platform's directory for configuration."""
-    if own := os.environ.get("QWEN3_MLX_HOME"):
-        try:
-            return folders.home() / "config.toml"
-        except RuntimeError:  # ~ of nobody
-            return Path(own) / "config.toml"
-    import platformdirs  # a few milliseconds
-
-    return platformdirs.user_config_path("qwen3-mlx", appauthor=False) / "config.toml"
+    return own_folder("config") / "config.toml"
 
 
 def load() -> Settings:

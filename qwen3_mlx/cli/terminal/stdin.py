@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qwen3_mlx.cli.terminal.screen import is_terminal
 from qwen3_mlx.errors import OptionError
+from qwen3_mlx.files import read_given
 
 
 def piped_text() -> str:
@@ -43,7 +44,7 @@ def text_of(path: Path) -> str:
     """The text of a file. Raises `OptionError` if it can't be read, is no UTF-8, or is empty."""
     hint = "name a text file"
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_given(path).decode("utf-8-sig")
     except OSError as error:
         raise OptionError(f"{path} can't be read", got=error.strerror, hint=hint) from None
     except UnicodeDecodeError as error:

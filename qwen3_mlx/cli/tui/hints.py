@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from textual.widgets import Static
 
 from qwen3_mlx.cli.chat import slash_commands
 from qwen3_mlx.cli.chat.result import Command
 from qwen3_mlx.cli.settings import folders
+from qwen3_mlx.files import expanded
 
 SHOWN = 6
 
@@ -76,7 +76,7 @@ def _files(text: str) -> list[str]:
         return sorted(map(str, folders.sessions().glob("*.jsonl")))
     folder, name = os.path.split(text)
     try:
-        entries = list(Path(folder or ".").expanduser().iterdir())
+        entries = list(expanded(folder or ".").iterdir())
     except OSError:
         return []
     found = [f"{e.name}/" if e.is_dir() else e.name for e in entries if e.name.startswith(name)]

@@ -23,6 +23,7 @@ from qwen3_mlx.checkpoint.raw import read_rows, read_tensor
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config.packing import Packing
 from qwen3_mlx.errors import CheckpointError
+from qwen3_mlx.files import open_regular
 from qwen3_mlx.quantize.formats.parts import Part, PlainPart, Reader, Tensors
 from qwen3_mlx.quantize.formats.scaled import scaled_part
 
@@ -89,7 +90,7 @@ def _nested(
 
 
 def _state(info: TensorInfo) -> dict[str, Any]:
-    with info.file.open("rb") as stream:
+    with open_regular(info.file) as stream:
         stream.seek(info.offset)
         raw = stream.read(min(info.nbytes, 65_536))
     try:

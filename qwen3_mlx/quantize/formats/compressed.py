@@ -20,6 +20,7 @@ from qwen3_mlx.checkpoint.raw import read_rows, read_tensor
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config.packing import Packing
 from qwen3_mlx.errors import CheckpointError
+from qwen3_mlx.files import open_regular
 from qwen3_mlx.quantize.formats.parts import (
     Part,
     PlainPart,
@@ -82,7 +83,7 @@ def _stated_shape(path: str, shape: TensorInfo | None) -> tuple[int, int]:
     """What ``weight_shape`` says: the file pads packed rows to whole words."""
     if shape is None or shape.shape != (2,) or shape.dtype not in ("I64", "I32"):
         raise CheckpointError(f"{path}.weight_shape", got="nothing", expected="two whole numbers")
-    with shape.file.open("rb") as stream:
+    with open_regular(shape.file) as stream:
         stream.seek(shape.offset)
         raw = stream.read(shape.nbytes)
     size = shape.nbytes // 2

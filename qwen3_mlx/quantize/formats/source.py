@@ -29,7 +29,7 @@ from qwen3_mlx.checkpoint.raw import FLOATS
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config import Qwen3Config, packing
 from qwen3_mlx.config.matrices import weight_shapes
-from qwen3_mlx.files import read_config
+from qwen3_mlx.files import open_regular, read_config
 from qwen3_mlx.quantize.formats import awq, bitsandbytes, compressed, fp8, gguf, gptq, mlx
 from qwen3_mlx.quantize.formats.parts import Part, PlainPart, Tensors
 
@@ -86,7 +86,7 @@ class Source:
         infos = (info for weight in self.weights for part in weight.parts for info in part.tensors)
         for info in sorted(infos, key=lambda info: (info.file.name, info.offset)):
             digest.update(f"{info.name} {info.dtype} {info.shape}\n".encode())
-            with info.file.open("rb") as stream:
+            with open_regular(info.file) as stream:
                 stream.seek(info.offset + max(info.nbytes // 2 - _SAMPLE // 2, 0))
                 digest.update(stream.read(min(_SAMPLE, info.nbytes)))
         return digest.hexdigest()
