@@ -12,7 +12,7 @@ from pathlib import Path
 FILE = Path(__file__).with_name("cli.md")
 COMMANDS = (
     *("", "chat", "generate", "serve", "info", "models", "convert", "embed", "rerank"),
-    *("bench", "doctor", "sessions"),
+    *("bench", "doctor", "launch", "follow", "sessions"),
     *("sessions list", "sessions show", "sessions export", "sessions rm", "config"),
     *("config get", "config set", "config unset", "config path", "config edit"),
 )

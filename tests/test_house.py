@@ -34,6 +34,7 @@ FLOORS = (
     ("fit", "metal"),
     ("nn",),
     ("checkpoint", "engine"),
+    ("group",),
     ("bench", "chat", "quantize", "retrieval"),
     ("model",),
     ("serve",),

@@ -19,10 +19,11 @@ from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sequence import Markers
-from qwen3_mlx.errors import BackendError, ConfigError, Qwen3Error
+from qwen3_mlx.errors import BackendError, ConfigError, OptionError, Qwen3Error
 from qwen3_mlx.files import read_json
 from qwen3_mlx.fit import alternatives
-from qwen3_mlx.fit.inequality import weights_from_headers
+from qwen3_mlx.fit.inequality import weights_from_config, weights_from_headers
+from qwen3_mlx.group import membership
 from qwen3_mlx.hub import kinds
 from qwen3_mlx.hub.resolve import resolve
 from qwen3_mlx.nn.choose_backend import choose_backend
@@ -181,15 +182,24 @@ def load_runtime(
     cache_format.check(config.head_dim)
     tensors = checkpoint_tensors(path)
     kind = "embedder" if is_body(tensors) else kinds.of_directory(path)
-    weights = weights_from_headers(tensors.values())
-    note = alternatives.check(str(name), config, weights, context, cache_format, force=force)
+    weights, own = weights_from_headers(tensors.values()), config
+    if (share := membership.own_share()).size > 1:
+        own = share.config(config)
+        weights = weights_from_config(own)
+        if adapter is not None:
+            raise OptionError("an adapter in a group of machines", hint="convert --fuse it first")
+    note = alternatives.check(str(name), own, weights, context, cache_format, force=force)
     memory_limits.apply()
     beside = None if adapter is None else read_adapter(adapter, config)
     files = _stamp(path, beside)
     tokenizer, template = Tokenizer.from_dir(path), _template(path, kind)
     _check_vocabulary(tokenizer, config)
     family = template.family  # a damaged template is refused before the weights are read
-    network, config = load_network(path, context=context, on_progress=on_progress, force=force)
+    if share.size > 1:
+        network = membership.load_together(str(name), path, context, cache_format, force)
+        config = config if context is None else config.for_context(context)
+    else:
+        network, config = load_network(path, context=context, on_progress=on_progress, force=force)
     if beside is not None:
         attach(network, beside)
     if beside is not None or cache_format != AS_COMPUTED:

@@ -163,6 +163,8 @@ class ChatSession:
         For a beginning that will be met again: a long system prompt, a conversation gone on with.
         Returns a note if something was there that is of no use, else nothing.
         """
+        if self.runtime.network.model.lead is not None:
+            return ""  # what is on this disk is one machine's part
         known = self._lasting(self.messages)
         BACKGROUND.stop()
         with self.cache.lock:

@@ -18,8 +18,10 @@ from qwen3_mlx.cli.commands import (
     convert,
     doctor,
     embed,
+    follow,
     generate,
     info,
+    launch,
     models,
     rerank,
     serve,
@@ -39,6 +41,8 @@ COMMANDS: tuple[Any, ...] = (
     convert,
     bench,
     doctor,
+    launch,
+    follow,
     sessions,
     config,
 )
@@ -102,4 +106,7 @@ for module in COMMANDS:
     if group := getattr(module, "app", None):
         app.add_typer(group, name=name)
     else:
-        app.command(name, cls=getattr(module, "Command", None))(module.command)
+        settings = getattr(module, "CONTEXT", None)
+        app.command(name, cls=getattr(module, "Command", None), context_settings=settings)(
+            module.command
+        )

@@ -112,6 +112,8 @@ def copied(source: PromptCache, count: int, target: PromptCache) -> PromptCache:
         for layer, stored in zip(target.layers, arrays, strict=True):
             layer.restore(stored, count)
         target.tokens[:] = source.tokens[:count]
+        if (lead := source.network.model.lead) is not None:
+            lead.copy(source.layers, target.layers, count)
     return target
 
 

@@ -81,6 +81,8 @@ class PromptCache:
         """Note that the next prompt probably shares the tokens held now, and no more."""
         for layer in self.layers:
             layer.mark()
+        if (lead := self.network.model.lead) is not None:
+            lead.mark(self.layers)
 
     @contextmanager
     def filling(self) -> Iterator[None]:

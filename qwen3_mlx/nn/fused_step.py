@@ -95,7 +95,7 @@ class FusedStep:
         Whatever a kernel throws, the same token goes through the plain network: until the tails
         are taken at the very end the cache holds what it held.
         """
-        layers = [held for held in cache if isinstance(held, TailedCache)]
+        layers, lead = [h for h in cache if isinstance(h, TailedCache)], self.network.model.lead
         fault = self.fault or (self.guarded.fault if self.guarded is not None else "")
         if fault or len(layers) < len(cache) or not cache[0].state or tokens.size != 1:
             return self.network(tokens, cache)
@@ -103,10 +103,15 @@ class FusedStep:
         if arm == "stock":
             return self.network(tokens, cache)
         try:
-            logits, tails = self._run(arm, tokens, layers)
+            if lead is None:
+                logits, tails = self._run(arm, tokens, layers)
+            else:
+                logits, tails = lead.forward(
+                    lambda told: self._run(arm, told, layers), tokens, layers
+                )
         except Exception as error:
-            if is_out_of_memory(error):
-                raise
+            if lead is not None or is_out_of_memory(error):
+                raise  # the others have begun this step
             self._give_up(error)
             return self.network(tokens, cache)
         for held, tail in zip(layers, tails, strict=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import qwen3_mlx.device.backend  # noqa: F401  (first: it loads a BLAS before MLX)
 
@@ -18,6 +19,20 @@ import mlx.core as mx
 from qwen3_mlx.config.share import Share
 
 Sum = Callable[[mx.array], mx.array]
+T = TypeVar("T")
+
+
+class Lead(Protocol):
+    """Who tells the other machines of a network what this one is about to compute."""
+
+    def forward(self, compute: Callable[[mx.array], T], tokens: mx.array, cache: Any) -> T:
+        """`compute` of ``tokens [B, L]``, which all are given, begun before it returns."""
+
+    def mark(self, layers: Any) -> None:
+        """Have all mark the cache of these layers."""
+
+    def copy(self, source: Any, target: Any, count: int) -> None:
+        """Have all begin the cache of `target` with the first `count` tokens of `source`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from qwen3_mlx.nn.cache.windowed import RotatingCache
 from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
-from qwen3_mlx.nn.parallel import ALONE, Sums
+from qwen3_mlx.nn.parallel import ALONE, Lead, Sums
 from qwen3_mlx.nn.rows import Together, one_by_one
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
@@ -65,6 +65,8 @@ class Qwen3Body(nn.Module):
     """Embedding, blocks and the last norm: tokens to hidden states."""
 
     backend: Backend = PLAIN
+    lead: Lead | None = None
+    """Who tells the machines that share the network, on the first of them."""
 
     def __init__(self, config: Qwen3Config) -> None:
         super().__init__()
@@ -76,6 +78,11 @@ class Qwen3Body(nn.Module):
         self, tokens: mx.array, cache: Sequence[KVCache | Together] | None = None
     ) -> mx.array:
         """``tokens [B, L]`` to hidden states ``[B, L, C]``; `cache` grows by L."""
+        if self.lead is not None:
+            return self.lead.forward(lambda told: self._forward(told, cache), tokens, cache)
+        return self._forward(tokens, cache)
+
+    def _forward(self, tokens: mx.array, cache: Sequence[KVCache | Together] | None) -> mx.array:
         x = self.embed_tokens(tokens)
         for index, layer in enumerate(self.layers):
             behind, x = x, layer(x, cache[index] if cache is not None else None)

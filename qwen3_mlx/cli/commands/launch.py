@@ -1,0 +1,68 @@
+"""``qwen3-mlx launch``: a command of this program on several machines that share the model."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qwen3_mlx.cli import options as opt
+from qwen3_mlx.errors import OptionError
+
+CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
+RUNS = ("chat", "generate", "bench", "serve")
+
+
+def command(
+    context: typer.Context,
+    hosts: Annotated[
+        str, opt.option("A,B,…", "The machines, this one first, as the others reach them.")
+    ] = "",
+    backend: Annotated[
+        str, opt.option("NAME", "What carries the sums: `ring`, `jaccl` or `nccl`.")
+    ] = "ring",
+    rdma: Annotated[
+        Path | None,
+        opt.option("FILE", "With `jaccl`: what `mlx.distributed_config` wrote."),
+    ] = None,
+    attention: Annotated[
+        str,
+        opt.option("HOW", "`split`, or `whole`: more memory on each, half the sums a token."),
+    ] = "split",
+    port: Annotated[int, opt.option("N", "The first of the ports.", min=0, max=65_000)] = 0,
+    debug: opt.Debug = False,
+) -> None:
+    """Run a model over several machines: `chat`, `generate`, `bench`, or a Python program.
+
+    What follows the options is run here, and the other machines follow, started by ssh. A model
+    must lie on each of them already. docs/machines.md goes through it step by step.
+
+    Examples:
+
+        qwen3-mlx launch --hosts mac-1.local,mac-2.local chat 235b-a22b
+        qwen3-mlx launch --hosts localhost,localhost generate demo "What is 17 * 23?"
+    """
+    from qwen3_mlx.group import start
+    from qwen3_mlx.group.plan import new_plan, read_rdma
+
+    arguments = list(context.args)
+    if not arguments or (arguments[0] not in RUNS and not arguments[0].endswith(".py")):
+        raise OptionError(
+            "what to launch",
+            got=arguments[0] if arguments else "nothing",
+            expected=f"{', '.join(RUNS)} or a .py file, behind the options",
+        )
+    if attention not in ("split", "whole"):
+        raise OptionError("--attention", got=attention, expected="split or whole")
+    names = [name.strip() for name in hosts.split(",") if name.strip()]
+    plan = new_plan(
+        names, secrets.token_hex(16), backend=backend, attention=attention == "split", port=port
+    )
+    if backend == "jaccl":
+        plan = read_rdma(plan, rdma)
+    with tempfile.TemporaryDirectory(prefix="qwen3-mlx-") as folder:
+        code = start.run(plan, arguments, Path(folder))
+    raise typer.Exit(code)

@@ -1,0 +1,317 @@
+"""The first machine: it gathers the others, and announces every forward pass before it begins.
+
+An announcement names the cache, the position and the tokens; so whatever a conversation does (cut,
+stop, trim, warm, edit) is, to the others, the next forward pass. Tokens that the device has drawn
+go to all inside the graph. Each pass is begun as it is announced, in the same order everywhere.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import qwen3_mlx.device.backend  # noqa: F401
+
+import mlx.core as mx
+
+from qwen3_mlx.errors import BackendError, Qwen3Error
+from qwen3_mlx.group import versions
+from qwen3_mlx.group.line import Line, Message
+from qwen3_mlx.group.plan import Plan, note_status
+from qwen3_mlx.nn.cache.full import KVCache
+from qwen3_mlx.nn.rows import Together
+
+T = TypeVar("T")
+
+GATHER_S = 30.0
+"""How long a machine may take to answer at all."""
+STUCK_S, SLOWEST, TOKEN_S = 10.0, 20, 0.1
+"""A pass counts as stuck after that long, or so many times the slowest, and so much a token."""
+EXIT = 75
+"""The exit code of a process whose group has broken (EX_TEMPFAIL)."""
+
+
+class Lead:
+    """Rank 0 of a group. One a process."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.lines: dict[int, Line] = {}
+        self._computing = threading.RLock()
+        self._caches: dict[int, int] = {}
+        self._numbers = self._count = 0
+        self._last: tuple[int, mx.array | None] = (0, None)
+        self._said = "nothing"
+        self._begun: dict[int, tuple[float, int]] = {}
+        self._done: dict[int, int] = {}
+        self._slowest = 0.0
+        self._ended = False
+
+    def gather(self, listening: socket.socket | None = None) -> None:
+        """Wait for all the others. Raises `BackendError` naming who is missing or not alike."""
+        address, _, port = self.plan.control.rpartition(":")
+        try:
+            door = listening or socket.create_server((address, int(port)))
+        except OSError as error:
+            hint = "does another group run here? --port N takes other ports"
+            raise BackendError(
+                f"can't listen on {self.plan.control}", got=error.strerror, hint=hint
+            ) from None
+        until = time.monotonic() + GATHER_S
+        with door, self._closed_on_error():
+            while len(self.lines) < self.plan.size - 1:
+                door.settimeout(max(until - time.monotonic(), 0.01))
+                try:
+                    connection, _ = door.accept()
+                except TimeoutError:
+                    raise self._missing() from None
+                self._welcome(connection)
+        for rank, line in self.lines.items():
+            line.on_message = partial(self._heard, rank)
+            line.start(partial(self.fail, rank))
+        atexit.register(self.close)
+        threading.Thread(target=self._watch, name="group", daemon=True).start()
+
+    @contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BackendError:
+            for line in self.lines.values():
+                line.close()
+            raise
+
+    def _missing(self) -> BackendError:
+        absent = [rank for rank in range(1, self.plan.size) if rank not in self.lines]
+        names = ", ".join(map(self.plan.name, absent))
+        hint = "is it on, reachable, and is qwen3-mlx installed there? its own words stand above"
+        what = f"{names} did not answer within {GATHER_S:.0f} s"
+        return BackendError(what, got=f"{len(self.lines) + 1} of {self.plan.size}", hint=hint)
+
+    def _welcome(self, connection: socket.socket) -> None:
+        """Take a machine in; whoever doesn't know the secret is left outside."""
+        line = Line(connection, self.plan.secret)
+        try:
+            line.prove(welcome=True)
+            said = line.read_one()
+        except (OSError, BackendError):
+            line.close()
+            return
+        rank = said.get("rank")
+        if not isinstance(rank, int) or not 0 < rank < self.plan.size or rank in self.lines:
+            fault = f"rank {rank} is taken already" if rank in self.lines else f"no rank {rank}"
+        else:
+            fault = versions.difference(said.get("versions"))
+        if fault:
+            line.send({"refused": fault})
+            line.close()
+            raise BackendError(
+                f"machine {rank} can't join", got=fault, hint="install the same versions on all"
+            )
+        assert isinstance(rank, int)
+        self.lines[rank] = line
+
+    def _heard(self, rank: int, message: Message) -> None:
+        if (done := message.get("done")) is not None:
+            self._done[rank] = int(done)
+            begun = self._begun.get(int(done))
+            if begun:
+                self._slowest = max(self._slowest, time.monotonic() - begun[0])
+            if self._done and len(self._done) == len(self.lines):
+                least = min(self._done.values())
+                for number in [n for n in list(self._begun) if n <= least]:
+                    self._begun.pop(number, None)
+        elif "fault" in message:
+            self.fail(rank, str(message["fault"]))
+        else:
+            self._answers(rank, message)
+
+    def _answers(self, rank: int, message: Message) -> None:
+        self._replies[rank] = message
+        self._replied.set()
+
+    _replies: dict[int, Message]
+    _replied: threading.Event
+
+    def ask(self, message: Message, own: Callable[[], Message]) -> dict[int, Message]:
+        """Send it to all, do one's own part meanwhile, and collect what they answer.
+
+        Raises `BackendError` with the error of a machine that fails.
+        """
+        self._replies, self._replied = {}, threading.Event()
+        self._said = str(message["do"])
+        self._send(message)
+        mine = own()
+        while len(self._replies) < len(self.lines):
+            self._replied.wait(0.2)
+            self._replied.clear()
+        for rank, reply in sorted(self._replies.items()):
+            if "error" in reply:
+                raise BackendError(f"{self.plan.name(rank)}: {reply['error']}")
+        return {0: mine, **self._replies}
+
+    def join(self) -> None:
+        """Have all join MLX's group, once."""
+        note_status("joining")
+
+        def own() -> Message:
+            group = mx.distributed.init(strict=True, backend=self.plan.backend)
+            mx.eval(mx.distributed.all_sum(mx.ones((1,)), group=group))
+            for line in self.lines.values():  # while MLX connected, no thread could listen
+                line.heard = time.monotonic()
+            return {"size": group.size()}
+
+        self.ask({"do": "join"}, own)
+        note_status("joined")
+
+    def forward(
+        self,
+        compute: Callable[[mx.array], T],
+        tokens: mx.array,
+        cache: Sequence[KVCache | Together] | None,
+    ) -> T:
+        """`compute` of `tokens`, announced, and begun by all. Raises `BackendError`."""
+        with self._computing, _uninterrupted():
+            me = threading.get_ident()
+            if self._last[0] not in (0, me) and self._last[1] is not None:
+                mx.eval(self._last[1])  # two threads' streams keep no order of their own
+            drawn = tokens.shape[1] == 1
+            message = self._announced(tokens, cache, drawn)
+            self._send(message)
+            if drawn:
+                tokens = mx.distributed.all_sum(tokens.astype(mx.uint32))
+            out = compute(tokens)
+            first = out[0] if isinstance(out, tuple) else out
+            assert isinstance(first, mx.array)
+            mx.async_eval(first)
+            self._last = (me, first)
+            return out
+
+    def _announced(
+        self, tokens: mx.array, cache: Sequence[KVCache | Together] | None, drawn: bool
+    ) -> Message:
+        self._count += 1
+        self._begun[self._count] = (time.monotonic(), tokens.size)
+        places: list[tuple[int, int]] = []
+        if cache is not None:
+            first = cache[0]
+            rows = first.caches if isinstance(first, Together) else [first]
+            places = [self._place(row) for row in rows]
+        message: Message = {"do": "forward", "number": self._count, "caches": places}
+        message["tokens"] = list(tokens.shape) if drawn else tokens.tolist()
+        at = places[0][1] if places else 0
+        self._said = f"{tokens.shape[1]} tokens at position {at}"
+        return message | {"drawn": drawn}
+
+    def _place(self, layer: KVCache) -> tuple[int, int]:
+        """The number of the cache whose first layer this is, and how far it goes."""
+        if layer.offset and id(layer) not in self._caches:
+            hint = "keys and values that were saved are one machine's only"
+            raise BackendError("a cache that the other machines don't have", hint=hint)
+        return self._number(layer), layer.offset
+
+    def _number(self, layer: KVCache) -> int:
+        key = id(layer)
+        if key not in self._caches:
+            self._numbers += 1
+            self._caches[key] = self._numbers
+            weakref.finalize(layer, self._drop, key)
+        return self._caches[key]
+
+    def _drop(self, key: int) -> None:
+        number = self._caches.pop(key, None)
+        if number is not None and not self._ended:
+            self._tell({"do": "drop", "cache": number})
+
+    def mark(self, layers: Sequence[KVCache]) -> None:
+        """As `KVCache.mark`, of every layer on every machine."""
+        if layers and (number := self._caches.get(id(layers[0]))):
+            self._tell({"do": "mark", "cache": number})
+
+    def copy(self, source: Sequence[KVCache], target: Sequence[KVCache], count: int) -> None:
+        """As `engine.prefixes.copied`, on every machine."""
+        with self._computing:
+            number = self._number(target[0])
+            known = self._caches.get(id(source[0]), 0)
+            self._send({"do": "copy", "from": known, "to": number, "count": count})
+
+    def _tell(self, message: Message) -> None:
+        with self._computing:
+            self._send(message)
+
+    def _send(self, message: Message) -> None:
+        for rank, line in self.lines.items():
+            try:
+                line.send(message)
+            except OSError as error:
+                self.fail(rank, f"its connection was lost ({error})")
+
+    def _watch(self) -> None:
+        """End the process where a pass takes far too long."""
+        while not self._ended:
+            time.sleep(0.5)
+            begun = min(list(self._begun.items()), default=None)
+            if begun is None:
+                continue
+            number, (since, tokens) = begun
+            took = time.monotonic() - since
+            if took > max(STUCK_S, SLOWEST * self._slowest) + TOKEN_S * tokens:
+                late = [r for r in self.lines if self._done.get(r, 0) < number]
+                self.fail(late[0] if late else 0, f"a pass is stuck for {took:.0f} s")
+
+    def fail(self, rank: int, why: str) -> None:
+        """Say what broke, and end this process: no thread can end a collective that waits."""
+        if self._ended:
+            return
+        self._ended = True
+        broken(self.plan, rank, why, self._said)
+
+    def close(self) -> None:
+        """Tell the others that it is over."""
+        if self._ended:
+            return
+        self._ended = True
+        for line in self.lines.values():
+            try:
+                line.send({"do": "end"})
+            except OSError:
+                continue
+        for line in self.lines.values():
+            line.close()
+
+
+def broken(plan: Plan, rank: int, why: str, said: str) -> None:
+    """One message for the user, then the end of this process."""
+    error = Qwen3Error(
+        f"the group has lost {plan.name(rank)}: {why}",
+        hint=f"last was: {said}. The conversation is kept: chat --resume goes on with it",
+    )
+    print(f"\nerror: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    os._exit(EXIT)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: the others have begun an announced pass."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[Any] = []
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda *args: pressed.append(args))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed and callable(before):
+            before(*pressed[0])

@@ -1,0 +1,75 @@
+"""A model that is loaded in a group: what `load` does on the first machine."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from qwen3_mlx.config.share import ALL, Share
+from qwen3_mlx.errors import BackendError
+from qwen3_mlx.group import versions
+from qwen3_mlx.group.follow import load_share, settings
+from qwen3_mlx.group.lead import Lead
+from qwen3_mlx.group.line import Message
+from qwen3_mlx.group.plan import current
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import CacheFormat
+
+
+def own_share() -> Share:
+    """What this process holds of a model: all of it, unless it leads a group.
+
+    Raises `BackendError` in a process that is to follow.
+    """
+    found = current()
+    if found is None:
+        return ALL
+    plan, rank = found
+    if rank:
+        hint = "run qwen3-mlx follow there; models are loaded by the first machine"
+        raise BackendError("this process follows", got=f"rank {rank}", hint=hint)
+    return Share(0, plan.size, plan.attention)
+
+
+@cache
+def _lead() -> Lead:
+    """The group, gathered at the first load. Raises `BackendError`."""
+    found = current()
+    assert found is not None
+    lead = Lead(found[0])
+    lead.gather()
+    return lead
+
+
+@cache
+def _joined() -> bool:
+    _lead().join()
+    return True
+
+
+def load_together(
+    name: str, path: Path, context: int | None, cache_format: CacheFormat, force: bool
+) -> Qwen3Network:
+    """The first machine's part of a network, when all have loaded theirs."""
+    lead, share = _lead(), own_share()
+    found: list[Qwen3Network] = []
+
+    def own() -> Message:
+        found.append(load_share(path, share, context, cache_format, force))
+        return {}
+
+    lead.ask(
+        {
+            "do": "load",
+            "model": name,
+            "digest": versions.digest(path),
+            "context": context,
+            "cache_format": settings(cache_format),
+            "force": force,
+        },
+        own,
+    )
+    _joined()
+    network = found[0]
+    network.model.lead = lead
+    return network

@@ -1,0 +1,237 @@
+"""A group of processes on this machine says what one process says, and breaks with one message."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qwen3_mlx.errors import BackendError, OptionError
+from qwen3_mlx.group import lead as leading
+from qwen3_mlx.group import versions
+from qwen3_mlx.group.follow import Follower
+from qwen3_mlx.group.lead import Lead
+from qwen3_mlx.group.plan import Plan, new_plan, read_plan
+
+PROGRAM = Path(__file__).with_name("program.py")
+ROOT = PROGRAM.parents[2]
+CLI = [sys.executable, "-c", "from qwen3_mlx.cli import main; main()"]
+LAUNCH = [*CLI, "launch", "--hosts", "localhost,localhost"]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.slow
+def test_a_program_gets_the_same_from_two_machines() -> None:
+    """Budget, answer now, stop, retry, edit, warm, batches, copies, packed and rotating caches."""
+    runs = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
+        for command in ([sys.executable, str(PROGRAM)], [*LAUNCH, str(PROGRAM)])
+    ]
+    alone, together = (json.loads(run.communicate(timeout=200)[0]) for run in runs)
+    assert [run.returncode for run in runs] == [0, 0]
+    assert together == alone
+    assert alone["demo {}"][3] == "budget"
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def family(pid: int) -> list[int]:
+    own = children(pid)
+    return own + [deeper for child in own for deeper in family(child)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+WAITS = """
+import sys, time
+from qwen3_mlx import load
+model = load("demo")
+print("loaded", flush=True)
+while True:
+    print(model.generate("What is 17 * 23?", max_tokens=40).answer, flush=True)
+    if sys.argv[1] == "idle":
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+def started(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    program = tmp_path / "waits.py"
+    program.write_text(WAITS)
+    run = subprocess.Popen(
+        [*LAUNCH, str(program), request.param],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
+    try:
+        yield run
+    finally:
+        for pid in family(run.pid) if run.poll() is None else []:
+            os.kill(pid, signal.SIGKILL)
+        run.kill()
+        run.wait()
+
+
+def the_follower(run: subprocess.Popen[str]) -> int:
+    """The process that computes, below the one that watches it."""
+    for pid in family(run.pid):
+        if Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"\0follow\0"):
+            return pid
+    raise AssertionError("nobody follows")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+@pytest.mark.parametrize(
+    ("started", "deed"),
+    [("busy", signal.SIGKILL), ("busy", signal.SIGSTOP), ("idle", signal.SIGSTOP)],
+    indirect=["started"],
+)
+def test_a_machine_that_is_lost_ends_all_with_one_message(
+    started: subprocess.Popen[str], deed: signal.Signals
+) -> None:
+    assert started.stdout is not None
+    assert started.stdout.readline() == "loaded\n"
+    started.stdout.readline()
+    everybody = family(started.pid)
+    begin = time.monotonic()
+    os.kill(the_follower(started), deed)
+    _, said = started.communicate(timeout=60)
+    took = time.monotonic() - begin
+    assert started.returncode == leading.EXIT
+    assert took < 15, took
+    assert said.count("error: ") == 1, said
+    assert "the group has lost machine 1 (localhost)" in said
+    assert "last was: " in said
+    assert not [pid for pid in everybody if alive(pid)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+@pytest.mark.parametrize("started", ["busy"], indirect=True)
+def test_ctrl_c_ends_all(started: subprocess.Popen[str]) -> None:
+    assert started.stdout is not None
+    started.stdout.readline()
+    everybody = family(started.pid)
+    os.killpg(started.pid, signal.SIGINT)
+    _, said = started.communicate(timeout=30)
+    assert "the group has lost" not in said
+    assert not [pid for pid in everybody if alive(pid)]
+
+
+def plan_of(hosts: tuple[str, ...] = ("localhost", "localhost"), secret: str = "s") -> Plan:
+    return new_plan(list(hosts), secret)
+
+
+def test_a_machine_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leading, "GATHER_S", 0.3)
+    with pytest.raises(BackendError, match=r"machine 1 \(localhost\) did not answer") as caught:
+        Lead(plan_of()).gather()
+    assert "got 1 of 2" in str(caught.value)
+
+
+def joined(plan: Plan, other: Plan, rank: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a first machine says of another that asks to join."""
+    from threading import Thread
+
+    monkeypatch.setattr(leading, "GATHER_S", 2.0)
+    said: list[str] = []
+
+    def gather() -> None:
+        try:
+            Lead(plan).gather()
+        except BackendError as error:
+            said.append(str(error))
+
+    thread = Thread(target=gather)
+    thread.start()
+    try:
+        Follower(other, rank).line.close()
+    except BackendError as error:
+        said.append(str(error))
+    thread.join()
+    return "\n".join(said)
+
+
+def test_who_does_not_know_the_secret_stays_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    plan = plan_of()
+    said = joined(plan, replace(plan, secret="another"), 1, monkeypatch)
+    assert "secret" in said or "ended the connection" in said
+    assert "did not answer" in said
+
+
+def test_a_rank_that_the_group_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of()
+    assert "no rank 5" in joined(plan, plan, 5, monkeypatch)
+
+
+def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert versions.difference(versions.own()) == ""
+    mine = versions.own()
+    assert versions.difference(mine | {"mlx": "0.1"}) == f"mlx 0.1 there, {mine['mlx']} here"
+    assert "mlx unknown there" in versions.difference(None)
+    plan = plan_of()
+    real = versions.difference
+    monkeypatch.setattr(versions, "difference", lambda said: real({**said, "mlx": "0.1"}))
+    assert "machine 1 can't join: got mlx 0.1 there" in joined(plan, plan, 1, monkeypatch)
+
+
+def test_noise_on_the_port_is_left_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leading, "GATHER_S", 1.0)
+    door = socket.create_server(("127.0.0.1", 0))
+    plan = plan_of()
+    with socket.create_connection(door.getsockname()) as caller:
+        caller.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with pytest.raises(BackendError, match="did not answer"):
+            Lead(plan).gather(door)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "said"),
+    [
+        (["localhost"], "2 to 16 names"),
+        (["localhost"] * 17, "2 to 16 names"),
+        (["127.0.0.2", "127.0.0.2"], "names a machine twice"),
+        (["localhost", "127.0.0.2"], "the first one"),
+    ],
+)
+def test_hosts_that_make_no_group(hosts: list[str], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        new_plan(hosts, "s")
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
+    plan = plan_of()
+    assert read_plan(plan.text()) == plan
+    variables = plan.variables(1, tmp_path)
+    assert variables["MLX_RANK"] == "1"
+    assert json.loads(Path(variables["MLX_HOSTFILE"]).read_text()) == [[x] for x in plan.links]
+    assert (tmp_path / "plan.json").stat().st_mode & 0o77 == 0  # the secret is in it
+    for text in ("", "[]", "{}", '{"hosts": ["a"]}', plan.text().replace("ring", "pigeons")):
+        with pytest.raises(OptionError):
+            read_plan(text)
