@@ -22,7 +22,7 @@ from qwen3_mlx.engine.sequence import Markers
 from qwen3_mlx.errors import BackendError, ConfigError, OptionError, Qwen3Error
 from qwen3_mlx.files import read_json
 from qwen3_mlx.fit import alternatives
-from qwen3_mlx.fit.inequality import weights_from_config, weights_from_headers
+from qwen3_mlx.fit.inequality import Weights, weights_from_config, weights_from_headers
 from qwen3_mlx.group import membership
 from qwen3_mlx.hub import kinds
 from qwen3_mlx.hub.resolve import resolve
@@ -175,19 +175,16 @@ def load_runtime(
     about_to_compute()
     check_context(context)
     cache_format = CacheFormat(kv_bits, kv_window, kv_sinks)
-    alternatives.before_download(str(name), context, cache_format, force=force)
+    in_group = membership.own_share().size > 1  # which holds what no single machine could
+    alternatives.before_download(str(name), context, cache_format, force=force or in_group)
     path = resolve(str(name))
     # First: another architecture's other files may look odd in any way.
     config = Qwen3Config.from_dir(path)
     cache_format.check(config.head_dim)
     tensors = checkpoint_tensors(path)
     kind = "embedder" if is_body(tensors) else kinds.of_directory(path)
-    weights, own = weights_from_headers(tensors.values()), config
-    if (share := membership.own_share()).size > 1:
-        own = share.config(config)
-        weights = weights_from_config(own)
-        if adapter is not None:
-            raise OptionError("an adapter in a group of machines", hint="convert --fuse it first")
+    weights = weights_from_headers(tensors.values())
+    own, weights = _own(config, weights, adapter)
     note = alternatives.check(str(name), own, weights, context, cache_format, force=force)
     memory_limits.apply()
     beside = None if adapter is None else read_adapter(adapter, config)
@@ -195,7 +192,7 @@ def load_runtime(
     tokenizer, template = Tokenizer.from_dir(path), _template(path, kind)
     _check_vocabulary(tokenizer, config)
     family = template.family  # a damaged template is refused before the weights are read
-    if share.size > 1:
+    if own is not config:
         network = membership.load_together(str(name), path, context, cache_format, force)
         config = config if context is None else config.for_context(context)
     else:
@@ -221,6 +218,19 @@ def load_runtime(
         beside,
         kind,
     )
+
+
+def _own(
+    config: Qwen3Config, weights: Weights, adapter: str | Path | None
+) -> tuple[Qwen3Config, Weights]:
+    """What this process holds of a network, which is all of it unless it leads a group."""
+    share = membership.own_share()
+    if share.size == 1:
+        return config, weights
+    if adapter is not None:
+        raise OptionError("an adapter in a group of machines", hint="convert --fuse it first")
+    own = share.config(config)
+    return own, weights_from_config(own)
 
 
 def _template(path: Path, kind: kinds.Kind) -> ChatTemplate:

@@ -19,7 +19,8 @@ from qwen3_mlx.engine.prefixes import copied
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import BackendError, ModelNotFoundError, Qwen3Error
 from qwen3_mlx.group import versions
-from qwen3_mlx.group.lead import GATHER_S, broken
+from qwen3_mlx.group.ending import broken
+from qwen3_mlx.group.lead import GATHER_S
 from qwen3_mlx.group.line import Line, Message
 from qwen3_mlx.group.plan import Plan, note_status
 from qwen3_mlx.hub import resolve

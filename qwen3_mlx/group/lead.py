@@ -8,24 +8,22 @@ go to all inside the graph. Each pass is begun as it is announced, in the same o
 from __future__ import annotations
 
 import atexit
-import os
-import signal
 import socket
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
-from qwen3_mlx.errors import BackendError, Qwen3Error
+from qwen3_mlx.errors import BackendError
 from qwen3_mlx.group import versions
+from qwen3_mlx.group.ending import broken, uninterrupted
 from qwen3_mlx.group.line import Line, Message
 from qwen3_mlx.group.plan import Plan, note_status
 from qwen3_mlx.nn.cache.full import KVCache
@@ -37,8 +35,6 @@ GATHER_S = 30.0
 """How long a machine may take to answer at all."""
 STUCK_S, SLOWEST, TOKEN_S = 10.0, 20, 0.1
 """A pass counts as stuck after that long, or so many times the slowest, and so much a token."""
-EXIT = 75
-"""The exit code of a process whose group has broken (EX_TEMPFAIL)."""
 
 
 class Lead:
@@ -181,7 +177,7 @@ class Lead:
         cache: Sequence[KVCache | Together] | None,
     ) -> T:
         """`compute` of `tokens`, announced, and begun by all. Raises `BackendError`."""
-        with self._computing, _uninterrupted():
+        with self._computing, uninterrupted():
             me = threading.get_ident()
             if self._last[0] not in (0, me) and self._last[1] is not None:
                 mx.eval(self._last[1])  # two threads' streams keep no order of their own
@@ -288,30 +284,3 @@ class Lead:
                 continue
         for line in self.lines.values():
             line.close()
-
-
-def broken(plan: Plan, rank: int, why: str, said: str) -> None:
-    """One message for the user, then the end of this process."""
-    error = Qwen3Error(
-        f"the group has lost {plan.name(rank)}: {why}",
-        hint=f"last was: {said}. The conversation is kept: chat --resume goes on with it",
-    )
-    print(f"\nerror: {error}", file=sys.stderr, flush=True)  # noqa: T201
-    os._exit(EXIT)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block: the others have begun an announced pass."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed: list[Any] = []
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, lambda *args: pressed.append(args))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if pressed and callable(before):
-            before(*pressed[0])

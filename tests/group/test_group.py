@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from qwen3_mlx.errors import BackendError, OptionError
+from qwen3_mlx.group import ending, versions
 from qwen3_mlx.group import lead as leading
-from qwen3_mlx.group import versions
 from qwen3_mlx.group.follow import Follower
 from qwen3_mlx.group.lead import Lead
 from qwen3_mlx.group.plan import Plan, new_plan, read_plan
@@ -121,7 +121,7 @@ def test_a_machine_that_is_lost_ends_all_with_one_message(
     os.kill(the_follower(started), deed)
     _, said = started.communicate(timeout=60)
     took = time.monotonic() - begin
-    assert started.returncode == leading.EXIT
+    assert started.returncode == ending.EXIT
     assert took < 15, took
     assert said.count("error: ") == 1, said
     assert "the group has lost machine 1 (localhost)" in said

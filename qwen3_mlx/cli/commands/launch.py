@@ -26,11 +26,11 @@ def command(
     ] = "ring",
     rdma: Annotated[
         Path | None,
-        opt.option("FILE", "With `jaccl`: what `mlx.distributed_config` wrote."),
+        opt.option("FILE", "Of JACCL: the hostfile that MLX wrote, mlx.distributed_config."),
     ] = None,
     attention: Annotated[
         str,
-        opt.option("HOW", "`split`, or `whole`: more memory on each, half the sums a token."),
+        opt.option("HOW", "Either split or whole, which takes more memory and half the sums."),
     ] = "split",
     port: Annotated[int, opt.option("N", "The first of the ports.", min=0, max=65_000)] = 0,
     debug: opt.Debug = False,
