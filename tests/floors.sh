@@ -9,7 +9,7 @@ extra=""
 uv venv -q --clear --python 3.11 "$place/venv"
 export VIRTUAL_ENV="$place/venv"
 uv pip install -q --resolution lowest-direct ".$extra"
-uv pip install -q "pytest>=8.4"  # the tests' own, not a dependency
+uv pip install -q "pytest>=8.4" "jsonschema>=4.23"  # the tests' own, not dependencies
 uv pip list
 python="$place/venv/bin/python"
 "$place/venv/bin/qwen3-mlx" --help >/dev/null
