@@ -14,6 +14,7 @@ from qwen3_mlx.chat.turns import Turn, new_scheduler, run_all
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Answer, Reply, Thinking, ToolCall
 from qwen3_mlx.model import Qwen3
+from qwen3_mlx.text.grammar import Match
 from tests import scripted, tiny
 from tests.text import schemas
 
@@ -335,21 +336,19 @@ def test_impossible_forms_are_refused_before_anything_is_computed(
     assert chat.messages == []
 
 
+@pytest.mark.parametrize("part", ["take", "mask"])
 def test_a_grammar_that_fails_ends_its_own_turn_alone(
-    monkeypatch: pytest.MonkeyPatch, model: Qwen3
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, part: str
 ) -> None:
-    from qwen3_mlx.text.grammar import Match
+    works, calls = getattr(Match, part), list[int]()
 
-    taken = Match.take
-
-    def fail(self: Match, token: int) -> bool:
-        if len(failing) < 4:
-            failing.append(token)
-            return taken(self, token)
+    def fail(self: Match, *token: int) -> Any:
+        calls.append(0)
+        if len(calls) < 4:
+            return works(self, *token)
         raise OptionError("schema can't be honoured", got="too complex")
 
-    failing: list[int] = []
-    monkeypatch.setattr(Match, "take", fail)
+    monkeypatch.setattr(Match, part, fail)
     turns = [
         Turn(model.runtime, request(model, "a", HOT | {"schema": PERSON, "thinking": False})),
         Turn(model.runtime, request(model, "b", HOT | {"max_tokens": 20, "seed": 1})),
