@@ -48,6 +48,10 @@ def command(
         int | None, opt.option("N", "Bits of keys and values to count with: 4, 8 (default: 16).")
     ] = None,
     memory: opt.Memory = None,
+    machines: Annotated[
+        str | None,
+        opt.option("NxGB", "Share it out to Macs, such as 2x128: two of 128 GB."),
+    ] = None,
     as_json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
@@ -60,10 +64,20 @@ def command(
 
         qwen3-mlx info 8b
         qwen3-mlx info 235b-a22b --memory 192 --context 32768
+        qwen3-mlx info 235b --machines 2x128
         qwen3-mlx info ./my-model --json
     """
-    facts = gather(model or default_model(), context, kv_bits, memory)
-    screen = Screen()
+    name, screen = model or default_model(), Screen()
+    if machines is not None:
+        from qwen3_mlx.cli import several
+
+        found = several.gather(name, context, kv_bits, machines)
+        if as_json:
+            screen.json(f"{json.dumps(several.record(found))}\n")
+        else:
+            screen.answer("\n".join(several.lines(found)) + "\n")
+        return
+    facts = gather(name, context, kv_bits, memory)
     if as_json:
         screen.json(f"{json.dumps(record(facts))}\n")
     else:
@@ -73,7 +87,7 @@ def command(
 
 def gather(name: str, context: int | None, kv_bits: int | None, gigabytes: float | None) -> Facts:
     """Find the model here or ask the hub for its headers, and do the sums."""
-    where, config, weights, from_headers = _find(name)
+    where, config, weights, from_headers = find(name)
     place = machine.this_machine() if gigabytes is None else machine.mac(gigabytes)
     check_context(context)
     tokens = min(EVERYDAY_CONTEXT, config.context) if context is None else context
@@ -84,7 +98,8 @@ def gather(name: str, context: int | None, kv_bits: int | None, gigabytes: float
     return Facts(where, config, weights, from_headers, kv_bits, place, fit, kind, findings)
 
 
-def _find(name: str) -> tuple[str, Qwen3Config, inequality.Weights, bool]:
+def find(name: str) -> tuple[str, Qwen3Config, inequality.Weights, bool]:
+    """Where a model lies, its configuration and weights, and whether headers were read for them."""
     found = resolve.find_local(name)
     tensors: Any = None
     if found is not None:

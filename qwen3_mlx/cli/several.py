@@ -1,0 +1,99 @@
+"""What `info --machines` tells: whether each machine holds its part, and how fast they would be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from qwen3_mlx.cli.commands.info import EVERYDAY_CONTEXT, find
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config.share import Share
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.fit import inequality, machine, machines
+from qwen3_mlx.options import check_context
+
+HOW = {True: "attention split", False: "attention whole"}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to share the model out."""
+
+    share: Share
+    fit: inequality.Fit
+    rates: dict[str, float]
+    """Tokens a second by the link's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """A model, the machines, and the ways that divide it."""
+
+    where: str
+    config: Qwen3Config
+    count: int
+    gigabytes: float
+    ways: tuple[Way, ...]
+
+
+def gather(name: str, context: int | None, kv_bits: int | None, text: str) -> Several:
+    """Do the sums. Raises `OptionError`, with the numbers, where nothing divides the model."""
+    count, gigabytes = machines.read_machines(text)
+    where, config, _, _ = find(name)
+    check_context(context)
+    tokens = min(EVERYDAY_CONTEXT, config.context) if context is None else context
+    ways, fault = [], None
+    for attention in (True, False):
+        share = Share(0, count, attention)
+        try:
+            own = share.config(config)
+        except OptionError as error:
+            fault = fault or error
+            continue
+        weights = inequality.weights_from_config(own)
+        fit = inequality.fit(own, weights, machine.mac(gigabytes), tokens, kv_bits)
+        place = machines.mac(gigabytes)
+        links = (machines.JACCL, machines.TCP)
+        rates = {x.name: machines.tokens_a_second(config, share, place, x) for x in links}
+        ways.append(Way(share, fit, rates))
+    if not ways and fault is not None:
+        raise fault
+    return Several(where, config, count, gigabytes, tuple(ways))
+
+
+def record(found: Several) -> dict[str, Any]:
+    """What ``--json`` prints; sizes in bytes, of one machine."""
+    return {
+        "where": found.where,
+        "machines": found.count,
+        "memory_bytes": int(found.gigabytes * 1e9),
+        "ways": [
+            {
+                "attention": "split" if way.share.attention else "whole",
+                "fits": way.fit.fits,
+                "weight_bytes": way.fit.weight_bytes,
+                "required_bytes": way.fit.required_bytes,
+                "available_bytes": way.fit.available_bytes,
+                "context": way.fit.context,
+                "tokens_a_second": {name: round(rate, 1) for name, rate in way.rates.items()},
+            }
+            for way in found.ways
+        ],
+    }
+
+
+def lines(found: Several) -> Iterator[str]:
+    """The report for people."""
+    yield found.where
+    yield f"{found.count} machines of {found.gigabytes:g} GB; of one of them:"
+    for way in found.ways:
+        yield ""
+        yield f"{HOW[way.share.attention]}: {way.fit.equation}"
+        rates = ", ".join(f"{rate:.0f} over {name}" for name, rate in way.rates.items())
+        yield f"  tokens a second, computed: {rates}"
+    if len(found.ways) == 1:
+        yield ""
+        yield f"{found.count} machines can't split attention: they don't divide its heads"
+    yield ""
+    yield "computed from bytes, layers and sums; no Mac has run it (docs/machines.md)"

@@ -1,0 +1,41 @@
+"""`info --machines`: what each machine holds, and refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qwen3_mlx.cli import several
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.hub.releases import SIZES
+
+
+def model(folder: Path, size: str) -> str:
+    packing = {"quantization": {"bits": 4, "group_size": 64}}
+    (folder / "config.json").write_text(json.dumps(SIZES[size].config() | packing))
+    return str(folder)
+
+
+def test_two_macs_hold_what_one_does_not(tmp_path: Path) -> None:
+    found = several.gather(model(tmp_path, "235B-A22B"), None, None, "2x128")
+    split, whole = several.record(found)["ways"]
+    assert split["fits"]
+    assert whole["fits"]
+    assert 66e9 < split["weight_bytes"] < whole["weight_bytes"] < 69e9  # two H200: 66.5 and 68.4
+    text = "\n".join(several.lines(found))
+    assert "2 machines of 128 GB" in text
+    assert "attention whole: 68.4 GB weights" in text
+    assert "28 over Thunderbolt 5 with JACCL" in text
+
+
+def test_eight_machines_leave_attention_whole(tmp_path: Path) -> None:
+    found = several.gather(model(tmp_path, "235B-A22B"), None, None, "8x64")
+    assert [way.share.attention for way in found.ways] == [False]
+    assert "can't split attention" in "\n".join(several.lines(found))
+
+
+def test_what_nothing_divides_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="5 machines: got"):
+        several.gather(model(tmp_path, "235B-A22B"), None, None, "5x64")
