@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -167,6 +168,7 @@ def _tell(screen: Screen, url: str, model: Qwen3) -> None:
 def _log(*, quiet: bool, debug: bool) -> None:
     """The server's words go to stderr with the time; a request has one line, without its text."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_without_words)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     for name in ("qwen3_mlx", "uvicorn"):
         logger = logging.getLogger(name)
@@ -174,3 +176,18 @@ def _log(*, quiet: bool, debug: bool) -> None:
     level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
     logging.getLogger("qwen3_mlx").setLevel(level)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _without_words(record: logging.LogRecord) -> bool:
+    """Keep where an error comes from, not what it says: that may quote a prompt.
+
+    Turns that a second Ctrl-C cancels are no errors.
+    """
+    if not record.exc_info:
+        return True
+    from asyncio import CancelledError  # slow to import
+
+    error, frames = record.exc_info[1], traceback.format_tb(record.exc_info[2])
+    record.msg = f"{record.getMessage().strip()}: {type(error).__name__}\n{''.join(frames)}"
+    record.args, record.exc_info, record.exc_text = (), None, None
+    return not isinstance(error, CancelledError)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -16,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from qwen3_mlx.cli.commands import serve
 from tests.serve.server import Client, rest
 
 PROGRAM = [sys.executable, "-c", "from qwen3_mlx.cli import main; main()", "serve"]
@@ -92,6 +95,20 @@ def test_an_answer_that_does_not_end_in_time_ends_with_an_error() -> None:
     assert b"shutting_down" in said and b"[DONE]" not in said
 
 
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    with program("demo", "--port", "0", "--drain", "100") as process:
+        client = address(process)
+        body: dict[str, Any] = {"messages": [{"role": "user", "content": "Tell me a story."}]}
+        body |= {"stream": True, "logit_bias": end_of_turn(client), "max_tokens": 3900}
+        with client.begin("/v1/chat/completions", body, read=600):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            code, err = ended(process)
+    assert code == 130 and "Traceback" not in err and time.monotonic() - began < 10
+
+
 def end_of_turn(client: Client) -> dict[str, int]:
     """A bias against the tokens that end a turn."""
     names = ("<|im_end|>", "<|endoftext|>")
@@ -143,3 +160,18 @@ def test_the_key_comes_from_a_file_or_the_environment(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{client.port}/health"
         with urllib.request.urlopen(url) as response:
             assert json.load(response)["status"] == "ok"
+
+
+def test_the_log_says_where_an_error_comes_from_and_not_what_it_says() -> None:
+    def record(error: BaseException) -> logging.LogRecord:
+        try:
+            raise error
+        except BaseException as caught:
+            found = (type(caught), caught, caught.__traceback__)
+            return logging.LogRecord("uvicorn.error", 40, "x.py", 1, "it %s", ("failed",), found)
+
+    one = record(KeyError("what somebody said"))
+    assert serve._without_words(one)
+    text = logging.Formatter().format(one)
+    assert "it failed: KeyError" in text and "test_serve.py" in text and "somebody" not in text
+    assert not serve._without_words(record(asyncio.CancelledError()))

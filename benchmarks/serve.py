@@ -1,0 +1,263 @@
+"""Our server against mlx-lm's, on the same weights in one run, measured from outside.
+
+    python -m benchmarks.serve [MODEL_DIRECTORY] [--repeats 3] [--prompt 32000] [--requests 1000]
+
+Both run as processes; one is measured while the other is idle, in a shuffled order, and medians of
+the repeats are kept. Without a directory it is the bundled demo, whose context bounds the long
+prompt. What is measured: tokens a second at 1 to 16 clients; the first token of short prompts that
+come behind a long one; the longest gap in a running stream while a long prompt is read; memory
+after many requests; and seconds until the process is idle once a client has gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.http_client import Heard, post
+from benchmarks.record import write
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.text import Tokenizer
+
+DEMO = Path(__file__).parents[1] / "qwen3_mlx" / "demo"
+CLIENTS = (1, 2, 4, 8, 16)
+WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world")
+
+
+@dataclass
+class Subject:
+    """A server under test."""
+
+    name: str
+    command: list[str]
+    port: int
+    model: str
+    ends: dict[str, float]
+    process: subprocess.Popen[bytes] | None = None
+    found: dict[str, list[Any]] = field(default_factory=dict)
+
+    def start(self) -> float:
+        """Start it; returns seconds until it answers."""
+        began = time.perf_counter()
+        self.process = subprocess.Popen(
+            self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v1/models", timeout=5).close()
+                return time.perf_counter() - began
+            except OSError:
+                if self.process.poll() is not None:
+                    raise RuntimeError(
+                        f"{self.name} ended with {self.process.returncode}"
+                    ) from None
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+
+    def ps(self, what: str) -> str:
+        assert self.process is not None
+        asked = ["ps", "-o", f"{what}=", "-p", str(self.process.pid)]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+    def memory(self) -> int:
+        """Resident bytes."""
+        return int(self.ps("rss")) * 1024
+
+    def cpu(self) -> float:
+        """Seconds of processor time so far."""
+        assert self.process is not None
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        if stat.exists():
+            parts = stat.read_text().rpartition(")")[2].split()
+            return (int(parts[11]) + int(parts[12])) / 100
+        minutes, _, seconds = self.ps("time").rpartition(":")
+        return 60 * float(minutes or 0) + float(seconds)
+
+    def body(self, text: str, tokens: int) -> dict[str, Any]:
+        """A request for exactly so many tokens: no end is drawn."""
+        return {
+            "model": self.model,
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": 0.7,
+            "logit_bias": self.ends,
+            "chat_template_kwargs": {"enable_thinking": False},
+        }
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def words(count: int, seed: float) -> str:
+    """So many words, other ones for every seed, so that no prefix is shared."""
+    draw = random.Random(seed)
+    return " ".join(draw.choice(WORDS) for _ in range(count))
+
+
+def words_in(tokenizer: Tokenizer, tokens: int) -> int:
+    """How many words have so many tokens."""
+    return int(tokens / len(tokenizer.encode(words(1000, 0))) * 1000)
+
+
+async def answered(subject: Subject, body: dict[str, Any]) -> Heard:
+    """The answer, which must be one."""
+    heard = await post(subject.port, body)
+    assert heard.status == 200, f"{subject.name} said {heard.status}: {heard.body[:300]!r}"
+    return heard
+
+
+async def throughput(subject: Subject, clients: int, tokens: int, seed: float) -> float:
+    """Tokens a second of all clients together."""
+    bodies = [subject.body(words(20, seed + n), tokens) for n in range(clients)]
+    began = time.perf_counter()
+    heard = await asyncio.gather(*(answered(subject, body) for body in bodies))
+    return sum(one.tokens or len(one.times) for one in heard) / (time.perf_counter() - began)
+
+
+async def behind_long(subject: Subject, long: int, seed: float) -> list[float]:
+    """Seconds to the first token of eight short prompts, sent right behind a long one."""
+    ahead = asyncio.create_task(answered(subject, subject.body(words(long, seed), 4)))
+    await asyncio.sleep(0.1)
+    short = (answered(subject, subject.body(words(10, seed + n + 1), 4)) for n in range(8))
+    heard: list[Heard] = await asyncio.gather(*short)
+    await ahead
+    return [one.first for one in heard]
+
+
+async def gap_beside_long(subject: Subject, long: int, seed: float) -> float:
+    """The longest silence in a running stream while a long prompt is read."""
+    running = asyncio.create_task(answered(subject, subject.body(words(10, seed), 400)))
+    await asyncio.sleep(0.5)
+    await answered(subject, subject.body(words(long, seed + 1), 2))
+    return (await running).gap
+
+
+async def until_idle(subject: Subject, stream: bool, seed: float) -> float:
+    """Seconds from a client's leaving until the process rests (at most 20)."""
+    body = subject.body(words(10, seed), 3000) | {"stream": stream}
+    await post(subject.port, body, leave_after=5 if stream else 10**9, wait=2.0)
+    began, used = time.perf_counter(), subject.cpu()
+    while time.perf_counter() - began < 20:
+        await asyncio.sleep(0.25)
+        before, used = used, subject.cpu()
+        if used - before < 0.05:
+            return max(time.perf_counter() - began - 0.25, 0.0)
+    return 20.0
+
+
+async def memory_after(subject: Subject, requests: int) -> dict[str, int]:
+    """Resident bytes before and after so many requests, eight at a time, each of its own text."""
+    before, gate = subject.memory(), asyncio.Semaphore(8)
+
+    async def one(n: int) -> None:
+        async with gate:
+            await answered(subject, subject.body(words(60, n + 0.5), 4))
+
+    await asyncio.gather(*(one(n) for n in range(requests)))
+    return {"before": before, "after": subject.memory()}
+
+
+Measure = Callable[..., Coroutine[Any, Any, Any]]
+
+
+def measures(long: int, tokens: int) -> dict[str, Measure]:
+    """What is repeated, by its name in the record."""
+    found: dict[str, Measure] = {}
+    for n in CLIENTS:
+        found[f"tokens_per_second_{n}"] = partial(throughput, clients=n, tokens=tokens)
+    found["first_token_behind_long_s"] = partial(behind_long, long=long)
+    found["gap_beside_long_s"] = partial(gap_beside_long, long=long)
+    found["idle_after_stream_s"] = partial(until_idle, stream=True)
+    found["idle_after_whole_s"] = partial(until_idle, stream=False)
+    return found
+
+
+def measure(subjects: list[Subject], repeats: int, plan: dict[str, Measure]) -> None:
+    draw = random.Random(0)
+    for subject in subjects:  # the first request compiles
+        asyncio.run(throughput(subject, 2, 8, -1))
+    for repeat in range(repeats):
+        for name, act in plan.items():
+            for subject in draw.sample(subjects, len(subjects)):
+                value = asyncio.run(act(subject, seed=1000 * repeat + len(name)))
+                subject.found.setdefault(name, []).append(value)
+                shown = value if not isinstance(value, list) else max(value)
+                print(f"{name:28} {subject.name:10} {shown:9.3f}", file=sys.stderr)
+
+
+def summary(subject: Subject) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, values in subject.found.items():
+        if isinstance(values[0], list):
+            every = sorted(value for one in values for value in one)
+            found[name] = {"p50": statistics.median(every), "p99": every[int(0.99 * len(every))]}
+        else:
+            found[name] = statistics.median(values)
+    return found
+
+
+def subjects_of(model: Path, parallel: int) -> list[Subject]:
+    ends = {str(one): -100.0 for one in Tokenizer.from_dir(model).eos_ids}
+    ours, theirs = free_port(), free_port()
+    program = [sys.executable, "-c", "from qwen3_mlx.cli import main; main()", "serve", str(model)]
+    limits = ["--parallel", str(parallel), "--queue", "1000", "--quiet"]
+    peer = [sys.executable, "-m", "mlx_lm", "server", "--model", str(model)]
+    peer += ["--port", str(theirs), "--log-level", "ERROR"]
+    return [
+        Subject("qwen3-mlx", [*program, "--port", str(ours), *limits], ours, "any", ends),
+        Subject("mlx-lm", peer, theirs, str(model), ends),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("model", nargs="?", type=Path, default=DEMO)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--prompt", type=int, default=32_000, help="tokens of the long prompt")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--parallel", type=int, default=16)
+    asked = parser.parse_args()
+    tokens = min(asked.prompt, Qwen3Config.from_dir(asked.model).context - 600)
+    long = words_in(Tokenizer.from_dir(asked.model), tokens)
+    subjects = subjects_of(asked.model, asked.parallel)
+    results: dict[str, Any] = {"model": asked.model.name, "long_prompt_tokens": tokens}
+    try:
+        starts = {subject.name: subject.start() for subject in subjects}
+        measure(subjects, asked.repeats, measures(long, asked.tokens))
+        for subject in subjects:
+            results[subject.name] = summary(subject) | {"start_s": starts[subject.name]}
+            kept = asyncio.run(memory_after(subject, asked.requests))
+            results[subject.name]["memory_bytes"] = kept
+    finally:
+        for subject in subjects:
+            subject.stop()
+    print(write("serve", results))
+
+
+if __name__ == "__main__":
+    main()
