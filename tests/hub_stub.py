@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         if verb == "tree":
             body: Any = [_entry(path, data) for path, data in sorted(repo.files.items())]
         else:
-            siblings = [{"rfilename": path} for path in sorted(repo.files)]
+            siblings = [_sibling(path, data) for path, data in sorted(repo.files.items())]
             body = {"id": name, "modelId": name, "sha": repo.commit, "siblings": siblings}
             body |= {"private": repo.private, "gated": "auto" if repo.gated else False, "tags": []}
         self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
@@ -220,3 +220,13 @@ def _entry(path: str, data: bytes) -> dict[str, Any]:
         digest = hashlib.sha256(data).hexdigest()
         entry["lfs"] = {"oid": digest, "size": len(data), "pointerSize": 134}
     return entry
+
+
+def _sibling(path: str, data: bytes) -> dict[str, Any]:
+    """A file as a model's description lists it, with ``?blobs=true``."""
+    entry = _entry(path, data)
+    found: dict[str, Any] = {"rfilename": path, "size": entry["size"], "blobId": entry["oid"]}
+    if "lfs" in entry:
+        lfs = entry["lfs"]
+        found["lfs"] = {"sha256": lfs["oid"], "size": lfs["size"], "pointerSize": 134}
+    return found

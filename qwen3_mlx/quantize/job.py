@@ -16,6 +16,7 @@ from qwen3_mlx.checkpoint.check import check, require_sound
 from qwen3_mlx.checkpoint.model_files import Finding
 from qwen3_mlx.config.recipes import Recipe
 from qwen3_mlx.errors import HubError
+from qwen3_mlx.hub.remote_files import RemoteFiles
 from qwen3_mlx.quantize import measured_bits, staging
 from qwen3_mlx.quantize.card import card
 from qwen3_mlx.quantize.disk import Disk
@@ -23,6 +24,8 @@ from qwen3_mlx.quantize.formats import open_source
 from qwen3_mlx.quantize.formats.fused import fuse
 from qwen3_mlx.quantize.origin import Origin, origin_of
 from qwen3_mlx.quantize.plan import SHARD_BYTES, Plan, as_json, make_plan
+from qwen3_mlx.quantize.source_pass import SourcePass
+from qwen3_mlx.quantize.streamed import streamed
 
 StageProgress = Callable[[str, int, int], None]
 """Called with the stage (measure, convert, verify), how much is done, and how much there is."""
@@ -47,6 +50,8 @@ class ConversionRequest:
     shard_bytes: int = SHARD_BYTES
     adapter: Path | None = None
     """A LoRA adapter to fuse into the weights."""
+    remote: RemoteFiles | None = None
+    """What fetches the source's files, if they are not here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,8 @@ def prepare(
     """
     disk = disk or Disk()
     source = open_source(request.source)
+    if request.remote is not None:
+        source = streamed(source, request.remote)
     if request.adapter is not None:
         source = fuse(source, request.adapter)
     findings = check(request.source)
@@ -121,8 +128,20 @@ def _run(job: Conversion, on_progress: StageProgress | None) -> dict[str, Any]:
         if _is_enough(found, request):
             return found
         return finish(job, request.out, on_progress)
-    directory = staging.write_checkpoint(job.plan, target, _stage(on_progress, "convert"))
-    return finish(job, directory, on_progress)
+    beside, extra = None, 0
+    if request.remote is not None:
+        extra = request.remote.most_bytes
+        beside = _beside(job) if request.verify else None
+    progress = _stage(on_progress, "convert")
+    directory = staging.write_checkpoint(job.plan, target, progress, beside, extra)
+    return finish(job, directory, on_progress, beside)
+
+
+def _beside(job: Conversion) -> SourcePass:
+    from qwen3_mlx.quantize import verify
+
+    source = job.plan.source
+    return SourcePass(source, verify.token_ids(source)[0], job.target.states, job.target.key)
 
 
 def _is_enough(record: dict[str, Any], request: ConversionRequest) -> bool:
@@ -130,7 +149,10 @@ def _is_enough(record: dict[str, Any], request: ConversionRequest) -> bool:
 
 
 def finish(
-    job: Conversion, directory: Path, on_progress: StageProgress | None = None
+    job: Conversion,
+    directory: Path,
+    on_progress: StageProgress | None = None,
+    beside: SourcePass | None = None,
 ) -> dict[str, Any]:
     """Measure what lies in `directory`, write card and record, and let it take its name."""
     request, target = job.request, job.target
@@ -140,7 +162,7 @@ def finish(
         from qwen3_mlx.quantize import verify
 
         progress = _stage(on_progress, "verify")
-        measured = verify.compare(job.plan.source, directory, progress).as_dict()
+        measured = verify.compare(job.plan.source, directory, progress, beside).as_dict()
     record = _record(job, measured)
     files = {staging.RECORD: as_json(record), "README.md": job.card(measured).encode()}
     if directory == target.part:

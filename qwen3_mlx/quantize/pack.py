@@ -42,6 +42,11 @@ def _streams() -> _Streams:
     return _Streams()
 
 
+def two_streams() -> tuple[mx.Stream, mx.Stream]:
+    """Two streams of this thread's, which a processor's two cores work on."""
+    return _streams().pair
+
+
 def packed_blocks(
     weight: Weight, spec: QuantSpec | None, dtype: mx.Dtype
 ) -> Iterator[list[mx.array]]:
@@ -64,6 +69,7 @@ def packed_stream(
     waiting: deque[_Block] = deque()
     turns = cycle(_streams().pair)
     for number, (weight, spec) in enumerate(work):
+        weight.open_for_reading()
         for part, reader, start, stop in _blocks(weight, dtype):
             with mx.stream(next(turns)):
                 rows = reader(start, stop)

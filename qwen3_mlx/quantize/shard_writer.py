@@ -25,9 +25,16 @@ BytesDone = Callable[[int], None]
 
 
 def write_shard(
-    disk: Disk, directory: Path, shard: Shard, dtype: mx.Dtype, on_bytes: BytesDone
+    disk: Disk,
+    directory: Path,
+    shard: Shard,
+    dtype: mx.Dtype,
+    on_bytes: BytesDone,
+    on_weight: Callable[[str], None],
 ) -> str:
     """Write one shard; returns its sha256. Until it is whole it has another name.
+
+    `on_weight` is called with the path of each weight that has been packed.
 
     Raises `OSError` for a disk that is full, and what reading the source raises.
     """
@@ -35,10 +42,10 @@ def write_shard(
     with disk.create(part) as stream, _Writer(disk, stream) as out:
         out.write(shard.header())
         late: dict[str, list[memoryview]] = {}
-        _write_items(out, shard.paged, dtype, on_bytes, late)
+        _write_items(out, shard.paged, dtype, on_bytes, on_weight, late)
         for tensor in shard.late:
             out.write_all(late.pop(tensor.name))
-        _write_items(out, shard.rest, dtype, on_bytes, None)
+        _write_items(out, shard.rest, dtype, on_bytes, on_weight, None)
         out.drain()
         assert out.written == shard.nbytes, "the plan and the writer disagree"
         disk.sync(stream)
@@ -94,12 +101,14 @@ def _write_items(
     items: Sequence[Item],
     dtype: mx.Dtype,
     on_bytes: BytesDone,
+    on_weight: Callable[[str], None],
     late: dict[str, list[memoryview]] | None,
 ) -> None:
     stream = packed_stream(((item.weight, item.spec) for item in items), dtype, raw=True)
     for number, blocks in groupby(stream, key=itemgetter(0)):
         arrays = (arrays for _, arrays in blocks)
         _write_item(out, items[number], arrays, on_bytes, late)
+        on_weight(items[number].weight.path)
 
 
 def _write_item(

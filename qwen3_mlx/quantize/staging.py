@@ -26,6 +26,7 @@ from qwen3_mlx.quantize.journal import ConversionJournal
 from qwen3_mlx.quantize.pack import bounded_cache
 from qwen3_mlx.quantize.plan import INDEX, Plan, Shard, as_json
 from qwen3_mlx.quantize.shard_writer import write_shard
+from qwen3_mlx.quantize.source_pass import SourcePass
 
 RECORD = "conversion.json"
 """In the result: what was converted, how, and what was measured."""
@@ -54,6 +55,11 @@ class Target:
     def journal(self) -> Path:
         """What of it is finished."""
         return self.out.with_name(f"{self.out.name}.journal")
+
+    @property
+    def states(self) -> Path:
+        """How far the source's half of the comparison has come."""
+        return self.out.with_name(f"{self.out.name}.states.safetensors")
 
     @property
     def replaced(self) -> Path:
@@ -110,8 +116,16 @@ def target_of(plan: Plan, out: Path, disk: Disk | None = None) -> Target:
     return Target(out, hashlib.sha256(" ".join(parts).encode()).hexdigest(), disk or Disk())
 
 
-def write_checkpoint(plan: Plan, target: Target, on_progress: Progress | None = None) -> Path:
+def write_checkpoint(
+    plan: Plan,
+    target: Target,
+    on_progress: Progress | None = None,
+    beside: SourcePass | None = None,
+    extra_bytes: int = 0,
+) -> Path:
     """Write the whole checkpoint into ``OUT.part``; returns that directory, loadable.
+
+    `beside` follows what is written. `extra_bytes` of disk are needed besides the result's.
 
     Raises `CheckpointError`, for a full disk or a damaged source. What was done is kept, except
     if the source's digest was wrong.
@@ -120,9 +134,9 @@ def write_checkpoint(plan: Plan, target: Target, on_progress: Progress | None = 
     try:
         journal = ConversionJournal.open(disk, target.journal, part, target.key)
         done = {shard.name for shard in plan.shards if journal.holds(shard.name, shard.nbytes)}
-        _check_space(plan, target, done)
+        _check_space(plan, target, done, extra_bytes)
         with DigestCheck(plan.source) as digests, bounded_cache(_CACHE):
-            _write_shards(plan, journal, done, on_progress)
+            _write_shards(plan, journal, done, on_progress, beside)
             if damage := digests.damage():
                 disk.remove(part)
                 disk.remove(target.journal)
@@ -151,7 +165,7 @@ def finish(target: Target, files: dict[str, bytes]) -> None:
 
 def clean(target: Target) -> None:
     """Remove the files that only an unfinished conversion needs."""
-    for path in (target.journal, target.replaced):
+    for path in (target.journal, target.replaced, target.states):
         if path.exists():
             target.disk.remove(path)
 
@@ -165,9 +179,9 @@ def full_disk(error: OSError, target: Target) -> CheckpointError:
     return CheckpointError(f"{where} can't be written", got=error.strerror or str(error))
 
 
-def _check_space(plan: Plan, target: Target, done: set[str]) -> None:
+def _check_space(plan: Plan, target: Target, done: set[str], extra_bytes: int) -> None:
     sizes = plan.files()
-    needed = MARGIN + sum(size for name, size in sizes.items() if name not in done)
+    needed = MARGIN + extra_bytes + sum(size for name, size in sizes.items() if name not in done)
     free = target.disk.free_bytes(target.part)
     if free < needed:
         raise CheckpointError(
@@ -179,7 +193,11 @@ def _check_space(plan: Plan, target: Target, done: set[str]) -> None:
 
 
 def _write_shards(
-    plan: Plan, journal: ConversionJournal, done: set[str], on_progress: Progress | None
+    plan: Plan,
+    journal: ConversionJournal,
+    done: set[str],
+    on_progress: Progress | None,
+    beside: SourcePass | None,
 ) -> None:
     total, count = plan.source.nbytes, 0
 
@@ -189,11 +207,19 @@ def _write_shards(
         if on_progress is not None:
             on_progress(count, total)
 
+    def written(path: str) -> None:
+        if beside is not None:
+            beside.written(path)
+
     for shard in plan.shards:
         if shard.name in done:
             forward(_source_bytes(shard))
+            for item in (*shard.paged, *shard.rest):
+                written(item.weight.path)
             continue
-        digest = write_shard(journal.disk, journal.directory, shard, plan.dtype, forward)
+        digest = write_shard(journal.disk, journal.directory, shard, plan.dtype, forward, written)
+        if beside is not None:
+            beside.save()
         journal.add(shard.name, digest)
 
 

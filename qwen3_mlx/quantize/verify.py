@@ -21,7 +21,7 @@ import mlx.core as mx
 from qwen3_mlx.checkpoint.headers import checkpoint_tensors
 from qwen3_mlx.checkpoint.load import load_network
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.config.matrices import parameters
+from qwen3_mlx.config.matrices import parameters, weight_shapes
 from qwen3_mlx.errors import CheckpointError, Qwen3Error
 from qwen3_mlx.fit.inequality import fit, weights_from_headers
 from qwen3_mlx.fit.machine import this_machine
@@ -29,6 +29,7 @@ from qwen3_mlx.quantize import layer_by_layer
 from qwen3_mlx.quantize.divergence import Divergence
 from qwen3_mlx.quantize.formats import Source, open_source
 from qwen3_mlx.quantize.pack import bounded_cache
+from qwen3_mlx.quantize.source_pass import SourcePass
 
 TEXT = Path(__file__).with_name("verify.txt")
 MAX_TOKENS = 1024
@@ -40,6 +41,8 @@ CPU_TOKENS, PLAIN_CPU_TOKENS = 32, 8
 then takes about four times as long as the conversion, not a hundred times."""
 LOADED_TOKENS, CPU_LOADED_TOKENS = 8, 2
 """Tokens that the ordinary loader's network is run on; fewer for larger networks on a processor."""
+SMALL_LAYER = 800 * 10**6
+"""Bytes of a dense layer up to which source and result are computed side by side."""
 _CACHE = 64 * 2**20
 """Bytes that MLX may keep of freed blocks of logits."""
 _TOLERANCE = {mx.float32: 1e-6, mx.float16: 1e-3, mx.bfloat16: 1e-2}
@@ -78,10 +81,16 @@ def _round(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def compare(source: Source, result: Path, on_progress: Progress | None = None) -> Comparison:
+def compare(
+    source: Source,
+    result: Path,
+    on_progress: Progress | None = None,
+    beside: SourcePass | None = None,
+) -> Comparison:
     """Compare the checkpoint in `result` with what it was made from.
 
-    `on_progress` is called with layers done and layers in all. Raises what opening and loading
+    `beside` has computed the source's half already. `on_progress` is called with layers done and
+    layers in all. Raises what opening and loading
     raise, and `CheckpointError` if the loader computes something else than was written.
     """
     ids, text = token_ids(source)
@@ -92,11 +101,15 @@ def compare(source: Source, result: Path, on_progress: Progress | None = None) -
         if on_progress is not None:
             on_progress(done, 2 * layers)
 
-    want = layer_by_layer.hidden_states(source, ids, tick)
-    got = layer_by_layer.hidden_states(opened, ids, lambda layer: tick(layers + layer))
+    if beside is None and backend.device() == "cpu" and _layer_bytes(source.config) <= SMALL_LAYER:
+        want, got = layer_by_layer.side_by_side(source, opened, ids, lambda done: tick(2 * done))
+    else:
+        want = beside.states() if beside else layer_by_layer.hidden_states(source, ids, tick)
+        got = layer_by_layer.hidden_states(opened, ids, lambda layer: tick(layers + layer))
     sums = Divergence(mx.array([*ids[1:], ids[-1]]))
     first = []
-    blocks = (layer_by_layer.logits_blocks(source, want), layer_by_layer.logits_blocks(opened, got))
+    both = enumerate(((source, want), (opened, got)))
+    blocks = [layer_by_layer.logits_blocks(*one, number) for number, one in both]
     with bounded_cache(_CACHE):
         for z, w in zip(*blocks, strict=True):
             sums.add(z, w)
@@ -104,6 +117,15 @@ def compare(source: Source, result: Path, on_progress: Progress | None = None) -
             mx.eval(first[-1])
     loaded = _check_loader(result, ids[:some], mx.concatenate(first, axis=-1))
     return _comparison(sums, len(ids), text, loaded)
+
+
+def _layer_bytes(config: Qwen3Config) -> int:
+    """Bytes of the largest layer, dense in float32."""
+    layers = [0] * config.num_hidden_layers
+    for path, shape in weight_shapes(config):
+        if path.startswith("model.layers."):
+            layers[int(path.split(".")[2])] += 4 * math.prod(shape)
+    return max(layers)
 
 
 def _comparison(sums: Divergence, tokens: int, text: str, loaded: bool) -> Comparison:

@@ -18,6 +18,7 @@ from qwen3_mlx.errors import gb, shown
 
 if TYPE_CHECKING:
     from qwen3_mlx.config.recipes import Recipe
+    from qwen3_mlx.hub.remote_files import RemoteFiles
     from qwen3_mlx.quantize.job import Conversion, ConversionRequest
 
 WORK, PUBLISH = "Conversion", "Publishing"
@@ -73,6 +74,10 @@ class ConvertOptions:
         bool, opt.flag("--verify/--no-verify", "Compare the result with SOURCE.", WORK)
     ] = True
     shard_size: Annotated[float, opt.option("GB", "The largest file.", WORK)] = SHARD_GB
+    keep_source: Annotated[
+        bool,
+        opt.flag("--keep-source", "Fetch SOURCE whole, to the hub's cache, and keep it.", WORK),
+    ] = False
     dry_run: Annotated[
         bool,
         opt.flag("--dry-run", "Show every file and the card; write and ask nothing.", WORK),
@@ -157,6 +162,8 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
     else:
         record = jobs.run(job, on_progress)
     progress.clear()
+    if request.remote is not None:
+        request.remote.close()
     screen.answer(summary(request.out, record))
     if options.upload is None:
         return
@@ -192,9 +199,12 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Conversion
         raise OptionError("--fuse and --learned", got="both", expected="one", hint=hint)
     recipe = _recipe(options.recipe, options.target)
     name = original(source)
-    directory = _find(name, options.dry_run, screen)
     stem = re.split("[@:]", Path(name).name)[0].removesuffix(".gguf")
     out = options.out or Path(f"{stem}-{recipe.name}")
+    # a recipe with a target and a learned packing read the source more than once
+    once = recipe.target is None and options.learned is None and not options.keep_source
+    remote = _remote(name, out, screen) if once and not options.dry_run else None
+    directory = remote.directory if remote else _find(name, options.dry_run, screen)
     return ConversionRequest(
         source=directory,
         name=name,
@@ -208,6 +218,7 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Conversion
         verify=options.verify,
         shard_bytes=int(options.shard_size * 1e9),
         adapter=options.fuse,
+        remote=remote,
     )
 
 
@@ -235,6 +246,24 @@ def original(name: str) -> str:
         return name
     release = releases.find(name)
     return f"Qwen/{release.name}" if release is not None else name
+
+
+def _remote(name: str, out: Path, screen: Screen) -> RemoteFiles | None:
+    """What fetches the files of a repository that isn't here, as they are read.
+
+    None for what is here, and for GGUF, which is one file mostly. Raises as `resolve.resolve`.
+    """
+    from qwen3_mlx.hub import resolve
+
+    if resolve.find_local(name) is not None:
+        return None
+    source = resolve.parse(name)
+    if not source.repo or source.variant or "gguf" in source.repo.lower():
+        return None
+    from qwen3_mlx.hub.remote_files import RemoteFiles
+
+    screen.note(f"fetching {name} file by file; none is kept (--keep-source keeps them)")
+    return RemoteFiles(source, out.with_name(f"{out.name}.source"))
 
 
 def _find(name: str, local_only: bool, screen: Screen) -> Path:

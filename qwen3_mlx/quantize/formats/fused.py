@@ -103,8 +103,9 @@ def _check_copy(source: Source, path: str, info: TensorInfo) -> None:
     weight = next((weight for weight in source.weights if weight.path == path), None)
     part = None if weight is None else weight.parts[0]
     part = part.base if isinstance(part, FusedPart) else part
-    if not isinstance(part, PlainPart):
+    if weight is None or not isinstance(part, PlainPart):
         return
+    weight.open_for_reading()
     for start in range(0, part.shape[0], 4096):
         stop = min(start + 4096, part.shape[0])
         own = part.open(mx.float32)(start, stop)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import qwen3_mlx.device.backend  # noqa: F401
+import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
@@ -73,6 +73,8 @@ def unpack(packed: Sequence[mx.array], spec: QuantSpec) -> mx.array:
     """Weights, scales and, in affine mode, biases to dense float32."""
     weight, scales = packed[:2]
     biases = None
+    if spec.mode == "affine" and spec.bits in (3, 5, 6) and backend.device() == "cpu":
+        return _unpack_odd_bits(weight, scales, packed[2], spec)
     if spec.mode == "affine":
         scales, biases = scales.astype(mx.float32), packed[2].astype(mx.float32)
     return mx.dequantize(
@@ -84,3 +86,24 @@ def unpack(packed: Sequence[mx.array], spec: QuantSpec) -> mx.array:
         mode=spec.mode,
         dtype=mx.float32,
     )
+
+
+def _unpack_odd_bits(
+    weight: mx.array, scales: mx.array, biases: mx.array, spec: QuantSpec
+) -> mx.array:
+    """As `mx.dequantize`, which takes five times as long for these bits on a processor.
+
+    Eight codes lie in `bits` bytes, lowest first; a code lies in one byte or in two.
+    """
+    bits, lines = spec.bits, weight.view(mx.uint8).reshape(-1, spec.bits)
+    codes = []
+    for n in range(8):
+        byte, shift = divmod(n * bits, 8)
+        code = lines[:, byte] >> shift
+        if shift + bits > 8:
+            code = code | (lines[:, byte + 1] << (8 - shift))
+        codes.append(code & (2**bits - 1))
+    groups = mx.stack(codes, axis=-1).reshape(-1, spec.group_size).astype(mx.float32)
+    scaled = groups * scales.astype(mx.float32).reshape(-1, 1)
+    dense = scaled + biases.astype(mx.float32).reshape(-1, 1)
+    return dense.reshape(*weight.shape[:-1], -1)

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,13 @@ class Weight:
     shape: tuple[int, ...]
     parts: tuple[Part, ...]
     """One, or one for each expert."""
+    fetch: Callable[[], None] | None = field(default=None, compare=False)
+    """What has its bytes come, if they are not here all the time."""
+
+    def open_for_reading(self) -> None:
+        """To be called before its parts are read. Raises `HubError`."""
+        if self.fetch is not None:
+            self.fetch()
 
     @property
     def nbytes(self) -> int:
@@ -68,6 +75,8 @@ class Source:
     """What its plain floats are stored in; None if they differ."""
     adapter: str = ""
     """The digest of the adapter that is fused in, if any."""
+    identity: str = ""
+    """What tells its bytes from others where they are not here to be sampled."""
 
     @property
     def nbytes(self) -> int:
@@ -83,6 +92,9 @@ class Source:
         """A digest of names, shapes and a sample of each tensor: which weights these are."""
         digest = hashlib.sha256(json.dumps(self.values, sort_keys=True).encode())
         digest.update(self.adapter.encode())
+        digest.update(self.identity.encode())
+        if self.identity:
+            return digest.hexdigest()
         infos = (info for weight in self.weights for part in weight.parts for info in part.tensors)
         for info in sorted(infos, key=lambda info: (info.file.name, info.offset)):
             digest.update(f"{info.name} {info.dtype} {info.shape}\n".encode())

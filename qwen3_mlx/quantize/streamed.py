@@ -1,0 +1,24 @@
+"""A source whose files come from the hub while it is read, and go when they have been."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from qwen3_mlx.hub.remote_files import RemoteFiles
+from qwen3_mlx.quantize.formats import Source, Weight
+
+
+def streamed(source: Source, remote: RemoteFiles) -> Source:
+    """`source` with weights that fetch their files. Tied embeddings stay: they end the network."""
+    weights = tuple(_fetching(weight, remote) for weight in source.weights)
+    if source.config.tie_word_embeddings or not source.config.head:
+        first = next(weight for weight in weights if weight.path == "model.embed_tokens")
+        remote.pin(info.file for part in first.parts for info in part.tensors)
+    return replace(source, weights=weights, identity=remote.identity)
+
+
+def _fetching(weight: Weight, remote: RemoteFiles) -> Weight:
+    tensors = {info for part in weight.parts for info in part.tensors}
+    wanted = [(info.file, info.nbytes) for info in sorted(tensors, key=lambda t: t.file.name)]
+    return replace(weight, fetch=partial(remote.require, wanted))
