@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qwen3_mlx.cli import conversion_source
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.settings import suggestions
 from qwen3_mlx.cli.terminal.progress import ProgressLine
@@ -18,7 +19,6 @@ from qwen3_mlx.errors import gb, shown
 
 if TYPE_CHECKING:
     from qwen3_mlx.config.recipes import Recipe
-    from qwen3_mlx.hub.remote_files import RemoteFiles
     from qwen3_mlx.quantize.job import Conversion, ConversionRequest
 
 WORK, PUBLISH = "Conversion", "Publishing"
@@ -203,8 +203,10 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Conversion
     out = options.out or Path(f"{stem}-{recipe.name}")
     # a recipe with a target and a learned packing read the source more than once
     once = recipe.target is None and options.learned is None and not options.keep_source
-    remote = _remote(name, out, screen) if once and not options.dry_run else None
-    directory = remote.directory if remote else _find(name, options.dry_run, screen)
+    remote = conversion_source.remote(name, out, screen) if once and not options.dry_run else None
+    directory = (
+        remote.directory if remote else conversion_source.find(name, options.dry_run, screen)
+    )
     return ConversionRequest(
         source=directory,
         name=name,
@@ -246,38 +248,6 @@ def original(name: str) -> str:
         return name
     release = releases.find(name)
     return f"Qwen/{release.name}" if release is not None else name
-
-
-def _remote(name: str, out: Path, screen: Screen) -> RemoteFiles | None:
-    """What fetches the files of a repository that isn't here, as they are read.
-
-    None for what is here, and for GGUF, which is one file mostly. Raises as `resolve.resolve`.
-    """
-    from qwen3_mlx.hub import resolve
-
-    if resolve.find_local(name) is not None:
-        return None
-    source = resolve.parse(name)
-    if not source.repo or source.variant or "gguf" in source.repo.lower():
-        return None
-    from qwen3_mlx.hub.remote_files import RemoteFiles
-
-    screen.note(f"fetching {name} file by file; none is kept (--keep-source keeps them)")
-    return RemoteFiles(source, out.with_name(f"{out.name}.source"))
-
-
-def _find(name: str, local_only: bool, screen: Screen) -> Path:
-    from qwen3_mlx.errors import HubError
-    from qwen3_mlx.hub import resolve
-
-    found = resolve.find_local(name)
-    if found is not None:
-        return found
-    if local_only:
-        hint = f"a dry run asks nobody; fetch it first: hf download {name.partition('@')[0]}"
-        raise HubError("the source is not on this machine", got=name, hint=hint)
-    screen.note(f"downloading {name}; it is kept for the next time")
-    return resolve.resolve(name)
 
 
 def _command(name: str, directory: Path, out: Path, options: ConvertOptions) -> str:

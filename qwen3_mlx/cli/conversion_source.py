@@ -1,0 +1,44 @@
+"""Where a conversion's source is: here, in the hub's cache, or on the hub, file by file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwen3_mlx.cli.terminal.screen import Screen
+
+if TYPE_CHECKING:
+    from qwen3_mlx.hub.remote_files import RemoteFiles
+
+
+def remote(name: str, out: Path, screen: Screen) -> RemoteFiles | None:
+    """What fetches the files of a repository that isn't here, as they are read.
+
+    None for what is here, and for GGUF, which is one file mostly. Raises as `resolve.resolve`.
+    """
+    from qwen3_mlx.hub import resolve
+
+    if resolve.find_local(name) is not None:
+        return None
+    source = resolve.parse(name)
+    if not source.repo or source.variant or "gguf" in source.repo.lower():
+        return None
+    from qwen3_mlx.hub.remote_files import RemoteFiles
+
+    screen.note(f"fetching {name} file by file; none is kept (--keep-source keeps them)")
+    return RemoteFiles(source, out.with_name(f"{out.name}.source"))
+
+
+def find(name: str, local_only: bool, screen: Screen) -> Path:
+    """The directory of the source, fetched whole unless `local_only`. Raises `HubError`."""
+    from qwen3_mlx.errors import HubError
+    from qwen3_mlx.hub import resolve
+
+    found = resolve.find_local(name)
+    if found is not None:
+        return found
+    if local_only:
+        hint = f"a dry run asks nobody; fetch it first: hf download {name.partition('@')[0]}"
+        raise HubError("the source is not on this machine", got=name, hint=hint)
+    screen.note(f"downloading {name}; it is kept for the next time")
+    return resolve.resolve(name)
