@@ -18,7 +18,7 @@ from qwen3_mlx.device import memory_limits
 from qwen3_mlx.engine.prefixes import copied
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import BackendError, ModelNotFoundError, Qwen3Error
-from qwen3_mlx.group import versions
+from qwen3_mlx.group import measure, versions
 from qwen3_mlx.group.ending import broken
 from qwen3_mlx.group.lead import GATHER_S
 from qwen3_mlx.group.line import Line, Message
@@ -95,7 +95,7 @@ class Follower:
             try:
                 self._obey(message)
             except (Qwen3Error, RuntimeError, ValueError, KeyError) as error:
-                if message.get("do") in ("load", "join"):
+                if message.get("do") in ("load", "join", "measure"):
                     self.line.send({"error": str(error)})
                 else:
                     self.line.send({"fault": f"{type(error).__name__}: {error}"})
@@ -114,6 +114,9 @@ class Follower:
             self.line.heard = time.monotonic()
             note_status("joined")
             self.line.send({"joined": group.size()})
+        elif do == "measure":
+            measure.speeds()
+            self.line.send({"measured": 1})
         elif do == "copy":
             assert self.network is not None
             source = self.caches[message["from"]]

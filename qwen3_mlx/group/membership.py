@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qwen3_mlx.config.share import ALL, Share
 from qwen3_mlx.errors import BackendError
-from qwen3_mlx.group import versions
+from qwen3_mlx.group import measure, versions
 from qwen3_mlx.group.follow import load_share, settings
 from qwen3_mlx.group.lead import Lead
 from qwen3_mlx.group.line import Message
@@ -45,6 +45,22 @@ def _lead() -> Lead:
 def _joined() -> bool:
     _lead().join()
     return True
+
+
+def measured() -> tuple[int, measure.Speeds]:
+    """The machines of this group, and how fast their sums are. Raises `BackendError`."""
+    if own_share().size == 1:
+        hint = "qwen3-mlx launch --hosts A,B doctor --group"
+        raise BackendError("this process leads no group", hint=hint)
+    lead, found = _lead(), list[measure.Speeds]()
+    _joined()
+
+    def own() -> Message:
+        found.append(measure.speeds())
+        return {}
+
+    lead.ask({"do": "measure"}, own)
+    return lead.plan.size, found[0]
 
 
 def load_together(

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_mlx.errors import BackendError, OptionError
-from qwen3_mlx.group import ending, versions
+from qwen3_mlx.errors import BackendError, ModelNotFoundError, OptionError
+from qwen3_mlx.group import ending, measure, versions
 from qwen3_mlx.group import lead as leading
 from qwen3_mlx.group.follow import Follower
 from qwen3_mlx.group.lead import Lead
 from qwen3_mlx.group.plan import Plan, new_plan, read_plan
+from qwen3_mlx.hub import resolve
 
 PROGRAM = Path(__file__).with_name("program.py")
 ROOT = PROGRAM.parents[2]
@@ -209,6 +210,53 @@ def test_noise_on_the_port_is_left_outside(monkeypatch: pytest.MonkeyPatch) -> N
         caller.sendall(b"GET / HTTP/1.1\r\n\r\n")
         with pytest.raises(BackendError, match="did not answer"):
             Lead(plan).gather(door)
+
+
+def follower(plan: Plan) -> Follower:
+    """One that has no line yet."""
+    found = object.__new__(Follower)
+    found.plan, found.rank, found.network, found.caches = plan, 1, None, {}
+    found._behind = None
+    return found
+
+
+def test_a_checkpoint_that_is_missing_or_another_is_refused() -> None:
+    message = {"do": "load", "model": "demo", "digest": "another", "cache_format": [None, None, 4]}
+    message |= {"context": None, "force": False}
+    with pytest.raises(ModelNotFoundError, match="demo is another checkpoint here: got "):
+        follower(plan_of())._load(message)
+    missing = {**message, "model": "32b"}
+    with pytest.raises(ModelNotFoundError, match="32b is not on this machine"):
+        follower(plan_of())._load(missing)
+
+
+def test_a_digest_looks_at_what_the_files_hold_and_not_at_their_times(tmp_path: Path) -> None:
+    source = resolve.resolve("demo")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((source / name).read_bytes())
+    os.utime(tmp_path / "model.safetensors", (1, 1))
+    assert versions.digest(tmp_path) == versions.digest(source)
+    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes() + b" ")
+    assert versions.digest(tmp_path) != versions.digest(source)
+
+
+@pytest.mark.slow
+def test_the_link_is_measured() -> None:
+    run = subprocess.run(
+        [*LAUNCH, "doctor", "--group"],
+        capture_output=True, text=True, env=environment(), timeout=60,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "µs for 8 KB" in run.stdout
+    assert "GB/s at 8 MB" in run.stdout
+    assert "235B-A22B" in run.stdout
+
+
+def test_a_link_says_which_way_pays() -> None:
+    quick = dict(measure.told(2, {"sum_s": 10e-6, "bytes_s": 5e9}))
+    slow = dict(measure.told(2, {"sum_s": 300e-6, "bytes_s": 1e9}))
+    assert quick["235B-A22B"].startswith("attention split pays")
+    assert slow["30B-A3B"].startswith("one machine pays")
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,9 @@ def command(
         int | None,
         opt.option("N", "Try those that keep keys and values in 8 or 4 bits.", opt.RUN),
     ] = None,
+    group: Annotated[
+        bool, opt.flag("--group", "Measure the link between the machines of `launch`.", opt.RUN)
+    ] = False,
     debug: opt.Debug = False,
 ) -> None:
     """Show what runs on this machine and where: device, BLAS, limits, paths, and every kernel.
@@ -177,7 +180,13 @@ def command(
         qwen3-mlx doctor --prove 8b
         qwen3-mlx doctor --prove 8b --kv-bits 8
         qwen3-mlx doctor --prove-shape 30b-a3b
+        qwen3-mlx launch --hosts mac-1.local,mac-2.local doctor --group
     """
+    if group:
+        from qwen3_mlx.group import measure, membership
+
+        show("group", list(measure.told(*membership.measured())))
+        return
     for shape in prove_shape or []:
         show("proof", try_shape(shape, kv_bits))
     if prove is not None:

@@ -13,7 +13,7 @@ from qwen3_mlx.cli import options as opt
 from qwen3_mlx.errors import OptionError
 
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
-RUNS = ("chat", "generate", "bench", "serve")
+RUNS = ("chat", "generate", "bench", "doctor")
 
 
 def command(
@@ -35,7 +35,7 @@ def command(
     port: Annotated[int, opt.option("N", "The first of the ports.", min=0, max=65_000)] = 0,
     debug: opt.Debug = False,
 ) -> None:
-    """Run a model over several machines: `chat`, `generate`, `bench`, or a Python program.
+    """Run over several machines: `chat`, `generate`, `bench`, `doctor`, or a Python program.
 
     What follows the options is run here, and the other machines follow, started by ssh. A model
     must lie on each of them already. docs/machines.md goes through it step by step.

@@ -1,0 +1,59 @@
+"""How fast this group's sums are, and which way of sharing a model out that speaks for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import qwen3_mlx.device.backend  # noqa: F401
+
+import mlx.core as mx
+
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config.share import Share
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.fit.machines import Link, mac, tokens_a_second
+from qwen3_mlx.hub.releases import SIZES
+
+TOKEN, PROMPT = 8192, 1 << 23
+"""Bytes of a sum: of one token of 235B-A22B, and of a thousand."""
+Speeds = dict[str, float]
+
+
+def speeds() -> Speeds:
+    """Seconds of a small sum, of those that need each other, and bytes a second of a large one."""
+    small, large = _seconds(TOKEN, 50), _seconds(PROMPT, 4)
+    return {"sum_s": small, "bytes_s": PROMPT / large}
+
+
+def _seconds(nbytes: int, count: int) -> float:
+    x = mx.ones((nbytes // 4,), mx.float32)
+    best = 1e9
+    for _ in range(3):
+        begin = time.perf_counter()
+        y = x
+        for _ in range(count):
+            y = mx.distributed.all_sum(y) * 0.5
+        mx.eval(y)
+        best = min(best, (time.perf_counter() - begin) / count)
+    return best
+
+
+def told(size: int, found: Speeds, gigabytes: float = 128) -> Iterator[tuple[str, str]]:
+    """A subject and a sentence each: the link, and what it means for the large models."""
+    yield "a token's sum", f"{1e6 * found['sum_s']:.0f} µs for {TOKEN // 1024} KB"
+    yield "a prompt's sum", f"{found['bytes_s'] / 1e9:.2f} GB/s at {PROMPT >> 20} MB"
+    link = Link("measured", found["sum_s"])
+    for name in ("30B-A3B", "235B-A22B"):
+        packing = {"quantization": {"bits": 4, "group_size": 64}}
+        whole = Qwen3Config.from_dict(SIZES[name].config() | packing)
+        rates = {"one machine": tokens_a_second(whole, Share(0, 1), mac(gigabytes), link)}
+        for attention in (True, False):
+            try:
+                rate = tokens_a_second(whole, Share(0, size, attention), mac(gigabytes), link)
+            except OptionError:
+                continue
+            rates[f"attention {'split' if attention else 'whole'}"] = rate
+        best = max(rates, key=lambda way: rates[way])
+        text = ", ".join(f"{way} {rate:.0f}" for way, rate in rates.items())
+        yield name, f"{best} pays; tokens a second on M4 Max, computed: {text}"
