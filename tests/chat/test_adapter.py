@@ -13,6 +13,7 @@ from qwen3_mlx import load
 from qwen3_mlx.chat import prompt_store
 from qwen3_mlx.cli.app import app
 from qwen3_mlx.errors import CheckpointError
+from qwen3_mlx.nn import choose_backend, fused_step
 
 PATH = "model.layers.0.self_attn.v_proj"
 
@@ -44,6 +45,13 @@ def test_a_loaded_model_has_its_adapter(adapter: Path) -> None:
     tokens = mx.array([[1, 2, 3, 4]])
     assert mx.abs(plain.network(tokens) - tuned.network(tokens)).max().item() > 1e-3
     assert tuned.generate("hi", max_tokens=4, thinking=False).stats.answer_tokens <= 4
+
+
+def test_the_fused_kernels_stand_aside_and_say_so(adapter: Path) -> None:
+    tuned = load("demo", adapter=adapter).network
+    assert "LoRA adapter" in (fused_step.unavailable_reason(tuned) or "")
+    assert dict(choose_backend.reasons())["LoRA adapters"].startswith("plain operations: ")
+    assert "LoRA" not in (fused_step.unavailable_reason(load("demo").network) or "")
 
 
 def test_prompts_on_disk_belong_to_model_and_adapter(adapter: Path, tmp_path: Path) -> None:
