@@ -49,11 +49,11 @@ def _play(
             *more: Any,
             **named: Any,
         ) -> None:
-            super().__init__(sampling, vocab_size, prompt, *more, **named)
-            self.script = script_of(prompt)
             self.said: list[int] = []
             self.plan: list[int] = []
             self.forbidden: set[int] = set()
+            super().__init__(sampling, vocab_size, prompt, *more, **named)
+            self.script = script_of(prompt)
 
         def draw(self, logits: mx.array, allowed: mx.array | None = None) -> mx.array:
             other = super().draw(logits, allowed)

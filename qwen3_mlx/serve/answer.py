@@ -10,6 +10,7 @@ import secrets
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwen3_mlx.events import Done, Reply
@@ -91,7 +92,8 @@ async def answer(
     """Run the turn that `ask` wants. Raises what it is refused for before it begins."""
     opened = await desk.begin(f"{prefix}{secrets.token_hex(12)}", ask)
     try:
-        writer = make(opened.id, desk.model.name, ask)
+        known = replace(ask, sampling=opened.turn.request.sampling)
+        writer = make(opened.id, desk.model.name, known)
         headers = ignored_header(ask.ignored)
         if not ask.stream:
             return await _whole(opened, request, writer, headers)

@@ -9,7 +9,7 @@ from typing import Any
 from qwen3_mlx.chat.request import Request, prepare
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.errors import ContextError
-from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.options import GenerationOptions, Sampling
 from qwen3_mlx.serve import thinking
 from qwen3_mlx.serve.api_error import refused
 from qwen3_mlx.text import Mode
@@ -38,6 +38,8 @@ class Ask:
     """Fields of the request that nobody knows."""
     more: Json = field(default_factory=dict)
     """What the answer repeats of the request, or is to contain."""
+    sampling: Sampling | None = None
+    """How its tokens are drawn, once the model is asked."""
 
 
 def ready(runtime: Runtime, ask: Ask) -> Request:

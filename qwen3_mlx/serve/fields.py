@@ -46,6 +46,8 @@ class Fields:
 
     def _take(self, name: str, kind: str) -> Any:
         value = self.raw(name)
+        if kind == "integer" and isinstance(value, float) and value.is_integer():
+            value = int(value)  # JSON has one kind of number: 16.0 is 16
         types, expected = _KINDS[kind]
         wrong_bool = isinstance(value, bool) and kind != "flag"
         not_finite = isinstance(value, float) and not math.isfinite(value)

@@ -14,6 +14,7 @@ from qwen3_mlx.serve.sse import comment, named
 from qwen3_mlx.serve.usage import Usage
 
 _PREFIX = {"reasoning": "rs_", "message": "msg_", "function_call": "fc_"}
+_UNUSED = ("max_tool_calls", "prompt_cache_key", "safety_identifier", "user")
 _TEXT = {"reasoning": "reasoning_text", "message": "output_text"}
 
 
@@ -22,7 +23,7 @@ class Writer:
 
     def __init__(self, id: str, model: str, ask: Ask, kept: Kept) -> None:
         self.id, self.model, self.ask, self._kept = id, model, ask, kept
-        self.created = time.time() // 1
+        self.created = int(time.time())
         self._number = 0
         self._output: list[Json] = []
         self._item: Json | None = None
@@ -176,10 +177,11 @@ class Writer:
     def _response(self, status: str, usage: Usage | None) -> Json:
         more, options = self.ask.more, self.ask.options
         short = {"reason": "max_output_tokens"} if status == "incomplete" else None
-        return {
+        return self._echo() | {
             "id": self.id,
             "object": "response",
             "created_at": self.created,
+            "completed_at": int(time.time()) if status == "completed" else None,
             "status": status,
             "error": None,
             "incomplete_details": short,
@@ -192,14 +194,24 @@ class Writer:
             "previous_response_id": more["previous"],
             "reasoning": {"effort": self.ask.thinking.effort, "summary": None},
             "store": more["store"] is not False,
-            "temperature": options.get("temperature"),
             "text": {"format": {"type": "text"}, **more["text"]},
             "tool_choice": more["choice"],
-            "tools": more["tools"],
-            "top_p": options.get("top_p"),
             "truncation": "disabled",
             "usage": None if usage is None else counts(usage),
         }
+
+    def _echo(self) -> Json:
+        """What else a response must say of its request; null where that said nothing."""
+        drawn, nothing = (
+            self.ask.sampling,
+            {"description": None, "parameters": None, "strict": None},
+        )
+        found: Json = dict.fromkeys(_UNUSED)
+        found |= {"background": False, "service_tier": "default", "top_logprobs": 0}
+        numbers = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+        found |= {name: getattr(drawn, name, None) for name in numbers}
+        tools = self.ask.more["tools"]
+        return found | {"tools": [nothing | t if t.get("type") == "function" else t for t in tools]}
 
 
 def _part(kind: str, text: str) -> Json:

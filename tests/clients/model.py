@@ -22,7 +22,7 @@ CONTEXT = 65_536
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
-def write(directory: Path, tokenizer: Path) -> Path:
+def write(directory: Path, tokenizer: Path, context: int) -> Path:
     """A tiny random checkpoint with the tokenizer of the folder `tokenizer`, or of its parent."""
     vocabulary = json.loads((tokenizer / TOKENIZER[0]).read_text("utf-8"))
     largest = max(token["id"] for token in vocabulary["added_tokens"])
@@ -31,7 +31,7 @@ def write(directory: Path, tokenizer: Path) -> Path:
         "num_hidden_layers": 1,
         "num_attention_heads": 1,
         "num_key_value_heads": 1,
-        "max_position_embeddings": CONTEXT,
+        "max_position_embeddings": context,
         "tie_word_embeddings": True,
     }
     net, _ = network(0, **values)
@@ -44,6 +44,6 @@ def write(directory: Path, tokenizer: Path) -> Path:
     return path
 
 
-def loaded(directory: Path, tokenizer: Path) -> Qwen3:
+def loaded(directory: Path, tokenizer: Path, context: int = CONTEXT) -> Qwen3:
     """`write`, and load, under a name that says where nothing is."""
-    return Qwen3(replace(load(write(directory, tokenizer)).runtime, name=NAME))
+    return Qwen3(replace(load(write(directory, tokenizer, context)).runtime, name=NAME))

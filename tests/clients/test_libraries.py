@@ -54,8 +54,11 @@ def test_anthropic(served: Served, tmp_path: Path) -> None:
 
 
 def test_instructor(served: Served, tmp_path: Path) -> None:
-    served.say(THOUGHT + '```json\n{"result": 4}\n```')
-    assert python(served, "instructor", "instructor", tmp_path) == ["4"]
+    def fills(prompt: str) -> str:
+        return THOUGHT + (call("Sum", result=4) if "<tools>" in prompt else '{"result": 4}')
+
+    served.say(fills)
+    assert python(served, "instructor", "instructor", tmp_path) == ["4", "4"]
 
 
 def test_pydantic_ai(served: Served, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.clients.model import CONTEXT
 from tests.clients.served import THOUGHT, Served, call, results
 
+pydantic = pytest.importorskip("pydantic", reason="no pydantic: uv sync --group clients")
 openai = pytest.importorskip("openai", reason="no openai: uv sync --group clients")
 
 SUM: Any = {
@@ -26,6 +27,12 @@ SUM: Any = {
     },
 }
 ASK: Any = [{"role": "user", "content": "What is 2 + 2?"}]
+
+
+class Sum(pydantic.BaseModel):
+    """A form for answers."""
+
+    result: int
 
 
 def strict(served: Served, strict: bool = True) -> Any:
@@ -103,12 +110,37 @@ class TestChat:
         assert calls == [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
         assert final.choices[0].finish_reason == "tool_calls"
 
+    def test_parsed(self, served: Served, client: Any) -> None:
+        """The model begins with chatter, which the schema doesn't let through."""
+        served.say(THOUGHT + 'Sure! {"result": 4}')
+        got = client.chat.completions.parse(model="scripted", messages=ASK, response_format=Sum)
+        message = got.choices[0].message
+        assert isinstance(message.parsed, Sum)
+        assert message.reasoning_content.strip() == "Two and two."
+        served.say(THOUGHT + '{"result": 4}')
+        got = client.responses.parse(model="scripted", input="2 + 2?", text_format=Sum)
+        assert got.output_parsed == Sum(result=4)
+
+    def test_a_forced_call(self, served: Served, client: Any) -> None:
+        served.say(call("add", a=2, b=2))
+        chosen = {"type": "function", "function": {"name": "add"}}
+        create = client.chat.completions.create
+        got = create(model="scripted", messages=ASK, tools=[SUM], tool_choice=chosen).choices[0]
+        assert [c.function.name for c in got.message.tool_calls] == ["add"]
+
     def test_logprobs(self, client: Any) -> None:
         got = client.chat.completions.create(
             model="scripted", messages=ASK, logprobs=True, top_logprobs=2, max_tokens=3
         )
         first = got.choices[0].logprobs.content[0]
         assert len(first.top_logprobs) == 2 and first.logprob <= 0
+
+    def test_a_whole_number_may_have_a_point(self, client: Any) -> None:
+        create = client.chat.completions.create
+        got = create(model="scripted", messages=ASK, max_tokens=2.0)
+        assert got.usage.completion_tokens == 2
+        with pytest.raises(openai.BadRequestError, match="a whole number"):
+            create(model="scripted", messages=ASK, max_tokens=2.5)
 
     def test_what_is_refused(self, client: Any) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
