@@ -13,7 +13,7 @@ import pytest
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.serve.desk import Open
 from tests.scripted import answer
-from tests.serve.server import Server, serving
+from tests.serve.server import Server, serving, wait_for
 
 Json = dict[str, Any]
 Reply = Callable[[str], str]
@@ -42,8 +42,13 @@ class Served:
     reply: Reply = lambda prompt: "It is 4."
     prompts: list[str] = field(default_factory=list)
     """What the model was given, from the oldest turn to the newest."""
-    turns: list[Took] = field(default_factory=list)
-    """Those that are over."""
+    ended: list[Took] = field(default_factory=list)
+
+    @property
+    def turns(self) -> list[Took]:
+        """All that were asked for; the last one ends a moment after its client has its end."""
+        wait_for(lambda: len(self.ended) >= len(self.prompts))
+        return self.ended
 
     @property
     def url(self) -> str:
@@ -53,8 +58,11 @@ class Served:
     def say(self, reply: str | Reply) -> None:
         """From now on every turn says this, and nothing of the past is remembered."""
         self.reply = reply if callable(reply) else lambda prompt: reply
-        self.prompts.clear()
-        self.turns.clear()
+        for past in (
+            self.turns,
+            self.prompts,
+        ):  # the turns first: that waits for the last one's end
+            past.clear()
 
     def asked(self, prompt: str) -> str:
         """What the model says to `prompt`."""
@@ -66,7 +74,7 @@ class Served:
     def over(self, opened: Open) -> None:
         """A turn ended."""
         turn = opened.turn
-        self.turns.append(Took(opened.id, len(turn.request.prompt), turn.cached_tokens))
+        self.ended.append(Took(opened.id, len(turn.request.prompt), turn.cached_tokens))
 
 
 @contextmanager

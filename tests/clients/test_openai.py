@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from qwen3_mlx.model import load
+from tests.checkpoints import GOLDEN
 from tests.clients.model import CONTEXT
 from tests.clients.served import THOUGHT, Served, call, results
+from tests.serve.server import serving
 
 pydantic = pytest.importorskip("pydantic", reason="no pydantic: uv sync --group clients")
 openai = pytest.importorskip("openai", reason="no openai: uv sync --group clients")
@@ -35,15 +38,15 @@ class Sum(pydantic.BaseModel):
     result: int
 
 
-def strict(served: Served, strict: bool = True) -> Any:
+def strict(url: str, strict: bool = True) -> Any:
     return openai.OpenAI(
-        base_url=f"{served.url}/v1", api_key="x", max_retries=0, _strict_response_validation=strict
+        base_url=f"{url}/v1", api_key="x", max_retries=0, _strict_response_validation=strict
     )
 
 
 @pytest.fixture
 def client(served: Served) -> Iterator[Any]:
-    with strict(served) as one:
+    with strict(served.url) as one:
         yield one
 
 
@@ -198,7 +201,9 @@ class TestTheRest:
         got = client.completions.create(model="scripted", prompt="1, 2, 3,", stop=",")
         assert got.choices[0].text == " 4"
         assert served.prompts == ["1, 2, 3,"]
-        with strict(served, False) as lenient:  # finish_reason: OpenAI sends null, its types don't
+        with strict(
+            served.url, False
+        ) as lenient:  # finish_reason: OpenAI sends null, its types don't
             ask = {"model": "scripted", "prompt": "1, 2, 3,", "stream": True}
             chunks = list(lenient.completions.create(**ask))
         assert "".join(chunk.choices[0].text for chunk in chunks) == " 4, five"
@@ -208,3 +213,15 @@ class TestTheRest:
         assert client.models.retrieve("scripted").max_model_len == CONTEXT
         with pytest.raises(openai.NotFoundError):
             client.models.retrieve("another")
+
+    @pytest.mark.parametrize("form", ["float", None])
+    def test_embeddings(self, form: str | None) -> None:
+        """By itself the library asks for base64, which it decodes: its types have lists alone."""
+        embedder, texts = load(GOLDEN.parent / "retrieval" / "embedder"), ["Two and two.", "Four."]
+        want = embedder.embed(texts).tolist()
+        with serving(embedder) as server:
+            with strict(f"http://127.0.0.1:{server.port}", form is not None) as client:
+                asked = {} if form is None else {"encoding_format": form}
+                got = client.embeddings.create(model="x", input=texts, **asked)
+            assert [one.index for one in got.data] == [0, 1]
+            assert got.data[1].embedding == pytest.approx(want[1], abs=1e-5)
