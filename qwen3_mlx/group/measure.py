@@ -12,6 +12,8 @@ import mlx.core as mx
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.share import Share
 from qwen3_mlx.errors import OptionError
+from qwen3_mlx.fit.inequality import weights_from_config
+from qwen3_mlx.fit.machine import mac as mac_of
 from qwen3_mlx.fit.machines import Link, mac, tokens_a_second
 from qwen3_mlx.hub.releases import SIZES
 
@@ -47,7 +49,9 @@ def told(size: int, found: Speeds, gigabytes: float = 128) -> Iterator[tuple[str
     for name in ("30B-A3B", "235B-A22B"):
         packing = {"quantization": {"bits": 4, "group_size": 64}}
         whole = Qwen3Config.from_dict(SIZES[name].config() | packing)
-        rates = {"one machine": tokens_a_second(whole, Share(0, 1), mac(gigabytes), link)}
+        rates = {}
+        if weights_from_config(whole).stored_bytes < mac_of(gigabytes).available_bytes:
+            rates["one machine"] = tokens_a_second(whole, Share(0, 1), mac(gigabytes), link)
         for attention in (True, False):
             try:
                 rate = tokens_a_second(whole, Share(0, size, attention), mac(gigabytes), link)
@@ -56,4 +60,4 @@ def told(size: int, found: Speeds, gigabytes: float = 128) -> Iterator[tuple[str
             rates[f"attention {'split' if attention else 'whole'}"] = rate
         best = max(rates, key=lambda way: rates[way])
         text = ", ".join(f"{way} {rate:.0f}" for way, rate in rates.items())
-        yield name, f"{best} pays; tokens a second on M4 Max, computed: {text}"
+        yield name, f"{best} pays; tokens a second on M4 Max of {gigabytes:g} GB, computed: {text}"

@@ -143,6 +143,41 @@ def test_ctrl_c_ends_all(started: subprocess.Popen[str]) -> None:
     assert not [pid for pid in everybody if alive(pid)]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+def test_a_conversation_goes_on_after_a_machine_was_lost(tmp_path: Path) -> None:
+    own = environment() | {"QWEN3_MLX_HOME": str(tmp_path)}
+    chat = subprocess.Popen(
+        [*LAUNCH, "chat", "demo", "--plain", "--seed", "1", "--no-think"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=own,
+        start_new_session=True,
+    )
+    assert chat.stdin is not None
+    assert chat.stdout is not None
+    try:
+        chat.stdin.write("My name is Ada.\n")
+        chat.stdin.flush()
+        first = chat.stdout.readline()
+        time.sleep(2)  # what it says is kept as it grows
+        os.kill(the_follower(chat), signal.SIGSTOP)
+        assert chat.wait(20) == ending.EXIT
+    finally:
+        chat.kill()
+        chat.communicate()
+    again = subprocess.run(
+        [*LAUNCH, "chat", "--resume", "--plain"],
+        input="What is 4 + 4?\n", capture_output=True, text=True, env=own, timeout=90,
+    )  # fmt: skip
+    assert first.strip()
+    assert again.returncode == 0, again.stderr
+    assert "1 turns, 'My name is Ada.'" in again.stderr
+    assert again.stdout.strip()
+
+
 def plan_of(hosts: tuple[str, ...] = ("localhost", "localhost"), secret: str = "s") -> Plan:
     return new_plan(list(hosts), secret)
 
@@ -257,6 +292,7 @@ def test_a_link_says_which_way_pays() -> None:
     slow = dict(measure.told(2, {"sum_s": 300e-6, "bytes_s": 1e9}))
     assert quick["235B-A22B"].startswith("attention split pays")
     assert slow["30B-A3B"].startswith("one machine pays")
+    assert slow["235B-A22B"].startswith("attention whole pays")  # no single one holds it
 
 
 @pytest.mark.parametrize(
