@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 
 SHORTEST = 16
 """Tokens in common below which nothing is worth being copied."""
+MOST_BRANCHES = 8
 _BLOCK = 512
 
 
@@ -33,6 +35,10 @@ class Prefixes:
         self._new_cache, self.limit = new_cache, limit
         self._idle: list[PromptCache] = []
         self.evictions = 0
+        self.branches: deque[list[int]] = deque(maxlen=MOST_BRANCHES)
+        """Beginnings at which a prompt left what a cache held: others may begin so again."""
+        self.elsewhere: Callable[[Sequence[int], PromptCache], None] | None = None
+        """Fills an empty cache with a beginning that is kept on disk, where there is a disk."""
 
     def __len__(self) -> int:
         return len(self._idle)
@@ -44,6 +50,10 @@ class Prefixes:
     def nbytes(self) -> int:
         """Bytes of all caches held."""
         return sum(cache.nbytes for cache in self._idle)
+
+    def idle(self) -> list[PromptCache]:
+        """All caches held, the longest unused one first."""
+        return list(self._idle)
 
     def counts(self) -> PrefixCounts:
         """The state in numbers."""
@@ -58,6 +68,8 @@ class Prefixes:
         wanted = list(prompt[:-1])
         lengths = [(common_prefix(cache.tokens, wanted), cache) for cache in self._idle]
         common, best = max(lengths, key=lambda pair: pair[0], default=(0, None))
+        if best is not None and SHORTEST <= common < len(best.tokens):
+            self._note_branch(wanted[:common])
         if best is not None and 2 * common >= len(best.tokens) and common >= SHORTEST:
             if self._remove(best):
                 best.keep(wanted)
@@ -65,12 +77,22 @@ class Prefixes:
                 return best
         others = [(common_prefix(cache.tokens, wanted), cache) for cache in busy]
         common, source = max([*lengths, *others], key=lambda pair: pair[0], default=(0, None))
+        if self.elsewhere is not None and 2 * common < len(wanted):
+            kept = self._new_cache()
+            self.elsewhere(wanted, kept)
+            if len(kept.tokens) > common:
+                return kept
         if source is None or common < SHORTEST:
             return self._new_cache()
         if source in self:  # it was of use, so it is not the next to go
             self._remove(source)
             self._idle.append(source)
         return copied(source, common, self._new_cache())
+
+    def _note_branch(self, tokens: list[int]) -> None:
+        if tokens in self.branches:
+            self.branches.remove(tokens)
+        self.branches.append(tokens)
 
     def add(self, cache: PromptCache) -> None:
         """Keep `cache`, which nobody computes into any more, as far as the limit allows."""

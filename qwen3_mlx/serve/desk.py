@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +20,13 @@ from qwen3_mlx.events import Done, Event, ToolCall
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.serve.api_error import ApiError
 from qwen3_mlx.serve.ask import Ask, ready
+from qwen3_mlx.serve.kept_prefixes import KeptPrefixes
 from qwen3_mlx.serve.metrics import Metrics
 
 SILENCE_SECONDS = 5.0
 """Nobody hears nothing for longer than this."""
+WRITING_SECONDS = 30.0
+"""How long the end waits for conversations to be written."""
 LOOK_SECONDS = 0.5
 """How often a silent turn looks whether anybody computes it."""
 ADMISSION_SECONDS = 2.0
@@ -40,6 +44,7 @@ class Desk:
         self.metrics = Metrics()
         self.began = time.time()
         self.draining = False
+        self.kept: KeptPrefixes | None = None
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         self._turns: dict[str, Open] = {}
 
@@ -78,6 +83,24 @@ class Desk:
     def busy(self) -> int:
         """How many turns are under way."""
         return len(self._turns)
+
+    def keep_prefixes(self) -> None:
+        """Write the conversations to disk, if they have a place there; stops what still runs."""
+        if self.kept is None or not self.thread.alive:
+            return
+        self.scheduler.stop_all()
+        written, kept, prefixes = threading.Event(), self.kept, self.scheduler.prefixes
+
+        def work() -> Generator[None]:
+            try:
+                while self.scheduler.running:  # what they have computed counts too
+                    yield
+                yield from kept.save(prefixes)
+            finally:
+                written.set()
+
+        self.scheduler.beside(work())
+        written.wait(WRITING_SECONDS)
 
     def close(self) -> None:
         """End what still runs, and both threads."""

@@ -10,8 +10,9 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from qwen3_mlx.chat.prompt_store import PromptStore
 from qwen3_mlx.chat.turns import new_scheduler
 from qwen3_mlx.engine.scheduler_thread import SchedulerThread
 from qwen3_mlx.errors import OptionError
@@ -21,10 +22,14 @@ from qwen3_mlx.serve.app import build
 from qwen3_mlx.serve.connection import timed_protocol
 from qwen3_mlx.serve.desk import Desk
 from qwen3_mlx.serve.guard import Guard
+from qwen3_mlx.serve.kept_prefixes import KeptPrefixes
 from qwen3_mlx.serve.settings import Settings
 
 if TYPE_CHECKING:
     import uvicorn
+
+MOST_KEPT = 20 * 10**9
+"""Bytes of conversations on disk; the least recently used make room."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -49,15 +54,13 @@ def start(model: Qwen3, settings: Settings) -> Desk:
     """Begin to compute for `model`, in a thread of its own."""
     free = this_machine().available_bytes
     prefixes = free // 4 if settings.prefix_gb is None else int(settings.prefix_gb * 1e9)
-    thread = SchedulerThread(
-        lambda: new_scheduler(
-            model.runtime,
-            parallel=settings.parallel,
-            waiting=settings.queue,
-            prefix_bytes=prefixes,
-        )
-    )
-    return Desk(model, thread, thread.start())
+    limits: dict[str, Any] = {"parallel": settings.parallel, "waiting": settings.queue}
+    thread = SchedulerThread(lambda: new_scheduler(model.runtime, prefix_bytes=prefixes, **limits))
+    desk = Desk(model, thread, thread.start())
+    if settings.prefix_folder is not None:
+        desk.kept = KeptPrefixes(model.runtime, PromptStore(settings.prefix_folder, MOST_KEPT))
+        desk.scheduler.prefixes.elsewhere = desk.kept.restore
+    return desk
 
 
 def serve(
@@ -81,6 +84,7 @@ def serve(
             with _quiet_sigterm():
                 server.run(sockets=[listener])
         finally:
+            desk.keep_prefixes()
             desk.close()
     finally:
         listener.close()

@@ -31,6 +31,8 @@ class Settings:
     parallel: int = 8
     queue: int = 64
     prefix_gb: float | None = None
+    prefix_folder: Path | None = None
+    """Where kept conversations are written at the end; None is nowhere."""
     drain_seconds: float = 30.0
 
     def rules(self) -> Rules:

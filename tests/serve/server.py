@@ -152,6 +152,7 @@ class Server(Client):
     def close(self) -> None:
         self.server.should_exit = True
         self.thread.join(60)
+        self.desk.keep_prefixes()
         self.desk.close()
         assert not self.thread.is_alive()
 

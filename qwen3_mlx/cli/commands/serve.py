@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.chat import load
+from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.hub import resolve
@@ -66,6 +67,10 @@ class Limits:
             min=0,
         ),
     ] = None
+    keep_prefixes: Annotated[
+        bool,
+        opt.flag("--keep-prefixes", "Write them to disk at the end, for the next start.", LIMITS),
+    ] = False
     drain: Annotated[
         float, opt.option("S", "Seconds that answers get to end when the server must.", LIMITS)
     ] = 30.0
@@ -117,7 +122,9 @@ def command(
 def _settings(listening: Listening, limits: Limits) -> Settings:
     from qwen3_mlx.serve.settings import Settings
 
+    folder = folders.prompts() / "serve" if limits.keep_prefixes else None
     return Settings(
+        prefix_folder=folder,
         host=listening.host,
         port=listening.port,
         api_key_file=listening.api_key_file,
