@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.cli.terminal.screen import Screen, printable
 from qwen3_mlx.errors import Qwen3Error
 
 USER_ERROR, CTRL_C, PIPE_CLOSED = 1, 130, 141
@@ -20,6 +20,14 @@ USER_ERROR, CTRL_C, PIPE_CLOSED = 1, 130, 141
 
 class Guard(TyperGroup):
     """Runs a command and turns what it raises into a message and an exit code."""
+
+    def make_context(self, *args: Any, **named: Any) -> Any:
+        """The context of a command line; raises typer's usage errors, fit for a terminal."""
+        try:
+            return super().make_context(*args, **named)
+        except Exception as error:
+            _make_printable(error)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; raises `typer.Exit` in place of every error that isn't usage."""
@@ -31,11 +39,18 @@ class Guard(TyperGroup):
             raise typer.Exit(PIPE_CLOSED) from None
         except Exception as error:
             if not isinstance(error, Qwen3Error) and _is_typers(error):
+                _make_printable(error)
                 raise
             if ctx.meta.get(opt.DEBUG_KEY):
                 Screen().trace(error)
             Screen().error(error)
             raise typer.Exit(USER_ERROR) from None
+
+
+def _make_printable(error: Exception) -> None:
+    """A usage error quotes what was typed, or pasted from somewhere."""
+    if isinstance(message := getattr(error, "message", None), str):
+        error.message = printable(message)  # type: ignore[attr-defined]  # it has one
 
 
 def _is_typers(error: Exception) -> bool:
