@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import random
 import resource
 import shutil
@@ -240,9 +241,10 @@ def faults(name: str, seed: int, count: int, seconds: float) -> Iterator[str]:
             parts = (name, seed, first, count, Path(folder) / "work")
             Path(folder, "work").mkdir(exist_ok=True)
             command = [sys.executable, "-m", "tests.campaign", "--worker", *map(str, parts)]
+            own = os.environ | {"QWEN3_MLX_HOME": f"{folder}/home"}  # never the user's own files
             with said.open("w") as out:
-                child = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
-            hangs = _stands_still(child, said, seconds)
+                child = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, env=own)
+            hangs = _stands_still(child, said, 300 if name in KILLS else seconds)
             records = _lines(said)
             wrong = [one for one in records if "fault" in one]
             yield from (f"{name} {seed} {one['number']}: {one['fault']}" for one in wrong)
