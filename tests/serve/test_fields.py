@@ -1,0 +1,85 @@
+"""Fields: harmless, unknown and named, wanted and not to be had; models by other names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qwen3_mlx.model import Qwen3
+from qwen3_mlx.serve.fields import HARMLESS
+from tests.serve.asking import PATHS, body
+from tests.serve.server import Server, serving
+
+SHORT = {"chat": "max_tokens", "messages": "max_tokens", "responses": "max_output_tokens"}
+every = pytest.mark.parametrize("dialect", list(PATHS))
+
+
+def short(dialect: str, **more: Any) -> dict[str, Any]:
+    return body(dialect, **{SHORT[dialect]: 2}) | more
+
+
+@every
+def test_what_nobody_knows_is_served_and_named(server: Server, dialect: str) -> None:
+    for stream in (False, True):
+        sent = short(dialect, stream=stream, no_such_field=1, **{"zu fällig\n": 2})
+        got = server.post(PATHS[dialect], sent)
+        assert got.status == 200
+        assert got.headers["x-qwen3-mlx-ignored"].startswith("no_such_field, zu f")
+
+
+@every
+def test_what_changes_nothing_is_not_even_named(server: Server, dialect: str) -> None:
+    known = dict.fromkeys(("user", "metadata", "service_tier", "prompt_cache_key", "betas"), "x")
+    assert known.keys() <= HARMLESS
+    got = server.post(PATHS[dialect], short(dialect) | known | {"metadata": {"a": "b"}})
+    assert got.status == 200 and "x-qwen3-mlx-ignored" not in got.headers
+
+
+def test_tools_of_kinds_that_only_others_run(server: Server) -> None:
+    """Codex sends web_search and namespace, whatever the server has."""
+    tools = [{"type": "function", "name": "f", "parameters": {}}, {"type": "web_search"}]
+    got = server.post(PATHS["responses"], short("responses", tools=tools))
+    assert got.status == 200 and got.headers["x-qwen3-mlx-ignored"] == "tools[1] (web_search)"
+    tools = [{"type": "web_search_20250305", "name": "web_search", "max_uses": 1}]
+    got = server.post(PATHS["messages"], short("messages", tools=tools))
+    assert got.status == 200 and "web_search_20250305" in got.headers["x-qwen3-mlx-ignored"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "field", "value"),
+    [
+        ("chat", "n", 2),
+        ("chat", "best_of", 3),
+        ("chat", "audio", {"voice": "x"}),
+        ("chat", "modalities", ["audio"]),
+        ("chat", "functions", [{"name": "f"}]),
+        ("messages", "mcp_servers", [{"url": "x"}]),
+        ("responses", "background", True),
+        ("responses", "conversation", "c"),
+        ("responses", "top_logprobs", 3),
+    ],
+)
+def test_what_can_not_be_had_is_refused_by_its_name(
+    server: Server, dialect: str, field: str, value: Any
+) -> None:
+    got = server.post(PATHS[dialect], short(dialect, **{field: value}))
+    assert got.status == 400 and field in got.json["error"]["message"]
+    if dialect != "messages":
+        assert got.json["error"]["param"] == field
+
+
+@every
+def test_a_wrong_type_names_its_field(server: Server, dialect: str) -> None:
+    for field, value in (("temperature", "hot"), ("top_p", True), ("stream", 1), ("seed", 0.5)):
+        got = server.post(PATHS[dialect], short(dialect, **{field: value}))
+        assert got.status == 400 and field in got.json["error"]["message"]
+
+
+@every
+def test_another_models_name(server: Server, demo: Qwen3, dialect: str) -> None:
+    assert server.post(PATHS[dialect], short(dialect, model="claude-haiku-9")).status == 200
+    with serving(demo, strict=True) as strict:
+        got = strict.post(PATHS[dialect], short(dialect, model="claude-haiku-9"))
+        assert got.status == 404 and "claude-haiku-9" in got.json["error"]["message"]
+        assert strict.post(PATHS[dialect], short(dialect, model="demo")).status == 200
