@@ -114,13 +114,11 @@ class TestChat:
         assert final.choices[0].finish_reason == "tool_calls"
 
     def test_parsed(self, served: Served, client: Any) -> None:
-        """The model begins with chatter, which the schema doesn't let through."""
-        served.say(THOUGHT + 'Sure! {"result": 4}')
-        got = client.chat.completions.parse(model="scripted", messages=ASK, response_format=Sum)
-        message = got.choices[0].message
-        assert isinstance(message.parsed, Sum)
-        assert message.reasoning_content.strip() == "Two and two."
         served.say(THOUGHT + '{"result": 4}')
+        ask = {"model": "scripted", "messages": ASK, "max_tokens": 1000}
+        message = client.chat.completions.parse(**ask, response_format=Sum).choices[0].message
+        assert message.parsed == Sum(result=4)
+        assert message.reasoning_content.strip() == "Two and two."
         got = client.responses.parse(model="scripted", input="2 + 2?", text_format=Sum)
         assert got.output_parsed == Sum(result=4)
 
