@@ -104,14 +104,20 @@ async def answer(
     return _stream_response(opened, writer, headers)
 
 
-async def until_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`, which is cancelled as soon as the client goes away: then None."""
+async def until_gone(
+    receive: Receive, work: Coroutine[Any, Any, T], leave: Callable[[], object] = lambda: None
+) -> T | None:
+    """The result of `work`; once the client goes away it is cancelled, and the result None.
+
+    `leave` is called before `work` is waited for: nothing is computed while it unwinds.
+    """
     gone = asyncio.create_task(_gone(receive))
     working = asyncio.create_task(work)
     try:
         await asyncio.wait({gone, working}, return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else None
     finally:
+        leave()
         for task in (gone, working):
             task.cancel()
             with suppress(asyncio.CancelledError, Exception):
@@ -134,7 +140,7 @@ def _stream_response(opened: Open, writer: Writer, headers: dict[str, str]) -> R
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             try:
-                await until_gone(receive, self._write(send))
+                await until_gone(receive, self._write(send), opened.close)
             finally:
                 opened.close()
 
@@ -170,7 +176,7 @@ async def _whole(
     opened: Open, request: Request, writer: Writer, headers: dict[str, str]
 ) -> Response:
     try:
-        reply = await until_gone(request.receive, _collect(opened))
+        reply = await until_gone(request.receive, _collect(opened), opened.close)
         if reply is None:
             raise ApiError(499, "the client went away")
         return json_response(writer.whole(reply, Usage.of(opened.turn)), headers=headers)

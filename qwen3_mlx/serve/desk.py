@@ -186,7 +186,8 @@ class Open:
     async def _poll(self, seconds: float) -> list[Event]:
         """What has come, after at most so many seconds."""
         try:
-            await asyncio.wait_for(self._ready.wait(), seconds)
+            async with asyncio.timeout(seconds):  # Python 3.11's wait_for may swallow a cancel
+                await self._ready.wait()
         except TimeoutError:
             return []
         self._ready.clear()

@@ -49,6 +49,16 @@ def test_who_goes_stops_the_work(server: Server, endless: None, dialect: str, st
     assert counts.generated_tokens == computed
 
 
+def test_who_goes_at_any_moment_is_missed_never(server: Server, endless: None) -> None:
+    """Also in the very moment in which a token comes: a wait must not swallow its cancellation."""
+    for n in range(40):
+        before = server.scheduler.counts.generated_tokens
+        one = server.begin(*request("chat", n % 2 == 0))
+        wait_for(lambda least=before + n % 7: server.scheduler.counts.generated_tokens > least)
+        one.close()
+        wait_for(lambda: not server.scheduler.busy, 5)
+
+
 @both
 def test_who_goes_while_the_prompt_is_read_stops_that(server: Server, stream: bool) -> None:
     long = f"{'Sort 5, 3 and 1 please. ' * 330}{stream}"

@@ -183,6 +183,7 @@ def _log(*, quiet: bool, debug: bool) -> None:
     level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
     logging.getLogger("qwen3_mlx").setLevel(level)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each client that went away
 
 
 def _without_words(record: logging.LogRecord) -> bool:
