@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from qwen3_mlx.chat.session import ChatSession
     from qwen3_mlx.config import Qwen3Config
     from qwen3_mlx.model import Qwen3, load
+    from qwen3_mlx.tools.agent import Agent
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Agent",
     "Answer",
     "ChatSession",
     "Done",
@@ -38,6 +40,7 @@ __all__ = [
 
 # These bring MLX with them, which `import qwen3_mlx` alone does not need.
 _LAZY = {
+    "Agent": "qwen3_mlx.tools.agent",
     "ChatSession": "qwen3_mlx.chat.session",
     "Qwen3": "qwen3_mlx.model",
     "Qwen3Config": "qwen3_mlx.config.network",

@@ -12,7 +12,8 @@
     ├── ContextError        more tokens than the context holds
     ├── OutOfMemoryError    the machine has no more memory for keys and values, or for computing
     ├── BusyError           too much is waiting already
-    └── SessionError        a conversation can't be saved or read back
+    ├── SessionError        a conversation can't be saved or read back
+    └── ToolError           a tool server can't be started, asked or understood
 
 A message says what is wrong, what was found, what was expected, and, on a second line, a hint.
 """
@@ -98,6 +99,10 @@ class BusyError(Qwen3Error):
 
 class SessionError(Qwen3Error):
     """A conversation can't be written or read back."""
+
+
+class ToolError(Qwen3Error):
+    """A tool server can't be started, asked or understood."""
 
 
 LONGEST_SHOWN = 1000

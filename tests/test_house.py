@@ -37,12 +37,12 @@ FLOORS = (
     ("group",),
     ("bench", "chat", "quantize", "retrieval"),
     ("model",),
-    ("serve",),
+    ("serve", "tools"),
     ("cli",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 PUBLIC = FLOOR["model"]  # `from qwen3_mlx import load` brings the whole house
-FACES = ("cli", "serve")
+FACES = ("cli", "serve", "tools")
 
 WITHOUT_MLX = (
     *("answer_form", "thinking_budget", "errors", "events", "files", "options"),

@@ -1,0 +1,213 @@
+"""An agent in Python: a model, functions and MCP servers, and a question.
+
+>>> from qwen3_mlx import Agent, load
+>>> def weather(city: str) -> str:
+...     "The weather in a city."
+...     return f"Rain in {city}."
+>>> Agent(load("8b"), tools=[weather]).run("Do I need an umbrella in Bergen?").answer
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from qwen3_mlx.chat.session import ChatSession
+from qwen3_mlx.errors import shown
+from qwen3_mlx.events import Answer, Stats, Thinking
+from qwen3_mlx.model import Qwen3
+from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.tools.consent import Ask, Consent
+from qwen3_mlx.tools.function_arguments import converted
+from qwen3_mlx.tools.function_schema import schema_of
+from qwen3_mlx.tools.loop import (
+    CALL_SECONDS,
+    MAX_STEPS,
+    Ending,
+    LoopDone,
+    LoopEvent,
+    ToolLoop,
+    ToolResult,
+)
+from qwen3_mlx.tools.tool import Cancel, Result, Tool
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReply:
+    """A whole user turn: the last step's answer, and all that ran before it."""
+
+    answer: str
+    thinking: str
+    """All steps' thoughts."""
+    results: tuple[ToolResult, ...]
+    ending: Ending
+    steps: int
+    stats: Stats | None
+    """Those of the last step."""
+
+
+class Agent:
+    """A conversation with a model that may call functions and tools.
+
+    tools: Python functions, whose signature and docstring become their schema, and `Tool`s, such
+        as ``McpServers.tools()``. The program's own functions run unasked; a server's tools only if
+        `allow` names them (``server.tool`` or ``server.*``) or `ask` says so. With `ask`, functions
+        are asked for too.
+    options: of every step, as in ``model.generate``; the thinking budget spans a whole turn.
+
+    Not for concurrent use. Raises `OptionError` for a function that no schema can say.
+    """
+
+    def __init__(
+        self,
+        model: Qwen3,
+        tools: Sequence[Callable[..., Any] | Tool] = (),
+        *,
+        system: str | None = None,
+        ask: Ask | None = None,
+        allow: Collection[str] = (),
+        max_steps: int = MAX_STEPS,
+        call_seconds: float = CALL_SECONDS,
+        **options: Any,
+    ) -> None:
+        made = [tool if isinstance(tool, Tool) else tool_of(tool) for tool in tools]
+        own = set() if ask else {tool.name for tool in made if not tool.server}
+        self.session: ChatSession = model.session(system=system, **options)
+        consent = Consent(ask, {*allow, *own})
+        self.loop = ToolLoop(
+            self.session, made, consent, max_steps=max_steps, call_seconds=call_seconds
+        )
+        self._worker: ThreadPoolExecutor | None = None
+
+    @property
+    def options(self) -> GenerationOptions:
+        """The options of every step."""
+        return self.session.options
+
+    def stream(self, content: str, **overrides: Any) -> Iterator[LoopEvent]:
+        """The events of one user turn, as `ToolLoop.send` yields them."""
+        return self.loop.send(content, **overrides)
+
+    def run(self, content: str, **overrides: Any) -> AgentReply:
+        """One user turn, to its end. Raises as `ChatSession.send`."""
+        return _joined(self.stream(content, **overrides))
+
+    async def astream(self, content: str, **overrides: Any) -> AsyncIterator[LoopEvent]:
+        """`stream` for asyncio: all turns compute in one thread, which is the agent's.
+
+        A task that is cancelled stops the turn.
+        """
+        queue: asyncio.Queue[LoopEvent | BaseException | None] = asyncio.Queue()
+        events = asyncio.get_running_loop()
+
+        def work() -> None:
+            last: BaseException | None = None
+            try:
+                for event in self.stream(content, **overrides):
+                    events.call_soon_threadsafe(queue.put_nowait, event)
+            except BaseException as error:
+                last = error
+            events.call_soon_threadsafe(queue.put_nowait, last)
+
+        self._worker = self._worker or ThreadPoolExecutor(1, "agent")
+        self._worker.submit(work)
+        ended = False
+        try:
+            while (event := await queue.get()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+            ended = True
+        finally:
+            if not ended:
+                self.interrupt()
+                self.interrupt()  # also behind a running call
+
+    async def arun(self, content: str, **overrides: Any) -> AgentReply:
+        """`run` for asyncio."""
+        return _joined([event async for event in self.astream(content, **overrides)])
+
+    def interrupt(self) -> None:
+        """End the running call; without one, the turn. From any thread."""
+        self.loop.interrupt()
+
+
+def _joined(events: Any) -> AgentReply:
+    answer: list[str] = []
+    thinking: list[str] = []
+    results: list[ToolResult] = []
+    stats = None
+    for event in events:
+        match event:
+            case Thinking(text):
+                thinking.append(text)
+            case Answer(text):
+                answer.append(text)
+            case ToolResult():
+                results.append(event)
+                answer.clear()
+            case LoopDone(ending, steps):
+                return AgentReply(
+                    "".join(answer), "".join(thinking), tuple(results), ending, steps, stats
+                )
+            case _:
+                stats = getattr(event, "stats", stats)
+    raise ValueError("the events of a turn end in LoopDone")
+
+
+def tool_of(function: Callable[..., Any]) -> Tool:
+    """A Python function as a tool. Raises `OptionError`.
+
+    It may be a coroutine function; it is run in an event loop of its own. What it returns is given
+    to the model as text, or as JSON if it is no text; what it raises, as an error.
+    """
+    description, parameters = schema_of(function)
+    name = getattr(function, "__name__", type(function).__name__)
+
+    def run(arguments: dict[str, Any], cancel: Cancel) -> Result:
+        try:
+            found = function(**converted(function, arguments))
+            if inspect.iscoroutine(found):
+                found = _awaited(found, cancel)
+        except Exception as error:
+            return Result(f"{type(error).__name__}: {error}", failed=True)
+        return Result(_text(found))
+
+    return Tool(name, description, parameters, run)
+
+
+def _awaited(work: Coroutine[Any, Any, Any], cancel: Cancel) -> Any:
+    async def main() -> Any:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        cancel.then(lambda: loop.call_soon_threadsafe(task.cancel))
+        try:
+            return await task
+        except asyncio.CancelledError:
+            raise TimeoutError("it was cancelled") from None
+
+    return asyncio.run(main())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if hasattr(value, "model_dump_json"):  # pydantic's
+        return str(value.model_dump_json())
+    try:
+        return json.dumps(value, ensure_ascii=False, default=_plain)
+    except (TypeError, ValueError, RecursionError):
+        return shown(value, str)
+
+
+def _plain(value: object) -> Any:
+    import dataclasses
+
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return list(value) if isinstance(value, set | frozenset) else str(value)

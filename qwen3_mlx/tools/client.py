@@ -1,0 +1,235 @@
+"""A client of one MCP server: its tools, and calls of them.
+
+JSON-RPC 2.0 as https://modelcontextprotocol.io/specification/2025-11-25 has it. A server may ask
+for a ping; sampling, elicitation and roots are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotInTime
+from typing import Any
+
+from qwen3_mlx.errors import Qwen3Error, ToolError
+from qwen3_mlx.text.tools import normalise_tools
+from qwen3_mlx.tools.tool import Cancel, Result
+from qwen3_mlx.tools.transport import Message, Open
+
+VERSION = "2025-11-25"
+KNOWN_VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
+START_SECONDS, LIST_SECONDS = 30.0, 30.0
+MOST_TOOLS = 512
+_HINTS = {
+    "readOnlyHint": "read-only",
+    "destructiveHint": "destructive",
+    "openWorldHint": "open world",
+}
+
+
+class McpClient:
+    """One server. Its calls may come from several threads."""
+
+    def __init__(self, name: str, open: Open, on_change: Callable[[], object]) -> None:
+        """Connect and agree on a version; `on_change` is told when its tools changed.
+
+        Raises `ToolError`.
+        """
+        self.name, self._on_change = name, on_change
+        self.title, self.instructions = name, ""
+        self.remarks: list[str] = []
+        """What was passed over, and why."""
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, Future[Message]] = {}
+        self._lock = threading.Lock()
+        self._transport = open(self)
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        from qwen3_mlx import __version__
+
+        info = {"name": "qwen3-mlx", "version": __version__}
+        asked = {"protocolVersion": VERSION, "capabilities": {}, "clientInfo": info}
+        found = self._ask("initialize", asked, START_SECONDS)
+        version = found.get("protocolVersion")
+        if version not in KNOWN_VERSIONS:
+            raise ToolError(
+                f"the server {self.name} speaks another version of MCP",
+                got=version,
+                expected=", ".join(KNOWN_VERSIONS),
+            )
+        if hasattr(self._transport, "version"):
+            self._transport.version = version
+        server = found.get("serverInfo")
+        if isinstance(server, dict) and isinstance(server.get("name"), str):
+            self.title = server["name"]
+        self._tell("notifications/initialized", {})
+
+    # ---- what a transport calls
+
+    def received(self, message: Message) -> None:
+        """As `Receiver.received`."""
+        method, number = message.get("method"), message.get("id")
+        if isinstance(method, str):
+            if number is not None:
+                self._answer(method, number)
+            elif method == "notifications/tools/list_changed":
+                self._on_change()
+            return
+        with self._lock:
+            waiting = self._waiting.pop(number, None) if isinstance(number, int) else None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+
+    def lost(self, why: str) -> None:
+        """As `Receiver.lost`."""
+        with self._lock:
+            waiting, self._waiting = list(self._waiting.values()), {}
+        for one in waiting:
+            if not one.done():
+                one.set_exception(ToolError(f"the server {self.name} gave no answer", got=why))
+
+    # ---- asking
+
+    def _answer(self, method: str, number: Any) -> None:
+        """Answer what a server asks of us."""
+        reply: Message = {"jsonrpc": "2.0", "id": number}
+        if method == "ping":
+            reply["result"] = {}
+        else:
+            reply["error"] = {"code": -32601, "message": f"{method} is not offered"}
+        with contextlib.suppress(ToolError, AttributeError):  # it is gone, or only opening
+            self._transport.send(reply)
+
+    def _tell(self, method: str, params: Mapping[str, Any]) -> None:
+        self._transport.send({"jsonrpc": "2.0", "method": method, "params": dict(params)})
+
+    def _ask(
+        self, method: str, params: Mapping[str, Any], seconds: float, cancel: Cancel | None = None
+    ) -> Message:
+        """The result of a request. Raises `ToolError`: refused, gone, cancelled, or out of time."""
+        number, answer = next(self._numbers), Future[Message]()
+        with self._lock:
+            self._waiting[number] = answer
+        if cancel is not None:
+            cancel.then(answer.cancel)
+        what = f"the server {self.name}"
+        try:
+            request = {"jsonrpc": "2.0", "id": number, "method": method, "params": dict(params)}
+            self._transport.send(request)
+            message = answer.result(seconds)
+        except NotInTime:
+            self._give_up(number, "timeout")
+            raise ToolError(f"{what} gave no answer", got=f"{seconds:g} s of silence") from None
+        except BaseException as error:
+            if answer.cancelled():
+                self._give_up(number, "the user asked for it")
+                raise ToolError(f"{what}: the call was cancelled") from None
+            raise error
+        finally:
+            with self._lock:
+                self._waiting.pop(number, None)
+        return self._result(message, what)
+
+    def _result(self, message: Message, what: str) -> Message:
+        error = message.get("error")
+        if error is not None:
+            said = error.get("message") if isinstance(error, dict) else error
+            raise ToolError(f"{what} says", got=said if isinstance(said, str) else json.dumps(said))
+        result = message.get("result")
+        if not isinstance(result, dict):
+            raise ToolError(f"{what} gave no result", got=json.dumps(result)[:200])
+        return result
+
+    def _give_up(self, number: int, reason: str) -> None:
+        with contextlib.suppress(ToolError):
+            self._tell("notifications/cancelled", {"requestId": number, "reason": reason})
+
+    # ---- tools
+
+    def list_tools(self) -> list[dict[str, Any]]:
+        """The server's tools: ``name``, ``description``, ``inputSchema``, ``hints``.
+
+        Those that no template could render are left out, with a remark. Raises `ToolError`.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        self.remarks = []
+        cursor: Any = None
+        while True:
+            page = self._ask("tools/list", {"cursor": cursor} if cursor else {}, LIST_SECONDS)
+            for tool in page.get("tools") or []:
+                one = self._checked(tool)
+                if one is not None:
+                    found[one["name"]] = one
+            cursor, before = page.get("nextCursor"), cursor
+            if len(found) > MOST_TOOLS:
+                self.remarks.append(
+                    f"{self.name} has more than {MOST_TOOLS} tools; the rest is out"
+                )
+                return list(found.values())[:MOST_TOOLS]
+            if not cursor or cursor == before:
+                return list(found.values())
+
+    def _checked(self, tool: Any) -> dict[str, Any] | None:
+        name = tool.get("name") if isinstance(tool, dict) else None
+        schema = tool.get("inputSchema") if isinstance(tool, dict) else None
+        offer = {"name": name, "parameters": {"type": "object"} if schema is None else schema}
+        try:
+            normalise_tools([offer])
+        except Qwen3Error as error:
+            self.remarks.append(f"{self.name}: a tool is left out: {error.summary}")
+            return None
+        description, notes = tool.get("description"), tool.get("annotations")
+        notes = notes if isinstance(notes, dict) else {}
+        return {
+            "name": name,
+            "description": description if isinstance(description, str) else "",
+            "inputSchema": offer["parameters"],
+            "hints": tuple(text for key, text in _HINTS.items() if notes.get(key) is True),
+        }
+
+    def call(self, tool: str, arguments: dict[str, Any], cancel: Cancel, seconds: float) -> Result:
+        """Call a tool; what goes wrong is a failed result."""
+        try:
+            params = {"name": tool, "arguments": arguments}
+            found = self._ask("tools/call", params, seconds, cancel)
+        except ToolError as error:
+            return Result(error.summary, failed=True)
+        return Result(_text(found), failed=found.get("isError") is True)
+
+    def close(self) -> None:
+        """End the connection, and the server if it is a child."""
+        self._transport.close()
+        self.lost("it was closed")
+
+
+def _text(result: Message) -> str:
+    """A result's content as text; what is no text is named."""
+    content = result.get("content")
+    parts = [_part(one) for one in content] if isinstance(content, list) else []
+    if not parts and result.get("structuredContent") is not None:
+        parts = [json.dumps(result["structuredContent"], ensure_ascii=False)]
+    return "\n".join(parts)
+
+
+def _part(part: Any) -> str:
+    if not isinstance(part, dict):
+        return "[no content]"
+    kind = part.get("type")
+    if kind == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    resource = part.get("resource")
+    if kind == "resource" and isinstance(resource, dict):
+        text = resource.get("text")
+        return text if isinstance(text, str) else f"[{resource.get('uri')}: no text]"
+    if kind == "resource_link":
+        return f"[{part.get('name') or 'resource'}: {part.get('uri')}]"
+    return f"[{kind}: {part.get('mimeType', 'no text')}]"

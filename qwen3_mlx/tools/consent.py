@@ -1,0 +1,58 @@
+"""Whether a call may run: asked of a person, allowed by name, or denied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from qwen3_mlx.events import ToolCall
+from qwen3_mlx.tools.tool import Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """Run this call; with `arguments` instead of the model's, if they are given."""
+
+    arguments: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Always:
+    """Run this call, and this tool without asking as long as the session lasts."""
+
+
+@dataclass(frozen=True, slots=True)
+class No:
+    """Don't run it; the model is told, with the `reason`."""
+
+    reason: str = ""
+
+
+Decision = Once | Always | No
+Ask = Callable[[ToolCall, Tool], Decision]
+"""Shows a call with its server and all its arguments, and returns what a person says to it."""
+
+NOBODY_TO_ASK = "nobody is there to allow it"
+
+
+class Consent:
+    """What may run in one session. Nothing of it is remembered behind it.
+
+    `allowed` are tools by name (``server.tool``, ``server.*``, or a function's name); `ask` is
+    None where nobody can be asked: then all others are denied.
+    """
+
+    def __init__(self, ask: Ask | None = None, allowed: Collection[str] = ()) -> None:
+        self._ask, self.allowed = ask, set(allowed)
+
+    def decide(self, call: ToolCall, tool: Tool) -> Decision:
+        """The decision on this call."""
+        if tool.full_name in self.allowed or (tool.server and f"{tool.server}.*" in self.allowed):
+            return Once()
+        if self._ask is None:
+            return No(NOBODY_TO_ASK)
+        decision = self._ask(call, tool)
+        if isinstance(decision, Always):
+            self.allowed.add(tool.full_name)
+        return decision

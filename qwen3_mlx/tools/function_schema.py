@@ -1,0 +1,154 @@
+"""A Python function as a tool: its signature, annotations and docstring become a JSON Schema.
+
+pydantic's models are taken where a program has them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.tools.docstring import read_docstring
+
+Json = dict[str, Any]
+PLAIN: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+LISTS = (list, tuple, set, frozenset, Sequence, Iterable, Set)
+
+
+def schema_of(function: Callable[..., Any]) -> tuple[str, Json]:
+    """The description and the parameters' JSON Schema of `function`.
+
+    Raises `OptionError` for a parameter that no schema can say: ``*args``, positional only, or
+    an annotation without a JSON form.
+    """
+    summary, texts = read_docstring(function)
+    hints, definitions = hints_of(function), dict[str, Any]()
+    properties: Json = {}
+    required = []
+    for name, parameter in parameters_of(function).items():
+        one = _schema(hints.get(name, Any), f"{_name(function)}({name})", definitions)
+        if name in texts:
+            one = {**one, "description": texts[name]}
+        if parameter.default is inspect.Parameter.empty:
+            required.append(name)
+        elif isinstance(parameter.default, str | int | float | bool):
+            one = {**one, "default": parameter.default}
+        properties[name] = one
+    schema: Json = {"type": "object", "properties": properties, "required": required}
+    return summary, schema | ({"$defs": definitions} if definitions else {})
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters by name. Raises `OptionError` for one that has none."""
+    try:
+        found = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        raise OptionError("a tool", got=repr(function), expected="a Python function") from None
+    for parameter in found.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise OptionError(
+                f"the tool {_name(function)}",
+                got=f"the parameter {parameter}",
+                expected="parameters that have a name each",
+            )
+    return dict(found)
+
+
+def hints_of(function: Callable[..., Any]) -> Json:
+    """The annotations, evaluated. Raises `OptionError` for one that isn't defined."""
+    target = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except NameError as error:
+        got = f"an annotation of {_name(function)} that isn't defined here: {error.name}"
+        raise OptionError("a tool", got=got, expected="annotations known at run time") from None
+
+
+def _schema(hint: Any, where: str, definitions: Json) -> Json:
+    """JSON Schema of one annotation."""
+    if get_origin(hint) is Annotated:
+        inner, *notes = get_args(hint)
+        text = next((note for note in notes if isinstance(note, str)), None)
+        found = _schema(inner, where, definitions)
+        return found if text is None else {**found, "description": text}
+    if hint in (Any, inspect.Parameter.empty, object):
+        return {}
+    if hint in PLAIN:
+        return {"type": PLAIN[hint]}
+    if hint in (None, type(None)):
+        return {"type": "null"}
+    if isinstance(hint, type) and get_origin(hint) is None:
+        return _class_schema(hint, where, definitions)
+    return _generic_schema(hint, where, definitions)
+
+
+def _generic_schema(hint: Any, where: str, definitions: Json) -> Json:
+    origin, given = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return _choices(list(given))
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [_schema(one, where, definitions) for one in given]}
+    if origin in LISTS:
+        inner = [one for one in given if one is not Ellipsis]
+        if origin is tuple and Ellipsis not in given and inner:
+            items = [_schema(one, where, definitions) for one in inner]
+            size = {"minItems": len(items), "maxItems": len(items)}
+            return {"type": "array", "prefixItems": items, **size}
+        return {"type": "array"} | (
+            {"items": _schema(inner[0], where, definitions)} if inner else {}
+        )
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        values = _schema(given[1], where, definitions) if len(given) == 2 else {}
+        return {"type": "object"} | ({"additionalProperties": values} if values else {})
+    raise _without_form(hint, where)
+
+
+def _class_schema(hint: type, where: str, definitions: Json) -> Json:
+    if issubclass(hint, enum.Enum):
+        return _choices([member.value for member in hint])
+    if hasattr(hint, "model_json_schema"):  # pydantic's
+        found = hint.model_json_schema()
+        definitions.update(found.pop("$defs", {}))
+        return dict(found)
+    if dataclasses.is_dataclass(hint):
+        fields = dataclasses.fields(hint)
+        missing = dataclasses.MISSING
+        needed = [f.name for f in fields if f.default is missing and f.default_factory is missing]
+        return _object(hint, needed, where, definitions)
+    if typing.is_typeddict(hint):
+        return _object(hint, sorted(getattr(hint, "__required_keys__", ())), where, definitions)
+    if hint in LISTS:
+        return {"type": "array"}
+    if hint in (dict, Mapping):
+        return {"type": "object"}
+    raise _without_form(hint, where)
+
+
+def _object(hint: type, required: list[str], where: str, definitions: Json) -> Json:
+    hints = typing.get_type_hints(hint, include_extras=True)
+    properties = {n: _schema(one, f"{where}.{n}", definitions) for n, one in hints.items()}
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _choices(values: list[Any]) -> Json:
+    kinds = {PLAIN.get(type(value)) for value in values}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    return ({"type": kind} if kind else {}) | {"enum": values}
+
+
+def _without_form(hint: Any, where: str) -> OptionError:
+    return OptionError(
+        f"the tool's parameter {where}",
+        got=f"the annotation {hint!r}",
+        expected="a JSON form: str, int, float, bool, list, dict, Literal, Enum, dataclass",
+    )

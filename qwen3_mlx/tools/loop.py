@@ -1,0 +1,271 @@
+"""The tool loop: the model asks, a person allows, the tool runs, the model reads, and so on.
+
+One user turn: the thinking budget spans all its steps, and each step computes its new part only,
+for the session's cache holds the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from qwen3_mlx.chat.session import ChatSession
+from qwen3_mlx.chat.turn import Generation
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.events import Answer, Done, Event, ToolCall
+from qwen3_mlx.text.messages import MessageLike
+from qwen3_mlx.tools.consent import Consent, No, Once
+from qwen3_mlx.tools.result_text import RESULT_TOKENS, for_model
+from qwen3_mlx.tools.tool import Cancel, Result, Tool
+
+MAX_STEPS = 20
+"""Times that the model is asked in one user turn."""
+SAME_CALL = 3
+"""The same call, so many times in one user turn, ends it."""
+CALL_SECONDS = 60.0
+CALL_MARKS = ("<tool_call>", "<function=")
+
+Ending = Literal["answered", "length", "interrupted", "steps", "repeated"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRun:
+    """A call is about to run: it was allowed, with these arguments."""
+
+    call: ToolCall
+    tool: Tool
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a call gave, ran or not, as the model reads it."""
+
+    call: ToolCall
+    text: str
+    failed: bool = False
+    tool: Tool | None = None
+    """None: there is no tool of that name."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoopDone:
+    """The user turn is over."""
+
+    ending: Ending
+    steps: int
+
+
+LoopEvent = Event | ToolRun | ToolResult | LoopDone
+
+
+class ToolLoop:
+    """Runs user turns of `session` with `tools` on offer, as far as `consent` goes.
+
+    One turn at a time. `interrupt` may be called from any thread or a signal handler.
+    """
+
+    def __init__(
+        self,
+        session: ChatSession,
+        tools: Sequence[Tool],
+        consent: Consent,
+        *,
+        max_steps: int = MAX_STEPS,
+        call_seconds: float = CALL_SECONDS,
+        result_tokens: int = RESULT_TOKENS,
+    ) -> None:
+        self.session, self.consent = session, consent
+        self.max_steps, self.call_seconds = max_steps, call_seconds
+        self.result_tokens = result_tokens
+        self.offer(tools)
+        self._generation: Generation | None = None
+        self._cancel: Cancel | None = None
+        self._stopped = False
+
+    def offer(self, tools: Sequence[Tool]) -> None:
+        """Offer `tools` from the next step on. Raises `OptionError` if two have one name."""
+        counted = Counter(tool.name for tool in tools)
+        if twice := [name for name, count in counted.items() if count > 1]:
+            raise OptionError("tools", got=f"two named {twice[0]!r}", expected="a name each")
+        self.tools: Mapping[str, Tool] = {tool.name: tool for tool in tools}
+
+    def send(
+        self, content: str | MessageLike | Sequence[MessageLike], **options: Any
+    ) -> Iterator[LoopEvent]:
+        """One user turn. Yields what the model says in each step, what runs and what it gave.
+
+        Ends in `LoopDone`. Raises as `ChatSession.send`; what was said and run until then stays in
+        the session's messages, each call with its result.
+        """
+        self._stopped = False
+        turn = _Turn(self, options)
+        return turn.events(content)
+
+    def interrupt(self, kind: Literal["answer", "stop"] = "stop") -> None:
+        """End the running call, which the model is told; without one, the thinking or the turn."""
+        cancel = self._cancel
+        if cancel is not None and not cancel.asked:
+            cancel.ask()
+            return
+        self._stopped = self._stopped or kind == "stop" or cancel is not None
+        if self._generation is not None:
+            self._generation.interrupt(kind)
+
+    def run(self, tool: Tool, arguments: dict[str, Any]) -> Result:
+        """Run a call, and give up on it after `call_seconds` or an `interrupt`."""
+        self._cancel = cancel = Cancel()
+        found: list[Result] = []
+        ended = threading.Event()
+        cancel.then(ended.set)
+
+        def call() -> None:
+            try:
+                result = tool.run(arguments, cancel)
+            except Exception as error:
+                result = Result(f"{type(error).__name__}: {error}", failed=True)
+            found.append(result)
+            ended.set()
+
+        threading.Thread(target=call, name=f"tool {tool.name}", daemon=True).start()
+        in_time = ended.wait(self.call_seconds)
+        self._cancel = None
+        if found:
+            return found[0]
+        if in_time:
+            return Result("The user ended this call before it gave a result.", failed=True)
+        cancel.ask()
+        return Result(f"It gave no result within {self.call_seconds:g} seconds.", failed=True)
+
+    def room(self) -> int:
+        """Tokens that one more result may take: a quarter of what the context has left."""
+        left = self.session.runtime.config.context - len(self.session.cache.tokens)
+        return max(min(self.result_tokens, left // 4), 32)
+
+
+class _Turn:
+    """One user turn of a loop."""
+
+    def __init__(self, loop: ToolLoop, options: dict[str, Any]) -> None:
+        self.loop, self.options = loop, options
+        self.steps = 0
+        self.seen: Counter[str] = Counter()
+        self.told = False
+        """Whether the model was told already that a call of its can't be read or isn't there."""
+
+    def events(self, content: Any) -> Iterator[LoopEvent]:
+        ending: Ending | None = None
+        while ending is None:
+            calls, answer, done = yield from self._step(content)
+            ending = self._ending(calls, done)
+            content, results = [], []
+            for call in calls:
+                result = yield from self._result(call, ending)
+                results.append(result)
+                content.append(_message(result))
+                if self.loop._stopped:
+                    ending = ending or "interrupted"
+            if not calls and ending is None:
+                content = self._unreadable(answer)
+                ending = None if content else "answered"
+            if ending is not None:
+                self.loop.session.messages.extend(content)
+        yield LoopDone(ending, self.steps)
+
+    def _step(self, content: Any) -> Any:
+        """Ask the model once; returns its calls, its answer, and how it ended."""
+        self.steps += 1
+        offered = [tool.as_offer() for tool in self.loop.tools.values()]
+        generation = self.loop.session.send(content, tools=offered, **self.options)
+        self.loop._generation = generation
+        calls: list[ToolCall] = []
+        answer: list[str] = []
+        done: Done | None = None
+        try:
+            for event in generation:
+                match event:
+                    case ToolCall():
+                        calls.append(event)
+                    case Answer(text):
+                        answer.append(text)
+                    case Done():
+                        done = event
+                yield event
+        finally:
+            self.loop._generation = None
+            generation.close()
+        assert done is not None
+        return calls, "".join(answer), done
+
+    def _ending(self, calls: list[ToolCall], done: Done) -> Ending | None:
+        if done.finish_reason == "interrupted" or self.loop._stopped:
+            return "interrupted"
+        if done.finish_reason == "length" and not calls:
+            return "length"
+        for call in calls:
+            self.seen[_key(call)] += 1
+        if any(self.seen[_key(call)] >= SAME_CALL for call in calls):
+            return "repeated"
+        return "steps" if calls and self.steps >= self.loop.max_steps else None
+
+    def _result(self, call: ToolCall, ending: Ending | None) -> Any:
+        """Run `call` if it may; yields what happens, and returns its result."""
+        tool = self.loop.tools.get(call.name)
+        if ending is not None:
+            result = ToolResult(call, f"Not run: {_WHY[ending]}.", True, tool)
+        elif tool is None:
+            names = ", ".join(self.loop.tools)
+            result = ToolResult(call, f"Error: no tool {call.name!r}. There are: {names}.", True)
+        else:
+            result = yield from self._asked(call, tool)
+        yield result
+        return result
+
+    def _asked(self, call: ToolCall, tool: Tool) -> Any:
+        decision = self.loop.consent.decide(call, tool)
+        if isinstance(decision, No):
+            why = f": {decision.reason}" if decision.reason else ""
+            return ToolResult(call, f"Not run: the user said no{why}.", True, tool)
+        arguments = call.arguments
+        if isinstance(decision, Once) and decision.arguments is not None:
+            arguments = decision.arguments
+        yield ToolRun(ToolCall(call.name, arguments, call.id), tool)
+        began = time.monotonic()
+        found = self.loop.run(tool, arguments)
+        seconds = time.monotonic() - began
+        encode = self.loop.session.runtime.tokenizer.encode
+        text = for_model(tool, found, encode, self.loop.room())
+        if arguments is not call.arguments:
+            text = f"(The user had it run with {json.dumps(arguments)}.)\n{text}"
+        return ToolResult(call, text, found.failed, tool, seconds)
+
+    def _unreadable(self, answer: str) -> list[dict[str, Any]]:
+        """What tells the model, once, that its answer holds a call that nobody could read."""
+        if self.told or not any(mark in answer for mark in CALL_MARKS):
+            return []
+        self.told = True
+        text = "Error: this tool call can't be read. Call the tool again, in the right form."
+        return [{"role": "tool", "content": text}]
+
+
+_WHY: dict[Ending, str] = {
+    "interrupted": "the user ended the turn",
+    "steps": "the turn has had all its steps",
+    "repeated": f"the same call came {SAME_CALL} times",
+    "length": "the turn ran out of room",
+    "answered": "the turn is over",
+}
+
+
+def _key(call: ToolCall) -> str:
+    return json.dumps([call.name, call.arguments], sort_keys=True, ensure_ascii=False)
+
+
+def _message(result: ToolResult) -> dict[str, Any]:
+    call = result.call
+    return {"role": "tool", "name": call.name, "tool_call_id": call.id, "content": result.text}

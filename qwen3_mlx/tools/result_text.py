@@ -1,0 +1,48 @@
+"""A tool's result as the model reads it: capped, and marked with where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from qwen3_mlx.tools.tool import Result, Tool
+
+RESULT_TOKENS = 8_192
+"""Most tokens of one result that the model reads."""
+CHARACTERS_A_TOKEN = 12
+"""More than any text has on average: what is longer is cut before it is encoded."""
+
+
+def for_model(
+    tool: Tool | None, result: Result, encode: Callable[[str], Sequence[int]], most: int
+) -> str:
+    """`result` in at most some `most` tokens, the middle left out and said to be.
+
+    What a server says is marked with its name, so that the model can tell it from the user.
+    """
+    text = shortened(result.text, encode, most)
+    if result.failed:
+        text = f"Error: {text}" if text else "Error"
+    return f"[{tool.full_name}]\n{text}" if tool is not None and tool.server else text
+
+
+def shortened(text: str, encode: Callable[[str], Sequence[int]], most: int) -> str:
+    """The head and the tail of `text`, as far as `most` tokens go."""
+    size = most * CHARACTERS_A_TOKEN
+    kept = len(text)
+    if kept > size:
+        kept = size
+    while True:
+        short = _cut(text, kept)
+        tokens = len(encode(short))
+        if tokens <= most or kept <= 16:
+            return short
+        kept = min(kept * 9 // 10, kept * most // tokens)
+
+
+def _cut(text: str, kept: int) -> str:
+    left_out = len(text) - kept
+    if left_out <= 0:
+        return text
+    head = kept * 2 // 3
+    tail = kept - head
+    return f"{text[:head]}\n… {left_out:,} characters left out …\n{text[len(text) - tail :]}"

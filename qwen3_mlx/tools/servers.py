@@ -1,0 +1,231 @@
+"""MCP servers as a file lists them, in the form that other programs use: ``mcpServers``.
+
+{"mcpServers": {"time": {"command": "mcp-server-time", "args": [], "env": {}},
+                "docs": {"url": "https://…/mcp", "headers": {}}}}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qwen3_mlx.errors import OptionError, Qwen3Error, ToolError
+from qwen3_mlx.files import read_small
+from qwen3_mlx.tools.client import McpClient
+from qwen3_mlx.tools.http import Http
+from qwen3_mlx.tools.loop import CALL_SECONDS
+from qwen3_mlx.tools.stdio import Stdio
+from qwen3_mlx.tools.tool import Cancel, Result, Tool
+from qwen3_mlx.tools.transport import Receiver, Transport
+
+_NAME = re.compile(r"[\w-]{1,64}")
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+_MOST_SERVERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """One entry of the file: a command, or an address."""
+
+    name: str
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    url: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> str:
+        """What will run, or be asked, as a person reads it: without secrets' values."""
+        if self.url:
+            return self.url
+        names = "".join(f"{name}=… " for name in self.env)
+        return names + " ".join(self.command)
+
+    @property
+    def digest(self) -> str:
+        """Names the command, so that a changed one is asked for again."""
+        told = json.dumps([self.command, sorted(self.env), self.cwd, self.url])
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def read_config(path: Path) -> list[ServerConfig]:
+    """The servers that the file lists and doesn't disable. Raises `OptionError`, naming the key."""
+    try:
+        found = json.loads(read_small(path).decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        got = getattr(error, "strerror", None) or str(error)
+        raise OptionError(f"{path} can't be read", got=got, expected=_FORM) from None
+    servers = found.get("mcpServers", found.get("servers")) if isinstance(found, dict) else None
+    if not isinstance(servers, dict):
+        raise OptionError(f"{path}", got="no mcpServers", expected=_FORM)
+    if len(servers) > _MOST_SERVERS:
+        raise OptionError(f"{path}", got=f"{len(servers)} servers", expected="64 at most")
+    made = [_server(name, one, f"{path}: {name}") for name, one in servers.items()]
+    return [one for one in made if one is not None]
+
+
+_FORM = '{"mcpServers": {"name": {"command": "…", "args": []} or {"url": "https://…"}}}'
+
+
+def _server(name: str, one: Any, where: str) -> ServerConfig | None:
+    if not isinstance(one, dict):
+        raise OptionError(where, got=type(one).__name__, expected="an object")
+    if not _NAME.fullmatch(name):
+        raise OptionError(where, got=f"the name {name!r}", expected="letters, digits, - and _")
+    if one.get("disabled") is True or one.get("enabled") is False:
+        return None
+    url, command = one.get("url") or one.get("httpUrl"), one.get("command")
+    if one.get("type") == "sse":
+        hint = "its streamable HTTP address often ends in /mcp"
+        raise OptionError(where, got="the transport sse, given up in 2025", hint=hint)
+    if isinstance(url, str) and command is None:
+        headers = _texts(one.get("headers"), f"{where}.headers")
+        return ServerConfig(name, url=_expanded(url, where), headers=headers)
+    if not isinstance(command, str) or not command.strip() or url is not None:
+        raise OptionError(where, got=sorted(one), expected="either command or url")
+    args = one.get("args") or []
+    if not isinstance(args, list) or not all(isinstance(arg, str) for arg in args):
+        raise OptionError(f"{where}.args", got=args, expected="a list of texts")
+    cwd = one.get("cwd")
+    if cwd is not None and not isinstance(cwd, str):
+        raise OptionError(f"{where}.cwd", got=cwd, expected="a folder")
+    words = tuple(_expanded(word, where) for word in (command, *args))
+    return ServerConfig(name, words, _texts(one.get("env"), f"{where}.env"), cwd)
+
+
+def _texts(value: Any, where: str) -> dict[str, str]:
+    value = value or {}
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise OptionError(where, got=type(value).__name__, expected="an object of texts")
+    return {str(key): _expanded(text, where) for key, text in value.items()}
+
+
+def _expanded(text: str, where: str) -> str:
+    """`text` with ``${NAME}`` and ``${NAME:-otherwise}`` replaced from our environment."""
+
+    def value(found: re.Match[str]) -> str:
+        known = os.environ.get(found[1], found[2])
+        if known is None:
+            raise OptionError(
+                where, got=f"{found[0]}, which isn't set", hint=f"export {found[1]}=…"
+            )
+        return known
+
+    return _VARIABLE.sub(value, text)
+
+
+class McpServers:
+    """The running servers of one session. A context manager: they end with it.
+
+    `approve` is asked before a server is started; one that is refused, or fails, is left out, and
+    `failures` says why.
+    """
+
+    def __init__(
+        self,
+        configs: list[ServerConfig],
+        approve: Callable[[ServerConfig], bool] = lambda config: True,
+        *,
+        log_folder: Path | None = None,
+        call_seconds: float = CALL_SECONDS,
+    ) -> None:
+        self.configs = configs
+        self._approve, self._log_folder, self._seconds = approve, log_folder, call_seconds
+        self.clients: dict[str, McpClient] = {}
+        self.failures: dict[str, str] = {}
+        self.changed = False
+        """Whether a server said that its tools changed, since `tools` was last asked."""
+        self._listed: dict[str, list[dict[str, Any]]] = {}
+
+    def __enter__(self) -> McpServers:
+        try:
+            for config in self.configs:
+                self.start(config)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self, config: ServerConfig) -> None:
+        """Start one, or start it again; a failure is noted."""
+        self.stop(config.name)
+        if not self._approve(config):
+            self.failures[config.name] = "not allowed to start"
+            return
+        try:
+            client = McpClient(config.name, lambda to: self._open(config, to), self._note_change)
+            self.clients[config.name] = client
+            self._listed[config.name] = client.list_tools()
+            self.failures.pop(config.name, None)
+        except Qwen3Error as error:
+            self.failures[config.name] = error.summary
+            self.stop(config.name)
+
+    def stop(self, name: str) -> None:
+        """End one, if it runs."""
+        self._listed.pop(name, None)
+        if client := self.clients.pop(name, None):
+            client.close()
+
+    def _note_change(self) -> None:
+        self.changed = True
+
+    def _open(self, config: ServerConfig, receiver: Receiver) -> Transport:
+        if config.url:
+            return Http(config.url, config.headers, receiver)
+        log = self._log_folder / f"{config.name}.log" if self._log_folder else None
+        return Stdio(config.command, config.env, receiver, log, config.cwd)
+
+    def tools(self) -> list[Tool]:
+        """All servers' tools. One whose name is taken twice is called ``server__tool``."""
+        if self.changed:
+            self.changed = False
+            for name, client in list(self.clients.items()):
+                try:
+                    self._listed[name] = client.list_tools()
+                except ToolError as error:
+                    self.failures[name] = error.summary
+                    self.stop(name)
+        every = [(name, one) for name, listed in self._listed.items() for one in listed]
+        counted = Counter(one["name"] for _, one in every)
+        return [self._tool(name, one, counted[one["name"]] > 1) for name, one in every]
+
+    def remarks(self) -> list[str]:
+        """What is to be known about them: failures, and tools left out."""
+        failed = [f"{name}: {why}" for name, why in self.failures.items()]
+        return failed + [remark for client in self.clients.values() for remark in client.remarks]
+
+    def _tool(self, server: str, one: dict[str, Any], twice: bool) -> Tool:
+        called = one["name"]
+
+        def run(arguments: dict[str, Any], cancel: Cancel) -> Result:
+            client = self.clients.get(server)
+            if client is None:
+                return Result(f"the server {server} doesn't run", failed=True)
+            return client.call(called, arguments, cancel, self._seconds)
+
+        return Tool(
+            name=f"{server}__{called}" if twice else called,
+            description=one["description"],
+            parameters=one["inputSchema"],
+            run=run,
+            server=server,
+            called=called,
+            hints=one["hints"],
+        )
+
+    def close(self) -> None:
+        """End them all."""
+        for name in list(self.clients):
+            self.stop(name)

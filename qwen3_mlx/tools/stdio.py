@@ -1,0 +1,164 @@
+"""An MCP server as a child process: one JSON message a line, on stdin and stdout.
+
+https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#stdio
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+from weakref import WeakSet
+
+from qwen3_mlx.errors import ToolError
+from qwen3_mlx.tools.transport import LARGEST_MESSAGE, Message, Receiver, parsed
+
+INHERITED = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
+"""What a server gets of our environment; its configuration says what else."""
+DEPTH, DEEPEST = "QWEN3_MLX_TOOL_DEPTH", 3
+"""How many programs of ours are around this one, each a tool of the next; and how many may be."""
+GRACE_SECONDS = 2.0
+_LOG_BYTES = 2**20
+
+_open: WeakSet[Stdio] = WeakSet()
+
+
+class Stdio:
+    """A child process in a process group of its own, which ends with it."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        receiver: Receiver,
+        log: Path | None = None,
+        cwd: str | None = None,
+    ) -> None:
+        """Start `command`; its stderr goes to `log`. Raises `ToolError`."""
+        depth = int(os.environ.get(DEPTH, "0") or 0) + 1
+        if depth > DEEPEST:
+            raise ToolError(f"{command[0]} runs within itself", got=f"{depth} programs deep")
+        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        try:
+            self._process = subprocess.Popen(
+                [*command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=inherited | {DEPTH: str(depth)} | dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            got = getattr(error, "strerror", None) or str(error)
+            hint = "is it installed, and on the PATH?" if isinstance(error, OSError) else None
+            raise ToolError(f"{command[0]} can't be started", got=got, hint=hint) from None
+        self._receiver, self._log = receiver, log
+        self._writing = threading.Lock()
+        self._last_words = b""
+        self._closed = False
+        _open.add(self)
+        self._threads = [
+            threading.Thread(target=work, name=f"{work.__name__} {command[0]}", daemon=True)
+            for work in (self._read, self._note)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def send(self, message: Message) -> None:
+        """As `Transport.send`."""
+        line = json.dumps(message, ensure_ascii=True).encode() + b"\n"
+        try:
+            with self._writing:
+                self._stdin.write(line)
+                self._stdin.flush()
+        except (OSError, ValueError):
+            raise ToolError("the server is gone", got=self._why()) from None
+
+    @property
+    def _stdin(self) -> IO[bytes]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    def _read(self) -> None:
+        out = self._process.stdout
+        assert out is not None
+        with contextlib.suppress(OSError, ValueError):
+            while line := out.readline(LARGEST_MESSAGE):
+                if len(line) == LARGEST_MESSAGE and not line.endswith(b"\n"):
+                    while (rest := out.readline(LARGEST_MESSAGE)) and not rest.endswith(b"\n"):
+                        pass
+                    self._receiver.lost(f"a message of more than {LARGEST_MESSAGE // 2**20} MB")
+                    continue
+                for message in parsed(line):
+                    self._receiver.received(message)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(GRACE_SECONDS)
+        self._end_group()
+        self._receiver.lost(self._why())
+
+    def _note(self) -> None:
+        """Keep the beginning of what the server prints on stderr, and its last words."""
+        err, written = self._process.stderr, 0
+        assert err is not None
+        with contextlib.ExitStack() as stack:
+            log = None
+            if self._log is not None:
+                with contextlib.suppress(OSError):
+                    log = stack.enter_context(self._log.open("wb"))
+            with contextlib.suppress(OSError, ValueError):
+                while piece := os.read(err.fileno(), 65_536):
+                    self._last_words = (self._last_words + piece)[-400:]
+                    if log is not None and written < _LOG_BYTES:
+                        written += len(piece)
+                        with contextlib.suppress(OSError):
+                            log.write(piece)
+                            log.flush()
+
+    def _why(self) -> str:
+        code = self._process.poll()
+        said = self._last_words.decode("utf-8", "replace").strip().splitlines()
+        last = f": {said[-1][:200]}" if said else ""
+        if code is None:
+            return f"it closed its output{last}"
+        return f"it ended with {'signal' if code < 0 else 'exit code'} {abs(code)}{last}"
+
+    def close(self) -> None:
+        """Close its stdin, and end it and its children: by SIGTERM, then by SIGKILL."""
+        if self._closed:
+            return
+        self._closed = True
+        _open.discard(self)
+        with contextlib.suppress(OSError, ValueError):
+            self._stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(GRACE_SECONDS / 4)
+        self._end_group()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(GRACE_SECONDS)
+
+    def _end_group(self) -> None:
+        group, until = self._process.pid, time.monotonic() + GRACE_SECONDS
+        for kind in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(OSError):  # nobody is left in it
+                os.killpg(group, kind)
+                while kind == signal.SIGTERM and time.monotonic() < until:
+                    self._process.poll()
+                    os.killpg(group, 0)
+                    time.sleep(0.01)
+        self._process.wait()
+
+
+@atexit.register
+def _close_all() -> None:
+    for one in list(_open):
+        one.close()
