@@ -201,7 +201,7 @@ def _text(value: Any) -> str:
         return str(value.model_dump_json())
     try:
         return json.dumps(value, ensure_ascii=False, default=_plain)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # a __str__ of the value's own may raise anything
         return shown(value, str)
 
 

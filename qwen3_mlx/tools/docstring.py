@@ -25,7 +25,9 @@ def read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
             inside, name, indent = True, "", -1
         elif _END.match(bare) or bare.startswith((":return", ":rtype", ":raise")):
             inside, name = False, "\0"
-        elif inside and bare and not set(bare) <= {"-"}:
+        elif bare and set(bare) <= {"-", "="}:
+            continue  # NumPy's line below a heading
+        elif inside and bare:
             depth = len(line) - len(line.lstrip())
             indent = depth if indent < 0 else indent
             found = re.match(r"\*{0,2}(\w+)\s*(?:\(.*?\)|:[^:]*)?\s*(?::\s*(.*))?$", bare)

@@ -87,12 +87,20 @@ def _several(value: Any, origin: Any, given: tuple[Any, ...], where: str) -> Any
 
 def _instance(value: Any, hint: type, where: str) -> Any:
     if issubclass(hint, enum.Enum):
-        return hint(value)
+        try:
+            return hint(value)
+        except ValueError:
+            choices = [member.value for member in hint]
+            raise ValueError(f"{where} is {value!r}, which is none of {choices}") from None
     if hasattr(hint, "model_validate"):
         return hint.model_validate(value)  # pydantic's ValidationError is a ValueError
     if dataclasses.is_dataclass(hint) or typing.is_typeddict(hint):
         return _fields(value, hint, where)
-    return hint(value) if hint in (tuple, set, frozenset) and isinstance(value, list) else value
+    if hint in LISTS:
+        return _several(value, hint, (), where)
+    if hint in (dict, Mapping) and not isinstance(value, dict):
+        raise ValueError(f"{where} is no object")
+    return value
 
 
 def _fields(value: Any, hint: type, where: str) -> Any:
@@ -101,6 +109,9 @@ def _fields(value: Any, hint: type, where: str) -> Any:
     hints = typing.get_type_hints(hint, include_extras=True)
     if unknown := [name for name in value if name not in hints]:
         raise ValueError(f"{where} has no {unknown[0]!r}")
+    needed = getattr(hint, "__required_keys__", ())
+    if missing := [name for name in hints if name in needed and name not in value]:
+        raise ValueError(f"{where}.{missing[0]} is missing")
     found = {name: _convert(one, hints[name], f"{where}.{name}") for name, one in value.items()}
     try:
         return hint(**found)

@@ -1,0 +1,114 @@
+"""An agent in Python: functions as tools, whatever they do; run, stream, asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from qwen3_mlx import Agent
+from qwen3_mlx.model import Qwen3
+from qwen3_mlx.tools.agent import tool_of
+from qwen3_mlx.tools.consent import No
+from qwen3_mlx.tools.loop import LoopDone
+from qwen3_mlx.tools.tool import Cancel
+from tests import tiny
+from tests.tools.test_loop import GREEDY, a_tool, call_text, say_in_turn
+
+
+@pytest.fixture(scope="module")
+def model() -> Qwen3:
+    return Qwen3(tiny.runtime(8, max_position_embeddings=8192))
+
+
+def weather(city: str) -> str:
+    "The weather in a city."
+    return f"Rain in {city}."
+
+
+def test_run_stream_and_arun(monkeypatch: pytest.MonkeyPatch, model: Qwen3) -> None:
+    say_in_turn(monkeypatch, model, [call_text("weather", city="Bergen"), "Yes."])
+    reply = Agent(model, tools=[weather], **GREEDY).run("Umbrella?")
+    assert (reply.answer, reply.ending, reply.steps) == ("Yes.", "answered", 2)
+    assert [one.text for one in reply.results] == ["Rain in Bergen."]
+    say_in_turn(monkeypatch, model, [call_text("weather", city="Bergen"), "Yes."])
+    events = list(Agent(model, tools=[weather], **GREEDY).stream("Umbrella?"))
+    assert events[-1] == LoopDone("answered", 2)
+    say_in_turn(monkeypatch, model, [call_text("weather", city="Bergen"), "Yes."])
+    assert asyncio.run(Agent(model, tools=[weather], **GREEDY).arun("Umbrella?")).answer == "Yes."
+
+
+def test_a_cancelled_task_ends_the_turn(monkeypatch: pytest.MonkeyPatch, model: Qwen3) -> None:
+    said = say_in_turn(monkeypatch, model, [call_text("slow"), "Never said."])
+
+    async def slow() -> str:
+        await asyncio.sleep(30)
+        return "late"
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(Agent(model, tools=[slow], **GREEDY).arun("go"), 2)
+        await asyncio.sleep(0.5)
+
+    asyncio.run(main())
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("with_ask", [False, True])
+def test_functions_run_unasked_and_a_servers_tools_dont(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, with_ask: bool
+) -> None:
+    say_in_turn(monkeypatch, model, [call_text("weather", city="X") + call_text("f"), "Done."])
+    ask = (lambda call, tool: No("no")) if with_ask else None
+    agent = Agent(model, tools=[weather, a_tool(server="disk")], ask=ask, **GREEDY)
+    assert [one.failed for one in agent.run("go").results] == [with_ask, True]
+
+
+@dataclass
+class Point:
+    x: int
+    y: float = 0.0
+
+
+class Odd:
+    def __repr__(self) -> str:
+        raise RuntimeError("no name")
+
+
+def broken() -> str:
+    raise KeyError("gone")
+
+
+async def later() -> Point:
+    return Point(1, 2.0)
+
+
+def circle() -> list[Any]:
+    one: list[Any] = []
+    one.append(one)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("function", "failed", "text"),
+    [
+        (broken, True, "KeyError: 'gone'"),
+        (later, False, '{"x": 1, "y": 2.0}'),
+        (lambda: None, False, "null"),
+        (lambda: {"ä": [1, {2}]}, False, '{"ä": [1, [2]]}'),
+        (lambda: b"\x00\xff", False, "b'"),
+        (circle, False, "[...]"),
+        (lambda: Odd(), False, ""),
+    ],
+)
+def test_whatever_a_function_gives_is_text(function: Any, failed: bool, text: str) -> None:
+    result = tool_of(function).run({}, Cancel())
+    assert result.failed == failed and text in result.text
+
+
+@pytest.mark.parametrize("arguments", [{}, {"city": 3}, {"city": "A", "land": "B"}])
+def test_wrong_arguments_are_told_to_the_model(arguments: dict[str, Any]) -> None:
+    result = tool_of(weather).run(arguments, Cancel())
+    assert result.failed and result.text.startswith("ValueError: ")
