@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
 from typing import Any
 
-from qwen3_mlx.errors import Qwen3Error, ToolError
+from qwen3_mlx.errors import Qwen3Error, ToolError, shown
 from qwen3_mlx.text.tools import normalise_tools
 from qwen3_mlx.tools.tool import Cancel, Result
 from qwen3_mlx.tools.transport import Message, Open
@@ -23,7 +24,9 @@ from qwen3_mlx.tools.transport import Message, Open
 VERSION = "2025-11-25"
 KNOWN_VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 START_SECONDS, LIST_SECONDS = 30.0, 30.0
-MOST_TOOLS = 512
+MOST_TOOLS, MOST_PAGES = 512, 100
+_NAME = re.compile(r"[\w./:-]{1,128}")
+"""A tool's name: what the specification has, and a few signs more that servers use."""
 _HINTS = {
     "readOnlyHint": "read-only",
     "destructiveHint": "destructive",
@@ -163,9 +166,10 @@ class McpClient:
         found: dict[str, dict[str, Any]] = {}
         self.remarks = []
         cursor: Any = None
-        while True:
+        for _ in range(MOST_PAGES):
             page = self._ask("tools/list", {"cursor": cursor} if cursor else {}, LIST_SECONDS)
-            for tool in page.get("tools") or []:
+            listed = page.get("tools")
+            for tool in listed if isinstance(listed, list) else []:
                 one = self._checked(tool)
                 if one is not None:
                     found[one["name"]] = one
@@ -176,11 +180,15 @@ class McpClient:
                 )
                 return list(found.values())[:MOST_TOOLS]
             if not cursor or cursor == before:
-                return list(found.values())
+                break
+        return list(found.values())
 
     def _checked(self, tool: Any) -> dict[str, Any] | None:
         name = tool.get("name") if isinstance(tool, dict) else None
         schema = tool.get("inputSchema") if isinstance(tool, dict) else None
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            self.remarks.append(f"{self.name}: a tool is left out: its name is {shown(name)}")
+            return None
         offer = {"name": name, "parameters": {"type": "object"} if schema is None else schema}
         try:
             normalise_tools([offer])

@@ -91,7 +91,7 @@ class Stdio:
     def _read(self) -> None:
         out = self._process.stdout
         assert out is not None
-        with contextlib.suppress(OSError, ValueError):
+        with out, contextlib.suppress(OSError, ValueError):
             while line := out.readline(LARGEST_MESSAGE):
                 if len(line) == LARGEST_MESSAGE and not line.endswith(b"\n"):
                     while (rest := out.readline(LARGEST_MESSAGE)) and not rest.endswith(b"\n"):
@@ -109,7 +109,7 @@ class Stdio:
         """Keep the beginning of what the server prints on stderr, and its last words."""
         err, written = self._process.stderr, 0
         assert err is not None
-        with contextlib.ExitStack() as stack:
+        with err, contextlib.ExitStack() as stack:
             log = None
             if self._log is not None:
                 with contextlib.suppress(OSError):
