@@ -1,6 +1,7 @@
-"""What every test runs under: full float32, no network, no home directory of the user's."""
+"""What every test runs under: full float32, no network, no home of the user's, Ctrl-C heard."""
 
 import os
+import signal
 
 os.environ["MLX_ENABLE_TF32"] = "0"  # before anything imports mlx, or float32 isn't
 
@@ -8,6 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has what it starts in the background ignore Ctrl-C; programs under test would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

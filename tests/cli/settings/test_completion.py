@@ -56,7 +56,7 @@ def words(line: str) -> list[str]:
 
 ALIASES = [release.alias for release in releases.RELEASES]
 COMMANDS = ["chat", "generate", "serve", "info", "models", "embed", "rerank", "convert"]
-COMMANDS += ["bench", "doctor"]
+COMMANDS += ["bench", "doctor", "launch", "follow"]
 
 
 @pytest.mark.parametrize(
