@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell has what it starts in the background ignore Ctrl-C; programs under test would inherit it.
+    # What a shell starts in the background ignores Ctrl-C, and so would programs under test.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
