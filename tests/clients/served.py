@@ -72,7 +72,9 @@ class Served:
         return said.rpartition("</think>\n\n")[2] if thinks_not else said
 
     def over(self, opened: Open) -> None:
-        """A turn ended."""
+        """A turn ended; whoever hears of it first has it forgotten, and the other again."""
+        if any(one.id == opened.id for one in self.ended):
+            return
         turn = opened.turn
         self.ended.append(Took(opened.id, len(turn.request.prompt), turn.cached_tokens))
 
