@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,8 +21,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import qwen3_mlx.device.backend as backend
-
 import mlx.core as mx
 
 from qwen3_mlx.metal import awake, launch, tuning, verdict
@@ -31,14 +28,14 @@ from qwen3_mlx.metal.case import Arrays, Case
 from qwen3_mlx.metal.cases import cases
 from qwen3_mlx.metal.child_output import ChildOutput, spent
 from qwen3_mlx.metal.launch import Launch
+from qwen3_mlx.metal.proof_parts import rows_only, shares, together
 from qwen3_mlx.metal.variants import Signature, text_digest
-from qwen3_mlx.metal.variants_rows import skinny_runs
 from qwen3_mlx.metal.verdict import Verdict
 
 BOUNDS = {mx.float32: 1e-11, mx.float16: 2e-7, mx.bfloat16: 1e-5}
 """Of the normalised squared error: four times what one rounding to the dtype costs."""
 
-LIMIT_S = 60.0
+LIMIT_S, ROWS_LIMIT_S = 60.0, 180.0
 CHILD = [sys.executable, "-m", "qwen3_mlx.metal.prove"]
 """What the parent starts. Tests without a GPU put one in its place that runs on the CPU."""
 
@@ -58,54 +55,45 @@ def prove(
     skipped: Callable[[], bool] = lambda: False,
     meanwhile: Meanwhile = lambda _right: False,
     names: Sequence[str] = (),
+    rows: bool = True,
 ) -> Verdict:
     """What children find out about the kernels of `signatures`; never raises for what they do.
 
-    names: of kernels, ``matvec=8,2`` for one that is cut so; none: all. Raises `Skipped` as soon
-    as `skipped` says so, and if the machine slept.
+    names: of kernels, ``matvec=8,2`` for one that is cut so; none: all, those of several `rows`
+    only if they are asked for, for they may take minutes. Raises `Skipped` as soon as `skipped`
+    says so, and if the machine slept.
     """
-    since, parts = awake.now(), [list(names)] if names else shares(signatures)
+    since, parts = awake.now(), [list(names)] if names else shares(signatures, rows)
     begin = since[1]
     given = json.dumps(verdict.described(signatures))
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as ended:
         folder = Path(place)
         (folder / "given").write_text(given)
-        said = [ChildOutput(folder, "-".join(part)[:99], time.time()) for part in parts]
-        children = [_start(folder, one, part) for one, part in zip(said, parts, strict=True)]
-        for child in children:
-            ended.callback(_end, child)
+        limits = [max(limit_s, ROWS_LIMIT_S) if rows_only(part) else limit_s for part in parts]
+        said: list[ChildOutput] = []
+        codes: list[int | None] = []
 
         def between() -> bool:
             if skipped():
                 raise Skipped
             return meanwhile([text for one in said for text in one.texts()])
 
-        codes = _wait(children, begin + limit_s, between)
+        for beside in together(list(zip(parts, limits, strict=True))):
+            since_start, children = time.monotonic(), []
+            for part, _ in beside:
+                said.append(ChildOutput(folder, "-".join(part)[:99], time.time()))
+                children.append(_start(folder, said[-1], part))
+                ended.callback(_end, children[-1])
+            for child, (_, limit) in zip(children, beside, strict=True):
+                codes += _wait([child], since_start + limit, between)
         if awake.slept(since):
             raise Skipped
         found = Verdict(machine=verdict.machine(), day=datetime.date.today().isoformat())
-        for one, code in zip(said, codes, strict=True):
-            _add(found, one, code, limit_s)
+        for one, code, limit, part in zip(said, codes, limits, parts, strict=True):
+            _add(found, one, code, limit, part)
         found.seconds = {"right": round(time.monotonic() - begin, 1)} | spent(said)
     found.right = sorted(set(found.right) - set(found.wrong))
     return found
-
-
-def shares(signatures: Sequence[Signature]) -> list[list[str]]:
-    """The kernels that each child tries.
-
-    CUDA's compiler takes two seconds a text, in each process anew: there a kernel has a child of
-    its own as far as the processor has cores. The layer, which needs all, is in the first; within
-    a child it comes last, or its fault would hide whose it is.
-    """
-    names = ["step", "matvec", "gate_up"]
-    names += [*sorted({one.attention for one in signatures}), "attend_rows"]
-    names += ["skinny"] if all(map(skinny_runs, signatures)) else []
-    if any(one.experts for one in signatures):
-        names += ["down", "route", "gather_matmul"]
-    cores = (os.cpu_count() or 1) // 2 if backend.device() == "cuda" else 1
-    children = max(1, min(len(names), cores))
-    return [sorted(names[i::children], key="step".__eq__) for i in range(children)]
 
 
 def _start(folder: Path, said: ChildOutput, kernels: list[str]) -> subprocess.Popen[bytes]:
@@ -141,8 +129,10 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             child.wait(10)  # a process in the driver's hands may not end at once
 
 
-def _add(found: Verdict, said: ChildOutput, code: int | None, limit_s: float) -> None:
-    """Take what a child has printed, and how it ended."""
+def _add(
+    found: Verdict, said: ChildOutput, code: int | None, limit_s: float, part: Sequence[str]
+) -> None:
+    """Take what the child that tries `part` has printed, and how it ended."""
     begun = None
     finished = False
     for value in said.lines():
@@ -156,9 +146,12 @@ def _add(found: Verdict, said: ChildOutput, code: int | None, limit_s: float) ->
     if finished and code == 0:
         return
     why = _ending(code, said.err.read_text("utf-8", "replace").strip(), limit_s)
-    kernel = str(begun["kernel"]) if begun else "step"
+    several = rows_only(part)
+    kernel = str(begun["kernel"]) if begun else part[-1] if several else "step"
     _take(found, kernel, f"{begun['name']}: {why}" if begun else why)
-    _take(found, "step", f"the proof did not come to its end: {why}")
+    for unreached in part if several else ("step",):
+        if not several or unreached not in found.right:
+            _take(found, unreached, f"the proof did not come to its end: {why}")
 
 
 def _take(found: Verdict, kernel: str, fault: str | None) -> None:

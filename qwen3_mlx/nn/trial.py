@@ -70,12 +70,14 @@ def run(
     model: str = "",
     *,
     again: bool = False,
+    rows: bool = True,
     further: Further | None = None,
     skipped: Skipped = never,
 ) -> tuple[Verdict | None, str | None]:
     """Find out what is still unknown of `network`'s kernels, keep it, and put it to use.
 
-    again: what is known is found out again. further: `trial_cuts.best_cuts`, if other cuts are to
+    again: what is known is found out again. rows: whether kernels of several rows are tried, which
+    only sequences side by side need. further: `trial_cuts.best_cuts`, if other cuts are to
     be tried too. Returns the verdict, None where no kernel could run,
     and why it could not be kept, if so: then nothing is put to use. Raises `prove.Skipped`.
     """
@@ -85,7 +87,7 @@ def run(
     held = None if again else verdict.read(file)
     if held is None:
         ahead = Ahead(_pieces(network, cache_format), signatures(network, cache_format))
-        held = prove.prove(ahead.signatures, skipped=skipped, meanwhile=ahead)
+        held = prove.prove(ahead.signatures, skipped=skipped, meanwhile=ahead, rows=rows)
         held.model = model
         held.seconds |= ahead.seconds
         if fault := verdict.write(file, held):

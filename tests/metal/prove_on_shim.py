@@ -2,12 +2,13 @@
 
 QWEN3_TEST_FAULT: ``wrong`` (a kernel's text gives other numbers), ``refused`` (a launch throws),
 ``hang``, ``segfault``, ``exit``; each in the first launch of `attend`. ``cut``: `gate_up` is wrong
-where eight simdgroups share it.
+where eight simdgroups share it. ``hang rows``: the child of the kernels of several rows hangs.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import replace
 
@@ -26,7 +27,9 @@ FAULT = os.environ.get("QWEN3_TEST_FAULT", "")
 def faulty(given: Launch) -> list[mx.array]:
     if FAULT == "cut" and given.kernel == "gate_up" and given.constants["SIMDS"] == 8:
         return on_cpu(replace(given, constants={**given.constants, "EPS": float_bits(0.01)}))
-    if given.kernel != "attend" or FAULT in ("", "cut"):
+    if FAULT == "hang rows" and sys.argv[1:] == ["attend_rows"]:
+        time.sleep(600)
+    if given.kernel != "attend" or FAULT in ("", "cut", "hang rows"):
         return on_cpu(given)
     if FAULT == "refused":
         raise ValueError("Thread group size (512) is greater than  the maximum allowed (448)")

@@ -12,7 +12,7 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx.checkpoint import load_network
-from qwen3_mlx.metal import launch, prove
+from qwen3_mlx.metal import launch, proof_parts, prove
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.variants import text_digest, variants
 from qwen3_mlx.metal.verdict import Verdict
@@ -33,22 +33,23 @@ SHARED = [["step"], ["matvec", "gate_up"], ["attend"]]
 def test_on_cuda_a_kernel_has_a_child_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """As far as half the cores go; the layer begins at once. Elsewhere one child tries all."""
     dense, experts = signatures(net()), signatures(net(**MOE))
-    (one,) = prove.shares(experts)
-    assert one[-1] == "step" and len(one) == 8
+    one, several = proof_parts.shares(experts)
+    assert one[-1] == "step" and len(one) == 7 and several == ["attend_rows"]
+    assert proof_parts.shares(experts, rows=False) == [one]
     monkeypatch.setattr(backend, "device", lambda: "cuda")
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    assert prove.shares(dense) == [
+    assert proof_parts.shares(dense) == [
         *(["step"], ["matvec"], ["gate_up"], ["attend"], ["attend_rows"])
     ]
-    assert len(prove.shares(experts)) == 8
+    assert len(proof_parts.shares(experts)) == 8
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    two = prove.shares(experts)
-    assert len(two) == 2 and two[0][-1] == "step" and sum(map(len, two)) == 8
+    two = proof_parts.shares(experts)
+    assert len(two) == 3 and two[0][-1] == "step" and sum(map(len, two)) == 8
 
 
 def test_children_share_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Together they find what one does; the parent hears of each text that was right."""
-    monkeypatch.setattr(prove, "shares", lambda _: SHARED)
+    monkeypatch.setattr(prove, "shares", lambda *_: SHARED)
     heard: set[str] = set()
     found = prove.prove(signatures(net()), meanwhile=lambda texts: bool(heard.update(texts)))
     assert found.wrong == {} and found.right == ["attend", "gate_up", "matvec", "step"]
@@ -56,9 +57,20 @@ def test_children_share_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     assert heard, "none was heard of before the end"
 
 
+def test_a_fault_in_the_kernels_of_rows_leaves_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does a proof of theirs that takes too long."""
+    monkeypatch.setattr(prove, "shares", lambda *_: [*SHARED, ["attend_rows"]])
+    monkeypatch.setattr(prove, "ROWS_LIMIT_S", 0.0)
+    monkeypatch.setenv("QWEN3_TEST_FAULT", "hang rows")
+    found = prove.prove(signatures(net()), limit_s=20.0)
+    assert found.right == ["attend", "gate_up", "matvec", "step"]
+    assert list(found.wrong) == ["attend_rows"]
+    assert "still running after 20 s" in found.wrong["attend_rows"]
+
+
 @pytest.mark.parametrize("fault", ["wrong", "segfault"])
 def test_a_fault_in_one_child_stops_the_step(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prove, "shares", lambda _: SHARED)
+    monkeypatch.setattr(prove, "shares", lambda *_: SHARED)
     monkeypatch.setenv("QWEN3_TEST_FAULT", fault)
     texts: set[str] = set()
     network = signatures(net())

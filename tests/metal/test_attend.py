@@ -222,7 +222,7 @@ def test_keys_are_turned_as_the_network_turns_them(rope: Rope) -> None:
 
 ROTATION_MUTANTS = {
     "the scale forgotten": ("cos(angle) * table[HALF]", "cos(angle)"),
-    "the tail's tokens not counted": ("counts[0] + counts[1]", "counts[0]"),
+    "the tail's tokens not counted": ("counts[2 * seq] + counts[2 * seq + 1]", "counts[2 * seq]"),
     "sine for cosine": ("precise::cos", "precise::sin"),
     "the second half not written": ("i < HALF", "i < HALF / 2"),
 }

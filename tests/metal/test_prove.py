@@ -343,7 +343,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing(
 
     with pytest.raises(KeyboardInterrupt):
         trial.run(network, skipped=pressed)
-    assert len(started) == 1 and started[0].poll() is not None
+    assert len(started) == 1 and started[0].poll() is not None  # that of the rows never began
     begin = time.monotonic()
     with pytest.raises(prove.Skipped):
         trial.run(network, skipped=lambda: time.monotonic() - begin > 0.5)

@@ -39,7 +39,7 @@ def try_kernels(
             f"trying the kernels for {model.name} on this machine: some ten seconds, once;"
             f" {key} skips it"
         )
-        found, unkept = trial.run(network, cache_format, model.name, skipped=skipped)
+        found, unkept = trial.run(network, cache_format, model.name, rows=False, skipped=skipped)
         with contextlib.suppress(Exception):  # then weights are read as they were
             if model.runtime.path is not None and not skipped():
                 try_mapped.prove(model.runtime.path, again=False)
