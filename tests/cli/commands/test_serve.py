@@ -13,13 +13,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qwen3_mlx.cli.commands import serve
-from tests.serve.server import Client, rest
+from tests.serve.server import Client, rest, wait_for
 
 PROGRAM = [sys.executable, "-c", "from qwen3_mlx.cli import main; main()", "serve"]
 
@@ -102,11 +103,19 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
         body |= {"stream": True, "logit_bias": end_of_turn(client), "max_tokens": 3900}
         with client.begin("/v1/chat/completions", body, read=600):
             process.send_signal(signal.SIGINT)
-            time.sleep(0.5)
+            wait_for(lambda: not listens(client))  # two signals at once would be one
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
             code, err = ended(process)
     assert code == 130 and "Traceback" not in err and time.monotonic() - began < 10
+
+
+def listens(client: Client) -> bool:
+    try:
+        client.get("/health")
+    except (OSError, HTTPException):
+        return False
+    return True
 
 
 def end_of_turn(client: Client) -> dict[str, int]:
