@@ -14,7 +14,10 @@ from qwen3_mlx.engine.sample import Logprobs, Sampler, logprobs
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.engine.token_ids import check_token_ids
 from qwen3_mlx.nn.cache.full import KVCache
+from qwen3_mlx.nn.fused_rows import FusedRows
+from qwen3_mlx.nn.fused_step import FusedStep
 from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import CacheFormat
 
 
 class Decoder:
@@ -104,13 +107,25 @@ Together = Callable[[mx.array, Sequence[Sequence[KVCache]]], mx.array]
 """As `Qwen3Network.together`."""
 
 
-def step_together(decoders: Sequence[Decoder], together: Together) -> list[int]:
+def way_together(network: Qwen3Network, cache_format: CacheFormat) -> Together | None:
+    """What steps all sequences in one pass; None where fused steps of one each are faster.
+
+    On an H100 8B wrote 299 tok/s by them, and 107 to 204 in MLX's operations for 2 to 16 sequences.
+    """
+    rows = FusedRows.if_available(network, cache_format)
+    if rows is None and FusedStep.if_available(network, cache_format) is not None:
+        return None
+    return (rows or network).together
+
+
+def step_together(decoders: Sequence[Decoder], together: Together | None) -> list[int]:
     """The next token of each of `decoders`, from one forward pass of their common network.
 
-    Their caches must have room. Each draws by itself: with its own seed, options and penalties.
+    Without `together` from a pass each. Their caches must have room. Each draws by itself: with its
+    own seed, options and penalties.
     """
-    if len(decoders) == 1:
-        return [decoders[0].step()]
+    if len(decoders) == 1 or together is None:
+        return [decoder.step() for decoder in decoders]
     tokens = mx.stack([decoder.drawn for decoder in decoders])  # [B, 1]
     mx.async_eval(tokens)  # apart, so that reading them doesn't wait for the pass that they begin
     caches = [decoder.cache.layers for decoder in decoders]

@@ -16,7 +16,7 @@ from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.engine.admission import Admission
 from qwen3_mlx.engine.decision import End, Inject
-from qwen3_mlx.engine.decode import Decoder, obey, step_together
+from qwen3_mlx.engine.decode import Decoder, obey, step_together, way_together
 from qwen3_mlx.engine.fair import ALONE_SECONDS, GAP_SECONDS, ChunkPace, next_reader
 from qwen3_mlx.engine.idle import IdleWork
 from qwen3_mlx.engine.prefill import prefill, require_numbers
@@ -26,7 +26,6 @@ from qwen3_mlx.engine.side_work import SideWork
 from qwen3_mlx.engine.task import Counts, Task
 from qwen3_mlx.errors import BusyError
 from qwen3_mlx.fit.chunk_size import chunk_size
-from qwen3_mlx.nn.fused_rows import FusedRows
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
@@ -55,7 +54,7 @@ class Scheduler:
         self.network, self.config = network, config
         self.parallel, self.most_waiting = parallel, waiting
         self.prefixes = Prefixes(new_cache, prefix_bytes)
-        self._together = (FusedRows.if_available(network, cache_format) or network).together
+        self._together = way_together(network, cache_format)
         self.counts = Counts()
         self.arrived = threading.Condition()
         """Notified when a task comes, or a listener has room again."""
