@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.share import Share
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import OptionError, gb
 from qwen3_mlx.fit.inequality import weights_from_config
 from qwen3_mlx.fit.machine import mac as mac_of
 from qwen3_mlx.fit.machines import Link, mac, tokens_a_second
@@ -44,7 +44,7 @@ def _seconds(nbytes: int, count: int) -> float:
 def told(size: int, found: Speeds, gigabytes: float = 128) -> Iterator[tuple[str, str]]:
     """A subject and a sentence each: the link, and what it means for the large models."""
     yield "a token's sum", f"{1e6 * found['sum_s']:.0f} µs for {TOKEN // 1024} KB"
-    yield "a prompt's sum", f"{found['bytes_s'] / 1e9:.2f} GB/s at {PROMPT >> 20} MB"
+    yield "a prompt's sum", f"{gb(found['bytes_s'], 2)}/s at {PROMPT >> 20} MB"
     link = Link("measured", found["sum_s"])
     for name in ("30B-A3B", "235B-A22B"):
         packing = {"quantization": {"bits": 4, "group_size": 64}}

@@ -125,8 +125,7 @@ class Agent:
             ended = True
         finally:
             if not ended:
-                self.interrupt()
-                self.interrupt()  # also behind a running call
+                self.loop.stop()
 
     async def arun(self, content: str, **overrides: Any) -> AgentReply:
         """`run` for asyncio."""

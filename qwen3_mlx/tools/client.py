@@ -37,7 +37,7 @@ _HINTS = {
 class McpClient:
     """One server. Its calls may come from several threads."""
 
-    def __init__(self, name: str, open: Open, on_change: Callable[[], object]) -> None:
+    def __init__(self, name: str, connect: Open, on_change: Callable[[], object]) -> None:
         """Connect and agree on a version; `on_change` is told when its tools changed.
 
         Raises `ToolError`.
@@ -49,7 +49,7 @@ class McpClient:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Future[Message]] = {}
         self._lock = threading.Lock()
-        self._transport = open(self)
+        self._transport = connect(self)
         try:
             self._begin()
         except BaseException:

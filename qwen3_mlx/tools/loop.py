@@ -117,6 +117,14 @@ class ToolLoop:
         if self._generation is not None:
             self._generation.interrupt(kind)
 
+    def stop(self) -> None:
+        """End the turn, and the call that runs; from any thread."""
+        self._stopped = True
+        if (cancel := self._cancel) is not None:
+            cancel.ask()
+        if (generation := self._generation) is not None:
+            generation.interrupt("stop")
+
     def run(self, tool: Tool, arguments: dict[str, Any]) -> Result:
         """Run a call, and give up on it after `call_seconds` or an `interrupt`."""
         self._cancel = cancel = Cancel()
