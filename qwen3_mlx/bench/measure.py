@@ -61,7 +61,7 @@ def environment() -> dict[str, Any]:
         "commit": _commit(),
         "command": _command(sys.argv),
         "variables": {
-            name: value
+            name: _without_folders(value)
             for name, value in sorted(os.environ.items())
             if name.startswith(("MLX_", "QWEN3_MLX_"))
         },
@@ -103,4 +103,13 @@ def _command(arguments: Sequence[str]) -> str:
     program, *rest = arguments or [""]
     name = program.removeprefix(f"{_ROOT}/")
     name = f"python {name}" if name.endswith(".py") else Path(name).name
-    return " ".join([name, *(argument.removeprefix(f"{_ROOT}/") for argument in rest)])
+    return " ".join([name, *(_without_folders(argument) for argument in rest)])
+
+
+def _without_folders(text: str) -> str:
+    """`text`, which people publish, with the last name alone of a path outside the checkout."""
+    text = text.removeprefix(f"{_ROOT}/")
+    option, equals, value = text.rpartition("=")
+    if Path(value).is_absolute() or value.startswith("~"):
+        value = f"…/{Path(value).name}"
+    return f"{option}{equals}{value}"

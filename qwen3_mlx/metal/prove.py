@@ -147,11 +147,11 @@ def _add(
         return
     why = _ending(code, said.err.read_text("utf-8", "replace").strip(), limit_s)
     several = rows_only(part)
-    kernel = str(begun["kernel"]) if begun else part[-1] if several else "step"
-    _take(found, kernel, f"{begun['name']}: {why}" if begun else why)
-    for unreached in part if several else ("step",):
-        if not several or unreached not in found.right:
-            _take(found, unreached, f"the proof did not come to its end: {why}")
+    if begun or not several:
+        kernel = str(begun["kernel"]) if begun else "step"
+        _take(found, kernel, f"{begun['name']}: {why}" if begun else why)
+    for unproven in part if several else ("step",):  # whatever of its cases were right
+        _take(found, unproven, f"the proof did not come to its end: {why}")
 
 
 def _take(found: Verdict, kernel: str, fault: str | None) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import qwen3_mlx.device.backend as backend
@@ -13,6 +15,7 @@ import pytest
 
 from qwen3_mlx.checkpoint import load_network
 from qwen3_mlx.metal import launch, proof_parts, prove
+from qwen3_mlx.metal.child_output import ChildOutput
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.variants import text_digest, variants
 from qwen3_mlx.metal.verdict import Verdict
@@ -66,6 +69,17 @@ def test_a_fault_in_the_kernels_of_rows_leaves_the_step(monkeypatch: pytest.Monk
     assert found.right == ["attend", "gate_up", "matvec", "step"]
     assert list(found.wrong) == ["attend_rows"]
     assert "still running after 20 s" in found.wrong["attend_rows"]
+
+
+def test_a_kernel_of_rows_is_right_when_all_its_cases_were(tmp_path: Path) -> None:
+    """A child that ends between two cases proves none of its kernels."""
+    said = ChildOutput(tmp_path, "rows", 0.0)
+    case = {"kernel": "attend_rows", "name": "two rows"}
+    said.out.write_text(f"{json.dumps(case)}\n{json.dumps(case | {'fault': None})}\n")
+    said.err.write_text("")
+    found = Verdict()
+    prove._add(found, said, None, 60.0, ["attend_rows", "skinny"])
+    assert set(found.wrong) == {"attend_rows", "skinny"}
 
 
 @pytest.mark.parametrize("fault", ["wrong", "segfault"])
