@@ -16,6 +16,7 @@ import qwen3_mlx.device.backend as backend
 import mlx.core as mx
 
 from benchmarks.gpu import RESULTS, say
+from benchmarks.mlx_lm_decode import tokens_a_second
 from benchmarks.record import interleaved, summary
 from qwen3_mlx.bench import rates
 from qwen3_mlx.bench.random_network import (
@@ -112,21 +113,12 @@ def ours(shape: str, kernels: str = "auto") -> dict[str, float]:
 
 def theirs(shape: str) -> dict[str, float]:
     """One sample of mlx-lm's generate_step from a cache of the same length."""
-    from mlx_lm.generate import generate_step
     from mlx_lm.models.cache import make_prompt_cache
 
     twin = twin_of(shape)
     cache = make_prompt_cache(twin)
     fill(net_of(shape), shape, cache)
-    steps = generate_step(mx.array([1]), twin, max_tokens=SIZES.tokens + 3, prompt_cache=cache)
-    for _ in range(3):
-        next(steps)
-    begin = time.perf_counter()
-    for _ in range(SIZES.tokens):
-        next(steps)
-    took = time.perf_counter() - begin
-    steps.close()
-    return {"decode": SIZES.tokens / took}
+    return {"decode": tokens_a_second(twin, cache, SIZES.tokens)}
 
 
 def decode(shape: str, arms: dict[str, Callable[[], dict[str, float]]], rounds: int = 4) -> None:

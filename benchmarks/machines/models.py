@@ -23,6 +23,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from benchmarks.machines import RANK, RESULTS, SIZE, keep, say
+from benchmarks.mlx_lm_decode import tokens_a_second
 from benchmarks.record import summary
 from qwen3_mlx.bench import rates
 from qwen3_mlx.bench.random_network import config_values, network
@@ -140,21 +141,12 @@ def decode(held: Held, kernels: str, ahead: int = 1) -> Sample:
 
 def decode_theirs(held: Held) -> Sample:
     """mlx-lm's generate_step from a cache of the same length."""
-    from mlx_lm.generate import generate_step
     from mlx_lm.models.cache import make_prompt_cache
 
     twin = held.theirs()
     cache = make_prompt_cache(twin)
     fill(held.net, cache)
-    steps = generate_step(mx.array([1]), twin, max_tokens=LENGTHS.tokens + 3, prompt_cache=cache)
-    for _ in range(3):
-        next(steps)
-    begin = time.perf_counter()
-    for _ in range(LENGTHS.tokens):
-        next(steps)
-    took = time.perf_counter() - begin
-    steps.close()
-    return {"decode": LENGTHS.tokens / took}
+    return {"decode": tokens_a_second(twin, cache, LENGTHS.tokens)}
 
 
 def prompt(held: Held, length: int, way: str) -> Sample:

@@ -21,14 +21,14 @@ from qwen3_mlx.metal import (
     gate_up,
     gather_matmul,
     layer,
-    matvec,
     rotation,
     route,
     stock,
 )
 from qwen3_mlx.metal.case import Arrays, Case
+from qwen3_mlx.metal.cases_matrices import Products
 from qwen3_mlx.metal.cases_rows import cases_of_rows
-from qwen3_mlx.metal.matrix import FEWEST, Matrix
+from qwen3_mlx.metal.matrix import FEWEST
 from qwen3_mlx.metal.random_inputs import (
     closed,
     gain,
@@ -46,9 +46,6 @@ STACK = 16
 PASTS = (0, 1, 63, 64, 1000, 5000)
 """Tokens behind which `attend` is tried; the last are split."""
 
-COMPARED = 4096
-"""Rows at each end of the head that are compared: a float32 copy of all is gigabytes."""
-
 TOKENS = (1, 2, gate_up.MAX_TOKENS)
 """Of a few tokens: the cuts for most and for fewest rows are among them."""
 
@@ -56,7 +53,7 @@ TOKENS = (1, 2, gate_up.MAX_TOKENS)
 def cases(signature: Signature) -> Iterator[Case]:
     """The cases of a network's layer and its head, one after the other, arrays lazy."""
     n = signature
-    yield from _matrices(n)
+    yield from Products(n).all()
     for past in PASTS:
         yield _attention(n, past)
     if n.experts:
@@ -69,56 +66,6 @@ def cases(signature: Signature) -> Iterator[Case]:
         yield _dense(n)
     yield from cases_of_rows(n, _stack(n) if n.experts else 0)
     yield _layer(n)
-
-
-def _matrices(n: Signature) -> Iterator[Case]:
-    """Every matrix of a layer that `matvec` reads, and the head."""
-    width = n.heads * n.head_dim
-    rows = (width, n.kv_heads * n.head_dim, n.kv_heads * n.head_dim)
-    wide = random(n.dtype, 1, 1, n.hidden)
-    yield _product("q, k and v", wide, [of(n, "qkv", r, n.hidden) for r in rows], gain(n, n.hidden))
-    yield _product(
-        "output", random(n.dtype, 1, 1, width), [of(n, "out", n.hidden, width)], residual=wide
-    )
-    if n.experts:
-        router = packed(n.router, n.dtype, n.experts, n.hidden)
-        yield _product("router", wide, [router], gain(n, n.hidden))
-    else:
-        h = random(n.dtype, 1, 1, n.feed_forward)
-        yield _product("down", h, [of(n, "down", n.hidden, n.feed_forward)], residual=wide)
-    if n.vocabulary:
-        yield _head(n, of(n, "head", n.vocabulary, n.hidden), gain(n, n.hidden))
-
-
-def _product(
-    name: str,
-    x: mx.array,
-    matrices: list[Matrix],
-    norm: mx.array | None = None,
-    residual: mx.array | None = None,
-) -> Case:
-    def by(make: Callable[..., mx.array], x: mx.array) -> Arrays:
-        return [make(x, matrices, norm, 1e-6, residual)]
-
-    made = (matvec.matvec, matvec.reference, stock.matvec)
-    return Case("matvec", name, x, *(partial(by, make) for make in made))
-
-
-def _head(n: Signature, matrix: Matrix, norm: mx.array) -> Case:
-    few = min(COMPARED, matrix.rows)
-    ends = [stock.expert(matrix, slice(None, few)), stock.expert(matrix, slice(-few, None))]
-
-    def whole(x: mx.array) -> Arrays:
-        y = matvec.matvec(x, [matrix], norm, n.eps)
-        return [mx.concatenate([y[..., :few], y[..., -few:]], axis=-1)]
-
-    def by(make: Callable[..., mx.array], x: mx.array) -> Arrays:
-        return [make(x, ends, norm, n.eps)]
-
-    x = random(n.dtype, 1, 1, n.hidden)
-    return Case(
-        "matvec", "head", x, whole, partial(by, matvec.reference), partial(by, stock.matvec)
-    )
 
 
 def _attention(n: Signature, tokens: int) -> Case:

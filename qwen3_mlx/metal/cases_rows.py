@@ -8,10 +8,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from qwen3_mlx.metal import attend, down, gate_up, matvec, rotation, route, skinny, stock
+from qwen3_mlx.metal import attend, down, gate_up, rotation, route, skinny, stock
 from qwen3_mlx.metal.case import Arrays, Case
-from qwen3_mlx.metal.matrix import Matrix
-from qwen3_mlx.metal.random_inputs import gain, of, packed, past_of, random, rotation_table
+from qwen3_mlx.metal.cases_matrices import NORMED, Products
+from qwen3_mlx.metal.random_inputs import gain, of, past_of, random, rotation_table
 from qwen3_mlx.metal.variants import PLAIN, Signature
 from qwen3_mlx.metal.variants_rows import ROWS, skinny_runs
 
@@ -20,9 +20,6 @@ PASTS = (700, 5000)
 
 FEW_AND_MANY = (2, 16)
 """Rows that fill one tile of a matrix unit, and two."""
-
-NORMED = 3
-"""Roundings where x times the norm's weight is rounded for the matrix units."""
 
 
 def cases_of_rows(n: Signature, stack: int) -> Iterator[Case]:
@@ -34,7 +31,7 @@ def cases_of_rows(n: Signature, stack: int) -> Iterator[Case]:
                 yield _attention(n, tokens, sequences, new)
     if skinny_runs(n):
         for rows in FEW_AND_MANY:
-            yield from _matrices(n, rows)
+            yield from Products(n, rows).all()
             yield from _experts(n, rows, stack) if n.experts else _dense(n, rows)
 
 
@@ -70,54 +67,6 @@ def _attention(n: Signature, tokens: int, sequences: int, new: int) -> Case:
     x = random(n.dtype, sequences * new, 1, (n.heads + 2 * n.kv_heads) * n.head_dim)
     rest = (partial(by, make) for make in (attend.reference, stock.attend))
     return Case("attend_rows", f"{sequences} x {new} behind {tokens:,} tokens", x, ours, *rest)
-
-
-def _product(
-    name: str,
-    x: mx.array,
-    matrices: list[Matrix],
-    norm: mx.array | None = None,
-    residual: mx.array | None = None,
-) -> Case:
-    def by(make: Callable[..., mx.array], x: mx.array) -> Arrays:
-        return [make(x, matrices, norm, 1e-6, residual)]
-
-    made = (partial(by, make) for make in (skinny.matvec, matvec.reference, stock.matvec))
-    return Case("skinny", name, x, *made, roundings=NORMED if norm is not None else 1)
-
-
-def _matrices(n: Signature, rows: int) -> Iterator[Case]:
-    width, kept = n.heads * n.head_dim, n.kv_heads * n.head_dim
-    wide = random(n.dtype, rows, 1, n.hidden)
-    three = [of(n, "qkv", size, n.hidden) for size in (width, kept, kept)]
-    yield _product(f"q, k and v of {rows}", wide, three, gain(n, n.hidden))
-    x, out = random(n.dtype, rows, 1, width), of(n, "out", n.hidden, width)
-    yield _product(f"output of {rows}", x, [out], residual=wide)
-    if n.experts:
-        router = packed(n.router, n.dtype, n.experts, n.hidden)
-        yield _product(f"router of {rows}", wide, [router], gain(n, n.hidden))
-    else:
-        h, last = random(n.dtype, rows, 1, n.feed_forward), of(n, "down", n.hidden, n.feed_forward)
-        yield _product(f"down of {rows}", h, [last], residual=wide)
-    if n.vocabulary:
-        yield _head(n, wide)
-
-
-def _head(n: Signature, x: mx.array) -> Case:
-    """Compared at its ends: a float32 copy of all is gigabytes."""
-    matrix, norm = of(n, "head", n.vocabulary, n.hidden), gain(n, n.hidden)
-    few = min(4096, matrix.rows)
-    ends = [stock.expert(matrix, slice(None, few)), stock.expert(matrix, slice(-few, None))]
-
-    def whole(x: mx.array) -> Arrays:
-        y = skinny.matvec(x, [matrix], norm, n.eps)
-        return [mx.concatenate([y[..., :few], y[..., -few:]], axis=-1)]
-
-    def by(make: Callable[..., mx.array], x: mx.array) -> Arrays:
-        return [make(x, ends, norm, n.eps)]
-
-    rest = (partial(by, make) for make in (matvec.reference, stock.matvec))
-    return Case("skinny", f"head of {len(x)}", x, whole, *rest, roundings=NORMED)
 
 
 def _dense(n: Signature, rows: int) -> Iterator[Case]:

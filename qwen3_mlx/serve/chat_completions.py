@@ -52,7 +52,7 @@ def read(body: Any) -> Ask:
     given = next((limit for limit in limits if limit is not None), None)
     options |= {} if given is None else {"max_tokens": given}
     options |= _logprobs(found)
-    tools, used = function_tools(found.items("tools") or [])
+    tools, used = fields.tools(found.items("tools") or [], _tool)
     offered, called = form.choice(found.raw("tool_choice"))
     options |= form.read(found) | called
     stream = found.object("stream_options")
@@ -77,15 +77,8 @@ def _logprobs(found: Fields) -> Json:
     return {"logprobs": top or 0} if wanted else {}
 
 
-def function_tools(tools: list[Any]) -> tuple[list[Json], list[str]]:
-    """The functions among `tools`, and the names of what else there is, which nobody runs here."""
-    kinds = [tool.get("type", "function") if isinstance(tool, dict) else None for tool in tools]
-    others = [f"tools[{n}] ({kind})" for n, kind in enumerate(kinds) if kind not in ("function",)]
-    for n, tool in enumerate(tools):
-        if not isinstance(tool, dict):
-            raise refused(f"tools[{n}]", tool, "expected an object")
-    kept = [tool for tool, kind in zip(tools, kinds, strict=True) if kind == "function"]
-    return kept, others
+def _tool(tool: Json) -> Json | None:
+    return tool if tool.get("type", "function") == "function" else None
 
 
 class Writer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from qwen3_mlx.serve.api_error import ApiError, refused
@@ -127,3 +127,23 @@ def required(value: Any, name: str) -> Any:
     if value is None:
         raise ApiError(400, f"{name} is missing", param=name, code="missing_field")
     return value
+
+
+def tools(
+    given: list[Any], as_chat: Callable[[dict[str, Any]], dict[str, Any] | None]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The functions among the tools `given`, and the names of the others, which nobody runs here.
+
+    as_chat: a tool in chat completions' form, or None if it is no function. Raises `ApiError`.
+    """
+    kept: list[dict[str, Any]] = []
+    others: list[str] = []
+    for n, tool in enumerate(given):
+        if not isinstance(tool, dict):
+            raise refused(f"tools[{n}]", tool, "expected an object")
+        function = as_chat(tool)
+        if function is None:
+            others.append(f"tools[{n}] ({tool.get('type')})")
+        else:
+            kept.append(function)
+    return kept, others

@@ -27,7 +27,7 @@ def read(body: Any, counting: bool = False) -> Ask:
         options["max_tokens"] = fields.required(limit, "max_tokens")
     said = fields.required(found.items("messages"), "messages")
     messages = [*_system(found.raw("system")), *converted(said)]
-    tools, others = _tools(found.items("tools") or [])
+    tools, others = fields.tools(found.items("tools") or [], _tool)
     offered, called = form.choice(found.raw("tool_choice"))
     one_call = _one_call(found.object("tool_choice"))
     options |= form.read(found) | called
@@ -49,19 +49,12 @@ def _one_call(value: Fields | None) -> bool:
     return value is not None and bool(value.flag("disable_parallel_tool_use"))
 
 
-def _tools(tools: list[Any]) -> tuple[list[Json], list[str]]:
-    kept: list[Json] = []
-    others: list[str] = []
-    for n, tool in enumerate(tools):
-        if not isinstance(tool, dict):
-            raise refused(f"tools[{n}]", tool, "expected an object")
-        if tool.get("type", "custom") not in ("custom", None):
-            others.append(f"tools[{n}] ({tool['type']})")
-            continue
-        function = {"name": tool.get("name"), "description": tool.get("description") or ""}
-        function["parameters"] = tool.get("input_schema") or {"type": "object", "properties": {}}
-        kept.append({"type": "function", "function": function})
-    return kept, others
+def _tool(tool: Json) -> Json | None:
+    if tool.get("type", "custom") not in ("custom", None):
+        return None
+    function = {"name": tool.get("name"), "description": tool.get("description") or ""}
+    function["parameters"] = tool.get("input_schema") or {"type": "object", "properties": {}}
+    return {"type": "function", "function": function}
 
 
 def _system(value: Any) -> list[Json]:

@@ -71,7 +71,7 @@ def read(body: Any, kept: Kept) -> Ask:
     said = _input(fields.required(found.raw("input"), "input"))
     instructions = found.text("instructions")
     system = [{"role": "system", "content": instructions}] if instructions else []
-    tools, others = _tools(found.items("tools") or [])
+    tools, others = fields.tools(found.items("tools") or [], _tool)
     include = found.items("include") or []
     more: Json = {"store": found.flag("store"), "previous": previous, "instructions": instructions}
     more |= {"encrypted": "reasoning.encrypted_content" in include, "before": [*before, *said]}
@@ -90,19 +90,12 @@ def read(body: Any, kept: Kept) -> Ask:
     )
 
 
-def _tools(tools: list[Any]) -> tuple[list[Json], list[str]]:
-    kept: list[Json] = []
-    others: list[str] = []
-    for n, tool in enumerate(tools):
-        if not isinstance(tool, dict):
-            raise refused(f"tools[{n}]", tool, "expected an object")
-        if tool.get("type") == "function":
-            names = ("name", "description", "parameters")
-            function = {name: tool[name] for name in names if tool.get(name) is not None}
-            kept.append({"type": "function", "function": function})
-        else:
-            others.append(f"tools[{n}] ({tool.get('type')})")
-    return kept, others
+def _tool(tool: Json) -> Json | None:
+    if tool.get("type") != "function":
+        return None
+    names = ("name", "description", "parameters")
+    function = {name: tool[name] for name in names if tool.get(name) is not None}
+    return {"type": "function", "function": function}
 
 
 def _input(value: Any) -> list[Json]:

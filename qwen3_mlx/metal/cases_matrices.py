@@ -1,0 +1,96 @@
+"""A proof's cases of a network's matrices: by `matvec` of one token, or by `skinny` of several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import mlx.core as mx
+
+from qwen3_mlx.metal import matvec, skinny, stock
+from qwen3_mlx.metal.case import Arrays, Case
+from qwen3_mlx.metal.matrix import Matrix
+from qwen3_mlx.metal.random_inputs import gain, of, packed, random
+from qwen3_mlx.metal.variants import Signature
+
+COMPARED = 4096
+"""Rows at each end of the head that are compared: a float32 copy of all is gigabytes."""
+
+NORMED = 3
+"""Roundings where x times the norm's weight is rounded for the matrix units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Products:
+    """The cases of one kernel, whose x has `rows` rows."""
+
+    n: Signature
+    rows: int = 1
+
+    def all(self) -> Iterator[Case]:
+        """Every matrix of a layer but a dense gate and up, and the head."""
+        n, rows, width = self.n, self.rows, self.n.heads * self.n.head_dim
+        sizes = (width, n.kv_heads * n.head_dim, n.kv_heads * n.head_dim)
+        wide = random(n.dtype, rows, 1, n.hidden)
+        three = [of(n, "qkv", size, n.hidden) for size in sizes]
+        yield self._case("q, k and v", wide, three, gain(n, n.hidden))
+        x, out = random(n.dtype, rows, 1, width), of(n, "out", n.hidden, width)
+        yield self._case("output", x, [out], residual=wide)
+        if n.experts:
+            router = packed(n.router, n.dtype, n.experts, n.hidden)
+            yield self._case("router", wide, [router], gain(n, n.hidden))
+        else:
+            h, last = (
+                random(n.dtype, rows, 1, n.feed_forward),
+                of(n, "down", n.hidden, n.feed_forward),
+            )
+            yield self._case("down", h, [last], residual=wide)
+        if n.vocabulary:
+            yield self._head(wide)
+
+    def _case(
+        self,
+        name: str,
+        x: mx.array,
+        matrices: list[Matrix],
+        norm: mx.array | None = None,
+        residual: mx.array | None = None,
+    ) -> Case:
+        def by(make: Callable[..., mx.array], x: mx.array) -> Arrays:
+            return [make(x, matrices, norm, 1e-6, residual)]
+
+        return self._made(name, x, partial(by, self._kernel), by, norm is not None)
+
+    def _head(self, x: mx.array) -> Case:
+        n = self.n
+        matrix, norm = of(n, "head", n.vocabulary, n.hidden), gain(n, n.hidden)
+        few = min(COMPARED, matrix.rows)
+        ends = [stock.expert(matrix, slice(None, few)), stock.expert(matrix, slice(-few, None))]
+
+        def whole(x: mx.array) -> Arrays:
+            y = self._kernel(x, [matrix], norm, n.eps)
+            return [mx.concatenate([y[..., :few], y[..., -few:]], axis=-1)]
+
+        def by(make: Callable[..., mx.array], x: mx.array) -> Arrays:
+            return [make(x, ends, norm, n.eps)]
+
+        return self._made("head", x, whole, by, True)
+
+    @property
+    def _kernel(self) -> Callable[..., mx.array]:
+        return matvec.matvec if self.rows == 1 else skinny.matvec
+
+    def _made(
+        self,
+        name: str,
+        x: mx.array,
+        ours: Callable[[mx.array], Arrays],
+        by: Callable[[Callable[..., mx.array], mx.array], Arrays],
+        normed: bool,
+    ) -> Case:
+        rest = (partial(by, make) for make in (matvec.reference, stock.matvec))
+        if self.rows == 1:
+            return Case("matvec", name, x, ours, *rest)
+        roundings = NORMED if normed else 1
+        return Case("skinny", f"{name} of {self.rows}", x, ours, *rest, roundings=roundings)
