@@ -77,7 +77,7 @@ class Line:
         text, _, self._buffer = self._buffer.partition(b"\n")
         try:
             message = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
             raise BackendError("a machine sent something that is no message")

@@ -49,7 +49,9 @@ class RemoteFiles:
         # laid out as the hub's cache is, so that its readers know repository and commit
         repository = root / f"models--{source.repo.replace('/', '--')}"
         self.directory = repository / "snapshots" / self.commit
-        files = {file.rfilename: file for file in info.siblings or []}
+        listed = info.siblings or []
+        # those of folders within it, or above, are no files of the checkpoint
+        files = {file.rfilename: file for file in listed if "/" not in file.rfilename}
         small = [name for name in MODEL_FILES if not name.endswith(".safetensors")]
         snapshot_download(
             source.repo,

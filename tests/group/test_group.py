@@ -237,12 +237,13 @@ def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "machine 1 can't join: got mlx 0.1 there" in joined(plan, plan, 1, monkeypatch)
 
 
-def test_noise_on_the_port_is_left_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("noise", [b"GET / HTTP/1.1\r\n\r\n", b"[" * 200_000 + b"\n"])
+def test_noise_on_the_port_is_left_outside(monkeypatch: pytest.MonkeyPatch, noise: bytes) -> None:
     monkeypatch.setattr(leading, "GATHER_S", 1.0)
     door = socket.create_server(("127.0.0.1", 0))
     plan = plan_of()
     with socket.create_connection(door.getsockname()) as caller:
-        caller.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        caller.sendall(noise)
         with pytest.raises(BackendError, match="did not answer"):
             Lead(plan).gather(door)
 

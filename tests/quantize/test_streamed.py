@@ -74,6 +74,18 @@ def test_the_result_is_that_of_the_whole_source(hub: HubStub, tmp_path: Path) ->
     assert not (tmp_path / "out.source").exists() and not list(tmp_path.glob("out.*"))
 
 
+def test_files_of_other_folders_are_not_the_checkpoints(hub: HubStub, tmp_path: Path) -> None:
+    """A listing may name a folder of another program's weights, or a place outside."""
+    files = hub.repos[REPO].files
+    for name in [name for name in files if "safetensors" in name]:
+        del files[name]
+    files["../../../evil/model-00001-of-00001.safetensors"] = b"x" * 64
+    files["onnx/model-00001-of-00001.safetensors"] = b"x" * 64
+    with pytest.raises(HubError, match="no model this package can load"):
+        RemoteFiles(Source(repo=REPO), tmp_path / "a" / "source")
+    assert not list(tmp_path.rglob("evil"))
+
+
 def test_the_disk_holds_some_files_at_a_time(hub: HubStub, tmp_path: Path) -> None:
     root, most, over = tmp_path / "out.source", [0], threading.Event()
 
