@@ -164,7 +164,7 @@ class _Turn:
         self.steps = 0
         self.seen: Counter[str] = Counter()
         self.told = False
-        """Whether the model was told already that a call of its can't be read or isn't there."""
+        """Whether the model was told already that a call of its can't be read."""
 
     def events(self, content: Any) -> Iterator[LoopEvent]:
         ending: Ending | None = None
