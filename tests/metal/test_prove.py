@@ -74,6 +74,7 @@ def test_what_goes_wrong_in_the_child_is_a_verdict(
     monkeypatch.setenv("QWEN3_TEST_FAULT", fault)
     if fault == "hang":
         limited = prove.prove
+        monkeypatch.setattr(prove, "ROWS_LIMIT_S", 8.0)
         monkeypatch.setattr(prove, "prove", lambda *a, **k: limited(*a, limit_s=8.0, **k))
     network = net()
     off = plain(network, monkeypatch)

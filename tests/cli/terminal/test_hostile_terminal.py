@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
 import re
 import select
+import struct
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from tests.test_house import PACKAGE
 
 PAYLOADS = ("\x1b]0;PWNED", "\x1b[66;6H", "\x9b", "\x1bP66", "\u202e", "\u2066", "\x9d", "\x7f")
 PATIENCE_S = 150
+ALTERNATE_SCREEN = "\x1b[?1049h"
 
 
 def on_a_terminal(command: list[str], keys: list[tuple[str, bytes]], **env: str) -> str:
@@ -28,6 +32,7 @@ def on_a_terminal(command: list[str], keys: list[tuple[str, bytes]], **env: str)
     if pid == 0:
         os.chdir(ROOT)
         os.execvpe(command[0], command, os.environ | {"TERM": "xterm-256color"} | env)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     shown, seen, deadline = b"", 0, time.monotonic() + PATIENCE_S
     with contextlib.suppress(OSError):  # Linux says so when the other end is closed
         while time.monotonic() < deadline:
@@ -38,6 +43,9 @@ def on_a_terminal(command: list[str], keys: list[tuple[str, bytes]], **env: str)
                 os.write(terminal, keys.pop(0)[1])
     os.close(terminal)
     os.waitpid(pid, 0)
+    assert not keys and time.monotonic() < deadline, (
+        shown[-2000:]
+    )
     return shown.decode("utf-8", "replace")
 
 
@@ -73,12 +81,16 @@ def test_the_full_screen_lets_none_through(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, "chat", model, "--resume", "2026-01-01-000000-0000"]
     shown = on_a_terminal(
         command,
-        [("PWNED", b"hi\r"), ("tok/s", b"/nonsense\r"), ("unknown command", b"/quit\r")],
+        # what was refused comes back into the input, which Ctrl-C clears
+        [
+            ("PWNED", b"hi\r"),
+            ("tok/s", b"/nonsense\r"),
+            ("unknown command", b"\x03"),
+            ("", b"/quit\r"),
+        ],
         QWEN3_MLX_HOME=str(home),
-        COLUMNS="100",
-        LINES="40",
     )
-    assert "PWNED" in shown
+    assert "PWNED" in shown and ALTERNATE_SCREEN in shown
     # Textual sets the window's modes; it never moves to row 66, and writes no title of ours.
     assert not [payload for payload in PAYLOADS if payload in shown], shown[-2000:]
     assert not re.search("\x1b\\][0-2];", shown)
