@@ -43,9 +43,7 @@ def on_a_terminal(command: list[str], keys: list[tuple[str, bytes]], **env: str)
                 os.write(terminal, keys.pop(0)[1])
     os.close(terminal)
     os.waitpid(pid, 0)
-    assert not keys and time.monotonic() < deadline, (
-        shown[-2000:]
-    )
+    assert not keys and time.monotonic() < deadline, shown[-2000:]
     return shown.decode("utf-8", "replace")
 
 
