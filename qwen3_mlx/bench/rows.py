@@ -37,8 +37,10 @@ class Steps:
 
     @property
     def way(self) -> str:
-        """How a step of several rows runs, in a word."""
-        return "fused" if self.few is not None and not self.few.fault else "plain"
+        """How a step of several rows runs: ``fused``, ``plain``, or ``in turn``, a row a step."""
+        if self.few is not None and not self.few.fault:
+            return "fused"
+        return "plain" if self.one is None else "in turn"
 
     def cache(self, context: int) -> list[KVCache]:
         """Of one sequence of `context` tokens; time does not depend on what is in it."""
@@ -59,9 +61,12 @@ class Steps:
             return (self.one or self.network)(tokens, caches[0])
         if self.few is not None:
             return self.few.rows(tokens, caches, new)
+        if self.one is not None and max(new) == 1:
+            parts = zip(mx.split(tokens, len(tokens)), caches, strict=True)
+            return mx.concatenate([self.one(part, cache) for part, cache in parts])
         if max(new) == 1:
             return self.network.together(tokens, caches)
-        return self.network(tokens.reshape(1, -1), caches[0]).swapaxes(0, 1)
+        return self.network.successive(tokens, caches[0])
 
 
 def seconds(steps: Steps, context: int, sequences: int, new: int, count: int) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import qwen3_mlx.device.backend as backend
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -112,6 +114,17 @@ class Qwen3Network(nn.Module):
         """
         offset = mx.array([layers[0].offset for layers in caches], mx.int32)
         past = [Together(layers, offset) for layers in zip(*caches, strict=True)]
+        return one_by_one(self.head, self.model(tokens, past))
+
+    def successive(self, tokens: mx.array, cache: list[KVCache]) -> mx.array:
+        """The next tokens ``[R, 1]`` of one sequence to logits ``[R, 1, V]``; `cache` grows by R.
+
+        On the CPU each computes the bits that it computes in a step of its own.
+        """
+        if backend.device() != "cpu":
+            return self(tokens.reshape(1, -1), cache).swapaxes(0, 1)
+        offset = cache[0].offset + mx.arange(len(tokens), dtype=mx.int32)
+        past = [Together([layer] * len(tokens), offset) for layer in cache]
         return one_by_one(self.head, self.model(tokens, past))
 
     def head(self, hidden: mx.array) -> mx.array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -175,6 +175,35 @@ def run(
     return 0
 
 
+def run_rows(subject: Subject, sizes: tuple[int, int, int], record: Path | None = None) -> int:
+    """Measure steps of 1 to 16 rows, say what they are good for, and remember it for `doctor`."""
+    from qwen3_mlx.bench import rows_reading
+    from qwen3_mlx.bench.measure import environment
+    from qwen3_mlx.bench.rows import Steps
+    from qwen3_mlx.cli.commands.doctor import machine, paths
+
+    steps, screen = Steps.of(subject.network), Screen()
+    reading, samples = rows_reading.measured(steps, subject.name, *sizes)
+    for name, state in (*machine(), *paths()):
+        screen.answer(f"{name}: {state}\n")
+    noisy = "; samples more than 5 % apart" if reading.noisy else ""
+    screen.answer(
+        f"{subject.name}: steps of rows {reading.way}, behind {sizes[0]} tokens, {sizes[1]} steps,"
+        f" {sizes[2]} rounds, medians{noisy}\n\n"
+    )
+    for line in rows_reading.table(reading):
+        screen.answer(f"{line}\n")
+    screen.answer("\n× one row; in brackets the drafts that a step is best given\n")
+    if unkept := rows_reading.keep(reading):
+        screen.note(f"doctor won't show this: it can't be kept ({unkept})")
+    if record is not None:
+        results = {"reading": asdict(reading), "samples": samples, "tokens": sizes[1]}
+        results |= {"rounds": sizes[2], "machine": dict(machine()), "paths": dict(paths())}
+        text = json.dumps({"environment": environment(), "results": results}, indent=1)
+        write_atomically(record, f"{text}\n".encode())
+    return 0
+
+
 def command(
     model: Annotated[
         str, typer.Argument(help="The model.", autocompletion=suggestions.models)
@@ -197,6 +226,10 @@ def command(
         int | None, opt.option("N", "Tokens to decode: 128, on a CPU 16.", min=1)
     ] = None,
     rounds: Annotated[int | None, opt.option("N", "Samples of each: 5, on a CPU 3.", min=2)] = None,
+    steps_of_rows: Annotated[
+        bool,
+        opt.flag("--rows", "Time steps of 1 to 16 rows instead: what batches and drafts give."),
+    ] = False,
     record: Annotated[Path | None, opt.option("FILE", "Write all samples there, as JSON.")] = None,
     debug: opt.Debug = False,
 ) -> None:
@@ -207,11 +240,15 @@ def command(
     roofline: the bytes of one token at the bandwidth measured here. Ratios between sides mean
     something, bare numbers little. --shape needs no download.
 
+    With --rows it times steps of 1 to 16 rows, of several sequences and of one, and says what
+    several sequences at once and checked drafts would give here; `doctor` remembers that.
+
     Examples:
 
         qwen3-mlx bench
         qwen3-mlx bench 30b-a3b --against mlx-lm
         qwen3-mlx bench --shape 30b-a3b --recipe 4bit --record bench.json
+        qwen3-mlx bench 8b --rows
     """
     from qwen3_mlx.device import backend
 
@@ -220,5 +257,10 @@ def command(
     first, second, third = (
         other if own is None else own for own, other in zip(given, usual, strict=True)
     )
+    if steps_of_rows and against is not None:
+        raise OptionError("--rows doesn't go with --against", hint="leave one of the two out")
     subject = from_shape(shape, recipe, layers, first + second) if shape else from_checkpoint(model)
-    raise typer.Exit(run(subject, against, (first, second, third), record))
+    sizes = (first, second, third)
+    if steps_of_rows:
+        raise typer.Exit(run_rows(subject, sizes, record))
+    raise typer.Exit(run(subject, against, sizes, record))

@@ -11,6 +11,7 @@ from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError, gb
 
 if TYPE_CHECKING:
+    from qwen3_mlx.metal.verdict import Verdict
     from qwen3_mlx.nn.transformer import Qwen3Network
 
 Row = tuple[str, str]
@@ -77,6 +78,29 @@ def paths() -> list[Row]:
     from qwen3_mlx.nn import choose_backend
 
     return list(choose_backend.reasons())
+
+
+def readings_of_rows() -> list[Row]:
+    """How steps of several rows run here, and the readings that `bench --rows` has left."""
+    from qwen3_mlx.bench import rows_reading
+    from qwen3_mlx.metal import dispatch, proof_parts, verdict
+
+    reason = next(filter(None, map(dispatch.off_reason, proof_parts.ROWS)), None)
+    here = [held for held in verdict.all_kept() if held.machine == verdict.machine()]
+    if reason:
+        rows = [("now", f"plain operations: {reason}")]
+    else:
+        rows = [(held.model or "a model", _rows_state(held)) for held in here]
+    found = [(one.model, rows_reading.said(one)) for one in rows_reading.kept()]
+    return [*rows, *(found or [("not yet read", "qwen3-mlx bench MODEL --rows reads them")])]
+
+
+def _rows_state(held: Verdict) -> str:
+    from qwen3_mlx.metal import proof_parts
+
+    faults = {name: held.fault(name) for name in proof_parts.ROWS}
+    wrong = next((f"{name}: {fault}" for name, fault in faults.items() if fault), None)
+    return f"plain operations: {wrong}" if wrong else "fused"
 
 
 def try_kernels(network: Qwen3Network, name: str, kv_bits: int | None = None) -> list[Row]:
@@ -194,7 +218,7 @@ def command(
     if prove is not None or prove_shape:
         return
     report = [("machine", machine()), ("paths", paths()), ("kernels", kernels())]
-    report.append(("found out here", verdicts()))
+    report += [("steps of several rows", readings_of_rows()), ("found out here", verdicts())]
     if model is not None:
         report.append((f"files of {model}", files(model)))
     for title, rows in report:
