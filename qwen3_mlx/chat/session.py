@@ -90,7 +90,13 @@ class ChatSession:
         self._end_turn()
         return self._turn([*self.messages], on_progress, overrides, grows=True)
 
-    def retry(self, *, on_progress: PromptProgress | None = None, **overrides: Any) -> Generation:
+    def retry(
+        self,
+        *,
+        tools: Tools | None = None,
+        on_progress: PromptProgress | None = None,
+        **overrides: Any,
+    ) -> Generation:
         """Answer the last user message anew. Raises `OptionError` if there is none."""
         self._end_turn()
         last = next(
@@ -98,7 +104,7 @@ class ChatSession:
         )
         if last < 0:
             raise OptionError("nothing to retry", hint="send a message first")
-        return self._turn(self.messages[: last + 1], on_progress, overrides)
+        return self._turn(self.messages[: last + 1], on_progress, overrides, tools)
 
     def _end_turn(self) -> None:
         """Nothing may compute into the cache any more: no turn left open, nor the background."""

@@ -12,9 +12,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from qwen3_mlx.cli.settings import suggestions
+from qwen3_mlx.errors import OptionError
 from qwen3_mlx.options import CacheFormat, GenerationOptions
 
 THINKING, SAMPLING, RUN = "Thinking", "Sampling (default: Qwen's preset for the mode)", "Running"
+TOOLS = "Tools"
 DEBUG_KEY = "qwen3_mlx.debug"
 
 
@@ -84,6 +86,29 @@ Debug = Annotated[
     bool,
     flag("--debug", "Show the traceback of an error.", callback=_remember_debug, is_eager=True),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOptions:
+    """Tools of MCP servers, in `chat` and `generate`."""
+
+    mcp: Annotated[
+        Path | None,
+        option("FILE", "Offer the tools of the MCP servers in FILE: its mcpServers.", TOOLS),
+    ] = None
+    allow: Annotated[
+        list[str] | None,
+        option(
+            "TOOL",
+            "A tool that may run unasked: server.tool, or server.* for all of them. Repeatable.",
+            TOOLS,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Raise `OptionError` for ``--allow`` without ``--mcp``."""
+        if self.allow and self.mcp is None:
+            raise OptionError("--allow without --mcp", hint="name the servers' file: --mcp FILE")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,18 +23,11 @@ from qwen3_mlx.events import Answer, Stats, Thinking
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.tools.consent import Ask, Consent
+from qwen3_mlx.tools.events import Ending, LoopDone, LoopEvent, ToolResult
 from qwen3_mlx.tools.function_arguments import converted
 from qwen3_mlx.tools.function_schema import schema_of
-from qwen3_mlx.tools.loop import (
-    CALL_SECONDS,
-    MAX_STEPS,
-    Ending,
-    LoopDone,
-    LoopEvent,
-    ToolLoop,
-    ToolResult,
-)
-from qwen3_mlx.tools.tool import Cancel, Result, Tool
+from qwen3_mlx.tools.loop import MAX_STEPS, ToolLoop
+from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
 
 
 @dataclass(frozen=True, slots=True)

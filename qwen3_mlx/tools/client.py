@@ -56,6 +56,11 @@ class McpClient:
             self.close()
             raise
 
+    @property
+    def ended(self) -> str:
+        """Why the server is gone; empty as long as it may answer."""
+        return self._transport.ended
+
     def _begin(self) -> None:
         from qwen3_mlx import __version__
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -45,14 +46,33 @@ class Consent:
 
     def __init__(self, ask: Ask | None = None, allowed: Collection[str] = ()) -> None:
         self._ask, self.allowed = ask, set(allowed)
+        self._always: set[str] = set()
+
+    def allows(self, tool: Tool) -> bool:
+        """Whether `tool` runs without asking: it is allowed by name, or was for the session.
+
+        What a person allowed is this tool as it was; one that its server has changed is asked for.
+        """
+        names = {tool.full_name} | ({f"{tool.server}.*"} if tool.server else set())
+        return bool(names & self.allowed) or _as_it_is(tool) in self._always
+
+    def forget(self) -> None:
+        """Ask again for what was allowed for the session."""
+        self._always.clear()
 
     def decide(self, call: ToolCall, tool: Tool) -> Decision:
         """The decision on this call."""
-        if tool.full_name in self.allowed or (tool.server and f"{tool.server}.*" in self.allowed):
+        if self.allows(tool):
             return Once()
         if self._ask is None:
             return No(NOBODY_TO_ASK)
         decision = self._ask(call, tool)
         if isinstance(decision, Always):
-            self.allowed.add(tool.full_name)
+            self._always.add(_as_it_is(tool))
         return decision
+
+
+def _as_it_is(tool: Tool) -> str:
+    """The tool and all that a person, or the model, knows of it."""
+    known = [tool.full_name, tool.description, tool.parameters, tool.hints]
+    return json.dumps(known, sort_keys=True)

@@ -23,6 +23,9 @@ SILENCE_SECONDS = 300.0
 class Http:
     """The POSTs of one session with a server."""
 
+    ended = ""
+    """An address may answer again: it is never known to be gone."""
+
     def __init__(self, url: str, headers: Mapping[str, str], receiver: Receiver) -> None:
         """Nothing is asked yet. Raises `ToolError` for an address that is none."""
         parts = urlsplit(url)

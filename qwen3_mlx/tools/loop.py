@@ -11,57 +11,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.chat.turn import Generation
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.events import Answer, Done, Event, ToolCall
+from qwen3_mlx.events import Answer, Done, ToolCall
 from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.tools.consent import Consent, No, Once
+from qwen3_mlx.tools.events import Ending, LoopDone, LoopEvent, ToolResult, ToolRun
 from qwen3_mlx.tools.result_text import RESULT_TOKENS, for_model
-from qwen3_mlx.tools.tool import Cancel, Result, Tool
+from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
 
 MAX_STEPS = 20
 """Times that the model is asked in one user turn."""
 SAME_CALL = 3
 """The same call, so many times in one user turn, ends it."""
-CALL_SECONDS = 60.0
 CALL_MARKS = ("<tool_call>", "<function=")
-
-Ending = Literal["answered", "length", "interrupted", "steps", "repeated"]
-
-
-@dataclass(frozen=True, slots=True)
-class ToolRun:
-    """A call is about to run: it was allowed, with these arguments."""
-
-    call: ToolCall
-    tool: Tool
-
-
-@dataclass(frozen=True, slots=True)
-class ToolResult:
-    """What a call gave, ran or not, as the model reads it."""
-
-    call: ToolCall
-    text: str
-    failed: bool = False
-    tool: Tool | None = None
-    """None: there is no tool of that name."""
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class LoopDone:
-    """The user turn is over."""
-
-    ending: Ending
-    steps: int
-
-
-LoopEvent = Event | ToolRun | ToolResult | LoopDone
 
 
 class ToolLoop:
@@ -106,6 +72,11 @@ class ToolLoop:
         self._stopped = False
         turn = _Turn(self, options)
         return turn.events(content)
+
+    def retry(self, **options: Any) -> Iterator[LoopEvent]:
+        """Answer the last user message anew, as `send` does. Raises as `ChatSession.retry`."""
+        self._stopped = False
+        return _Turn(self, options).events(None)
 
     def interrupt(self, kind: Literal["answer", "stop"] = "stop") -> None:
         """End the running call, which the model is told; without one, the thinking or the turn."""
@@ -186,10 +157,17 @@ class _Turn:
         yield LoopDone(ending, self.steps)
 
     def _step(self, content: Any) -> Any:
-        """Ask the model once; returns its calls, its answer, and how it ended."""
+        """Ask the model once; returns its calls, its answer, and how it ended.
+
+        `content` is new, or None to answer the last user message anew.
+        """
         self.steps += 1
         offered = [tool.as_offer() for tool in self.loop.tools.values()]
-        generation = self.loop.session.send(content, tools=offered, **self.options)
+        session = self.loop.session
+        if content is None:
+            generation = session.retry(tools=offered, **self.options)
+        else:
+            generation = session.send(content, tools=offered, **self.options)
         self.loop._generation = generation
         calls: list[ToolCall] = []
         answer: list[str] = []

@@ -20,9 +20,8 @@ from qwen3_mlx.errors import OptionError, Qwen3Error, ToolError
 from qwen3_mlx.files import read_small
 from qwen3_mlx.tools.client import McpClient
 from qwen3_mlx.tools.http import Http
-from qwen3_mlx.tools.loop import CALL_SECONDS
 from qwen3_mlx.tools.stdio import Stdio
-from qwen3_mlx.tools.tool import Cancel, Result, Tool
+from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
 from qwen3_mlx.tools.transport import Receiver, Transport
 
 _NAME = re.compile(r"[\w-]{1,64}")
@@ -40,6 +39,8 @@ class ServerConfig:
     cwd: str | None = None
     url: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    allowed: tuple[str, ...] = ()
+    """Tools that the file has run unasked: ``alwaysAllow``."""
 
     @property
     def shown(self) -> str:
@@ -52,7 +53,7 @@ class ServerConfig:
     @property
     def digest(self) -> str:
         """Names the command, so that a changed one is asked for again."""
-        told = json.dumps([self.command, sorted(self.env), self.cwd, self.url])
+        told = json.dumps([self.command, sorted(self.env), self.cwd, self.url, self.allowed])
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
@@ -83,22 +84,29 @@ def _server(name: str, one: Any, where: str) -> ServerConfig | None:
     if one.get("disabled") is True or one.get("enabled") is False:
         return None
     url, command = one.get("url") or one.get("httpUrl"), one.get("command")
+    allowed = _words(one.get("alwaysAllow"), f"{where}.alwaysAllow")
     if one.get("type") == "sse":
         hint = "its streamable HTTP address often ends in /mcp"
         raise OptionError(where, got="the transport sse, given up in 2025", hint=hint)
     if isinstance(url, str) and command is None:
         headers = _texts(one.get("headers"), f"{where}.headers")
-        return ServerConfig(name, url=_expanded(url, where), headers=headers)
+        return ServerConfig(name, url=_expanded(url, where), headers=headers, allowed=allowed)
     if not isinstance(command, str) or not command.strip() or url is not None:
         raise OptionError(where, got=sorted(one), expected="either command or url")
-    args = one.get("args") or []
-    if not isinstance(args, list) or not all(isinstance(arg, str) for arg in args):
-        raise OptionError(f"{where}.args", got=args, expected="a list of texts")
+    args = _words(one.get("args"), f"{where}.args")
     cwd = one.get("cwd")
     if cwd is not None and not isinstance(cwd, str):
         raise OptionError(f"{where}.cwd", got=cwd, expected="a folder")
     words = tuple(_expanded(word, where) for word in (command, *args))
-    return ServerConfig(name, words, _texts(one.get("env"), f"{where}.env"), cwd)
+    env = _texts(one.get("env"), f"{where}.env")
+    return ServerConfig(name, words, env, cwd, allowed=allowed)
+
+
+def _words(value: Any, where: str) -> tuple[str, ...]:
+    value = value or []
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise OptionError(where, got=value, expected="a list of texts")
+    return tuple(value)
 
 
 def _texts(value: Any, where: str) -> dict[str, str]:
@@ -188,7 +196,14 @@ class McpServers:
         return Stdio(config.command, config.env, receiver, log, config.cwd)
 
     def tools(self) -> list[Tool]:
-        """All servers' tools. One whose name is taken twice is called ``server__tool``."""
+        """The running servers' tools. One whose name is taken twice is called ``server__tool``.
+
+        A server that has ended is left out from here on, and noted among the failures.
+        """
+        for name, client in list(self.clients.items()):
+            if why := client.ended:
+                self.stop(name)
+                self.failures[name] = why
         if self.changed:
             self.changed = False
             for name, client in list(self.clients.items()):

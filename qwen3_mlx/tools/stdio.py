@@ -65,6 +65,7 @@ class Stdio:
         self._writing = threading.Lock()
         self._last_words = b""
         self._closed = False
+        self.ended = ""
         _open.add(self)
         self._threads = [
             threading.Thread(target=work, name=f"{work.__name__} {command[0]}", daemon=True)
@@ -103,7 +104,8 @@ class Stdio:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE_SECONDS)
         self._end_group()
-        self._receiver.lost(self._why())
+        self.ended = self._why()
+        self._receiver.lost(self.ended)
 
     def _note(self) -> None:
         """Keep the beginning of what the server prints on stderr, and its last words."""

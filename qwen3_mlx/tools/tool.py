@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+CALL_SECONDS = 60.0
+"""How long a call may take before it is given up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:

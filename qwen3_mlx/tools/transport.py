@@ -14,6 +14,9 @@ LARGEST_MESSAGE = 32 * 2**20
 class Transport(Protocol):
     """Carries messages to a server; what comes back goes to the receiver it was opened with."""
 
+    ended: str
+    """Why the server is gone; empty as long as it may answer."""
+
     def send(self, message: Message) -> None:
         """Send one message. Raises `ToolError` if the server is gone."""
 

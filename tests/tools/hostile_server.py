@@ -22,6 +22,8 @@ def tools() -> list:
         bad = [7, {}, {"name": 3}, {"name": "x", "inputSchema": "none"}, {"name": "a b\n"}]
         lying = {"name": "liar", "inputSchema": {"type": 7, "properties": []}, "annotations": 3}
         return [*bad, lying, good]
+    if HOW == "two":
+        return [good, good | {"name": "write"}]
     if HOW == "many":
         return [good | {"name": f"t{n}"} for n in range(2000)]
     return [good]
@@ -49,6 +51,8 @@ def called(params: dict) -> dict:
 
 
 def before() -> None:
+    if HOW == "dead":
+        os._exit(3)
     if HOW in ("stubborn", "children"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         script = "import signal,time;signal.signal(15,signal.SIG_IGN);time.sleep(3600)"

@@ -12,7 +12,7 @@ from qwen3_mlx import Agent
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.tools.agent import tool_of
 from qwen3_mlx.tools.consent import No
-from qwen3_mlx.tools.loop import LoopDone
+from qwen3_mlx.tools.events import LoopDone
 from qwen3_mlx.tools.tool import Cancel
 from tests import tiny
 from tests.tools.test_loop import GREEDY, a_tool, call_text, say_in_turn

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qwen3_mlx.model import Qwen3
-from qwen3_mlx.tools.loop import ToolLoop, ToolRun
+from qwen3_mlx.tools.events import ToolRun
+from qwen3_mlx.tools.loop import ToolLoop
 from tests import tiny
 from tests.tools.test_loop import a_loop, a_tool, call_text, results, say_in_turn
 

@@ -15,7 +15,8 @@ from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Done, Stats, ToolCall
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.tools.consent import Always, Ask, Consent, Decision, No, Once
-from qwen3_mlx.tools.loop import LoopDone, ToolLoop, ToolResult, ToolRun
+from qwen3_mlx.tools.events import LoopDone, ToolResult, ToolRun
+from qwen3_mlx.tools.loop import ToolLoop
 from qwen3_mlx.tools.tool import Cancel, Result, Tool
 from tests import scripted, tiny
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,8 @@ from qwen3_mlx.cli.terminal.interrupt import interrupts_turn
 from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer
 from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.cli.tools import one_shot
+from qwen3_mlx.cli.tools.one_shot import record
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Reply
 from qwen3_mlx.files import read_given
@@ -48,29 +51,37 @@ def arrange(first: str | None, second: str | None, piped: str) -> tuple[str | No
     return model, stdin.argument(prompt)
 
 
-@opt.with_options
-def command(
-    turn: opt.TurnOptions,
-    model: opt.Model = None,
-    prompt: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="What to say to it.")
-    ] = None,
-    hide_reasoning: opt.HideThinking = False,
+@dataclass(frozen=True, slots=True)
+class GenerateOptions:
+    """The options of `generate` besides the model's, the turn's and the tools'."""
+
+    hide_reasoning: opt.HideThinking = False
     as_json: Annotated[
         bool,
         opt.flag(
             "--json", "Print one JSON object instead: answer, thinking, counts, timings.", opt.RUN
         ),
-    ] = False,
+    ] = False
     tools: Annotated[
         Path | None,
         opt.option("FILE", "Functions the model may ask for: a JSON list of schemas.", opt.RUN),
-    ] = None,
+    ] = None
     schema: Annotated[
         Path | None,
         opt.option(
             "FILE", "A JSON schema that the answer follows, its first character on.", opt.RUN
         ),
+    ] = None
+
+
+@opt.with_options
+def command(
+    turn: opt.TurnOptions,
+    own: GenerateOptions,
+    servers: opt.ToolOptions,
+    model: opt.Model = None,
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="What to say to it.")
     ] = None,
     debug: opt.Debug = False,
 ) -> None:
@@ -85,27 +96,34 @@ def command(
         git diff | qwen3-mlx generate coder-30b "Review this change." > review.md
         qwen3-mlx generate demo --json "Sort 3, 1, 2" | jq .answer
         qwen3-mlx generate 4b --schema person.json "Who wrote Faust?" | jq .born
+        qwen3-mlx generate 8b --mcp mcp.json --allow "files.*" "What is in my notes?"
     """
-    form = {} if schema is None else {"schema": read_schema(schema)}
+    form = {} if own.schema is None else {"schema": read_schema(own.schema)}
     options, found = turn.options().override(form), settings.load()
-    offered: dict[str, Any] = {} if tools is None else {"tools": read_tools(tools)}
+    offered: dict[str, Any] = {} if own.tools is None else {"tools": read_tools(own.tools)}
+    chosen_tools = one_shot.read(servers, own.tools)
     name, text = arrange(model, prompt, stdin.piped_text())
     screen = Screen()
     name, loaded = _open(name, turn, screen)
     options = settings.apply_defaults(options, found.options(), loaded.family)
     system = found.get("system") if turn.system is None else turn.system
+    system = stdin.argument(system) if system else None
+    hide = own.hide_reasoning or found.get("show_thinking") == "never"
+    if chosen_tools is not None:
+        session = loaded.session(system, options)
+        shot = one_shot.OneShot(name, session, chosen_tools, screen, hide_thinking=hide)
+        raise typer.Exit(INTERRUPTED if shot.run(text, as_json=own.as_json) else 0)
     messages = [{"role": "user", "content": text}]
     if system:
-        messages.insert(0, {"role": "system", "content": stdin.argument(system)})
+        messages.insert(0, {"role": "system", "content": system})
     progress = ProgressLine(screen, "reading the prompt")
     generation = loaded.stream(messages, options, on_progress=progress, **offered)
     with interrupts_turn(generation, answer_first=False) as presses:
-        if as_json:
+        if own.as_json:
             reply = Reply.from_events(generation)
             progress.clear()
             screen.json(f"{json.dumps(record(name, reply))}\n")
         else:
-            hide = hide_reasoning or found.get("show_thinking") == "never"
             renderer = Renderer(screen, PlainAnswer(screen), hide_thinking=hide)
             renderer.paint(progress.cleared_by(generation))
     raise typer.Exit(INTERRUPTED if presses.count else 0)
@@ -142,31 +160,3 @@ def _open(name: str | None, turn: opt.TurnOptions, screen: Screen) -> tuple[str,
     if screen.err_is_terminal and (yarn := load.yarn_note(loaded)):
         screen.note(yarn)
     return chosen, loaded
-
-
-def record(name: str, reply: Reply) -> dict[str, Any]:
-    """The object that ``--json`` prints."""
-    stats = reply.stats
-    found: dict[str, Any] = {
-        "model": name,
-        "thinking": reply.thinking,
-        "answer": reply.answer,
-        "finish_reason": reply.finish_reason,
-        "thinking_cut": stats.thinking_cut,
-        "usage": {
-            "prompt_tokens": stats.prompt_tokens,
-            "cached_tokens": stats.cached_tokens,
-            "thinking_tokens": stats.thinking_tokens,
-            "answer_tokens": stats.answer_tokens,
-        },
-        "timings": {
-            "ttft_s": stats.ttft_s,
-            "prefill_tps": stats.prefill_tps,
-            "decode_tps": stats.decode_tps,
-        },
-        "peak_memory_bytes": stats.peak_memory_bytes,
-    }
-    if reply.tool_calls:
-        calls = [{"name": call.name, "arguments": call.arguments} for call in reply.tool_calls]
-        found["tool_calls"] = calls
-    return found

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Literal, Protocol
 
-from qwen3_mlx.events import Event, Thinking
+from qwen3_mlx.events import Thinking
+from qwen3_mlx.tools.events import LoopEvent, ToolResult
 
 
 class Interruptible(Protocol):
     """A running turn: iterable events, and `interrupt`, which may come from a signal handler."""
 
-    def __iter__(self) -> Iterator[Event]: ...
+    def __iter__(self) -> Iterator[LoopEvent]: ...
 
     def interrupt(self, kind: Literal["answer", "stop"]) -> None:
         """End the thought, or the turn."""
@@ -25,7 +26,7 @@ class InterruptPresses:
     """What the next Ctrl-C means: in a thought "answer now", anywhere else "stop"."""
 
     def __init__(self, turn: Interruptible, answer_first: bool) -> None:
-        self._turn, self._answer_first = turn, answer_first
+        self._turn, self._answer_first, self._again = turn, answer_first, answer_first
         self.thinking = False
         self.count = 0
 
@@ -42,10 +43,15 @@ class InterruptPresses:
         self._answer_first = False
         self.press()
 
-    def watch(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Pass events on, keeping track of whether the model is thinking."""
+    def watch(self, events: Iterable[LoopEvent]) -> Iterator[LoopEvent]:
+        """Pass events on, keeping track of whether the model is thinking.
+
+        Behind a tool's result the presses count anew: those before it have ended that call.
+        """
         for event in events:
             self.thinking = isinstance(event, Thinking)
+            if isinstance(event, ToolResult):
+                self.count, self._answer_first = 0, self._again
             yield event
 
 

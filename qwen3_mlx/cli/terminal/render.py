@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from qwen3_mlx.cli.terminal.screen import Screen
-from qwen3_mlx.events import Answer, Done, Event, Thinking, ToolCall
+from qwen3_mlx.cli.tools import shown
+from qwen3_mlx.events import Answer, Done, Thinking, ToolCall
+from qwen3_mlx.tools.events import LoopDone, LoopEvent, ToolResult, ToolRun
+from qwen3_mlx.tools.tool import Tool
 
 
 class AnswerView(Protocol):
@@ -46,8 +49,9 @@ class Renderer:
         self._screen, self._answer, self._hide = screen, answer, hide_thinking
         self._tags = screen.err_is_terminal and not screen.err_is_styled
         self._in_thought, self._last = False, ""
+        self._asked: ToolCall | None = None
 
-    def paint(self, events: Iterable[Event]) -> Done | None:
+    def paint(self, events: Iterable[LoopEvent]) -> Done | None:
         """Paint events to the end; returns the last one if it is `Done`."""
         try:
             for event in events:
@@ -61,12 +65,37 @@ class Renderer:
                         self._end_thought()
                         call = json.dumps({"name": name, "arguments": arguments})
                         self._answer.write(f"\n{call}\n")
+                    case ToolRun(call, tool):
+                        if call.id != (self._asked.id if self._asked else None):
+                            self.show_call(call, tool)
+                    case ToolResult():
+                        self._show_result(event)
+                    case LoopDone(ending):
+                        self._screen.notes(filter(None, [shown.ENDINGS[ending]]))
                     case Done():
                         return event
             return None
         finally:
             self._end_thought()
             self._answer.close()
+
+    def show_call(self, call: ToolCall, tool: Tool, *, asked: bool = False) -> None:
+        """Show a call whole, once: when it is `asked` for, else when it runs."""
+        self._aside()
+        self._asked = call if asked else None
+        self._screen.note(f"▸ {shown.title(tool)}")
+        self._screen.lines(f"  {line}" for line in shown.argument_lines(call.arguments))
+
+    def _show_result(self, result: ToolResult) -> None:
+        self._aside()
+        if result.tool is None:
+            self._screen.note(f"▸ {shown.visible(result.call.name)}")
+        self._screen.lines(f"  {line}" for line in shown.result_lines(result))
+
+    def _aside(self) -> None:
+        """End the thought and the answer so far: something else comes between."""
+        self._end_thought()
+        self._answer.close()
 
     def _think(self, text: str) -> None:
         if self._hide or not text:

@@ -141,6 +141,10 @@ class Screen:
             text = "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
         self.thought(f"{text}\n")
 
+    def lines(self, texts: Iterable[str]) -> None:
+        """Lines to stderr, dim, as they are: none is broken."""
+        self.thought("".join(f"{text}\n" for text in texts))
+
     def notes(self, texts: Iterable[str]) -> None:
         """Remarks, one below the other."""
         for text in texts:

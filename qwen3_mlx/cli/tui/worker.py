@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from qwen3_mlx.cli.terminal.interrupt import Interruptible, InterruptPresses
-from qwen3_mlx.events import Event
+from qwen3_mlx.tools.events import LoopEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Over:
     """The turn's thread is done with it; nothing follows."""
 
 
-News = Event | Reading | Failed | Over
+News = LoopEvent | Reading | Failed | Over
 
 
 class RunningTurn(Interruptible, Protocol):

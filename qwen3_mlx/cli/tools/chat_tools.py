@@ -1,0 +1,129 @@
+"""The tools of one run: the servers of its file, what they may do, and who is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.events import ToolCall
+from qwen3_mlx.tools.consent import NOBODY_TO_ASK, Ask, Consent, Decision, No
+from qwen3_mlx.tools.servers import McpServers, ServerConfig, read_config
+from qwen3_mlx.tools.tool import Tool
+
+AskServer = Callable[[ServerConfig], bool]
+"""Shows what a server would run, and returns whether it may."""
+
+
+class ChatTools:
+    """Servers and consent, for as long as one program runs. Nothing is remembered behind it.
+
+    Until an interface sets `ask` and `ask_server`, nobody is asked: what `allowed` doesn't name
+    isn't run.
+    """
+
+    def __init__(
+        self, file: Path, allowed: Collection[str] = (), log_folder: Path | None = None
+    ) -> None:
+        """Read `file`; no server is started yet. Raises `OptionError`."""
+        self.file = file
+        self.ask: Ask = _ask_nobody
+        self.ask_server: AskServer = _no_server
+        configs = read_config(file)
+        if not configs:
+            hint = "they may all be disabled"
+            raise OptionError(f"{file} lists no server", hint=hint)
+        check_allowed(allowed, [config.name for config in configs])
+        self._allowed = set(allowed)
+        self._approved: set[str] = set()
+        self.consent = Consent(self._asked, allowed)
+        if log_folder is not None:
+            with contextlib.suppress(OSError):
+                log_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.servers = McpServers(configs, self._approve, log_folder=log_folder)
+
+    def only_allowed(self) -> None:
+        """Leave out what nobody has allowed by name, for nobody will be asked."""
+        named = {name.partition(".")[0] for name in self._allowed}
+        self.servers.configs = [one for one in self.servers.configs if one.name in named]
+
+    @property
+    def configs(self) -> list[ServerConfig]:
+        """The servers of the file."""
+        return self.servers.configs
+
+    def config(self, name: str) -> ServerConfig:
+        """The server `name`. Raises `OptionError`."""
+        for one in self.configs:
+            if one.name == name:
+                return one
+        names = ", ".join(one.name for one in self.configs)
+        raise OptionError("no such server", got=name, expected=names)
+
+    def start_all(self, say: Callable[[str], object] = lambda name: None) -> None:
+        """Start every server, asking first; `say` hears whose turn it is."""
+        for config in self.configs:
+            say(config.name)
+            self.servers.start(config)
+
+    def start(self, name: str) -> None:
+        """Start one, or start it again. Raises `OptionError` if there is none."""
+        self.servers.start(self.config(name))
+
+    def stop(self, name: str) -> None:
+        """End one. Raises `OptionError` if there is none."""
+        self.servers.stop(self.config(name).name)
+        self.servers.failures[name] = "stopped by you"
+
+    def _approve(self, config: ServerConfig) -> bool:
+        """Whether a server may be started; each command is asked for once."""
+        named = any(name.partition(".")[0] == config.name for name in self._allowed)
+        if not named and config.digest not in self._approved and not self.ask_server(config):
+            return False
+        self._approved.add(config.digest)
+        self.consent.allowed |= {f"{config.name}.{tool}" for tool in config.allowed}
+        return True
+
+    def _asked(self, call: ToolCall, tool: Tool) -> Decision:
+        return self.ask(call, tool)
+
+    def offered(self) -> list[Tool]:
+        """The tools of the running servers."""
+        return self.servers.tools()
+
+    def close(self) -> None:
+        """End all servers."""
+        self.servers.close()
+
+
+def _no_server(_config: ServerConfig) -> bool:
+    return False
+
+
+def _ask_nobody(_call: ToolCall, _tool: Tool) -> Decision:
+    return No(NOBODY_TO_ASK)
+
+
+def check_allowed(allowed: Collection[str], servers: Collection[str]) -> None:
+    """Raise `OptionError` if ``--allow`` names no server of the file, or no tool."""
+    for name in allowed:
+        server, dot, tool = name.partition(".")
+        if not dot or not tool:
+            hint = "server.* allows all tools of a server"
+            raise OptionError("--allow", got=name, expected="server.tool", hint=hint)
+        if server not in servers:
+            known = ", ".join(servers)
+            raise OptionError(f"--allow {name}", got=f"no server {server!r}", expected=known)
+
+
+def check_tools(allowed: Collection[str], tools: Collection[Tool]) -> None:
+    """Raise `OptionError` if ``--allow`` names a tool that its server hasn't."""
+    names = [tool.full_name for tool in tools]
+    servers = {tool.server for tool in tools}
+    for name in allowed:
+        if name.partition(".")[0] in servers and not name.endswith(".*") and name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
+            raise OptionError("--allow names no tool", got=name, hint=hint)

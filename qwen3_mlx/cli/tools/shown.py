@@ -1,0 +1,95 @@
+"""Calls, results and servers as a person sees them: all of it, and nothing that hides or draws.
+
+A value of several lines stands behind a gutter, so that no value can look like another argument.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import unicodedata
+from functools import cache
+from typing import Any
+
+from qwen3_mlx.tools.events import Ending, ToolResult
+from qwen3_mlx.tools.servers import ServerConfig
+from qwen3_mlx.tools.tool import Tool
+
+RESULT_LINES, RESULT_WIDTH = 6, 200
+"""Of a result so much is shown; all of it is in the conversation."""
+
+_HIDING = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+_BLANKS = "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+"""Letters that look like nothing."""
+
+
+def visible(text: str) -> str:
+    """`text` with a name in place of each character that isn't seen, or draws: ``⟨U+001B⟩``."""
+    return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
+
+
+@cache
+def _visible(letter: str) -> str:
+    kind = unicodedata.category(letter)
+    is_variant = 0xFE00 <= ord(letter) <= 0xFE0F or 0xE0100 <= ord(letter) <= 0xE01EF
+    hides = kind in _HIDING or (kind == "Zs" and letter != " ") or letter in _BLANKS or is_variant
+    return f"⟨U+{ord(letter):04X}⟩" if hides else letter
+
+
+def title(tool: Tool) -> str:
+    """``server.tool``, and what the server claims of it."""
+    claims = f" (its server says: {', '.join(tool.hints)})" if tool.hints else ""
+    return visible(f"{tool.full_name}{claims}")
+
+
+def argument_lines(arguments: dict[str, Any]) -> list[str]:
+    """Every argument, whole."""
+    lines: list[str] = []
+    for name, value in arguments.items():
+        shown = visible(name)
+        if isinstance(value, str) and "\n" in value:
+            lines.append(f"{shown}:")
+            lines += [f"│ {visible(line)}" for line in value.split("\n")]
+        else:
+            lines.append(f"{shown}: {visible(json.dumps(value, ensure_ascii=False))}")
+    return lines or ["no arguments"]
+
+
+def result_lines(result: ToolResult) -> list[str]:
+    """How a call ended, and the beginning of what the model reads of it."""
+    took = f" · {result.seconds:.1f} s" if result.seconds else ""
+    lines = result.text.split("\n")
+    more = len(lines) - RESULT_LINES
+    head = lines if more <= 1 else lines[:RESULT_LINES]
+    shown = [f"│ {_short(visible(line))}" for line in head]
+    rest = [f"│ … {more:,} more lines"] if more > 1 else []
+    return [f"{'✗ failed' if result.failed else '✓ done'}{took}", *shown, *rest]
+
+
+def _short(line: str) -> str:
+    cut = len(line) - RESULT_WIDTH
+    return line if cut <= 0 else f"{line[:RESULT_WIDTH]}… {cut:,} characters more"
+
+
+def server_lines(config: ServerConfig) -> list[str]:
+    """What a server would run or connect to; of secrets the names only."""
+    if config.url:
+        lines = [f"it is asked at: {visible(config.url)}"]
+        lines += [f"with the headers: {visible(', '.join(config.headers))}"] * bool(config.headers)
+    else:
+        lines = [f"it runs: {visible(shlex.join(config.command))}"]
+        lines += [f"in the folder: {visible(config.cwd)}"] if config.cwd else []
+        lines += [f"with the variables: {visible(', '.join(config.env))}"] * bool(config.env)
+    if config.allowed:
+        lines.append(f"without asking then: {visible(', '.join(config.allowed))}")
+    return lines
+
+
+ENDINGS: dict[Ending, str] = {
+    "answered": "",
+    "length": "",
+    "interrupted": "",
+    "steps": "the turn has had all its steps: say what is to be done next",
+    "repeated": "the model made the same call again and again: the turn is ended",
+}
+"""What is said of a turn that ended so; of the others the chat says something itself."""
