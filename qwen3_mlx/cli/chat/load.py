@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.errors import (
+    CheckpointError,
+    ConfigError,
+    ContextError,
+    HubError,
+    ModelNotFoundError,
+    Qwen3Error,
+)
 from qwen3_mlx.hub import kinds, resolve
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
@@ -21,31 +29,57 @@ DEMO_NOTE = (
     " Qwen3; for one, run: qwen3-mlx chat 4b (2.3 GB), or see: qwen3-mlx info 8b"
 )
 
-
-def default_model() -> str:
-    """The model that is set, else that of the last chat, else the bundled demo.
-
-    Raises `ConfigError` if a setting is not valid.
-    """
-    from qwen3_mlx.cli.settings import settings
-
-    return settings.load().get("model") or folders.last_model() or DEMO
+GONE = (ModelNotFoundError, HubError, ConfigError, CheckpointError)
+"""A model that isn't there, or isn't whole: errors of opening it."""
 
 
 def choose(model: str | None) -> tuple[str, str]:
-    """The model to open, and a note if it is the demo by default."""
+    """The model to open, and a note if it is the demo by default.
+
+    Without `model` it is the one that is set, else that of the last chat, else the demo; the demo
+    too where the last one is gone. Raises `ConfigError` if a setting is not valid.
+    """
     from qwen3_mlx.cli.settings import settings
 
-    name = model or default_model()
-    is_chosen = model is not None or settings.load().get("model") is not None
-    return name, "" if is_chosen or name != DEMO else DEMO_NOTE
+    name = model or settings.load().get("model")
+    return (name, "") if name else unset()
+
+
+def unset() -> tuple[str, str]:
+    """The same where no model is set: that of the last chat, else the demo."""
+    last = folders.last_model() or DEMO
+    if last == DEMO:
+        return DEMO, DEMO_NOTE
+    try:
+        check_chats(last)
+    except (Qwen3Error, OSError) as error:
+        return DEMO, stand_in_note(last, error)
+    return last, ""
+
+
+def is_last(model: str | None, name: str) -> bool:
+    """Whether `name` is no more than the model of the last chat, where `model` was asked for."""
+    from qwen3_mlx.cli.settings import settings
+
+    return model is None and name != DEMO and settings.load().get("model") is None
+
+
+def stand_in_note(name: str, error: Exception) -> str:
+    """One line: the model of the last chat can't be opened, and why."""
+    why = error.summary if isinstance(error, Qwen3Error) else str(error)
+    name, why = _one_line(name), _one_line(why)
+    return f"{name}, the model of the last chat, can't be opened, so demo answers: {why}"
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else f"{line[:197]}..."
 
 
 def default_context(name: str, screen: Screen) -> int | None:
     """The context that is set, unless the model `name` can't have it. Raises `ConfigError`."""
     from qwen3_mlx.cli.settings import settings
     from qwen3_mlx.config import Qwen3Config
-    from qwen3_mlx.errors import ContextError, Qwen3Error
 
     tokens: int | None = settings.load().get("context")
     if tokens is None:
@@ -87,6 +121,23 @@ def open_model(
     if model.note:
         screen.note(model.note)
     return model
+
+
+def open_or_demo(
+    name: str,
+    context: int | None,
+    screen: Screen,
+    cache_format: CacheFormat = AS_COMPUTED,
+    adapter: Path | None = None,
+) -> tuple[str, Qwen3]:
+    """As `open_model`, for the model of the last chat: the demo, with a note, where it is gone."""
+    try:
+        return name, open_model(name, context, screen, cache_format, adapter)
+    except GONE as error:
+        if adapter is not None:  # which may be what is wrong, and fits no other model
+            raise
+        screen.note(stand_in_note(name, error))
+    return DEMO, open_model(DEMO, None, screen, cache_format)
 
 
 def load_model(

@@ -15,10 +15,12 @@ from qwen3_mlx.cli.settings import folders, settings
 from qwen3_mlx.cli.settings.settings import ShowThinking
 from qwen3_mlx.cli.terminal import stdin
 from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.errors import ModelNotFoundError
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat, GenerationOptions
 
 if TYPE_CHECKING:
+    from qwen3_mlx.chat.journal import SavedChat
     from qwen3_mlx.cli.chat.conversation import Conversation
     from qwen3_mlx.model import Qwen3
 
@@ -45,6 +47,17 @@ class ChatRequest:
     """A LoRA adapter for the model that the chat begins with."""
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The model a chat begins with."""
+
+    name: str
+    note: str = ""
+    """What is to be said of it: that it is the demo by default."""
+    is_last: bool = False
+    """Nobody asked for it, it is the last chat's: where it is gone, the demo stands in."""
+
+
 Prepare = Callable[["Conversation"], list[str]]
 """Attaches a new conversation to its file, or resumes one; returns notes to show."""
 
@@ -57,10 +70,8 @@ def run(request: ChatRequest) -> int:
     file, system = request.system_file, request.system
     system = stdin.text_of(file) if file else system and stdin.argument(system)
     resumed = resuming.find(request.resume) if request.resume else None
-    name, note = request.model or (resumed.model if resumed else ""), ""
-    if resumed is None:
-        name, note = load.choose(request.model)
-    context = request.context or load.default_context(name, screen)
+    chosen = _choose(request.model, resumed)
+    context = request.context or load.default_context(chosen.name, screen)
     request = replace(request, system=system, context=context)
 
     def prepare(chat: Conversation) -> list[str]:
@@ -71,22 +82,41 @@ def run(request: ChatRequest) -> int:
         yarn = load.yarn_note(chat.model)
         return [*([yarn] if yarn else []), *resuming.attach(chat, resumed, save=request.save)]
 
-    if not request.plain and screen.can_fill_terminal:
-        return _full_screen(request, name, note, prepare)
-    if note:
-        screen.note(note)
-    return _by_lines(request, name, screen, prepare)
+    try:
+        if not request.plain and screen.can_fill_terminal:
+            return _full_screen(request, chosen, prepare)
+        if chosen.note:
+            screen.note(chosen.note)
+        return _by_lines(request, chosen, screen, prepare)
+    except ModelNotFoundError as error:
+        if resumed is None or request.model:
+            raise
+        hint = f"go on with another model: qwen3-mlx chat MODEL --resume {resumed.id}"
+        what = f"the conversation's model: {error.what}"
+        raise ModelNotFoundError(what, got=error.got, hint=hint) from None
 
 
-def _by_lines(request: ChatRequest, name: str, screen: Screen, prepare: Prepare) -> int:
+def _choose(model: str | None, resumed: SavedChat | None) -> Chosen:
+    """The model of the command line, else of the resumed conversation, else the usual one."""
+    if model or resumed is None:
+        name, note = load.choose(model)
+        return Chosen(name, note, load.is_last(model, name))
+    return Chosen(resumed.model)
+
+
+def _by_lines(request: ChatRequest, chosen: Chosen, screen: Screen, prepare: Prepare) -> int:
     """The chat in lines, for pipes and terminals that can't do more."""
     from qwen3_mlx.cli.chat.conversation import Conversation
     from qwen3_mlx.cli.chat.line_chat import LineChat
 
-    loaded = load.open_model(name, request.context, screen, request.cache_format, request.adapter)
+    parts = (chosen.name, request.context, screen, request.cache_format, request.adapter)
+    if chosen.is_last:
+        name, loaded = load.open_or_demo(*parts)
+    else:
+        name, loaded = chosen.name, load.open_model(*parts)
     if screen.is_watched and (said := try_kernels(loaded, screen.note)):
         screen.note(said)
-    if request.save:
+    if request.save and name == chosen.name and not chosen.note:
         folders.remember_model(name)
     chat = Conversation(loaded, loaded.session(request.system, request.options))
     screen.notes(prepare(chat))
@@ -103,32 +133,43 @@ def _by_lines(request: ChatRequest, name: str, screen: Screen, prepare: Prepare)
         ).run()
 
 
-def _full_screen(request: ChatRequest, name: str, note: str, prepare: Prepare) -> int:
+def _full_screen(request: ChatRequest, chosen: Chosen, prepare: Prepare) -> int:
     """Run the full-screen chat; a download comes first, because it draws its own progress."""
-    load.check_chats(name)
-    if resolve.find_local(name) is None:
-        resolve.resolve(name)
+    asked, chosen = chosen, _fetched(chosen)
+    name = chosen.name
     from qwen3_mlx.cli.tui.app import Chat
     from qwen3_mlx.cli.tui.chat_setup import ChatSetup
     from qwen3_mlx.cli.tui.typed_ahead import typed_ahead
 
-    context, cache_format = request.context, request.cache_format
+    context = request.context if chosen is asked else None
+    cache_format = request.cache_format
+    notes: list[str] = []
 
     def load_one(other: str, progress: Callable[[int, int], None]) -> Qwen3:
         adapter = request.adapter if other == name else None
-        return load.load_model(other, context, progress, cache_format, adapter)
+        try:
+            return load.load_model(other, context, progress, cache_format, adapter)
+        except load.GONE as error:
+            if not chosen.is_last or other != name or adapter is not None:
+                raise
+            notes.append(load.stand_in_note(name, error))
+        return load.load_model(load.DEMO, None, progress, cache_format)
+
+    def remember(other: str) -> None:
+        if request.save and not (chosen.note and other == name):
+            folders.remember_model(other)
 
     setup = ChatSetup(
         name=name,
         load=load_one,
         try_kernels=partial(try_kernels, key="Esc"),
         options=request.options,
-        prepare=prepare,
+        prepare=lambda chat: [*notes, *prepare(chat)],
         system=request.system,
         show_thinking=request.show_thinking,
-        note=note,
+        note=chosen.note,
         history=folders.history_file() if request.save else None,
-        remember=folders.remember_model if request.save else lambda name: None,
+        remember=remember,
         theme=request.theme,
     )
     with typed_ahead() as typed:
@@ -138,3 +179,16 @@ def _full_screen(request: ChatRequest, name: str, note: str, prepare: Prepare) -
         for error in app.errors:
             Screen().trace(error)
     return code
+
+
+def _fetched(chosen: Chosen) -> Chosen:
+    """`chosen`, downloaded if it must be; the demo for the model of the last chat that is gone."""
+    try:
+        load.check_chats(chosen.name)
+        if resolve.find_local(chosen.name) is None:
+            resolve.resolve(chosen.name)
+    except load.GONE as error:
+        if not chosen.is_last:
+            raise
+        return Chosen(load.DEMO, load.stand_in_note(chosen.name, error))
+    return chosen

@@ -80,10 +80,10 @@ def _row(name: str, found: settings.Settings) -> tuple[str, Any, str]:
     if name in found.values:
         return name, found.values[name].value, found.values[name].source
     if name == "model":
-        from qwen3_mlx.cli.chat.load import DEMO
+        from qwen3_mlx.cli.chat import load
 
-        last = folders.last_model()
-        return name, last or DEMO, "the last chat" if last else "built in"
+        chosen, _ = load.unset()
+        return name, chosen, "the last chat" if chosen == folders.last_model() else "built in"
     return name, None, "built in"
 
 

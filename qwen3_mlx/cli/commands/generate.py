@@ -153,10 +153,14 @@ def read_schema(file: Path) -> str:
 def _open(name: str | None, turn: opt.TurnOptions, screen: Screen) -> tuple[str, Qwen3]:
     """The model's name and the model, with remarks for a person at a terminal."""
     chosen, note = load.choose(name)
-    if note and screen.err_is_terminal:
+    if note and (screen.err_is_terminal or note != load.DEMO_NOTE):
         screen.note(note)
     context = turn.context or load.default_context(chosen, screen)
-    loaded = load.open_model(chosen, context, screen, turn.cache_format(), turn.adapter)
+    parts = (chosen, context, screen, turn.cache_format(), turn.adapter)
+    if load.is_last(name, chosen):
+        chosen, loaded = load.open_or_demo(*parts)
+    else:
+        loaded = load.open_model(*parts)
     if screen.err_is_terminal and (yarn := load.yarn_note(loaded)):
         screen.note(yarn)
     return chosen, loaded

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from qwen3_mlx.checkpoint.check import check
 from qwen3_mlx.checkpoint.model_files import Finding
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli.chat.load import default_model
+from qwen3_mlx.cli.chat import load
 from qwen3_mlx.cli.terminal.numbers import parameters
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.config import Qwen3Config, matrices
@@ -67,7 +67,9 @@ def command(
         qwen3-mlx info 235b --machines 2x128
         qwen3-mlx info ./my-model --json
     """
-    name, screen = model or default_model(), Screen()
+    screen, (name, note) = Screen(), load.choose(model)
+    if note not in ("", load.DEMO_NOTE):
+        screen.note(note)
     if machines is not None:
         from qwen3_mlx.cli import several
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from qwen3_mlx.errors import Qwen3Error
 from qwen3_mlx.files import open_to_append, own_folder, read_small, write_atomically
 
 
@@ -36,19 +37,25 @@ def history_file() -> Path | None:
 
 
 def last_model() -> str | None:
-    """The model of the last chat; None if there was none, or its directory is gone."""
+    """The model of the last chat, which may be gone by now; None if there was none."""
     try:
         name = json.loads(read_small(home() / "state.json").decode("utf-8"))["model"]
-        if not isinstance(name, str) or (Path(name).is_absolute() and not Path(name).is_dir()):
-            return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return name
+    return name if isinstance(name, str) and name else None
 
 
 def lasting_name(name: str) -> str:
-    """`name`, which must mean the same from another directory."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
+    """`name`, which must mean the same from another directory: a path is made absolute."""
+    from qwen3_mlx.hub import resolve
+
+    try:
+        path = resolve.parse(name).path
+        if path is None or name in dict(resolve.bundled()):
+            return name
+        return str(path.resolve())
+    except (Qwen3Error, OSError):  # it will be said when the name is used
+        return name
 
 
 def remember_model(name: str) -> None:
