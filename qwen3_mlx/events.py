@@ -78,6 +78,21 @@ class ToolCallDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class Speculation:
+    """What drafts gave in a turn; they change its speed alone."""
+
+    rounds: int = 0
+    """Steps that checked drafts."""
+    drafted: int = 0
+    accepted: int = 0
+    """Drafts that were right: tokens that needed no step of their own."""
+    gain: float = 0.0
+    """Tokens a second while drafts were tried, over those of plain steps; 0 if not measured."""
+    off: str = ""
+    """Why they were left off at the end, if they were."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """Counts and timings of one turn; counts are tokens, times seconds, rates tokens per second."""
 
@@ -98,6 +113,8 @@ class Stats:
     """What the keys and values take at the end of the turn."""
     kv_kind: str = ""
     """How they are kept: as computed, in 8 bits, …"""
+    speculation: Speculation | None = None
+    """What drafts gave, if there were to be any."""
 
     @property
     def ttft(self) -> float:

@@ -121,10 +121,21 @@ class Logprobs(NamedTuple):
     """``[n]`` float32."""
 
 
+class SamplerState(NamedTuple):
+    """How far a `Sampler` is: its draws, and what it has seen."""
+
+    draws: int
+    observed: int
+    seen: mx.array | None
+    generated: mx.array | None
+    counts: mx.array | None
+
+
 class Sampler:
     """Draws tokens for one sequence; remembers which were seen if a penalty needs to know.
 
-    The same seed gives the same draws; None takes a fresh one. `bias` is added to the logits of
+    The same seed gives the same draws; None takes a fresh one. Draw number n has key number n,
+    whatever was drawn and taken back before (`state`, `restore`). `bias` is added to the logits of
     its ids, and none of `eos` is drawn before `min_tokens` are generated. Nothing here waits for
     the device: tokens stay lazy arrays. Raises `OptionError` for an id beyond the vocabulary.
     """
@@ -143,6 +154,7 @@ class Sampler:
         self.sampling, self.vocab_size = sampling, vocab_size
         self._key = mx.random.key(secrets.randbits(63) if seed is None else seed)
         self._keys: list[mx.array] = []
+        self._first_key = self._draws = 0
         self._seen: mx.array | None = None
         self._generated: mx.array | None = None
         self._counts: mx.array | None = None
@@ -189,6 +201,16 @@ class Sampler:
         if self._counts is not None:
             self._counts = self._counts.at[:, tokens].add(1.0)
 
+    def state(self) -> SamplerState:
+        """How far it is now; `restore` takes everything since back, but not what was forbidden."""
+        masks = (self._seen, self._generated, self._counts)
+        return SamplerState(self._draws, self._observed, *map(_copy, masks))
+
+    def restore(self, state: SamplerState) -> None:
+        """Go on from `state`, which is of at most `_KEYS` draws ago."""
+        self._draws, self._observed = state.draws, state.observed
+        self._seen, self._generated, self._counts = map(_copy, state[2:])
+
     def forbid(self, token: int) -> None:
         """Never draw `token` from now on; an id that no logit belongs to changes nothing."""
         if 0 <= token < self.vocab_size:
@@ -208,9 +230,17 @@ class Sampler:
         return bias
 
     def _next_key(self) -> mx.array:
-        if not self._keys:
-            self._key, *self._keys = mx.random.split(self._key, _KEYS + 1)
-        return self._keys.pop(0)
+        if self._draws == self._first_key + len(self._keys):
+            self._first_key += max(len(self._keys) - _KEYS, 0)
+            self._key, *new = mx.random.split(self._key, _KEYS + 1)
+            self._keys = [*self._keys[-_KEYS:], *new]
+        self._draws += 1
+        return self._keys[self._draws - 1 - self._first_key]
+
+
+def _copy(mask: mx.array | None) -> mx.array | None:
+    """The same numbers, which `observe` doesn't write into."""
+    return None if mask is None else mx.array(mask)
 
 
 def logprobs(logits: mx.array, token: mx.array, top: int) -> Logprobs:

@@ -1,0 +1,49 @@
+"""Who guesses the next tokens, for a network that checks several in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import mlx.core as mx
+
+from qwen3_mlx.engine.sample import Sampler
+from qwen3_mlx.nn.cache.full import KVCache
+from qwen3_mlx.nn.fused_rows import FusedRows, choose_operations
+from qwen3_mlx.nn.fused_step import FusedStep
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import CacheFormat
+
+Check = Callable[[mx.array, list[KVCache]], mx.array]
+"""As `Qwen3Network.successive`."""
+
+
+class Drafter(Protocol):
+    """Guesses the tokens of one conversation; right or wrong, they change nothing but the pace."""
+
+    def begin(self) -> None:
+        """A turn begins: the conversation may have been cut anywhere."""
+
+    def follow(self, tokens: Sequence[int]) -> None:
+        """Take note of ``tokens``, all that the cache holds, before the next `propose`."""
+
+    def propose(
+        self, tokens: Sequence[int], drawn: mx.array, most: int, sampler: Sampler
+    ) -> mx.array | None:
+        """Up to `most` tokens ``[K]`` that may follow `tokens` and ``drawn [1]``, or None.
+
+        sampler: stands before ``drawn`` is observed, and is to be left as it is.
+        """
+
+
+def way_to_check(network: Qwen3Network, cache_format: CacheFormat) -> tuple[Check | None, str]:
+    """What computes several successive rows of `network` here, or None and why nothing should."""
+    if network.model.lead is not None:
+        return None, "several machines share the network"
+    rows = FusedRows.if_available(network, cache_format)
+    if rows is not None:
+        return (lambda tokens, layers: rows.rows(tokens, [layers], [len(tokens)])), ""
+    if FusedStep.if_available(network, cache_format) is not None:
+        reason = choose_operations(network, cache_format)[1]
+        return None, f"one-token steps are fused here and those of several rows aren't: {reason}"
+    return network.successive, ""

@@ -1,0 +1,121 @@
+"""Whether checking drafts pays here and now, by the tokens a second of both ways."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from dataclasses import dataclass, field
+
+from qwen3_mlx.events import Speculation
+
+SIZES = (1, 3, 7)
+"""Drafts that a step may be given: few sizes, for each is compiled by itself."""
+
+LEARNING, ROUNDS, MOST_TOKENS = 5, 8, 64
+"""Plain steps that come first, and rounds or tokens after which a trial is judged."""
+
+LEAST, HOPELESS, HOPELESS_ROUNDS = 1.05, 0.7, 2
+"""Gains below which drafts are left off, and below which a trial ends early."""
+
+HARMLESS = 0.97
+"""Speed at which it does no harm to look for drafts and find none."""
+
+FIRST_WAIT, LONGEST_WAIT = 256, 8192
+"""Plain steps before drafts are tried again, doubled each time that they don't pay."""
+
+
+@dataclass(slots=True)
+class _Trial:
+    tokens: int = 0
+    rounds: int = 0
+    seconds: float = 0.0
+
+    def gain(self, plain: float) -> float:
+        """Tokens a second over those of plain steps of so many seconds."""
+        return self.tokens * plain / self.seconds if self.seconds else 0.0
+
+
+@dataclass(slots=True)
+class Payoff:
+    """Says how many drafts the next step should check, and learns from what it took."""
+
+    off: str = ""
+    """Why drafts are left off just now."""
+    turn: Speculation = field(default_factory=Speculation)
+    """What drafts gave in this turn."""
+    _plain: deque[float] = field(default_factory=lambda: deque(maxlen=15))
+    _trial: _Trial = field(default_factory=_Trial)
+    _total: _Trial = field(default_factory=_Trial)
+    _size: int = 1
+    _left: int = LEARNING
+    _wait: int = FIRST_WAIT
+    _met: set[int] = field(default_factory=set)
+    _broken: bool = False
+
+    def begin_turn(self) -> None:
+        """Count anew."""
+        self.turn, self._total = Speculation(off=self.off), _Trial()
+
+    @property
+    def drafts(self) -> int:
+        """Drafts that the next step should check; 0: none."""
+        return 0 if self._left or self._broken else SIZES[self._size]
+
+    @property
+    def begins(self) -> bool:
+        """Whether the next step is the first of a trial."""
+        return self.drafts > 0 and not self._trial.tokens
+
+    def plain(self, seconds: float) -> None:
+        """Learn from a step without drafts, which weren't asked for."""
+        self._plain.append(seconds)
+        self._left = max(self._left - 1, 0)
+
+    def round(self, seconds: float, drafted: int, accepted: int) -> None:
+        """Learn from a step for which drafts were asked for; it made ``accepted + 1`` tokens.
+
+        The first of each size is not judged: something is compiled in it.
+        """
+        if drafted:
+            self._count(drafted, accepted)
+            if drafted not in self._met:
+                self._met.add(drafted)
+                return
+        for sums in (self._trial, self._total):
+            sums.tokens += accepted + 1
+            sums.rounds += drafted > 0
+            sums.seconds += seconds
+        trial = self._trial
+        gain = trial.gain(statistics.median(self._plain)) if self._plain else 1.0
+        hopeless = trial.rounds >= HOPELESS_ROUNDS and gain < HOPELESS
+        if hopeless or trial.rounds >= ROUNDS or trial.tokens >= MOST_TOKENS:
+            self._judge(gain)
+        self._say()
+
+    def give_up(self, reason: str) -> None:
+        """Never ask for drafts again in this conversation."""
+        self._broken, self.off = True, reason
+        self._say()
+
+    def _count(self, drafted: int, accepted: int) -> None:
+        turn = self.turn
+        counts = (turn.rounds + 1, turn.drafted + drafted, turn.accepted + accepted)
+        self.turn = Speculation(*counts, turn.gain, turn.off)
+        if accepted == drafted and drafted == SIZES[self._size]:
+            self._size = min(self._size + 1, len(SIZES) - 1)
+        elif accepted * 2 < drafted:
+            self._size = max(self._size - 1, 0)
+
+    def _judge(self, gain: float) -> None:
+        met, self._trial = self._trial.rounds > 0, _Trial()
+        if gain >= LEAST or (not met and gain >= HARMLESS):
+            self.off, self._wait = "", FIRST_WAIT if met else self._wait
+            return
+        self.off = f"{gain:.2f} × the speed of plain steps"
+        self._left, self._wait = self._wait, min(2 * self._wait, LONGEST_WAIT)
+        self._size = 1
+
+    def _say(self) -> None:
+        turn = self.turn
+        gain = self._total.gain(statistics.median(self._plain)) if self._plain else 0.0
+        self.turn = Speculation(turn.rounds, turn.drafted, turn.accepted, round(gain, 3), self.off)
