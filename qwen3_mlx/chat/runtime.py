@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from qwen3_mlx.checkpoint.adapter import Adapter, attach, read_adapter
 from qwen3_mlx.checkpoint.fingerprint import fingerprint, stamp
@@ -38,6 +38,9 @@ from qwen3_mlx.text import ChatTemplate, Tokenizer
 from qwen3_mlx.text.grammar import Vocabulary
 from qwen3_mlx.text.tool_calls import Offer, Tools, parse_tool_calls
 
+if TYPE_CHECKING:
+    from qwen3_mlx.chat.draft import Drafts
+
 BARE = "{{ messages[0].content }}"
 """The template of an embedder without one: nobody chats with it."""
 
@@ -67,6 +70,8 @@ class Runtime:
     """The LoRA adapter beside its weights, if it has one."""
     kind: kinds.Kind = "chat"
     """What it is for."""
+    drafts: Drafts | None = None
+    """Where drafts of its next tokens come from, if they do."""
 
     @cached_property
     def fingerprint(self) -> str | None:

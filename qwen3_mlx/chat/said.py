@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import cached_property
 
 import mlx.core as mx
@@ -12,7 +13,7 @@ from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler
 from qwen3_mlx.engine.sequence import TurnSequence
-from qwen3_mlx.events import Done, Event, Stats, TokenLogprob
+from qwen3_mlx.events import Done, Event, Speculation, Stats, TokenLogprob
 from qwen3_mlx.text import Splitter, StopSequences
 
 
@@ -25,8 +26,10 @@ class Said:
     def __init__(
         self, runtime: Runtime, request: Request, sequence: TurnSequence, deltas: bool = False
     ) -> None:
-        self._runtime, self._request, self._sequence = runtime, request, sequence
+        self.runtime, self.request, self._sequence = runtime, request, sequence
         self._deltas = deltas
+        self.speculation: Speculation | None = None
+        """What drafts gave, once the turn is over."""
         self.clock = Clock(len(request.prompt))
         options = request.options
         self._least = options.min_tokens or 0
@@ -35,8 +38,8 @@ class Said:
 
     @cached_property
     def _splitter(self) -> Splitter:
-        request = self._request
-        splitter = Splitter(self._runtime.tokenizer, request.mode, request.tools, self._deltas)
+        request = self.request
+        splitter = Splitter(self.runtime.tokenizer, request.mode, request.tools, self._deltas)
         if request.continues:
             splitter.resume()
         return splitter
@@ -46,7 +49,7 @@ class Said:
         self.clock.tick(len(ids) if generated else 0)
         before: list[Event] = []
         if generated and logprobs is not None:
-            before.append(_token_logprob(self._runtime, ids[0], logprobs))
+            before.append(_token_logprob(self.runtime, ids[0], logprobs))
         events, stops = self._splitter.push(ids), self._stops
         if stops is not None:
             if generated and self.clock.tokens > self._least:
@@ -70,7 +73,7 @@ class Said:
     def done(self, cache: PromptCache | None) -> Done:
         """The last event."""
         stopped_by = None if self._stops is None else self._stops.stopped_by
-        stats = self.clock.stats(self._sequence, cache)
+        stats = replace(self.clock.stats(self._sequence, cache), speculation=self.speculation)
         return Done(self._sequence.finish_reason, stats, stopped_by)
 
 

@@ -16,7 +16,8 @@ from qwen3_mlx.engine.decode import Decoder, run
 from qwen3_mlx.engine.prefill import PromptProgress, prefill, require_numbers
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sequence import TurnSequence
-from qwen3_mlx.events import Event
+from qwen3_mlx.engine.speculative import Speculating, SpeculativeDecoder
+from qwen3_mlx.events import Event, Speculation
 from qwen3_mlx.fit.chunk_size import chunk_size
 
 
@@ -77,9 +78,10 @@ def turn_events(
         if logits is None:
             sequence.finish_reason = "interrupted"
         else:
-            sampler, top = new_sampler(runtime, request), request.options.logprobs
-            decoder = Decoder(runtime.network, cache, sampler, logits, top, sequence.guide)
+            decoder, speculating = _decoder(said, cache, sequence, logits)
             yield from _said(said, decoder, sequence)
+            if speculating is not None:
+                said.speculation = speculating.payoff.turn
     yield said.done(cache)
 
 
@@ -101,6 +103,24 @@ def _prefill(
     require_numbers(logits)
     cache.mark()
     return logits
+
+
+def _decoder(
+    said: Said, cache: PromptCache, sequence: TurnSequence, logits: mx.array
+) -> tuple[Decoder, Speculating | None]:
+    """What decodes the turn, with drafts where the model has them and they can pay."""
+    runtime, request = said.runtime, said.request
+    sampler, top = new_sampler(runtime, request), request.options.logprobs
+    drafts = runtime.drafts
+    speculating = None if drafts is None or sequence.guide else drafts.of(cache)
+    if speculating is not None:
+        given = (runtime.network, cache, sampler, logits, top, speculating)
+        room = lambda: sequence.max_tokens - sequence.used  # noqa: E731
+        return SpeculativeDecoder(*given, room), speculating
+    if drafts is not None:
+        reason = "the answer follows a grammar" if sequence.guide else drafts.way[1]
+        said.speculation = Speculation(off=reason)
+    return Decoder(runtime.network, cache, sampler, logits, top, sequence.guide), None
 
 
 def _said(said: Said, decoder: Decoder, sequence: TurnSequence) -> Iterator[Event]:

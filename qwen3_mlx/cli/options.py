@@ -144,6 +144,14 @@ class TurnOptions:
         Path | None,
         option("DIR", "A LoRA adapter for the model, made with PEFT or mlx-lm.", RUN),
     ] = None
+    draft: Annotated[
+        str | None,
+        option(
+            "NAME",
+            "Guess tokens and check several a step: a smaller model's name, or `lookup`.",
+            RUN,
+        ),
+    ] = None
     kv_bits: Annotated[
         int | None,
         option(

@@ -33,13 +33,14 @@ class LineChat:
         context: int | None = None,
         cache_format: CacheFormat = AS_COMPUTED,
         adapter: Path | None = None,
+        draft: str | None = None,
         save: bool = True,
     ) -> None:
         self.chat, self.screen, self._context, self._kept = chat, screen, context, cache_format
         self._hide, self._debug, self._save = hide_thinking, debug, save
         self.interactive = is_terminal(sys.stdin) and screen.out_is_terminal
         self.failed = False
-        self._draft = ""
+        self._draft, self._drafts = "", draft
         self._adapter = (chat.name, adapter)
 
     def run(self) -> int:
@@ -108,7 +109,7 @@ class LineChat:
     def _switch(self, name: str) -> None:
         """Go on with another model."""
         adapter = self._adapter[1] if name == self._adapter[0] else None
-        model = load.open_model(name, self._context, self.screen, self._kept, adapter)
+        model = load.open_model(name, self._context, self.screen, self._kept, adapter, self._drafts)
         if self.screen.is_watched and (said := try_kernels(model, self.screen.note)):
             self.screen.note(said)
         self.chat.adopt(model)

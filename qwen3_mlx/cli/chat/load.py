@@ -108,6 +108,7 @@ def open_model(
     screen: Screen,
     cache_format: CacheFormat = AS_COMPUTED,
     adapter: Path | None = None,
+    draft: str | None = None,
 ) -> Qwen3:
     """Load `name`, saying so if it must be downloaded first or takes long. Raises as `load`."""
     check_chats(name)
@@ -115,7 +116,7 @@ def open_model(
         screen.note(f"downloading {resolve.parse(name).repo}; it is kept for the next time")
     progress = ProgressLine(screen, f"loading {name}")
     try:
-        model = load_model(name, context, progress, cache_format, adapter)
+        model = load_model(name, context, progress, cache_format, adapter, draft)
     finally:
         progress.clear()
     if model.note:
@@ -129,12 +130,15 @@ def open_or_demo(
     screen: Screen,
     cache_format: CacheFormat = AS_COMPUTED,
     adapter: Path | None = None,
+    draft: str | None = None,
 ) -> tuple[str, Qwen3]:
     """As `open_model`, for the model of the last chat: the demo, with a note, where it is gone."""
     try:
-        return name, open_model(name, context, screen, cache_format, adapter)
+        return name, open_model(name, context, screen, cache_format, adapter, draft)
     except GONE as error:
-        if adapter is not None:  # which may be what is wrong, and fits no other model
+        if (
+            adapter is not None or draft is not None
+        ):  # which may be what is wrong, and fits no other model
             raise
         screen.note(stand_in_note(name, error))
     return DEMO, open_model(DEMO, None, screen, cache_format)
@@ -146,6 +150,7 @@ def load_model(
     on_progress: Callable[[int, int], None],
     cache_format: CacheFormat = AS_COMPUTED,
     adapter: Path | None = None,
+    draft: str | None = None,
 ) -> Qwen3:
     """Load `name`; a download draws its own progress on stderr. Raises as `load`."""
     check_chats(name)
@@ -159,6 +164,7 @@ def load_model(
         kv_sinks=cache_format.sinks,
         on_progress=on_progress,
         adapter=adapter,
+        draft=draft,
     )
 
 

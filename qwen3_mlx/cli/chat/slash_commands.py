@@ -15,6 +15,7 @@ from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.keys import key_help
 from qwen3_mlx.cli.chat.result import Command, CommandResult
 from qwen3_mlx.cli.settings import folders
+from qwen3_mlx.cli.terminal.render import drafts
 from qwen3_mlx.errors import OptionError, SessionError, gb, shown
 from qwen3_mlx.files import expanded
 from qwen3_mlx.options import NEVER_THINK
@@ -169,6 +170,7 @@ def _stats(chat: Conversation, _text: str) -> CommandResult:
         f"this chat: {chat.turns} turns, {total.thinking_tokens:,} thinking,"
         f" {total.answer_tokens:,} answer; peak memory {gb(total.peak_memory_bytes, 2)}\n"
         f"keys and values: {gb(last.kv_bytes)}, {last.kv_kind}"
+        + (f"\n{drafts(last.speculation)}" if last.speculation else "")
     )
 
 

@@ -45,6 +45,8 @@ class ChatRequest:
     save: bool = True
     adapter: Path | None = None
     """A LoRA adapter for the model that the chat begins with."""
+    draft: str | None = None
+    """Where drafts come from, for every model of the chat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,8 @@ def _by_lines(request: ChatRequest, chosen: Chosen, screen: Screen, prepare: Pre
     from qwen3_mlx.cli.chat.conversation import Conversation
     from qwen3_mlx.cli.chat.line_chat import LineChat
 
-    parts = (chosen.name, request.context, screen, request.cache_format, request.adapter)
+    given = (request.cache_format, request.adapter, request.draft)
+    parts = (chosen.name, request.context, screen, *given)
     if chosen.is_last:
         name, loaded = load.open_or_demo(*parts)
     else:
@@ -129,6 +132,7 @@ def _by_lines(request: ChatRequest, chosen: Chosen, screen: Screen, prepare: Pre
             context=request.context,
             cache_format=request.cache_format,
             adapter=request.adapter,
+            draft=request.draft,
             save=request.save,
         ).run()
 
@@ -148,7 +152,7 @@ def _full_screen(request: ChatRequest, chosen: Chosen, prepare: Prepare) -> int:
     def load_one(other: str, progress: Callable[[int, int], None]) -> Qwen3:
         adapter = request.adapter if other == name else None
         try:
-            return load.load_model(other, context, progress, cache_format, adapter)
+            return load.load_model(other, context, progress, cache_format, adapter, request.draft)
         except load.GONE as error:
             if not chosen.is_last or other != name or adapter is not None:
                 raise

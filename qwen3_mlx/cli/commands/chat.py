@@ -116,6 +116,7 @@ def command(
         theme=found.get("theme") or "auto",
         cache_format=turn.cache_format(),
         adapter=turn.adapter,
+        draft=turn.draft,
         save=not chat.no_save,
     )
     raise typer.Exit(run(request))

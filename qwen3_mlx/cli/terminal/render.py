@@ -8,7 +8,7 @@ from typing import Protocol
 
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.cli.tools import shown
-from qwen3_mlx.events import Answer, Done, Thinking, ToolCall
+from qwen3_mlx.events import Answer, Done, Speculation, Thinking, ToolCall
 from qwen3_mlx.tools.events import LoopDone, LoopEvent, ToolResult, ToolRun
 from qwen3_mlx.tools.tool import Tool
 
@@ -127,10 +127,20 @@ def footer(done: Done, budget: int | None) -> str:
         parts.append(f"{stats.thinking_tokens:,}{limit} thinking{cut}")
     parts.append(f"{stats.answer_tokens:,} answer tokens")
     parts.append(f"{stats.decode_tps:.1f} tok/s")
+    if stats.speculation is not None:
+        parts.append(drafts(stats.speculation))
     parts.append(f"first after {stats.ttft_s:.1f} s")
     if done.finish_reason != "stop":
         parts.append(_ENDS[done.finish_reason])
     return " | ".join(parts)
+
+
+def drafts(given: Speculation) -> str:
+    """What drafts gave in a turn, or why they are off."""
+    found = f"{given.accepted:,} of {given.drafted:,} drafts right"
+    gain = f", {given.gain:.2f} ×" if given.gain else ""
+    parts = [found + gain] if given.rounds else []
+    return "; ".join([*parts, *([f"drafts off: {given.off}"] if given.off else [])]) or "no drafts"
 
 
 _CUTS = {"budget": "cut by the budget", "user": "cut by you"}

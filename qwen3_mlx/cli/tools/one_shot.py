@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +148,8 @@ def record(name: str, reply: Reply) -> dict[str, Any]:
         },
         "peak_memory_bytes": stats.peak_memory_bytes,
     }
+    if stats.speculation is not None:
+        found["speculation"] = asdict(stats.speculation)
     if reply.tool_calls:
         calls = [{"name": call.name, "arguments": call.arguments} for call in reply.tool_calls]
         found["tool_calls"] = calls

@@ -1,0 +1,88 @@
+"""Where a model's drafts come from: its conversations themselves, or a smaller model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from qwen3_mlx.chat.runtime import Runtime, load_runtime
+from qwen3_mlx.engine.draft import Check, way_to_check
+from qwen3_mlx.engine.draft_model import DraftModel
+from qwen3_mlx.engine.lookup import Lookup
+from qwen3_mlx.engine.payoff import Payoff
+from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.speculative import Speculating
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.files import read_small
+from qwen3_mlx.hub.kinds import check_writes_text
+
+LOOKUP = "lookup"
+"""The name of drafts that are looked up in the conversation."""
+
+
+class Drafts:
+    """Gives each conversation with `target` a drafter of its own."""
+
+    def __init__(self, target: Runtime, source: Runtime | None) -> None:
+        """source: the smaller model; None looks drafts up. Raises `OptionError` for a misfit."""
+        self.name = LOOKUP if source is None else source.name
+        self._target, self._source = target, source
+        self._held: WeakKeyDictionary[PromptCache, Speculating] = WeakKeyDictionary()
+        if source is not None:
+            check_writes_text(source.kind, source.name)
+            _check_same_tokens(target, source)
+
+    @cached_property
+    def way(self) -> tuple[Check | None, str]:
+        """As `way_to_check`, once for all conversations."""
+        return way_to_check(self._target.network, self._target.cache_format)
+
+    def of(self, conversation: PromptCache) -> Speculating | None:
+        """What `conversation` needs; None where `way` says why drafts can't pay here."""
+        check, _ = self.way
+        if check is None:
+            return None
+        if conversation not in self._held:
+            source = self._source
+            drafter = Lookup() if source is None else DraftModel(source.new_cache())
+            self._held[conversation] = Speculating(drafter, check, Payoff())
+        return self._held[conversation]
+
+
+def with_drafts(target: Runtime, name: str | Path | None) -> Runtime:
+    """`target` with drafts of the model `name`, or looked up, or without.
+
+    Raises `OptionError` for another vocabulary, else as `load_runtime`.
+    """
+    if name is None:
+        return target
+    source = None if name == LOOKUP else load_runtime(name)
+    return replace(target, drafts=Drafts(target, source))
+
+
+def _check_same_tokens(target: Runtime, source: Runtime) -> None:
+    """Raise `OptionError` unless every id means the same to both networks and their tokenizers."""
+    hint = "Qwen3's chat models have one vocabulary: take a smaller one of them, such as 0.6b"
+    what = f"{source.name} can't draft for {target.name}"
+    sizes = (source.config.vocab_size, target.config.vocab_size)
+    if sizes[0] != sizes[1]:
+        got, expected = f"a vocabulary of {sizes[0]:,}", f"{sizes[1]:,}"
+        raise OptionError(what, got=got, expected=expected, hint=hint)
+    if _same_file(target.path, source.path):
+        return
+    mine, other = target.tokenizer, source.tokenizer
+    for token in range(max(mine.vocab_size, other.vocab_size)):
+        a, b = mine.id_to_bytes(token), other.id_to_bytes(token)
+        if a != b:
+            raise OptionError(what, got=f"token {token} is {b!r}", expected=f"{a!r}", hint=hint)
+
+
+def _same_file(one: Path | None, other: Path | None) -> bool:
+    """Whether both models have the very tokenizer.json, which spares comparing all ids."""
+    try:
+        files = [read_small(path / "tokenizer.json") for path in (one, other) if path is not None]
+    except OSError:
+        return False
+    return len(files) == 2 and files[0] == files[1]

@@ -1,0 +1,140 @@
+"""Drafts in turns: the reply is the one without them, and a misfit is refused by name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from qwen3_mlx.chat.draft import Drafts, with_drafts
+from qwen3_mlx.chat.runtime import Runtime
+from qwen3_mlx.cli.app import app
+from qwen3_mlx.cli.terminal.render import drafts
+from qwen3_mlx.engine import draft as engine_draft
+from qwen3_mlx.engine.payoff import Payoff
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.events import Reply, Speculation
+from qwen3_mlx.model import Qwen3, load
+from qwen3_mlx.options import CacheFormat
+from tests import tiny
+
+FORMATS = (CacheFormat(), CacheFormat(8), CacheFormat(4), CacheFormat(window=64))
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drafts in every step, whatever they take."""
+    monkeypatch.setattr(Payoff, "drafts", 3)
+
+
+def pair(cache_format: CacheFormat, source: bool) -> tuple[Qwen3, Qwen3]:
+    runtime = replace(tiny.runtime(3, head_dim=32), cache_format=cache_format)
+    return Qwen3(runtime), Qwen3(
+        replace(runtime, drafts=Drafts(runtime, runtime if source else None))
+    )
+
+
+def said(reply: Reply) -> list[Any]:
+    stats = reply.stats
+    counts = (stats.thinking_tokens, stats.answer_tokens, stats.thinking_cut, stats.cached_tokens)
+    texts = (reply.thinking, reply.answer, reply.finish_reason, reply.stopped_by, reply.logprobs)
+    return [*texts, *counts]
+
+
+@pytest.mark.parametrize("source", [False, True], ids=["lookup", "model"])
+@pytest.mark.parametrize("cache_format", FORMATS, ids=str)
+def test_turns_of_a_session_are_those_without_drafts(
+    cache_format: CacheFormat, source: bool
+) -> None:
+    plain, drafting = (model.session() for model in pair(cache_format, source))
+    for options in (
+        {"seed": 1, "max_tokens": 130, "thinking_budget": 4, "logprobs": 2},
+        {"seed": 2, "max_tokens": 40, "temperature": 0.0, "stop": ["a", "ee"], "thinking": False},
+        {"seed": 3, "max_tokens": 40, "presence_penalty": 1.0, "repetition_penalty": 1.2},
+    ):
+        expected = Reply.from_events(plain.send("ab cde ab cde", **options))
+        got = Reply.from_events(drafting.send("ab cde ab cde", **options))
+        assert said(got) == said(expected)
+        assert drafting.cache.tokens == plain.cache.tokens
+        assert expected.stats.speculation is None and got.stats.speculation is not None
+    if source:
+        assert got.stats.speculation is not None and got.stats.speculation.accepted > 0
+
+
+def test_an_interrupted_turn_leaves_the_cache_at_what_was_said() -> None:
+    _, model = pair(CacheFormat(), True)
+    session = model.session()
+    generation = session.send("ab cde", seed=1, max_tokens=60)
+    for _ in range(5):
+        next(generation)
+    generation.close()
+    length = len(session.cache.tokens)
+    assert [layer.offset for layer in session.cache.layers] == [length] * 2
+
+
+def test_an_answer_in_a_form_goes_without() -> None:
+    _, model = pair(CacheFormat(), False)
+    reply = model.generate("ab", regex="[ab]{3}", seed=1)
+    assert reply.stats.speculation == Speculation(off="the answer follows a grammar")
+
+
+def test_where_rows_cannot_pay_nothing_is_drafted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_draft.FusedStep, "if_available", lambda *_given: object())
+    runtime = tiny.runtime(3)
+    reason = Drafts(runtime, None).way[1]
+    assert reason.startswith("one-token steps are fused here and those of several rows aren't: ")
+
+
+def other(**changes: Any) -> Runtime:
+    runtime = tiny.runtime(4, **changes)
+    return replace(runtime, name="other")
+
+
+def test_another_vocabulary_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = tiny.runtime(3)
+    size = runtime.config.vocab_size
+    with pytest.raises(
+        OptionError, match=f"other can't draft for tiny: got a vocabulary of {size + 8}"
+    ):
+        Drafts(runtime, other(vocab_size=size + 8))
+    source = other()
+    monkeypatch.setitem(source.tokenizer._bytes, 7, b"?")
+    with pytest.raises(OptionError, match="token 7 is b'\\?', expected"):
+        Drafts(runtime, source)
+    with pytest.raises(OptionError, match="other"):
+        Drafts(runtime, replace(other(), kind="embedder"))
+
+
+def test_another_family_and_no_model_are_refused(tmp_path: Any) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(Exception, match="llama"):
+        load("demo", draft=tmp_path)
+    assert with_drafts(runtime := tiny.runtime(3), None) is runtime
+
+
+def test_the_command_says_what_drafts_gave() -> None:
+    words = ["generate", "demo", "Sort 3, 1, 2", "--seed", "1", "--json", "--draft"]
+    replies = []
+    for draft in ("lookup", "demo-moe"):
+        run = CliRunner().invoke(app, [*words, draft])
+        assert run.exit_code == 0, run.output
+        replies.append(json.loads(run.stdout.splitlines()[-1]))
+    assert replies[0]["answer"] == replies[1]["answer"]
+    assert set(replies[1]["speculation"]) == {"rounds", "drafted", "accepted", "gain", "off"}
+    assert replies[1]["speculation"]["accepted"] > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (Speculation(), "no drafts"),
+        (Speculation(2, 6, 5, 1.5), "5 of 6 drafts right, 1.50 ×"),
+        (Speculation(2, 6, 0, 0.8, "slow"), "0 of 6 drafts right, 0.80 ×; drafts off: slow"),
+        (Speculation(off="a form"), "drafts off: a form"),
+    ],
+)
+def test_a_turn_s_drafts_in_a_line(given: Speculation, expected: str) -> None:
+    assert drafts(given) == expected
