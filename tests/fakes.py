@@ -133,7 +133,7 @@ class FakeModel:
         self.name, self.family = name, family
         self.config = SimpleNamespace(context=context, rope=SimpleNamespace(scaling=None))
         self.template = SimpleNamespace(
-            render=lambda messages: " ".join(map(str, messages)), thinks_by_default=True
+            render=lambda messages, **_: " ".join(map(str, messages)), thinks_by_default=True
         )
         self.tokenizer = SimpleNamespace(encode=lambda text: text.split())
         self._script = iter(script)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,9 @@ from qwen3_mlx.options import NEVER_THINK
 if TYPE_CHECKING:
     from qwen3_mlx.chat.journal import ChatJournal, SavedChat
     from qwen3_mlx.chat.session import ChatSession
+    from qwen3_mlx.chat.turn import Generation
+    from qwen3_mlx.cli.tools.chat_tools import ChatTools
+    from qwen3_mlx.cli.tools.turn import ToolTurn
     from qwen3_mlx.model import Qwen3
 
 BUDGETS = tuple(64 * 2**n for n in range(10))
@@ -33,6 +37,8 @@ class Conversation:
     total: Stats = field(default_factory=Stats)
     journal: ChatJournal | None = None
     """The file it is kept in as it grows; None keeps it nowhere."""
+    tools: ChatTools | None = None
+    """The servers whose tools are on offer."""
     _unkept: bool = False
     _sending: str = ""
     """The message of the running turn: the session adds it to its messages a moment later."""
@@ -77,6 +83,21 @@ class Conversation:
             self.set_options(thinking=None, thinking_budget=self.budget or None)
         self._sending = clean
         return clean
+
+    def begin(
+        self, text: str | None, on_progress: Callable[[int, int], None]
+    ) -> Generation | ToolTurn:
+        """Begin a turn: send `text`, which `sending` returned, or answer the last message anew.
+
+        Raises as `ChatSession.send`; with tools, the turn does when it is iterated.
+        """
+        if self.tools is not None and self.tools.offered():
+            from qwen3_mlx.cli.tools.turn import ToolTurn
+
+            return ToolTurn(self.session, self.tools, text, on_progress=on_progress)
+        if text is None:
+            return self.session.retry(on_progress=on_progress)
+        return self.session.send(text, on_progress=on_progress)
 
     @property
     def mode(self) -> str:
@@ -142,7 +163,9 @@ class Conversation:
         return SavedChat(path, self.model.name, options, self.session.messages)
 
     def close(self) -> None:
-        """Leave nothing undone that the next chat can use, and let go of the file."""
+        """Leave nothing undone that the next chat can use, and let go of the file and servers."""
+        if self.tools is not None:
+            self.tools.close()
         self.session.save_prompt()
         if self.journal is not None:
             self.journal.close()
@@ -157,7 +180,8 @@ class Conversation:
         """Tokens of the conversation as the next turn will begin with it."""
         if not self.session.messages:
             return 0
-        text = self.model.template.render(self.session.messages)
+        offered = [tool.as_offer() for tool in self.tools.offered()] if self.tools else []
+        text = self.model.template.render(self.session.messages, tools=offered or None)
         return len(self.model.tokenizer.encode(text))
 
     def step_budget(self, up: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from functools import partial
 from pathlib import Path
 
 from qwen3_mlx.cli.chat import load, slash_commands
@@ -15,7 +16,14 @@ from qwen3_mlx.cli.terminal.interrupt import interrupts_turn
 from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.render import AnswerView, PlainAnswer, Renderer, footer
 from qwen3_mlx.cli.terminal.screen import Screen, is_terminal
+from qwen3_mlx.cli.tools import commands as tools_commands
+from qwen3_mlx.cli.tools.chat_tools import ChatTools
+from qwen3_mlx.cli.tools.questions import LineQuestions
+from qwen3_mlx.cli.tools.turn import ToolTurn, only_last_answer
+from qwen3_mlx.events import ToolCall
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
+from qwen3_mlx.tools.consent import Decision, No
+from qwen3_mlx.tools.tool import Tool
 
 GREETING = "/help lists the commands; Ctrl-D leaves"
 
@@ -51,6 +59,9 @@ class LineChat:
         if self.interactive:
             self.screen.note(f"{self.chat.name}: {self.chat.mode}. {GREETING}")
         with contextlib.closing(self._reader()) as reader:
+            self._questions = LineQuestions(reader, self.screen)
+            if self.chat.tools is not None:
+                self._start_tools(self.chat.tools)
             self._talk(reader)
         return int(self.failed and not self.interactive)
 
@@ -69,6 +80,33 @@ class LineChat:
                 presses += 1
                 if presses > 1:
                     self.screen.note("to leave: /quit or Ctrl-D")
+
+    def _start_tools(self, tools: ChatTools) -> None:
+        """Start the servers; a person is asked for each, a pipe has those that are allowed."""
+        if self.interactive:
+            tools.ask_server = self._questions.server
+        else:
+            tools.only_allowed()
+        tools.start_all(lambda name: self.screen.note(f"starting {name}"))
+        self.screen.notes(tools.remarks())
+
+    def _start_server(self, tools: ChatTools, name: str) -> None:
+        tools.start(name)
+        self.screen.note(tools_commands.server_state(tools, tools.config(name)))
+
+    def _asks(self, turn: ToolTurn, tools: ChatTools, renderer: Renderer) -> None:
+        """Have the calls of `turn` asked for; Ctrl-C at the question ends the turn."""
+
+        def ask(call: ToolCall, tool: Tool) -> Decision:
+            try:
+                return self._questions.call(call, tool, partial(renderer.show_call, asked=True))
+            except KeyboardInterrupt:
+                turn.stop()
+                return No("they ended the turn")
+            except EOFError:
+                return No()
+
+        tools.ask = ask
 
     def _reader(self) -> Reader:
         if not self.interactive or self.screen.is_dumb:
@@ -92,6 +130,8 @@ class LineChat:
                 self.screen.note(f"taken back: {outcome.edit}")
             if outcome.model is not None:
                 self._switch(outcome.model)
+            if outcome.start_server is not None and self.chat.tools is not None:
+                self._start_server(self.chat.tools, outcome.start_server)
             if outcome.retry or outcome.send is not None:
                 self._turn(outcome.send)
             return not outcome.quit
@@ -119,15 +159,19 @@ class LineChat:
 
     def _turn(self, text: str | None) -> None:
         """Send `text`, or answer the last message anew, and paint the reply."""
-        session, progress = self.chat.session, ProgressLine(self.screen, "reading the prompt")
-        if text is None:
-            generation = session.retry(on_progress=progress)
-        else:
-            generation = session.send(self.chat.sending(text), on_progress=progress)
+        progress = ProgressLine(self.screen, "reading the prompt")
+        generation = self.chat.begin(
+            None if text is None else self.chat.sending(text), on_progress=progress
+        )
         renderer = Renderer(self.screen, self._answer_view(), hide_thinking=self._hide)
+        if isinstance(generation, ToolTurn) and self.chat.tools is not None and self.interactive:
+            self._asks(generation, self.chat.tools, renderer)
         try:
             with interrupts_turn(generation, answer_first=True) as presses:
-                done = renderer.paint(progress.cleared_by(presses.watch(generation)))
+                events = progress.cleared_by(presses.watch(generation))
+                if isinstance(generation, ToolTurn) and not self.screen.out_is_terminal:
+                    events = only_last_answer(events, lambda said: self.screen.note(said.strip()))
+                done = renderer.paint(events)
         finally:
             progress.clear()
             generation.close()
@@ -136,7 +180,7 @@ class LineChat:
             self.chat.count(done)
             if self.interactive:
                 self.screen.note(f"\n{footer(done, self.chat.budget)}\n")
-        session.warm_in_background()  # while the answer is read
+        self.chat.session.warm_in_background()  # while the answer is read
 
     def _answer_view(self) -> AnswerView:
         if self.interactive and not self.screen.is_dumb and self.screen.is_utf8:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from qwen3_mlx.cli.chat import input_history
 from qwen3_mlx.cli.terminal import stdin
-from qwen3_mlx.cli.terminal.paste import PasteReader
+from qwen3_mlx.cli.terminal.interrupt import interruptible
+from qwen3_mlx.cli.terminal.paste import PasteReader, cleaned
 from qwen3_mlx.cli.terminal.screen import Screen, is_terminal, printable
 
 if TYPE_CHECKING:
@@ -25,6 +27,12 @@ class Reader(Protocol):
         """The next message; one who can edit begins with `draft`.
 
         Raises `EOFError` at the end, `KeyboardInterrupt` for Ctrl-C.
+        """
+
+    def ask(self, question: str, draft: str = "") -> str:
+        """The answer to a question; what was typed before it was shown is none.
+
+        It joins no history. Raises as `read`.
         """
 
     def close(self) -> None:
@@ -47,6 +55,15 @@ class Lines:
             raise EOFError
         return line
 
+    def ask(self, question: str, draft: str = "") -> str:
+        """The next line that is typed from now on; the draft is shown, to be typed changed."""
+        if self._ask:
+            termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+        if draft:
+            self._screen.note(draft)
+        with interruptible():
+            return self.read(question)
+
     def close(self) -> None:
         """Nothing to leave behind."""
 
@@ -62,6 +79,7 @@ class Prompt:
         source = Vt100Input(sys.stdin)
         self._keys = PromptKeys(source.fileno())
         source.stdin_reader = cast(Any, self._keys)
+        self._aside = ""
         self._session: PromptSession[str] = PromptSession(
             input=source,
             history=_history(history),
@@ -77,8 +95,28 @@ class Prompt:
     def read(self, prompt: str, draft: str = "") -> str:
         """The text typed or pasted before Enter."""
         self._keys.begin()
+        draft, self._aside = f"{draft}{self._aside}", ""
+        return self._prompt(self._session, prompt, draft)
+
+    def ask(self, question: str, draft: str = "") -> str:
+        """The text typed before Enter; what was typed earlier waits for the next message."""
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.history import InMemoryHistory
+
+        self._aside += self._keys.put_aside()
+        asked: PromptSession[str] = PromptSession(
+            input=self._session.input,
+            output=self._session.output,
+            history=InMemoryHistory(),
+            multiline=True,
+            key_bindings=_keys(),
+            prompt_continuation="",
+        )
+        return self._prompt(asked, question, draft)
+
+    def _prompt(self, session: PromptSession[str], prompt: str, draft: str) -> str:
         try:
-            return self._session.prompt(printable(prompt), default=draft)
+            return session.prompt(printable(prompt), default=draft)
         finally:  # a paste is to be told from typing while the model answers too
             self._session.output.enable_bracketed_paste()
             self._session.output.flush()
@@ -103,6 +141,11 @@ class PromptKeys:
     def begin(self) -> None:
         """A prompt begins: lines that wait by now were typed ahead, and each is sent."""
         self._is_typed_ahead = self._reader.is_waiting()
+
+    def put_aside(self) -> str:
+        """What was typed before a question was shown, as text: it must answer nothing."""
+        typed = cleaned(self._reader.typed_ahead()) if self._reader.is_waiting() else ""
+        return typed.replace("\r", "\n").strip("\n")
 
     def read(self) -> str:
         """The waiting input; "" if there is none."""

@@ -23,6 +23,8 @@ class CommandResult:
     """A message to send at once."""
     model: str | None = None
     """The model to switch to."""
+    start_server: str | None = None
+    """The tool server to start, or to start again."""
 
 
 @dataclass(frozen=True, slots=True)

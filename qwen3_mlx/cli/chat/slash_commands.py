@@ -16,6 +16,7 @@ from qwen3_mlx.cli.chat.keys import key_help
 from qwen3_mlx.cli.chat.result import Command, CommandResult
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.render import drafts
+from qwen3_mlx.cli.tools import commands as tools
 from qwen3_mlx.errors import OptionError, SessionError, gb, shown
 from qwen3_mlx.files import expanded
 from qwen3_mlx.options import NEVER_THINK
@@ -195,5 +196,7 @@ COMMANDS = {
     "export": Command("export md|json [PATH]", "write it for people or programs", editing.export),
     "tokens": Command("tokens", "what the conversation takes of the context", editing.tokens),
     "stats": Command("stats", "tokens, speed and memory", _stats),
+    "tools": Command("tools [NAME|forget]", "the tools on offer, and what may run", tools.tools),
+    "mcp": Command("mcp [restart|stop NAME]", "the tool servers", tools.mcp),
     "quit": Command("quit", "leave (Ctrl-D does too)", _quit),
 }

@@ -22,6 +22,7 @@ from qwen3_mlx.options import AS_COMPUTED, CacheFormat, GenerationOptions
 if TYPE_CHECKING:
     from qwen3_mlx.chat.journal import SavedChat
     from qwen3_mlx.cli.chat.conversation import Conversation
+    from qwen3_mlx.cli.tools.chat_tools import ChatTools
     from qwen3_mlx.model import Qwen3
 
 
@@ -47,6 +48,10 @@ class ChatRequest:
     """A LoRA adapter for the model that the chat begins with."""
     draft: str | None = None
     """Where drafts come from, for every model of the chat."""
+    mcp: Path | None = None
+    """The file that lists tool servers."""
+    allow: tuple[str, ...] = ()
+    """Tools that run unasked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ def run(request: ChatRequest) -> int:
     screen = Screen()
     file, system = request.system_file, request.system
     system = stdin.text_of(file) if file else system and stdin.argument(system)
+    tools = _tools(request)
     resumed = resuming.find(request.resume) if request.resume else None
     chosen = _choose(request.model, resumed)
     context = request.context or load.default_context(chosen.name, screen)
@@ -78,6 +84,7 @@ def run(request: ChatRequest) -> int:
 
     def prepare(chat: Conversation) -> list[str]:
         session = chat.session
+        chat.tools = tools
         session.options = settings.apply_defaults(
             session.options, request.defaults, chat.model.family
         )
@@ -85,7 +92,7 @@ def run(request: ChatRequest) -> int:
         return [*([yarn] if yarn else []), *resuming.attach(chat, resumed, save=request.save)]
 
     try:
-        if not request.plain and screen.can_fill_terminal:
+        if not request.plain and tools is None and screen.can_fill_terminal:
             return _full_screen(request, chosen, prepare)
         if chosen.note:
             screen.note(chosen.note)
@@ -104,6 +111,16 @@ def _choose(model: str | None, resumed: SavedChat | None) -> Chosen:
         name, note = load.choose(model)
         return Chosen(name, note, load.is_last(model, name))
     return Chosen(resumed.model)
+
+
+def _tools(request: ChatRequest) -> ChatTools | None:
+    """The tools that the command line names; no server is started yet. Raises `OptionError`."""
+    if request.mcp is None:
+        return None
+    from qwen3_mlx.cli.tools.chat_tools import ChatTools
+
+    logs = folders.home() / "mcp-logs" if request.save else None
+    return ChatTools(request.mcp, request.allow, logs)
 
 
 def _by_lines(request: ChatRequest, chosen: Chosen, screen: Screen, prepare: Prepare) -> int:

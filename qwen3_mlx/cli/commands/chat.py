@@ -76,6 +76,7 @@ class ChatOptions:
 def command(
     turn: opt.TurnOptions,
     chat: ChatOptions,
+    servers: opt.ToolOptions,
     model: opt.Model = None,
     debug: opt.Debug = False,
 ) -> None:
@@ -91,7 +92,9 @@ def command(
         qwen3-mlx chat 8b --budget 1024
         qwen3-mlx chat coder-30b --system "You write short Python."
         qwen3-mlx chat --resume
+        qwen3-mlx chat 8b --mcp mcp.json
     """
+    servers.check()
     if turn.system is not None and chat.system_file is not None:
         raise typer.BadParameter("give --system or --system-file, not both")
     from qwen3_mlx.cli.chat.start import ChatRequest, run
@@ -118,5 +121,7 @@ def command(
         adapter=turn.adapter,
         draft=turn.draft,
         save=not chat.no_save,
+        mcp=servers.mcp,
+        allow=tuple(servers.allow or ()),
     )
     raise typer.Exit(run(request))

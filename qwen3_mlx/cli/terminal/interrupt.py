@@ -71,3 +71,16 @@ def interrupts_turn(turn: Interruptible, *, answer_first: bool) -> Iterator[Inte
         yield presses
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within, Ctrl-C raises `KeyboardInterrupt`, also inside `interrupts_turn`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from qwen3_mlx.cli.tools.shown import visible
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.tools.consent import NOBODY_TO_ASK, Ask, Consent, Decision, No
@@ -92,6 +93,17 @@ class ChatTools:
     def offered(self) -> list[Tool]:
         """The tools of the running servers."""
         return self.servers.tools()
+
+    def remarks(self) -> list[str]:
+        """What a person should know behind a start: what runs, what doesn't, and why."""
+        offered = self.offered()
+        count = len({tool.server for tool in offered})
+        said = [f"{len(offered)} tools of {count} servers: /tools lists them"] if offered else []
+        try:
+            check_tools(self._allowed, offered)
+        except OptionError as error:
+            said.append(str(error))
+        return [*said, *map(visible, self.servers.remarks())]
 
     def close(self) -> None:
         """End all servers."""

@@ -1,0 +1,80 @@
+"""What the line chat asks: whether a server may start, and whether a call may run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from qwen3_mlx.cli.chat.line_input import Reader
+from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.cli.tools import shown
+from qwen3_mlx.events import ToolCall
+from qwen3_mlx.tools.consent import Always, Decision, No, Once
+from qwen3_mlx.tools.servers import ServerConfig
+from qwen3_mlx.tools.tool import Tool
+
+ASK_CALL = "run it? y once, a always in this chat, n [REASON] no, e edit > "
+ASK_SERVER = "start it? y yes, n no > "
+NO_ANSWER = "that is none of the answers"
+
+
+class LineQuestions:
+    """Asks through a `Reader`, on stderr."""
+
+    def __init__(self, reader: Reader, screen: Screen) -> None:
+        self._reader, self._screen = reader, screen
+
+    def server(self, config: ServerConfig) -> bool:
+        """Whether a server may start. Raises `KeyboardInterrupt` and `EOFError` as the reader."""
+        self._screen.note(f"the server {config.name}:")
+        self._screen.lines(f"  {line}" for line in shown.server_lines(config))
+        while True:
+            answer = self._reader.ask(ASK_SERVER).strip().lower()
+            if answer in ("y", "yes", "n", "no"):
+                return answer.startswith("y")
+            self._screen.note(NO_ANSWER)
+
+    def call(
+        self, call: ToolCall, tool: Tool, show: Callable[[ToolCall, Tool], object]
+    ) -> Decision:
+        """What a person says to a call, which `show` shows. Raises as `server`."""
+        show(call, tool)
+        edited: dict[str, Any] | None = None
+        while True:
+            answer = self._reader.ask(ASK_CALL).strip()
+            word, _, reason = answer.partition(" ")
+            match word.lower():
+                case "y" | "yes" if not reason:
+                    return Once(edited)
+                case "a" | "always" if not reason and edited is None:
+                    return Always()
+                case "n" | "no":
+                    return No(reason.strip())
+                case "e" | "edit" if not reason:
+                    edited = self._edited(call.arguments if edited is None else edited)
+                    show(replace(call, arguments=edited), tool)
+                case _:
+                    self._screen.note(NO_ANSWER)
+
+    def _edited(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments as a person writes them, in JSON; what is no object is asked for again."""
+        draft = json.dumps(arguments, ensure_ascii=False)
+        while True:
+            draft = self._reader.ask("arguments > ", draft)
+            try:
+                return read_arguments(draft)
+            except ValueError as error:
+                self._screen.note(str(error))
+
+
+def read_arguments(text: str) -> dict[str, Any]:
+    """The arguments in JSON. Raises `ValueError`, with a word for the person."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError("the arguments are an object: {…}")
+    return found
