@@ -25,7 +25,7 @@ from dataclasses import replace
 from qwen3_mlx import GenerationOptions, load
 from qwen3_mlx.chat.request import prepare
 from qwen3_mlx.chat.turn import start
-from qwen3_mlx.engine.sequence import Markers
+from qwen3_mlx.engine.markers import Markers
 name, prompt, generated = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 model = load(name)
 ids = [100 + i % 700 for i in range(prompt)]

@@ -9,8 +9,9 @@ from typing import Any, Literal
 FinishReason = Literal["stop", "length", "interrupted"]
 """``stop``: the model ended its turn; ``length``: max_tokens or the context ran out."""
 
-ThinkingCut = Literal["", "budget", "user"]
-"""Who ended the thinking: the model itself (empty), the budget, or the user's "answer now"."""
+ThinkingCut = Literal["", "budget", "user", "sure"]
+"""Who ended the thinking: the model itself (empty), the budget, the user's "answer now", or a probe
+that found the model sure of its answer."""
 
 
 @dataclass(frozen=True, slots=True)

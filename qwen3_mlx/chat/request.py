@@ -11,7 +11,8 @@ from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.engine.control import Control
 from qwen3_mlx.engine.guide import Guide
-from qwen3_mlx.engine.sequence import Markers, TurnSequence
+from qwen3_mlx.engine.markers import Markers
+from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.errors import ContextError, OptionError
 from qwen3_mlx.hub.kinds import check_writes_text
 from qwen3_mlx.options import DEFAULT_MAX_TOKENS, GenerationOptions, Sampling

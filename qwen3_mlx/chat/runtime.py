@@ -17,8 +17,8 @@ from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.device import memory_limits
 from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.device.process_exit import delay_exit_after_threads
+from qwen3_mlx.engine.markers import Markers
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.engine.sequence import Markers
 from qwen3_mlx.errors import BackendError, ConfigError, OptionError, Qwen3Error
 from qwen3_mlx.files import read_json
 from qwen3_mlx.fit import alternatives

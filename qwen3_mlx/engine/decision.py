@@ -22,6 +22,19 @@ class Inject:
     ids: tuple[int, ...]
     forbidden: int | None = None
     generated: bool = False
+    probed: bool = False
+    """The probe before has computed them already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Probe: what would the model answer if `ids` came next?"""
+
+    ids: tuple[int, ...]
+    """What ends the thought, or stands for it."""
+    slot_ids: tuple[int, ...]
+    tool: int | None = None
+    """The id that would begin a tool call instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,4 +44,4 @@ class End:
     reason: FinishReason
 
 
-Decision = GoOn | Inject | End
+Decision = GoOn | Inject | Ask | End

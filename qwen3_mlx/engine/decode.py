@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import mlx.core as mx
 
-from qwen3_mlx.engine.decision import End, Inject
+from qwen3_mlx.engine.decision import Ask, Decision, End, Inject
 from qwen3_mlx.engine.guide import Guide
 from qwen3_mlx.engine.prefill import prefill
+from qwen3_mlx.engine.probe import Ahead, probe
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler, logprobs
 from qwen3_mlx.engine.sequence import TurnSequence
@@ -44,6 +46,8 @@ class Decoder:
         self.top_logprobs, self.guide = top_logprobs, guide
         self.logprobs: Logprobs | None = None
         self._next: mx.array | None = None
+        self.ahead: Ahead | None = None
+        """What the last probe computed of the cut that may follow it."""
         self._look_ahead(logits)
 
     def step(self) -> int:
@@ -76,6 +80,15 @@ class Decoder:
         """Note that the cache holds the token that was taken, now that it is read."""
         self.cache.tokens.append(token)
         return token
+
+    def settle(self) -> None:
+        """Have the cache hold its tokens and no more; nothing that is to be drawn changes."""
+
+    def adopt(self, tokens: Sequence[int], ahead: Ahead) -> None:
+        """As `inject`, where a probe has computed `tokens` already."""
+        self.sampler.observe(mx.array(list(tokens), mx.uint32))
+        self.cache.adopt(ahead.cache)
+        self._look_ahead(ahead.logits)
 
     def inject(self, tokens: Sequence[int]) -> None:
         """Go on as if `tokens` had been generated next: one forward pass for all of them."""
@@ -142,14 +155,28 @@ def run(decoder: Decoder, sequence: TurnSequence) -> Iterator[tuple[tuple[int, .
     Generated ids come one by one, the end of the turn included; injected ones all at once.
     `sequence` has counted them, and knows how the turn ended, when the iterator is exhausted.
     """
-    decision = None
+    decision = probed(decoder, sequence, sequence.begin())
     while not isinstance(decision, End):
-        token = decoder.step()
-        yield (token,), True
-        decision = sequence.take(token)
         if isinstance(decision, Inject):
             obey(decoder, decision)
             yield decision.ids, decision.generated
+        token = decoder.step()
+        yield (token,), True
+        decision = probed(decoder, sequence, sequence.take(token))
+
+
+def probed(decoder: Decoder, sequence: TurnSequence, decision: Decision) -> Decision:
+    """`decision`, or what the sequence says to the answer where it wants one.
+
+    The decoder stays where it was, its look-ahead token and its draws to come included.
+    """
+    if not isinstance(decision, Ask):
+        return decision
+    began = time.perf_counter()
+    decoder.settle()
+    found = probe(decoder.network, decoder.cache, decision, sequence.markers)
+    decoder.ahead = found.ahead
+    return sequence.hear(found.answer, found.tokens, time.perf_counter() - began)
 
 
 def obey(decoder: Decoder, decision: Inject) -> None:
@@ -157,4 +184,8 @@ def obey(decoder: Decoder, decision: Inject) -> None:
     decoder.logprobs = None
     if decision.forbidden is not None:
         decoder.sampler.forbid(decision.forbidden)
-    decoder.inject(decision.ids)
+    if decision.probed and decoder.ahead is not None:
+        decoder.adopt(decision.ids, decoder.ahead)
+    else:
+        decoder.inject(decision.ids)
+    decoder.ahead = None

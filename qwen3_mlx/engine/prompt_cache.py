@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 
 import mlx.core as mx
 
@@ -32,6 +33,8 @@ class PromptCache:
         self.layers: list[KVCache] = self.empty_layers()
         self.tokens: list[int] = []
         self.lock = threading.Lock()
+        self._kept_beside = False
+        """Whether another cache, from which this one branched, keeps buffers that are copied."""
 
     def empty_layers(self) -> list[KVCache]:
         """A new cache a layer."""
@@ -77,6 +80,21 @@ class PromptCache:
         self.layers[:], self.tokens[:] = self.empty_layers(), []
         mx.clear_cache()
 
+    def branch(self) -> PromptCache:
+        """A cache that goes on from here while this one stays as it is, to the bit.
+
+        Both share buffers: of rows behind its own tokens this one knows nothing, so only one
+        branch at a time may be computed into, and this cache again once that is done with.
+        """
+        other = copy(self)
+        other.layers, other.tokens = [copy(layer) for layer in self.layers], [*self.tokens]
+        other._kept_beside = True
+        return other
+
+    def adopt(self, branch: PromptCache) -> None:
+        """Go on where `branch` is."""
+        self.layers[:], self.tokens[:] = branch.layers, branch.tokens
+
     def mark(self) -> None:
         """Note that the next prompt probably shares the tokens held now, and no more."""
         for layer in self.layers:
@@ -113,7 +131,7 @@ class PromptCache:
         held = first.state[0].shape[2] if first.state else 0
         if held and self.cache_format.window is None and first.offset + tokens > held:
             count = len(self.tokens)
-            larger = max(1.0, (first.offset + tokens) / held - 1)
+            larger = max(1.0, (first.offset + tokens) / held - 1) + self._kept_beside
             hint = "try --kv-bits 8, a shorter conversation (/clear) or a smaller model (/model)"
             require(int(larger * self.nbytes), f"at {count:,} tokens", hint)
 

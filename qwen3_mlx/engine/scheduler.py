@@ -15,8 +15,8 @@ from functools import partial
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.engine.admission import Admission
-from qwen3_mlx.engine.decision import End, Inject
-from qwen3_mlx.engine.decode import Decoder, obey, step_together, way_together
+from qwen3_mlx.engine.decision import Decision, End, Inject
+from qwen3_mlx.engine.decode import Decoder, obey, probed, step_together, way_together
 from qwen3_mlx.engine.fair import ALONE_SECONDS, GAP_SECONDS, ChunkPace, next_reader
 from qwen3_mlx.engine.idle import IdleWork
 from qwen3_mlx.engine.prefill import prefill, require_numbers
@@ -210,7 +210,8 @@ class Scheduler:
             require_numbers(logits)
             cache.mark()
             more = (task.top_logprobs, task.sequence.guide)
-            task.decoder = Decoder(self.network, cache, task.sampler(), logits, *more)
+            task.decoder = decoder = Decoder(self.network, cache, task.sampler(), logits, *more)
+            self._obey(task, decoder, probed(decoder, task.sequence, task.sequence.begin()))
 
     def _step(self, tasks: Sequence[Task]) -> bool:
         """One token of each of `tasks` whose listener has room; False if none has."""
@@ -243,13 +244,16 @@ class Scheduler:
         with cache.filling():
             task.touched = time.monotonic()
             task.listener.said((token,), True, decoder.logprobs)
-            decision = sequence.take(token)
-            if isinstance(decision, Inject):
-                obey(decoder, decision)
-                self.counts.generated_tokens += len(decision.ids) if decision.generated else 0
-                task.listener.said(decision.ids, decision.generated, None)
+            decision = probed(decoder, sequence, sequence.take(token))
+            self._obey(task, decoder, decision)
         if isinstance(decision, End):
             self._finish(task)
+
+    def _obey(self, task: Task, decoder: Decoder, decision: Decision) -> None:
+        if isinstance(decision, Inject):
+            obey(decoder, decision)
+            self.counts.generated_tokens += len(decision.ids) if decision.generated else 0
+            task.listener.said(decision.ids, decision.generated, None)
 
     def _guarded(self, task: Task, act: Callable[[Task], None]) -> bool:
         """Do something for one task; what it raises ends that task alone. False if it did."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import codecs
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum, auto
 
 from qwen3_mlx.engine.control import Control
-from qwen3_mlx.engine.decision import Decision, End, GoOn, Inject
+from qwen3_mlx.engine.decision import Ask, Decision, End, GoOn, Inject
 from qwen3_mlx.engine.guide import Guide
+from qwen3_mlx.engine.markers import Markers, Place
+from qwen3_mlx.engine.probe_schedule import ProbeSchedule
+from qwen3_mlx.engine.short_answer import ShortAnswer
 from qwen3_mlx.events import FinishReason, ThinkingCut
 from qwen3_mlx.thinking_budget import ThinkingBudget
 
@@ -26,35 +27,7 @@ OPENER, CLOSER = b"<think>", b"</think>"
 _CALL_BEGINS = (b"{", b"[", b"<", b"`")
 
 
-@dataclass(frozen=True, slots=True)
-class Markers:
-    """The token ids that structure a turn; None where a vocabulary lacks one.
-
-    `tool` and `tool_close` enclose a tool call, in a turn that offers tools. With `bytes_of` a cut
-    waits for whole characters, and spelled markers count where the vocabulary has no ids for
-    them. `is_call` judges the bytes between `tool` and `tool_close`.
-    """
-
-    open: int | None
-    close: int | None
-    tool: int | None
-    eos: frozenset[int]
-    tool_close: int | None = None
-    bytes_of: Callable[[int], bytes] | None = None
-    is_call: Callable[[bytes], bool] = lambda _: True
-
-
 _GO_ON = GoOn()
-
-
-class _Place(Enum):
-    """Which part of the turn the next token belongs to."""
-
-    UNDECIDED = auto()
-    """Nothing but white space so far."""
-    THOUGHT = auto()
-    CALL = auto()
-    ANSWER = auto()
 
 
 @dataclass(slots=True)
@@ -74,6 +47,8 @@ class TurnSequence:
     closed: bool = False
     guide: Guide | None = None
     """What holds the answer to a grammar."""
+    probing: ProbeSchedule | None = None
+    """When a probe may end the thought before the budget does."""
     thinking_tokens: int = 0
     """Generated before ``</think>``: an opening marker counts, injected ids don't."""
     answer_tokens: int = 0
@@ -81,7 +56,7 @@ class TurnSequence:
     """Generated and injected ids, the end of the turn included."""
     cut: ThinkingCut = ""
     finish_reason: FinishReason = "length"
-    _place: _Place = field(init=False)
+    _place: Place = field(init=False)
     _ended: FinishReason | None = None
     _spoken: bool = False
     _pending: list[int] = field(default_factory=list)
@@ -92,7 +67,31 @@ class TurnSequence:
     _waited: int = 0
 
     def __post_init__(self) -> None:
-        self._place = _Place.THOUGHT if self.inside else _Place.UNDECIDED
+        self._place = Place.THOUGHT if self.inside else Place.UNDECIDED
+
+    def begin(self) -> Decision:
+        """How to begin: perhaps with a probe for an answer that needs no thought."""
+        probing = self.probing
+        if probing is None or not probing.direct or self._place is not Place.UNDECIDED:
+            return _GO_ON
+        return self._ask(probing, probing.rule.direct_ids)
+
+    def hear(self, found: ShortAnswer | None, tokens: int, seconds: float) -> Decision:
+        """Take what the probe that was asked for found, and what it cost."""
+        probing = self.probing
+        assert probing is not None
+        probing.probes, probing.tokens = probing.probes + 1, probing.tokens + tokens
+        probing.seconds += seconds
+        if self._place is Place.UNDECIDED:
+            ids = probing.rule.direct_ids
+            if not probing.answers_directly(found):
+                return _GO_ON
+            self.closed = True
+        else:
+            ids = self.budget.stop_ids
+            if not probing.ends_thought(found, self.thinking_tokens):
+                return _GO_ON
+        return self._put_in(ids, "sure")
 
     def end(self, reason: FinishReason) -> None:
         """Make the next `take` end the turn."""
@@ -106,7 +105,7 @@ class TurnSequence:
             return self._finish("stop")
         self._count(token)
         if self.guide is not None:
-            self.guide.take(token, self._place is _Place.THOUGHT)
+            self.guide.take(token, self._place is Place.THOUGHT)
             if self.guide.ended:
                 return self._finish("stop")
         if self._ended is not None:
@@ -135,20 +134,20 @@ class TurnSequence:
         return End(reason)
 
     def _count(self, token: int) -> None:
-        if self._place is _Place.CALL:
+        if self._place is Place.CALL:
             self._count_in_call(token)
         elif self._opens(token):
             self._enter_thought(1)
         elif self._closes(token):
             self._close()
         elif token == self.markers.tool:
-            self._call, self._call_in_thought = [], self._place is _Place.THOUGHT
+            self._call, self._call_in_thought = [], self._place is Place.THOUGHT
             self._settle_pending()
-            self._place = _Place.CALL
+            self._place = Place.CALL
             self.answer_tokens += 1
-        elif self._place is _Place.THOUGHT:
+        elif self._place is Place.THOUGHT:
             self.thinking_tokens += 1
-        elif self._place is _Place.UNDECIDED:
+        elif self._place is Place.UNDECIDED:
             self._pending.append(token)
             if not self._may_open():
                 self._settle_pending()
@@ -164,7 +163,7 @@ class TurnSequence:
     def _opens(self, token: int) -> bool:
         if self._answered or not self._is_marker(token, self.markers.open, OPENER):
             return False
-        return self._place is not _Place.THOUGHT or token == self.markers.open
+        return self._place is not Place.THOUGHT or token == self.markers.open
 
     def _closes(self, token: int) -> bool:
         return not self._answered and self._is_marker(token, self.markers.close, CLOSER)
@@ -182,10 +181,10 @@ class TurnSequence:
     def _enter_thought(self, tokens: int) -> None:
         self.thinking_tokens += tokens + len(self._pending)
         self._pending.clear()
-        self._place, self.closed = _Place.THOUGHT, False
+        self._place, self.closed = Place.THOUGHT, False
 
     def _close(self) -> None:
-        self.closed = self.closed or self._place is _Place.THOUGHT
+        self.closed = self.closed or self._place is Place.THOUGHT
         self._settle_pending()
 
     def _settle_pending(self) -> None:
@@ -193,7 +192,7 @@ class TurnSequence:
         self.answer_tokens += len(self._pending)
         self._spoken = self._spoken or not self._blank(self._pending)
         self._pending.clear()
-        self._place = _Place.ANSWER
+        self._place = Place.ANSWER
 
     def _may_open(self) -> bool:
         """Whether an opener may still follow what the turn has said."""
@@ -220,7 +219,7 @@ class TurnSequence:
             if self._call_in_thought and not self.markers.is_call(self._bytes(self._call)):
                 self._abandon_call()
             else:
-                self._place = _Place.ANSWER
+                self._place = Place.ANSWER
                 self.closed = self.closed or self._call_in_thought
         else:
             self._call.append(token)
@@ -236,12 +235,12 @@ class TurnSequence:
         tokens = len(self._call) + 1
         self.answer_tokens -= tokens
         self.thinking_tokens += tokens
-        self._place = _Place.THOUGHT
+        self._place = Place.THOUGHT
 
     def _cut_or_go_on(self) -> Decision:
         cut = self._wanted_cut()
         if not cut:
-            return self._forced()
+            return self._probe() or self._forced()
         ids = self.budget.stop_ids
         if self.cut or (cut == "budget" and self.budget.limit == 0):
             ids = self.budget.close_ids or ids
@@ -251,17 +250,33 @@ class TurnSequence:
             return self._finish("length")
         if cut == "user":
             self.control.wish = None
+        return self._put_in(ids, cut)
+
+    def _put_in(self, ids: tuple[int, ...], cut: ThinkingCut) -> Inject:
+        """End the thought by `ids`, for whoever `cut` names."""
         self.used += len(ids)
         self.cut = self.cut or cut
         self._waited = 0
         if self.guide is not None:
             self.guide.cut()
         self._close()
-        return Inject(ids, forbidden=self.markers.open)
+        return Inject(ids, forbidden=self.markers.open, probed=cut == "sure")
+
+    def _probe(self) -> Ask | None:
+        """Where the schedule wants a probe here, and an answer still fits."""
+        probing, ids = self.probing, self.budget.stop_ids
+        if probing is None or self._place is not Place.THOUGHT or self.cut:
+            return None
+        probing.read(self._bytes([self._recent[-1]]))
+        room = self.used + len(ids) < self.max_tokens
+        return self._ask(probing, ids) if room and probing.due(self.thinking_tokens) else None
+
+    def _ask(self, probing: ProbeSchedule, ids: tuple[int, ...]) -> Ask:
+        return Ask(ids, probing.rule.slot_ids, self.markers.tool)
 
     def _wanted_cut(self) -> ThinkingCut:
         """Who wants the thought cut now, if anyone."""
-        if self._place is not _Place.THOUGHT:
+        if self._place is not Place.THOUGHT:
             if self.control.wish == "answer":  # no thought to end
                 self.control.wish = None
             return ""

@@ -91,11 +91,15 @@ class SpeculativeDecoder(Decoder):
             payoff.plain(clock() - begin)
         return token
 
-    def inject(self, tokens: Sequence[int]) -> None:
-        """As `Decoder.inject`."""
+    def settle(self) -> None:
+        """As `Decoder.settle`: what was checked ahead is to be computed again."""
         if self._checked:
             self._checked.clear()
             self.cache.drop_uncommitted()
+
+    def inject(self, tokens: Sequence[int]) -> None:
+        """As `Decoder.inject`."""
+        self.settle()
         super().inject(tokens)
 
     def _most(self, wanted: int) -> int:

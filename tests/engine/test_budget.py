@@ -7,10 +7,11 @@ import pytest
 
 from qwen3_mlx.engine import decode
 from qwen3_mlx.engine.control import Control
+from qwen3_mlx.engine.markers import Markers
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.engine.sequence import Markers, TurnSequence
+from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.transformer import Qwen3Body, Qwen3Network
 from qwen3_mlx.options import Sampling

@@ -8,10 +8,11 @@ import pytest
 
 from qwen3_mlx.engine.decode import Decoder, run
 from qwen3_mlx.engine.guide import Guide
+from qwen3_mlx.engine.markers import Markers
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.engine.sequence import Markers, TurnSequence
+from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.options import Sampling
 from qwen3_mlx.thinking_budget import ThinkingBudget
 from tests import tiny

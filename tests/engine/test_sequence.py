@@ -9,7 +9,8 @@ import pytest
 
 from qwen3_mlx.engine.control import Control
 from qwen3_mlx.engine.decision import Decision, End, GoOn, Inject
-from qwen3_mlx.engine.sequence import Markers, TurnSequence
+from qwen3_mlx.engine.markers import Markers
+from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.thinking_budget import ThinkingBudget
 
 OPEN, CLOSE, TOOL, TOOL_END, EOS, BLANK = 24, 5, 25, 26, 7, 8
