@@ -46,7 +46,7 @@ class Run:
         certainty: float | None,
         *,
         limit: int | None = None,
-        max_tokens: int = 70,
+        max_tokens: int = 40,
         drafter: Drafter | None = None,
     ) -> None:
         self.cache = PromptCache(network, cache_format)
