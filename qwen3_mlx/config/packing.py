@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qwen3_mlx.errors import ConfigError, shown
@@ -26,8 +26,9 @@ class Packing:
     """The reader: fp8, awq, gptq, compressed-tensors or bitsandbytes."""
     bits: int | None
     settings: Mapping[str, Any]
-    zero_offset: int = 0
-    """What GPTQ's stored zeros lack: 1 in the first version of the format."""
+    zero_offset: int | None = 0
+    """What GPTQ's stored zeros lack: 1 in the first version of the format. None where the zeros
+    tell, which are all the middle of the range."""
     other_bits: frozenset[int] = field(default_factory=frozenset)
     """Bits of the modules that have others than `bits` (GPTQModel's ``dynamic``)."""
 
@@ -110,21 +111,29 @@ def _other_bits(method: str, rules: Any) -> set[int]:
 
 
 def _auto_round(block: Mapping[str, Any]) -> Packing:
-    """AutoRound packs as GPTQ (first version) or as AWQ.
+    """AutoRound packs as GPTQ (first version) or as AWQ; its own format is GPTQ's in all but zeros.
 
-    Its own ``auto_round`` format is refused: its versions disagree about the zeros it stores.
+    Its versions disagree about these, under one name: as they are, or one too small. Where it is
+    symmetric (AutoRound's default) the zeros tell by their value; else it is refused.
     """
     kind = str(block.get("packing_format") or block.get("backend") or "auto_round")
-    if block.get("data_type", "int") not in ("int", None) or not re.search("gptq|awq", kind):
+    own, symmetric = not re.search("gptq|awq", kind), block.get("sym", True)
+    numbers = block.get("data_type", "int") in ("int", None)
+    if not numbers or not kind.startswith(("auto_", "gptq", "awq")) or (own and not symmetric):
         raise _refused(
             "auto-round",
-            f"packing_format {kind!r}, data_type {block.get('data_type', 'int')!r}",
-            "packing_format 'auto_round:auto_gptq' or 'auto_round:auto_awq', data_type 'int'",
+            f"packing_format {kind!r}, sym {symmetric!r},"
+            f" data_type {block.get('data_type', 'int')!r}",
+            "data_type 'int', and packing_format 'auto_round:auto_gptq' or 'auto_round:auto_awq',"
+            " or sym true",
         )
     if "awq" in kind:
         return _awq({"bits": block.get("bits"), "version": "gemm"})
     rules = _packed(block.get("extra_config"))
-    return _gptq({"bits": block.get("bits"), "checkpoint_format": "gptq", "dynamic": rules})
+    found = _gptq({"bits": block.get("bits"), "checkpoint_format": "gptq", "dynamic": rules})
+    if own and _is_map(rules) and any(rule.get("sym") is False for rule in rules.values()):
+        raise _refused("auto-round", "some modules with sym false", "sym true for all")
+    return replace(found, zero_offset=None) if own else found
 
 
 def _packed(rules: Any) -> Any:

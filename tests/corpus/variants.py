@@ -164,6 +164,10 @@ def packings() -> Iterator[Variant]:
         | {"packing_format": "auto_round:auto_gptq", "data_type": "int"},
         "AutoRound 0.4": {"quant_method": "intel/auto-round", "bits": 4}
         | {"backend": "auto_round:gptq:exllamav2"},
+        "AutoRound 0.5.1, DeepSeek-R1-0528-Qwen3-8B": {"quant_method": "auto-round", "bits": 4}
+        | {"autoround_version": "0.5.1", "data_type": "int", "group_size": 128, "sym": True},
+        "AutoRound 0.3": {"quant_method": "intel/auto-round", "bits": 4, "sym": True}
+        | {"backend": "auto_round:exllamav2"},
         "llm-compressor 0.5 W4A16": ct("int", 4, group_size=128) | {"format": "pack-quantized"},
         "llm-compressor 0.5 W8A16": ct("int", 8, group_size=128) | {"format": "pack-quantized"},
         "llm-compressor 0.5 W8A8": ct("int", 8, strategy="channel") | {"format": "int-quantized"},
@@ -189,7 +193,10 @@ def packings() -> Iterator[Variant]:
         ),
         "llm-compressor MXFP4": (ct("float", 4, group_size=32), "NVFP4"),
         "E5M2": ({"quant_method": "fp8", "fmt": "e5m2"}, "e5m2"),
-        "AutoRound's own": ({"quant_method": "auto-round", "bits": 4}, "auto_round"),
+        "AutoRound's own, asymmetric": (
+            {"quant_method": "auto-round", "bits": 4, "sym": False},
+            "auto_round",
+        ),
     }
     for size in ("4B", "30B-A3B"):
         for tool, block in read.items():

@@ -45,9 +45,9 @@ def test_a_model_computes_what_its_weights_say(tmp_path: Path, shape: str, kind:
     model = files.model(config, files.always(kind))
     network, read = load_network(resolve.resolve(str(files.write(model, tmp_path / "m.gguf"))))
     assert read.rope.theta == 1_000_000 and read.rms_norm_eps == 1e-6
-    # scales are rounded to bfloat16 where the codes are kept; a random router amplifies that
-    packed = 3e-4 if shape == "dense" else 5e-3
-    bound = 1e-9 if kind in ("F32", "F16", "BF16") else packed
+    # scales are rounded to bfloat16 where the codes are kept; no route changes here, and so
+    # experts are as near as dense matrices (4e-5 and 6e-5 at most)
+    bound = 1e-9 if kind in ("F32", "F16", "BF16") else 3e-4
     oracle.assert_close(network(TOKENS), reference(tmp_path, config, model.dense), bound=bound)
 
 
@@ -86,7 +86,9 @@ def test_a_model_is_converted_and_compared(tmp_path: Path, shape: str) -> None:
     source = resolve.resolve(str(files.write(model, tmp_path / "m.gguf")))
     record = convert(source, tmp_path / "out", "8bit", verify=True)
     assert record["source"]["format"] == "gguf" and record["source"]["license"] == "apache-2.0"
-    assert record["measured"]["kl_mean"] < (0.02 if shape == "dense" else 0.2)
+    # 0.0007 and 0.005: a random router sends some tokens elsewhere (1.3 nats at one of them);
+    # with every expert chosen it is 0.001
+    assert record["measured"]["kl_mean"] < 0.02
     assert record["measured"]["loaded"]
     reply = load(tmp_path / "out").generate("What is 17?", max_tokens=4, temperature=0.0)
     assert reply.stats.prompt_tokens > 4

@@ -55,6 +55,21 @@ def gptq3(rng: Rng, shape: tuple[int, int], group: int = 64) -> Pack:
     return tensors, ((q - z[index]).astype(np.float32) * s[index].astype(np.float32)).T
 
 
+def gptq_symmetric(rng: Rng, shape: tuple[int, int], group: int = 64, *, stored: int = 7) -> Pack:
+    """4 bits around 8, which is stored as it is (AutoRound's Triton layer) or as 7."""
+    outputs, inputs = shape
+    q = rng.integers(0, 16, (inputs, outputs))
+    s = _scales(rng, (inputs // group, outputs)).astype(np.float16)
+    tensors: dict[str, Stored] = {
+        "qweight": _words(q.T, 4).T,
+        "qzeros": _words(np.full((inputs // group, outputs), stored), 4),
+        "scales": s,
+        "g_idx": (np.arange(inputs) // group).astype(np.int32),
+    }
+    index = np.arange(inputs) // group
+    return tensors, ((q - 8).astype(np.float32) * s[index].astype(np.float32)).T
+
+
 def gptq_mixed() -> Callable[[Rng, tuple[int, int]], Pack]:
     """4 and 8 bits by turns, which each matrix's shapes tell."""
     turns = itertools.cycle([partial(gptq, bits=4), partial(gptq, bits=8)])

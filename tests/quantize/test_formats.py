@@ -32,6 +32,7 @@ CT4 = ct("int", 4, group_size=64) | {"format": "pack-quantized"}
 NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 INT8 = {"quant_method": "bitsandbytes", "load_in_4bit": False, "load_in_8bit": True}
 ROUND = {"quant_method": "auto-round", "bits": 4, "packing_format": "auto_round:auto_gptq"}
+OWN = ROUND | {"packing_format": "auto_round:exllamav2", "sym": True}
 FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True, "version": "gemm"}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 64, "desc_act": False, "sym": False}
@@ -66,6 +67,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Any]] = {
         packed.gptq_mixed(),
     ),
     "auto-round": (DENSE, ROUND | {"extra_config": {"x": {"bits": 8}}}, packed.gptq_mixed()),
+    "auto-round's own": (DENSE, OWN, partial(packed.gptq_symmetric, stored=8)),
+    "auto-round's own, older": (DENSE, OWN, partial(packed.gptq_symmetric, stored=7)),
+    "auto-round, unsaid": (MOE, {**OWN, "packing_format": None}, packed.gptq_symmetric),
     "auto-round as awq": (DENSE, ROUND | {"packing_format": "auto_round:auto_awq"}, foreign.awq),
     "awq, gemv": (DENSE, AWQ | {"version": "GEMV"}, packed.awq_gemv),
     "fp8, a tensor": (DENSE, {"quant_method": "fp8"}, partial(packed.fp8, kind="tensor")),
@@ -122,6 +126,23 @@ def rows_of(part: Part, dtype: mx.Dtype) -> np.ndarray:
 
 def two_d(x: np.ndarray) -> np.ndarray:
     return x.reshape(-1, x.shape[-1]).astype(np.float32)
+
+
+def test_a_symmetric_packing_that_is_not(tmp_path: Path) -> None:
+    """Zeros of all values, where config.json calls them symmetric: never a guess."""
+    for stored in (6, 9):
+        tensors, _ = foreign.model(DENSE, partial(packed.gptq_symmetric, stored=stored))
+        write_model(tmp_path / str(stored), DENSE | {"quantization_config": OWN}, tensors)
+        weights = open_source(tmp_path / str(stored)).weights
+        part = next(w for w in weights if w.path.endswith("o_proj")).parts[0]
+        with pytest.raises(CheckpointError, match=f"zeros of {stored} to {stored}, expected 8"):
+            part.open(mx.float32)
+    tensors, _ = foreign.model(DENSE, foreign.gptq)
+    write_model(tmp_path / "mixed", DENSE | {"quantization_config": OWN}, tensors)
+    weights = open_source(tmp_path / "mixed").weights
+    part = next(w for w in weights if w.path.endswith("o_proj")).parts[0]
+    with pytest.raises(CheckpointError, match="is not symmetric"):
+        part.open(mx.float32)
 
 
 SLICED = ["fp8, ragged blocks", "awq", "gptq, activation order", "gptq", "gptq, 3 bits", "nf4"]
@@ -191,7 +212,10 @@ BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "gptq of 5 bits": (GPTQ | {"bits": 5}, "bits 5"),
     "gptq, some modules of 5 bits": (GPTQ | {"dynamic": {"+:.*": {"bits": 5}}}, "bits 5"),
     "gptq in int16": (GPTQ | {"pack_dtype": "int16"}, "int16"),
-    "auto-round's own": ({"quant_method": "auto-round", "bits": 4}, "auto_round"),
+    "auto-round's own": (OWN | {"sym": False}, "'auto_round:exllamav2', sym False"),
+    "auto-round's own, a module": (OWN | {"extra_config": {"x": {"sym": False}}}, "sym false"),
+    "auto-round in floats": (OWN | {"data_type": "mx_fp"}, "mx_fp"),
+    "auto-round for another": (OWN | {"packing_format": "llm_compressor"}, "llm_compressor"),
     "compressed, sparse": (CT4 | {"sparsity_config": {"format": "sparse-24"}}, "sparsity"),
     "compressed, no groups": (CT4 | {"config_groups": {}}, "config_groups"),
     "compressed, 3 bits": (ct("int", 3), "'num_bits': 3"),

@@ -6,7 +6,8 @@ out]``, ``g_idx [in]``. With activation order (``desc_act``) the groups of `g_id
 
 In the first version of the format the stored zero is one too small, modulo 2**bits (AutoGPTQ
 subtracted 1 before packing); ``checkpoint_format: gptq_v2`` stores it as it is. GPTQModel's
-``dynamic`` gives modules other bits: each matrix's own shapes tell which.
+``dynamic`` gives modules other bits: each matrix's own shapes tell which. AutoRound's own symmetric
+format stores the middle of the range, or one less, by its version: the zeros tell which.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class GptqPart:
     scales: TensorInfo
     g_idx: TensorInfo | None
     bits: int
-    plus: int
-    """What the stored zeros lack."""
+    plus: int | None
+    """What the stored zeros lack; None if with it all are the middle of the range."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -92,6 +93,7 @@ class GptqPart:
         """Outputs lie across the file, so the packed matrix (a quarter of bf16) is held."""
         weight, zeros, scales = map(read_tensor, (self.qweight, self.qzeros, self.scales))
         inputs, groups = self.shape[1], scales.shape[0]
+        plus = self._to_the_middle(zeros) if self.plus is None else self.plus
         index = group_index(self.g_idx, inputs, groups)
         # outputs whose zeros fill whole words: with 3 bits, 32 of them in three
         each, words = (32, 3) if self.bits == 3 else (32 // self.bits, 1)
@@ -101,8 +103,22 @@ class GptqPart:
             low, high = start // each, -(-stop // each)
             z = unpack_words(zeros[:, low * words : high * words], self.bits)
             z = z[:, start - low * each : stop - low * each]
-            z = ((z + self.plus) & (2**self.bits - 1)).T[:, index]
+            z = ((z + plus) & (2**self.bits - 1)).T[:, index]
             s = scales[:, start:stop].T.astype(mx.float32)[:, index]
             return ((q - z).astype(mx.float32) * s).astype(dtype)
 
         return read
+
+    def _to_the_middle(self, zeros: mx.array) -> int:
+        """What makes all zeros half the range, 0 or 1. Raises `CheckpointError` if nothing does."""
+        stored = unpack_words(zeros, self.bits)
+        least, most = int(stored.min()), int(stored.max())
+        plus = 2 ** (self.bits - 1) - least
+        if least != most or plus not in (0, 1):
+            middle = 2 ** (self.bits - 1)
+            raise CheckpointError(
+                f"{self.qzeros.name} is not symmetric, as config.json says",
+                got=f"zeros of {least} to {most}",
+                expected=f"{middle} in all places, or {middle - 1}",
+            )
+        return plus
