@@ -92,8 +92,8 @@ def run(request: ChatRequest) -> int:
         return [*([yarn] if yarn else []), *resuming.attach(chat, resumed, save=request.save)]
 
     try:
-        if not request.plain and tools is None and screen.can_fill_terminal:
-            return _full_screen(request, chosen, prepare)
+        if not request.plain and screen.can_fill_terminal:
+            return _full_screen(request, chosen, prepare, tools)
         if chosen.note:
             screen.note(chosen.note)
         return _by_lines(request, chosen, screen, prepare)
@@ -154,7 +154,9 @@ def _by_lines(request: ChatRequest, chosen: Chosen, screen: Screen, prepare: Pre
         ).run()
 
 
-def _full_screen(request: ChatRequest, chosen: Chosen, prepare: Prepare) -> int:
+def _full_screen(
+    request: ChatRequest, chosen: Chosen, prepare: Prepare, tools: ChatTools | None
+) -> int:
     """Run the full-screen chat; a download comes first, because it draws its own progress."""
     asked, chosen = chosen, _fetched(chosen)
     name = chosen.name
@@ -186,6 +188,7 @@ def _full_screen(request: ChatRequest, chosen: Chosen, prepare: Prepare) -> int:
         try_kernels=partial(try_kernels, key="Esc"),
         options=request.options,
         prepare=lambda chat: [*notes, *prepare(chat)],
+        tools=tools,
         system=request.system,
         show_thinking=request.show_thinking,
         note=chosen.note,

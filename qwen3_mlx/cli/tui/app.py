@@ -18,7 +18,9 @@ from textual.widgets import TextArea
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.terminal.screen import describe
 from qwen3_mlx.cli.tui.chat_setup import ChatSetup
+from qwen3_mlx.cli.tui.consent_dialog import Question
 from qwen3_mlx.cli.tui.controller import Controller
+from qwen3_mlx.cli.tui.copying import copy
 from qwen3_mlx.cli.tui.driver import PasteDriver
 from qwen3_mlx.cli.tui.hangup import LOST, HangupWatcher
 from qwen3_mlx.cli.tui.hints import Hints, complete
@@ -95,6 +97,8 @@ class Chat(Themed):
         self.worker.start()
         self.input.type_ahead(self.setup.typed_ahead)
         self.call_after_refresh(self.controller.load, self.setup.name)
+        if (asking := self.controller.asking) is not None:
+            self.call_after_refresh(asking.start)
         self.show_status()
 
     def on_unmount(self) -> None:
@@ -102,8 +106,7 @@ class Chat(Themed):
         collect_all(True)
         if self._frame is not None:
             self._frame.cancel()
-        if self.controller.turn is not None:
-            self.controller.turn.running.stop()
+        self.controller.close()
         self.worker.finish(1.0)
         if (chat := self.controller.chat) is not None:
             with contextlib.suppress(SessionError):  # said when it first failed
@@ -133,7 +136,11 @@ class Chat(Themed):
     def action_stop(self) -> None:
         """Ctrl-C: answer now, then stop, then ask whether to leave."""
         turn = self.controller.turn
-        if turn is not None and turn.running.presses < 2 and not turn.stopping:
+        if isinstance(question := self.screen, Question):
+            if turn is not None:
+                turn.running.stop()
+            question.refuse()
+        elif turn is not None and turn.running.presses < 2 and not turn.stopping:
             turn.running.press()
             self.show_status()
         elif turn is None and self.controller.pending:
@@ -174,21 +181,9 @@ class Chat(Themed):
 
     def action_copy(self) -> None:
         """Ctrl-O: copy the marked text, else the last answer; again, its code blocks one by one."""
-        if marked := self.screen.get_selected_text():
-            self.copy_to_clipboard(marked)
-            self.screen.clear_selection()
-            self.flash("copied what was marked")
-            return
-        answer = self.log_view.last_answer()
-        if answer is None:
-            return
-        pieces = [answer.source, *answer.code_blocks()]
-        index = self._copied % len(pieces)
-        self._copied = index + 1
-        self.copy_to_clipboard(pieces[index])
-        what = f"code block {index} of {len(pieces) - 1}" if index else "the answer"
-        more = "; Ctrl-O again: its code" if not index and len(pieces) > 1 else ""
-        self.flash(f"copied {what}{more}")
+        self._copied, said = copy(self, self.log_view.last_answer(), self._copied)
+        if said:
+            self.flash(said)
 
     def action_fold(self) -> None:
         """Ctrl-R: fold all thoughts, or open them."""
@@ -233,6 +228,10 @@ class Chat(Themed):
     def put_in_input(self, text: str) -> None:
         """Put `text` into the input, above the text in it."""
         self.input.put_above(text)
+
+    def ask(self, question: Question[Any], answer: Callable[[Any], None]) -> None:
+        """Show a question above the chat, and pass on what the person answers."""
+        self.push_screen(question, answer)
 
     # what the model does
 
@@ -282,13 +281,13 @@ class Chat(Themed):
         chat, turn = control.chat, control.turn
         note = self._flash if time.monotonic() < self._flash_until else ""
         if chat is None:
-            self.status.show(note or control.busy or "no model", control.model_name)
+            self.status.show(note or control.doing or "no model", control.model_name)
             return
         last = chat.session.last_stats
         speed = turn.speed if turn else (last.decode_tps if last else 0.0)
         memory = gb(last.peak_memory_bytes, 2) if last else ""
         self.status.show(
-            note or (turn.status() if turn else control.busy),
+            note or control.doing,
             chat.name,
             "" if turn and turn.thinking else chat.mode,  # the gauge says it
             context_used(chat, turn.tokens if turn else 0),

@@ -11,6 +11,7 @@ from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.try_kernels import TryKernels
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.settings.settings import ShowThinking
+from qwen3_mlx.cli.tools.chat_tools import ChatTools
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.options import GenerationOptions
 
@@ -35,6 +36,8 @@ class ChatSetup:
     """Downloads a model, drawing its progress on stderr."""
     prepare: Callable[[Conversation], list[str]] = lambda chat: []
     """Attaches a new conversation to its file, or resumes one; returns notes to show."""
+    tools: ChatTools | None = None
+    """The tool servers to start."""
     system: str | None = None
     show_thinking: ShowThinking = "live"
     note: str = ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from qwen3_mlx.cli.chat import slash_commands
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.result import CommandResult
+from qwen3_mlx.cli.tui.asking import Asking
 from qwen3_mlx.cli.tui.chat_setup import ChatSetup
 from qwen3_mlx.cli.tui.status import bar
 from qwen3_mlx.cli.tui.turn_view import TurnView
@@ -42,11 +43,33 @@ class Controller:
         self.busy = f"loading {setup.name}"
         """The worker's job other than a turn; empty if it has none."""
         self.pending: list[str] = []
+        tools = setup.tools
+        self.asking = Asking(view, tools, self._changed) if tools is not None else None
 
     @property
     def is_ready(self) -> bool:
         """Whether a message or a command can run now."""
-        return self.chat is not None and self.turn is None and not self.busy
+        starting = self.asking is not None and self.asking.starting
+        return self.chat is not None and self.turn is None and not self.busy and not starting
+
+    @property
+    def doing(self) -> str:
+        """What goes on, for the status row; empty if nothing does."""
+        if self.turn is not None:
+            return self.turn.status()
+        return self.busy or (self.asking.starting if self.asking is not None else "")
+
+    def _changed(self) -> None:
+        """A tool server has been started, or is."""
+        self._run_pending()
+        self._view.show_status()
+
+    def close(self) -> None:
+        """Stop the turn, answer open questions with no, and end the tool servers."""
+        if self.turn is not None:
+            self.turn.running.stop()
+        if self.asking is not None:
+            self.asking.close()
 
     def submit(self, text: str) -> None:
         """Send a message or run a command, now or when those before it are done."""
@@ -104,10 +127,8 @@ class Controller:
 
     def _send(self, text: str) -> None:
         assert self.chat is not None
-        session, clean = self.chat.session, self.chat.sending(text)
-        self.turn = self._view.start_turn(
-            lambda progress: session.send(clean, on_progress=progress), clean
-        )
+        chat, clean = self.chat, self.chat.sending(text)
+        self.turn = self._view.start_turn(lambda progress: chat.begin(clean, progress), clean)
 
     def _command(self, line: str) -> None:
         name = line.split()[0]
@@ -131,6 +152,8 @@ class Controller:
             self._view.put_in_input(result.edit)
         if result.model is not None:
             self.load(result.model)
+        if result.start_server is not None and self.asking is not None:
+            self.asking.start(result.start_server)
         if result.send is not None:
             self._send(result.send)
         if result.retry:
@@ -143,9 +166,7 @@ class Controller:
         last = max((n for n, m in enumerate(messages) if m["role"] == "user"), default=-1)
         if last >= 0:
             self._view.show_messages(messages[: last + 1])
-        self.turn = self._view.start_turn(
-            lambda progress: chat.session.retry(on_progress=progress), ""
-        )
+        self.turn = self._view.start_turn(lambda progress: chat.begin(None, progress), "")
 
     def load(self, name: str) -> None:
         """Load a model in the worker; the present one stays until the new one is loaded."""

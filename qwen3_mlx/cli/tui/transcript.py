@@ -12,6 +12,7 @@ from textual.widgets import Static
 from qwen3_mlx.cli.tui.answer import Answer
 from qwen3_mlx.cli.tui.growing_text import showable
 from qwen3_mlx.cli.tui.thought import Thought
+from qwen3_mlx.cli.tui.tool_card import ToolCard
 
 SHOWN_LINES = 12
 """Lines of a person's message that are shown; of a longer one, the first and a count."""
@@ -127,6 +128,7 @@ class Transcript(VerticalScroll):
         """Replace the transcript by a conversation."""
         self.remove_children()
         widgets: list[Widget] = []
+        calls: dict[str, Any] = {}
         for message in messages:
             content = str(message.get("content") or "")
             if message["role"] == "user":
@@ -134,9 +136,14 @@ class Transcript(VerticalScroll):
             elif message["role"] == "assistant":
                 if thought := message.get("reasoning_content"):
                     widgets.append(Thought.past(str(thought), folded=folded))
-                answer = Answer()
-                answer.append(content)
-                widgets.append(answer)
+                for call in message.get("tool_calls") or []:
+                    calls[str(call.get("id"))] = call.get("function") or {}
+                if content or not message.get("tool_calls"):
+                    answer = Answer()
+                    answer.append(content)
+                    widgets.append(answer)
+            elif message["role"] == "tool":
+                widgets.append(ToolCard.past(message, calls))
         pages = [Page(*widgets[n : n + PAGE]) for n in range(0, len(widgets), PAGE)]
         self.mount_all(pages)
         self._page = pages[-1] if pages else None

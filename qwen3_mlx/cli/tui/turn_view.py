@@ -8,12 +8,15 @@ import time
 from qwen3_mlx.cli.settings.settings import ShowThinking
 from qwen3_mlx.cli.terminal.progress import Eta
 from qwen3_mlx.cli.terminal.screen import describe
+from qwen3_mlx.cli.tools import shown
 from qwen3_mlx.cli.tui.answer import Answer as AnswerText
 from qwen3_mlx.cli.tui.status import bar
 from qwen3_mlx.cli.tui.thought import Thought
+from qwen3_mlx.cli.tui.tool_card import ToolCard
 from qwen3_mlx.cli.tui.transcript import Transcript, UserMessage
 from qwen3_mlx.cli.tui.worker import Failed, News, Over, Reading, Running
 from qwen3_mlx.events import Answer, Done, Thinking, ToolCall
+from qwen3_mlx.tools.events import LoopDone, ToolResult, ToolRun
 
 
 class TurnView:
@@ -30,17 +33,27 @@ class TurnView:
     ) -> None:
         self.running, self.sent = running, sent
         self._log, self._budget, self._show = log, budget, show
-        self._parts = Thought(budget, folded=show == "never"), AnswerText()
-        for part in self._parts:
-            part.display = False  # a new part costs more than one that was there, while it streams
-        log.add(*([UserMessage(sent)] if sent else []), *self._parts)
-        self.thought: Thought | None = None
-        self.answer: AnswerText | None = None
+        if sent:
+            log.add(UserMessage(sent))
+        self._thought_before = 0
+        self._card: ToolCard | None = None
+        self._tool = ""
+        self._begin_step()
         self.done: Done | None = None
         self.error: Exception | None = None
         self.over = False
         self._reading, self._eta, self._left = Reading(0, 0), Eta(), ""
         self._tokens, self._first = 0, 0.0
+
+    def _begin_step(self) -> None:
+        """Have the parts of a step, of which a turn with tools has several, ready."""
+        budget = self._budget and max(self._budget - self._thought_before, 0)
+        self._parts = Thought(budget, folded=self._show == "never"), AnswerText()
+        for part in self._parts:
+            part.display = False  # a new part costs more than one that was there, while it streams
+        self._log.add(*self._parts)
+        self.thought: Thought | None = None
+        self.answer: AnswerText | None = None
 
     @property
     def began(self) -> bool:
@@ -59,6 +72,10 @@ class TurnView:
                 case Answer(text):
                     self._think(thought)
                     answer.append(text)
+                case ToolRun() | ToolResult() | LoopDone():
+                    self._think(thought)
+                    self._write(answer)
+                    self._take_tool(news)
                 case ToolCall(name, arguments):
                     call = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
                     answer.append(f"\n```json\n{call}\n```\n")
@@ -74,6 +91,34 @@ class TurnView:
         self._write(answer)
         if self.over:
             self._end()
+
+    def _take_tool(self, news: ToolRun | ToolResult | LoopDone) -> None:
+        match news:
+            case ToolRun(call, tool):
+                self._end_step()
+                self._card, self._tool = ToolCard.of(call, tool), tool.full_name
+                self._log.add(self._card)
+            case ToolResult():
+                if self._card is not None:
+                    self._card.end(news)
+                else:  # it was not run
+                    self._end_step()
+                    self._log.add(ToolCard.of(news.call, news.tool, news))
+                self._card, self._tool = None, ""
+                self._begin_step()
+            case LoopDone(ending) if shown.ENDINGS[ending]:
+                self._log.note(shown.ENDINGS[ending])
+
+    def _end_step(self) -> None:
+        """Leave the step's parts as they are, and take away those that stayed empty."""
+        self._end_thought()
+        if self.thought is not None:
+            self._thought_before += self.thought.tokens
+        for part in self._parts:
+            if part not in (self.thought, self.answer):
+                part.remove()
+        if self.answer is not None:
+            self.answer.free_spare_rows()
 
     def _think(self, pieces: list[str]) -> None:
         if not pieces:
@@ -115,14 +160,11 @@ class TurnView:
         self._tokens += tokens
 
     def _end(self) -> None:
-        for part in self._parts:
-            if part not in (self.thought, self.answer):
-                part.remove()
-        if self.answer is not None:
-            self.answer.free_spare_rows()
+        only_step = not self._thought_before
+        self._end_step()
         if self.thought is not None:
             self.thought.end()
-            if self.done is not None:
+            if self.done is not None and only_step:
                 self.thought.finalize_counts(self.done.stats)
         if self.error is not None:
             self._log.note(f"error: {describe(self.error)}", error=True)
@@ -133,6 +175,8 @@ class TurnView:
     def stopping(self) -> bool:
         """Whether a press ends the turn, not only its thought."""
         presses = self.running.presses
+        if self._tool:
+            return presses > 1  # the first one ends the call
         return presses > 1 or (presses == 1 and not self.running.thinking)
 
     @property
@@ -144,6 +188,9 @@ class TurnView:
         """The turn's present step, for the status row."""
         if self.stopping:
             return "stopping …"
+        if self._tool:
+            how = "ending" if self.running.presses else "running"
+            return f"{how} {self._tool} (Esc ends {'the turn' if self.running.presses else 'it'})"
         if not self._tokens:
             read = self._reading
             if not read.total:

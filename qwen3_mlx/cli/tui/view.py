@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from qwen3_mlx.cli.tui.consent_dialog import Question
 from qwen3_mlx.cli.tui.turn_view import TurnView
 from qwen3_mlx.cli.tui.worker import Begin
 
@@ -36,6 +37,9 @@ class View(Protocol):
 
     def start_turn(self, begin: Begin, message: str) -> TurnView:
         """Run a turn in the worker, and paint it."""
+
+    def ask(self, question: Question[Any], answer: Callable[[Any], None]) -> None:
+        """Show a question above the chat, and pass on what the person answers."""
 
     def call_later(self, callback: Callable[..., Any], *args: Any) -> bool:
         """Call `callback` in the interface's thread; any thread may ask for it."""

@@ -1,0 +1,205 @@
+"""The questions before a tool server is started and before a call runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, ClassVar, Generic, TypeVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static, TextArea
+
+from qwen3_mlx.cli.tools import shown
+from qwen3_mlx.cli.tools.questions import read_arguments
+from qwen3_mlx.cli.tui.input import Input
+from qwen3_mlx.events import ToolCall
+from qwen3_mlx.tools.consent import Always, Decision, No, Once
+from qwen3_mlx.tools.servers import ServerConfig
+from qwen3_mlx.tools.tool import Tool
+
+QUIET_S = 0.5
+"""Seconds without a key before one is taken for an answer: who is typing hasn't read it yet."""
+
+T = TypeVar("T")
+
+
+class Written(Input):
+    """Where a reason or arguments are written: an empty text is sent too."""
+
+    def action_send(self) -> None:
+        """Send the text."""
+        self.post_message(self.Sent(self.text))
+
+
+class Question(ModalScreen[T], Generic[T]):
+    """Shows something whole, to be scrolled, and takes one key as the answer."""
+
+    AUTO_FOCUS = "VerticalScroll"
+    DEFAULT_CSS = """
+    Question { align: center bottom; }
+    Question > VerticalScroll {
+        height: auto; max-height: 80%; border: round ansi_bright_black; padding: 0 1;
+    }
+    Question > #answers { height: auto; padding: 0 1; text-style: bold; }
+    """
+    ANSWERS: ClassVar[str] = ""
+    KEYS: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, title: str, lines: list[str]) -> None:
+        super().__init__()
+        self._title, self._lines = title, lines
+        self._since = time.monotonic()
+        self.writing = Written(None, str)
+        self.writing.display = False
+        self.answers = Static(self.ANSWERS, id="answers", markup=False)
+        self.text = Static(self._whole(), markup=False)
+
+    def _whole(self) -> str:
+        return "\n".join([self._title, *(f"  {line}" for line in self._lines)])
+
+    def compose(self) -> ComposeResult:
+        """What is asked for, and the answers there are."""
+        with VerticalScroll():
+            yield self.text
+        yield self.writing
+        yield self.answers
+
+    def on_key(self, event: events.Key) -> None:
+        """A key was pressed. Textual calls this of every class that has one: here alone."""
+        self.pressed(event)
+
+    def pressed(self, event: events.Key) -> None:
+        """Take an answer; letters of somebody who is typing go on into the chat's input."""
+        quiet = time.monotonic() - self._since >= QUIET_S
+        if not quiet and (event.is_printable or event.key == "enter"):
+            self._since = time.monotonic()
+            event.stop()
+            if event.is_printable and event.character:
+                self.typed(event.character)
+        elif event.key in self.KEYS:
+            event.stop()
+            getattr(self, f"action_{self.KEYS[event.key]}")()
+
+    def typed(self, letter: str) -> None:
+        """A letter that was meant for the chat's input."""
+        self.app.query_one("Input", TextArea).insert(letter)
+
+    def refuse(self) -> None:
+        """Answer with no."""
+        raise NotImplementedError
+
+
+class ServerDialog(Question[bool]):
+    """Asks whether a server may be started."""
+
+    ANSWERS = "start it?  y yes   n no"
+    KEYS: ClassVar[dict[str, str]] = {"y": "yes", "n": "no", "escape": "no"}
+
+    def __init__(self, config: ServerConfig) -> None:
+        super().__init__(f"the server {config.name}:", shown.server_lines(config))
+
+    def action_yes(self) -> None:
+        """It may."""
+        self.dismiss(True)
+
+    def action_no(self) -> None:
+        """It may not."""
+        self.dismiss(False)
+
+    def refuse(self) -> None:
+        """It may not."""
+        self.dismiss(False)
+
+
+class CallDialog(Question[Decision]):
+    """Asks whether a call may run."""
+
+    ANSWERS = "run it?  y once   a always in this chat   n no, with a reason   e edit"
+    KEYS: ClassVar[dict[str, str]] = {
+        "y": "once",
+        "a": "always",
+        "n": "no",
+        "e": "edit",
+        "escape": "refuse",
+    }
+
+    def __init__(self, call: ToolCall, tool: Tool) -> None:
+        super().__init__(f"▸ {shown.title(tool)}", shown.argument_lines(call.arguments))
+        self._arguments, self._edited = call.arguments, False
+        self._editing = False
+
+    def action_once(self) -> None:
+        """It may, this time."""
+        self.dismiss(Once(self._arguments if self._edited else None))
+
+    def action_always(self) -> None:
+        """This tool may, for the session; but what was edited is one call's."""
+        if not self._edited:
+            self.dismiss(Always())
+
+    def action_refuse(self) -> None:
+        """It may not."""
+        self.dismiss(No())
+
+    def refuse(self) -> None:
+        """It may not."""
+        self.dismiss(No("they ended the turn"))
+
+    def action_no(self) -> None:
+        """It may not: the model is told why, if there is a reason."""
+        self._write("why not? Enter sends it to the model, an empty one too; Esc: back", "")
+
+    def action_edit(self) -> None:
+        """Change the arguments."""
+        self._editing = True
+        text = json.dumps(self._arguments, ensure_ascii=False, indent=1)
+        self._write("the arguments in JSON; Enter: done, Alt-Enter: a new line, Esc: back", text)
+
+    def _write(self, hint: str, text: str) -> None:
+        self.answers.update(hint)
+        self.writing.display = True
+        self.writing.put(text)
+        self.writing.focus()
+
+    def _back(self) -> None:
+        self._editing = self.writing.display = False
+        self.answers.update(self.ANSWERS)
+        self.query_one(VerticalScroll).focus()
+
+    def pressed(self, event: events.Key) -> None:
+        """As `Question.pressed`; while something is written, Esc goes back."""
+        if not self.writing.display:
+            super().pressed(event)
+        elif event.key == "escape":
+            event.stop()
+            self._back()
+
+    @on(Input.Sent)
+    def _sent(self, event: Input.Sent) -> None:
+        event.stop()
+        self._written(event.text)
+
+    @on(Input.Ended)
+    def _ended(self, event: Input.Ended) -> None:
+        event.stop()
+        self._back()
+
+    def _written(self, text: str) -> None:
+        if not self._editing:
+            self.dismiss(No(text.strip()))
+            return
+        try:
+            self._take(read_arguments(text))
+        except ValueError as error:
+            self.answers.update(str(error))
+            self.writing.put(text)
+
+    def _take(self, arguments: dict[str, Any]) -> None:
+        """Ask again, with the arguments as they are now."""
+        self._arguments, self._edited = arguments, True
+        self._lines = [*shown.argument_lines(arguments), "(edited by you)"]
+        self.text.update(self._whole())
+        self._back()

@@ -1,0 +1,234 @@
+"""Tools on the full screen: questions, keys, cards, and a chat that ends in the middle."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwen3_mlx.cli.tools.chat_tools import ChatTools
+from qwen3_mlx.cli.tui import consent_dialog
+from qwen3_mlx.cli.tui.consent_dialog import CallDialog, ServerDialog
+from qwen3_mlx.events import Answer, ToolCall
+from qwen3_mlx.model import Qwen3
+from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.tools.tool import Cancel, Result, Tool
+from tests.cli import tools_given
+from tests.cli.tools_given import GREEDY, call_text, mcp_file, say_in_turn
+from tests.cli.tui.pilot import ChatPilot, run_chat
+
+
+@pytest.fixture(scope="module")
+def model() -> Qwen3:
+    return tools_given.model()
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consent_dialog, "QUIET_S", 0.0)
+
+
+class OneTool(ChatTools):
+    """Tools without servers: one function, whose calls are asked for."""
+
+    def __init__(self, folder: Path, work: Any = lambda **given: f"got {given}") -> None:
+        super().__init__(mcp_file(folder, good="well"))
+        self.ran: list[dict[str, Any]] = []
+
+        def run(arguments: dict[str, Any], cancel: Cancel) -> Result:
+            self.ran.append(arguments)
+            return Result(str(work(**arguments)))
+
+        self._tool = Tool("echo", "Says it.", {"type": "object"}, run, "good", "echo")
+
+    def start_all(self, say: Any = None) -> None:
+        pass
+
+    def offered(self) -> list[Tool]:
+        return [self._tool]
+
+
+def a_chat(model: Qwen3, tools: ChatTools) -> Any:
+    def prepare(chat: Any) -> list[str]:
+        chat.tools = tools
+        return []
+
+    options = GenerationOptions(**GREEDY)
+    loaded: Any = model
+    return run_chat(model=loaded, tools=tools, prepare=prepare, options=options, size=(90, 30))
+
+
+def dialog(chat: ChatPilot) -> bool:
+    return isinstance(chat.app.screen, CallDialog | ServerDialog)
+
+
+async def asked(chat: ChatPilot, *keys: str) -> None:
+    """Wait for a question, and answer it."""
+    await chat.until(lambda: dialog(chat) and chat.app.screen.is_mounted)
+    await chat.press(*keys)
+
+
+def roles(chat: ChatPilot) -> list[str]:
+    found = chat.app.controller.chat
+    assert found is not None
+    return [message["role"] for message in found.session.messages]
+
+
+@pytest.mark.parametrize(
+    ("keys", "ran", "told"),
+    [
+        (["y"], [{"a": 1}], "got"),
+        (["n", *"no!", "enter"], [], "the user said no: no!"),
+        (["n", "enter"], [], "Not run: the user said no."),
+        (["escape"], [], "Not run: the user said no."),
+        (["e", "ctrl+a", "enter", "y"], [{"a": 1}], "got"),
+        (["n", "escape", "y"], [{"a": 1}], "got"),
+    ],
+)
+async def test_a_call_is_shown_whole_and_runs_only_if_it_may(
+    monkeypatch: pytest.MonkeyPatch,
+    model: Qwen3,
+    tmp_path: Path,
+    keys: Sequence[str],
+    ran: list[dict[str, Any]],
+    told: str,
+) -> None:
+    prompts = say_in_turn(monkeypatch, model, [call_text("echo", a=1), "Done."])
+    tools = OneTool(tmp_path)
+    async with a_chat(model, tools) as chat:
+        await chat.type("go")
+        await chat.until(lambda: dialog(chat))
+        await chat.until("a: 1")
+        assert tools.ran == [] and "good.echo" in chat.seen and "run it?" in chat.seen
+        await asked(chat, *keys)
+        await chat.until("Done.")
+        await chat.idle()
+        assert tools.ran == ran and told in prompts[1]
+        assert roles(chat) == ["user", "assistant", "tool", "assistant"]
+        await chat.type("/undo")
+        await chat.until("taken back")
+
+
+async def test_what_is_edited_runs_and_always_asks_no_more(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, tmp_path: Path
+) -> None:
+    prompts = say_in_turn(
+        monkeypatch, model, [call_text("echo", a=n) for n in range(3)] + ["Done."]
+    )
+    tools = OneTool(tmp_path)
+    async with a_chat(model, tools) as chat:
+        await chat.type("go")
+        await asked(chat, "e")
+        question = chat.app.screen
+        assert isinstance(question, CallDialog)
+        question.writing.put('{"a": "\u202e7"}')
+        await chat.press("enter")
+        await chat.until("⟨U+202E⟩7")
+        assert "(edited by you)" in chat.seen
+        await chat.press("a")  # what was edited is no tool's rule
+        await asked(chat, "y")
+        await chat.until(lambda: len(prompts) == 2)
+        await asked(chat, "a")
+        await chat.until("Done.")
+        assert tools.ran == [{"a": "\u202e7"}, {"a": 1}, {"a": 2}]
+
+
+async def test_letters_of_somebody_who_types_answer_nothing(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, tmp_path: Path
+) -> None:
+    say_in_turn(monkeypatch, model, [call_text("echo"), "Done."])
+    monkeypatch.setattr(consent_dialog, "QUIET_S", 1000.0)
+    tools = OneTool(tmp_path)
+    async with a_chat(model, tools) as chat:
+        await chat.type("go")
+        await asked(chat, *"yes", "enter", "y")
+        assert dialog(chat) and tools.ran == [] and chat.app.input.text == "yesy"
+        monkeypatch.setattr(consent_dialog, "QUIET_S", 0.0)
+        await chat.press("y")
+        await chat.until("Done.")
+
+
+async def test_ctrl_c_at_a_question_ends_the_turn(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, tmp_path: Path
+) -> None:
+    prompts = say_in_turn(monkeypatch, model, [call_text("echo"), "Never said."])
+    tools = OneTool(tmp_path)
+    async with a_chat(model, tools) as chat:
+        await chat.type("go")
+        await asked(chat, "ctrl+c")
+        await chat.until("stopped by you")
+        await chat.idle()
+        assert len(prompts) == 1 and tools.ran == [] and roles(chat)[-1] == "tool"
+
+
+async def test_esc_ends_a_running_call_and_the_turn_goes_on(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, tmp_path: Path
+) -> None:
+    prompts = say_in_turn(monkeypatch, model, [call_text("echo"), "Done."])
+    over = threading.Event()
+    tools = OneTool(tmp_path, lambda **_: over.wait(60))
+    async with a_chat(model, tools) as chat:
+        await chat.type("go")
+        await asked(chat, "y")
+        await chat.until("running good.echo (Esc ends it)")
+        await chat.press("escape")
+        await chat.until("Done.")
+        over.set()
+        assert "The user ended this call" in prompts[1]
+
+
+async def test_a_chat_that_ends_answers_its_question_with_no(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, tmp_path: Path
+) -> None:
+    say_in_turn(monkeypatch, model, [call_text("echo"), "Never said."])
+    tools = OneTool(tmp_path)
+    async with a_chat(model, tools) as chat:
+        await chat.type("go")
+        await chat.until(lambda: dialog(chat))
+        running = chat.app.controller.turn
+        assert running is not None
+    assert running.running.over.wait(60) and tools.ran == []
+
+
+async def test_servers_are_asked_for_and_mcp_restarts_them(tmp_path: Path) -> None:
+    tools = ChatTools(mcp_file(tmp_path, good="well", bad="dead"))
+
+    def prepare(chat: Any) -> list[str]:
+        chat.tools = tools
+        return []
+
+    async with run_chat([Answer("hi")], tools=tools, prepare=prepare, size=(90, 30)) as chat:
+        await chat.until("it runs:")
+        await asked(chat, "n")
+        await chat.until("bad:")
+        await asked(chat, "y")
+        await chat.until("ended with exit code 3")
+        await chat.type("/mcp")
+        await chat.until("good doesn't run: not allowed to start")
+        await chat.type("/mcp restart good")
+        await asked(chat, "y")
+        await chat.until("good runs, 1 tool")
+        await chat.type("/mcp restart good")  # its command was asked for already
+        await chat.until(lambda: chat.seen.count("good runs, 1 tool") == 2)
+        await chat.type("/tools")
+        await chat.until("good.echo  (asks)")
+    assert tools.servers.clients == {}
+
+
+async def test_a_kept_conversation_shows_its_calls(tmp_path: Path) -> None:
+    call = ToolCall("echo", {"a": "b"}, "1").as_message()
+    messages = [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "[good.echo]\nfine"},
+        {"role": "tool", "content": {"odd": 1}},
+        {"role": "assistant", "content": "Done."},
+    ]
+    async with run_chat() as chat:
+        chat.app.show_messages(messages)
+        await chat.until("Done.")
+        for text in ("▸ echo", 'a: "b"', "│ [good.echo]", '{"odd": 1}'):
+            assert text in chat.seen
