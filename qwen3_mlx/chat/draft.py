@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -17,6 +16,7 @@ from qwen3_mlx.engine.speculative import Speculating
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.files import read_small
 from qwen3_mlx.hub.kinds import check_writes_text
+from qwen3_mlx.nn.trial_rows import RowsOnDemand
 
 LOOKUP = "lookup"
 """The name of drafts that are looked up in the conversation."""
@@ -30,14 +30,18 @@ class Drafts:
         self.name = LOOKUP if source is None else source.name
         self._target, self._source = target, source
         self._held: WeakKeyDictionary[PromptCache, Speculating] = WeakKeyDictionary()
+        self._way: tuple[Check | None, str] | None = None
+        self._proof = RowsOnDemand(target.network, target.cache_format)
         if source is not None:
             check_writes_text(source.kind, source.name)
             _check_same_tokens(target, source)
 
-    @cached_property
+    @property
     def way(self) -> tuple[Check | None, str]:
-        """As `way_to_check`, once for all conversations."""
-        return way_to_check(self._target.network, self._target.cache_format)
+        """As `way_to_check`, for all conversations; has the kernels tried that it needs."""
+        if self._way is None or (self._way[0] is None and self._proof.ended()):
+            self._way = way_to_check(self._target.network, self._target.cache_format)
+        return self._way
 
     def of(self, conversation: PromptCache) -> Speculating | None:
         """What `conversation` needs; None where `way` says why drafts can't pay here."""

@@ -16,7 +16,7 @@ from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.engine.admission import Admission
 from qwen3_mlx.engine.decision import Decision, End, Inject
-from qwen3_mlx.engine.decode import Decoder, obey, probed, step_together, way_together
+from qwen3_mlx.engine.decode import Decoder, SideBySide, obey, probed
 from qwen3_mlx.engine.fair import ALONE_SECONDS, GAP_SECONDS, ChunkPace, next_reader
 from qwen3_mlx.engine.idle import IdleWork
 from qwen3_mlx.engine.prefill import prefill, require_numbers
@@ -54,7 +54,7 @@ class Scheduler:
         self.network, self.config = network, config
         self.parallel, self.most_waiting = parallel, waiting
         self.prefixes = Prefixes(new_cache, prefix_bytes)
-        self._together = way_together(network, cache_format)
+        self._side_by_side = SideBySide(network, cache_format)
         self.counts = Counts()
         self.arrived = threading.Condition()
         """Notified when a task comes, or a listener has room again."""
@@ -230,7 +230,7 @@ class Scheduler:
         if not tasks:
             return []
         try:
-            tokens = step_together([t.decoder for t in tasks if t.decoder], self._together)
+            tokens = self._side_by_side.step([t.decoder for t in tasks if t.decoder])
         except Exception as error:
             for task in tasks:
                 self._fail(task, error)

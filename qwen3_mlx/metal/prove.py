@@ -145,6 +145,7 @@ def _add(
             _take(found, str(value["kernel"]), value["fault"])
     if finished and code == 0:
         return
+    before = set(found.wrong)
     why = _ending(code, said.err.read_text("utf-8", "replace").strip(), limit_s)
     several = rows_only(part)
     if begun or not several:
@@ -152,6 +153,8 @@ def _add(
         _take(found, kernel, f"{begun['name']}: {why}" if begun else why)
     for unproven in part if several else ("step",):  # whatever of its cases were right
         _take(found, unproven, f"the proof did not come to its end: {why}")
+    if code is None:
+        found.late |= dict.fromkeys(set(found.wrong) - before, 1)
 
 
 def _take(found: Verdict, kernel: str, fault: str | None) -> None:

@@ -33,7 +33,8 @@ attention and experts; our kernels alone."""
 
 ARMS: tuple[Arm, ...] = ("stock", "hybrid", "fused")
 MOST_TRIES = 3
-"""Starts at which noise is tried again; then MLX's operations keep the place."""
+"""Starts at which noise, or a proof that took too long, is tried again; then MLX's operations keep
+the place."""
 
 
 @dataclass(slots=True)
@@ -55,6 +56,8 @@ class Verdict:
 
     wrong: dict[str, str] = field(default_factory=dict)
     """Kernels that may not run here, and why; ``step``: none of a decode step may."""
+    late: dict[str, int] = field(default_factory=dict)
+    """Those of them that were only not done in time, and in how many proofs."""
     right: list[str] = field(default_factory=list)
     """Kernels that were tried, and were right."""
     readings: dict[str, Reading] = field(default_factory=dict)
@@ -77,6 +80,10 @@ class Verdict:
         if reason := self.wrong.get("step") or self.wrong.get(name):
             return reason
         return None if name in self.right else "not tried on this machine"
+
+    def too_late(self, name: str) -> bool:
+        """Whether to try `name` again, whose proof was not done in time: that may change."""
+        return name in self.wrong and 0 < self.late.get(name, 0) < MOST_TRIES
 
     @property
     def undecided(self) -> bool:
@@ -161,7 +168,7 @@ def read(file: Path) -> Verdict | None:
         cuts = {name: (int(rows), int(simds)) for name, (rows, simds) in value.pop("cuts").items()}
         found = Verdict(**value, readings=readings, cuts=cuts)
         sound = isinstance(found.wrong, dict) and isinstance(found.right, list)
-        sound = sound and isinstance(found.tries, int)
+        sound = sound and isinstance(found.tries, int) and isinstance(found.late, dict)
         return found if sound and {r.winner for r in readings.values()} <= set(ARMS) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

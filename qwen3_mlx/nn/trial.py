@@ -61,7 +61,9 @@ def wanted(network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> bo
     if file is None or dispatch.forced() or not network.layers[0].sums.whole():
         return False  # a step of a shared network needs all machines: one alone would wait for ever
     held = verdict.read(file)
-    return held is None or (held.undecided and len(_arms(network, cache_format, held)) > 1)
+    if held is None or held.too_late("step"):
+        return True
+    return held.undecided and len(_arms(network, cache_format, held)) > 1
 
 
 def run(
@@ -85,10 +87,11 @@ def run(
     if file is None or not network.layers[0].sums.whole():
         return None, None
     held = None if again else verdict.read(file)
-    if held is None:
+    if held is None or held.too_late("step"):
+        late = held.late if held else {}
         ahead = Ahead(_pieces(network, cache_format), signatures(network, cache_format))
         held = prove.prove(ahead.signatures, skipped=skipped, meanwhile=ahead, rows=rows)
-        held.model = model
+        held.model, held.late = model, {n: late.get(n, 0) + 1 for n in held.late}
         held.seconds |= ahead.seconds
         if fault := verdict.write(file, held):
             return held, fault

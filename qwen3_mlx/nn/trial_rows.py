@@ -1,0 +1,84 @@
+"""The kernels of several rows, proven when they are first wanted: side by side, or for drafts.
+
+The first chat doesn't try them, for they may take minutes. A thread waits for the child that does,
+and computes nothing itself; turns go on meanwhile as they did.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from qwen3_mlx.metal import dispatch, proof_parts, prove, verdict
+from qwen3_mlx.metal.variants_rows import skinny_runs
+from qwen3_mlx.metal.verdict import Verdict
+from qwen3_mlx.nn.signature import say, signatures, verdict_file
+from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat
+
+
+def wanted(network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> list[str]:
+    """The kernels of rows that are to be tried: where steps of one token are fused already."""
+    file = verdict_file(network, cache_format)
+    if file is None or not network.layers[0].sums.whole():
+        return []
+    held = verdict.read(file)
+    if held is None or held.wrong.get("step"):
+        return []
+    if not dispatch.forced() and set(held.arms()) == {"stock"}:
+        return []
+    every = all(map(skinny_runs, signatures(network, cache_format)))
+    names = [name for name in proof_parts.ROWS if every or name != "skinny"]
+    known = {*held.right, *held.wrong}
+    names = [name for name in names if name not in known or held.too_late(name)]
+    return [name for name in names if not dispatch.off_reason(name)]
+
+
+def run(network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> Verdict | None:
+    """Try what is `wanted` in a child, and keep what came of it; None where nothing was wanted.
+
+    Raises `prove.Skipped` if the machine slept.
+    """
+    names, file = wanted(network, cache_format), verdict_file(network, cache_format)
+    if not names or file is None:
+        return None
+    found = prove.prove(signatures(network, cache_format), names=names)
+    held = verdict.read(file) or Verdict(machine=verdict.machine())
+    for name in names:
+        held.wrong.pop(name, None)
+    held.wrong |= found.wrong
+    held.right = sorted({*held.right, *found.right} - set(held.wrong))
+    held.late |= {name: held.late.get(name, 0) + 1 for name in found.late}
+    held.seconds |= {f"rows, {what}": spent for what, spent in found.seconds.items()}
+    if fault := verdict.write(file, held):
+        say(f"what was found out about kernels of several rows can't be kept: {fault}")
+    return held
+
+
+class RowsOnDemand:
+    """Has the kernels of rows of one network tried once, beside what the process does."""
+
+    def __init__(self, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> None:
+        self._network, self._cache_format = network, cache_format
+        self._thread: threading.Thread | None = None
+        self._asked = False
+
+    def ended(self) -> bool:
+        """Begin if nobody has; True once, when there may be something new."""
+        if not self._asked:
+            self._asked = True
+            if wanted(self._network, self._cache_format):
+                say("trying the kernels of several rows beside this, once: some minutes at most")
+                self._thread = threading.Thread(target=self._try, name="rows", daemon=True)
+                self._thread.start()
+        if self._thread is None or self._thread.is_alive():
+            return False
+        self._thread = None
+        return True
+
+    def _try(self) -> None:
+        try:
+            run(self._network, self._cache_format)
+        except prove.Skipped:
+            say("the machine slept meanwhile; kernels of several rows are tried at the next start")
+        except Exception as error:  # nothing that a trial meets may cost a turn
+            say(f"kernels of several rows were not tried: {error}")
