@@ -200,3 +200,14 @@ def test_what_was_broken_is_not_asked_again() -> None:
     payoff.give_up("gone")
     payoff.begin_turn()
     assert payoff.drafts == 0 and payoff.turn.off == "gone"
+
+
+def test_a_probe_in_between_changes_nothing_that_is_said() -> None:
+    """It asks that the cache hold what was handed out and no more."""
+    network, _ = tiny.network(77)
+    decoder, other = drafting(DraftModel(PromptCache(network)), Always(many=7), PLAIN), plain(PLAIN)
+    for steps in (3, 1, 5, 9):
+        assert [decoder.step() for _ in range(steps)] == [other.step() for _ in range(steps)]
+        decoder.settle()
+        assert decoder.cache.layers[0].offset == len(decoder.cache.tokens)
+    assert decoder.speculating.payoff.turn.accepted
