@@ -80,9 +80,8 @@ def test_what_goes_wrong_in_the_child_is_a_verdict(
     off = plain(network, monkeypatch)
     held, _ = trial.run(network)
     assert held is not None and FAULTS[fault] in held.wrong["attend"]
-    assert held.readings == {}
-    assert trial.wanted(network) == (fault == "hang"), "what only took too long is tried again"
-    assert held.late.get("step", 0) == held.late.get("attend", 0) == int(fault == "hang")
+    assert held.readings == {} and held.late.get("step", 0) == held.late.get("attend", 0)
+    assert trial.wanted(network) == (held.late.get("step", 0) > 0) == (fault == "hang")
     for kernels in ("", "auto"):
         monkeypatch.setenv("QWEN3_MLX_KERNELS", kernels)
         assert unavailable_reason(network) is not None
