@@ -19,7 +19,7 @@ from qwen3_mlx.engine.payoff import SIZES, Payoff
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler, SamplerState, logprobs
 from qwen3_mlx.errors import OutOfMemoryError
-from qwen3_mlx.metal.attend import TAIL
+from qwen3_mlx.metal import attend
 from qwen3_mlx.nn.cache.tailed import TailedCache
 from qwen3_mlx.nn.transformer import Qwen3Network
 
@@ -109,7 +109,7 @@ class SpeculativeDecoder(Decoder):
         first = self.cache.layers[0]
         room = min(wanted, self._room() - 1, self.network.context - first.offset - 1)
         if isinstance(first, TailedCache):  # one that a plain step wouldn't close stays open
-            room = min(room, (TAIL - first.recent or TAIL) - 1)
+            room = min(room, (attend.TAIL - first.recent or attend.TAIL) - 1)
         return max((size for size in SIZES if size <= room), default=0)
 
     def _drafts(self, most: int) -> mx.array | None:
