@@ -20,6 +20,7 @@ from weakref import WeakSet
 
 from qwen3_mlx.errors import ToolError
 from qwen3_mlx.tools.transport import LARGEST_MESSAGE, Message, Receiver, parsed
+from qwen3_mlx.tools.watch import WATCHER
 
 INHERITED = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
 """What a server gets of our environment; its configuration says what else."""
@@ -61,6 +62,7 @@ class Stdio:
             got = getattr(error, "strerror", None) or str(error)
             hint = "is it installed, and on the PATH?" if isinstance(error, OSError) else None
             raise ToolError(f"{command[0]} can't be started", got=got, hint=hint) from None
+        WATCHER.add(self._process.pid)
         self._receiver, self._log = receiver, log
         self._writing = threading.Lock()
         self._last_words = b""
@@ -158,6 +160,7 @@ class Stdio:
                     os.killpg(group, 0)
                     time.sleep(0.01)
         self._process.wait()
+        WATCHER.drop(group)
 
 
 @atexit.register
