@@ -196,7 +196,7 @@ def load_runtime(
     files = _stamp(path, beside)
     tokenizer, template = Tokenizer.from_dir(path), _template(path, kind)
     _check_vocabulary(tokenizer, config)
-    family = template.family  # a damaged template is refused before the weights are read
+    family, thinks = _family(template, tokenizer)  # a damaged template is refused early
     if own is not config:
         network = membership.load_together(str(name), path, context, cache_format, force)
         config = config if context is None else config.for_context(context)
@@ -214,7 +214,7 @@ def load_runtime(
         tokenizer,
         template,
         family,
-        template.thinks_by_default,
+        thinks,
         said,
         path,
         files,
@@ -262,3 +262,14 @@ def _check_vocabulary(tokenizer: Tokenizer, config: Qwen3Config) -> None:
             expected=f"below {config.vocab_size}, the config's vocab_size",
             hint="the tokenizer's files and the weights are not of one model",
         )
+
+
+def _family(template: ChatTemplate, tokenizer: Tokenizer) -> tuple[Family, bool]:
+    """The family, and whether it thinks by default.
+
+    A plain template tells neither. Where the vocabulary has thought's markers the model may think,
+    so a budget can be armed and a thought be closed as soon as it opens, as with hybrid models.
+    """
+    if template.is_plain and None not in (tokenizer.think_open, tokenizer.think_close):
+        return "hybrid", True
+    return template.family, template.thinks_by_default

@@ -184,6 +184,19 @@ class ChatTemplate:
             return "hybrid", default != off
         return ("coder" if self._calls_in_xml() else "instruct"), False
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it knows no tools and no thinking, as fine-tunes' templates of turns alone.
+
+        It tells nothing of the model: one that thinks, or one that doesn't.
+        """
+        if self.family != "instruct":
+            return False
+        try:
+            return self._render(_PROBE, [_PROBE_TOOL]) == self._render(_PROBE, None)
+        except TemplateError:
+            return True
+
     def _calls_in_xml(self) -> bool:
         try:
             return "<function=" in self._render(_PROBE, [_PROBE_TOOL])
