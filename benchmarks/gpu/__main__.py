@@ -61,6 +61,8 @@ PHASES = [
     Phase("long", 120, environment=FAST),
     Phase("rows-dense", 400, environment=FAST),
     Phase("rows-moe", 500, environment=FAST),
+    Phase("drafts-dense", 200, environment=FAST),
+    Phase("drafts-moe", 250, environment=FAST),
     Phase("crossover", 100, environment=FAST),
     Phase("host-20-ops", 45, "host", FAST | {"MLX_MAX_OPS_PER_BUFFER": "20"}),
     Phase("host-50-ops", 45, "host", FAST | {"MLX_MAX_OPS_PER_BUFFER": "50"}),

@@ -10,7 +10,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
-from benchmarks.gpu import RESULTS, say
+from benchmarks.gpu import RESULTS, drafts, say
 from benchmarks.gpu.accuracy import layer_cases
 from benchmarks.gpu.blocks import blocks, crossover
 from benchmarks.gpu.rates import SIZES, decode, ours, prefill, theirs
@@ -86,6 +86,8 @@ def cases() -> dict[str, dict[str, Callable[[], None]]]:
         },
         "rows-dense": {"rows": lambda: compared(dense)},
         "rows-moe": {"rows": lambda: compared(moe)},
+        "drafts-dense": {"drafts": lambda: drafts.compared(dense)},
+        "drafts-moe": {"drafts": lambda: drafts.compared(moe)},
         "crossover": {"crossover": crossover},
         "host": {"decode ours": lambda: decode(moe, {"fused": lambda: ours(moe)}, 3)},
         "more": {"more": more},
