@@ -50,8 +50,12 @@ class Http:
         connection = self._connection()
         self._connections.add(connection)
         try:
+            answered = False
             for one in self._answers(connection, message):
                 self._receiver.received(one)
+                answered = answered or one.get("id") == message.get("id")
+            if not answered:
+                self._failed(message, "no answer: what came is no message of MCP")
         except ToolError as error:
             self._failed(message, str(error))
         except (OSError, http.client.HTTPException, ValueError) as error:
