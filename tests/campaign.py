@@ -29,6 +29,7 @@ from typing import Any
 import qwen3_mlx
 from qwen3_mlx.errors import Qwen3Error
 from tests.campaign_kills import KILLS
+from tests.campaign_tools import tools
 from tests.corpus.mutate import mutate_bytes, mutate_json
 
 DEMO = Path(qwen3_mlx.__file__).parent / "demo"
@@ -211,6 +212,7 @@ CAMPAIGNS: dict[str, Callable[[Path], Input]] = {
     "settings": settings,
     "recipes": recipes,
     **KILLS,
+    "tools": tools,
 }
 
 
@@ -244,7 +246,7 @@ def faults(name: str, seed: int, count: int, seconds: float) -> Iterator[str]:
             own = os.environ | {"QWEN3_MLX_HOME": f"{folder}/home"}  # never the user's own files
             with said.open("w") as out:
                 child = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, env=own)
-            hangs = _stands_still(child, said, 300 if name in KILLS else seconds)
+            hangs = _stands_still(child, said, 300 if name in (*KILLS, "tools") else seconds)
             records = _lines(said)
             wrong = [one for one in records if "fault" in one]
             yield from (f"{name} {seed} {one['number']}: {one['fault']}" for one in wrong)
