@@ -62,6 +62,7 @@ def test_what_took_too_long_is_tried_again_a_few_times(monkeypatch: pytest.Monke
     assert trial_rows.wanted(network) == []
     held.late = dict.fromkeys(names, 1)
     verdict.write(file, held)
+    monkeypatch.setattr(prove, "prove", lambda *_, names: Verdict(right=names))
     found = trial_rows.run(network)
     assert found is not None and found.wrong == {} and set(names) <= set(found.right)
 
