@@ -116,6 +116,11 @@ class Stats:
     """How they are kept: as computed, in 8 bits, …"""
     speculation: Speculation | None = None
     """What drafts gave, if there were to be any."""
+    probes: int = 0
+    """Times that an automatic budget asked what the answer would be."""
+    probe_tokens: int = 0
+    """Tokens that this took; they are in no other count."""
+    probe_seconds: float = 0.0
 
     @property
     def ttft(self) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from qwen3_mlx.answer_form import plain_schema, plain_tool_choice
+from qwen3_mlx.auto_budget import AutoBudget, most_tokens, read_budget
 from qwen3_mlx.errors import OptionError, shown
 from qwen3_mlx.thinking_budget import STOP_TEXT
 
@@ -158,8 +159,11 @@ class GenerationOptions:
 
     thinking: bool | None = None
     """Think before answering; None is the model's default."""
-    thinking_budget: int | None = None
-    """At most this many tokens of thinking; None is no limit, 0 is ``thinking=False``."""
+    thinking_budget: int | str | Mapping[str, Any] | AutoBudget | None = None
+    """At most this many tokens of thinking; None is no limit, 0 is ``thinking=False``.
+
+    ``"auto"``, ``"auto:2048"``, ``"low"``, ``"medium"`` or a dict of `AutoBudget`'s fields end
+    a thought where probes find its answer sure; ``"high"`` is no limit."""
     max_tokens: int | None = None
     """All generated tokens, the stop text included; must exceed budget + stop text."""
     temperature: float | None = None
@@ -197,8 +201,11 @@ class GenerationOptions:
     """Prompt tokens in one forward pass; None is 2,048, or fewer where memory is short."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "thinking_budget", read_budget(self.thinking_budget))
         for name, (low, high, expected) in _RANGES.items():
             value = getattr(self, name)
+            if isinstance(value, AutoBudget):
+                continue
             if value is not None and not _within(value, low, high, name in _INTEGERS):
                 raise OptionError(name, got=shown(value), expected=expected)
         if self.logit_bias is not None:
@@ -215,6 +222,17 @@ class GenerationOptions:
                 "thinking_budget 0 contradicts thinking=True",
                 hint="a budget of 0 switches thinking off; leave one of the two out",
             )
+
+    @property
+    def budget(self) -> int | AutoBudget | None:
+        """`thinking_budget`, which a text or a dict no longer is."""
+        found: int | AutoBudget | None = self.thinking_budget  # type: ignore[assignment]
+        return found
+
+    @property
+    def thinking_limit(self) -> int | None:
+        """Tokens of thinking at most, as far as an option says so."""
+        return most_tokens(self.budget)
 
     def _check_form(self) -> None:
         if self.regex is not None and not isinstance(self.regex, str):

@@ -26,7 +26,7 @@ SOURCES = sorted(path for folder in AROUND for path in (ROOT / folder).rglob("*.
 # from itself, never from a neighbour on its own floor. docs/design.md's picture is drawn from this.
 FLOORS = (
     ("errors", "events"),
-    ("answer_form", "thinking_budget"),
+    ("answer_form", "auto_budget", "thinking_budget"),
     ("files", "options"),
     ("gguf",),
     ("config", "hub", "text"),
@@ -45,7 +45,7 @@ PUBLIC = FLOOR["model"]  # `from qwen3_mlx import load` brings the whole house
 FACES = ("cli", "serve", "tools")
 
 WITHOUT_MLX = (
-    *("answer_form", "thinking_budget", "errors", "events", "files", "options"),
+    *("answer_form", "auto_budget", "thinking_budget", "errors", "events", "files", "options"),
     *("config", "gguf", "hub", "text"),
 )
 SLOW = (

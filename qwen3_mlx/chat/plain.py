@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from qwen3_mlx.auto_budget import AutoBudget
 from qwen3_mlx.errors import SessionError
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.options import GenerationOptions
@@ -32,7 +33,10 @@ def are_options(value: object) -> bool:
 
 def explicit(options: GenerationOptions) -> dict[str, Any]:
     """The options that are not left to the model."""
-    return {key: value for key, value in asdict(options).items() if value is not None}
+    found = {key: value for key, value in asdict(options).items() if value is not None}
+    if isinstance(options.budget, AutoBudget):
+        found["thinking_budget"] = options.budget.plain()
+    return found
 
 
 def as_plain(messages: Messages) -> list[dict[str, Any]]:

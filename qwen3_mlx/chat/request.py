@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from qwen3_mlx.auto_budget import AutoBudget
 from qwen3_mlx.chat.form import new_guide
+from qwen3_mlx.chat.probing import new_schedule
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.engine.control import Control
 from qwen3_mlx.engine.guide import Guide
 from qwen3_mlx.engine.markers import Markers
+from qwen3_mlx.engine.probe_schedule import ProbeSchedule
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.errors import ContextError, OptionError
 from qwen3_mlx.hub.kinds import check_writes_text
@@ -42,6 +45,8 @@ class Request:
     """The prompt ends in the middle of a message, which goes on."""
     guide: Callable[[], Guide] | None = None
     """What holds the answer to the form that was asked for, if one was."""
+    probing: Callable[[], ProbeSchedule | None] | None = None
+    """When probes may end the thought, with an automatic budget."""
 
     def sequence(self, control: Control) -> TurnSequence:
         """The state of the turn before its first token."""
@@ -53,6 +58,7 @@ class Request:
             inside=self.mode.starts_inside,
             closed=not self.mode.thinking or (self.continues and not self.mode.starts_inside),
             guide=None if self.guide is None else self.guide(),
+            probing=None if self.probing is None else self.probing(),
         )
 
 
@@ -77,7 +83,8 @@ def prepare(
     if not messages:
         raise OptionError("no messages", hint="a conversation has at least one user message")
     conversation, offered = runtime.template.conversation(messages), tools or []
-    limit = _remaining(runtime, conversation, options)
+    spent = _spent(runtime, conversation, options)
+    limit = _remaining(runtime, options, spent)
     mode = next_mode(runtime, conversation, options, limit)
     if continue_last:
         mode = _continued(conversation, mode)
@@ -96,11 +103,12 @@ def prepare(
         prompt = _without_end(runtime, prompt, mode)
     max_tokens = _max_tokens(runtime, len(prompt), options)
     budget = _budget(runtime, mode, limit, options)
-    if budget_gives_way:
+    if budget_gives_way or isinstance(options.budget, AutoBudget):
         budget = budget.within(max_tokens)
     elif mode.thinking:
         budget.check(max_tokens)
     _check(runtime, options)
+    new_schedule(runtime, options, mode, spent)  # raises what is wrong with it
     begun = str(conversation[-1]["content"]) if continue_last and not mode.starts_inside else None
     return Request(
         prompt=prompt,
@@ -113,6 +121,7 @@ def prepare(
         options=options,
         continues=continue_last,
         guide=new_guide(runtime, options, offered, mode, begun),
+        probing=lambda: new_schedule(runtime, options, mode, spent),
     )
 
 
@@ -151,7 +160,9 @@ def next_mode(
 
     An option beats a word in the messages, which beats the model's default. Raises `OptionError`.
     """
-    limit = options.thinking_budget if limit is None else limit
+    limit = options.thinking_limit if limit is None else limit
+    if limit is None and isinstance(options.budget, AutoBudget):
+        limit = runtime.network.context  # it is a budget, though without a cap
     thinks = runtime.thinks_by_default
     return resolve_mode(runtime.family, messages, options.thinking, limit, thinks)
 
@@ -196,21 +207,28 @@ def _check(runtime: Runtime, options: GenerationOptions) -> None:
             raise OptionError("logit_bias", got=f"token {token}", expected=f"an id below {size}")
 
 
-def _remaining(
-    runtime: Runtime, messages: Sequence[MessageLike], options: GenerationOptions
-) -> int | None:
-    """How much of this *user* turn's budget the thoughts of its earlier steps have left."""
-    budget = options.thinking_budget
-    if not budget:
-        return budget
+def _spent(runtime: Runtime, messages: Sequence[MessageLike], options: GenerationOptions) -> int:
+    """How many tokens the earlier steps of this *user* turn have thought, if there is a budget."""
     spent = 0
-    for message in reversed(messages):
+    for message in reversed(messages if options.budget else ()):
         if message["role"] == "user" and not _is_tool_result(message):
             break
         if message["role"] == "assistant":
             spent += _thinking_tokens(runtime, message, options.stop_text)
+    return spent
+
+
+def _remaining(runtime: Runtime, options: GenerationOptions, spent: int) -> int | None:
+    """How much of a user turn's budget is left behind the `spent` tokens of its earlier steps."""
+    limit, context = options.thinking_limit, runtime.network.context
+    if not limit:
+        return limit
+    auto = options.budget
+    if isinstance(auto, AutoBudget) and not auto.level and limit >= context:
+        expected, hint = f"fewer than {context:,}, the context", "leave the cap out: auto"
+        raise OptionError("the budget's cap", got=f"{limit:,} tokens", expected=expected, hint=hint)
     # 0 is the hard switch, which a model that always thinks does not have.
-    return max(budget - spent, 0 if runtime.family == "hybrid" else 1)
+    return max(limit - spent, 0 if runtime.family == "hybrid" else 1)
 
 
 def _is_tool_result(message: MessageLike) -> bool:

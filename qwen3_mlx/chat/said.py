@@ -120,13 +120,16 @@ class Clock:
     def stats(self, turn: TurnSequence, cache: PromptCache | None) -> Stats:
         """The counts and rates; the first token belongs to the prefill."""
         ttft = max(self.first - self.began, 0.0)
-        decoding = self.last - self.first
+        decoding, probing = self.last - self.first, turn.probing
         return Stats(
             prompt_tokens=self.prompt,
             cached_tokens=self.cached,
             thinking_tokens=turn.thinking_tokens,
             answer_tokens=turn.answer_tokens,
             thinking_cut=turn.cut,
+            probes=probing.probes if probing else 0,
+            probe_tokens=probing.tokens if probing else 0,
+            probe_seconds=probing.seconds if probing else 0.0,
             ttft_s=ttft,
             prefill_tps=(self.prompt - self.cached) / ttft if ttft else 0.0,
             decode_tps=(self.tokens - 1) / decoding if decoding else 0.0,

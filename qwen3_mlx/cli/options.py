@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from qwen3_mlx.auto_budget import SPELLED, AutoBudget, read_budget
 from qwen3_mlx.cli.settings import suggestions
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.options import CacheFormat, GenerationOptions
@@ -29,6 +30,15 @@ def flag(names: str, help: str, panel: str | None = None, **more: Any) -> Any:
     """An option that takes none, such as ``--json``, ``--think/--no-think``."""
     # without a metavar of its own a flag would be shown as taking a <bool>
     return option("", help, panel, *names.split(), **more)
+
+
+def _spelled(budget: str | None) -> str | None:
+    """Refuse what is no budget, as typer refuses what is no number."""
+    try:
+        read_budget(budget)
+    except OptionError:
+        raise typer.BadParameter(f"{budget!r} is not {SPELLED}") from None
+    return budget
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -125,13 +135,19 @@ class TurnOptions:
         ),
     ] = None
     budget: Annotated[
-        int | None,
+        str | None,
         option(
-            "N",
-            "At most N tokens of thinking; then it is told to answer. 0 is --no-think.",
+            "N|auto[:N]",
+            "At most N tokens of thinking; then it is told to answer. 0 is --no-think."
+            " auto ends a thought once the answer is sure.",
             THINKING,
+            callback=_spelled,
         ),
     ] = None
+    first: Annotated[
+        bool,
+        flag("--first", "With --budget auto: answer at once where the answer is sure.", THINKING),
+    ] = False
     context: Annotated[
         int | None,
         option(
@@ -202,6 +218,16 @@ class TurnOptions:
         option("X", "Divide the score of every token already seen; 1 is off.", SAMPLING),
     ] = None
 
+    def _budget(self) -> int | AutoBudget | None:
+        """The budget that was spelled. Raises `OptionError`."""
+        found: int | AutoBudget | None = read_budget(self.budget)
+        if not self.first:
+            return found
+        if not isinstance(found, AutoBudget):
+            hint = "--budget auto --first"
+            raise OptionError("--first goes with an automatic budget", got=found, hint=hint)
+        return replace(found, first=True)
+
     def cache_format(self) -> CacheFormat:
         """How keys and values are to be kept. Raises `OptionError`."""
         return CacheFormat(self.kv_bits, self.kv_window)
@@ -210,7 +236,7 @@ class TurnOptions:
         """The same for the engine. Raises `OptionError`."""
         return GenerationOptions(
             thinking=self.think,
-            thinking_budget=self.budget,
+            thinking_budget=self._budget(),
             max_tokens=self.max_tokens,
             seed=self.seed,
             temperature=self.temperature,

@@ -50,8 +50,16 @@ class Conversation:
 
     @property
     def budget(self) -> int | None:
-        """The thinking budget of a turn."""
-        return self.session.options.thinking_budget
+        """Tokens that a turn may think at most."""
+        return self.session.options.thinking_limit
+
+    @property
+    def budget_name(self) -> str:
+        """``no limit``, ``256``, ``auto`` or ``auto:2,048``."""
+        budget = self.session.options.budget
+        return (
+            "no limit" if budget is None else f"{budget:,}" if type(budget) is int else f"{budget}"
+        )
 
     @property
     def thinks(self) -> bool:
@@ -80,7 +88,7 @@ class Conversation:
         """
         clean = text.encode("utf-8", "replace").decode()  # pasted bytes may be none
         if self.model.family == "hybrid" and _flag(clean) is not None:
-            self.set_options(thinking=None, thinking_budget=self.budget or None)
+            self.set_options(thinking=None, thinking_budget=self.session.options.budget or None)
         self._sending = clean
         return clean
 
@@ -104,7 +112,8 @@ class Conversation:
         """``thinking``, ``thinking, budget 256`` or ``not thinking``."""
         if not self.thinks:
             return "not thinking"
-        return f"thinking, budget {self.budget:,}" if self.budget else "thinking"
+        limited = self.session.options.budget
+        return f"thinking, budget {self.budget_name}" if limited else "thinking"
 
     def set_options(self, **changes: Any) -> None:
         """Change options for the turns to come; all or nothing. Raises `OptionError`."""
@@ -119,7 +128,8 @@ class Conversation:
         if family == "thinking" and not thinking:
             hint = "make it brief instead: /budget 512"
             raise OptionError(f"{self.name} always thinks: it can't be switched off", hint=hint)
-        budget = None if thinking and self.budget == 0 else self.budget
+        budget = self.session.options.budget
+        budget = None if thinking and budget == 0 else budget
         self.set_options(thinking=thinking, thinking_budget=budget)
 
     def take_up(self) -> str:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+from dataclasses import replace
 from pathlib import Path
 
+from qwen3_mlx.auto_budget import AutoBudget, read_budget
 from qwen3_mlx.chat import journal, journal_files
 from qwen3_mlx.cli.chat import editing
 from qwen3_mlx.cli.chat.conversation import Conversation
@@ -76,22 +78,35 @@ def _no_think(chat: Conversation, _text: str) -> CommandResult:
 
 def _budget(chat: Conversation, text: str) -> CommandResult:
     if not text:
-        return CommandResult(f"budget: {chat.budget if chat.budget is not None else 'no limit'}")
+        return CommandResult(f"budget: {chat.budget_name.replace(',', '')}")
     if text == "off":
         chat.set_options(thinking_budget=None)
         return CommandResult("no limit on thinking")
-    if not text.replace(",", "").replace("_", "").isdecimal():
-        raise OptionError("/budget", got=shown(text), expected="a number of tokens, or off")
-    tokens = int(text.replace(",", ""))
-    if tokens == 0:
+    spelled, _, first = text.partition(" ")
+    budget = _spelled_budget(spelled, first.strip())
+    if budget == 0:
         chat.switch(False)
         return CommandResult("a budget of 0 switches thinking off; /think switches it on again")
     if chat.model.family in NEVER_THINK:
         chat.switch(True)  # says that this model never thinks
     if not chat.thinks:  # who asks for a budget asks for thinking
         chat.switch(True)
-    chat.set_options(thinking_budget=tokens)
-    return CommandResult(f"at most {tokens:,} tokens of thinking a turn")
+    chat.set_options(thinking_budget=budget)
+    if isinstance(budget, int):
+        return CommandResult(f"at most {budget:,} tokens of thinking a turn")
+    return CommandResult(f"from now on: {chat.mode}")
+
+
+def _spelled_budget(text: str, first: str) -> int | AutoBudget | None:
+    """The budget that a person means. Raises `OptionError`."""
+    expected = "a number of tokens, auto, auto:N, auto first, low, medium, high, or off"
+    try:
+        budget: int | AutoBudget | None = read_budget(text)
+    except OptionError:
+        raise OptionError("/budget", got=shown(text), expected=expected) from None
+    if (isinstance(budget, int) and budget < 0) or (first and first != "first"):
+        raise OptionError("/budget", got=shown(f"{text} {first}".strip()), expected=expected)
+    return replace(budget, first=True) if first and isinstance(budget, AutoBudget) else budget
 
 
 def _system(chat: Conversation, text: str) -> CommandResult:
@@ -183,7 +198,7 @@ COMMANDS = {
     "help": Command("help", "this list", _help),
     "think": Command("think", "think before answering, from now on", _think),
     "no_think": Command("no_think", "answer at once, from now on", _no_think),
-    "budget": Command("budget [N|off]", "at most N tokens of thinking a turn", _budget),
+    "budget": Command("budget [N|auto|off]", "at most N tokens of thinking a turn", _budget),
     "model": Command("model [NAME]", "go on with another model", editing.model),
     "system": Command("system [TEXT|off]", "show or set the system prompt", _system),
     "retry": Command("retry", "answer the last message anew", _retry),

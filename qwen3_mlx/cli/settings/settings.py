@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from qwen3_mlx.auto_budget import most_tokens, read_budget
 from qwen3_mlx.errors import ConfigError, OptionError, shown
 from qwen3_mlx.files import own_folder, read_small
 from qwen3_mlx.options import NEVER_THINK, Family, GenerationOptions
@@ -92,7 +93,7 @@ KEYS = {
     for key in (
         Key("model", str, "the model of `chat`, `generate` and `info`", "the last chat's, or demo"),
         Key("thinking", bool, "think before answering", option="thinking"),
-        Key("budget", int, "tokens of thinking at most", "no limit", option="thinking_budget"),
+        Key("budget", int, "tokens of thinking, or auto", "no limit", option="thinking_budget"),
         Key("max_tokens", int, "generated tokens at most, in all", option="max_tokens"),
         Key("context", int, "tokens the model can look back on"),
         Key("system", str, "the system prompt", "none"),
@@ -254,7 +255,8 @@ def apply_defaults(
     budget, most = (
         options.get(name, usable.get(name)) for name in ("thinking_budget", "max_tokens")
     )
-    clash = budget is not None and most is not None and most <= budget
+    limit = most_tokens(read_budget(budget))
+    clash = limit is not None and most is not None and most <= limit
     if (given.thinking and usable.get("thinking_budget") == 0) or (
         clash and "max_tokens" in options
     ):

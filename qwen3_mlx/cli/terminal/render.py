@@ -143,5 +143,5 @@ def drafts(given: Speculation) -> str:
     return "; ".join([*parts, *([f"drafts off: {given.off}"] if given.off else [])]) or "no drafts"
 
 
-_CUTS = {"budget": "cut by the budget", "user": "cut by you"}
+_CUTS = {"budget": "cut by the budget", "user": "cut by you", "sure": "sure of the answer"}
 _ENDS = {"length": "answer cut by max_tokens or the context", "interrupted": "stopped by you"}

@@ -88,5 +88,5 @@ ARGUMENTS: dict[str, Callable[[str], list[str]]] = {
     "load": _files,
     "save": _files,
     "export": lambda _text: ["md", "json"],
-    "budget": lambda _text: ["off", "256", "1024", "4096"],
+    "budget": lambda _text: ["off", "auto", "256", "1024", "4096"],
 }

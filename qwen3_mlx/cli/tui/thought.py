@@ -16,7 +16,7 @@ from textual.widgets import Static
 from qwen3_mlx.cli.tui.growing_text import Block, GrowingText, showable, wrapped
 from qwen3_mlx.events import Stats, ThinkingCut
 
-CUTS = {"budget": "cut by the budget", "user": "cut by you"}
+CUTS = {"budget": "cut by the budget", "user": "cut by you", "sure": "sure of the answer"}
 LABEL_S = 0.2
 """Seconds between two changes of the line: each makes the frame's painting larger."""
 

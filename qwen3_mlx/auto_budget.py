@@ -1,0 +1,97 @@
+"""``thinking_budget="auto"``: think as long as it changes the answer, and no longer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from qwen3_mlx.errors import OptionError, shown
+
+SPELLED = "a number of tokens, auto, auto:N (at most N), low, medium or high"
+
+
+@dataclass(frozen=True, slots=True)
+class AutoBudget:
+    """A budget that probes end early; None leaves a number to the model's calibration.
+
+    Raises `OptionError` for a number out of its range.
+    """
+
+    cap: int | None = None
+    """Tokens of thinking at most, whatever the probes say."""
+    floor: int | None = None
+    """Tokens of thinking before the first probe."""
+    interval: int | None = None
+    """Tokens between two probes; they come at ends of sentences, and ever more rarely."""
+    certainty: float | None = None
+    """The probability, of each token of the answer's value, that ends the thought."""
+    first: bool = False
+    """Probe before any thought, and answer without one if that is sure: hybrid models only."""
+    level: str = ""
+    """``low`` or ``medium``, if that was asked for: its cap gives way to a shorter context."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("cap", 1), ("floor", 0), ("interval", 1)):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < low):
+                raise _refused(name, value, f"{low} or more tokens")
+        sure = self.certainty
+        if sure is not None and (type(sure) not in (int, float) or not 0 < sure <= 1):
+            raise _refused("certainty", sure, "a probability above 0, at most 1")
+        if type(self.first) is not bool:
+            raise _refused("first", self.first, "True or False")
+        if self.level not in ("", "low", "medium"):
+            raise _refused("level", self.level, "low or medium")
+
+    def __str__(self) -> str:
+        cap = "" if self.cap is None else f":{self.cap:,}"
+        return f"{self.level or f'auto{cap}'}{', answering first' if self.first else ''}"
+
+    def plain(self) -> dict[str, Any]:
+        """What is set, as JSON holds it."""
+        return {key: value for key, value in asdict(self).items() if value not in (None, False, "")}
+
+
+_LEVELS = {
+    "low": AutoBudget(cap=1_024, certainty=0.8, level="low"),
+    "medium": AutoBudget(cap=4_096, certainty=0.95, level="medium"),
+    "high": None,
+}
+"""What people expect of these words. Nobody has measured them on a published model yet."""
+
+_NAMES = {field.name for field in fields(AutoBudget)}
+
+
+def read_budget(value: Any) -> Any:
+    """`value` as a budget: a text or a dict becomes an `AutoBudget`, None for ``high``.
+
+    Everything else comes back as it is. Raises `OptionError`.
+    """
+    if isinstance(value, Mapping):
+        unknown = [key for key in value if key not in _NAMES]
+        if unknown:
+            expected = f"some of {', '.join(sorted(_NAMES))}"
+            raise OptionError("thinking_budget", got=shown(unknown[0]), expected=expected)
+        return AutoBudget(**value)
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    if text in _LEVELS:
+        return _LEVELS[text]
+    digits = text.replace(",", "").replace("_", "")
+    if digits.isascii() and digits.removeprefix("-").isdigit():
+        return int(digits)
+    word, _, cap = digits.partition(":")
+    if word != "auto" or (":" in digits and not (cap.isascii() and cap.isdigit())):
+        raise OptionError("thinking_budget", got=shown(value)[:80], expected=SPELLED)
+    return AutoBudget(cap=int(cap)) if cap else AutoBudget()
+
+
+def most_tokens(budget: int | AutoBudget | None) -> int | None:
+    """How many tokens of thinking `budget` allows; None is no limit."""
+    return budget.cap if isinstance(budget, AutoBudget) else budget
+
+
+def _refused(name: str, value: object, expected: str) -> OptionError:
+    return OptionError(f"thinking_budget: {name}", got=shown(value), expected=expected)
