@@ -107,8 +107,7 @@ def prepare(
         budget = budget.within(max_tokens)
     elif mode.thinking:
         budget.check(max_tokens)
-    _check(runtime, options)
-    new_schedule(runtime, options, mode, spent)  # raises what is wrong with it
+    _check(runtime, options, mode, spent)
     begun = str(conversation[-1]["content"]) if continue_last and not mode.starts_inside else None
     return Request(
         prompt=prompt,
@@ -196,8 +195,9 @@ def _budget(
     return ThinkingBudget(limit, tuple(encode(options.stop_text)), tuple(encode(EMPTY_THOUGHT_END)))
 
 
-def _check(runtime: Runtime, options: GenerationOptions) -> None:
-    """Raise `OptionError` for stop texts and biases that can't be honoured."""
+def _check(runtime: Runtime, options: GenerationOptions, mode: Mode, spent: int) -> None:
+    """Raise `OptionError` for stop texts, biases and probes that can't be honoured."""
+    new_schedule(runtime, options, mode, spent)
     if options.stop is not None:
         StopSequences(options.stop, options.stop_in)
     bias: Mapping[int, float] = options.logit_bias or {}
