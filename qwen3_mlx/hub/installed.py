@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen3_mlx.errors import ConfigError
+from qwen3_mlx.errors import ConfigError, Qwen3Error
 from qwen3_mlx.files import read_config, read_small
+from qwen3_mlx.gguf.folder import of as as_folder
+from qwen3_mlx.gguf.header import read_file
+from qwen3_mlx.gguf.model import models
 from qwen3_mlx.hub import cache, releases, resolve
 
 DEPTH = 2
@@ -48,9 +51,43 @@ def in_cache() -> Iterator[Found]:
 
 
 def in_directory(folder: Path) -> list[Found]:
-    """The models in `folder`: itself, or what lies in it, up to two levels deep."""
+    """The models in `folder`: itself, or what lies in it, up to two levels deep; GGUF files too.
+
+    A GGUF file of another architecture is left out, one that can't be read is listed with why.
+    """
     found = list(_models_below(folder, DEPTH))
-    return [Found(str(path), path) for path in found]
+    files = [file for below in _levels(folder, DEPTH) for file in _gguf_files(below)]
+    listed = filter(None, map(_gguf, files))
+    return [*(Found(str(path), path) for path in found), *listed]
+
+
+def _levels(folder: Path, depth: int) -> Iterator[Path]:
+    """`folder` and what lies in it, up to `depth` levels, but for dot folders and checkpoints."""
+    yield folder
+    if depth and not _has_config(folder):
+        for below in _folders(folder):
+            if not below.name.startswith("."):
+                yield from _levels(below, depth - 1)
+
+
+def _gguf_files(folder: Path) -> list[Path]:
+    """The first files of the GGUF models in `folder`."""
+    try:
+        return [folder / name for name in models([entry.name for entry in folder.iterdir()])]
+    except OSError:
+        return []
+
+
+def _gguf(file: Path) -> Found | None:
+    """The model in a GGUF file, by its metadata; None if it says that it is no Qwen3."""
+    try:
+        said = read_file(file).metadata.get("general.architecture")
+        if said not in ("qwen3", "qwen3moe"):
+            return None
+        return Found(str(file), as_folder(file))
+    except (Qwen3Error, OSError) as error:
+        why = error.summary if isinstance(error, Qwen3Error) else error.strerror or str(error)
+        return Found(str(file), file, f"can't be read: {why}")
 
 
 def _models_below(folder: Path, depth: int) -> Iterator[Path]:

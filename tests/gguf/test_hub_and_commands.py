@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 from qwen3_mlx.cli.commands.info import gather, lines
 from qwen3_mlx.errors import HubError, ModelNotFoundError
 from qwen3_mlx.gguf import folder
-from qwen3_mlx.hub import kinds, resolve
+from qwen3_mlx.hub import installed, kinds, resolve
 from qwen3_mlx.text import ChatTemplate, Tokenizer
 from tests.gguf import files
 from tests.hub_served import served
@@ -111,6 +112,32 @@ def test_the_commands_take_a_file(tmp_path: Path) -> None:
     assert reply["usage"]["prompt_tokens"] > 4
     run("convert", file, "--recipe", "8bit", "--out", str(tmp_path / "out"))
     assert (tmp_path / "out" / "config.json").is_file()
+
+
+def test_the_files_of_a_directory_are_listed(tmp_path: Path) -> None:
+    """Each by its name; parts as one; no projector, no dot file, no other architecture."""
+    shelf = tmp_path / "owner" / "shelf"
+    shelf.mkdir(parents=True)
+    model = files.model(files.DENSE_CONFIG, files.always("Q8_0"))
+    one = files.write(model, tmp_path / "one.gguf")
+    first, *_ = files.write_split(model, shelf, 2)
+    other = files.model(files.DENSE_CONFIG, files.always("Q8_0"))
+    other.metadata["general.architecture"] = "llama"
+    files.write(other, shelf / "llama.gguf")
+    (tmp_path / "cut.gguf").write_bytes(one.read_bytes()[:200])
+    (tmp_path / "._one.gguf").write_bytes(b"the Finder's")
+    (tmp_path / "mmproj-F16.gguf").write_bytes(b"a projector")
+    os.mkfifo(tmp_path / "pipe.gguf")
+    found = {one.name: one for one in installed.in_directory(tmp_path)}
+    assert {name for name, one in found.items() if not one.problem} == {str(one), str(first)}
+    broken = {str(tmp_path / name) for name in ("cut.gguf", "pipe.gguf")}
+    assert {name for name, one in found.items() if one.problem.startswith("can't be")} == broken
+    said = json.loads(run("models", str(tmp_path), "--json"))["models"]
+    rows = {row["name"]: row for row in said}
+    assert rows[str(one)]["kind"] == "chat" and rows[str(one)]["fits"]
+    assert rows[str(one)]["disk_bytes"] >= one.stat().st_size
+    assert rows[str(first)]["parameters"] == rows[str(one)]["parameters"] > 0
+    assert rows[str(tmp_path / "cut.gguf")]["disk_bytes"] == 200
 
 
 def real_metadata(qwen3_files: Path) -> dict[str, Any]:

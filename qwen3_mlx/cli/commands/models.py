@@ -80,8 +80,8 @@ def command(
 ) -> None:
     """List the models on this machine: size, bits a weight, parameters, context, and fit.
 
-    The bundled demos, Qwen3 in the hub's cache, and what lies in DIR. What can't be used is listed
-    with the reason. Reads headers only, and asks nobody.
+    The bundled demos, Qwen3 in the hub's cache, and what lies in DIR, GGUF files too. What can't be
+    used is listed with the reason. Reads headers only, and asks nobody.
 
     Examples:
 
@@ -181,6 +181,8 @@ def _with_fit(
 
 def _disk_bytes(folder: Path) -> int:
     """Bytes of the files that lie in or below `folder`, links followed, each counted once."""
+    if folder.is_file():
+        return folder.stat().st_size
     sizes: dict[tuple[int, int], int] = {}
     for base, _, names in os.walk(folder):
         for name in names:
