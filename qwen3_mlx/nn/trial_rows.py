@@ -6,7 +6,9 @@ and computes nothing itself; turns go on meanwhile as they did.
 
 from __future__ import annotations
 
+import atexit
 import threading
+from collections.abc import Callable
 
 from qwen3_mlx.metal import dispatch, proof_parts, prove, verdict
 from qwen3_mlx.metal.variants_rows import skinny_runs
@@ -33,15 +35,19 @@ def wanted(network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> li
     return [name for name in names if not dispatch.off_reason(name)]
 
 
-def run(network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> Verdict | None:
+def run(
+    network: Qwen3Network,
+    cache_format: CacheFormat = AS_COMPUTED,
+    skipped: Callable[[], bool] = lambda: False,
+) -> Verdict | None:
     """Try what is `wanted` in a child, and keep what came of it; None where nothing was wanted.
 
-    Raises `prove.Skipped` if the machine slept.
+    Raises `prove.Skipped` as soon as `skipped` says so, and if the machine slept.
     """
     names, file = wanted(network, cache_format), verdict_file(network, cache_format)
     if not names or file is None:
         return None
-    found = prove.prove(signatures(network, cache_format), names=names)
+    found = prove.prove(signatures(network, cache_format), skipped=skipped, names=names)
     held = verdict.read(file) or Verdict(machine=verdict.machine())
     for name in names:
         held.wrong.pop(name, None)
@@ -61,6 +67,7 @@ class RowsOnDemand:
         self._network, self._cache_format = network, cache_format
         self._thread: threading.Thread | None = None
         self._asked = False
+        self._over = threading.Event()
 
     def ended(self) -> bool:
         """Begin if nobody has; True once, when there may be something new."""
@@ -70,15 +77,27 @@ class RowsOnDemand:
                 say("trying the kernels of several rows beside this, once: some minutes at most")
                 self._thread = threading.Thread(target=self._try, name="rows", daemon=True)
                 self._thread.start()
+                atexit.register(self.close)
         if self._thread is None or self._thread.is_alive():
             return False
         self._thread = None
+        atexit.unregister(self.close)
         return True
+
+    def close(self) -> None:
+        """End the child, if it still runs: the process is about to end, or the model is gone."""
+        thread = self._thread
+        self._over.set()
+        if thread is not None:
+            thread.join()
+        atexit.unregister(self.close)
 
     def _try(self) -> None:
         try:
-            run(self._network, self._cache_format)
+            run(self._network, self._cache_format, self._over.is_set)
         except prove.Skipped:
+            if self._over.is_set():
+                return
             say("the machine slept meanwhile; kernels of several rows are tried at the next start")
         except Exception as error:  # nothing that a trial meets may cost a turn
             say(f"kernels of several rows were not tried: {error}")

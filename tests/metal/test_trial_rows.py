@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -49,7 +51,7 @@ def test_what_took_too_long_is_tried_again_a_few_times(monkeypatch: pytest.Monke
     file = keep(network, one_row_proven())
     names = trial_rows.wanted(network)
 
-    def late(*_given: Any, names: list[str]) -> Verdict:
+    def late(*_given: Any, names: list[str], **_more: Any) -> Verdict:
         return Verdict(wrong=dict.fromkeys(names, "still running"), late=dict.fromkeys(names, 1))
 
     with monkeypatch.context() as patch:
@@ -62,7 +64,7 @@ def test_what_took_too_long_is_tried_again_a_few_times(monkeypatch: pytest.Monke
     assert trial_rows.wanted(network) == []
     held.late = dict.fromkeys(names, 1)
     verdict.write(file, held)
-    monkeypatch.setattr(prove, "prove", lambda *_, names: Verdict(right=names))
+    monkeypatch.setattr(prove, "prove", lambda *_, names, **_more: Verdict(right=names))
     found = trial_rows.run(network)
     assert found is not None and found.wrong == {} and set(names) <= set(found.right)
 
@@ -108,3 +110,26 @@ def test_what_a_proof_meets_costs_no_turn(
         assert proof.ended()
     assert not proof.ended()
     assert "were not tried: no room" in capsys.readouterr().err
+
+
+def test_the_end_of_the_process_ends_the_proof(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its child would go on for minutes, and nobody would keep what it finds out."""
+    monkeypatch.setattr(trial_rows, "wanted", lambda *_: ["attend_rows"])
+
+    def unending(*_given: Any, skipped: Callable[[], bool], **_more: Any) -> Verdict:
+        while not skipped():
+            asked.set()
+        raise prove.Skipped
+
+    asked = threading.Event()
+    monkeypatch.setattr(prove, "prove", unending)
+    network = net()
+    keep(network, one_row_proven())
+    proof = RowsOnDemand(network)
+    assert not proof.ended() and asked.wait(60)
+    thread = proof._thread
+    proof.close()
+    assert thread is not None and not thread.is_alive()
+    assert "slept" not in capsys.readouterr().err
