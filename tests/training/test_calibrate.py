@@ -1,0 +1,59 @@
+"""What calibration makes of traces whose answers are known beforehand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qwen3_mlx.chat.probing import Calibration
+from qwen3_mlx.engine.probe_schedule import ProbeRule
+from training import calibrate
+from training.data.chat import FAMILIES
+
+
+def probe(at: int, value: str | None, certainty: float, right: bool) -> dict[str, Any]:
+    return {"at": at, "value": value, "certainty": certainty, "right": right, "all": 0.1,
+            "entropy": 1 - certainty, "cost": 5}  # fmt: skip
+
+
+def row(number: int) -> dict[str, Any]:
+    """Settled behind 30 tokens, sure and wrong before; a tenth is never right."""
+    able = number % 10 > 0
+    probes = [probe(10, "1", 0.75, False), *(probe(n, "2", 0.97, able) for n in (30, 50, 70))]
+    return {"family": list(FAMILIES)[number % 8], "calibration": number % 2 == 0, "tokens": 100,
+            "right": able, "probes": probes, "direct": probe(0, "1", 0.3, False),
+            "fixed": {"20": [False, 20], "80": [able, 80]}}  # fmt: skip
+
+
+ROWS = [row(number) for number in range(80)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "want"),
+    [
+        (ProbeRule(8, 16, 0.9, ()), (True, 70, 3, 87)),
+        (ProbeRule(8, 16, 0.9, (), agreeing=1), (True, 30, 2, 58)),
+        (ProbeRule(8, 16, 0.7, (), agreeing=1), (False, 10, 1, 29)),
+        (ProbeRule(8, 16, 0.98, ()), (True, 100, 3, 87)),
+        (ProbeRule(8, 16, 0.9, (), direct_certainty=0.2), (False, 0, 1, 9)),
+    ],
+)
+def test_a_rule_follows_the_schedule(rule: ProbeRule, want: tuple[bool, int, int, int]) -> None:
+    assert calibrate.by_schedule(rule)(row(1)) == want
+
+
+def test_the_report() -> None:
+    beside, numbers = calibrate.report(ROWS)
+    assert beside["certainty"] == 0.5 and beside["problems"] == 40
+    assert {name: beside[name] for name in Calibration.__dataclass_fields__}
+    value = numbers["rules"]["value alone"]
+    assert value["threshold"] == 0.8 and value["tokens"] == 30
+    assert value["against full"]["value"] == 0 and value["share of tokens"]["value"] == 0.3
+    full = numbers["full"]["accuracy"]
+    assert value["gain over fixed"]["value"] == pytest.approx(full - full * 10 / 60)
+    gain = value["gain over fixed"]
+    assert gain["low"] <= gain["value"] <= gain["high"] < 1
+    assert numbers["rules"]["all tokens, two agree"]["tokens"] == 100  # never sure of wording
+    assert sum(one["probes"] for one in numbers["reliability"]) == 160
+    assert numbers["rules"]["stable"]["accuracy"] == full
