@@ -81,5 +81,8 @@ def _program_dies(mark: str, rng: random.Random) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as program:
         assert program.stdout is not None and program.stdout.readline() == b"ready\n"
         time.sleep(rng.random() * 0.05)
-        program.send_signal(rng.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGINT)))
-        program.wait(WAITS_S)
+        program.send_signal(rng.choice((signal.SIGKILL, signal.SIGTERM)))
+        try:
+            program.wait(WAITS_S)
+        finally:
+            program.kill()

@@ -195,16 +195,17 @@ class McpServers:
         log = self._log_folder / f"{config.name}.log" if self._log_folder else None
         return Stdio(config.command, config.env, receiver, log, config.cwd)
 
-    def tools(self) -> list[Tool]:
+    def tools(self, *, refresh: bool = True) -> list[Tool]:
         """The running servers' tools. One whose name is taken twice is called ``server__tool``.
 
-        A server that has ended is left out from here on, and noted among the failures.
+        A server that has ended is left out from here on, and noted among the failures. With
+        `refresh`, one that said that its tools changed is asked again, which may take a while.
         """
         for name, client in list(self.clients.items()):
             if why := client.ended:
                 self.stop(name)
                 self.failures[name] = why
-        if self.changed:
+        if refresh and self.changed:
             self.changed = False
             for name, client in list(self.clients.items()):
                 try:
@@ -212,7 +213,7 @@ class McpServers:
                 except ToolError as error:
                     self.failures[name] = error.summary
                     self.stop(name)
-        every = [(name, one) for name, listed in self._listed.items() for one in listed]
+        every = [(name, one) for name, listed in list(self._listed.items()) for one in listed]
         counted = Counter(one["name"] for _, one in every)
         return [self._tool(name, one, counted[one["name"]] > 1) for name, one in every]
 

@@ -117,6 +117,7 @@ def test_names_that_collide_and_lists_that_change() -> None:
     with McpServers([config("changed", "a"), config("well", "b")]) as servers:
         assert [tool.name for tool in servers.tools()] == ["a__echo", "b__echo"]
         assert not servers.tools()[0].run({}, Cancel()).failed
+        assert [tool.name for tool in servers.tools(refresh=False)] == ["a__echo", "b__echo"]
         assert [tool.name for tool in servers.tools()] == ["other", "echo"]
 
 

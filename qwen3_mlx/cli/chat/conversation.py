@@ -190,7 +190,7 @@ class Conversation:
         """Tokens of the conversation as the next turn will begin with it."""
         if not self.session.messages:
             return 0
-        offered = [tool.as_offer() for tool in self.tools.offered()] if self.tools else []
+        offered = [tool.as_offer() for tool in self.tools.known()] if self.tools else []
         text = self.model.template.render(self.session.messages, tools=offered or None)
         return len(self.model.tokenizer.encode(text))
 

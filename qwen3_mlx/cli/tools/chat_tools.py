@@ -91,8 +91,12 @@ class ChatTools:
         return self.ask(call, tool)
 
     def offered(self) -> list[Tool]:
-        """The tools of the running servers."""
+        """The tools of the running servers, asked again for them if they have changed."""
         return self.servers.tools()
+
+    def known(self) -> list[Tool]:
+        """The same as they were last known: nothing is waited for."""
+        return self.servers.tools(refresh=False)
 
     def remarks(self) -> list[str]:
         """What a person should know behind a start: what runs, what doesn't, and why."""

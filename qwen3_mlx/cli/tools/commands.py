@@ -19,7 +19,7 @@ SHORT = 72
 def tools(chat: Conversation, text: str) -> CommandResult:
     """List the tools, show one whole, or forget what was allowed for this session."""
     ours = _tools_of(chat)
-    offered = ours.offered()
+    offered = ours.known()
     if text == "forget":
         ours.consent.forget()
         return CommandResult("every tool that the command line doesn't allow is asked for again")
@@ -47,7 +47,7 @@ def mcp(chat: Conversation, text: str) -> CommandResult:
 
 def server_state(tools: ChatTools, config: ServerConfig) -> str:
     """Whether a server runs, and what it runs, on two lines and more."""
-    offered = [tool for tool in tools.offered() if tool.server == config.name]
+    offered = [tool for tool in tools.known() if tool.server == config.name]
     if config.name in tools.servers.clients:
         state = f"runs, {len(offered)} tool{'s' * (len(offered) != 1)}"
     else:

@@ -27,11 +27,14 @@ class LineQuestions:
         self._reader, self._screen = reader, screen
 
     def server(self, config: ServerConfig) -> bool:
-        """Whether a server may start. Raises `KeyboardInterrupt` and `EOFError` as the reader."""
+        """Whether a server may start; Ctrl-C and Ctrl-D are a no."""
         self._screen.note(f"the server {config.name}:")
         self._screen.lines(f"  {line}" for line in shown.server_lines(config))
         while True:
-            answer = self._reader.ask(ASK_SERVER).strip().lower()
+            try:
+                answer = self._reader.ask(ASK_SERVER).strip().lower()
+            except (KeyboardInterrupt, EOFError):
+                return False
             if answer in ("y", "yes", "n", "no"):
                 return answer.startswith("y")
             self._screen.note(NO_ANSWER)
@@ -39,7 +42,10 @@ class LineQuestions:
     def call(
         self, call: ToolCall, tool: Tool, show: Callable[[ToolCall, Tool], object]
     ) -> Decision:
-        """What a person says to a call, which `show` shows. Raises as `server`."""
+        """What a person says to a call, which `show` shows.
+
+        Raises `KeyboardInterrupt` and `EOFError` as the reader.
+        """
         show(call, tool)
         edited: dict[str, Any] | None = None
         while True:

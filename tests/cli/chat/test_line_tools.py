@@ -152,6 +152,12 @@ def test_servers_and_calls_are_asked_for_on_a_terminal(
     assert "run it?" in person.asked[4] and "run it?" not in person.asked[5]
 
 
+@pytest.mark.parametrize("key", [KeyboardInterrupt, EOFError])
+def test_ctrl_c_and_ctrl_d_at_a_servers_question_are_a_no(key: type[BaseException]) -> None:
+    config = ServerConfig("s", ("run",))
+    assert LineQuestions(Answers(["what", key]), Screen()).server(config) is False
+
+
 def test_ctrl_c_at_the_question_ends_the_turn(
     cli: Any, model: Qwen3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

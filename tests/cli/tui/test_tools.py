@@ -50,6 +50,9 @@ class OneTool(ChatTools):
     def offered(self) -> list[Tool]:
         return [self._tool]
 
+    def known(self) -> list[Tool]:
+        return [self._tool]
+
 
 def a_chat(model: Qwen3, tools: ChatTools) -> Any:
     def prepare(chat: Any) -> list[str]:
