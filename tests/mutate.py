@@ -1,0 +1,165 @@
+"""Mutants of a room: small faults put into its code, which its tests must find.
+
+    python -m tests.mutate ROOM N [--seed 0] [--seconds 300]
+
+Works in a copy of the repository, never in the tree itself. Each mutant changes one operator,
+comparison, number or condition, drops one `not` or swaps `and` and `or`; the room's own tests run
+until the first fails. Prints the survivors, each by file, line and change, and a line of counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+SWAPS: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.FloorDiv,
+    ast.FloorDiv: ast.Mult,
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+}
+
+
+class Mutant(NamedTuple):
+    """One changed file: where, what, and its whole new text."""
+
+    file: Path
+    line: int
+    change: str
+    text: str
+
+
+def _changed(node: ast.AST) -> Iterator[ast.AST]:
+    """`node` with one thing changed, for each thing that can be."""
+    operator = getattr(node, "op", None)
+    if type(operator) in SWAPS:
+        yield _with(node, op=SWAPS[type(operator)]())
+    if isinstance(node, ast.Compare):
+        for n, one in enumerate(node.ops):
+            if type(one) in SWAPS:
+                yield _with(node, ops=[*node.ops[:n], SWAPS[type(one)](), *node.ops[n + 1 :]])
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        yield node.operand
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        yield ast.Constant(node.value + 1)
+    if isinstance(node, ast.Constant) and type(node.value) is bool:
+        yield ast.Constant(not node.value)
+
+
+def _with(node: ast.AST, **fields: object) -> ast.AST:
+    copy = deepcopy(node)
+    for name, value in fields.items():
+        setattr(copy, name, value)
+    return copy
+
+
+def _sites(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
+    """Parents, the field and place of a child, and the child: annotations are left out."""
+    for parent in ast.walk(tree):
+        for name, value in ast.iter_fields(parent):
+            if name in ("annotation", "returns", "type_params"):
+                continue
+            for place, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+                if isinstance(child, ast.AST) and not isinstance(child, ast.operator | ast.cmpop):
+                    yield parent, name, place, child
+
+
+def mutants(file: Path) -> Iterator[Mutant]:
+    """All mutants of one file."""
+    tree = ast.parse(file.read_text("utf-8"))
+    notes = {id(n) for a in _annotations(tree) for n in ast.walk(a)}
+    for parent, name, place, child in list(_sites(tree)):
+        if id(child) in notes:
+            continue
+        for other in _changed(child):
+            change = f"{ast.unparse(child)}  ->  {ast.unparse(other)}"
+            _put(parent, name, place, other)
+            text = ast.unparse(tree)
+            _put(parent, name, place, child)
+            yield Mutant(file, getattr(child, "lineno", 0), change, text)
+
+
+def _put(parent: ast.AST, name: str, place: int | None, child: ast.AST) -> None:
+    if place is None:
+        setattr(parent, name, child)
+    else:
+        getattr(parent, name)[place] = child
+
+
+def _annotations(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.walk(tree):
+        for name in ("annotation", "returns"):
+            if isinstance(found := getattr(node, name, None), ast.AST):
+                yield found
+
+
+def lives(mutant: Mutant, copy: Path, tests: list[str], seconds: float) -> bool:
+    """Whether the room's tests pass in `copy` with the mutant in it; too slow counts as found."""
+    target = copy / mutant.file.relative_to(ROOT)
+    good = target.read_text("utf-8")
+    target.write_text(mutant.text, "utf-8")
+    own = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    try:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        done = subprocess.run(command, cwd=copy, env=own, timeout=seconds, check=False, **quiet)  # type: ignore[call-overload]  # the two streams
+        return bool(done.returncode == 0)
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        target.write_text(good, "utf-8")
+
+
+def main() -> int:
+    """Try the mutants that are asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("room")
+    parser.add_argument("count", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--tests", nargs="*", help="in place of tests/ROOM")
+    asked = parser.parse_args()
+    os.nice(10)
+    files = sorted((ROOT / "qwen3_mlx" / asked.room).rglob("*.py"))
+    every = [mutant for file in files for mutant in mutants(file)]
+    chosen = random.Random(asked.seed).sample(every, min(asked.count, len(every)))
+    alive = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        hidden = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "*.svg")
+        shutil.copytree(ROOT, copy, ignore=hidden)
+        tests = asked.tests or [f"tests/{asked.room}"]
+        for mutant in chosen:
+            if lives(mutant, copy, tests, asked.seconds):
+                alive += 1
+                where = f"{mutant.file.relative_to(ROOT)}:{mutant.line}"
+                print(f"  {where}: {mutant.change}", flush=True)
+    print(f"{asked.room}: {len(chosen)} of {len(every)} mutants, {alive} survive", flush=True)
+    return int(alive > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
