@@ -1,4 +1,4 @@
-"""Delays the exit of a process whose threads used MLX."""
+"""Delays the exit of a process until the threads that used MLX are gone."""
 
 from __future__ import annotations
 
@@ -6,19 +6,50 @@ import atexit
 import threading
 import time
 from functools import cache
+from pathlib import Path
+
+TASKS = Path("/proc/self/task")
+"""Linux lists a process's threads here, until each has ended for good."""
+LONGEST_WAIT_S = 2.0
+
+_threads: dict[int, threading.Thread] = {}
+"""Those that used MLX, by the system's number."""
 
 
 def delay_exit_after_threads() -> None:
-    """Delay process exit by 20 ms if MLX runs on another thread than the main one.
+    """Have the process's exit wait for this thread's end, if it isn't the main one.
 
     MLX frees per-thread state with Python's lock after `join` has returned; a process that exits
     meanwhile aborts ("terminate called without an active exception": 17 of 24 trials on two cores
-    with MLX 0.32, none of 15 with the pause).
+    with MLX 0.32). A thread that still runs then is not waited for.
     """
-    if threading.current_thread() is not threading.main_thread():
-        _pause_at_exit()
+    this = threading.current_thread()
+    number = threading.get_native_id()
+    if this is threading.main_thread() or _threads.get(number) is this:
+        return
+    for other, thread in list(_threads.items()):
+        if not thread.is_alive() and not _ending(other, thread):
+            _threads.pop(other, None)
+    _threads[number] = this
+    _wait_at_exit()
 
 
 @cache
-def _pause_at_exit() -> None:
-    atexit.register(time.sleep, 0.02)
+def _wait_at_exit() -> None:
+    atexit.register(wait_for_ending_threads)
+
+
+def wait_for_ending_threads() -> None:
+    """Wait until no thread that used MLX is between Python's end of it and the system's."""
+    if not TASKS.is_dir():
+        # macOS ends a thread that waits for Python's lock without unwinding it
+        return
+    end = time.monotonic() + LONGEST_WAIT_S
+    while time.monotonic() < end:
+        if not any(_ending(number, thread) for number, thread in list(_threads.items())):
+            return
+        time.sleep(0.001)
+
+
+def _ending(number: int, thread: threading.Thread) -> bool:
+    return not thread.is_alive() and (TASKS / str(number)).exists()

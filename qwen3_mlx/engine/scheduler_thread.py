@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.scheduler import Scheduler
 
@@ -55,6 +56,7 @@ class SchedulerThread:
         self._thread.join()
 
     def _work(self) -> None:
+        delay_exit_after_threads()
         try:
             BACKGROUND.stop()
             self._scheduler = self._make()

@@ -81,11 +81,14 @@ def serve(
         app = build(desk, rules, settings.strict)
         server = new_server(app, desk, settings.drain_seconds, lambda: ready(url, model))
         try:
-            with _quiet_sigterm():
+            with _ignored(signal.SIGTERM):
                 server.run(sockets=[listener])
         finally:
-            desk.keep_prefixes()
-            desk.close()
+            try:
+                desk.keep_prefixes()
+            finally:
+                with _ignored(signal.SIGINT):
+                    desk.close()
     finally:
         listener.close()
 
@@ -134,13 +137,17 @@ async def drain(desk: Desk, seconds: float) -> None:
 
 
 @contextmanager
-def _quiet_sigterm() -> Iterator[None]:
-    """SIGTERM ends the server with exit code 0: uvicorn raises it again when it is done."""
+def _ignored(number: signal.Signals) -> Iterator[None]:
+    """Nothing comes of a signal in here that nobody else handles.
+
+    SIGTERM ends the server with exit code 0: uvicorn raises it again when it is done. One more
+    Ctrl-C must not leave the scheduler's thread inside MLX while Python is taken down.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    before = signal.signal(number, lambda *_: None)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)

@@ -97,7 +97,7 @@ class Thought(Vertical):
         super().__init__()
         self.budget, self.tokens, self.seconds = budget, 0, 0.0
         self.live, self.cut = True, ""
-        self._began, self._labelled = 0.0, 0.0
+        self._began, self._labelled, self._stale = 0.0, 0.0, False
         self._head, self.text = ThoughtHeader(markup=False), ThoughtText()
         self.text.display = not folded
 
@@ -146,6 +146,9 @@ class Thought(Vertical):
         self.text.append(clean if self.text.source else clean.lstrip("\n"))
         if first or self.seconds - self._labelled >= LABEL_S:
             self._label()
+        elif not self._stale:
+            self._stale = True
+            self.set_timer(LABEL_S, self._label_stale)
 
     def end(self, cut: ThinkingCut = "") -> None:
         """The answer began, or the turn ended."""
@@ -165,8 +168,14 @@ class Thought(Vertical):
         """``412/1,024`` where there is a budget, else ``412``."""
         return f"{self.tokens:,}/{self.budget:,}" if self.budget else f"{self.tokens:,}"
 
+    def _label_stale(self) -> None:
+        """Tell the count though nothing came since: the model may pause before it says more."""
+        if self._stale and self.live:
+            self.seconds = time.monotonic() - self._began
+            self._label()
+
     def _label(self) -> None:
-        self._labelled = self.seconds
+        self._labelled, self._stale = self.seconds, False
         mark = "▸" if self.folded else "▾"
         if self.live:
             text = f"{mark} thinking {self.gauge} · {self.seconds:.1f} s"

@@ -82,6 +82,21 @@ async def test_the_mark_of_a_cut_by_the_budget() -> None:
         assert "thought 2/2 tokens" in chat.seen and "✂ cut by the budget" in chat.seen
 
 
+async def test_the_line_of_a_thought_tells_its_count_though_the_model_pauses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qwen3_mlx.cli.tui.thought.LABEL_S", 2.0)
+    first, second = threading.Event(), threading.Event()
+    script = [Thinking("a"), Pause(first), Thinking("b"), Pause(second), Answer("c")]
+    async with run_chat(script) as chat:
+        await chat.type("x")
+        await chat.until("▾ thinking 1 ")
+        first.set()  # within the two seconds in which the line doesn't change by itself
+        await chat.until("▾ thinking 2 ")
+        second.set()
+        await chat.idle()
+
+
 async def test_the_counts_of_the_engine_hold_and_empty_lines_before_the_answer_go() -> None:
     stats = Stats(thinking_tokens=7)
     async with run_chat(
