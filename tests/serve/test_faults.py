@@ -138,7 +138,7 @@ def test_a_dead_loop_is_seen(alone: Server, monkeypatch: pytest.MonkeyPatch, str
     for dialect, path in PATHS.items():
         began = time.monotonic()
         assert alone.post(path, body(dialect)).status == 503
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
 
 
 def test_a_stuck_loop_is_seen(alone: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def test_a_call_is_cancelled_and_the_server_goes_on() -> None:
         cancel = Cancel()
         threading.Timer(0.3, cancel.ask).start()
         began = time.monotonic()
-        assert "cancelled" in call(servers, cancel).text and time.monotonic() - began < 5
+        assert "cancelled" in call(servers, cancel).text and time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("how", ["children", "stubborn"])

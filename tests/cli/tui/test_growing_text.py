@@ -107,20 +107,20 @@ FRAME_S = 0.05
 LINES = ["x" * 100_000, '{"a":[1,"v"]},' * 7000, "ab cd " * 16_667, "漢字é" * 33_333]
 
 
-def slowest_frame(line: str, language: str, piece: int) -> float:
-    """Seconds of processor time of the slowest of the frames that add `line` to code in pieces."""
-    answer, slowest = Answer(), 0.0
+def seconds_of_frames(line: str, language: str, piece: int) -> list[float]:
+    """Processor time of each of the frames that add `line` to code in pieces."""
+    answer, seconds = Answer(), list[float]()
     answer.get_content_height(Size(0, 0), Size(0, 0), 80)
     answer.append(f"```{language}\n")
     for start in range(0, len(line), piece):
         began = time.thread_time()
         answer.append(line[start : start + piece])
-        slowest = max(slowest, time.thread_time() - began)
+        seconds.append(time.thread_time() - began)
     rows = [row.text for row in answer.lines]
     assert "".join("".join(rows).split()) == "".join(line.split())
     assert max(map(cell_len, rows)) <= 79
     assert {cell_len(row) for row in rows[:-1]} <= {77, 78, 79}  # full, but for half a character
-    return slowest
+    return seconds
 
 
 @pytest.mark.parametrize("line", LINES, ids=["x", "json", "words", "wide"])
@@ -132,8 +132,12 @@ def test_a_line_of_code_of_any_length_is_drawn_within_a_frame(
     """In pieces, or all at once. Drawing it whole with each piece, or by words, takes 0.1 s."""
     gc.disable()  # within a turn the chat has no full collections either
     try:
-        # other processes slow a try down, never all of them
-        assert any(slowest_frame(line, language, piece) < FRAME_S for _ in range(9))
+        best = [1.0] * -(-len(line) // piece)
+        for _ in range(9):  # other processes slow a frame down, never in all tries
+            best = list(map(min, best, seconds_of_frames(line, language, piece)))
+            if max(best) < FRAME_S:
+                break
+        assert max(best) < FRAME_S
     finally:
         gc.enable()
 
