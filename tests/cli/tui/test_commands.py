@@ -165,13 +165,13 @@ async def test_commands_complete_and_are_listed_while_typed() -> None:
         await chat.press("/")
         await chat.until("/help")
         await chat.press("b")
-        await chat.until("/budget [N|off]")
+        await chat.until("/budget [N|auto|off]")
         assert "/think" not in chat.seen
         await chat.press("tab")
         assert chat.app.input.text == "/budget "
         await chat.press("5", "enter")
         await chat.until("at most 5 tokens")
-        assert "/budget [N|off]" not in chat.seen
+        assert "/budget [N|auto|off]" not in chat.seen
 
 
 async def test_the_list_of_commands_leaves_room_for_the_input() -> None:
