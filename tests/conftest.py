@@ -1,4 +1,4 @@
-"""What every test runs under: full float32, no network, no home of the user's, Ctrl-C heard."""
+"""What every test runs under: full float32, no network, no home of the user's, signals heard."""
 
 import os
 import signal
@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+# What a shell starts in the background ignores Ctrl-C, what nohup starts ignores SIGHUP, and so
+# would programs under test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # What a shell starts in the background ignores Ctrl-C, and so would programs under test.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")
