@@ -252,6 +252,8 @@ class Chat(Themed):
         """Paint the worker's news, and look again a frame later until there is none."""
         began, turn = time.monotonic(), self.controller.turn
         if not (news := self.inbox.take()) or turn is None:
+            if turn is not None:
+                self.show_status()  # nothing follows for now, so it must tell what is
             return
         turn.take(news)
         if turn.over:

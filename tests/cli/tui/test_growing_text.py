@@ -6,6 +6,7 @@ import gc
 import random
 import re
 import time
+from itertools import accumulate
 
 import pytest
 from rich.cells import cell_len
@@ -123,6 +124,18 @@ def seconds_of_frames(line: str, language: str, piece: int) -> list[float]:
     return seconds
 
 
+QUIET_S = 0.006
+"""What `slower_than_quiet` measures on a quiet machine, in seconds; there no frame takes 40 ms."""
+
+
+def slower_than_quiet() -> float:
+    """How much longer than on a quiet machine the processor takes for Python's loops now."""
+    letters = {"a": 1}
+    began = time.thread_time()
+    list(accumulate(map(letters.__getitem__, "a" * 100_000)))
+    return (time.thread_time() - began) / QUIET_S
+
+
 @pytest.mark.parametrize("line", LINES, ids=["x", "json", "words", "wide"])
 @pytest.mark.parametrize("language", ["", "json", "python"])
 @pytest.mark.parametrize("piece", [2000, 100_000])
@@ -135,9 +148,10 @@ def test_a_line_of_code_of_any_length_is_drawn_within_a_frame(
         best = [1.0] * -(-len(line) // piece)
         for _ in range(25):  # other processes slow a frame down, never in all tries
             best = list(map(min, best, seconds_of_frames(line, language, piece)))
-            if max(best) < FRAME_S:
+            slower = max(slower_than_quiet(), 1.0)
+            if max(best) < FRAME_S * slower:
                 break
-        assert max(best) < FRAME_S
+        assert max(best) < FRAME_S * slower
     finally:
         gc.enable()
 
