@@ -252,14 +252,12 @@ class Chat(Themed):
         """Paint the worker's news, and look again a frame later until there is none."""
         began, turn = time.monotonic(), self.controller.turn
         if not (news := self.inbox.take()) or turn is None:
-            if turn is not None:
-                self.show_status()  # nothing follows for now, so it must tell what is
+            self.show_status()  # nothing follows for now, so it must tell what is
             return
         turn.take(news)
         if turn.over:
             self.controller.finish(turn)
-        running = self.controller.turn
-        if running is None or began - self._status_at >= STATUS_S:
+        if (running := self.controller.turn) is None or began - self._status_at >= STATUS_S:
             self._status_at = began
             self.show_status()
         if running is None:  # a collection may take a third of a second: the last words go first
