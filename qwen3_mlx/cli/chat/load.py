@@ -136,10 +136,8 @@ def open_or_demo(
     try:
         return name, open_model(name, context, screen, cache_format, adapter, draft)
     except GONE as error:
-        if (
-            adapter is not None or draft is not None
-        ):  # which may be what is wrong, and fits no other model
-            raise
+        if adapter is not None or draft is not None:
+            raise  # either may be what is wrong, and fits no other model
         screen.note(stand_in_note(name, error))
     return DEMO, open_model(DEMO, None, screen, cache_format)
 

@@ -48,9 +48,9 @@ class Question(ModalScreen[T], Generic[T]):
     ANSWERS: ClassVar[str] = ""
     KEYS: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, title: str, lines: list[str]) -> None:
+    def __init__(self, title: str, lines: list[str], refused: T) -> None:
         super().__init__()
-        self._title, self._lines = title, lines
+        self._title, self._lines, self._refused = title, lines, refused
         self._since = time.monotonic()
         self.writing = Written(None, str)
         self.writing.display = False
@@ -88,8 +88,8 @@ class Question(ModalScreen[T], Generic[T]):
         self.app.query_one("Input", TextArea).insert(letter)
 
     def refuse(self) -> None:
-        """Answer with no."""
-        raise NotImplementedError
+        """Answer with no, for somebody who ends the turn."""
+        self.dismiss(self._refused)
 
 
 class ServerDialog(Question[bool]):
@@ -99,17 +99,13 @@ class ServerDialog(Question[bool]):
     KEYS: ClassVar[dict[str, str]] = {"y": "yes", "n": "no", "escape": "no"}
 
     def __init__(self, config: ServerConfig) -> None:
-        super().__init__(f"the server {config.name}:", shown.server_lines(config))
+        super().__init__(f"the server {config.name}:", shown.server_lines(config), False)
 
     def action_yes(self) -> None:
         """It may."""
         self.dismiss(True)
 
     def action_no(self) -> None:
-        """It may not."""
-        self.dismiss(False)
-
-    def refuse(self) -> None:
         """It may not."""
         self.dismiss(False)
 
@@ -127,7 +123,8 @@ class CallDialog(Question[Decision]):
     }
 
     def __init__(self, call: ToolCall, tool: Tool) -> None:
-        super().__init__(f"▸ {shown.title(tool)}", shown.argument_lines(call.arguments))
+        lines = shown.argument_lines(call.arguments)
+        super().__init__(f"▸ {shown.title(tool)}", lines, No("they ended the turn"))
         self._arguments, self._edited = call.arguments, False
         self._editing = False
 
@@ -143,10 +140,6 @@ class CallDialog(Question[Decision]):
     def action_refuse(self) -> None:
         """It may not."""
         self.dismiss(No())
-
-    def refuse(self) -> None:
-        """It may not."""
-        self.dismiss(No("they ended the turn"))
 
     def action_no(self) -> None:
         """It may not: the model is told why, if there is a reason."""
