@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from training.evaluate import BUDGETS, DIRECT, UNLIMITED
 _LABELS = (DIRECT, *map(str, BUDGETS), UNLIMITED)
 
 
-def draw(scores: dict[str, Any], out: Path) -> None:
-    """One thin line a family, a thick one for all together."""
+@contextmanager
+def picture(out: Path, title: str) -> Iterator[Any]:
+    """Axes for accuracy in %; behind the block they are written to `out`'s .png and .svg."""
     import matplotlib  # type: ignore[import-not-found, unused-ignore]  # the train group only
 
     matplotlib.use("Agg")
@@ -27,26 +30,33 @@ def draw(scores: dict[str, Any], out: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    places = range(len(_LABELS))
-    for name in (*FAMILIES, "all"):
-        values = [scores["accuracy"][label][name] for label in _LABELS]
-        thick = name == "all"
-        axes.plot(
-            places, values, label="all families" if thick else name, marker="o",
-            markersize=6 if thick else 3, linewidth=3 if thick else 1.2,
-            color="black" if thick else None, alpha=1 if thick else 0.75,
-        )  # fmt: skip
-    axes.set_xticks(places, ["no\nthinking", *_LABELS[1:-1], "no limit"])
-    axes.set_xlabel("thinking budget in tokens")
+    yield axes
     axes.set_ylabel("right answers in %")
-    axes.set_ylim(0, 102)
     axes.grid(alpha=0.3)
-    name = out.name.removesuffix("-budget")
-    axes.set_title(f"{name} model, {scores['per_family']} held-out problems per family, greedy")
-    axes.legend(ncols=2, fontsize=8, loc="lower right")
+    axes.set_title(title)
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
         figure.savefig(out.with_suffix(suffix), dpi=150, metadata=metadata)
     pyplot.close(figure)
+
+
+def draw(scores: dict[str, Any], out: Path) -> None:
+    """One thin line a family, a thick one for all together."""
+    name = out.name.removesuffix("-budget")
+    title = f"{name} model, {scores['per_family']} held-out problems per family, greedy"
+    with picture(out, title) as axes:
+        places = range(len(_LABELS))
+        for family in (*FAMILIES, "all"):
+            values = [scores["accuracy"][label][family] for label in _LABELS]
+            thick = family == "all"
+            axes.plot(
+                places, values, label="all families" if thick else family, marker="o",
+                markersize=6 if thick else 3, linewidth=3 if thick else 1.2,
+                color="black" if thick else None, alpha=1 if thick else 0.75,
+            )  # fmt: skip
+        axes.set_xticks(places, ["no\nthinking", *_LABELS[1:-1], "no limit"])
+        axes.set_xlabel("thinking budget in tokens")
+        axes.set_ylim(0, 102)
+        axes.legend(ncols=2, fontsize=8, loc="lower right")
 
 
 def main() -> None:
