@@ -102,7 +102,8 @@ class ChatTools:
         """What a person should know behind a start: what runs, what doesn't, and why."""
         offered = self.offered()
         count = len({tool.server for tool in offered})
-        said = [f"{len(offered)} tools of {count} servers: /tools lists them"] if offered else []
+        what = f"{_counted(len(offered), 'tool')} of {_counted(count, 'server')}"
+        said = [f"{what}: /tools lists them"] if offered else []
         try:
             check_tools(self._allowed, offered)
         except OptionError as error:
@@ -112,6 +113,10 @@ class ChatTools:
     def close(self) -> None:
         """End all servers."""
         self.servers.close()
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _no_server(_config: ServerConfig) -> bool:

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from qwen3_mlx.events import Answer, Done, FinishReason, Stats, ToolCall, ToolCallDelta
+from qwen3_mlx.events import (
+    Answer,
+    Done,
+    FinishReason,
+    Speculation,
+    Stats,
+    ToolCall,
+    ToolCallDelta,
+)
 from qwen3_mlx.tools.events import Ending, LoopDone, LoopEvent, ToolResult, ToolRun
 from qwen3_mlx.tools.tool import Tool
 
@@ -93,7 +101,23 @@ def together(steps: Sequence[Stats]) -> Stats:
         answer_tokens=sum(one.answer_tokens for one in steps),
         thinking_cut=next((one.thinking_cut for one in steps if one.thinking_cut), ""),
         ttft_s=steps[0].ttft_s,
+        speculation=_drafts([one.speculation for one in steps if one.speculation is not None]),
+        probes=sum(one.probes for one in steps),
+        probe_tokens=sum(one.probe_tokens for one in steps),
+        probe_seconds=sum(one.probe_seconds for one in steps),
         peak_memory_bytes=max(one.peak_memory_bytes for one in steps),
+    )
+
+
+def _drafts(steps: Sequence[Speculation]) -> Speculation | None:
+    """What drafts gave in all steps; how much faster it was is known of the last alone."""
+    if not steps:
+        return None
+    return replace(
+        steps[-1],
+        rounds=sum(one.rounds for one in steps),
+        drafted=sum(one.drafted for one in steps),
+        accepted=sum(one.accepted for one in steps),
     )
 
 

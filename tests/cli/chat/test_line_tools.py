@@ -106,7 +106,7 @@ def test_a_pipe_runs_what_is_allowed_and_the_conversation_keeps_it(
     file = mcp_file(tmp_path, good="well", other="well")
     result = chat(cli, model, file, "--allow", "good.*", stdin="go\n/tools\n/mcp\n/retry\n")
     assert (result.exit_code, result.stdout) == (0, "Done.\nDone.\n")
-    for text in ("starting good", "1 tools of 1 servers", "good.echo  (runs unasked)", "good runs"):
+    for text in ("starting good", "1 tool of 1 server: ", "good.echo  (runs unasked)", "good runs"):
         assert text in result.stderr
     assert "starting other" not in result.stderr
     (kept,) = (state_home / "sessions").glob("*.jsonl")
