@@ -23,6 +23,7 @@ class Tmux:
 
     def __call__(self, *arguments: str) -> str:
         env = os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
+        env.pop("COLUMNS", None)  # it would hold against the terminal's own width
         done = subprocess.run(
             ["tmux", "-S", self._socket, "-f", "/dev/null", *arguments],
             capture_output=True,

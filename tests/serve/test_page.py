@@ -326,7 +326,7 @@ class TestMarkdown:
 
     def test_cells(self, page: Any) -> None:
         text = "| a | b |\n|:--|--:|\n| x<br>y | `p\\|q` |"
-        page.evaluate("text => document.body.replaceChildren(block(text))", text)
+        page.evaluate("text => document.body.append(block(text))", text)
         assert page.locator("td").all_inner_texts() == ["x\ny", "p|q"]
         assert page.locator("td").nth(1).evaluate("e => e.style.textAlign") == "right"
 
