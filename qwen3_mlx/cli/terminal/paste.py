@@ -28,8 +28,9 @@ OPEN_S = 1.0
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]P^_X][^\x07\x1b\r\n]*(?:\x07|\x1b\\))")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _KEY = re.compile(r"\x1b(?:\[[\d;:]*[A-HPQRSZu~]|O[A-Za-z]|[\r\n])")
-_REPORT = re.compile(r"\x1b\[(?:<[\d;]+[Mm]|[IO]|\?[\d;]+\$y)")
-"""Reports of the mouse, the focus and the terminal itself, which come between keys."""
+_REPORT = re.compile(r"\x1b\[(?:<[\d;]+[Mm]|[IO]|\?[\d;]+(?:\$y|[cu])|\d+;\d+R|\d+(?:;\d+)+t)")
+"""Reports of the mouse, the focus, and of the terminal itself, which come between keys: its modes,
+what it can, where the cursor is (prompt_toolkit asks at each prompt), its size."""
 _ENTER = re.compile(r"[\r\n]|\x1b(?:\[13[\d;:]*u|\[27;\d+;13~|OM)")
 
 

@@ -59,6 +59,9 @@ def terminal() -> Iterator[Input]:
         "\x1b[104u\x1b[13u",  # h, Enter of a terminal that reports all keys
         "\x1b[<0;3;4M",
         "hello\r\x1b[<35;3;4M\x1b[I",  # the mouse, the focus
+        "\x1b[24;18R/no_think\r",  # the cursor's place, asked for with the prompt
+        "/no_\x1b[24;18Rthink\r",
+        "\x1b[?1;2chello\r\x1b[?0u\x1b[48;30;100;600;1000t",  # what it can, its keyboard, its size
         "\x03",
         "\x1b",
         "\x04",
@@ -73,6 +76,7 @@ def test_keys_pass_as_they_are(terminal: Input, burst: str) -> None:
     ("burst", "text"),
     [
         ("one\rtwo\r", "one\rtwo\r"),
+        ("\x1b[24;18Rone\rtwo\r", "one\rtwo\r"),
         ("one\rtwo", "one\rtwo"),
         ("\rone", "\rone"),
         ("one\ntwo\n", "one\ntwo\n"),
