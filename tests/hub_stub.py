@@ -207,7 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
         part = body if cut is None else body[:cut]
         self.wfile.write(part)
         self._sent = len(part)
-        if cut is not None:
+        if cut is not None and cut < len(body):
             self.wfile.flush()
             self.close_connection = True
             self.connection.close()

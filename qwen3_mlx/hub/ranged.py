@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+BROKEN = ("ReadError", "RemoteProtocolError")
+"""Names of errors of a connection that broke: httpx's or httpx2's, by huggingface_hub's version."""
+
 
 def first_bytes(url: str, count: int) -> bytes:
-    """The first `count` bytes behind an address of the hub's."""
-    from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+    """The first `count` bytes behind an address of the hub's.
 
-    headers = build_hf_headers() | {"Range": f"bytes=0-{count - 1}"}
-    answer = get_session().get(url, headers=headers, follow_redirects=True)
+    A connection that breaks is tried once more; a network that is not there fails at once. Raises
+    what huggingface_hub's requests raise.
+    """
+    from huggingface_hub.utils import hf_raise_for_status
+
+    try:
+        answer = _get(url, count)
+    except Exception as error:
+        if type(error).__name__ not in BROKEN:
+            raise
+        answer = _get(url, count)
     hf_raise_for_status(answer)
     return answer.content[:count]
+
+
+def _get(url: str, count: int) -> Any:
+    """The response: httpx's or httpx2's."""
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import build_hf_headers
+
+    headers = build_hf_headers() | {"Range": f"bytes=0-{count - 1}"}
+    return get_session().get(url, headers=headers, follow_redirects=True)

@@ -14,6 +14,7 @@ import pytest
 from qwen3_mlx.errors import HubError, ModelNotFoundError
 from qwen3_mlx.hub import download, releases, resolve
 from qwen3_mlx.hub.cache import Source, cache_dir, missing_files
+from qwen3_mlx.hub.ranged import first_bytes
 from tests.hub_served import point_at, served
 from tests.hub_stub import HubStub
 
@@ -157,6 +158,19 @@ def test_a_cut_connection_resumes_where_it_broke(
     assert (path / "model.safetensors").read_bytes() == repo.files["model.safetensors"]
     ranges = [r.range for r in server.requests if "model.safetensors" in r.path and r.sent]
     assert ranges == [None, "bytes=300-"]
+
+
+def test_a_connection_that_breaks_in_a_header_is_tried_once_more(server: HubStub) -> None:
+    from huggingface_hub import hf_hub_url
+
+    data = model_files()["model.safetensors"]
+    cuts = {"model.safetensors": [5]}
+    repo = server.add("a/b", model_files(), cuts=cuts)
+    assert first_bytes(hf_hub_url("a/b", "model.safetensors"), 50) == data[:50]
+    assert not repo.cuts["model.safetensors"]
+    repo.cuts["model.safetensors"] = [5, 5]
+    with pytest.raises(Exception, match=r"peer|reset|closed"):
+        first_bytes(hf_hub_url("a/b", "model.safetensors"), 50)
 
 
 def test_a_network_that_dies_for_good(server: HubStub, monkeypatch: pytest.MonkeyPatch) -> None:
