@@ -1,6 +1,8 @@
 """What every test runs under: full float32, no network, no home of the user's, signals heard."""
 
 import os
+import random
+import secrets
 import signal
 
 os.environ["MLX_ENABLE_TF32"] = "0"  # before anything imports mlx, or float32 isn't
@@ -24,6 +26,12 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def same_draws(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn without a seed draws as in this test's last run: no test must be lucky."""
+    monkeypatch.setattr(secrets, "randbits", random.Random(request.node.nodeid).getrandbits)
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,9 @@ class Tmux:
         self.home, self._socket = home, str(home / "tmux")
 
     def __call__(self, *arguments: str) -> str:
-        env = os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
-        env.pop("COLUMNS", None)  # it would hold against the terminal's own width
+        # a size that the terminal never has: the chat must go by the terminal's own
+        size = {"COLUMNS": "90", "LINES": "33"}
+        env = os.environ | size | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
         done = subprocess.run(
             ["tmux", "-S", self._socket, "-f", "/dev/null", *arguments],
             capture_output=True,

@@ -14,7 +14,7 @@ from qwen3_mlx.cli.chat.try_kernels import try_kernels
 from qwen3_mlx.cli.settings import folders, settings
 from qwen3_mlx.cli.settings.settings import ShowThinking
 from qwen3_mlx.cli.terminal import stdin
-from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.cli.terminal.screen import Screen, trust_terminal_size
 from qwen3_mlx.errors import ModelNotFoundError
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat, GenerationOptions
@@ -73,6 +73,7 @@ def run(request: ChatRequest) -> int:
     """Chat until the user leaves; returns the exit code."""
     from qwen3_mlx.cli.chat import resume as resuming
 
+    trust_terminal_size()
     screen = Screen()
     file, system = request.system_file, request.system
     system = stdin.text_of(file) if file else system and stdin.argument(system)

@@ -49,6 +49,17 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def trust_terminal_size() -> None:
+    """Forget COLUMNS and LINES where stdout is a terminal that knows its own size.
+
+    A person can resize a terminal, but not a variable: whatever is painted by the variable tears.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if all(os.get_terminal_size(sys.stdout.fileno())):
+            for name in ("COLUMNS", "LINES"):
+                os.environ.pop(name, None)
+
+
 def silence_stdout() -> None:
     """Send the rest of stdout's buffer nowhere: its reader has gone."""
     try:
