@@ -101,7 +101,23 @@ SHAPES: dict[str, Json] = {
     "frequency_penalty": {"type": ["number", "null"], "minimum": -2, "maximum": 2},
     "repetition_penalty": {"type": ["number", "null"], "minimum": 0.1, "maximum": 2},
     "min_tokens": {"type": ["integer", "null"], "minimum": 0, "maximum": 16},
-    "thinking_budget": {"type": ["integer", "null"], "minimum": 0},
+    "thinking_budget": {
+        "anyOf": [
+            {"type": ["integer", "null"], "minimum": 0},
+            {"type": "string", "pattern": "^(auto(:[1-9][0-9]{0,8})?|low|medium|high)$"},
+            {
+                "type": "object",
+                "properties": {
+                    "cap": {"type": "integer", "minimum": 1},
+                    "floor": {"type": "integer", "minimum": 0},
+                    "interval": {"type": "integer", "minimum": 1},
+                    "certainty": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+                    "first": {"type": "boolean"},
+                },
+                "additionalProperties": False,
+            },
+        ]
+    },
     "top_logprobs": {"type": ["integer", "null"], "minimum": 0, "maximum": 20},
     "text": {"type": "object", "properties": {"format": FORMS}},
     "logit_bias": {

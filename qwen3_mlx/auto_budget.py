@@ -8,6 +8,8 @@ from typing import Any
 
 from qwen3_mlx.errors import OptionError, shown
 
+_DIGITS = 18
+"""Of a number, at most: no context is so long, and Python refuses to read thousands."""
 SPELLED = "a number of tokens, auto, auto:N (at most N), low, medium or high"
 
 
@@ -80,12 +82,16 @@ def read_budget(value: Any) -> Any:
     if text in _LEVELS:
         return _LEVELS[text]
     digits = text.replace(",", "").replace("_", "")
-    if digits.isascii() and digits.removeprefix("-").isdigit():
+    if _is_number(digits.removeprefix("-")):
         return int(digits)
     word, _, cap = digits.partition(":")
-    if word != "auto" or (":" in digits and not (cap.isascii() and cap.isdigit())):
+    if word != "auto" or (":" in digits and not _is_number(cap)):
         raise OptionError("thinking_budget", got=shown(value)[:80], expected=SPELLED)
     return AutoBudget(cap=int(cap)) if cap else AutoBudget()
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
 
 
 def most_tokens(budget: int | AutoBudget | None) -> int | None:

@@ -31,7 +31,8 @@ def test_what_it_may_be(given: Any, want: Any, shown: str) -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        "", "automatic", "auto:", "auto:x", "auto:0", "auto:-1", "1.5", "-1", -1, 1.5, True, [9],
+        "", "automatic", "auto:", "auto:x", "auto:0", "auto:-1", "9" * 5000, "auto:" + "9" * 5000,
+        "1.5", "-1", -1, 1.5, True, [9],
         {"cap": 0}, {"cap": True}, {"cap": 1.5}, {"floor": -1}, {"interval": 0}, {"certainty": 0},
         {"certainty": 1.1}, {"certainty": "0.9"}, {"first": 1}, {"level": "high"}, {"most": 9},
     ],

@@ -47,14 +47,15 @@ def ready(runtime: Runtime, ask: Ask) -> Request:
     options = dict(ask.options)
     if ask.prompt is not None:
         return _raw(runtime, ask.prompt, GenerationOptions(**options))
-    options |= thinking.options(ask.thinking, runtime.family, options.get("max_tokens"))
+    most, context = options.get("max_tokens"), runtime.network.context
+    options |= thinking.options(ask.thinking, runtime.family, most, context)
     return prepare(
         runtime,
         ask.messages,
         GenerationOptions(**options),
         ask.tools,
         continue_last=ask.continues,
-        budget_gives_way=not ask.thinking.budget,
+        budget_gives_way=not ask.thinking.number,
     )
 
 

@@ -29,6 +29,10 @@ _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
 }
 
 
+LARGEST = 2**63 - 1
+"""Of whole numbers: a sum of longer ones may have more digits than Python would print."""
+
+
 class Fields:
     """An object of a request, whose fields are taken one by one; what is left is unknown."""
 
@@ -48,6 +52,8 @@ class Fields:
         value = self.raw(name)
         if kind == "integer" and isinstance(value, float) and value.is_integer():
             value = int(value)  # JSON has one kind of number: 16.0 is 16
+        if type(value) is int and abs(value) > LARGEST:
+            raise refused(f"{self.where}{name}", value, "expected a number of 64 bits")
         types, expected = _KINDS[kind]
         wrong_bool = isinstance(value, bool) and kind != "flag"
         not_finite = isinstance(value, float) and not math.isfinite(value)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from qwen3_mlx.auto_budget import AutoBudget, read_budget
+from qwen3_mlx.errors import OptionError
 from qwen3_mlx.options import NEVER_THINK, Family
 from qwen3_mlx.serve.api_error import ApiError, refused
 from qwen3_mlx.serve.fields import Fields
@@ -20,10 +22,12 @@ EFFORTS: dict[str, int | None] = {
 }
 """What the words mean in tokens of thinking; None is no limit."""
 
-_BUDGETS = (
-    *("thinking_budget", "thinking_token_budget", "thinking_budget_tokens"),
-    "reasoning_max_tokens",
-)
+Budget = int | AutoBudget | Literal["high"]
+"""Tokens of thinking, probes that end it, or the word that asks for no limit."""
+
+_OWN = "thinking_budget"
+"""The field that is ours: it takes all budgets, where other programs' names take numbers."""
+_NUMBERS = ("thinking_token_budget", "thinking_budget_tokens", "reasoning_max_tokens")
 _TYPES: dict[Any, bool | None] = {
     "enabled": True,
     "disabled": False,
@@ -40,18 +44,24 @@ class Asked:
     """What a request says of thinking, under whatever names; None where it says nothing."""
 
     switch: bool | None = None
-    budget: int | None = None
+    budget: Budget | None = None
     effort: str | None = None
+
+    @property
+    def number(self) -> int:
+        """The tokens that a number asks for; 0 where there is none, or it is 0."""
+        return self.budget if isinstance(self.budget, int) else 0
 
 
 def read(fields: Fields) -> Asked:
     """Collect all names at once. Raises `ApiError` where two say different things."""
-    budgets = {name: fields.integer(name) for name in _BUDGETS}
+    budgets: dict[str, Budget | None] = {name: fields.integer(name) for name in _NUMBERS}
+    budgets[_OWN] = _budget(fields)
     switches = {name: fields.flag(name) for name in ("enable_thinking", "think")}
     efforts = {"reasoning_effort": fields.text("reasoning_effort")}
     if kwargs := fields.object("chat_template_kwargs"):
         switches["chat_template_kwargs.enable_thinking"] = kwargs.flag("enable_thinking")
-        budgets["chat_template_kwargs.thinking_budget"] = kwargs.integer("thinking_budget")
+        budgets[f"chat_template_kwargs.{_OWN}"] = _budget(kwargs)
     if reasoning := fields.object("reasoning"):
         efforts["reasoning.effort"] = reasoning.text("effort")
         budgets["reasoning.max_tokens"] = reasoning.integer("max_tokens")
@@ -65,8 +75,23 @@ def read(fields: Fields) -> Asked:
     return Asked(_one(switches), _one(budgets), effort)
 
 
+def _budget(fields: Fields) -> Budget | None:
+    """Our own field: a number, a word, or an object of `AutoBudget`'s fields."""
+    value = fields.raw(_OWN)
+    if not isinstance(value, str | dict):
+        return fields.integer(_OWN)
+    where = f"{fields.where}{_OWN}"
+    try:
+        found = read_budget(value)
+    except OptionError as error:
+        raise ApiError(400, f"{fields.where}{error}", param=where) from None
+    if isinstance(found, int):
+        raise refused(where, value, "a number has no quotes")
+    return found or "high"
+
+
 def _anthropic(
-    fields: Fields, budgets: dict[str, int | None], switches: dict[str, bool | None]
+    fields: Fields, budgets: dict[str, Budget | None], switches: dict[str, bool | None]
 ) -> None:
     if isinstance(flag := fields.raw("thinking"), bool):
         switches["thinking"] = flag
@@ -95,25 +120,38 @@ def _name(values: dict[str, Any]) -> str:
     return next(name for name, value in values.items() if value is not None)
 
 
-def options(asked: Asked, family: Family, max_tokens: int | None) -> dict[str, Any]:
-    """`asked` as options of a turn of a model of `family`.
+def options(
+    asked: Asked, family: Family, max_tokens: int | None, context: int | None = None
+) -> dict[str, Any]:
+    """`asked` as options of a turn of a model of `family`, whose context has so many tokens.
 
     A model that never thinks is not asked to; one that always does is cut after its first token
-    where it should not. An effort, or `max_tokens` alone, is a budget that gives way later where it
-    leaves no room for an answer; an explicit one is refused then.
+    where it should not. An effort, `max_tokens` alone or the cap of probes is a budget that gives
+    way later where it leaves no room for an answer; an explicit number is refused then.
     """
     if family in NEVER_THINK:
         return {}
-    limit = asked.budget
-    if limit is None and asked.effort is not None:
+    limit = None if asked.budget == "high" else asked.budget
+    if asked.budget is None and asked.effort is not None:
         limit = EFFORTS[asked.effort]
     off = asked.switch is False or limit == 0
     if asked.switch is None and asked.budget is None and max_tokens is not None:
         off = off or max_tokens < LEAST_THINKING
     if off:
         return {"thinking": False} if family == "hybrid" else {"thinking_budget": 1}
-    if limit is None:
-        limit = max_tokens
+    limit = _capped(limit, max_tokens, context)
     found: dict[str, Any] = {} if limit is None else {"thinking_budget": limit}
     wanted = asked.switch or asked.budget is not None or asked.effort is not None
     return found | ({"thinking": True} if wanted else {})
+
+
+def _capped(
+    limit: int | AutoBudget | None, max_tokens: int | None, context: int | None
+) -> int | AutoBudget | None:
+    """`limit`, or what is to be generated at most where it has none: an answer is to follow."""
+    if limit is None:
+        return max_tokens
+    if isinstance(limit, int) or limit.cap is not None or not max_tokens or max_tokens < 1:
+        return limit
+    most = max_tokens if context is None else min(max_tokens, context - 1)
+    return replace(limit, cap=max(most, 1))

@@ -53,6 +53,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"thinking": {"type": "enabled", "budget_tokens": "9"}}, "thinking.budget_tokens"),
     ({"thinking_budget": True}, "thinking_budget"),
     ({"thinking_budget": 1.5}, "thinking_budget"),
+    ({"thinking_budget": int("9" * 4300), "max_tokens": 99}, "64 bits"),
+    ({"max_tokens": 1e300}, "64 bits"),
 ]
 
 
