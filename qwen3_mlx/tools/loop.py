@@ -136,16 +136,36 @@ class _Turn:
         self.seen: Counter[str] = Counter()
         self.told = False
         """Whether the model was told already that a call of its can't be read."""
+        self.calls: list[ToolCall] = []
+        """The calls of the latest step that had some."""
+        self.results: dict[str, dict[str, Any]] = {}
+        """Their results until now, by the calls' ids."""
 
     def events(self, content: Any) -> Iterator[LoopEvent]:
+        try:
+            yield from self._events(content)
+        finally:
+            self._close_calls()
+
+    def _close_calls(self) -> None:
+        """Give a result to each call that the turn's end left without one."""
+        messages = self.loop.session.messages
+        asked = messages[-1].get("tool_calls") if messages else None
+        if not self.calls or not asked or asked[0].get("id") != self.calls[0].id:
+            return
+        for one in asked:
+            call = ToolCall(one["function"]["name"], id=one["id"])
+            left = ToolResult(call, "Not run: the turn was broken off.", True)
+            messages.append(self.results.get(call.id) or _message(left))
+
+    def _events(self, content: Any) -> Iterator[LoopEvent]:
         ending: Ending | None = None
         while ending is None:
             calls, answer, done = yield from self._step(content)
             ending = self._ending(calls, done)
-            content, results = [], []
+            content = []
             for call in calls:
                 result = yield from self._result(call, ending)
-                results.append(result)
                 content.append(_message(result))
                 if self.loop._stopped:
                     ending = ending or "interrupted"
@@ -177,6 +197,7 @@ class _Turn:
                 match event:
                     case ToolCall():
                         calls.append(event)
+                        self.calls, self.results = calls, {}
                     case Answer(text):
                         answer.append(text)
                     case Done():
@@ -209,6 +230,7 @@ class _Turn:
             result = ToolResult(call, f"Error: no tool {call.name!r}. There are: {names}.", True)
         else:
             result = yield from self._asked(call, tool)
+        self.results[call.id] = _message(result)
         yield result
         return result
 

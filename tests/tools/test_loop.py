@@ -258,3 +258,43 @@ def test_a_long_result_keeps_its_head_and_its_tail(
 def test_two_tools_of_one_name_are_refused(model: Qwen3) -> None:
     with pytest.raises(OptionError, match="two named 'f'"):
         a_loop(model, a_tool(), a_tool())
+
+
+@pytest.mark.parametrize("kept", range(12))
+def test_a_turn_that_is_left_at_any_event_has_a_result_for_each_call(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, kept: int
+) -> None:
+    both = call_text(n=1) + "\n" + call_text(n=2)
+    say_in_turn(monkeypatch, model, [both, "Done."])
+    loop = a_loop(model)
+    events = loop.send("go")
+    for _ in itertools.islice(events, kept):
+        pass
+    events.close()
+    _each_call_has_a_result(loop)
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+def test_an_error_in_consent_leaves_a_result_for_each_call(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, refused: int
+) -> None:
+    both = call_text(n=1) + "\n" + call_text(n=2)
+    say_in_turn(monkeypatch, model, [both, "Done."])
+
+    def ask(call: ToolCall, tool: Tool) -> Decision:
+        if call.arguments["n"] == refused:
+            raise KeyboardInterrupt
+        return Once()
+
+    loop = a_loop(model, ask=ask, allowed=())
+    with pytest.raises(KeyboardInterrupt):
+        list(loop.send("go"))
+    _each_call_has_a_result(loop)
+    answers = [m["content"] for m in loop.session.messages if m["role"] == "tool"]
+    assert ["broken off" in text for text in answers] == [refused == 1, True]
+
+
+def _each_call_has_a_result(loop: ToolLoop) -> None:
+    asked = [c["id"] for m in loop.session.messages for c in m.get("tool_calls", ())]
+    given = [m["tool_call_id"] for m in loop.session.messages if m["role"] == "tool"]
+    assert given == asked
