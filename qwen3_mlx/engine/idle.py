@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from qwen3_mlx.engine.fair import GAP_SECONDS, ChunkPace
+from qwen3_mlx.engine.fair import IDLE_SECONDS, ChunkPace
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prefixes import Prefixes
 from qwen3_mlx.engine.prompt_cache import PromptCache
@@ -46,10 +46,10 @@ class IdleWork:
 
     def _chunk(self, cache: PromptCache, ids: list[int]) -> bool:
         done, began = cache.keep(ids), time.monotonic()
-        size = self._pace.size(GAP_SECONDS, len(ids) - done)
+        size = self._pace.size(IDLE_SECONDS, len(ids) - done, done)
         if done == len(ids):
             return False
         with cache.filling():
             prefill(self._network, ids[done : done + size], cache, size)
-        self._pace.took(size, time.monotonic() - began)
+        self._pace.took(size, time.monotonic() - began, done)
         return True

@@ -17,12 +17,13 @@ from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.engine.admission import Admission
 from qwen3_mlx.engine.decision import Decision, End, Inject
 from qwen3_mlx.engine.decode import Decoder, SideBySide, obey, probed
-from qwen3_mlx.engine.fair import ALONE_SECONDS, GAP_SECONDS, ChunkPace, next_reader
+from qwen3_mlx.engine.fair import ALONE_SECONDS, ChunkPace, next_reader
 from qwen3_mlx.engine.idle import IdleWork
 from qwen3_mlx.engine.prefill import prefill, require_numbers
 from qwen3_mlx.engine.prefixes import Prefixes
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.side_work import SideWork
+from qwen3_mlx.engine.step_times import StepTimes
 from qwen3_mlx.engine.task import Counts, Task
 from qwen3_mlx.errors import BusyError
 from qwen3_mlx.fit.chunk_size import chunk_size
@@ -50,6 +51,7 @@ class Scheduler:
         parallel: int = 8,
         waiting: int = 64,
         prefix_bytes: int = 1_000_000_000,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.network, self.config = network, config
         self.parallel, self.most_waiting = parallel, waiting
@@ -61,11 +63,10 @@ class Scheduler:
         self._admission = Admission(config, cache_format)
         self._waiting: deque[Task] = deque()
         self._running: list[Task] = []
-        self._pace = ChunkPace()
-        self._stepped = 0.0
+        self._clock, self._pace, self._steps = clock, ChunkPace(), StepTimes(clock)
         self._idle = IdleWork(network, self.prefixes, self._pace)
         self.side_work = SideWork(waiting + parallel)
-        self.last_round = time.monotonic()
+        self.last_round = clock()
 
     def submit(self, task: Task) -> None:
         """Have `task` run as soon as there is room; from any thread. Raises `BusyError`."""
@@ -110,7 +111,7 @@ class Scheduler:
 
         Returns whether anything was done; if not, wait on `arrived`.
         """
-        self.last_round = time.monotonic()
+        self.last_round = self._clock()
         self._drop_stopped()
         self._admit()
         read = self._read()
@@ -141,7 +142,7 @@ class Scheduler:
         self.prefixes.clear()
 
     def _drop_stopped(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         for task in self._running:
             if task.decoder and task.listener.full() and now - task.touched > STALLED_SECONDS:
                 task.sequence.control.interrupt("stop")
@@ -178,7 +179,7 @@ class Scheduler:
     def _begin(self, task: Task) -> None:
         busy = [other.cache for other in self._running if other.cache is not None]
         task.cache = self.prefixes.take(task.prompt, busy)
-        task.touched = time.monotonic()
+        task.touched = self._clock()
         self.counts.prompt_tokens += len(task.prompt)
         self.counts.cached_tokens += len(task.cache.tokens)
         task.listener.reading(len(task.cache.tokens), len(task.prompt))
@@ -188,21 +189,22 @@ class Scheduler:
         prompts = [task for task in self._running if task.decoder is None]
         if not prompts:
             return False
-        found = next_reader([(task.left, task.touched) for task in prompts], time.monotonic())
+        found = next_reader([(task.left, task.touched) for task in prompts], self._clock())
         self._guarded(prompts[found], self._read_chunk)
         return True
 
     def _read_chunk(self, task: Task) -> None:
-        cache, began = task.cache, time.monotonic()
+        cache = task.cache
         assert cache is not None
         done, total = len(cache.tokens), len(task.prompt)
         most = chunk_size(self.config, cache.cache_format, done, total, task.prefill_chunk)
         answering = any(other.decoder is not None for other in self._running)
-        size = self._pace.size(GAP_SECONDS if answering else ALONE_SECONDS, min(most, total - done))
+        seconds = self._steps.chunk_seconds() if answering else ALONE_SECONDS
+        size, began = self._pace.size(seconds, min(most, total - done), done), self._clock()
         with cache.filling():
             logits = prefill(self.network, task.prompt[done : done + size], cache, size)
-            task.touched = time.monotonic()
-            self._pace.took(size, task.touched - began)
+            task.touched = self._clock()
+            self._pace.took(size, task.touched - began, done)
             task.listener.reading(done + size, total)
             if done + size < total:
                 return
@@ -216,14 +218,15 @@ class Scheduler:
     def _step(self, tasks: Sequence[Task]) -> bool:
         """One token of each of `tasks` whose listener has room; False if none has."""
         awake = [task for task in tasks if not task.listener.full()]
-        now = time.monotonic()
-        if awake and self._stepped:
-            self.counts.longest_gap = max(self.counts.longest_gap, now - self._stepped)
+        if not awake:
+            self._steps.pause()
+            return False
+        began = self._clock()
         able = [task for task in awake if self._guarded(task, Task.get_ready)]
         for task, token in zip(able, self._tokens(able), strict=False):
             self._guarded(task, partial(self._advance, token=token))
-        self._stepped = time.monotonic() if awake else 0.0
-        return bool(awake)
+        self.counts.longest_gap = max(self.counts.longest_gap, self._steps.ended(began))
+        return True
 
     def _tokens(self, tasks: Sequence[Task]) -> list[int]:
         """The next token of each of `tasks`; what the step raises ends them all, so none then."""
@@ -242,7 +245,7 @@ class Scheduler:
         decoder, sequence, cache = task.decoder, task.sequence, task.cache
         assert decoder is not None and cache is not None
         with cache.filling():
-            task.touched = time.monotonic()
+            task.touched = self._clock()
             task.listener.said((token,), True, decoder.logprobs)
             decision = probed(decoder, sequence, sequence.take(token))
             self._obey(task, decoder, decision)

@@ -89,6 +89,6 @@ class Counts:
     cached_tokens: int = 0
     generated_tokens: int = 0
     longest_gap: float = 0.0
-    """Seconds between two steps of the running sequences, at most."""
+    """Seconds between the ends of two steps of the running sequences, at most."""
     faults: int = 0
     """Errors that no sequence could be blamed for: all running ones were ended."""

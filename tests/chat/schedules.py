@@ -8,14 +8,14 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from qwen3_mlx.chat.request import prepare
 from qwen3_mlx.chat.turns import Reading, Turn, new_scheduler
-from qwen3_mlx.engine.fair import SHORTEST
+from qwen3_mlx.engine.fair import FIRST
 from qwen3_mlx.engine.scheduler import Scheduler
 from qwen3_mlx.events import Reply
 from qwen3_mlx.model import Qwen3
@@ -76,10 +76,12 @@ def run_schedule(seed: int) -> tuple[int, int]:
     """Run one schedule; returns its turns and how many were cancelled. Raises `AssertionError`."""
     draw, model = random.Random(seed), model_of(seed % 8)
     most = draw.choice([2, 5, MOST_TOGETHER])
-    scheduler = new_scheduler(model.runtime, parallel=most, prefix_bytes=PREFIX_BYTES)
+    packed = model.runtime.cache_format.bits is not None
+    settings = {"parallel": most, "prefix_bytes": PREFIX_BYTES}
+    scheduler = new_scheduler(model.runtime, clock=_clock(draw, stands=packed), **settings)
     questions = [asked(100 * seed + n) for n in range(draw.randint(2, MOST_TOGETHER))]
-    if model.runtime.cache_format.bits:  # other chunks' last bits round to other levels at times
-        questions = [(prompt, given | {"prefill_chunk": SHORTEST}) for prompt, given in questions]
+    if packed:  # other chunks' last bits round to other levels at times
+        questions = [(prompt, given | {"prefill_chunk": FIRST}) for prompt, given in questions]
     turns = [turn(model, prompt, **options) for prompt, options in questions]
     touched = set(_run(scheduler, turns, draw))
     cancelled = 0
@@ -93,6 +95,19 @@ def run_schedule(seed: int) -> tuple[int, int]:
             assert same(reply, expected), (seed, number, reply, expected)
     assert scheduler.prefixes.nbytes <= PREFIX_BYTES, seed
     return len(turns), cancelled
+
+
+def _clock(draw: random.Random, *, stands: bool) -> Callable[[], float]:
+    """Time that passes as `draw` says, so that chunks have any length; none if it `stands`."""
+    now = 100.0
+
+    def tell() -> float:
+        nonlocal now
+        if not stands:
+            now += draw.choice([0.0, 1e-4, 0.01, 0.3])
+        return now
+
+    return tell
 
 
 def _run(scheduler: Scheduler, turns: list[Turn], draw: random.Random) -> Iterator[int]:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
+import statistics
 
-from qwen3_mlx.engine.fair import FIRST, SHORTEST, STARVED_SECONDS, ChunkPace, next_reader
+import pytest
+
+from qwen3_mlx.engine.fair import (
+    CHUNK_SECONDS,
+    CHUNK_STEPS,
+    FIRST,
+    SHORTEST,
+    STARVED_SECONDS,
+    ChunkPace,
+    next_reader,
+)
 from qwen3_mlx.engine.prefixes import common_prefix
+from qwen3_mlx.engine.step_times import StepTimes
 
 
 def test_the_shortest_rest_first_but_nobody_starves() -> None:
@@ -27,17 +38,82 @@ def test_a_flood_of_short_prompts_lets_a_long_one_through() -> None:
     assert chunks >= 40.0 / (STARVED_SECONDS + 0.2) - 1
 
 
+def demo(tokens: int, offset: int) -> float:
+    """Seconds of a chunk on two cores, as measured with the demo."""
+    return 0.004 + tokens * 0.004 * (1 + (offset + tokens / 2) / 3_000)
+
+
+def read(pace: ChunkPace, seconds: float, total: int, offset: int = 0) -> list[float]:
+    """How long the chunks of a prompt took, each to take `seconds`."""
+    took = []
+    while offset < total:
+        size = pace.size(seconds, min(2048, total - offset), offset)
+        took.append(demo(size, offset))
+        pace.took(size, took[-1], offset)
+        offset += size
+    return took
+
+
 def test_chunks_follow_the_time_they_take() -> None:
     pace = ChunkPace()
     assert pace.size(0.1, 10_000) == FIRST and pace.size(0.1, 5) == 5
     sizes = []
-    for _ in range(12):  # a machine that reads 5,000 tokens a second
+    for _ in range(30):  # a machine that reads 5,000 tokens a second
         sizes.append(pace.size(0.1, 10_000))
         pace.took(sizes[-1], sizes[-1] / 5_000)
-    assert sizes[-1] == 500 and all(b <= 2 * a for a, b in itertools.pairwise(sizes))
+    assert sizes[:4] == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST]
+    assert 400 <= sizes[-1] <= 500, "fewer than 500: their own past is taken to be hard"
     pace.took(500, 50.0)  # it has become slow: the next chunk is short at once
     assert pace.size(0.1, 10_000) == SHORTEST
     assert pace.size(0.1, 3) == 3
+
+
+def test_no_chunk_of_a_long_prompt_takes_longer_than_it_may() -> None:
+    """A growing past makes tokens dearer: that may not be found out by a chunk of too long."""
+    for seconds in (0.1, 0.5, 5.0):
+        took = read(ChunkPace(), seconds, 8_192)
+        assert max(took) <= max(seconds, demo(FIRST, 0)), seconds
+        assert statistics.mean(took) >= 0.55 * seconds, "nor is much of the time left unused"
+
+
+def test_a_long_past_that_was_not_measured_is_taken_to_be_dear() -> None:
+    """A prompt of which 8,000 tokens are kept already joins after short ones."""
+    pace = ChunkPace()
+    for _ in range(20):
+        read(pace, 0.1, 200)
+    assert max(read(pace, 0.1, 8_192, 8_000)) <= 0.1
+    assert max(read(pace, 0.1, 200)) <= 0.1, "and a short one after it"
+
+
+def test_a_quiet_moment_makes_no_long_chunk_and_a_busy_one_makes_short_ones() -> None:
+    pace, sizes = ChunkPace(), []
+    read(pace, 0.1, 400)
+    usual = pace.size(0.1, 2048, 400)
+    for slowness in (1, 1, 0.1, 1, 8, 1, 1):
+        sizes.append(pace.size(0.1, 2048, 400))
+        pace.took(sizes[-1], slowness * demo(sizes[-1], 400), 400)
+    after_quick, after_slow = sizes[3], sizes[5]
+    assert after_quick <= 1.34 * usual, "one chunk that was ten times quicker"
+    assert after_slow <= usual / 5, "one that was eight times slower"
+    for _ in range(12):
+        size = pace.size(0.1, 2048, 400)
+        pace.took(size, demo(size, 400), 400)
+    assert pace.size(0.1, 2048, 400) >= 0.9 * usual, "which is forgotten after a while"
+
+
+def test_a_chunk_may_take_as_long_as_steps_that_are_slow_anyway() -> None:
+    now = [100.0]
+    steps = StepTimes(lambda: now[0])
+    assert steps.chunk_seconds() == CHUNK_SECONDS
+    for took in (0.2, 0.3, 0.2, 5.0):
+        began = now[0]
+        now[0] += took
+        gap = steps.ended(began)
+        now[0] += 1.0
+    assert gap == pytest.approx(6.0), "with what came between"
+    assert steps.chunk_seconds() == pytest.approx(CHUNK_STEPS * 0.2), "the quickest of the last"
+    steps.pause()
+    assert steps.ended(now[0]) == 0.0, "nobody waited"
 
 
 def test_common_prefixes_of_any_length() -> None:
