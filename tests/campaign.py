@@ -4,9 +4,10 @@
     python -m tests.campaign all 500 --seed 7      # each of them, so many inputs
     nice -n 10 python -m tests.campaign all 100000 # a night
 
-A worker process takes the inputs one by one; when it dies, stands still for 10 seconds or has grown
-by 2 GB, that input is a fault and another worker goes on behind it. Every input is made from its
-number and the seed. Config, index and headers: `tests.corpus.mutate`.
+A worker process takes the inputs one by one; when it dies, computes for more than 10 seconds, is
+silent for 2 minutes or has grown by 2 GB, that input is a fault and another worker goes on behind.
+The 10 seconds are the process's own: a busy machine makes no fault. Every input is made from its
+number and the seed; `--first` begins at a later one. Config, index, headers: tests.corpus.mutate.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,7 +35,7 @@ from tests.campaign_tools import tools
 from tests.corpus.mutate import mutate_bytes, mutate_json
 
 DEMO = Path(qwen3_mlx.__file__).parent / "demo"
-SECONDS, GROWTH = 10.0, 2 * 2**30
+SECONDS, STILL, GROWTH = 10.0, 120.0, 2 * 2**30
 Input = Callable[[random.Random], object]
 HOSTILE = ("a" * 10**5, "\x00", "\ud800", "<|im_start|>", "</think>", "é" * 999, "\x1b]0;x\x07", "")
 
@@ -216,11 +218,15 @@ CAMPAIGNS: dict[str, Callable[[Path], Input]] = {
 }
 
 
-def work(name: str, seed: int, first: int, last: int, folder: Path) -> None:
-    """A worker: says each number before its input is tried, and what was wrong with it."""
+def work(name: str, seed: int, first: int, last: int, folder: Path, seconds: float) -> None:
+    """A worker: says each number before its input is tried, and what was wrong with it.
+
+    SIGPROF ends it, within C as well, once an input has taken `seconds` of processor time.
+    """
     one = CAMPAIGNS[name](folder)
     for number in range(first, last):
         print(json.dumps({"begins": number}), flush=True)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
             one(random.Random(f"{name} {seed} {number}"))
@@ -229,47 +235,55 @@ def work(name: str, seed: int, first: int, last: int, folder: Path) -> None:
         except BaseException as error:
             fault = f"{type(error).__name__}: {error}"[:300]
             print(json.dumps({"fault": fault, "number": number}), flush=True)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
         if grown > GROWTH and sys.platform == "linux":
             print(json.dumps({"fault": f"grew by {grown:,} bytes", "number": number}), flush=True)
 
 
-def faults(name: str, seed: int, count: int, seconds: float) -> Iterator[str]:
-    """Every fault of a campaign."""
-    first = 0
+def faults(
+    name: str, seed: int, count: int, seconds: float = SECONDS, first: int = 0
+) -> Iterator[str]:
+    """Every fault of a campaign, from the input `first` to that before `count`."""
     with tempfile.TemporaryDirectory() as folder:
         said = Path(folder) / "said.jsonl"
         while first < count:
-            parts = (name, seed, first, count, Path(folder) / "work")
+            parts = (name, seed, first, count, Path(folder) / "work", seconds)
             Path(folder, "work").mkdir(exist_ok=True)
             command = [sys.executable, "-m", "tests.campaign", "--worker", *map(str, parts)]
             own = os.environ | {"QWEN3_MLX_HOME": f"{folder}/home"}  # never the user's own files
             with said.open("w") as out:
                 child = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, env=own)
-            hangs = _stands_still(child, said, 300 if name in (*KILLS, "tools") else seconds)
+            still = 300 if name in (*KILLS, "tools") else STILL
+            _wait(child, said, still)
             records = _lines(said)
             wrong = [one for one in records if "fault" in one]
             yield from (f"{name} {seed} {one['number']}: {one['fault']}" for one in wrong)
             if child.returncode == 0:
                 return
             last = max((one["begins"] for one in records if "begins" in one), default=first)
-            how = f"more than {seconds:g} s" if hangs else f"exit code {child.returncode}"
-            yield f"{name} {seed} {last}: {how}"
+            yield f"{name} {seed} {last}: {how(child.returncode, seconds, still)}"
             first = last + 1
 
 
-def _stands_still(child: subprocess.Popen[bytes], said: Path, seconds: float) -> bool:
-    """Wait for the worker's end; one that stands still is killed."""
+def how(code: int, seconds: float, still: float) -> str:
+    """How a worker ended that didn't end by itself."""
+    if code == -signal.SIGPROF:
+        return f"more than {seconds:g} s of processor time"
+    return f"stood still for {still:g} s" if code == -signal.SIGKILL else f"exit code {code}"
+
+
+def _wait(child: subprocess.Popen[bytes], said: Path, still: float) -> None:
+    """Wait for the worker's end; one that says nothing for `still` seconds is killed."""
     size, since = 0, time.monotonic() + 30  # it imports MLX first
     while child.poll() is None:
         time.sleep(0.1)
         if said.stat().st_size != size:
             size, since = said.stat().st_size, time.monotonic()
-        if time.monotonic() - since > seconds:
+        if time.monotonic() - since > still:
             child.kill()
             child.wait()
-            return True
-    return False
 
 
 def _lines(said: Path) -> list[dict[str, Any]]:
@@ -282,21 +296,25 @@ def main() -> int:
     parser.add_argument("name", choices=["all", *CAMPAIGNS])
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of processor time")
+    parser.add_argument("--first", type=int, default=0)
     asked, total = parser.parse_args(), 0
     for name in CAMPAIGNS if asked.name == "all" else (asked.name,):
         began, number = time.monotonic(), 0
-        for fault in faults(name, asked.seed, asked.count, asked.seconds):
+        for fault in faults(name, asked.seed, asked.count, asked.seconds, asked.first):
             number += 1
             print(f"  {fault}", flush=True)
         total += number
         took = time.monotonic() - began
-        print(f"{name}: {asked.count:,} inputs, {number} faults, {took:.0f} s", flush=True)
+        print(
+            f"{name}: {asked.count - asked.first:,} inputs, {number} faults, {took:.0f} s",
+            flush=True,
+        )
     return int(total > 0)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        work(sys.argv[2], *map(int, sys.argv[3:6]), Path(sys.argv[6]))
+        work(sys.argv[2], *map(int, sys.argv[3:6]), Path(sys.argv[6]), float(sys.argv[7]))
     else:
         sys.exit(main())

@@ -1,0 +1,55 @@
+"""Mutants: the changes, which tests are asked first, and that a survivor is told from a find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import mutate
+
+SOURCE = """
+def within(value: int = 3, *, strict: bool = True) -> bool:
+    return not strict or 0 < value + 1
+"""
+
+
+def test_each_mutant_changes_one_thing(tmp_path: Path) -> None:
+    file = tmp_path / "one.py"
+    file.write_text(SOURCE)
+    found = {one.change: one for one in mutate.mutants(file)}
+    assert set(found) == {
+        "not strict  ->  strict",
+        "not strict or 0 < value + 1  ->  not strict and 0 < value + 1",
+        "0 < value + 1  ->  0 <= value + 1",
+        "value + 1  ->  value - 1",
+        *("0  ->  1", "1  ->  2", "3  ->  4", "True  ->  False"),
+    }
+    assert "0 <= value + 1" in found["0 < value + 1  ->  0 <= value + 1"].text
+    assert found["0  ->  1"].line == 3 and file.read_text() == SOURCE
+
+
+def test_the_tests_that_name_the_module_come_first(tmp_path: Path) -> None:
+    for name, text in (("a", "sampled"), ("b", "sample"), ("c", "sample, sample")):
+        (tmp_path / "tests").mkdir(exist_ok=True)
+        (tmp_path / "tests" / f"test_{name}.py").write_text(text)
+    order = [f"tests/test_{name}.py" for name in "cba"]
+    assert mutate.nearest_first(["tests"], "sample", tmp_path) == order
+    assert mutate.nearest_first(["tests/test_b.py"], "sample", tmp_path) == order[1:2]
+
+
+def test_a_survivor_and_a_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    for root in (source, copy):
+        (root / "tests").mkdir(parents=True)
+        (root / "one.py").write_text(SOURCE)
+        test = "from one import within\ndef test_one():\n    assert within(0)\n"
+        (root / "tests" / "test_one.py").write_text(test)
+    monkeypatch.setattr(mutate, "ROOT", source)
+    found = {one.change: one for one in mutate.mutants(source / "one.py")}
+    found_by_its_test = {
+        change: not mutate.lives(found[change], copy, ["tests"], 60)
+        for change in ("3  ->  4", "0  ->  1")
+    }
+    assert found_by_its_test == {"3  ->  4": False, "0  ->  1": True}
+    assert (copy / "one.py").read_text() == SOURCE
