@@ -11,7 +11,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
-from qwen3_mlx.chat.draft import with_drafts
+from qwen3_mlx.chat.draft import check_drafts, with_drafts
 from qwen3_mlx.chat.request import prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.session import ChatSession
@@ -55,6 +55,7 @@ def load(
     checks several at once. Raises `ModelNotFoundError`, `HubError`, `ConfigError`,
     `CheckpointError`, `ContextError`, `OptionError` or `OutOfMemoryError`.
     """
+    check_drafts(str(name), draft)
     runtime = load_runtime(
         name,
         context=context,

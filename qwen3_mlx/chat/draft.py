@@ -7,6 +7,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from qwen3_mlx.chat.runtime import Runtime, load_runtime
+from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.draft import Check, way_to_check
 from qwen3_mlx.engine.draft_model import DraftModel
 from qwen3_mlx.engine.lookup import Lookup
@@ -15,11 +16,13 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.speculative import Speculating
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.files import read_small
-from qwen3_mlx.hub.kinds import check_writes_text
+from qwen3_mlx.hub import resolve
+from qwen3_mlx.hub.kinds import check_writes_text, of_directory
 from qwen3_mlx.nn.trial_rows import RowsOnDemand
 
 LOOKUP = "lookup"
 """The name of drafts that are looked up in the conversation."""
+HINT = "Qwen3's chat models have one vocabulary: take a smaller one of them, such as 0.6b"
 
 
 class Drafts:
@@ -55,6 +58,24 @@ class Drafts:
         return self._held[conversation]
 
 
+def check_drafts(target: str, name: str | Path | None) -> None:
+    """Raise what `with_drafts` would, before a weight of `target` is read or downloaded.
+
+    As far as names and the files on this machine tell.
+    """
+    if name is None or name == LOOKUP:
+        return
+    path = resolve.find_local(str(name))
+    if path is None:
+        return
+    config = Qwen3Config.from_dir(path)
+    check_writes_text(of_directory(path), str(name))
+    beside = resolve.find_local(target)
+    if beside is not None:
+        sizes = (config.vocab_size, Qwen3Config.from_dir(beside).vocab_size)
+        _check_same_size(f"{name} can't draft for {target}", *sizes)
+
+
 def with_drafts(target: Runtime, name: str | Path | None) -> Runtime:
     """`target` with drafts of the model `name`, or looked up, or without.
 
@@ -68,19 +89,21 @@ def with_drafts(target: Runtime, name: str | Path | None) -> Runtime:
 
 def _check_same_tokens(target: Runtime, source: Runtime) -> None:
     """Raise `OptionError` unless every id means the same to both networks and their tokenizers."""
-    hint = "Qwen3's chat models have one vocabulary: take a smaller one of them, such as 0.6b"
     what = f"{source.name} can't draft for {target.name}"
-    sizes = (source.config.vocab_size, target.config.vocab_size)
-    if sizes[0] != sizes[1]:
-        got, expected = f"a vocabulary of {sizes[0]:,}", f"{sizes[1]:,}"
-        raise OptionError(what, got=got, expected=expected, hint=hint)
+    _check_same_size(what, source.config.vocab_size, target.config.vocab_size)
     if _same_file(target.path, source.path):
         return
     mine, other = target.tokenizer, source.tokenizer
     for token in range(max(mine.vocab_size, other.vocab_size)):
         a, b = mine.id_to_bytes(token), other.id_to_bytes(token)
         if a != b:
-            raise OptionError(what, got=f"token {token} is {b!r}", expected=f"{a!r}", hint=hint)
+            raise OptionError(what, got=f"token {token} is {b!r}", expected=f"{a!r}", hint=HINT)
+
+
+def _check_same_size(what: str, source: int, target: int) -> None:
+    if source != target:
+        got, expected = f"a vocabulary of {source:,}", f"{target:,}"
+        raise OptionError(what, got=got, expected=expected, hint=HINT)
 
 
 def _same_file(one: Path | None, other: Path | None) -> bool:

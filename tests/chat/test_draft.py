@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+import qwen3_mlx
+import qwen3_mlx.model as model_module
 from qwen3_mlx.chat.draft import Drafts, with_drafts
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.cli.app import app
 from qwen3_mlx.cli.terminal.render import drafts
 from qwen3_mlx.engine import draft as engine_draft
 from qwen3_mlx.engine.payoff import Payoff
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import OptionError, Qwen3Error
 from qwen3_mlx.events import Reply, Speculation
 from qwen3_mlx.model import Qwen3, load
 from qwen3_mlx.options import CacheFormat
@@ -113,6 +116,37 @@ def test_another_family_and_no_model_are_refused(tmp_path: Any) -> None:
     with pytest.raises(Exception, match="llama"):
         load("demo", draft=tmp_path)
     assert with_drafts(runtime := tiny.runtime(3), None) is runtime
+
+
+def test_a_misfit_is_refused_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A name that means nothing, another vocabulary, an embedder, and other architectures."""
+    monkeypatch.setattr(model_module, "load_runtime", lambda *_, **__: pytest.fail("loaded"))
+    demo = Path(qwen3_mlx.__file__).parent / "demo" / "config.json"
+    config = json.loads(demo.read_text("utf-8"))
+    for name, changes in (
+        ("wide", {"vocab_size": config["vocab_size"] + 8}),
+        ("llama", {"model_type": "llama"}),
+        ("Qwen3-Embedding-0.6B", {}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config | changes))
+    embedder = tmp_path / "Qwen3-Embedding-0.6B"
+    for draft, said in (
+        ("0.6x", "unknown model"),
+        ("nope", "unknown model"),
+        (tmp_path / "none", "no such model directory"),
+        (tmp_path / "wide", "can't draft for demo: got a vocabulary of"),
+        (tmp_path / "llama", "llama"),
+        (embedder, "turns texts into vectors"),
+    ):
+        with pytest.raises(Qwen3Error, match=said):
+            load("demo", draft=draft)
+    for draft in ("0.6x", str(embedder)):
+        for arguments in (["chat", "--plain"], ["chat", "nope"], ["generate", "demo", "hi"]):
+            run = CliRunner().invoke(app, [*arguments, "--draft", draft])
+            assert run.exit_code and draft in run.output.replace("\n", ""), run.output
 
 
 def test_the_command_says_what_drafts_gave() -> None:

@@ -102,6 +102,12 @@ def check_chats(name: str) -> None:
     kinds.check_writes_text(kind, name)
 
 
+def check_drafts(draft: str | None) -> None:
+    """Raise for a name that means no model, or one that can't draft, before anything is loaded."""
+    if draft not in (None, "lookup"):
+        check_chats(draft)
+
+
 def open_model(
     name: str,
     context: int | None,

@@ -77,6 +77,7 @@ def run(request: ChatRequest) -> int:
     screen = Screen()
     file, system = request.system_file, request.system
     system = stdin.text_of(file) if file else system and stdin.argument(system)
+    load.check_drafts(request.draft)  # here, so that no other model is blamed
     tools = _tools(request)
     resumed = resuming.find(request.resume) if request.resume else None
     chosen = _choose(request.model, resumed)
