@@ -23,6 +23,9 @@ from qwen3_mlx.hub.weight_files import INDEX, WHOLE, WeightFiles, choose
 MAX_HEADER = 100_000_000
 """Bytes of JSON at most: the reference implementation's own limit."""
 
+MAX_AXES = 32
+"""Axes of a tensor at most: the product of a million sizes takes minutes."""
+
 ITEM_BITS = {
     "BOOL": 8,
     "U8": 8,
@@ -194,7 +197,9 @@ def _span(file: Path, name: str, entry: Any) -> tuple[int, int, str, tuple[int, 
     try:
         dtype, shape = entry["dtype"], tuple(entry["shape"])
         start, end = entry["data_offsets"]
-        whole = all(type(n) is int and n >= 0 for n in (*shape, start, end))
+        whole = len(shape) <= MAX_AXES and all(
+            type(n) is int and 0 <= n < 2**63 for n in (*shape, start, end)
+        )
         bits = math.prod(shape) * ITEM_BITS[dtype] if whole else -1
     except (KeyError, TypeError, ValueError):
         whole, bits, start, end, dtype, shape = False, -1, 0, 0, "", ()

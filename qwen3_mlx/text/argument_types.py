@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import json
 import re
+import threading
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qwen3_mlx.text.loose_json import strict_json
 
+_WARNINGS = threading.Lock()
+"""Held while Python's filters, which all threads share, are others."""
 _INTEGER = re.compile(r"[+-]?\d+(\.0+)?")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WORDS: dict[str, Any] = {"true": True, "false": False}
@@ -175,7 +179,10 @@ def _structure(text: str, kind: type) -> Any:
 def python_literal(text: str) -> Any:
     """The value of a Python literal made of JSON's types; None for any other text."""
     try:
-        value = ast.literal_eval(text) if len(text) < 100_000 else None
+        # a model's text is no code of ours: what Python would warn of in it is read all the same
+        with _WARNINGS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = ast.literal_eval(text) if len(text) < 100_000 else None
         return strict_json(json.dumps(value, allow_nan=False))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
