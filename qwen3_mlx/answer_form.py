@@ -30,15 +30,53 @@ def plain_schema(value: Any) -> dict[str, Any] | None:
     return found
 
 
-def plain_tool_choice(value: Any) -> str | dict[str, str] | None:
-    """``"required"``, ``{"name": …}``, or None for "auto". Raises `OptionError`."""
+def plain_tool_choice(value: Any) -> str | dict[str, Any] | None:
+    """``"required"``, ``{"name": …}``, the tools allowed, or None for "auto".
+
+    Tools allowed are as OpenAI's responses have them: ``{"type": "allowed_tools", "mode": "auto" or
+    "required", "tools": [{"name": …}, …]}``. Raises `OptionError`.
+    """
     if value is None or value == "auto":
         return None
     if value == "required":
         return "required"
-    function = value.get("function", value) if isinstance(value, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else None
-    if isinstance(name, str):
+    if isinstance(value, Mapping) and value.get("type") == "allowed_tools":
+        return _allowed(value.get("allowed_tools", value))
+    name = _name(value)
+    if name is not None:
         return {"name": name}
     expected = """'auto', 'required' or {"name": the tool's name}"""
     raise OptionError("tool_choice", got=shown(value)[:80], expected=expected)
+
+
+def must_call(choice: Any) -> bool:
+    """Whether an answer is a call, by what `plain_tool_choice` returned."""
+    return choice is not None and (not isinstance(choice, dict) or choice.get("mode") != "auto")
+
+
+def _allowed(value: Any) -> dict[str, Any]:
+    """The functions among the tools allowed: what else is there, nobody runs here."""
+    given = value if isinstance(value, Mapping) else {}
+    mode, tools = given.get("mode"), given.get("tools")
+    if mode not in ("auto", "required"):
+        got, expected = shown(mode)[:80], "'auto' or 'required'"
+        raise OptionError("tool_choice: mode", got=got, expected=expected)
+    functions = tools if isinstance(tools, list | tuple) else []
+    functions = [
+        one
+        for one in functions
+        if not isinstance(one, Mapping) or one.get("type", "function") == "function"
+    ]
+    names = [_name(one) for one in functions]
+    if not names or None in names:
+        hint = 'tool_choice="none" allows no tool'
+        expected = "a list of functions by their names"
+        raise OptionError("tool_choice: tools", got=shown(tools)[:80], expected=expected, hint=hint)
+    return {"type": "allowed_tools", "mode": mode, "tools": [{"name": name} for name in names]}
+
+
+def _name(value: Any) -> str | None:
+    """The name of a function, whichever way it is wrapped."""
+    function = value.get("function", value) if isinstance(value, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    return name if isinstance(name, str) else None

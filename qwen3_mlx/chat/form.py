@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.engine.guide import Guide
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text import Mode
-from qwen3_mlx.text.call_grammar import call_grammar
+from qwen3_mlx.text.call_grammar import CallChoice, call_grammar
 from qwen3_mlx.text.grammar import Grammar, either, regex_grammar, schema_grammar
 from qwen3_mlx.text.tool_calls import Tools
+from qwen3_mlx.text.tools import function_of
 
 LEAST_FORCED = 3
 """Forced tokens that are worth a forward pass of their own: it is slower than one token's."""
@@ -28,16 +30,32 @@ def answer_grammar(runtime: Runtime, options: GenerationOptions, tools: Tools) -
         text = schema_grammar(options.schema)
     elif options.regex is not None:
         text = regex_grammar(options.regex)
-    choice = options.tool_choice
-    if choice is None and (text is None or not tools):
+    asked, choice = options.tool_choice is not None, _call_choice(options)
+    if not asked and (not tools or (text is None and not _any_strict(tools))):
         return text
     if not tools:
         hint = "offer some with tools=, or leave tool_choice out"
         raise OptionError("tool_choice", got="no tools to call", hint=hint)
-    name = choice["name"] if isinstance(choice, dict) else None
-    coder = runtime.family == "coder"
-    calls = call_grammar(tools, runtime.tokenizer, coder=coder, name=name)
-    return calls if choice is not None or text is None else either(text, calls)
+    beside = text if not choice.certain else None
+    if beside is not None:
+        choice = replace(choice, certain=True)
+    calls = call_grammar(tools, runtime.tokenizer, choice, coder=runtime.family == "coder")
+    return calls if beside is None else either(beside, calls)
+
+
+def _call_choice(options: GenerationOptions) -> CallChoice:
+    """The tools that the options want called, or allow to be."""
+    choice = options.tool_choice
+    if not isinstance(choice, dict):
+        return CallChoice(certain=choice is not None)
+    if "name" in choice:
+        return CallChoice(certain=True, names=(choice["name"],), once=True)
+    names = tuple(tool["name"] for tool in choice["tools"])
+    return CallChoice(certain=choice["mode"] == "required", names=names)
+
+
+def _any_strict(tools: Tools) -> bool:
+    return any(function_of(tool).get("strict") for tool in tools)
 
 
 def new_guide(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from qwen3_mlx.answer_form import must_call
 from qwen3_mlx.auto_budget import AutoBudget
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.engine.probe_schedule import ProbeRule, ProbeSchedule
@@ -69,8 +70,8 @@ def new_schedule(
     if runtime.network.model.lead is not None:
         hint = "give a number of tokens"
         raise OptionError("an automatic budget in a group of machines", hint=hint)
-    asked_form = (options.schema, options.regex, options.tool_choice)
-    if not mode.thinking or any(form is not None for form in asked_form):
+    asked_form = options.schema is not None or options.regex is not None
+    if not mode.thinking or asked_form or must_call(options.tool_choice):
         return None  # what is to follow a form has no short answer
     known, encode = calibration(runtime), runtime.tokenizer.encode
 

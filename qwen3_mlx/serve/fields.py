@@ -151,5 +151,13 @@ def tools(
         if function is None:
             others.append(f"tools[{n}] ({tool.get('type')})")
         else:
+            _check_strict(function, f"tools[{n}]")
             kept.append(function)
     return kept, others
+
+
+def _check_strict(tool: dict[str, Any], where: str) -> None:
+    function = tool.get("function")
+    strict = function.get("strict") if isinstance(function, dict) else None
+    if strict is not None and not isinstance(strict, bool):
+        raise refused(f"{where}.strict", strict, "expected true or false")

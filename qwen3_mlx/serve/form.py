@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qwen3_mlx.answer_form import plain_tool_choice
+from qwen3_mlx.errors import OptionError
 from qwen3_mlx.serve.api_error import ApiError, refused
 from qwen3_mlx.serve.ask import Json
 from qwen3_mlx.serve.fields import Fields
@@ -74,9 +76,10 @@ def _structured(value: Fields) -> dict[str, Json]:
 
 
 def choice(value: Any) -> tuple[bool, Json]:
-    """Whether tools are on offer, and the options that make a call certain. Raises `ApiError`.
+    """Whether tools are on offer, and the options about their calls. Raises `ApiError`.
 
-    Takes the words of all dialects: ``"required"``, ``{"type": "any"}``, a function by its name.
+    Takes the words of all dialects: ``"required"``, ``{"type": "any"}``, a function by its name,
+    or those that are allowed.
     """
     kind = value.get("type") if isinstance(value, Mapping) else value
     if kind in (None, "auto") and (value is None or kind == "auto"):
@@ -90,5 +93,10 @@ def choice(value: Any) -> tuple[bool, Json]:
         name = function.get("name") if isinstance(function, Mapping) else None
         if isinstance(name, str):
             return True, {"tool_choice": {"name": name}}
-    expected = "expected auto, none, required, or a function by its name"
+    if kind == "allowed_tools" and isinstance(value, Mapping):
+        try:
+            return True, {"tool_choice": plain_tool_choice(value)}
+        except OptionError as error:
+            raise ApiError(400, str(error), param="tool_choice") from None
+    expected = "expected auto, none, required, allowed_tools, or a function by its name"
     raise refused("tool_choice", value, expected)

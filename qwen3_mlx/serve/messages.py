@@ -54,6 +54,8 @@ def _tool(tool: Json) -> Json | None:
         return None
     function = {"name": tool.get("name"), "description": tool.get("description") or ""}
     function["parameters"] = tool.get("input_schema") or {"type": "object", "properties": {}}
+    if tool.get("strict"):
+        function["strict"] = tool["strict"]
     return {"type": "function", "function": function}
 
 

@@ -95,6 +95,8 @@ def _tool(tool: Json) -> Json | None:
         return None
     names = ("name", "description", "parameters")
     function = {name: tool[name] for name in names if tool.get(name) is not None}
+    if tool.get("strict"):
+        function["strict"] = tool["strict"]
     return {"type": "function", "function": function}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from qwen3_mlx.errors import OptionError
@@ -18,35 +19,65 @@ from qwen3_mlx.text.tokenizer import TOOL_CLOSE, TOOL_OPEN, Tokenizer
 from qwen3_mlx.text.tool_calls import Tools
 from qwen3_mlx.text.tools import function_of
 
+_BARE = r"<\s*function(\s*=|\s+name)"
+"""How a call begins that has no <tool_call> around it: what is read as one must not be text."""
+_FREE_BY_TOKEN = (
+    "start: text (OPENED rest text)*\n"
+    "text: TEXT\n"
+    f"TEXT: /(?s:.*)/ & ~/(?s:.*)({TOOL_OPEN}|{_BARE})(?s:.*)/\n"
+)
+"""Text and calls in any order, where no text holds the token that opens a call."""
+_FREE_BY_TEXT = (
+    "start: (before rest)* text\n"
+    "before[lazy]: PLAIN OPENED\n"
+    "text: TEXT\n"
+    f"PLAIN: /(?s:.*)/ & ~/(?s:.*){_BARE}(?s:.*)/\n"
+    f"TEXT: /(?s:.*)/ & ~/(?s:.*)({TOOL_OPEN}|{_BARE})(?s:.*)/\n"
+)
+"""The same where letters open a call: a text ends at the first that do."""
 _NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+@dataclass(frozen=True, slots=True)
+class CallChoice:
+    """Which tools may be called, and whether one must be."""
+
+    certain: bool = False
+    """The answer is one call or more; else it is text too, or alone."""
+    names: tuple[str, ...] | None = None
+    """Those that may be called; None: all."""
+    once: bool = False
+    """A certain call is the only one."""
+
 
 _END = '"\\n</parameter>\\n"'
 _LENGTHS = ("minLength", "maxLength")
 
 
-def call_grammar(
-    tools: Tools, tokenizer: Tokenizer, *, coder: bool, name: str | None = None
-) -> Grammar:
-    """One call or more of any of `tools`; exactly one of the tool `name`, if it is given.
+def call_grammar(tools: Tools, tokenizer: Tokenizer, choice: CallChoice, *, coder: bool) -> Grammar:
+    """The calls of `tools` that `choice` wants or allows.
 
     Arguments follow the tool's schema, keywords that can't be honoured apart, unless the tool is
     ``strict``. Raises `OptionError`.
     """
     functions = [function_of(tool) for tool in tools]
-    chosen = [one for one in functions if name in (None, one["name"])]
-    if not chosen:
-        known = ", ".join(str(one["name"]) for one in functions) or "no tools"
-        raise OptionError("tool_choice", got=name, expected=f"a tool on offer: {known}")
+    known = {one["name"] for one in functions}
+    if unknown := [name for name in choice.names or () if name not in known]:
+        offered = ", ".join(map(str, known)) or "no tools"
+        raise OptionError("tool_choice", got=unknown[0], expected=f"a tool on offer: {offered}")
+    chosen = [one for one in functions if choice.names is None or one["name"] in choice.names]
     rule = _coder_rules if coder else _hermes_rules
     rules = [line for n, one in enumerate(chosen) for line in rule(f"call{n}", one)]
-    opened, closed = (
-        _marker(tokenizer.tool_open, TOOL_OPEN),
-        _marker(tokenizer.tool_close, TOOL_CLOSE),
-    )
-    more = "" if name else ' ("\\n" call)*'
+    opened = _marker(tokenizer.tool_open, TOOL_OPEN)
+    closed = _marker(tokenizer.tool_close, TOOL_CLOSE)
+    if choice.certain:
+        more = "" if choice.once else ' ("\\n" call)*'
+        start = f"start: call{more}\ncall: {opened} rest\n"
+    else:
+        start = _FREE_BY_TOKEN if tokenizer.tool_open is not None else _FREE_BY_TEXT
+        start = start.replace("OPENED", opened)
     return Grammar(
-        f"start: call{more}\n"
-        f'call: {opened} "\\n" function "\\n" {closed}\n'
+        f'{start}rest: "\\n" function "\\n" {closed}\n'
         f"function: {' | '.join(f'call{n}' for n in range(len(chosen)))}\n"
         + "".join(f"{line}\n" for line in rules),
         "tools",

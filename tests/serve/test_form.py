@@ -107,7 +107,11 @@ CHOICES: list[tuple[str, Any]] = [
     ("messages", {"type": "tool", "name": "weather"}),
     ("responses", "required"),
     ("responses", {"type": "function", "name": "weather"}),
-]
+    ("chat", {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [
+        {"type": "function", "function": {"name": "weather"}}]}}),
+    ("responses", {"type": "allowed_tools", "mode": "required", "tools": [
+        {"type": "function", "name": "weather"}, {"type": "mcp", "server_label": "x"}]}),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("thinking", THINKING[1:], ids=str)
@@ -138,11 +142,15 @@ REFUSED: list[tuple[str, Json, str]] = [
     ("chat", {"tool_choice": "required"}, "no tools"),
     ("chat", {"tool_choice": {"type": "function", "function": {"name": "f"}}}, "no tools"),
     ("chat", {"tool_choice": "sometimes"}, "tool_choice"),
+    ("chat", {"tool_choice": {"type": "allowed_tools"}, **tools("chat")}, "tool_choice: mode"),
+    ("responses", {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [
+        {"name": "f"}]}, **tools("responses")}, "weather"),
+    ("chat", {"tools": [{"type": "function", "function": FUNCTION | {"strict": 1}}]}, "strict"),
     ("messages", {"output_format": {"type": "json_schema", "schema": {"if": {}}}}, "if"),
     ("messages", {"tool_choice": {"type": "tool", "name": "f"}, **tools("messages")}, "weather"),
     ("responses", {"text": {"format": {"type": "grammar"}}}, "text.format.type"),
     ("responses", {"text": {"format": {"type": "json_schema", "schema": 3}}}, "schema"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("dialect", "more", "said"), REFUSED, ids=str)
@@ -175,3 +183,18 @@ def test_forms_free_answers_and_faults_run_side_by_side(server: Server) -> None:
 def test_max_tokens_ends_a_form_with_length(server: Server) -> None:
     asked = body("chat", guided_json=SCHEMA, enable_thinking=False) | {"max_tokens": 5}
     assert server.ok(PATHS["chat"], asked)["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("dialect", list(PATHS))
+def test_a_strict_tool_is_one_in_every_dialect(server: Server, dialect: str) -> None:
+    """A schema that no grammar honours is passed over, unless the tool is strict."""
+    odd = tools(dialect)["tools"][0]
+    inner = odd["function"] if dialect == "chat" else odd
+    name = "input_schema" if dialect == "messages" else "parameters"
+    for strict, status in ((None, 200), (False, 200), (True, 400)):
+        function = inner | {name: {"type": "object", "not": {}}, "strict": strict}
+        one = odd | {"function": function} if dialect == "chat" else function
+        short = {"max_output_tokens" if dialect == "responses" else "max_tokens": 2}
+        got = server.post(PATHS[dialect], body(dialect, tools=[one]) | short)
+        assert got.status == status, got.body
+        assert status == 200 or "not" in got.json["error"]["message"]
