@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Sequence
 from typing import Any
-
-import mlx.core as mx
 
 from qwen3_mlx.engine.probe import LONGEST
 from qwen3_mlx.engine.probe_schedule import ProbeRule, ProbeSchedule
@@ -15,12 +12,12 @@ from qwen3_mlx.engine.short_answer import is_complete, short_answer
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.text import Tokenizer
 from qwen3_mlx.thinking_budget import STOP_TEXT
+from training.branches import Branch, Place, branches
 from training.data.chat import FAMILIES
 from training.data.problem import Problem
 from training.heldout import ANSWER, THOUGHT, Examiner
 
 BUDGETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-_ROWS = 32
 
 
 def is_for_calibration(problem: Problem) -> bool:
@@ -36,7 +33,8 @@ class Tracer:
         self, network: Qwen3Network, tokens: Tokenizer, examiner: Examiner, slot: str
     ) -> None:
         self.network, self.tokens, self.examiner = network, tokens, examiner
-        self.stop, self.slot = tokens.encode(STOP_TEXT), tokens.encode(slot)
+        self.stop, self.slot = tuple(tokens.encode(STOP_TEXT)), tuple(tokens.encode(slot))
+        self.stops = frozenset(tokens.eos_ids)
 
     def traces(self, asked: Sequence[Problem]) -> list[dict[str, Any]]:
         """A dict a problem: its thought's length, probes, and answers under fixed budgets."""
@@ -56,41 +54,72 @@ class Tracer:
             }
             for problem, ids, length in zip(asked, free, lengths, strict=True)
         ]
-        for budget in BUDGETS:
-            cut = examiner.budgeted(prompts, free, budget)
-            for row, problem, ids, length in zip(found, asked, cut, lengths, strict=True):
-                right = examiner.judge(problem, ids).right
-                row["fixed"][str(budget)] = [right, min(budget, length)]
-        self._add_probes(asked, prompts, free, lengths, found)
+        texts = [[*prompt, *ids] for prompt, ids in zip(prompts, free, strict=True)]
+        self._add_fixed(asked, prompts, free, texts, found)
+        self._add_probes(asked, prompts, free, texts, found)
         self._add_direct(asked, found)
         return found
+
+    def _add_fixed(
+        self,
+        asked: Sequence[Problem],
+        prompts: Sequence[list[int]],
+        free: Sequence[list[int]],
+        texts: Sequence[list[int]],
+        found: list[dict[str, Any]],
+    ) -> None:
+        """The answers of the documented two calls; a thought that is over by then goes on."""
+        cut = [
+            (i, budget)
+            for i, row in enumerate(found)
+            for budget in BUDGETS
+            if budget < row["tokens"]
+        ]
+        places = [Place(i, len(prompts[i]) + budget, self.stop) for i, budget in cut]
+        ends = dict(zip(cut, self.write(texts, places, ANSWER), strict=True))
+        for i, row in enumerate(found):
+            for budget in BUDGETS:
+                right, tokens = row["right"], min(budget, row["tokens"])
+                if (end := ends.get((i, budget))) is not None:
+                    ids = [*free[i][:budget], *self.stop, *end.ids]
+                    right = self.examiner.judge(asked[i], ids).right
+                row["fixed"][str(budget)] = [right, tokens]
 
     def _add_probes(
         self,
         asked: Sequence[Problem],
         prompts: Sequence[list[int]],
         free: Sequence[list[int]],
-        lengths: Sequence[int],
+        texts: Sequence[list[int]],
         found: list[dict[str, Any]],
     ) -> None:
-        places = [
-            (index, at)
-            for index, (ids, length) in enumerate(zip(free, lengths, strict=True))
-            for at in self.ends(ids[:length])
+        spots = [
+            (i, at) for i, row in enumerate(found) for at in self.ends(free[i][: row["tokens"]])
         ]
-        begun = [[*prompts[i], *free[i][:at], *self.stop] for i, at in places]
-        answers = self.examiner.write(begun, ANSWER)
-        probed = self.probe(begun)
-        for (i, at), answer, one in zip(places, answers, probed, strict=True):
-            ids = [*free[i][:at], *self.stop, *answer]
+        places = [Place(i, len(prompts[i]) + at, self.stop) for i, at in spots]
+        answers = self.write(texts, places, ANSWER)
+        slots = [place._replace(ids=(*self.stop, *self.slot)) for place in places]
+        short = self.write(texts, slots, LONGEST)
+        for (i, at), answer, value in zip(spots, answers, short, strict=True):
+            ids = [*free[i][:at], *self.stop, *answer.ids]
             right = self.examiner.judge(asked[i], ids).right
-            found[i]["probes"].append({"at": at, "right": right} | one)
+            found[i]["probes"].append({"at": at, "right": right} | self._summary(answer, value))
 
     def _add_direct(self, asked: Sequence[Problem], found: list[dict[str, Any]]) -> None:
         prompts = self.examiner.prompts(asked, "hard")
-        answers, probed = self.examiner.write(prompts, ANSWER), self.probe(prompts)
-        for row, problem, answer, one in zip(found, asked, answers, probed, strict=True):
-            row["direct"] = {"right": self.examiner.judge(problem, answer).right} | one
+        places = [Place(i, len(ids) - 1, (ids[-1],)) for i, ids in enumerate(prompts)]
+        answers = self.write(prompts, places, ANSWER)
+        slots = [place._replace(ids=(*place.ids, *self.slot)) for place in places]
+        short = self.write(prompts, slots, LONGEST)
+        for row, problem, answer, value in zip(found, asked, answers, short, strict=True):
+            right = self.examiner.judge(problem, answer.ids).right
+            row["direct"] = {"right": right} | self._summary(answer, value)
+
+    def write(
+        self, texts: Sequence[list[int]], places: Sequence[Place], limit: int
+    ) -> list[Branch]:
+        """What the model writes at each place, greedily."""
+        return branches(self.network, texts, places, limit, self.stops)
 
     def ends(self, thought: Sequence[int]) -> list[int]:
         """Where a probe may come: behind so many tokens."""
@@ -102,21 +131,11 @@ class Tracer:
                 places.append(at)
         return places
 
-    def probe(self, begun: Sequence[list[int]]) -> list[dict[str, Any]]:
-        """A short answer behind each, with what every rule needs to know of it."""
-        asked = [[*ids, *self.slot] for ids in begun]
-        answers = self.examiner.write(asked, LONGEST)
-        first = self.first_entropies(begun)
-        scores = self.scores(asked, answers)
-        return [
-            self._summary(answer, probabilities) | {"entropy": round(entropy, 4)}
-            for answer, probabilities, entropy in zip(answers, scores, first, strict=True)
-        ]
-
-    def _summary(self, answer: list[int], probabilities: list[float]) -> dict[str, Any]:
+    def _summary(self, answer: Branch, short: Branch) -> dict[str, Any]:
+        """What every rule needs to know of a probe: its short answer, and how sure all is."""
         pieces: list[bytes] = []
         ended = False
-        for token in answer:
+        for token in short.ids:
             if token in self.tokens.eos_ids:
                 ended = True
                 break
@@ -124,45 +143,12 @@ class Tracer:
             if is_complete(b"".join(pieces).decode("utf-8", "replace")):
                 ended = True
                 break
-        short = short_answer(pieces, probabilities[: len(pieces)]) if ended else None
+        chances = short.probabilities[: len(pieces)]
+        value = short_answer(pieces, chances) if ended else None
         return {
-            "value": None if short is None else short.value,
-            "certainty": 0.0 if short is None else round(short.certainty, 5),
-            "all": round(min(probabilities[: len(pieces)], default=0.0), 5),
+            "value": None if value is None else value.value,
+            "certainty": 0.0 if value is None else round(value.certainty, 5),
+            "all": round(min(chances, default=0.0), 5),
             "cost": len(self.slot) + len(pieces),
+            "entropy": round(answer.entropy, 4),
         }
-
-    def scores(self, asked: Sequence[list[int]], answers: Sequence[list[int]]) -> list[list[float]]:
-        """The probabilities of the answers' tokens."""
-        found: list[list[float]] = [[] for _ in asked]
-        rows = [[*a, *b] for a, b in zip(asked, answers, strict=True)]
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for start in range(0, len(order), _ROWS):
-            some = order[start : start + _ROWS]
-            width = max(len(rows[i]) for i in some)
-            x = mx.array([rows[i] + [0] * (width - len(rows[i])) for i in some])
-            logits = self.network(x[:, :-1]).astype(mx.float32)
-            taken = mx.take_along_axis(logits, x[:, 1:, None], axis=-1)[..., 0]
-            values: Any = mx.exp(taken - mx.logsumexp(logits, axis=-1)).tolist()
-            for line, i in zip(values, some, strict=True):
-                found[i] = line[len(asked[i]) - 1 : len(rows[i]) - 1]
-            mx.clear_cache()
-        return found
-
-    def first_entropies(self, begun: Sequence[list[int]]) -> list[float]:
-        """The entropy of the first token behind each, in nats."""
-        found = [math.nan] * len(begun)
-        order = sorted(range(len(begun)), key=lambda i: len(begun[i]))
-        for start in range(0, len(order), _ROWS):
-            some = order[start : start + _ROWS]
-            width = max(len(begun[i]) for i in some)
-            x = mx.array([begun[i] + [0] * (width - len(begun[i])) for i in some])
-            last = mx.array([len(begun[i]) - 1 for i in some])
-            hidden = self.network.model(x)[mx.arange(len(some)), last]
-            logits = self.network.head(hidden).astype(mx.float32)
-            logs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-            values: Any = (-(mx.exp(logs) * logs).sum(-1)).tolist()
-            for value, i in zip(values, some, strict=True):
-                found[i] = value
-            mx.clear_cache()
-        return found
