@@ -70,16 +70,24 @@ class _Rows:
         held = self._kv[index]
         self._kv[index] = (mx.concatenate([held[0], k], 2), mx.concatenate([held[1], v], 2))
         parts = (self._begun[index], self._kv[index])
-        q = (q * attention.scale).reshape(B, k.shape[1], -1, L, D)
+        K = k.shape[1]
+        q = (q * attention.scale).reshape(B, K, -1, D)  # a group's heads one below the other
         scores = mx.concatenate(
             [
-                mx.where(mask, q @ keys[:, :, None].swapaxes(-1, -2), -mx.inf)
+                mx.where(
+                    mask,
+                    (q @ keys.swapaxes(-1, -2)).reshape(B, K, H // K, L, keys.shape[2]),
+                    -mx.inf,
+                )
                 for (keys, _), mask in zip(parts, masks, strict=True)
             ],
             axis=-1,
         )
         weights = mx.split(mx.softmax(scores, axis=-1), [parts[0][0].shape[2]], axis=-1)
-        out = weights[0] @ parts[0][1][:, :, None] + weights[1] @ parts[1][1][:, :, None]
+        out = sum(
+            some.reshape(B, K, H // K * L, -1) @ values
+            for some, (_, values) in zip(weights, parts, strict=True)
+        )
         return attention.o_proj(_flat(out.reshape(B, H, L, D)))
 
     def keep(self, rows: mx.array) -> None:
