@@ -84,11 +84,11 @@ class _Rows:
             axis=-1,
         )
         weights = mx.split(mx.softmax(scores, axis=-1), [parts[0][0].shape[2]], axis=-1)
-        out = sum(
+        of_begun, of_own = (
             some.reshape(B, K, H // K * L, -1) @ values
             for some, (_, values) in zip(weights, parts, strict=True)
         )
-        return attention.o_proj(_flat(out.reshape(B, H, L, D)))
+        return attention.o_proj(_flat((of_begun + of_own).reshape(B, H, L, D)))
 
     def keep(self, rows: mx.array) -> None:
         """Drop all rows but these."""
