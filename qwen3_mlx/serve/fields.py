@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from qwen3_mlx.errors import MessageError
 from qwen3_mlx.serve.api_error import ApiError, refused
+from qwen3_mlx.text.tools import function_of, normalise_tools
 
 HARMLESS = frozenset(
     {
@@ -151,13 +153,18 @@ def tools(
         if function is None:
             others.append(f"tools[{n}] ({tool.get('type')})")
         else:
-            _check_strict(function, f"tools[{n}]")
-            kept.append(function)
+            kept.append(_checked(function, f"tools[{n}]"))
     return kept, others
 
 
-def _check_strict(tool: dict[str, Any], where: str) -> None:
-    function = tool.get("function")
-    strict = function.get("strict") if isinstance(function, dict) else None
+def _checked(tool: dict[str, Any], where: str) -> dict[str, Any]:
+    """A function that the template, the grammars and the readers of calls can rely on."""
+    try:
+        (found,) = normalise_tools([tool]) or ()
+    except MessageError as error:
+        said = str(error).replace("tools[0]", where, 1)
+        raise ApiError(400, said, param=where) from None
+    strict = function_of(found).get("strict")
     if strict is not None and not isinstance(strict, bool):
         raise refused(f"{where}.strict", strict, "expected true or false")
+    return found

@@ -77,6 +77,33 @@ def test_a_wrong_type_names_its_field(server: Server, dialect: str) -> None:
 
 
 @every
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": None}, {"name": {"a": 1}}, {"name": " "}, {"name": 3}, {"parameters": "x"},
+        {"parameters": {"type": "string"}}, {"parameters": {"properties": [1]}}, {"strict": "yes"},
+    ],
+)  # fmt: skip
+def test_a_tool_that_is_none_is_refused_by_its_place(
+    server: Server, dialect: str, wrong: dict[str, Any]
+) -> None:
+    right = {"name": "f", "parameters": {"type": "object", "properties": {}}}
+    for more in ({}, {"tool_choice": {"type": "any"} if dialect == "messages" else "required"}):
+        tools = [shaped(dialect, right), shaped(dialect, right | {"name": "g"} | wrong)]
+        got = server.post(PATHS[dialect], short(dialect, tools=tools, **more))
+        assert got.status == 400 and "tools[1]" in got.json["error"]["message"], got.body
+
+
+def shaped(dialect: str, function: dict[str, Any]) -> dict[str, Any]:
+    """A function as a tool of `dialect`."""
+    if dialect == "chat":
+        return {"type": "function", "function": function}
+    if dialect == "responses":
+        return {"type": "function", **function}
+    return {key.replace("parameters", "input_schema"): value for key, value in function.items()}
+
+
+@every
 def test_another_models_name(server: Server, demo: Qwen3, dialect: str) -> None:
     assert server.post(PATHS[dialect], short(dialect, model="claude-haiku-9")).status == 200
     with serving(demo, strict=True) as strict:
