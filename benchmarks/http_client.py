@@ -46,18 +46,22 @@ async def post(
     path: str = CHAT,
     *,
     leave_after: int | None = None,
+    leave_bytes: int | None = None,
     wait: float = 600,
 ) -> Heard:
-    """Ask; with `leave_after` close the connection behind so many pieces, and wait no longer."""
+    """Ask; with `leave_after` close the connection behind so many pieces, and wait no longer.
+
+    With `leave_bytes` close it behind so many bytes of the answer.
+    """
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     heard, began = Heard(), time.perf_counter()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request(port, path, sent))
         async with asyncio.timeout(wait):
-            await _listen(reader, heard, began, leave_after)
+            await _listen(reader, heard, began, leave_after, leave_bytes)
     except TimeoutError:
-        if leave_after is None:
+        if leave_after is None and leave_bytes is None:
             raise
     finally:
         heard.seconds = time.perf_counter() - began
@@ -68,7 +72,11 @@ async def post(
 
 
 async def _listen(
-    reader: asyncio.StreamReader, heard: Heard, began: float, leave_after: int | None
+    reader: asyncio.StreamReader,
+    heard: Heard,
+    began: float,
+    leave_after: int | None,
+    leave_bytes: int | None,
 ) -> None:
     line = await reader.readline()
     heard.status = int(line.split()[1]) if line else 0
@@ -76,6 +84,8 @@ async def _listen(
         pass
     while line := await reader.readline():
         heard.body += line
+        if leave_bytes is not None and len(heard.body) > leave_bytes:
+            return
         if not line.startswith(b"data: {"):
             continue
         event = json.loads(line[6:])
@@ -87,3 +97,15 @@ async def _listen(
             heard.times.append(time.perf_counter() - began)
         if leave_after is not None and len(heard.times) > leave_after:
             return
+
+
+async def abandon(port: int, sent: bytes) -> None:
+    """Send some bytes of a request, and go before an answer is read."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(sent)
+        await writer.drain()
+    finally:
+        writer.transport.abort()
+        with suppress(OSError):
+            await writer.wait_closed()
