@@ -160,7 +160,7 @@ def tools(
 def _checked(tool: dict[str, Any], where: str) -> dict[str, Any]:
     """A function that the template, the grammars and the readers of calls can rely on."""
     try:
-        (found,) = normalise_tools([tool]) or ()
+        found = (normalise_tools([tool]) or [tool])[0]
     except MessageError as error:
         said = str(error).replace("tools[0]", where, 1)
         raise ApiError(400, said, param=where) from None
