@@ -5,7 +5,8 @@
 Works in a copy of the repository, never in the tree itself. Each mutant changes one operator,
 comparison, number or condition, drops one `not` or swaps `and` and `or`; the room's own tests run
 until the first fails, those first that name the changed file most often. Without a mutant they must
-pass there. Prints the survivors, each by file, line and change, and a line of counts.
+pass there. Prints the survivors, each by file, line and change, and a line of counts; where tests
+took too long it says so, for a busy machine is slow too. Ctrl-C ends it with the counts so far.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ast
 import compileall
+import contextlib
 import os
 import random
 import re
@@ -128,8 +130,8 @@ def nearest_first(tests: list[str], module: str, root: Path) -> list[str]:
     return [str(file.relative_to(root)) for file in files]
 
 
-def passes(copy: Path, tests: list[str], seconds: float) -> bool:
-    """Whether the tests pass in `copy`; too slow counts as a failure."""
+def passes(copy: Path, tests: list[str], seconds: float) -> bool | None:
+    """Whether the tests pass in `copy`; None where they took too long."""
     own = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     own["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a second of each start
     options = ["-q", "-x", "-p", "no:cacheprovider", "--assert=plain"]
@@ -139,11 +141,11 @@ def passes(copy: Path, tests: list[str], seconds: float) -> bool:
         done = subprocess.run(command, cwd=copy, env=own, timeout=seconds, check=False, **quiet)  # type: ignore[call-overload]  # the two streams
         return bool(done.returncode == 0)
     except subprocess.TimeoutExpired:
-        return False
+        return None
 
 
-def lives(mutant: Mutant, copy: Path, tests: list[str], seconds: float) -> bool:
-    """Whether the tests pass in `copy` with the mutant in it."""
+def lives(mutant: Mutant, copy: Path, tests: list[str], seconds: float) -> bool | None:
+    """Whether the tests pass in `copy` with the mutant in it; None where they took too long."""
     target = copy / mutant.file.relative_to(ROOT)
     good = target.read_text("utf-8")
     target.write_text(mutant.text, "utf-8")
@@ -160,30 +162,34 @@ def main() -> int:
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--files", default="*.py", help="of the room: a pattern")
     parser.add_argument("--tests", nargs="*", help="in place of tests/ROOM")
     asked = parser.parse_args()
     os.nice(10)
-    files = sorted((ROOT / "qwen3_mlx" / asked.room).rglob("*.py"))
+    files = sorted((ROOT / "qwen3_mlx" / asked.room).rglob(asked.files))
     every = [mutant for file in files for mutant in mutants(file)]
     chosen = random.Random(asked.seed).sample(every, min(asked.count, len(every)))
-    alive = 0
+    tests = asked.tests or [f"tests/{asked.room}"]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         hidden = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "*.svg")
         shutil.copytree(ROOT, copy, ignore=hidden)
         # checked by its hash: a mutant may have its original's size and second
         compileall.compile_dir(copy, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
-        tests = asked.tests or [f"tests/{asked.room}"]
         if not passes(copy, tests, 4 * asked.seconds):
             print(f"{asked.room}: its tests fail without a mutant", flush=True)
             return 2
-        for mutant in chosen:
-            if lives(mutant, copy, tests, asked.seconds):
-                alive += 1
-                where = f"{mutant.file.relative_to(ROOT)}:{mutant.line}"
-                print(f"  {where}: {mutant.change}", flush=True)
-    print(f"{asked.room}: {len(chosen)} of {len(every)} mutants, {alive} survive", flush=True)
-    return int(alive > 0)
+        found: list[bool | None] = []
+        with contextlib.suppress(KeyboardInterrupt):
+            for mutant in chosen:
+                found.append(lives(mutant, copy, tests, asked.seconds))
+                if found[-1] is not False:
+                    where = f"{mutant.file.relative_to(ROOT)}:{mutant.line}"
+                    slow = " (too slow to tell)" if found[-1] is None else ""
+                    print(f"  {where}: {mutant.change}{slow}", flush=True)
+    counts = f"{found.count(True)} survive, {found.count(None)} too slow to tell"
+    print(f"{asked.room}: {len(found)} of {len(every)} mutants, {counts}", flush=True)
+    return int(found.count(False) < len(found))
 
 
 if __name__ == "__main__":

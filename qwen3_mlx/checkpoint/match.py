@@ -149,7 +149,8 @@ def difference_error(
 # What surplus tensors look like, and what that means: the first that any name fits.
 _CAUSES = (
     (
-        r"\.(qweight|qzeros|g_idx|weight_scale_inv|weight_packed|absmax|SCB|weight_scale|quant_map)\b",
+        r"\.(qweight|qzeros|g_idx|weight_scale_inv|weight_packed|absmax|SCB|weight_scale|quant_map)\b"
+        r"|_proj_scale(_inv)?$",
         "another tool packed these weights, and config.json lacks the quantization_config that"
         " says how: take config.json from where the model came from",
     ),

@@ -48,7 +48,7 @@ def test_a_survivor_and_a_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(mutate, "ROOT", source)
     found = {one.change: one for one in mutate.mutants(source / "one.py")}
     found_by_its_test = {
-        change: not mutate.lives(found[change], copy, ["tests"], 60)
+        change: mutate.lives(found[change], copy, ["tests"], 60) is False
         for change in ("3  ->  4", "0  ->  1")
     }
     assert found_by_its_test == {"3  ->  4": False, "0  ->  1": True}

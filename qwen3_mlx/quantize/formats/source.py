@@ -119,7 +119,7 @@ def open_source(directory: str | Path) -> Source:
         finder: Finder = partial(gguf.part, tensors)
     else:
         tensors = named_tensors(checkpoint_tensors(directory))
-        name, finder = _format(values, tensors)
+        name, finder, tensors = _format(values, tensors)
     config = Qwen3Config.from_dict({k: v for k, v in values.items() if k != "quantization_config"})
     config = with_head_or_without(config, tensors, directory)
     weights, missing, faults = [], [], []
@@ -153,19 +153,22 @@ _READERS = {
 }
 
 
-def _format(values: dict[str, Any], tensors: Tensors) -> tuple[str, Finder]:
-    """The name of the checkpoint's format, and how its matrices are found."""
+def _format(values: dict[str, Any], tensors: Tensors) -> tuple[str, Finder, Tensors]:
+    """The name of the checkpoint's format, how its matrices are found, and in which tensors."""
     foreign = values.get("quantization_config") or {}
     if values.get("quantization") or not foreign or not isinstance(foreign, dict):
         quantization = Qwen3Config.from_dict(values).quantization
         if quantization is None:
-            return "plain", partial(_plain_part, tensors)
-        return "mlx", partial(_mlx_part, tensors, quantization)
+            return "plain", partial(_plain_part, tensors), tensors
+        return "mlx", partial(_mlx_part, tensors, quantization), tensors
     found = packing.read(foreign)
     if found is None:
-        return "mlx", partial(_mlx_part, tensors, Qwen3Config.from_dict(values).quantization)
+        quantization = Qwen3Config.from_dict(values).quantization
+        return "mlx", partial(_mlx_part, tensors, quantization), tensors
     read = _READERS[found.method]
-    return found.method, lambda path: read(tensors, path, found)
+    if found.method == "fp8":
+        tensors = fp8.one_by_one(tensors, found)
+    return found.method, lambda path: read(tensors, path, found), tensors
 
 
 def _mlx_part(tensors: Tensors, quantization: Any, path: str) -> Part | None:
