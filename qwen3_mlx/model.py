@@ -70,7 +70,7 @@ def load(
 
 
 class Qwen3(LoadedModel):
-    """A Qwen3 ready to talk. Not for concurrent use: one turn at a time."""
+    """A Qwen3 ready to talk. Turns of several threads run together, each as it would alone."""
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime)

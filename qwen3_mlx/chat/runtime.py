@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from qwen3_mlx.chat.company import Company
 from qwen3_mlx.checkpoint.adapter import Adapter, attach, read_adapter
 from qwen3_mlx.checkpoint.fingerprint import fingerprint, stamp
 from qwen3_mlx.checkpoint.headers import checkpoint_tensors
@@ -72,6 +73,8 @@ class Runtime:
     """What it is for."""
     drafts: Drafts | None = None
     """Where drafts of its next tokens come from, if they do."""
+    company: Company = field(default_factory=Company, init=False, repr=False, compare=False)
+    """Turns of several threads, which run together."""
 
     @cached_property
     def fingerprint(self) -> str | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import mlx.core as mx
 
+from qwen3_mlx.chat.company import Place
 from qwen3_mlx.chat.request import Request
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.chat.said import Said, new_sampler
+from qwen3_mlx.chat.turns import Begun, Reading, Turn
 from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.control import Control, Interrupt
@@ -17,7 +19,7 @@ from qwen3_mlx.engine.prefill import PromptProgress, prefill, require_numbers
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.engine.speculative import Speculating, SpeculativeDecoder
-from qwen3_mlx.events import Event, Speculation
+from qwen3_mlx.events import Done, Event, Speculation
 from qwen3_mlx.fit.chunk_size import chunk_size
 
 
@@ -71,25 +73,82 @@ def turn_events(
     sequence = request.sequence(control)
     said = Said(runtime, request, sequence)
     BACKGROUND.stop()
-    with cache.lock, cache.filling():
+    joins = runtime.network.model.lead is None  # a group of machines has one order of passes
+    done: Done | None = None
+    with runtime.company.place(joins) as place, cache.lock:
         mx.reset_peak_memory()
         said.clock.cached = cache.reuse(request.prompt)
-        logits = _prefill(runtime, request, cache, control, on_progress)
+        decoder = yield from _alone(said, cache, sequence, place, on_progress)
+        if place.left:
+            turn = _among_others(said, cache, sequence, decoder)
+            done = yield from _followed(turn, said.clock.cached, on_progress)
+    yield done or said.done(cache)
+
+
+def _alone(
+    said: Said,
+    cache: PromptCache,
+    sequence: TurnSequence,
+    place: Place,
+    on_progress: PromptProgress | None,
+) -> Generator[Event, None, Decoder | None]:
+    """Compute the turn in this thread until it ends or leaves; returns what decodes it by then."""
+    control = sequence.control
+    if place.leave():
+        return None
+    with cache.filling():
+        stopped = lambda: control.stopped or place.leave()  # noqa: E731
+        logits = _prefill(said.runtime, said.request, cache, stopped, on_progress)
         if logits is None:
-            sequence.finish_reason = "interrupted"
-        else:
-            decoder, speculating = _decoder(said, cache, sequence, logits)
-            yield from _said(said, decoder, sequence)
-            if speculating is not None:
-                said.speculation = speculating.payoff.turn
-    yield said.done(cache)
+            if not place.left:
+                sequence.finish_reason = "interrupted"
+            return None
+        decoder, speculating = _decoder(said, cache, sequence, logits)
+        yield from _said(said, decoder, sequence, place if speculating is None else None)
+        if speculating is not None:
+            said.speculation = speculating.payoff.turn
+        elif place.left:
+            decoder.hand_over()
+    return decoder
+
+
+def _among_others(
+    said: Said, cache: PromptCache, sequence: TurnSequence, decoder: Decoder | None
+) -> Turn:
+    """The turn as it goes on beside those of other threads."""
+    runtime, control = said.runtime, sequence.control
+    if runtime.drafts is not None and said.speculation is None:
+        said.speculation = Speculation(off="turns of several threads run together")
+    cache.settle()
+    turn = Turn(runtime, said.request, begun=Begun(said, sequence, control, cache, decoder))
+    scheduler = runtime.company.scheduler(runtime.network, runtime.config, runtime.cache_format)
+    scheduler.submit(turn.task)
+    return turn
+
+
+def _followed(
+    turn: Turn, cached: int, on_progress: PromptProgress | None
+) -> Generator[Event, None, Done | None]:
+    """Pass on what is said of `turn`, which has ended when this has; returns its last event."""
+    done: Done | None = None
+    try:
+        for event in turn:
+            if isinstance(event, Done):
+                done = event
+            elif not isinstance(event, Reading):
+                yield event
+            elif on_progress is not None and event.done > cached:
+                on_progress(event.done - cached, event.total - cached)
+    finally:
+        turn.end()
+    return done
 
 
 def _prefill(
     runtime: Runtime,
     request: Request,
     cache: PromptCache,
-    control: Control,
+    stopped: Callable[[], bool],
     on_progress: PromptProgress | None,
 ) -> mx.array | None:
     """The logits behind the prompt; None if the turn was stopped before."""
@@ -97,7 +156,7 @@ def _prefill(
     asked = request.options.prefill_chunk
     chunk = chunk_size(runtime.config, cache.cache_format, done, total, asked)
     new = request.prompt[done:]
-    logits = prefill(runtime.network, new, cache, chunk, on_progress, lambda: control.stopped)
+    logits = prefill(runtime.network, new, cache, chunk, on_progress, stopped)
     if logits is None:
         return None
     require_numbers(logits)
@@ -123,7 +182,10 @@ def _decoder(
     return Decoder(runtime.network, cache, sampler, logits, top, sequence.guide), None
 
 
-def _said(said: Said, decoder: Decoder, sequence: TurnSequence) -> Iterator[Event]:
-    for ids, generated in run(decoder, sequence):
+def _said(
+    said: Said, decoder: Decoder, sequence: TurnSequence, place: Place | None
+) -> Iterator[Event]:
+    for ids, generated in run(decoder, sequence, place.leave if place else lambda: False):
         yield from said.take(ids, generated, decoder.logprobs)
-    yield from said.rest()
+    if place is None or not place.left:
+        yield from said.rest()

@@ -12,9 +12,11 @@ from qwen3_mlx.chat.request import Request
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.chat.said import Said, new_sampler
 from qwen3_mlx.engine.control import Control, Interrupt
+from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs
 from qwen3_mlx.engine.scheduler import Scheduler
+from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.engine.task import Task
 from qwen3_mlx.events import Done, Event, Reply
 from qwen3_mlx.text import stable_prefix
@@ -42,6 +44,17 @@ def new_scheduler(runtime: Runtime, **settings: Any) -> Scheduler:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A turn that was begun elsewhere, in its conversation's own cache, and goes on here."""
+
+    said: Said
+    sequence: TurnSequence
+    control: Control
+    cache: PromptCache
+    decoder: Decoder | None
+
+
 class Turn(Iterator[Event | Reading]):
     """A turn under way: `Reading`, then its events, then `Done`; raises what it failed of.
 
@@ -56,11 +69,12 @@ class Turn(Iterator[Event | Reading]):
         deltas: bool = False,
         messages: list[dict[str, Any]] | None = None,
         on_ready: Callable[[], object] = lambda: None,
+        begun: Begun | None = None,
     ) -> None:
         """With `messages`, what the next prompt begins with is computed once the turn is over."""
-        self.request, self.control = request, Control()
-        sequence = request.sequence(self.control)
-        self._said = Said(runtime, request, sequence, deltas)
+        self.request, self.control = request, begun.control if begun else Control()
+        sequence = begun.sequence if begun else request.sequence(self.control)
+        self._said = begun.said if begun else Said(runtime, request, sequence, deltas)
         self._runtime, self._messages, self._on_ready = runtime, messages, on_ready
         self._events: deque[Event | Reading | Exception] = deque()
         self._changed = threading.Condition()
@@ -76,7 +90,10 @@ class Turn(Iterator[Event | Reading]):
             options.logprobs,
             options.prefill_chunk,
             None if messages is None else self._lasting,
+            begun.cache if begun else None,
         )
+        if begun and begun.decoder:
+            self.task.cache, self.task.decoder = begun.cache, begun.decoder
 
     @property
     def thinking_tokens(self) -> int:
@@ -135,9 +152,16 @@ class Turn(Iterator[Event | Reading]):
             raise event
         return event
 
+    def end(self) -> None:
+        """Have it end, if it hasn't, and wait until nothing computes into its cache any more."""
+        if not self._over:
+            self.interrupt()
+            with self._changed:
+                self._changed.wait_for(lambda: self._over)
+
     def reading(self, done: int, total: int) -> None:
         """As `Listener.reading`."""
-        if not self._begun:
+        if not self._begun and self.task.own is None:
             self._begun, self._said.clock.cached = True, done
         self._tell(Reading(done, total))
 

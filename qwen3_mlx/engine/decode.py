@@ -85,6 +85,14 @@ class Decoder:
     def settle(self) -> None:
         """Have the cache hold its tokens and no more; nothing that is to be drawn changes."""
 
+    def hand_over(self) -> None:
+        """Compute what is under way, so that another thread can go on from here."""
+        self.cache.settle()
+        self.sampler.settle()
+        mx.eval(self._logits)
+        if self._next is not None:
+            mx.eval(self._next, *(self._next_logprobs or ()))
+
     def adopt(self, tokens: Sequence[int], ahead: Ahead) -> None:
         """As `inject`, where a probe has computed `tokens` already."""
         self.sampler.observe(mx.array(list(tokens), mx.uint32))
@@ -168,17 +176,22 @@ class SideBySide:
         return step_together(decoders, self.together)
 
 
-def run(decoder: Decoder, sequence: TurnSequence) -> Iterator[tuple[tuple[int, ...], bool]]:
+def run(
+    decoder: Decoder, sequence: TurnSequence, left: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[tuple[int, ...], bool]]:
     """Generate a turn as `sequence` says, yielding (ids, generated).
 
     Generated ids come one by one, the end of the turn included; injected ones all at once.
-    `sequence` has counted them, and knows how the turn ended, when the iterator is exhausted.
+    `sequence` has counted them, and knows how the turn ended, when the iterator is exhausted. Once
+    `left` says yes, before a step, the turn isn't over: `decoder` and `sequence` can go on with it.
     """
     decision = probed(decoder, sequence, sequence.begin())
     while not isinstance(decision, End):
         if isinstance(decision, Inject):
             obey(decoder, decision)
             yield decision.ids, decision.generated
+        if left():
+            return
         token = decoder.step()
         yield (token,), True
         decision = probed(decoder, sequence, sequence.take(token))

@@ -95,6 +95,10 @@ class PromptCache:
         """Go on where `branch` is."""
         self.layers[:], self.tokens[:] = branch.layers, branch.tokens
 
+    def settle(self) -> None:
+        """Compute what is under way, so that another thread can go on from here."""
+        mx.eval([layer.state for layer in self.layers])
+
     def mark(self) -> None:
         """Note that the next prompt probably shares the tokens held now, and no more."""
         for layer in self.layers:

@@ -211,6 +211,11 @@ class Sampler:
         self._draws, self._observed = state.draws, state.observed
         self._seen, self._generated, self._counts = map(_copy, state[2:])
 
+    def settle(self) -> None:
+        """Compute what is under way, so that another thread can go on drawing."""
+        masks = (self._seen, self._generated, self._counts, self._bias)
+        mx.eval(self._key, self._keys, [mask for mask in masks if mask is not None])
+
     def forbid(self, token: int) -> None:
         """Never draw `token` from now on; an id that no logit belongs to changes nothing."""
         if 0 <= token < self.vocab_size:

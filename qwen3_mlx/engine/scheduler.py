@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.engine.admission import Admission
 from qwen3_mlx.engine.decision import Decision, End, Inject
 from qwen3_mlx.engine.decode import Decoder, SideBySide, obey, probed
@@ -52,7 +51,9 @@ class Scheduler:
         waiting: int = 64,
         prefix_bytes: int = 1_000_000_000,
         clock: Callable[[], float] = time.monotonic,
+        patience: float = STALLED_SECONDS,
     ) -> None:
+        self._patience = patience
         self.network, self.config = network, config
         self.parallel, self.most_waiting = parallel, waiting
         self.prefixes = Prefixes(new_cache, prefix_bytes)
@@ -144,7 +145,7 @@ class Scheduler:
     def _drop_stopped(self) -> None:
         now = self._clock()
         for task in self._running:
-            if task.decoder and task.listener.full() and now - task.touched > STALLED_SECONDS:
+            if task.decoder and task.listener.full() and now - task.touched > self._patience:
                 task.sequence.control.interrupt("stop")
         with self.arrived:
             dropped = [task for task in self._waiting if task.sequence.control.stopped]
@@ -163,8 +164,7 @@ class Scheduler:
             promised = sum(other.to_come for other in self._running)
             error: Exception | None = None
             try:
-                alone = not self._running
-                if not self._admission.room(task.rows, promised, alone, self.prefixes):
+                if not self._has_room(task, promised):
                     return
             except Exception as refused:
                 error = refused
@@ -176,9 +176,17 @@ class Scheduler:
                 self._running.append(task)
                 self._guarded(task, self._begin)
 
+    def _has_room(self, task: Task, promised: int) -> bool:
+        alone = not self._running
+        if alone and task.own is not None:  # what it needs is looked at as it goes
+            return True
+        return self._admission.room(task.rows, promised, alone, self.prefixes)
+
     def _begin(self, task: Task) -> None:
-        busy = [other.cache for other in self._running if other.cache is not None]
-        task.cache = self.prefixes.take(task.prompt, busy)
+        if task.decoder is not None:  # it has been answering elsewhere
+            return
+        task.begin(self.prefixes, [other.cache for other in self._running if other.cache])
+        assert task.cache is not None
         task.touched = self._clock()
         self.counts.prompt_tokens += len(task.prompt)
         self.counts.cached_tokens += len(task.cache.tokens)
@@ -271,12 +279,8 @@ class Scheduler:
         self._leave(task)
         reason = task.sequence.finish_reason
         self.counts.ended[reason] = self.counts.ended.get(reason, 0) + 1
-        try:
-            task.listener.ended(task.cache)
-        except Exception as error:
-            task.listener.failed(error)
-        if task.cache is not None:
-            task.cache.drop_uncommitted()
+        task.end()
+        if task.cache is not None and task.own is None:
             self.prefixes.add(task.cache)
             if task.lasting is not None and reason == "stop":
                 self._idle.add(task.cache, task.lasting)
@@ -284,12 +288,7 @@ class Scheduler:
     def _fail(self, task: Task, error: Exception) -> None:
         self._leave(task)
         self.counts.failed += 1
-        if is_out_of_memory(error):
-            packed = task.cache is not None and task.cache.cache_format != AS_COMPUTED
-            error = out_of_memory(error, len(task.prompt) - task.left, packed)
-        if task.cache is not None:
-            task.cache.clear()
-        task.listener.failed(error)
+        task.fail(error)
 
     def _leave(self, task: Task) -> None:
         task.decoder = None

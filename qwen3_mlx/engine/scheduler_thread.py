@@ -55,6 +55,12 @@ class SchedulerThread:
             scheduler.arrived.notify_all()
         self._thread.join()
 
+    def let_go(self) -> None:
+        """As `close`, without waiting: what runs is interrupted, and then the thread ends."""
+        if self._scheduler is not None:
+            self._closing = True
+            self._scheduler.stop_all()
+
     def _work(self) -> None:
         delay_exit_after_threads()
         try:

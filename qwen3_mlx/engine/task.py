@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.engine.decode import Decoder
+from qwen3_mlx.engine.prefixes import Prefixes
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler
 from qwen3_mlx.engine.sequence import TurnSequence
+from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.events import FinishReason
+from qwen3_mlx.options import AS_COMPUTED
 
 EXPECTED_ANSWER = 4096
 """Tokens of an answer, at most, that memory is set aside for before a sequence begins."""
@@ -48,6 +52,8 @@ class Task:
     prefill_chunk: int | None = None
     lasting: Callable[[], Sequence[int]] | None = None
     """The ids that the next prompt begins with, computed in idle time once this one has ended."""
+    own: PromptCache | None = None
+    """The conversation's own cache, which holds a beginning of `prompt` and goes back to it."""
     cache: PromptCache | None = field(default=None, init=False)
     decoder: Decoder | None = field(default=None, init=False)
     touched: float = field(default_factory=time.monotonic, init=False)
@@ -68,6 +74,33 @@ class Task:
     def left(self) -> int:
         """Tokens of the prompt to be read yet."""
         return len(self.prompt) - (len(self.cache.tokens) if self.cache else 0)
+
+    def begin(self, prefixes: Prefixes, busy: Iterable[PromptCache]) -> None:
+        """Get a cache that holds as much of the prompt as any does."""
+        self.cache = self.own or prefixes.take(self.prompt, busy)
+
+    def end(self) -> None:
+        """Leave the cache to whoever is next, its own in whichever thread; tell the listener."""
+        if self.cache is not None:
+            self.cache.drop_uncommitted()
+            if self.own is not None:
+                self.cache.settle()
+        try:
+            self.listener.ended(self.cache)
+        except Exception as error:
+            self.listener.failed(error)
+
+    def fail(self, error: Exception) -> None:
+        """Tell the listener of `error`; the cache is cleared, for its layers are unknown."""
+        foreseen = self.own is not None and isinstance(error, OutOfMemoryError)
+        if is_out_of_memory(error):
+            packed = self.cache is not None and self.cache.cache_format != AS_COMPUTED
+            error = out_of_memory(error, len(self.prompt) - self.left, packed)
+        if self.cache is not None and foreseen:  # nothing was computed
+            self.cache.drop_uncommitted()
+        elif self.cache is not None:
+            self.cache.clear()
+        self.listener.failed(error)
 
     def get_ready(self) -> None:
         """Draw its next token, if a grammar had to see the last one first.
