@@ -160,7 +160,7 @@ def tools(
 def _checked(tool: dict[str, Any], where: str) -> dict[str, Any]:
     """A function that the template, the grammars and the readers of calls can rely on."""
     try:
-        found = (normalise_tools([tool]) or [tool])[0]
+        found = (normalise_tools([_with_schema(tool)]) or [tool])[0]
     except MessageError as error:
         said = str(error).replace("tools[0]", where, 1)
         raise ApiError(400, said, param=where) from None
@@ -168,3 +168,21 @@ def _checked(tool: dict[str, Any], where: str) -> dict[str, Any]:
     if strict is not None and not isinstance(strict, bool):
         raise refused(f"{where}.strict", strict, "expected true or false")
     return found
+
+
+def _with_schema(tool: dict[str, Any]) -> dict[str, Any]:
+    """`tool`, whose parameters become a schema if they are Qwen-Agent's list of them."""
+    function = tool.get("function")
+    given = function.get("parameters") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(given, list):
+        return tool
+    if not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in given):
+        return tool
+    beside = ("name", "required")
+    properties = {
+        one["name"]: {key: value for key, value in one.items() if key not in beside}
+        for one in given
+    }
+    required = [one["name"] for one in given if one.get("required") is True]
+    schema = {"type": "object", "properties": properties, "required": required}
+    return {**tool, "function": {**function, "parameters": schema}}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.model import Qwen3
+from qwen3_mlx.serve import chat_completions
 from qwen3_mlx.serve.fields import HARMLESS
 from tests.serve.asking import PATHS, body
 from tests.serve.server import Server, serving
@@ -92,6 +93,18 @@ def test_a_tool_that_is_none_is_refused_by_its_place(
         tools = [shaped(dialect, right), shaped(dialect, right | {"name": "g"} | wrong)]
         got = server.post(PATHS[dialect], short(dialect, tools=tools, **more))
         assert got.status == 400 and "tools[1]" in got.json["error"]["message"], got.body
+
+
+def test_qwen_agents_list_of_parameters_is_a_schema(server: Server) -> None:
+    given = [{"name": "a", "type": "integer", "description": "One.", "required": True},
+             {"name": "b", "type": "string"}]  # fmt: skip
+    tool = shaped("chat", {"name": "f", "parameters": given})
+    found = chat_completions.read(short("chat", tools=[tool])).tools[0]["function"]["parameters"]
+    assert found["required"] == ["a"] and found["properties"]["b"] == {"type": "string"}
+    sent = short("chat", tools=[tool], tool_choice="required", enable_thinking=False)
+    assert server.post(PATHS["chat"], sent).status == 200
+    wrong = shaped("chat", {"name": "f", "parameters": [{"type": "integer"}]})
+    assert server.post(PATHS["chat"], short("chat", tools=[wrong])).status == 400
 
 
 def shaped(dialect: str, function: dict[str, Any]) -> dict[str, Any]:
