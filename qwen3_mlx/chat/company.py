@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.device.process_exit import wait_for_ending_threads
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.scheduler import Scheduler
 from qwen3_mlx.engine.scheduler_thread import SchedulerThread
@@ -97,3 +98,4 @@ def _close_all() -> None:
     """Python must not be taken down around a thread that is inside MLX."""
     for thread in list(_open):
         thread.close()
+    wait_for_ending_threads()

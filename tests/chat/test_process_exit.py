@@ -24,3 +24,29 @@ def test_a_process_ends_cleanly_right_behind_its_threads() -> None:
         program = THREADS.format(talks=turn % 2)
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, b"")
+
+
+TOGETHER = """
+import threading
+from qwen3_mlx import load
+model, met = load("demo"), threading.Barrier({parties})
+endless = dict.fromkeys(model.tokenizer.eos_ids, -100.0)
+def use():
+    turn = model.stream("hi", max_tokens={tokens}, logit_bias=endless)
+    next(turn)
+    met.wait()
+    for number, _ in enumerate(turn):
+        if number == 5 and {parties} == 3:
+            met.wait()
+threads = [threading.Thread(target=use, daemon={parties} == 3) for _ in range(2)]
+for thread in threads: thread.start()
+for _ in range(2 if {parties} == 3 else 0): met.wait()
+"""
+
+
+def test_a_process_ends_cleanly_whose_threads_have_turns_together() -> None:
+    """Behind them, and in their midst."""
+    for parties, tokens in ((2, 12), (3, 4000)):
+        program = TOGETHER.format(parties=parties, tokens=tokens)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b""), parties
