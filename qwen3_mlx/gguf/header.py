@@ -18,8 +18,8 @@ from qwen3_mlx.errors import CheckpointError, shown
 from qwen3_mlx.files import LFS, LFS_POINTER, open_regular
 
 MAGIC = b"GGUF"
-MAX_HEADER = 2**28
-"""Bytes; Qwen3's vocabulary and merges take 6 MB."""
+MAX_HEADER = 2**25
+"""Bytes; Qwen3's vocabulary and merges take 6 MB. A list of small numbers takes 36 for each."""
 _FIRST = 2**24
 _MOST = 2**20
 """Metadata entries, and tensors, at most."""

@@ -15,7 +15,7 @@ import pytest
 
 from qwen3_mlx.checkpoint import load_network
 from qwen3_mlx.errors import CheckpointError, Qwen3Error
-from qwen3_mlx.gguf.header import read_file
+from qwen3_mlx.gguf.header import parse, read_file
 from qwen3_mlx.hub import resolve
 from tests.gguf import files
 from tests.quantize.conftest import convert
@@ -189,3 +189,12 @@ def test_any_byte_of_the_header_may_be_wrong(tmp_path: Path) -> None:
         with contextlib.suppress(Qwen3Error):
             read_file(file)
         assert time.monotonic() - start < 10
+
+
+def test_a_list_that_would_fill_the_memory_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    """Of a header's byte Python makes an object of 36 bytes."""
+    for inner, count in ((1, 2**25 + 1), (2, 2**25), (8, 2**40)):
+        head = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1)
+        head += files.text("list") + struct.pack("<IIQ", 9, inner, count)
+        with pytest.raises(CheckpointError, match=r"an array of|a value of"):
+            parse(head, 2**40, tmp_path / "m.gguf")
