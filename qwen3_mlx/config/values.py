@@ -19,9 +19,8 @@ def block(values: Mapping[str, Any], key: str) -> dict[str, Any]:
     return dict(block or {})
 
 
-def positive(key: str, value: Any, kinds: tuple[type, ...] = (int, float)) -> float:
+def positive(key: str, value: Any) -> float:
     """`value` if it is a positive number that arithmetic can bear."""
-    if type(value) in kinds and 0 < value < LARGEST:
-        return value if kinds == (int,) else float(value)
-    expected = "a positive whole number" if kinds == (int,) else "a positive number"
-    raise ConfigError(f"config.json: {key}", got=shown(value), expected=expected)
+    if type(value) in (int, float) and 0 < value < LARGEST:
+        return float(value)
+    raise ConfigError(f"config.json: {key}", got=shown(value), expected="a positive number")

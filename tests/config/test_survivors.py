@@ -8,6 +8,7 @@ import pytest
 
 from qwen3_mlx.config import Qwen3Config, packing
 from qwen3_mlx.config.share import Share
+from qwen3_mlx.config.values import positive
 from qwen3_mlx.errors import ConfigError, OptionError
 from tests.config.test_share import config_of
 from tests.configs import DENSE, YARN, new_spelling
@@ -51,3 +52,19 @@ def test_which_compressed_tensors_are_read(kind: str, bits: int | None) -> None:
         return
     with pytest.raises(ConfigError, match="weights of 2, 4 or 8 bits"):
         packing.read(block)
+
+
+def test_which_is_none_is_said_of_the_older_one_too() -> None:
+    values = DENSE | {"rope_parameters": YARN | {"rope_theta": 1e6}}
+    with pytest.raises(ConfigError) as caught:
+        Qwen3Config.from_dict(values | {"rope_scaling": {"rope_type": "default"}})
+    assert str(caught.value.got).startswith("Yarn(factor=")
+    assert str(caught.value.got).endswith(" and no scaling")
+
+
+@pytest.mark.parametrize("value", [-1, 0, True, "1", None])
+def test_what_is_no_positive_number(value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        positive("rope_theta", value)
+    assert caught.value.expected == "a positive number"
+    assert type(positive("rope_theta", 1)) is float
