@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qwen3_mlx.text.argument_types import ArgumentTypes
+from qwen3_mlx.text.loose_json import loose_values
 
 
 @pytest.mark.parametrize(
@@ -20,3 +21,9 @@ from qwen3_mlx.text.argument_types import ArgumentTypes
 def test_what_may_be_text(schema: dict[str, object], may: bool) -> None:
     types = ArgumentTypes({"properties": {"a": schema}})
     assert types.may_be_text("a") is may
+
+
+def test_an_array_whose_end_is_missing_behind_its_first_member() -> None:
+    assert loose_values('[{"a": 1}') == [[{"a": 1}]]
+    with pytest.raises(ValueError, match="cut off"):
+        loose_values('{"a": "1"')
