@@ -38,3 +38,8 @@ def test_parameters_come_layer_by_layer() -> None:
 def test_another_size_is_the_cause_only_where_all_names_fit() -> None:
     hints = [difference_error([], ["w is [1]"], more).hint for more in ([], ["other.weight"])]
     assert ["another size" in str(hint) for hint in hints] == [True, False]
+
+
+def test_a_shard_that_was_not_fetched_is_the_cause_only_where_nothing_is_too_much() -> None:
+    hints = [difference_error(["w"], [], more).hint for more in ([], ["other.weight"])]
+    assert ["not fetched whole" in str(hint) for hint in hints] == [True, False]
