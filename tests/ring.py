@@ -20,7 +20,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def run(module: str, size: int, folder: Path, timeout: float = 120) -> str:
+def run(module: str, size: int, folder: Path, timeout: float = 600) -> str:
     """Run ``python -m module SIZE`` as each rank; returns what rank 0 printed."""
     hosts = folder / "hosts.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(size)]))

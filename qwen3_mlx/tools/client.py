@@ -12,7 +12,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as NotInTime
 from typing import Any
 
@@ -94,15 +94,16 @@ class McpClient:
             return
         with self._lock:
             waiting = self._waiting.pop(number, None) if isinstance(number, int) else None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(message)
+        if waiting is not None:
+            with contextlib.suppress(InvalidStateError):  # a person has just cancelled it
+                waiting.set_result(message)
 
     def lost(self, why: str) -> None:
         """As `Receiver.lost`."""
         with self._lock:
             waiting, self._waiting = list(self._waiting.values()), {}
         for one in waiting:
-            if not one.done():
+            with contextlib.suppress(InvalidStateError):
                 one.set_exception(ToolError(f"the server {self.name} gave no answer", got=why))
 
     # ---- asking

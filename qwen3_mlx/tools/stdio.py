@@ -84,7 +84,10 @@ class Stdio:
                 self._stdin.write(line)
                 self._stdin.flush()
         except (OSError, ValueError):
-            raise ToolError("the server is gone", got=self._why()) from None
+            reader = self._threads[0]
+            if reader is not threading.current_thread():  # it knows how the server ended
+                reader.join(GRACE_SECONDS)
+            raise ToolError("the server is gone", got=self.ended or self._why()) from None
 
     @property
     def _stdin(self) -> IO[bytes]:
@@ -106,6 +109,7 @@ class Stdio:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE_SECONDS)
         self._end_group()
+        self._threads[1].join(GRACE_SECONDS)  # or the last words may be missing
         self.ended = self._why()
         self._receiver.lost(self.ended)
 

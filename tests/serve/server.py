@@ -50,7 +50,7 @@ class Client:
     headers: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)) as connection:
             sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             known = JSON if sent is not None else {}
@@ -83,7 +83,7 @@ class Client:
         sent = json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
         head += "content-type: application/json\r\n"
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=300)
         connection.sendall(f"{head}content-length: {len(sent)}\r\n\r\n".encode() + sent)
         if read:
             connection.recv(read, socket.MSG_WAITALL)

@@ -242,8 +242,8 @@ def test_tools_that_are_no_schema(tools: Any, message: str) -> None:
 
 
 def test_ten_thousand_tools(qwen3_files: Path) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     tools = [{"function": {**TOOL["function"], "name": f"f{n}"}} for n in range(10_000)]
     prompt = template("qwen3", qwen3_files).render([USER], tools=tools)
     assert prompt.count('"name": "f') == 10_000
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10

@@ -116,6 +116,6 @@ def test_a_place_that_is_none() -> None:
 
 
 def test_a_long_stop_takes_no_time() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert pushed("a" * 10_000 + "b", ["a" * 9_999 + "c"] * 20) == (("a" * 9_999 + "c") * 20, False)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5

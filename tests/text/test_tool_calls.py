@@ -118,7 +118,7 @@ def test_any_json_arguments_survive() -> None:
 
 
 def test_hostile_text_takes_no_time() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for text in (
         "<function=f>" + "<parameter=a>\n" * 20_000 + "</function>",
         "<function=f>" + "<parameter=a></parameter>x" * 10_000 + "</function>",
@@ -126,4 +126,4 @@ def test_hostile_text_takes_no_time() -> None:
     ):
         with pytest.raises(ValueError):
             parse_tool_call(text)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
