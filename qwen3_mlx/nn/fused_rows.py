@@ -16,7 +16,7 @@ from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.cache.tailed import TailedCache, grow_together, open_together
 from qwen3_mlx.nn.fused_step import as_matrices, choose_arms, unsupported_network
-from qwen3_mlx.nn.guarded import computed, first_line
+from qwen3_mlx.nn.guarded import computed, first_line, is_of_a_trace
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.rope import rotation_table
 from qwen3_mlx.nn.signature import head_of, layer_of, say, verdict_of
@@ -82,8 +82,9 @@ class FusedRows:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            self.fault = first_line(error)
-            say(f"a fused step of rows failed, so plain operations go on: {self.fault}")
+            if not is_of_a_trace(error):
+                self.fault = first_line(error)
+                say(f"a fused step of rows failed, so plain operations go on: {self.fault}")
             return self._plainly(tokens, caches, new)
         for each, tail in zip(zip(*held, strict=True), tails, strict=True):
             grow_together(each, tail, new)

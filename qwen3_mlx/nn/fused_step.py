@@ -20,7 +20,7 @@ from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
 from qwen3_mlx.metal.verdict import Arm
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.cache.tailed import TailedCache, tailed
-from qwen3_mlx.nn.guarded import computed, first_line
+from qwen3_mlx.nn.guarded import computed, first_line, is_of_a_trace
 from qwen3_mlx.nn.lora import STANDS_ASIDE, adapted
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.rope import rotation_table
@@ -112,7 +112,8 @@ class FusedStep:
         except Exception as error:
             if lead is not None or is_out_of_memory(error):
                 raise  # the others have begun this step
-            self._give_up(error)
+            if not is_of_a_trace(error):
+                self._give_up(error)
             return self.network(tokens, cache)
         for held, tail in zip(layers, tails, strict=True):
             held.grow(tail)

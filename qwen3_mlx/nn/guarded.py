@@ -37,6 +37,8 @@ class Guarded:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
+            if is_of_a_trace(error):
+                return plain()
             self.fault = first_line(error)
             self._failed(self.fault)
             return plain()
@@ -47,8 +49,16 @@ def computed(*arrays: mx.array) -> None:
     try:
         mx.eval(*arrays)
     except ValueError as error:  # which is also how Metal refuses a launch
-        if "function transformations" not in str(error):
+        if not is_of_a_trace(error):
             raise
+
+
+def is_of_a_trace(error: Exception) -> bool:
+    """Whether MLX refused to compute only because a thread is inside `mx.compile`, maybe another.
+
+    Its mark of that is one for all threads, so this is no fault of a kernel and soon over.
+    """
+    return "during function transformations" in str(error)
 
 
 def first_line(error: Exception) -> str:

@@ -154,6 +154,31 @@ def test_a_throw_in_use_ends_in_the_plain_path(
     assert "failed in use" in (unavailable_reason(network) or "")
 
 
+@pytest.mark.parametrize(("at", "changes"), [(1, {}), (8, {}), (1, MOE), (5, MOE), (30, MOE)])
+def test_another_threads_trace_is_no_fault_of_a_kernel(
+    at: int, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """MLX computes for nobody while any thread is inside `mx.compile`: kernels stay on."""
+    network = net(**changes)
+    off = plain(network, monkeypatch)
+    file = keep(network, proven("fused", "fused"))
+    choose_backend(network)
+    count, run = [0], launch.executor
+
+    def refused(given: Launch) -> list[mx.array]:
+        count[0] += 1
+        if count[0] == at:
+            raise ValueError("[eval] Attempting to eval an array during function transformations")
+        return run(given)
+
+    monkeypatch.setattr(launch, "executor", refused)
+    assert said(network) == off
+    assert count[0] > at and capfd.readouterr().err == ""
+    held = verdict.read(file)
+    assert held is not None and not held.wrong
+    assert unavailable_reason(network) is None
+
+
 @pytest.mark.parametrize("changes", [{}, MOE])
 def test_an_error_when_the_device_computes_is_caught_too(
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
