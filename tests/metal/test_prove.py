@@ -27,8 +27,7 @@ from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.variants import PLAIN, Signature, text_key, variants
 from qwen3_mlx.metal.variants_rows import variants_of_rows
 from qwen3_mlx.metal.verdict import Verdict
-from qwen3_mlx.nn import fused_step, guarded, trial
-from qwen3_mlx.nn.choose_backend import choose_backend
+from qwen3_mlx.nn import trial
 from qwen3_mlx.nn.fused_step import FusedStep, unavailable_reason
 from qwen3_mlx.nn.signature import verdict_file
 from qwen3_mlx.options import CacheFormat
@@ -121,98 +120,6 @@ def test_every_arm_says_the_same(
     kernels = {launch.kernel for launch in launches}
     assert "attend" in kernels and ("matvec" in kernels) == (arm == "fused")
     assert ("down" in kernels) == bool(changes)
-
-
-@pytest.mark.parametrize(
-    ("at", "changes"),
-    [*((at, {}) for at in (1, 8, 15, 30)), *((at, MOE) for at in (1, 2, 5, 6, 7, 30))],
-)
-def test_a_throw_in_use_ends_in_the_plain_path(
-    at: int, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: Any
-) -> None:
-    """In the middle of a turn, or of its prompt: the same tokens, one line, the next is plain."""
-    network = net(**changes)
-    off = plain(network, monkeypatch)
-    file = keep(network, proven("fused", "fused"))
-    choose_backend(network)
-    count, run = [0], launch.executor
-
-    def thrower(given: Launch) -> list[mx.array]:
-        count[0] += 1
-        if count[0] == at:
-            raise ValueError("Thread group size (512) is greater than the maximum allowed\nand so")
-        return run(given)
-
-    monkeypatch.setattr(launch, "executor", thrower)
-    assert said(network) == off
-    assert count[0] == at, "no launch after the throw"
-    lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 1 and "failed, so plain operations go on" in lines[0]
-    assert ("a kernel of the experts" if changes and at <= 6 else "a fused step") in lines[0]
-    held = verdict.read(file)
-    assert held is not None and held.wrong["step"].startswith("failed in use: Thread group size")
-    assert "failed in use" in (unavailable_reason(network) or "")
-
-
-@pytest.mark.parametrize(("at", "changes"), [(1, {}), (8, {}), (1, MOE), (5, MOE), (30, MOE)])
-def test_another_threads_trace_is_no_fault_of_a_kernel(
-    at: int, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: Any
-) -> None:
-    """MLX computes for nobody while any thread is inside `mx.compile`: kernels stay on."""
-    network = net(**changes)
-    off = plain(network, monkeypatch)
-    file = keep(network, proven("fused", "fused"))
-    choose_backend(network)
-    count, run = [0], launch.executor
-
-    def refused(given: Launch) -> list[mx.array]:
-        count[0] += 1
-        if count[0] == at:
-            raise ValueError("[eval] Attempting to eval an array during function transformations")
-        return run(given)
-
-    monkeypatch.setattr(launch, "executor", refused)
-    assert said(network) == off
-    assert count[0] > at and capfd.readouterr().err == ""
-    held = verdict.read(file)
-    assert held is not None and not held.wrong
-    assert unavailable_reason(network) is None
-
-
-@pytest.mark.parametrize("changes", [{}, MOE])
-def test_an_error_when_the_device_computes_is_caught_too(
-    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network = net(**changes)
-    off = plain(network, monkeypatch)
-    keep(network, proven("fused", "fused"))
-    choose_backend(network)
-
-    def refused(*_arrays: mx.array) -> None:
-        raise ValueError("Thread group size (512) is greater than the maximum allowed (448)")
-
-    monkeypatch.setattr(fused_step, "computed", refused)
-    monkeypatch.setattr(guarded, "computed", refused)
-    assert said(network) == off
-
-
-def test_running_out_of_memory_is_no_fault_of_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = net()
-    file = keep(network, proven("fused", "fused"))
-
-    def full(*_arrays: mx.array) -> None:
-        raise RuntimeError("[metal::malloc] Unable to allocate 17 bytes.")
-
-    monkeypatch.setattr(fused_step, "computed", full)
-    step = FusedStep.if_available(network)
-    assert step is not None
-    cache = step.make_cache()
-    network(mx.array([[1, 2]]), cache)
-    with pytest.raises(RuntimeError, match="malloc"):
-        step(mx.array([[3]]), cache)
-    assert cache[0].offset == 2
-    held = verdict.read(file)
-    assert held is not None and held.wrong == {}
 
 
 def test_the_cache_grows_only_behind_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
