@@ -134,6 +134,7 @@ def passes(copy: Path, tests: list[str], seconds: float) -> bool | None:
     """Whether the tests pass in `copy`; None where they took too long."""
     own = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     own["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a second of each start
+    own.pop("PYTEST_ADDOPTS", None)  # those of a plugin would be unknown
     options = ["-q", "-x", "-p", "no:cacheprovider", "--assert=plain"]
     command = [sys.executable, "-m", "pytest", *options, *tests]
     try:
