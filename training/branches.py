@@ -1,7 +1,7 @@
 """Continuations behind many places of the same texts: each text is read once, for all its places.
 
 A thought is asked for its answer at every end of a sentence. Reading its beginning anew each time
-costs some twenty times as much.
+took 84 s of processor time for 8 problems of the demo with 81 probes, this takes 34.
 """
 
 from __future__ import annotations

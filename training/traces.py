@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from qwen3_mlx.engine.probe import LONGEST
 from qwen3_mlx.engine.probe_schedule import ProbeRule, ProbeSchedule
@@ -24,6 +24,18 @@ def is_for_calibration(problem: Problem) -> bool:
     """Which half a problem belongs to: by its own hash, whatever else is drawn."""
     key = FAMILIES[problem.family].key(problem.spec)
     return zlib.crc32(f"calibrate {key}".encode()) % 2 == 0
+
+
+class Thoughts(NamedTuple):
+    """Problems, each with its prompt and what the model wrote behind it without a limit."""
+
+    asked: Sequence[Problem]
+    prompts: Sequence[list[int]]
+    free: Sequence[list[int]]
+
+    def texts(self) -> list[list[int]]:
+        """Prompt and thought of each."""
+        return [[*prompt, *ids] for prompt, ids in zip(self.prompts, self.free, strict=True)]
 
 
 class Tracer:
@@ -54,20 +66,13 @@ class Tracer:
             }
             for problem, ids, length in zip(asked, free, lengths, strict=True)
         ]
-        texts = [[*prompt, *ids] for prompt, ids in zip(prompts, free, strict=True)]
-        self._add_fixed(asked, prompts, free, texts, found)
-        self._add_probes(asked, prompts, free, texts, found)
+        run = Thoughts(asked, prompts, free)
+        self._add_fixed(run, found)
+        self._add_probes(run, found)
         self._add_direct(asked, found)
         return found
 
-    def _add_fixed(
-        self,
-        asked: Sequence[Problem],
-        prompts: Sequence[list[int]],
-        free: Sequence[list[int]],
-        texts: Sequence[list[int]],
-        found: list[dict[str, Any]],
-    ) -> None:
+    def _add_fixed(self, run: Thoughts, found: list[dict[str, Any]]) -> None:
         """The answers of the documented two calls; a thought that is over by then goes on."""
         cut = [
             (i, budget)
@@ -75,34 +80,28 @@ class Tracer:
             for budget in BUDGETS
             if budget < row["tokens"]
         ]
-        places = [Place(i, len(prompts[i]) + budget, self.stop) for i, budget in cut]
-        ends = dict(zip(cut, self.write(texts, places, ANSWER), strict=True))
+        places = [Place(i, len(run.prompts[i]) + budget, self.stop) for i, budget in cut]
+        ends = dict(zip(cut, self.write(run.texts(), places, ANSWER), strict=True))
         for i, row in enumerate(found):
             for budget in BUDGETS:
                 right, tokens = row["right"], min(budget, row["tokens"])
                 if (end := ends.get((i, budget))) is not None:
-                    ids = [*free[i][:budget], *self.stop, *end.ids]
-                    right = self.examiner.judge(asked[i], ids).right
+                    ids = [*run.free[i][:budget], *self.stop, *end.ids]
+                    right = self.examiner.judge(run.asked[i], ids).right
                 row["fixed"][str(budget)] = [right, tokens]
 
-    def _add_probes(
-        self,
-        asked: Sequence[Problem],
-        prompts: Sequence[list[int]],
-        free: Sequence[list[int]],
-        texts: Sequence[list[int]],
-        found: list[dict[str, Any]],
-    ) -> None:
+    def _add_probes(self, run: Thoughts, found: list[dict[str, Any]]) -> None:
+        """What a probe at each end of a sentence would have found."""
         spots = [
-            (i, at) for i, row in enumerate(found) for at in self.ends(free[i][: row["tokens"]])
+            (i, at) for i, row in enumerate(found) for at in self.ends(run.free[i][: row["tokens"]])
         ]
-        places = [Place(i, len(prompts[i]) + at, self.stop) for i, at in spots]
-        answers = self.write(texts, places, ANSWER)
+        places = [Place(i, len(run.prompts[i]) + at, self.stop) for i, at in spots]
+        answers = self.write(run.texts(), places, ANSWER)
         slots = [place._replace(ids=(*self.stop, *self.slot)) for place in places]
-        short = self.write(texts, slots, LONGEST)
+        short = self.write(run.texts(), slots, LONGEST)
         for (i, at), answer, value in zip(spots, answers, short, strict=True):
-            ids = [*free[i][:at], *self.stop, *answer.ids]
-            right = self.examiner.judge(asked[i], ids).right
+            ids = [*run.free[i][:at], *self.stop, *answer.ids]
+            right = self.examiner.judge(run.asked[i], ids).right
             found[i]["probes"].append({"at": at, "right": right} | self._summary(answer, value))
 
     def _add_direct(self, asked: Sequence[Problem], found: list[dict[str, Any]]) -> None:

@@ -101,6 +101,9 @@ def test_max_tokens_is_bounded_by_the_context(model: Qwen3) -> None:
 def test_the_same_seed_gives_the_same_reply(thinker: Qwen3) -> None:
     replies = [thinker.generate("hi", seed=seed, max_tokens=30).thinking for seed in (1, 1, 2)]
     assert replies[0] == replies[1] != replies[2]
+    session = thinker.session(seed=1, max_tokens=30)
+    assert Reply.from_events(session.send("hi")).thinking == replies[0]
+    assert Reply.from_events(session.retry()).thinking == replies[0]
 
 
 def test_interrupt_from_another_thread(model: Qwen3) -> None:

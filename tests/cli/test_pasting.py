@@ -22,6 +22,7 @@ TEXTS = {
         "alpha \x1b[31mred\x1b[0m beta\nmiddle\x1b\n\tomega\n",
         "alpha red beta\nmiddle\n\tomega",
     ),
+    "lines that look like commands": ("first\n/clear\n/quit\nlast\n", "first\n/clear\n/quit\nlast"),
     "the mark of a paste's end": ("alpha\x1b[201~\nbeta\x1b[200~\nomega\n", "alpha\nbeta\nomega"),
     "keys": ("alpha\x03\x04\x1b[A\nbeta\x1b[13u omega\n", "alpha\nbeta omega"),
 }

@@ -19,6 +19,27 @@ from tests.metal.judged import MOE, keep, net, plain, proven, said
 pytestmark = pytest.mark.usefixtures("judged")
 
 
+class Throwing:
+    """A network in use whose launch number `at` throws; `count` are all of its launches."""
+
+    def __init__(
+        self, patch: pytest.MonkeyPatch, changes: dict[str, Any], at: int, message: str
+    ) -> None:
+        self.network, self.count = net(**changes), 0
+        self.off = plain(self.network, patch)
+        self.file = keep(self.network, proven("fused", "fused"))
+        choose_backend(self.network)
+        run = launch.executor
+
+        def throwing(given: Launch) -> list[mx.array]:
+            self.count += 1
+            if self.count == at:
+                raise ValueError(message)
+            return run(given)
+
+        patch.setattr(launch, "executor", throwing)
+
+
 @pytest.mark.parametrize(
     ("at", "changes"),
     [*((at, {}) for at in (1, 8, 15, 30)), *((at, MOE) for at in (1, 2, 5, 6, 7, 30))],
@@ -27,27 +48,16 @@ def test_a_throw_in_use_ends_in_the_plain_path(
     at: int, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     """In the middle of a turn, or of its prompt: the same tokens, one line, the next is plain."""
-    network = net(**changes)
-    off = plain(network, monkeypatch)
-    file = keep(network, proven("fused", "fused"))
-    choose_backend(network)
-    count, run = [0], launch.executor
-
-    def thrower(given: Launch) -> list[mx.array]:
-        count[0] += 1
-        if count[0] == at:
-            raise ValueError("Thread group size (512) is greater than the maximum allowed\nand so")
-        return run(given)
-
-    monkeypatch.setattr(launch, "executor", thrower)
-    assert said(network) == off
-    assert count[0] == at, "no launch after the throw"
+    message = "Thread group size (512) is greater than the maximum allowed\nand so"
+    one = Throwing(monkeypatch, changes, at, message)
+    assert said(one.network) == one.off
+    assert one.count == at, "no launch after the throw"
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1 and "failed, so plain operations go on" in lines[0]
     assert ("a kernel of the experts" if changes and at <= 6 else "a fused step") in lines[0]
-    held = verdict.read(file)
+    held = verdict.read(one.file)
     assert held is not None and held.wrong["step"].startswith("failed in use: Thread group size")
-    assert "failed in use" in (unavailable_reason(network) or "")
+    assert "failed in use" in (unavailable_reason(one.network) or "")
 
 
 @pytest.mark.parametrize(("at", "changes"), [(1, {}), (8, {}), (1, MOE), (5, MOE), (30, MOE)])
@@ -55,24 +65,13 @@ def test_another_threads_trace_is_no_fault_of_a_kernel(
     at: int, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     """MLX computes for nobody while any thread is inside `mx.compile`: kernels stay on."""
-    network = net(**changes)
-    off = plain(network, monkeypatch)
-    file = keep(network, proven("fused", "fused"))
-    choose_backend(network)
-    count, run = [0], launch.executor
-
-    def refused(given: Launch) -> list[mx.array]:
-        count[0] += 1
-        if count[0] == at:
-            raise ValueError("[eval] Attempting to eval an array during function transformations")
-        return run(given)
-
-    monkeypatch.setattr(launch, "executor", refused)
-    assert said(network) == off
-    assert count[0] > at and capfd.readouterr().err == ""
-    held = verdict.read(file)
+    message = "[eval] Attempting to eval an array during function transformations"
+    one = Throwing(monkeypatch, changes, at, message)
+    assert said(one.network) == one.off
+    assert one.count > at and capfd.readouterr().err == ""
+    held = verdict.read(one.file)
     assert held is not None and not held.wrong
-    assert unavailable_reason(network) is None
+    assert unavailable_reason(one.network) is None
 
 
 @pytest.mark.parametrize("changes", [{}, MOE])

@@ -8,6 +8,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 from textual.geometry import Size
 
@@ -58,6 +59,13 @@ def drawn(text: str, width: int = WIDTH) -> list[str]:
 )
 def test_a_text_is_shown_as(text: str, lines: list[str]) -> None:
     assert drawn(text) == lines
+
+
+def test_columns_of_wide_letters_stand_below_each_other() -> None:
+    text = "| 名前 | n |\n|---|---|\n| 日本語 | 1 |\n| 🌍 | 2 |\n| abc | 3 |"
+    places = [cell_len(line[: line.index(c)]) for line, c in zip(
+        [drawn(text)[0], *drawn(text)[2:]], "n123", strict=True)]  # fmt: skip
+    assert len(set(places)) == 1, drawn(text)
 
 
 def test_a_word_too_long_for_its_column_is_broken() -> None:

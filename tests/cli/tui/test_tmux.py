@@ -65,6 +65,17 @@ def test_a_conversation_with_the_demo(tmux: Tmux) -> None:
     tmux.shown("exit code 0")
 
 
+def test_the_screen_has_the_terminals_size_whatever_the_variables_say(tmux: Tmux) -> None:
+    tmux.start("short", "chat", "demo", size=(60, 14))
+    tmux.shown("fake │ thinking")
+    assert "fake │ thinking" in tmux.text().splitlines()[-1]
+    tmux("resize-window", "-x", "50", "-y", "11")
+    tmux.gone("─" * 60)
+    screen = tmux.shown("fake │ thinking").splitlines()
+    assert len(screen) == 11 and "fake │ thinking" in screen[-1]
+    assert max(map(len, screen)) == 50, "rows that are too long would be joined here"
+
+
 def test_answer_now_stop_and_leave(tmux: Tmux) -> None:
     tmux.start("long-thought", "chat", "demo")
     tmux.shown("fake │ thinking")
