@@ -215,9 +215,11 @@ class McpClient:
         try:
             params = {"name": tool, "arguments": arguments}
             found = self._ask("tools/call", params, seconds, cancel)
+            return Result(_text(found), failed=found.get("isError") is True)
         except ToolError as error:
             return Result(error.summary, failed=True)
-        return Result(_text(found), failed=found.get("isError") is True)
+        except RecursionError:
+            return Result(f"the server {self.name} answers in too many levels", failed=True)
 
     def close(self) -> None:
         """End the connection, and the server if it is a child."""

@@ -69,12 +69,12 @@ class Stdio:
         self._closed = False
         self.ended = ""
         _open.add(self)
-        self._threads = [
+        self._noting, self._reading = (
             threading.Thread(target=work, name=f"{work.__name__} {command[0]}", daemon=True)
-            for work in (self._read, self._note)
-        ]
-        for thread in self._threads:
-            thread.start()
+            for work in (self._note, self._read)
+        )
+        self._noting.start()  # first: the other waits for its end
+        self._reading.start()
 
     def send(self, message: Message) -> None:
         """As `Transport.send`."""
@@ -84,9 +84,8 @@ class Stdio:
                 self._stdin.write(line)
                 self._stdin.flush()
         except (OSError, ValueError):
-            reader = self._threads[0]
-            if reader is not threading.current_thread():  # it knows how the server ended
-                reader.join(GRACE_SECONDS)
+            if self._reading is not threading.current_thread():  # it knows how the server ended
+                self._reading.join(GRACE_SECONDS)
             raise ToolError("the server is gone", got=self.ended or self._why()) from None
 
     @property
@@ -109,7 +108,7 @@ class Stdio:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE_SECONDS)
         self._end_group()
-        self._threads[1].join(GRACE_SECONDS)  # or the last words may be missing
+        self._noting.join(GRACE_SECONDS)  # or the last words may be missing
         self.ended = self._why()
         self._receiver.lost(self.ended)
 
@@ -150,7 +149,7 @@ class Stdio:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE_SECONDS / 4)
         self._end_group()
-        for thread in self._threads:
+        for thread in (self._noting, self._reading):
             if thread is not threading.current_thread():
                 thread.join(GRACE_SECONDS)
 
