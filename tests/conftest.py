@@ -1,9 +1,10 @@
-"""What every test runs under: full float32, no network, no home of the user's, signals heard."""
+"""What every test runs under: float32, no network, no home of the user's, signals, bytecode."""
 
 import os
 import random
 import secrets
 import signal
+import sys
 
 os.environ["MLX_ENABLE_TF32"] = "0"  # before anything imports mlx, or float32 isn't
 
@@ -18,6 +19,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where the environment forbids bytecode, every program under test would compile its modules.
+
+    Without pytest's cache nothing is kept: tests/mutate.py changes files within a second.
+    """
+    if sys.dont_write_bytecode and config.pluginmanager.hasplugin("cacheprovider"):
+        sys.pycache_prefix = str(config.cache.mkdir("bytecode"))
+        sys.dont_write_bytecode = False
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(autouse=True, scope="session")
