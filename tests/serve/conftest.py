@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from qwen3_mlx.model import Qwen3, load
+from tests.serve.page_stub import CHROMIUM, Script, scripted
 from tests.serve.server import Server, serving
 
 
@@ -19,3 +21,32 @@ def demo() -> Qwen3:
 def server(demo: Qwen3) -> Iterator[Server]:
     with serving(demo) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="needs the group clients (playwright)")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def page(browser: Any, script: Script) -> Iterator[Any]:
+    """The page, whose console must stay silent and which asks its own host only."""
+    context = browser.new_context(viewport={"width": 800, "height": 700})
+    page, faults = context.new_page(), []
+    page.set_default_timeout(20_000)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    with scripted(script) as url:
+        page.on("request", lambda asked: asked.url.startswith(url) or faults.append(asked.url))
+        page.goto(url)
+        yield page
+        context.close()
+    assert faults == []

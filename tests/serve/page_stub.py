@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -11,8 +12,13 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
 from qwen3_mlx.serve.app import PAGE, POLICY
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+SAID = "tokens in the conversation"
 USAGE = {
     "prompt_tokens": 7,
     "completion_tokens": 12,
@@ -31,6 +37,8 @@ class Script:
     """Seconds before each piece."""
     status: int = 200
     breaks_off: bool = False
+    cut: str = ""
+    """Why the thought ended, if it was cut."""
     family: str = "hybrid"
     key: str = ""
     progress: tuple[str, ...] = ()
@@ -39,6 +47,11 @@ class Script:
     gone: int = 0
     """Clients that went in the middle of an answer."""
     interrupt: threading.Event = field(default_factory=threading.Event)
+    gate: threading.Event = field(default_factory=threading.Event)
+    """The answer waits behind the thought until it is set, as it is at the beginning."""
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
 
 def _chunk(delta: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -49,12 +62,13 @@ def _chunk(delta: dict[str, Any], **more: Any) -> dict[str, Any]:
 def _pieces(script: Script) -> Iterator[dict[str, Any] | str]:
     yield from script.progress
     yield _chunk({"role": "assistant", "content": ""})
-    cut = {}
+    cut = {"thinking_cut": script.cut} if script.cut else {}
     for piece in script.thought:
         if script.interrupt.wait(script.pause):
             cut = {"thinking_cut": "user"}
             break
         yield _chunk({"reasoning_content": piece})
+    script.gate.wait(20)
     script.interrupt.clear()
     for piece in script.answer:
         if script.interrupt.wait(script.pause):
@@ -147,3 +161,12 @@ def wait_for(found: Any, seconds: float = 20.0) -> None:
     while not found():
         assert time.monotonic() < until, "it never came"
         time.sleep(0.02)
+
+
+def ask(page: Any, text: str) -> None:
+    page.fill("#input", text)
+    page.keyboard.press("Enter")
+
+
+def ended(page: Any) -> None:
+    page.wait_for_selector(f"text={SAID}")

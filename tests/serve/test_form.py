@@ -93,9 +93,12 @@ def test_the_content_is_the_json_alone(
     if thinking.get("thinking") is False:
         thinking = {"enable_thinking": False}
     asked = body(dialect, **form, **thinking)
+    ends = "json_object" not in json.dumps(form)  # there the demo finds no end
+    if not ends:
+        asked["max_tokens" if dialect == "chat" else "max_output_tokens"] = 60
     text, calls = answer(dialect, server.ok(PATHS[dialect], asked))
     assert calls == [] and text[0] == "{"
-    if "json_object" not in json.dumps(form):  # where the demo finds no end
+    if ends:
         jsonschema.validate(json.loads(text), SCHEMA)
     assert streamed(dialect, server, asked) == text
 

@@ -4,56 +4,12 @@ from __future__ import annotations
 
 import random
 import re
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from qwen3_mlx.serve.app import PAGE
-from tests.serve.page_stub import Script, scripted, wait_for
-
-api = pytest.importorskip("playwright.sync_api", reason="needs the group clients (playwright)")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-SAID = "tokens in the conversation"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
-
-
-@pytest.fixture
-def page(browser: Any, script: Script) -> Iterator[Any]:
-    """The page, whose console must stay silent and which asks its own host only."""
-    context = browser.new_context(viewport={"width": 800, "height": 700})
-    page, faults = context.new_page(), []
-    page.set_default_timeout(20_000)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    with scripted(script) as url:
-        page.on("request", lambda asked: asked.url.startswith(url) or faults.append(asked.url))
-        page.goto(url)
-        yield page
-        context.close()
-    assert faults == []
-
-
-def ask(page: Any, text: str) -> None:
-    page.fill("#input", text)
-    page.keyboard.press("Enter")
-
-
-def ended(page: Any) -> None:
-    page.wait_for_selector(f"text={SAID}")
+from tests.serve.page_stub import Script, ask, ended, needs_chromium, scripted, wait_for
 
 
 def test_the_page_names_no_other_host() -> None:
@@ -137,6 +93,12 @@ class TestTurn:
         assert asked["messages"][0] == {"role": "system", "content": "Be brief."}
         page.reload()
         assert page.input_value("#system") == "Be brief."
+
+    def test_an_example_is_asked(self, page: Any, script: Script) -> None:
+        page.click("text=17 × 23")
+        ended(page)
+        assert script.asked[0]["messages"][0]["content"] == "What is 17 × 23?"
+        assert not page.locator("#empty").is_visible()
 
     def test_reading_a_long_prompt_shows_how_far_it_is(self, page: Any, script: Script) -> None:
         script.progress, script.pause = (": 512/2048",), 0.5
