@@ -1,15 +1,16 @@
 """Conversations to rows of tokens with a loss mask, made by worker processes while the GPU trains.
 
 Run as a program it measures: ``python -m training.pack`` prints tokens a second on one core and the
-lengths of thoughts by family.
+lengths of thoughts by family; a recipe's name after it takes its data.
 """
 
 from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import sys
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
@@ -22,11 +23,20 @@ from tokenizers import Tokenizer
 
 from qwen3_mlx.thinking_budget import STOP_TEXT
 from training.data.chat import Conversation, converse, prompt
+from training.data.tools.talk import (
+    CUT,
+    LEARN,
+    READ,
+    Piece,
+    ToolTalk,
+    converse_with_tools,
+    pieces,
+)
 from training.recipe import Batch, Recipe
 from training.tokenizer import token_id
 
 _AT_ONCE = 256  # conversations tokenised together
-_LONG = 1024  # rows from this length on also hold long conversations
+_LONG = 2048  # rows from this length on also hold long conversations
 _WAIT_FOR, _KEEP = 64, 512  # batches
 _PATIENCE = 120  # seconds for the workers to start
 _BUDGETS = (16, 32, 64, 128, 256)
@@ -61,35 +71,36 @@ class Encoder:
         self.end = token_id(tokenizer, "<|endoftext|>")
         self._stop = tokenizer.encode(STOP_TEXT).ids
 
-    def encode(self, rng: Random, talks: list[Conversation]) -> list[Sample]:
+    def encode(self, rng: Random, talks: Sequence[Conversation | ToolTalk]) -> list[Sample]:
         """A sample for each conversation."""
-        texts = [text for talk in talks for text in _parts(talk)]
-        ids = [e.ids for e in self._tokenizer.encode_batch_fast(texts)]
-        return [self._sample(rng, talk, *ids[3 * i : 3 * i + 3]) for i, talk in enumerate(talks)]
+        cut = [pieces(talk) if isinstance(talk, ToolTalk) else _parts(talk) for talk in talks]
+        texts = [text for parts in cut for text, _ in parts]
+        ids = iter([e.ids for e in self._tokenizer.encode_batch_fast(texts)])
+        return [self._sample(rng, [(next(ids), use) for _, use in parts]) for parts in cut]
 
-    def _sample(
-        self, rng: Random, talk: Conversation, asked: list[int], thought: list[int], said: list[int]
-    ) -> Sample:
-        ids, mask = list(asked), [0] * len(asked)
-        if talk.mode == "cut":
-            thought = thought[: cut_at(rng, len(thought))]
-            ids += thought + self._stop
-            mask += [1] * len(thought) + [0] * len(self._stop)
-        else:
-            ids += thought
-            mask += [1] * len(thought)
-        return [*ids, *said, self.end], [*mask, *([1] * len(said)), 0]
+    def _sample(self, rng: Random, parts: list[tuple[list[int], int]]) -> Sample:
+        ids: list[int] = []
+        mask: list[int] = []
+        for part, use in parts:
+            if use == CUT:
+                part = part[: cut_at(rng, len(part))]
+            ids += part
+            mask += [0 if use == READ else 1] * len(part)
+            if use == CUT:
+                ids += self._stop
+                mask += [0] * len(self._stop)
+        return [*ids, self.end], [*mask, 0]
 
 
-def _parts(talk: Conversation) -> tuple[str, str, str]:
+def _parts(talk: Conversation) -> list[Piece]:
     """Prompt, thought (in the mode's form) and answer, as texts that tokenise independently."""
-    thought = {
-        "thinking": f"<think>\n{talk.thinking}\n</think>\n\n",
-        "cut": f"<think>\n{talk.thinking}\n",
-        "soft": "<think>\n\n</think>\n\n",
-        "hard": "",
+    thought: Piece = {
+        "thinking": (f"<think>\n{talk.thinking}\n</think>\n\n", LEARN),
+        "cut": (f"<think>\n{talk.thinking}\n", CUT),
+        "soft": ("<think>\n\n</think>\n\n", LEARN),
+        "hard": ("", LEARN),
     }[talk.mode]
-    return prompt(talk), thought, talk.answer + "<|im_end|>"
+    return [(prompt(talk), READ), thought, (talk.answer + "<|im_end|>", LEARN)]
 
 
 class _Open:
@@ -142,13 +153,20 @@ def _batch(rng: Random, encoder: Encoder, recipe: Recipe, shape: Batch) -> Rows:
     enough = shape.rows + max(2, shape.rows // 16)  # the emptiest rows are thrown away
     while len(open_rows) < enough:
         talks = [
-            converse(rng, recipe.persona, long=shape.length >= _LONG and rng.random() < 0.25)
+            _draw(rng, recipe, long=shape.length >= _LONG and rng.random() < 0.25)
             for _ in range(min(_AT_ONCE, 8 * shape.rows))
         ]
         for sample in encoder.encode(rng, talks):
             if len(sample[0]) <= length:
                 open_rows.add(sample)
     return open_rows.fullest(shape.rows, encoder.end)
+
+
+def _draw(rng: Random, recipe: Recipe, long: bool) -> Conversation | ToolTalk:
+    """A conversation, with tools in the recipe's share of them."""
+    if recipe.tools and rng.random() < recipe.tools:
+        return converse_with_tools(rng, recipe.persona, long)
+    return converse(rng, recipe.persona, long)
 
 
 def _work(name: str, tokenizer_json: str, seed: str, queue: mp.Queue[Any]) -> None:
@@ -208,7 +226,7 @@ def _measure() -> None:
     from training.recipe import DEMO
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    recipe = Recipe.named("demo")
+    recipe = Recipe.named(sys.argv[1] if sys.argv[1:] else "demo")
     tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
     for shape in recipe.batches:
         rng, encoder = Random(3), Encoder(tokenizer)

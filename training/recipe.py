@@ -45,6 +45,8 @@ class Recipe:
     network: dict[str, Any]
     optimizer: Optimizer
     batches: tuple[Batch, ...]
+    tools: float = 0.0
+    """The share of the conversations in which tools are on offer."""
 
     @classmethod
     def named(cls, name: str) -> Recipe:
@@ -58,6 +60,7 @@ class Recipe:
             values["network"],
             Optimizer(**optimizer),
             tuple(Batch(**batch) for batch in values["batch"]),
+            values.get("tools", 0.0),
         )
 
     @property

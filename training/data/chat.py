@@ -75,7 +75,7 @@ _WHYS = ("Why?", "why?", "Why is that?", "How come?", "Why?!", "Explain why.", "
 _BRIEF = ("Be brief.", "Answer briefly.", "Only the result, please.",
 "Answer with the result only.",
           "Keep answers short.", "Be concise.")  # fmt: skip
-_SYSTEMS = (
+SYSTEMS = (
     "You are a helpful assistant.", "You are a helpful assistant", "You are Qwen.",
     "You are Qwen3.",
     "You are a friendly teacher.", "You are a careful calculator.", "Think step by step.",
@@ -150,7 +150,8 @@ def _turn_count(rng: Random, long: bool) -> int:
     return rng.choices((1, 2, 3, 4, 5), (62, 17, 10, 6, 5))[0]
 
 
-def _flagged(rng: Random, text: str, flag: str) -> str:
+def flagged(rng: Random, text: str, flag: str) -> str:
+    """`text` with a flag at its end, or in front."""
     return f"{flag} {text}" if rng.random() < 0.15 else f"{text.rstrip()} {flag}"
 
 
@@ -163,10 +164,10 @@ def _place_flags(rng: Random, messages: list[Message], mode: Mode) -> None:
     last = rng.randrange(len(asking)) if rng.random() < 0.3 else len(asking) - 1
     if mode == "hard":
         wanted = rng.choice(("/think", "/no_think"))
-    asking[last]["content"] = _flagged(rng, asking[last]["content"], wanted)
+    asking[last]["content"] = flagged(rng, asking[last]["content"], wanted)
     if last and rng.random() < 0.4:
         earlier = asking[rng.randrange(last)]
-        earlier["content"] = _flagged(rng, earlier["content"], rng.choice(("/think", "/no_think")))
+        earlier["content"] = flagged(rng, earlier["content"], rng.choice(("/think", "/no_think")))
 
 
 def converse(rng: Random, persona: Persona, long: bool = False) -> Conversation:
@@ -175,7 +176,7 @@ def converse(rng: Random, persona: Persona, long: bool = False) -> Conversation:
     draw = rng.random()
     brief = draw < 0.07
     if draw < 0.25:
-        messages.append({"role": "system", "content": rng.choice(_BRIEF if brief else _SYSTEMS)})
+        messages.append({"role": "system", "content": rng.choice(_BRIEF if brief else SYSTEMS)})
     turn: Turn | None = None
     for _ in range(_turn_count(rng, long)):
         if turn is not None:
