@@ -6,6 +6,7 @@ random keys, nor the penalties' counts know of it.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -44,6 +45,19 @@ class Found(NamedTuple):
 
 def probe(network: Qwen3Network, cache: PromptCache, ask: Ask, markers: Markers) -> Found:
     """The model's answer behind `ask`'s ids, drawn greedily; `cache` stays as it is."""
+    steps = passes(network, cache, ask, markers)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Found = end.value
+            return found
+
+
+def passes(
+    network: Qwen3Network, cache: PromptCache, ask: Ask, markers: Markers
+) -> Generator[None, None, Found]:
+    """As `probe`, with a stop behind each pass but the last; until its end nobody uses `cache`."""
     branch = cache.branch()
     try:
         logits = prefill(network, ask.ids, branch, chunk=len(ask.ids))
@@ -51,7 +65,8 @@ def probe(network: Qwen3Network, cache: PromptCache, ask: Ask, markers: Markers)
         ahead = Ahead(branch.branch(), logits)
         if ask.tool is not None and mx.argmax(logits).item() == ask.tool:
             return Found(None, ahead, len(ask.ids))
-        answer, tokens = _answer(network, branch, ask, markers)
+        yield
+        answer, tokens = yield from _answer(network, branch, ask, markers)
     except OutOfMemoryError:
         return Found(None, None, len(branch.tokens) - len(cache.tokens))
     return Found(answer, ahead, len(ask.ids) + tokens)
@@ -59,7 +74,7 @@ def probe(network: Qwen3Network, cache: PromptCache, ask: Ask, markers: Markers)
 
 def _answer(
     network: Qwen3Network, branch: PromptCache, ask: Ask, markers: Markers
-) -> tuple[ShortAnswer | None, int]:
+) -> Generator[None, None, tuple[ShortAnswer | None, int]]:
     """What comes in the slot, and how many tokens were computed for it."""
     assert markers.bytes_of is not None
     logits = prefill(network, ask.slot_ids, branch, chunk=len(ask.slot_ids))
@@ -78,6 +93,7 @@ def _answer(
             break
         if len(pieces) == LONGEST:
             return None, len(ask.slot_ids) + len(pieces)
+        yield
         branch.make_room(1)
         logits = forward(mx.array([[token]], mx.uint32), branch.layers)[:, -1]
     return short_answer(pieces, probabilities), len(ask.slot_ids) + len(pieces)

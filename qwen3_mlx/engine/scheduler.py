@@ -14,12 +14,13 @@ from functools import partial
 
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.admission import Admission
-from qwen3_mlx.engine.decision import Decision, End, Inject
-from qwen3_mlx.engine.decode import Decoder, SideBySide, obey, probed
+from qwen3_mlx.engine.decision import Ask, Decision, End, Inject
+from qwen3_mlx.engine.decode import Decoder, SideBySide, obey
 from qwen3_mlx.engine.fair import ALONE_SECONDS, ChunkPace, next_reader
 from qwen3_mlx.engine.idle import IdleWork
 from qwen3_mlx.engine.prefill import prefill, require_numbers
 from qwen3_mlx.engine.prefixes import Prefixes
+from qwen3_mlx.engine.probe_steps import probe_steps
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.side_work import SideWork
 from qwen3_mlx.engine.step_times import StepTimes
@@ -108,16 +109,16 @@ class Scheduler:
         return len(self._waiting)
 
     def round(self) -> bool:
-        """Admit, read one chunk of a prompt, and step every running sequence once.
+        """Admit, read one chunk of a prompt or do side work, and step every sequence once.
 
         Returns whether anything was done; if not, wait on `arrived`.
         """
         self.last_round = self._clock()
         self._drop_stopped()
         self._admit()
-        read = self._read()
-        stepped = self._step([task for task in self._running if task.decoder is not None])
-        worked = self.side_work.step()
+        worked = self.side_work.step(by_turns=any(not task.decoder for task in self._running))
+        read = not worked and self._read()
+        stepped = self._step([one for one in self._running if one.decoder and not one.probed])
         if read or stepped or worked or self._running or self._waiting:
             return read or stepped or worked
         return self._idle.step()
@@ -221,7 +222,7 @@ class Scheduler:
             cache.mark()
             more = (task.top_logprobs, task.sequence.guide)
             task.decoder = decoder = Decoder(self.network, cache, task.sampler(), logits, *more)
-            self._obey(task, decoder, probed(decoder, task.sequence, task.sequence.begin()))
+            self._obey(task, decoder, task.sequence.begin())
 
     def _step(self, tasks: Sequence[Task]) -> bool:
         """One token of each of `tasks` whose listener has room; False if none has."""
@@ -255,12 +256,14 @@ class Scheduler:
         with cache.filling():
             task.touched = self._clock()
             task.listener.said((token,), True, decoder.logprobs)
-            decision = probed(decoder, sequence, sequence.take(token))
+            decision = sequence.take(token)
             self._obey(task, decoder, decision)
         if isinstance(decision, End):
             self._finish(task)
 
     def _obey(self, task: Task, decoder: Decoder, decision: Decision) -> None:
+        if isinstance(decision, Ask):
+            self.side_work.put(probe_steps(task, decision, self._guarded, self._obey))
         if isinstance(decision, Inject):
             obey(decoder, decision)
             self.counts.generated_tokens += len(decision.ids) if decision.generated else 0

@@ -19,6 +19,7 @@ class SideWork:
         self._work: deque[Generator[object]] = deque()
         self._stepping: Generator[object] | None = None
         self._closed = 0
+        self._our_turn = False
 
     def __len__(self) -> int:
         return len(self._work) + (self._stepping is not None)
@@ -29,11 +30,16 @@ class SideWork:
             hint = "try again in a while, or start the server with a larger --queue"
             got = f"{len(self)} of them"
             raise BusyError("too many requests are waiting", got=got, hint=hint)
+        self.put(work)
+
+    def put(self, work: Generator[object]) -> None:
+        """As `add`, of what belongs to a sequence that runs: for that there is always room."""
         self._work.append(work)
 
-    def step(self) -> bool:
-        """Advance the next one; False if there is none."""
-        if not self._work:
+    def step(self, by_turns: bool = False) -> bool:
+        """Advance the next one; False if there is none, or it is the turn of something else."""
+        self._our_turn = not (by_turns and self._our_turn)
+        if not self._work or not self._our_turn:
             return False
         closed = self._closed
         self._stepping = work = self._work.popleft()

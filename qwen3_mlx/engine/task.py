@@ -56,6 +56,8 @@ class Task:
     """The conversation's own cache, which holds a beginning of `prompt` and goes back to it."""
     cache: PromptCache | None = field(default=None, init=False)
     decoder: Decoder | None = field(default=None, init=False)
+    probed: bool = field(default=False, init=False)
+    """Whether it waits for what a probe finds, and generates nothing before."""
     touched: float = field(default_factory=time.monotonic, init=False)
     """When it last got something done."""
 

@@ -1,0 +1,79 @@
+"""A probe beside other sequences: a pass at a time, so that they wait for one and not for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+
+from qwen3_mlx.engine.decision import Ask, Decision
+from qwen3_mlx.engine.decode import Decoder
+from qwen3_mlx.engine.probe import Found, passes
+from qwen3_mlx.engine.task import Task
+
+
+def probe_steps(
+    task: Task,
+    ask: Ask,
+    guarded: Callable[[Task, Callable[[Task], None]], bool],
+    obey: Callable[[Task, Decoder, Decision], None],
+) -> Generator[None]:
+    """Probe for `task` as it wants it, and have `obey` do what its sequence says to the answer.
+
+    Until then the task is `probed`, and generates nothing; whoever interrupts it ends the probe.
+    What a pass raises, `guarded` takes.
+    """
+    steps = _ProbeSteps(task, ask, obey)
+    task.probed = True
+    steps.decoder.settle()
+    work = _rounds(task, steps, guarded)
+    next(work)  # so that closing it comes to its end
+    return work
+
+
+def _rounds(
+    task: Task,
+    steps: _ProbeSteps,
+    guarded: Callable[[Task, Callable[[Task], None]], bool],
+) -> Generator[None]:
+    try:
+        yield
+        while task.probed and task.decoder is steps.decoder and task.sequence.control.wish is None:
+            if not guarded(task, steps.advance):
+                return
+            yield
+    finally:
+        task.probed = False
+
+
+class _ProbeSteps:
+    """The passes of one probe, and the seconds that they took by themselves."""
+
+    def __init__(
+        self, task: Task, ask: Ask, obey: Callable[[Task, Decoder, Decision], None]
+    ) -> None:
+        assert task.decoder is not None
+        self.decoder, self._obey = task.decoder, obey
+        cache = self.decoder.cache
+        self._passes = passes(self.decoder.network, cache, ask, task.sequence.markers)
+        self._seconds = 0.0
+
+    def advance(self, task: Task) -> None:
+        """Compute the next pass; behind the last one the sequence hears what was found."""
+        began = time.perf_counter()
+        with self.decoder.cache.filling():
+            found = self._next()
+            self._seconds += time.perf_counter() - began
+            if found is None:
+                return
+            task.probed = False
+            self.decoder.ahead = found.ahead
+            said = task.sequence.hear(found.answer, found.tokens, self._seconds)
+            self._obey(task, self.decoder, said)
+
+    def _next(self) -> Found | None:
+        try:
+            next(self._passes)
+        except StopIteration as end:
+            found: Found = end.value
+            return found
+        return None
