@@ -2,126 +2,27 @@
 
     python -m training.calibrate --model qwen3_mlx/demo --per-family 250 --out OUT
 
-Half of the held-out problems, by their hash, choose the certainties; the other half is reported.
-Writes ``auto_budget.json`` (goes beside the weights: thresholds, reliability), ``traces.json`` and
-``report.json`` into OUT. 20 a family are enough to try it on a CPU; the report needs 250.
+A problem's hash says whether it chooses the rule or is reported; 250 a family do each. Writes
+``auto_budget.json`` (goes beside the weights: the rule's numbers, reliability), ``traces.json`` and
+``report.json`` into OUT. A GPU takes two minutes, two CPU cores four hours; 10 a family try it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import Any
 
 from qwen3_mlx.chat.probing import FILE, Calibration
-from qwen3_mlx.engine.probe_schedule import ProbeRule, ProbeSchedule
-from qwen3_mlx.engine.short_answer import ShortAnswer
 from training.data.chat import FAMILIES
+from training.rules import FLOOR, Row, Rule, candidates, cascades, choose, run
 
-CERTAINTIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-LOST = 0.005
-"""Accuracy that a rule may lose against whole thoughts."""
-SLOT, FLOOR, INTERVAL, STOP_TOKENS = "The answer is", 8, 16, 24
+SLOT = "The answer is"
 RESAMPLES = 2_000
-
-Row = dict[str, Any]
-
-
-class Ended(NamedTuple):
-    """How one problem went under a rule."""
-
-    right: bool
-    tokens: int
-    probes: int = 0
-    probe_tokens: int = 0
-
-
-Rule = Callable[[Row], Ended]
-
-
-def by_schedule(rule: ProbeRule, confidence: str = "certainty") -> Rule:
-    """The package's own schedule, told what the probes found; `confidence` is what it goes by."""
-
-    def ended(row: Row) -> Ended:
-        schedule = ProbeSchedule(rule)
-        probes = tokens = 0
-        if schedule.direct:
-            direct = row["direct"]
-            probes, tokens = 1, direct["cost"] + 4
-            if schedule.answers_directly(_answer(direct, confidence)):
-                return Ended(direct["right"], 0, probes, tokens)
-        for probe in row["probes"]:
-            schedule.read(b".")
-            if schedule.due(probe["at"]):
-                probes, tokens = probes + 1, tokens + probe["cost"] + STOP_TOKENS
-                if schedule.ends_thought(_answer(probe, confidence), probe["at"]):
-                    return Ended(probe["right"], probe["at"], probes, tokens)
-        return Ended(row["right"], row["tokens"], probes, tokens)
-
-    return ended
-
-
-def by_entropy(most: float) -> Rule:
-    """The first token behind the stop text is certain enough: one pass a probe, no answer."""
-
-    def ended(row: Row) -> Ended:
-        due, probes = FLOOR, 0
-        for probe in row["probes"]:
-            if probe["at"] >= due:
-                due, probes = probe["at"] + INTERVAL, probes + 1
-                if probe["entropy"] < most:
-                    return Ended(probe["right"], probe["at"], probes, probes * STOP_TOKENS)
-        return Ended(row["right"], row["tokens"], probes, probes * STOP_TOKENS)
-
-    return ended
-
-
-def _answer(probe: Row, confidence: str) -> ShortAnswer | None:
-    if probe["value"] is None:
-        return None
-    return ShortAnswer(probe["value"], 1.0 if confidence == "none" else probe[confidence])
-
-
-def candidates() -> dict[str, list[tuple[float, Rule]]]:
-    """Every kind of rule, by its thresholds."""
-    rule = ProbeRule(FLOOR, INTERVAL, 0.9, ())
-    kinds: dict[str, list[tuple[float, Rule]]] = {
-        "value, two agree": [(c, by_schedule(replace(rule, certainty=c))) for c in CERTAINTIES],
-        "value alone": [
-            (c, by_schedule(replace(rule, certainty=c, agreeing=1))) for c in CERTAINTIES
-        ],
-        "all tokens, two agree": [
-            (c, by_schedule(replace(rule, certainty=c), "all")) for c in CERTAINTIES
-        ],
-        "stable": [(k, by_schedule(replace(rule, agreeing=k), "none")) for k in (2, 3, 4, 5)],
-        "first token's entropy": [(e, by_entropy(e)) for e in (0.3, 0.1, 0.03, 0.01, 0.003)],
-        "direct, else a whole thought": [
-            (c, by_schedule(replace(rule, floor=10**9, direct_certainty=c))) for c in CERTAINTIES
-        ],
-    }
-    return kinds
-
-
-def run(rule: Rule, rows: Sequence[Row]) -> list[Ended]:
-    return [rule(row) for row in rows]
-
-
-def choose(kind: list[tuple[float, Rule]], rows: Sequence[Row]) -> tuple[float, Rule]:
-    """The threshold that thinks least among those that lose at most `LOST`, else the best."""
-    full = mean(row["right"] for row in rows)
-    scored = []
-    for threshold, rule in kind:
-        ends = run(rule, rows)
-        accuracy, tokens = mean(e.right for e in ends), mean(e.tokens for e in ends)
-        scored.append((accuracy >= full - LOST, -tokens, accuracy, threshold, rule))
-    able = [one for one in scored if one[0]]
-    best = max(able, key=lambda one: one[1]) if able else max(scored, key=lambda one: one[2])
-    return best[3], best[4]
 
 
 def fixed_curve(rows: Sequence[Row]) -> list[tuple[float, float]]:
@@ -171,6 +72,7 @@ def measured(rule: Rule, rows: Sequence[Row], resamples: int = RESAMPLES) -> dic
         "probes": mean(e.probes for e in ends),
         "probe tokens": mean(e.probe_tokens for e in ends),
         "all-in tokens": mean(e.tokens + e.probe_tokens for e in ends),
+        "passes": mean(e.passes for e in ends),
     }
     for index, (name, value) in enumerate(zip(names, numbers(values.mean(axis=1)), strict=True)):
         column = sorted(one[index] for one in drawn)
@@ -191,7 +93,7 @@ def measured(rule: Rule, rows: Sequence[Row], resamples: int = RESAMPLES) -> dic
     return found
 
 
-def reliability(rows: Sequence[Row]) -> list[dict[str, float]]:
+def reliability(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """How often a probe was right, by how certain it was."""
     edges = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 1.0001)
     probes = [probe for row in rows for probe in row["probes"] if probe["value"] is not None]
@@ -207,20 +109,22 @@ def reliability(rows: Sequence[Row]) -> list[dict[str, float]]:
 def report(rows: Sequence[Row]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What goes beside the weights, and the test half's numbers."""
     half, test = ([r for r in rows if r["calibration"] is side] for side in (True, False))
-    rules, chosen = {}, {}
-    for name, kind in candidates().items():
-        chosen[name], rule = choose(kind, half)
-        rules[name] = {"threshold": chosen[name]} | measured(rule, test)
-    certainty, direct = chosen["value, two agree"], chosen["direct, else a whole thought"]
-    own = ProbeRule(FLOOR, INTERVAL, certainty, (), direct_certainty=direct)
-    rules["cascade: direct, else probes"] = {"threshold": direct} | measured(by_schedule(own), test)
-    known = Calibration(SLOT, FLOOR, INTERVAL, certainty, direct)
+    kinds = candidates()
+    kinds["chosen"] = kinds["value"] + kinds["value, two agree"]
+    rules: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        numbers, rule = choose(kind, half)
+        rules[name] = {"numbers": numbers} | measured(rule, test)
+    own = rules["chosen"]["numbers"]
+    numbers, rule = choose(cascades(own), half)
+    rules["chosen, behind a direct answer"] = {"numbers": own | numbers} | measured(rule, test)
+    known = Calibration(SLOT, FLOOR, **own, **numbers)
     beside = {name: getattr(known, name) for name in Calibration.__dataclass_fields__}
     beside |= {"problems": len(half), "reliability": reliability(half)}
     full = {"accuracy": mean(r["right"] for r in test), "tokens": mean(r["tokens"] for r in test)}
-    numbers = {"calibration problems": len(half), "test problems": len(test), "full": full}
-    numbers |= {"fixed": fixed_curve(test), "rules": rules, "reliability": reliability(test)}
-    return beside, numbers
+    found = {"calibration problems": len(half), "test problems": len(test), "full": full}
+    found |= {"fixed": fixed_curve(test), "rules": rules, "reliability": reliability(test)}
+    return beside, found
 
 
 def traced(model: Path, per_family: int, at_once: int) -> list[Row]:
@@ -230,15 +134,18 @@ def traced(model: Path, per_family: int, at_once: int) -> list[Row]:
     from qwen3_mlx.checkpoint import load_network
     from qwen3_mlx.text import Tokenizer
     from training.heldout import Examiner, problems
-    from training.traces import Tracer
+    from training.traces import Tracer, is_for_calibration
 
     network, _ = load_network(model)
     network.set_dtype(mx.float32)
     examiner = Examiner(network, Backend.from_file(str(model / "tokenizer.json")), at_once)
     tracer = Tracer(network, Tokenizer.from_dir(model), examiner, SLOT)
-    return tracer.traces(
-        [one for family in FAMILIES for one in problems(family, per_family, "automatic budgets")]
-    )
+    asked = []
+    for family in FAMILIES:
+        drawn = problems(family, 4 * per_family, "automatic budgets")
+        for side in (True, False):
+            asked += [one for one in drawn if is_for_calibration(one) is side][:per_family]
+    return tracer.traces(asked)
 
 
 def main() -> None:
@@ -262,9 +169,9 @@ def main() -> None:
     for name, one in numbers["rules"].items():
         gain, share = one["gain over fixed"], one["share of tokens"]
         print(
-            f"{name:32} > {one['threshold']:<6} right {one['accuracy']:.3f} tokens"
-            f" {one['tokens']:6.1f} ({share['value']:.0%}) gain {gain['value']:+.3f}"
-            f" [{gain['low']:+.3f}, {gain['high']:+.3f}] all in {one['all-in tokens']:.1f}"
+            f"{name:30} right {one['accuracy']:.3f} tokens {one['tokens']:5.1f}"
+            f" ({share['value']:.0%}) passes {one['passes']:5.1f} gain {gain['value']:+.3f}"
+            f" [{gain['low']:+.3f}, {gain['high']:+.3f}] {one['numbers']}"
         )
 
 

@@ -149,5 +149,6 @@ class Tracer:
             "certainty": 0.0 if value is None else round(value.certainty, 5),
             "all": round(min(chances, default=0.0), 5),
             "cost": len(self.slot) + len(pieces),
+            "answer": len(pieces),
             "entropy": round(answer.entropy, 4),
         }
