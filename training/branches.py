@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
+
 import mlx.core as mx
 
 from qwen3_mlx.nn.attention import Attention

@@ -18,6 +18,8 @@ from random import Random
 from statistics import mean, median
 from typing import Any
 
+import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
+
 import mlx.core as mx
 from tokenizers import Tokenizer
 

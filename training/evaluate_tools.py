@@ -14,17 +14,19 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 # Every batch shape keeps its CUDA graphs; with many kept they fill the GPU (docs/log/2026-11.md).
 os.environ.setdefault("MLX_CUDA_GRAPH_CACHE_SIZE", "40")
 
+import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
+
 import mlx.core as mx
 from tokenizers import Tokenizer
 
-from benchmarks.call_check import CATEGORIES, Call, Question, Step, check
+from benchmarks.call_check import CATEGORIES, Call
+from benchmarks.call_sitting import Said, Sitting, percent
 from qwen3_mlx.checkpoint import load_network
 from qwen3_mlx.text.template import ChatTemplate
 from training.data.tools.exam import questions
@@ -36,65 +38,6 @@ _CALL = re.compile(r"<tool_call>\n(.*?)\n</tool_call>", re.DOTALL)
 MODES = {"thinking": None, "not thinking": False}
 
 
-@dataclass
-class Sitting:
-    """A question being answered."""
-
-    question: Question
-    thinking: bool | None
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    turn: int = 0
-    step: int = 0
-    over: bool = False
-    wrong: str = ""
-    text: str = ""
-    """The latest continuation."""
-
-    def __post_init__(self) -> None:
-        self._ask()
-
-    def _ask(self) -> None:
-        content = self.question.turns[self.turn].content
-        self.messages.append({"role": "user", "content": content})
-
-    def read(self, text: str) -> None:
-        """Take a continuation: judge it, and go on to the next step, the next turn, or the end."""
-        self.text = text
-        thought, closed, said = text.rpartition("</think>")
-        calls, unread = read_calls(said)
-        steps = self.question.turns[self.turn].steps
-        step = steps[self.step] if self.step < len(steps) else Step((), ())
-        verdict = check(step.calls, calls, self.question.tools)
-        self.wrong = unread or verdict.wrong
-        if not self.wrong and not text.endswith("<|im_end|>"):
-            self.wrong = "no end"
-        if self.wrong or self.question.category != "multi_turn":
-            self.over = True
-            return
-        answer = "" if calls else said.removesuffix("<|im_end|>").strip()
-        message: dict[str, Any] = {"role": "assistant", "content": answer}
-        if closed and (thought := thought.replace("<think>", "").strip()):
-            message["reasoning_content"] = thought
-        if calls:
-            message["tool_calls"] = [
-                {"type": "function", "function": {"name": name, "arguments": arguments}}
-                for name, arguments in calls
-            ]
-        self.messages.append(message)
-        self._go_on(step, verdict.places)
-
-    def _go_on(self, step: Step, places: Sequence[int]) -> None:
-        self.step += 1
-        if step.calls:
-            told = [step.results[place] for place in places]
-            self.messages += [{"role": "tool", "content": result} for result in told]
-            return
-        self.turn, self.step = self.turn + 1, 0
-        self.over = self.turn == len(self.question.turns)
-        if not self.over:
-            self._ask()
-
-
 def read_calls(said: str) -> tuple[list[Call], str]:
     """The calls in a text, and why they can't be read, or ""."""
     calls = []
@@ -104,7 +47,17 @@ def read_calls(said: str) -> tuple[list[Call], str]:
             calls.append((str(call["name"]), dict(call["arguments"])))
         except (ValueError, KeyError, TypeError) as error:
             return [], f"a call that can't be read: {error}"
-    return calls, ""
+    marks = said.count("<tool_call>")
+    return calls, "" if marks == len(calls) else "a call that doesn't end"
+
+
+def said(text: str) -> Said:
+    """What a continuation says."""
+    thought, _, rest = text.rpartition("</think>")
+    calls, fault = read_calls(rest)
+    fault = fault if text.endswith("<|im_end|>") else "no end"
+    answer = "" if calls else rest.removesuffix("<|im_end|>").strip()
+    return Said(calls, answer, thought.replace("<think>", "").strip(), fault)
 
 
 class Room:
@@ -120,17 +73,21 @@ class Room:
             token_id(self._tokenizer, name) for name in ("<|im_end|>", "<|endoftext|>")
         )
 
-    def answer(self, sittings: Sequence[Sitting]) -> None:
-        """Bring all of them to their ends."""
+    def answer(self, sittings: Sequence[Sitting], thinking: bool | None) -> dict[str, str]:
+        """Bring all of them to their ends -> the latest text by the question's id."""
+        latest: dict[str, str] = {}
         while going := [sitting for sitting in sittings if not sitting.over]:
             texts = [
-                self._template.render(s.messages, tools=s.question.tools, thinking=s.thinking)
+                self._template.render(s.messages, tools=s.question.tools, thinking=thinking)
                 for s in going
             ]
             prompts = [e.ids for e in self._tokenizer.encode_batch(texts)]
             written = greedy(self._network, prompts, TOKENS, self._stop, self._at_once)
             for sitting, ids in zip(going, written, strict=True):
-                sitting.read(self._tokenizer.decode(ids, skip_special_tokens=False))
+                text = self._tokenizer.decode(ids, skip_special_tokens=False)
+                latest[sitting.question.id] = text
+                sitting.read(said(text))
+        return latest
 
 
 def evaluate(path: Path, per_category: int, at_once: int, samples: int) -> dict[str, Any]:
@@ -140,27 +97,22 @@ def evaluate(path: Path, per_category: int, at_once: int, samples: int) -> dict[
     wrong: list[dict[str, str]] = []
     for mode, thinking in MODES.items():
         start = time.monotonic()
-        sittings = [Sitting(q, thinking) for c in CATEGORIES for q in questions(c, per_category)]
-        room.answer(sittings)
-        row = {c: _percent([s for s in sittings if s.question.category == c]) for c in CATEGORIES}
-        row["calls"] = _percent([s for s in sittings if s.question.category != "irrelevance"])
+        sittings = [Sitting(q) for c in CATEGORIES for q in questions(c, per_category)]
+        latest = room.answer(sittings, thinking)
+        row = {c: percent([s for s in sittings if s.question.category == c]) for c in CATEGORIES}
+        row["calls"] = percent([s for s in sittings if s.question.category != "irrelevance"])
         scores[mode] = row
         print(f"{mode}: {row} in {time.monotonic() - start:.1f} s", flush=True)
         for category in CATEGORIES:
             failed = [s for s in sittings if s.wrong and s.question.category == category]
-            wrong += [_shown(mode, s) for s in failed[:samples]]
+            wrong += [_shown(mode, s, latest[s.question.id]) for s in failed[:samples]]
     return {"per_category": per_category, "scores": scores, "wrong": wrong}
 
 
-def _percent(sittings: Sequence[Sitting]) -> float:
-    return round(100 * sum(not s.wrong for s in sittings) / len(sittings), 1)
-
-
-def _shown(mode: str, sitting: Sitting) -> dict[str, str]:
-    asked = next(m["content"] for m in reversed(sitting.messages) if m["role"] == "user")
+def _shown(mode: str, sitting: Sitting, text: str) -> dict[str, str]:
     return {
-        "mode": mode, "id": sitting.question.id, "asked": asked, "wrong": sitting.wrong,
-        "wrote": sitting.text[-400:],
+        "mode": mode, "id": sitting.question.id, "asked": sitting.asked, "wrong": sitting.wrong,
+        "wrote": text[-400:],
     }  # fmt: skip
 
 
@@ -170,7 +122,7 @@ def main() -> None:
     add("--model", type=Path, required=True)
     add("--out", type=Path, help="JSON file for the numbers")
     add("--per-category", type=int, default=125)
-    add("--at-once", type=int, default=256, help="rows decoded together")
+    add("--at-once", type=int, default=128, help="rows decoded together")
     add("--samples", type=int, default=6, help="wrong answers to keep a mode and category")
     args = parser.parse_args()
     scores = evaluate(args.model, args.per_category, args.at_once, args.samples)

@@ -21,6 +21,8 @@ from typing import Any, cast
 # Every batch shape keeps its CUDA graphs; with many kept they fill the GPU (docs/log/2026-11.md).
 os.environ.setdefault("MLX_CUDA_GRAPH_CACHE_SIZE", "40")
 
+import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
+
 import mlx.core as mx
 from mlx.utils import tree_unflatten
 from tokenizers import Tokenizer

@@ -8,6 +8,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from benchmarks.call_check import ABSENT, CATEGORIES, Expected, check
+from benchmarks.call_sitting import Sitting
 from qwen3_mlx.text import ChatTemplate
 from qwen3_mlx.thinking_budget import STOP_TEXT
 from training.data.chat import FAMILIES
@@ -22,7 +23,7 @@ from training.data.tools.errands import (
 )
 from training.data.tools.talk import CUT, LEARN, READ, converse_with_tools, messages, pieces
 from training.data.tools.turns import CALCULATOR, KINDS, toolbox
-from training.evaluate_tools import Sitting
+from training.evaluate_tools import said
 from training.pack import Encoder, batches
 from training.recipe import DEMO, Recipe
 
@@ -121,7 +122,7 @@ def test_right_answers_pass_the_examination_and_wrong_ones_do_not(category: str)
     asked = exam.questions(category, 25)
     assert len({question.turns[0].content for question in asked}) == 25
     for question in asked:
-        right, wrong = Sitting(question, None), Sitting(question, None)
+        right, wrong = Sitting(question), Sitting(question)
         while not right.over:
             turn = question.turns[right.turn]
             calls = [
@@ -131,12 +132,13 @@ def test_right_answers_pass_the_examination_and_wrong_ones_do_not(category: str)
                 f"<tool_call>\n{json.dumps({'name': n, 'arguments': a})}\n</tool_call>"
                 for n, a in calls
             ]
-            right.read(f"<think>\nSo.\n</think>\n\n{chr(10).join(texts) or 'An answer.'}<|im_end|>")
+            right.read(
+                said(f"<think>\nSo.\n</think>\n\n{chr(10).join(texts) or 'An answer.'}<|im_end|>")
+            )
         assert right.wrong == ""
         name = question.tools[0]["function"]["name"]
-        wrong.read(
-            f'<tool_call>\n{{"name": "{name}", "arguments": {{"x": 1}}}}\n</tool_call><|im_end|>'
-        )
+        call = json.dumps({"name": name, "arguments": {"x": 1}})
+        wrong.read(said(f"<tool_call>\n{call}\n</tool_call><|im_end|>"))
         assert wrong.over and wrong.wrong
 
 
