@@ -201,6 +201,10 @@ class McpClient:
         except Qwen3Error as error:
             self.remarks.append(f"{self.name}: a tool is left out: {error.summary}")
             return None
+        execution = tool.get("execution")
+        if isinstance(execution, dict) and execution.get("taskSupport") == "required":
+            self.remarks.append(f"{self.name}: {name} is left out: it runs as a task only")
+            return None
         description, notes = tool.get("description"), tool.get("annotations")
         notes = notes if isinstance(notes, dict) else {}
         return {

@@ -1,5 +1,7 @@
 """An MCP server behind an address: each message a POST, answered by JSON or by a stream of events.
 
+A stream of its own, which a GET opens, brings what the server says unasked. One that the server
+closes is opened again, from the last event on.
 https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#streamable-http
 """
 
@@ -8,8 +10,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from qwen3_mlx.errors import ToolError, without_secrets
@@ -18,6 +24,10 @@ from qwen3_mlx.tools.transport import LARGEST_MESSAGE, Message, Receiver, parsed
 CONNECT_SECONDS = 30.0
 SILENCE_SECONDS = 300.0
 """Longest that a stream may stay silent; a call's own time is up long before."""
+RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 60.0
+"""What passes before a stream is opened again; longer each time as long as nothing comes."""
+CANCELLED = "notifications/cancelled"
+_LONGEST_ID = 1_000
 
 
 class Http:
@@ -34,72 +44,147 @@ class Http:
         self._url, self._headers, self._receiver = parts, dict(headers), receiver
         self._session: str | None = None
         self.version: str | None = None
-        self._connections: set[http.client.HTTPConnection] = set()
-        self._closed = False
+        self._lock = threading.Lock()
+        self._open: set[_Exchange] = set()
+        self._waiting: dict[Any, _Exchange | None] = {}
+        """The requests without an answer, and what brings it."""
+        self._over = threading.Event()
 
     def send(self, message: Message) -> None:
         """As `Transport.send`; the answer comes in a thread of its own."""
-        if self._closed:
+        if self._over.is_set():
             raise ToolError("the server is closed")
+        if "id" in message and "method" in message:
+            self._waiting[message["id"]] = None
         work = threading.Thread(target=self._post, args=(message,), name="mcp post", daemon=True)
         work.start()
-        if "id" not in message:  # what follows it must find it done
+        if "id" not in message or "method" not in message:
+            # what follows a notification must find it done, and replies must not pile up
             work.join(CONNECT_SECONDS)
+        if message.get("method") == "notifications/initialized":
+            threading.Thread(target=self._listen, name="mcp events", daemon=True).start()
+        if message.get("method") == CANCELLED:
+            self._give_up(message["params"]["requestId"])
 
     def _post(self, message: Message) -> None:
-        connection = self._connection()
-        self._connections.add(connection)
+        number, place = message.get("id"), _Place()
         try:
-            answered = False
-            for one in self._answers(connection, message):
-                self._receiver.received(one)
-                answered = answered or one.get("id") == message.get("id")
+            with self._exchange(number) as exchange:
+                answered = self._take(self._answers(exchange, message, place), number)
+            until = time.monotonic() + SILENCE_SECONDS
+            while not answered and place.last_id and number in self._waiting:
+                if self._over.wait(place.retry_s) or time.monotonic() > until:
+                    break
+                with self._exchange(number) as exchange:
+                    answered = self._take(self._events(exchange, place), number)
             if not answered:
                 self._failed(message, "no answer: what came is no message of MCP")
         except ToolError as error:
             self._failed(message, str(error))
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except _BROKEN as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             self._failed(message, without_secrets(why))
         finally:
-            self._connections.discard(connection)
-            connection.close()
+            with self._lock:
+                self._waiting.pop(number, None)
+
+    def _give_up(self, number: Any) -> None:
+        with self._lock:
+            exchange = self._waiting.pop(number, None)
+        if exchange is not None:
+            exchange.hang_up()
+
+    def _take(self, messages: Iterator[Message], number: Any) -> bool:
+        """Hand `messages` on; returns whether the answer to `number` is among them."""
+        answered = False
+        for one in messages:
+            self._receiver.received(one)
+            answered = answered or ("method" not in one and one.get("id") == number)
+        return answered
+
+    def _listen(self) -> None:
+        """Hear what the server says unasked, if it has a stream for it."""
+        place, pause = _Place(), RETRY_SECONDS
+        while not self._over.is_set():
+            heard = False
+            try:
+                with self._exchange() as exchange:
+                    for one in self._events(exchange, place):
+                        self._receiver.received(one)
+                        heard = True
+            except ToolError:  # it has none, or it is over
+                return
+            except _BROKEN:
+                pass  # it may answer again
+            pause = RETRY_SECONDS if heard else min(2 * pause, MOST_RETRY_SECONDS)
+            self._over.wait(max(pause, place.retry_s))
 
     def _failed(self, message: Message, why: str) -> None:
-        if "id" in message and not self._closed:
+        if "id" in message and not self._over.is_set():
             error = {"code": -32000, "message": why}
             self._receiver.received({"jsonrpc": "2.0", "id": message["id"], "error": error})
 
-    def _connection(self) -> http.client.HTTPConnection:
+    @contextlib.contextmanager
+    def _exchange(self, number: Any = None) -> Iterator[_Exchange]:
+        """A request and what comes for it; for the answer to `number`, if it is given."""
         kind = http.client.HTTPSConnection
         make = kind if self._url.scheme == "https" else http.client.HTTPConnection
-        return make(self._url.hostname or "", self._url.port, timeout=CONNECT_SECONDS)
+        exchange = _Exchange(
+            make(self._url.hostname or "", self._url.port, timeout=CONNECT_SECONDS)
+        )
+        with self._lock:
+            self._open.add(exchange)
+            if number in self._waiting:
+                self._waiting[number] = exchange
+        try:
+            yield exchange
+        finally:
+            self._open.discard(exchange)
+            exchange.connection.close()
 
-    def _answers(
-        self, connection: http.client.HTTPConnection, message: Message
-    ) -> Iterator[Message]:
-        path = (self._url.path or "/") + (f"?{self._url.query}" if self._url.query else "")
-        headers = {
-            **self._headers,
-            "Content-Type": "application/json",
-            "Accept": "application/json, text/event-stream",
-        }
+    @property
+    def _path(self) -> str:
+        return (self._url.path or "/") + (f"?{self._url.query}" if self._url.query else "")
+
+    def _own_headers(self) -> dict[str, str]:
+        """What each request to the server carries."""
+        headers = dict(self._headers)
         if self._session is not None:
             headers["Mcp-Session-Id"] = self._session
         if self.version is not None:
             headers["MCP-Protocol-Version"] = self.version
-        connection.request("POST", path, json.dumps(message).encode(), headers)
-        response = connection.getresponse()
-        if connection.sock is not None:
-            connection.sock.settimeout(SILENCE_SECONDS)
-        if response.status >= 300:
-            raise self._refused(response)
+        return headers
+
+    def _answers(self, exchange: _Exchange, message: Message, place: _Place) -> Iterator[Message]:
+        """What the server answers to `message`. Raises `ToolError`, and those of a connection."""
+        headers = {
+            **self._own_headers(),
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+        }
+        body = json.dumps(message).encode()
+        response = self._opened(exchange.ask("POST", self._path, headers, body))
         self._session = response.headers.get("Mcp-Session-Id", self._session)
         kind = response.headers.get_content_type()
         if kind == "text/event-stream":
-            yield from _events(response)
+            yield from _events(response, place)
         elif kind == "application/json" and response.status != 202:
             yield from parsed(_whole(response))
+
+    def _events(self, exchange: _Exchange, place: _Place) -> Iterator[Message]:
+        """What comes behind `place`, or unasked. Raises as `_answers`."""
+        headers = {**self._own_headers(), "Accept": "text/event-stream"}
+        if place.last_id:
+            headers["Last-Event-ID"] = place.last_id
+        response = self._opened(exchange.ask("GET", self._path, headers))
+        if response.headers.get_content_type() != "text/event-stream":
+            raise ToolError("the server has no stream of events")
+        yield from _events(response, place)
+
+    def _opened(self, response: http.client.HTTPResponse) -> http.client.HTTPResponse:
+        if response.status >= 300:
+            raise self._refused(response)
+        return response
 
     def _refused(self, response: http.client.HTTPResponse) -> ToolError:
         said = response.read(2_000).decode("utf-8", "replace").strip()
@@ -113,22 +198,53 @@ class Http:
 
     def close(self) -> None:
         """Give up what is under way, and tell the server that the session is over."""
-        if self._closed:
+        if self._over.is_set():
             return
-        self._closed = True
-        for connection in list(self._connections):
-            sock = connection.sock
-            with contextlib.suppress(OSError):
-                if sock is not None:
-                    sock.shutdown(2)
+        self._over.set()
+        with self._lock:
+            left = list(self._open)
+        for exchange in left:
+            exchange.hang_up()
         if self._session is not None:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                connection = self._connection()
-                connection.timeout = 2.0
-                headers = {**self._headers, "Mcp-Session-Id": self._session}
-                connection.request("DELETE", self._url.path or "/", headers=headers)
-                connection.getresponse().read(1_000)
-                connection.close()
+            with contextlib.suppress(*_BROKEN), self._exchange() as exchange:
+                exchange.connection.timeout = exchange.silence_s = 2.0
+                exchange.ask("DELETE", self._path, self._own_headers()).read(1_000)
+
+
+_BROKEN = (OSError, http.client.HTTPException, ValueError)
+"""What a connection raises that doesn't come about, breaks off or carries no HTTP."""
+
+
+@dataclass
+class _Place:
+    """Where a stream of events is: what opens it again from there."""
+
+    last_id: str = ""
+    retry_s: float = 0.0
+
+
+class _Exchange:
+    """One request over a connection of its own."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self.connection, self.silence_s = connection, SILENCE_SECONDS
+        self._sock: socket.socket | None = None
+
+    def ask(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> http.client.HTTPResponse:
+        """The response, as soon as its head is there. Raises what `_BROKEN` lists."""
+        self.connection.request(method, path, body, headers)
+        self._sock = self.connection.sock  # a response that ends it takes it from the connection
+        if self._sock is not None:
+            self._sock.settimeout(self.silence_s)
+        return self.connection.getresponse()
+
+    def hang_up(self) -> None:
+        """Wake the thread that waits for what comes."""
+        with contextlib.suppress(OSError):
+            if self._sock is not None:
+                self._sock.shutdown(socket.SHUT_RDWR)
 
 
 def _whole(response: http.client.HTTPResponse) -> bytes:
@@ -138,8 +254,8 @@ def _whole(response: http.client.HTTPResponse) -> bytes:
     return body
 
 
-def _events(response: http.client.HTTPResponse) -> Iterator[Message]:
-    """The messages in a stream of server-sent events."""
+def _events(response: http.client.HTTPResponse, place: _Place) -> Iterator[Message]:
+    """The messages in a stream of server-sent events; `place` is kept up with it."""
     data: list[bytes] = []
     size = 0
     while line := response.readline(LARGEST_MESSAGE):
@@ -147,12 +263,16 @@ def _events(response: http.client.HTTPResponse) -> Iterator[Message]:
         if size > LARGEST_MESSAGE:
             raise ToolError(f"a message of more than {LARGEST_MESSAGE // 2**20} MB")
         bare = line.rstrip(b"\r\n")
-        if bare.startswith(b"data:"):
-            data.append(bare[5:].removeprefix(b" "))
-        elif not bare and data:
-            yield from parsed(b"\n".join(data))
-            data, size = [], 0
+        name, _, value = bare.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            data.append(value)
+        elif name == b"id" and len(value) <= _LONGEST_ID:
+            place.last_id = value.decode("latin-1")
+        elif name == b"retry" and value.isdigit() and len(value) < 10:
+            place.retry_s = min(int(value) / 1000, MOST_RETRY_SECONDS)
         elif not bare:
-            size = 0
+            yield from parsed(b"\n".join(data)) if data else ()
+            data, size = [], 0
     if data:
         yield from parsed(b"\n".join(data))

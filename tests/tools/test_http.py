@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from qwen3_mlx.tools import http
 from qwen3_mlx.tools.servers import McpServers, ServerConfig
 from qwen3_mlx.tools.tool import Cancel
 from tests.tools.hostile_http import stub
@@ -17,6 +18,7 @@ from tests.tools.test_servers import call, config
     [
         ("well", False, '{"a": 1}'),
         ("flood", False, ""),
+        ("closes", False, ""),
         ("big", True, "more than 32 MB"),
         ("big-event", True, "more than 32 MB"),
         ("endless-line", True, "more than 32 MB"),
@@ -75,3 +77,39 @@ def test_a_server_that_is_gone_is_said() -> None:
         url = server.url
     with McpServers([ServerConfig("h", url=url)]) as servers:
         assert "refused" in servers.failures["h"] and servers.tools() == []
+
+
+def test_an_answer_may_come_later_than_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.1)
+    with (
+        stub("late") as server,
+        McpServers([ServerConfig("h", url=server.url)], call_seconds=60) as servers,
+    ):
+        assert call(servers, a=1).text == '{"a": 1}'
+
+
+def test_what_a_server_says_unasked_is_heard_and_answered() -> None:
+    with stub("unasked") as server:
+        with McpServers([ServerConfig("h", url=server.url)]) as servers:
+            assert server.listened.wait(60)  # it has our answer to its ping
+            assert server.replies == [{"jsonrpc": "2.0", "id": "p", "result": {}}]
+            changed = threading.Event()
+            while not servers.changed:  # it follows in the same stream
+                changed.wait(0.01)
+        threads_end()
+
+
+def test_a_stream_that_is_closed_again_and_again_ends_with_its_call() -> None:
+    with (
+        stub("closes-for-ever") as server,
+        McpServers([ServerConfig("h", url=server.url)], call_seconds=0.2) as servers,
+    ):
+        assert "0.2 s of silence" in call(servers).text
+        threads_end("mcp post")
+
+
+def threads_end(names: str = "mcp") -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith(names):
+            thread.join(60)
+            assert not thread.is_alive(), thread.name

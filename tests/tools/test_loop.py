@@ -202,6 +202,30 @@ def test_an_interrupt_ends_the_call_and_a_second_the_turn(
     assert [m["role"] for m in loop.session.messages].count("tool") == 2
 
 
+@pytest.mark.parametrize("moment", ["asked", "about to run"])
+def test_a_turn_that_is_ended_before_its_call_runs_does_not_run_it(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, moment: str
+) -> None:
+    say_in_turn(monkeypatch, model, [call_text() + call_text("g"), "Never said."])
+    ran: list[str] = []
+
+    def ask(call: ToolCall, tool: Tool) -> Decision:
+        if moment == "asked":
+            loop.interrupt()
+        return Once()
+
+    loop = a_loop(model, *(a_tool(lambda: ran.append("x"), name) for name in "fg"), ask=ask)
+    loop.consent.allowed.clear()
+    events = []
+    for event in loop.send("go"):
+        events.append(event)
+        if isinstance(event, ToolRun) and moment == "about to run":
+            loop.interrupt()
+    assert ran == [] and done(events) == LoopDone("interrupted", 1)
+    assert ["the user ended the turn" in one.text.lower() for one in results(events)] == [True] * 2
+    _each_call_has_a_result(loop)
+
+
 def _interrupt_after(loop: ToolLoop, started: threading.Event, _: int) -> None:
     started.wait(5)
     loop.interrupt()

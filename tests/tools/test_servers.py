@@ -85,6 +85,11 @@ def test_a_server_that_lies_about_its_tools() -> None:
         assert len(servers.remarks()) >= 4
 
 
+def test_all_pages_of_a_list_are_read() -> None:
+    with McpServers([config("pages")]) as servers:
+        assert [tool.name for tool in servers.tools()] == [f"echo{n}" for n in range(5)]
+
+
 @pytest.mark.parametrize("how", ["many", "endless"])
 def test_too_many_tools_end(how: str) -> None:
     with McpServers([config(how)]) as servers:
@@ -207,6 +212,23 @@ def test_the_config_that_everybody_uses(tmp_path: Path, monkeypatch: pytest.Monk
     assert read_config(write(tmp_path, changed))[0].digest != one.digest
 
 
+def test_the_file_chooses_what_is_on_offer(tmp_path: Path) -> None:
+    entry = {"command": sys.executable, "args": [str(HOSTILE), "two"]}
+    servers = {
+        "a": entry | {"includeTools": ["write", "gone"]},
+        "b": entry | {"excludeTools": ["write"]},
+        "c": entry | {"includeTools": []},
+        "d": entry | {"includeTools": ["echo"], "excludeTools": ["echo", "none"]},
+    }
+    with McpServers(read_config(write(tmp_path, json.dumps({"mcpServers": servers})))) as running:
+        assert [tool.full_name for tool in running.tools()] == ["a.write", "b.echo"]
+        assert [tool.name for tool in running.tools()] == ["write", "echo"]
+        assert running.remarks() == [
+            "a: includeTools names gone, which it hasn't",
+            "d: excludeTools names none, which it hasn't",
+        ]
+
+
 SHAPES: list[Callable[[], str]] = [
     lambda: "no json",
     lambda: "[]",
@@ -215,6 +237,7 @@ SHAPES: list[Callable[[], str]] = [
     lambda: '{"mcpServers": {"a b": {"command": "x"}}}',
     lambda: '{"mcpServers": {"a": {"command": "x", "url": "http://x"}}}',
     lambda: '{"mcpServers": {"a": {"command": "x", "args": [1]}}}',
+    lambda: '{"mcpServers": {"a": {"command": "x", "includeTools": "x"}}}',
     lambda: '{"mcpServers": {"a": {"command": "${NOT_SET_AT_ALL}"}}}',
     lambda: '{"mcpServers": {"a": {"type": "sse", "url": "http://x"}}}',
 ]

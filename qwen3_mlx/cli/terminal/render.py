@@ -68,6 +68,8 @@ class Renderer:
                     case ToolRun(call, tool):
                         if call.id != (self._asked.id if self._asked else None):
                             self.show_call(call, tool)
+                        if self._screen.is_watched:
+                            self._screen.lines(["  running (Ctrl-C ends it)"])
                     case ToolResult():
                         self._show_result(event)
                     case LoopDone(ending):

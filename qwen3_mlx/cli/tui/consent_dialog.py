@@ -169,6 +169,12 @@ class CallDialog(Question[Decision]):
         elif event.key == "escape":
             event.stop()
             self._back()
+        elif not self.writing.has_focus:  # it comes a moment later: a fast key mustn't be lost
+            event.stop()
+            if event.key == "enter":
+                self._written(self.writing.text)
+            elif event.is_printable and event.character:
+                self.writing.insert(event.character)
 
     @on(Input.Sent)
     def _sent(self, event: Input.Sent) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.events import Key
 
 from qwen3_mlx.cli.tools.chat_tools import ChatTools
 from qwen3_mlx.cli.tui import consent_dialog
@@ -152,6 +153,20 @@ async def test_letters_of_somebody_who_types_answer_nothing(
         monkeypatch.setattr(consent_dialog, "QUIET_S", 0.0)
         await chat.press("y")
         await chat.until("Done.")
+
+
+async def test_keys_that_come_before_the_focus_are_taken(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, tmp_path: Path
+) -> None:
+    prompts = say_in_turn(monkeypatch, model, [call_text("echo"), "Done."])
+    tools = OneTool(tmp_path)
+    async with a_chat(model, tools) as chat:
+        await chat.type("go")
+        await chat.until(lambda: dialog(chat) and chat.app.screen.is_mounted)
+        for key in ("n", "h", "i", "enter"):  # all of them in one read of the terminal
+            chat.app.screen.post_message(Key(key, key if key != "enter" else "\r"))
+        await chat.until("Done.")
+        assert "the user said no: hi" in prompts[1] and tools.ran == []
 
 
 async def test_ctrl_c_at_a_question_ends_the_turn(
