@@ -44,8 +44,12 @@ class Forced:
     def begin(self) -> None:
         """Nothing is remembered."""
 
-    def follow(self, tokens: Sequence[int]) -> None:
+    def follow(self, tokens: Sequence[int], most: int | None = None) -> bool:
         """Nothing is remembered."""
+        return True
+
+    def settle(self) -> None:
+        """Nothing is under way."""
 
     def propose(
         self, tokens: Sequence[int], drawn: mx.array, most: int, sampler: Sampler

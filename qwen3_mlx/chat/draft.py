@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -33,6 +34,7 @@ class Drafts:
         self.name = LOOKUP if source is None else source.name
         self._target, self._source = target, source
         self._held: WeakKeyDictionary[PromptCache, Speculating] = WeakKeyDictionary()
+        self._lock = threading.RLock()
         self._way: tuple[Check | None, str] | None = None
         self._proof = RowsOnDemand(target.network, target.cache_format)
         if source is not None:
@@ -42,20 +44,30 @@ class Drafts:
     @property
     def way(self) -> tuple[Check | None, str]:
         """As `way_to_check`, for all conversations; has the kernels tried that it needs."""
-        if self._way is None or (self._way[0] is None and self._proof.ended()):
-            self._way = way_to_check(self._target.network, self._target.cache_format)
-        return self._way
+        with self._lock:
+            if self._way is None or (self._way[0] is None and self._proof.ended()):
+                self._way = way_to_check(self._target.network, self._target.cache_format)
+            return self._way
 
     def of(self, conversation: PromptCache) -> Speculating | None:
         """What `conversation` needs; None where `way` says why drafts can't pay here."""
-        check, _ = self.way
+        with self._lock:
+            held = self._held.get(conversation) or self._new()
+            if held is not None:
+                self._held[conversation] = held
+            return held
+
+    def new(self) -> Speculating | None:
+        """As `of`, for a single turn."""
+        with self._lock:
+            return self._new()
+
+    def _new(self) -> Speculating | None:
+        check, source = self.way[0], self._source
         if check is None:
             return None
-        if conversation not in self._held:
-            source = self._source
-            drafter = Lookup() if source is None else DraftModel(source.new_cache())
-            self._held[conversation] = Speculating(drafter, check, Payoff())
-        return self._held[conversation]
+        drafter = Lookup() if source is None else DraftModel(source.new_cache())
+        return Speculating(drafter, check, Payoff())
 
 
 def check_drafts(target: str, name: str | Path | None) -> None:

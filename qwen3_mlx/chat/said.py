@@ -10,9 +10,11 @@ import mlx.core as mx
 
 from qwen3_mlx.chat.request import Request
 from qwen3_mlx.chat.runtime import Runtime
+from qwen3_mlx.engine.payoff import Payoff
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler
 from qwen3_mlx.engine.sequence import TurnSequence
+from qwen3_mlx.engine.speculative import Speculating
 from qwen3_mlx.events import Done, Event, Speculation, Stats, TokenLogprob
 from qwen3_mlx.text import Splitter, StopSequences
 
@@ -28,13 +30,31 @@ class Said:
     ) -> None:
         self.runtime, self.request, self._sequence = runtime, request, sequence
         self._deltas = deltas
-        self.speculation: Speculation | None = None
-        """What drafts gave, once the turn is over."""
+        self._payoff: Payoff | None = None
+        self._no_drafts = ""
         self.clock = Clock(len(request.prompt))
         options = request.options
         self._least = options.min_tokens or 0
         stop = options.stop
         self._stops = None if stop is None else StopSequences(stop, options.stop_in)
+
+    def speculating(self, cache: PromptCache, *, lasting: bool) -> Speculating | None:
+        """What the turn needs for drafts in `cache`, where the model has them and they can pay.
+
+        lasting: the conversation keeps `cache`, and so what it learns of its drafts.
+        """
+        drafts = self.runtime.drafts
+        if drafts is None:
+            return None
+        if self._sequence.guide:
+            self._no_drafts = "the answer follows a grammar"
+            return None
+        found = drafts.of(cache) if lasting else drafts.new()
+        if found is None:
+            self._no_drafts = drafts.way[1]
+        else:
+            self._payoff = found.payoff
+        return found
 
     @cached_property
     def _splitter(self) -> Splitter:
@@ -73,7 +93,9 @@ class Said:
     def done(self, cache: PromptCache | None) -> Done:
         """The last event."""
         stopped_by = None if self._stops is None else self._stops.stopped_by
-        stats = replace(self.clock.stats(self._sequence, cache), speculation=self.speculation)
+        speculation = Speculation(off=self._no_drafts) if self._no_drafts else None
+        speculation = speculation if self._payoff is None else self._payoff.turn
+        stats = replace(self.clock.stats(self._sequence, cache), speculation=speculation)
         return Done(self._sequence.finish_reason, stats, stopped_by)
 
 

@@ -18,8 +18,8 @@ from qwen3_mlx.engine.decode import Decoder, run
 from qwen3_mlx.engine.prefill import PromptProgress, prefill, require_numbers
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sequence import TurnSequence
-from qwen3_mlx.engine.speculative import Speculating, SpeculativeDecoder
-from qwen3_mlx.events import Done, Event, Speculation
+from qwen3_mlx.engine.speculative import decoder_of
+from qwen3_mlx.events import Done, Event
 from qwen3_mlx.fit.chunk_size import chunk_size
 
 
@@ -103,12 +103,15 @@ def _alone(
             if not place.left:
                 sequence.finish_reason = "interrupted"
             return None
-        decoder, speculating = _decoder(said, cache, sequence, logits)
-        yield from _said(said, decoder, sequence, place if speculating is None else None)
-        if speculating is not None:
-            said.speculation = speculating.payoff.turn
-        elif place.left:
-            decoder.hand_over()
+        sampler, top = new_sampler(said.runtime, said.request), said.request.options.logprobs
+        speculating = said.speculating(cache, lasting=True)
+        decoder = decoder_of(sequence, cache, sampler, logits, top, speculating)
+        try:
+            yield from _said(said, decoder, sequence, place)
+            if place.left:
+                decoder.hand_over()
+        finally:
+            decoder.close()
     return decoder
 
 
@@ -117,8 +120,6 @@ def _among_others(
 ) -> Turn:
     """The turn as it goes on beside those of other threads."""
     runtime, control = said.runtime, sequence.control
-    if runtime.drafts is not None and said.speculation is None:
-        said.speculation = Speculation(off="turns of several threads run together")
     cache.settle()
     turn = Turn(runtime, said.request, begun=Begun(said, sequence, control, cache, decoder))
     scheduler = runtime.company.scheduler(runtime.network, runtime.config, runtime.cache_format)
@@ -164,28 +165,8 @@ def _prefill(
     return logits
 
 
-def _decoder(
-    said: Said, cache: PromptCache, sequence: TurnSequence, logits: mx.array
-) -> tuple[Decoder, Speculating | None]:
-    """What decodes the turn, with drafts where the model has them and they can pay."""
-    runtime, request = said.runtime, said.request
-    sampler, top = new_sampler(runtime, request), request.options.logprobs
-    drafts = runtime.drafts
-    speculating = None if drafts is None or sequence.guide else drafts.of(cache)
-    if speculating is not None:
-        given = (runtime.network, cache, sampler, logits, top, speculating)
-        room = lambda: sequence.max_tokens - sequence.used  # noqa: E731
-        return SpeculativeDecoder(*given, room), speculating
-    if drafts is not None:
-        reason = "the answer follows a grammar" if sequence.guide else drafts.way[1]
-        said.speculation = Speculation(off=reason)
-    return Decoder(runtime.network, cache, sampler, logits, top, sequence.guide), None
-
-
-def _said(
-    said: Said, decoder: Decoder, sequence: TurnSequence, place: Place | None
-) -> Iterator[Event]:
-    for ids, generated in run(decoder, sequence, place.leave if place else lambda: False):
+def _said(said: Said, decoder: Decoder, sequence: TurnSequence, place: Place) -> Iterator[Event]:
+    for ids, generated in run(decoder, sequence, place.leave):
         yield from said.take(ids, generated, decoder.logprobs)
-    if place is None or not place.left:
+    if not place.left:
         yield from said.rest()

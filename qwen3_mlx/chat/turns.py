@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from qwen3_mlx.chat.request import Request
@@ -91,6 +92,7 @@ class Turn(Iterator[Event | Reading]):
             options.prefill_chunk,
             None if messages is None else self._lasting,
             begun.cache if begun else None,
+            partial(self._said.speculating, lasting=begun is not None),
         )
         if begun and begun.decoder:
             self.task.cache, self.task.decoder = begun.cache, begun.decoder

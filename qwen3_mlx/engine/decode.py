@@ -15,12 +15,7 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler, logprobs
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.engine.token_ids import check_token_ids
-from qwen3_mlx.nn.cache.full import KVCache
-from qwen3_mlx.nn.fused_rows import FusedRows
-from qwen3_mlx.nn.fused_step import FusedStep
 from qwen3_mlx.nn.transformer import Qwen3Network
-from qwen3_mlx.nn.trial_rows import RowsOnDemand
-from qwen3_mlx.options import CacheFormat
 
 
 class Decoder:
@@ -54,10 +49,9 @@ class Decoder:
     def step(self) -> int:
         """The next token."""
         self.cache.make_room(1)
-        forward = self.cache.step or self.network
-        logits = forward(self.drawn[None], self.cache.layers)  # [1, 1, V]
-        token = self.take(logits[:, -1])
-        return self.keep(token.tolist()[0])  # type: ignore[index, arg-type]  # nested, to mypy
+        forward, rows = self.cache.step or self.network, self.rows
+        self.take(forward(rows[None], self.cache.layers)[:, -1])
+        return self.keep(rows.tolist())  # type: ignore[arg-type]  # nested, to mypy
 
     @property
     def drawn(self) -> mx.array:
@@ -67,31 +61,44 @@ class Decoder:
             assert self._next is not None
         return self._next
 
-    def take(self, logits: mx.array) -> mx.array:
-        """The drawn token ``[1]``, which the network has been given: ``logits [1, V]`` follow it.
+    @property
+    def rows(self) -> mx.array:
+        """``[n]``: the tokens of the next pass, the drawn one first."""
+        return self.drawn
 
-        Without a guide the token after it is drawn, and begun to be computed.
+    def take(self, logits: mx.array) -> None:
+        """Note that the network was given `rows`, which ``logits [n, V]`` follow.
+
+        Without a guide the token after them is drawn, and begun to be computed.
         """
         token, self.logprobs = self.drawn, self._next_logprobs
         self.sampler.observe(token)
         self._look_ahead(logits)
-        return token
 
-    def keep(self, token: int) -> int:
-        """Note that the cache holds the token that was taken, now that it is read."""
-        self.cache.tokens.append(token)
-        return token
+    def keep(self, tokens: list[int]) -> int:
+        """Note which tokens were taken, the drawn one first: the cache holds it. Returns it."""
+        self.cache.tokens.append(tokens[0])
+        return tokens[0]
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next `step` has its token already, and computes nothing."""
+        return False
 
     def settle(self) -> None:
         """Have the cache hold its tokens and no more; nothing that is to be drawn changes."""
 
     def hand_over(self) -> None:
         """Compute what is under way, so that another thread can go on from here."""
+        self.settle()
         self.cache.settle()
         self.sampler.settle()
         mx.eval(self._logits)
         if self._next is not None:
             mx.eval(self._next, *(self._next_logprobs or ()))
+
+    def close(self) -> None:
+        """Leave what outlives the turn to any thread."""
 
     def adopt(self, tokens: Sequence[int], ahead: Ahead) -> None:
         """As `inject`, where a probe has computed `tokens` already."""
@@ -123,57 +130,6 @@ class Decoder:
             mx.async_eval(self._next, *self._next_logprobs)
         else:
             mx.async_eval(self._next)
-
-
-Together = Callable[[mx.array, Sequence[Sequence[KVCache]]], mx.array]
-"""As `Qwen3Network.together`."""
-
-
-def way_together(network: Qwen3Network, cache_format: CacheFormat) -> Together | None:
-    """What steps all sequences in one pass; None where fused steps of one each are faster.
-
-    On an H100 8B wrote 299 tok/s by them, and 107 to 204 in MLX's operations for 2 to 16 sequences.
-    """
-    rows = FusedRows.if_available(network, cache_format)
-    if rows is None and FusedStep.if_available(network, cache_format) is not None:
-        return None
-    return (rows or network).together
-
-
-def step_together(decoders: Sequence[Decoder], together: Together | None) -> list[int]:
-    """The next token of each of `decoders`, from one forward pass of their common network.
-
-    Without `together` from a pass each. Their caches must have room. Each draws by itself: with its
-    own seed, options and penalties.
-    """
-    if len(decoders) == 1 or together is None:
-        return [decoder.step() for decoder in decoders]
-    tokens = mx.stack([decoder.drawn for decoder in decoders])  # [B, 1]
-    mx.async_eval(tokens)  # apart, so that reading them doesn't wait for the pass that they begin
-    caches = [decoder.cache.layers for decoder in decoders]
-    logits = together(tokens, caches)[:, -1]
-    for decoder, row in zip(decoders, mx.split(logits, len(decoders)), strict=True):
-        decoder.take(row)
-    values: list[int] = tokens[:, 0].tolist()  # type: ignore[assignment]  # nested, to mypy
-    return [decoder.keep(token) for decoder, token in zip(decoders, values, strict=True)]
-
-
-class SideBySide:
-    """Steps of several sequences, in one pass where that is proven to be right and faster.
-
-    The first time that several run it has the kernels of rows tried, if nobody has.
-    """
-
-    def __init__(self, network: Qwen3Network, cache_format: CacheFormat) -> None:
-        self._network, self._cache_format = network, cache_format
-        self._proof = RowsOnDemand(network, cache_format)
-        self.together = way_together(network, cache_format)
-
-    def step(self, decoders: Sequence[Decoder]) -> list[int]:
-        """As `step_together`."""
-        if len(decoders) > 1 and self._proof.ended():
-            self.together = way_together(self._network, self._cache_format)
-        return step_together(decoders, self.together)
 
 
 def run(

@@ -24,8 +24,14 @@ class Drafter(Protocol):
     def begin(self) -> None:
         """A turn begins: the conversation may have been cut anywhere."""
 
-    def follow(self, tokens: Sequence[int]) -> None:
-        """Take note of ``tokens``, all that the cache holds, before the next `propose`."""
+    def follow(self, tokens: Sequence[int], most: int | None = None) -> bool:
+        """Read of ``tokens``, all that the cache holds, what is new; False if more is left.
+
+        most: tokens that a network may read at once; None: all.
+        """
+
+    def settle(self) -> None:
+        """Compute what is under way, so that another thread can go on from here."""
 
     def propose(
         self, tokens: Sequence[int], drawn: mx.array, most: int, sampler: Sampler

@@ -30,13 +30,18 @@ class DraftModel:
         """As `Drafter.begin`."""
         self._same = 0
 
-    def follow(self, tokens: Sequence[int]) -> None:
+    def follow(self, tokens: Sequence[int], most: int | None = None) -> bool:
         """As `Drafter.follow`."""
         if len(tokens) >= self.cache.network.context:
-            return
+            return True
         self._keep(tokens)
         with self.cache.filling():
-            self._read(tokens)
+            self._read(tokens if most is None else tokens[: self._same + most])
+        return self._same == len(tokens)
+
+    def settle(self) -> None:
+        """As `Drafter.settle`."""
+        self.cache.settle()
 
     def propose(
         self, tokens: Sequence[int], drawn: mx.array, most: int, sampler: Sampler

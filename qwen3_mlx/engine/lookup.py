@@ -12,6 +12,9 @@ from qwen3_mlx.engine.sample import Sampler
 SHORTEST, LONGEST = 3, 32
 """Tokens at the end that must have come before, and beyond which longer is no better."""
 
+QUICKER = 64
+"""Tokens noted in less time than a network reads one in."""
+
 PLACES = 8
 """The latest places of the same tokens that are compared."""
 
@@ -27,12 +30,17 @@ class Lookup:
         """As `Drafter.begin`."""
         self._ends, self._noted = {}, 0
 
-    def follow(self, tokens: Sequence[int]) -> None:
+    def follow(self, tokens: Sequence[int], most: int | None = None) -> bool:
         """As `Drafter.follow`."""
-        for end in range(max(self._noted + 1, SHORTEST), len(tokens) + 1):
+        last = len(tokens) if most is None else min(len(tokens), self._noted + QUICKER * most)
+        for end in range(max(self._noted + 1, SHORTEST), last + 1):
             key = tuple(tokens[end - SHORTEST : end])
             self._ends.setdefault(key, deque(maxlen=PLACES)).append(end)
-        self._noted = max(self._noted, len(tokens))
+        self._noted = max(self._noted, last)
+        return self._noted >= len(tokens)
+
+    def settle(self) -> None:
+        """As `Drafter.settle`: nothing is ever under way."""
 
     def propose(
         self, tokens: Sequence[int], drawn: mx.array, most: int, sampler: Sampler

@@ -29,10 +29,13 @@ class _Trial:
     tokens: int = 0
     rounds: int = 0
     seconds: float = 0.0
+    worth: float = 0.0
+    """Seconds of as many plain steps as there are tokens."""
 
-    def gain(self, plain: float) -> float:
-        """Tokens a second over those of plain steps of so many seconds."""
-        return self.tokens * plain / self.seconds if self.seconds else 0.0
+    @property
+    def gain(self) -> float:
+        """Tokens a second over those of plain steps."""
+        return self.worth / self.seconds if self.seconds else 0.0
 
 
 @dataclass(slots=True)
@@ -47,7 +50,7 @@ class Payoff:
     _trial: _Trial = field(default_factory=_Trial)
     _total: _Trial = field(default_factory=_Trial)
     _size: int = 1
-    _left: int = LEARNING
+    _left: int = 0
     _wait: int = FIRST_WAIT
     _met: set[int] = field(default_factory=set)
     _broken: bool = False
@@ -57,18 +60,27 @@ class Payoff:
         self.turn, self._total = Speculation(off=self.off), _Trial()
 
     @property
-    def drafts(self) -> int:
+    def wanted(self) -> int:
         """Drafts that the next step should check; 0: none."""
         return 0 if self._left or self._broken else SIZES[self._size]
 
     @property
+    def drafts(self) -> int:
+        """As `wanted`, of a step that nobody else is in: plain ones have to be known first."""
+        return self.wanted if len(self._plain) >= LEARNING else 0
+
+    @property
     def begins(self) -> bool:
-        """Whether the next step is the first of a trial."""
-        return self.drafts > 0 and not self._trial.tokens
+        """Whether the next step with drafts is the first of a trial."""
+        return not self._trial.tokens
 
     def plain(self, seconds: float) -> None:
-        """Learn from a step without drafts, which weren't asked for."""
+        """Learn from a step without drafts, which weren't asked for and nobody else was in."""
         self._plain.append(seconds)
+        self.passed()
+
+    def passed(self) -> None:
+        """Count a step that drafts were not asked for."""
         self._left = max(self._left - 1, 0)
 
     def round(self, seconds: float, drafted: int, accepted: int) -> None:
@@ -76,20 +88,31 @@ class Payoff:
 
         The first of each size is not judged: something is compiled in it.
         """
+        if drafted and drafted not in self._met:
+            self._met.add(drafted)
+            self._count(drafted, accepted)
+            return
+        known = statistics.median(self._plain) if self._plain else seconds / (accepted + 1)
+        self.shared(seconds, drafted, accepted, known)
+
+    def shared(self, seconds: float, drafted: int, accepted: int, plain: float | None) -> None:
+        """As `round`, of a step with others: its part of both, or None if it can't be judged.
+
+        plain: seconds that a token takes without drafts.
+        """
         if drafted:
             self._count(drafted, accepted)
-            if drafted not in self._met:
-                self._met.add(drafted)
-                return
+        if plain is None:
+            return
         for sums in (self._trial, self._total):
             sums.tokens += accepted + 1
             sums.rounds += drafted > 0
             sums.seconds += seconds
+            sums.worth += (accepted + 1) * plain
         trial = self._trial
-        gain = trial.gain(statistics.median(self._plain)) if self._plain else 1.0
-        hopeless = trial.rounds >= HOPELESS_ROUNDS and gain < HOPELESS
+        hopeless = trial.rounds >= HOPELESS_ROUNDS and trial.gain < HOPELESS
         if hopeless or trial.rounds >= ROUNDS or trial.tokens >= MOST_TOKENS:
-            self._judge(gain)
+            self._judge(trial.gain)
         self._say()
 
     def give_up(self, reason: str) -> None:
@@ -116,6 +139,5 @@ class Payoff:
         self._size = 1
 
     def _say(self) -> None:
-        turn = self.turn
-        gain = self._total.gain(statistics.median(self._plain)) if self._plain else 0.0
-        self.turn = Speculation(turn.rounds, turn.drafted, turn.accepted, round(gain, 3), self.off)
+        turn, gain = self.turn, round(self._total.gain, 3)
+        self.turn = Speculation(turn.rounds, turn.drafted, turn.accepted, gain, self.off)

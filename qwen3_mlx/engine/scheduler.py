@@ -15,13 +15,14 @@ from functools import partial
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.admission import Admission
 from qwen3_mlx.engine.decision import Ask, Decision, End, Inject
-from qwen3_mlx.engine.decode import Decoder, SideBySide, obey
+from qwen3_mlx.engine.decode import Decoder, obey
 from qwen3_mlx.engine.fair import ALONE_SECONDS, ChunkPace, next_reader
 from qwen3_mlx.engine.idle import IdleWork
 from qwen3_mlx.engine.prefill import prefill, require_numbers
 from qwen3_mlx.engine.prefixes import Prefixes
 from qwen3_mlx.engine.probe_steps import probe_steps
 from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.side_by_side import SideBySide
 from qwen3_mlx.engine.side_work import SideWork
 from qwen3_mlx.engine.step_times import StepTimes
 from qwen3_mlx.engine.task import Counts, Task
@@ -196,11 +197,10 @@ class Scheduler:
     def _read(self) -> bool:
         """Read a chunk of one prompt; False if there is none to be read."""
         prompts = [task for task in self._running if task.decoder is None]
-        if not prompts:
-            return False
-        found = next_reader([(task.left, task.touched) for task in prompts], self._clock())
-        self._guarded(prompts[found], self._read_chunk)
-        return True
+        if prompts:
+            found = next_reader([(task.left, task.touched) for task in prompts], self._clock())
+            self._guarded(prompts[found], self._read_chunk)
+        return bool(prompts)
 
     def _read_chunk(self, task: Task) -> None:
         cache = task.cache
@@ -220,9 +220,7 @@ class Scheduler:
             assert logits is not None
             require_numbers(logits)
             cache.mark()
-            more = (task.top_logprobs, task.sequence.guide)
-            task.decoder = decoder = Decoder(self.network, cache, task.sampler(), logits, *more)
-            self._obey(task, decoder, task.sequence.begin())
+            self._obey(task, task.decode(logits), task.sequence.begin())
 
     def _step(self, tasks: Sequence[Task]) -> bool:
         """One token of each of `tasks` whose listener has room; False if none has."""
@@ -239,27 +237,31 @@ class Scheduler:
 
     def _tokens(self, tasks: Sequence[Task]) -> list[int]:
         """The next token of each of `tasks`; what the step raises ends them all, so none then."""
-        if not tasks:
-            return []
         try:
-            tokens = self._side_by_side.step([t.decoder for t in tasks if t.decoder])
+            decoders = [task.decoder for task in tasks if task.decoder]
+            return self._side_by_side.step(decoders, self._steps.waited)
         except Exception as error:
             for task in tasks:
                 self._fail(task, error)
             return []
-        self.counts.generated_tokens += len(tokens)
-        return tokens
 
     def _advance(self, task: Task, token: int) -> None:
-        decoder, sequence, cache = task.decoder, task.sequence, task.cache
-        assert decoder is not None and cache is not None
-        with cache.filling():
-            task.touched = self._clock()
-            task.listener.said((token,), True, decoder.logprobs)
-            decision = sequence.take(token)
-            self._obey(task, decoder, decision)
+        """Say `token`, and the drafts behind it that were right, up to a cut or the end."""
+        decoder = task.decoder
+        assert decoder is not None
+        with decoder.cache.filling():
+            task.touched, decision = self._clock(), self._say(task, decoder, token)
+            while decoder.ready and not isinstance(decision, End):
+                decision = self._say(task, decoder, decoder.step())
         if isinstance(decision, End):
             self._finish(task)
+
+    def _say(self, task: Task, decoder: Decoder, token: int) -> Decision:
+        self.counts.generated_tokens += 1
+        task.listener.said((token,), True, decoder.logprobs)
+        decision = task.sequence.take(token)
+        self._obey(task, decoder, decision)
+        return decision
 
     def _obey(self, task: Task, decoder: Decoder, decision: Decision) -> None:
         if isinstance(decision, Ask):
@@ -280,8 +282,7 @@ class Scheduler:
 
     def _finish(self, task: Task) -> None:
         self._leave(task)
-        reason = task.sequence.finish_reason
-        self.counts.ended[reason] = self.counts.ended.get(reason, 0) + 1
+        reason = self.counts.end(task.sequence)
         task.end()
         if task.cache is not None and task.own is None:
             self.prefixes.add(task.cache)
@@ -294,6 +295,6 @@ class Scheduler:
         task.fail(error)
 
     def _leave(self, task: Task) -> None:
-        task.decoder = None
         with self.arrived:
             self._running = [other for other in self._running if other is not task]
+        task.leave()

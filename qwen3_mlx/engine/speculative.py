@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import mlx.core as mx
 
@@ -18,10 +19,13 @@ from qwen3_mlx.engine.draft import Check, Drafter
 from qwen3_mlx.engine.payoff import SIZES, Payoff
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler, SamplerState, logprobs
+from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.metal import attend
 from qwen3_mlx.nn.cache.tailed import TailedCache
 from qwen3_mlx.nn.transformer import Qwen3Network
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,16 @@ class _Checked:
     sampler: SamplerState
 
 
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What the target draws behind each row of a pass: ``logits [1, V]`` and a token ``[1]``."""
+
+    logits: mx.array
+    token: mx.array
+    logprobs: Logprobs | None
+    sampler: SamplerState
+
+
 class SpeculativeDecoder(Decoder):
     """A `Decoder` whose `step` has at times several tokens at once, and hands them out in turn.
 
@@ -66,43 +80,55 @@ class SpeculativeDecoder(Decoder):
         """room: says how many tokens more the turn may have."""
         super().__init__(network, cache, sampler, logits, top_logprobs)
         self.speculating, self._room = speculating, room
+        self.drafted = self.accepted = 0
+        """Drafts of the last pass, and those that were right."""
+        self.waited = 0.0
+        """Seconds of its last pass that somebody has waited for since."""
+        self._drafts: mx.array | None = None
+        self._drawn: list[_Drawn] = []
         self._checked: deque[_Checked] = deque()
         speculating.drafter.begin()
         speculating.payoff.begin_turn()
+
+    @property
+    def ready(self) -> bool:
+        """As `Decoder.ready`."""
+        return bool(self._checked)
 
     def step(self) -> int:
         """As `Decoder.step`."""
         if self._checked:
             return self._hand_out()
         payoff, clock = self.speculating.payoff, self.speculating.clock
-        most = self._most(payoff.drafts)
+        most = self.most(payoff.drafts)
         if payoff.begins and most:
-            self._guarded(lambda: self.speculating.drafter.follow(self.cache.tokens))
-        begin = clock()
-        drafts = self._drafts(most) if most else None
-        if drafts is None:
-            token = super().step()
-        else:
-            self._check(drafts)
-            token = self._hand_out()
+            self.catch_up()
+        begin, self.waited = clock() - self.waited, 0.0
+        self.draft(most)
+        token = self._pass()
         if most:
-            payoff.round(clock() - begin, 0 if drafts is None else drafts.size, len(self._checked))
+            payoff.round(clock() - begin, self.drafted, self.accepted)
         else:
             payoff.plain(clock() - begin)
         return token
 
     def settle(self) -> None:
         """As `Decoder.settle`: what was checked ahead is to be computed again."""
-        if self._checked:
+        if self._checked or self._drafts is not None:
             self._checked.clear()
+            self._drafts = None
             self.cache.drop_uncommitted()
+
+    def close(self) -> None:
+        """As `Decoder.close`."""
+        self._guarded(self.speculating.drafter.settle)
 
     def inject(self, tokens: Sequence[int]) -> None:
         """As `Decoder.inject`."""
         self.settle()
         super().inject(tokens)
 
-    def _most(self, wanted: int) -> int:
+    def most(self, wanted: int) -> int:
         """Drafts that there is room for: in the turn, the context, and a tail that stays open."""
         if not wanted:
             return 0
@@ -112,7 +138,65 @@ class SpeculativeDecoder(Decoder):
             room = min(room, (attend.TAIL - first.recent or attend.TAIL) - 1)
         return max((size for size in SIZES if size <= room), default=0)
 
-    def _drafts(self, most: int) -> mx.array | None:
+    def catch_up(self, most: int | None = None) -> bool:
+        """Have the drafter read what it hasn't, at most so many tokens; False if more is left."""
+        done = self._guarded(lambda: self.speculating.drafter.follow(self.cache.tokens, most))
+        return bool(done)
+
+    def draft(self, most: int) -> int:
+        """Have the next pass check up to `most` drafts; returns how many there are."""
+        self.drafted = self.accepted = 0
+        self._drafts = self._proposed(most) if most else None
+        if self._drafts is not None:
+            self.drafted = self._drafts.size
+        return self.drafted
+
+    @property
+    def rows(self) -> mx.array:
+        """As `Decoder.rows`: the drafts come behind the drawn token."""
+        if self._drafts is None:
+            return self.drawn
+        return mx.concatenate([self.drawn, self._drafts.astype(self.drawn.dtype)])
+
+    def take(self, logits: mx.array) -> None:
+        """As `Decoder.take`."""
+        if self._drafts is None:
+            super().take(logits)
+            return
+        rows, top = self.rows, self.top_logprobs
+        self._drawn = []
+        for index, row in enumerate(mx.split(logits, len(rows))):
+            self.sampler.observe(rows[index : index + 1])
+            token = self.sampler.draw(row)
+            known = None if top is None else logprobs(row, token, top)
+            self._drawn.append(_Drawn(row, token, known, self.sampler.state()))
+        mx.async_eval([(one.token, *(one.logprobs or ())) for one in self._drawn])
+
+    def keep(self, tokens: list[int]) -> int:
+        """As `Decoder.keep`, of those that are right."""
+        if self._drafts is None:
+            return super().keep(tokens)
+        drawn: list[int] = mx.concatenate([one.token for one in self._drawn]).tolist()  # type: ignore[assignment]  # nested, to mypy
+        right = 0
+        while right < len(tokens) - 1 and tokens[right + 1] == drawn[right]:
+            right += 1
+        known = self._next_logprobs
+        for token, one in zip(tokens[: right + 1], self._drawn, strict=False):
+            following = (one.logits, one.token, one.logprobs, one.sampler)
+            self._checked.append(_Checked(token, known, *following))
+            known = one.logprobs
+        self._drafts, self._drawn, self.accepted = None, [], right
+        self.cache.truncate(len(self.cache.tokens) + right + 1)
+        return self._hand_out()
+
+    def _pass(self) -> int:
+        if self._drafts is None:
+            return super().step()
+        rows = self.rows
+        self.take(self.speculating.check(rows[:, None], self.cache.layers)[:, -1])
+        return self.keep(rows.tolist())  # type: ignore[arg-type]  # nested, to mypy
+
+    def _proposed(self, most: int) -> mx.array | None:
         drafter = self.speculating.drafter
         found = self._guarded(
             lambda: drafter.propose(self.cache.tokens, self.drawn, most, self.sampler)
@@ -125,7 +209,7 @@ class SpeculativeDecoder(Decoder):
             return None
         return found
 
-    def _guarded(self, act: Callable[[], mx.array | None]) -> mx.array | None:
+    def _guarded(self, act: Callable[[], T]) -> T | None:
         """What `act` of the drafter gives; if it fails, there are no more drafts."""
         try:
             return act()
@@ -134,32 +218,24 @@ class SpeculativeDecoder(Decoder):
             self.speculating.payoff.give_up(f"the drafts failed: {first[:160]}")
             return None
 
-    def _check(self, drafts: mx.array) -> None:
-        rows = mx.concatenate([self.drawn, drafts.astype(self.drawn.dtype)])
-        logits = self.speculating.check(rows[:, None], self.cache.layers)[:, -1]  # [R, V]
-        behind, draws, probs = [], [], [self._next_logprobs]
-        for index, row in enumerate(mx.split(logits, len(rows))):
-            self.sampler.observe(rows[index : index + 1])
-            draws.append(self.sampler.draw(row))
-            behind.append((row, self.sampler.state()))
-            top = self.top_logprobs
-            probs.append(None if top is None else logprobs(row, draws[-1], top))
-        both = mx.stack([rows, mx.concatenate(draws).astype(rows.dtype)])
-        mx.async_eval(both, *(part for one in probs if one is not None for part in one))
-        lists: list[list[int]] = both.tolist()  # type: ignore[assignment]  # nested, to mypy
-        tokens, drawn = lists
-        right = 0
-        while right < len(tokens) - 1 and tokens[right + 1] == drawn[right]:
-            right += 1
-        for index in range(right + 1):
-            row, state = behind[index]
-            known = (tokens[index], probs[index], row, draws[index], probs[index + 1], state)
-            self._checked.append(_Checked(*known))
-        self.cache.truncate(len(self.cache.tokens) + right + 1)
-
     def _hand_out(self) -> int:
         one = self._checked.popleft()
         self.logprobs, self._logits = one.logprobs, one.logits
         self._next, self._next_logprobs = one.following, one.following_logprobs
         self.sampler.restore(one.sampler)
-        return self.keep(one.token)
+        return super().keep([one.token])
+
+
+def decoder_of(
+    sequence: TurnSequence,
+    cache: PromptCache,
+    sampler: Sampler,
+    logits: mx.array,
+    top_logprobs: int | None,
+    speculating: Speculating | None,
+) -> Decoder:
+    """What decodes `sequence` behind the prompt in `cache`, with drafts if it is given any."""
+    given = (cache.network, cache, sampler, logits, top_logprobs)
+    if speculating is None:
+        return Decoder(*given, sequence.guide)
+    return SpeculativeDecoder(*given, speculating, lambda: sequence.max_tokens - sequence.used)

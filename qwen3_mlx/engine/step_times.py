@@ -18,6 +18,11 @@ class StepTimes:
         self._last: deque[float] = deque(maxlen=8)
         self._ended = self._behind = 0.0
 
+    @property
+    def waited(self) -> float:
+        """Seconds of the last step's pass that were waited for since."""
+        return self._behind
+
     def chunk_seconds(self) -> float:
         """What a chunk may take that is read now; waits for the pass of the last step.
 

@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
+
+import mlx.core as mx
+
 from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefixes import Prefixes
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler
 from qwen3_mlx.engine.sequence import TurnSequence
+from qwen3_mlx.engine.speculative import Speculating, decoder_of
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.events import FinishReason
 from qwen3_mlx.options import AS_COMPUTED
@@ -54,6 +59,8 @@ class Task:
     """The ids that the next prompt begins with, computed in idle time once this one has ended."""
     own: PromptCache | None = None
     """The conversation's own cache, which holds a beginning of `prompt` and goes back to it."""
+    drafting: Callable[[PromptCache], Speculating | None] = lambda _: None
+    """What gives its cache drafts, once the prompt is read."""
     cache: PromptCache | None = field(default=None, init=False)
     decoder: Decoder | None = field(default=None, init=False)
     probed: bool = field(default=False, init=False)
@@ -80,6 +87,19 @@ class Task:
     def begin(self, prefixes: Prefixes, busy: Iterable[PromptCache]) -> None:
         """Get a cache that holds as much of the prompt as any does."""
         self.cache = self.own or prefixes.take(self.prompt, busy)
+
+    def decode(self, logits: mx.array) -> Decoder:
+        """Begin to decode: the prompt is read, and ``logits [1, V]`` follow it."""
+        assert self.cache is not None
+        given = (self.sequence, self.cache, self.sampler(), logits, self.top_logprobs)
+        self.decoder = decoder_of(*given, self.drafting(self.cache))
+        return self.decoder
+
+    def leave(self) -> None:
+        """Decode no more; what outlives the turn is left to any thread."""
+        decoder, self.decoder = self.decoder, None
+        if decoder is not None and self.own is not None:
+            decoder.close()
 
     def end(self) -> None:
         """Leave the cache to whoever is next, its own in whichever thread; tell the listener."""
@@ -127,3 +147,9 @@ class Counts:
     """Seconds between the ends of two steps of the running sequences, at most."""
     faults: int = 0
     """Errors that no sequence could be blamed for: all running ones were ended."""
+
+    def end(self, sequence: TurnSequence) -> FinishReason:
+        """Count that it has ended, and say why it has."""
+        reason = sequence.finish_reason
+        self.ended[reason] = self.ended.get(reason, 0) + 1
+        return reason

@@ -112,8 +112,23 @@ class Qwen3Network(nn.Module):
 
         caches: those of each sequence, one a layer, which grow by one.
         """
-        offset = mx.array([layers[0].offset for layers in caches], mx.int32)
-        past = [Together(layers, offset) for layers in zip(*caches, strict=True)]
+        return self.rows(tokens, caches, [1] * len(caches))
+
+    def rows(
+        self, tokens: mx.array, caches: Sequence[Sequence[KVCache]], new: Sequence[int]
+    ) -> mx.array:
+        """``tokens [R, 1]``, the first ``new[0]`` of the first sequence, to logits ``[R, 1, V]``.
+
+        caches: those of each sequence, one a layer, which grow. On the CPU each token computes the
+        bits that it computes in a step of its own.
+        """
+        owners = [index for index, count in enumerate(new) for _ in range(count)]
+        ahead = [place for count in new for place in range(count)]
+        starts = [layers[0].offset for layers in caches]
+        places = [starts[owner] + place for owner, place in zip(owners, ahead, strict=True)]
+        offset = mx.array(places, mx.int32)
+        layers = zip(*caches, strict=True)
+        past = [Together([layer[owner] for owner in owners], offset) for layer in layers]
         return one_by_one(self.head, self.model(tokens, past))
 
     def successive(self, tokens: mx.array, cache: list[KVCache]) -> mx.array:
@@ -123,9 +138,7 @@ class Qwen3Network(nn.Module):
         """
         if backend.device() != "cpu":
             return self(tokens.reshape(1, -1), cache).swapaxes(0, 1)
-        offset = cache[0].offset + mx.arange(len(tokens), dtype=mx.int32)
-        past = [Together([layer] * len(tokens), offset) for layer in cache]
-        return one_by_one(self.head, self.model(tokens, past))
+        return self.rows(tokens, [cache], [len(tokens)])
 
     def head(self, hidden: mx.array) -> mx.array:
         """Hidden states ``[..., C]`` to logits ``[..., V]``; a tied head is the embedding.

@@ -1,6 +1,6 @@
 """Random schedules of turns that come, run together and are cancelled, held to each turn alone.
 
-python -m tests.chat.schedules [COUNT [FIRST]]
+python -m tests.chat.schedules [COUNT [FIRST]] [drafts]
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -21,6 +22,7 @@ from qwen3_mlx.events import Reply
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.options import CacheFormat, GenerationOptions
 from tests import tiny
+from tests.chat.any_drafts import KINDS, AnyDrafts, eager
 
 WORDS = ["ab", "cde", "fghi", "jk", "lmno", "pq", "r", "stu", "vwx", "yz"]
 FORMATS = (CacheFormat(), CacheFormat(8), CacheFormat(4), CacheFormat(window=64))
@@ -72,9 +74,14 @@ def model_of(seed: int) -> Qwen3:
     return Qwen3(replace(runtime, cache_format=FORMATS[seed // 2 % len(FORMATS)]))
 
 
-def run_schedule(seed: int) -> tuple[int, int]:
-    """Run one schedule; returns its turns and how many were cancelled. Raises `AssertionError`."""
+def run_schedule(seed: int, kinds: Sequence[str] = ()) -> tuple[int, int, int]:
+    """Run one schedule, with drafts of these kinds; raises `AssertionError`.
+
+    Returns its turns, how many were cancelled, and the drafts that were right.
+    """
     draw, model = random.Random(seed), model_of(seed % 8)
+    drafts = AnyDrafts(model.runtime, random.Random(seed), kinds)
+    running = Qwen3(replace(model.runtime, drafts=drafts)) if kinds else model
     most = draw.choice([2, 5, MOST_TOGETHER])
     packed = model.runtime.cache_format.bits is not None
     settings = {"parallel": most, "prefix_bytes": PREFIX_BYTES}
@@ -82,8 +89,9 @@ def run_schedule(seed: int) -> tuple[int, int]:
     questions = [asked(100 * seed + n) for n in range(draw.randint(2, MOST_TOGETHER))]
     if packed:  # other chunks' last bits round to other levels at times
         questions = [(prompt, given | {"prefill_chunk": FIRST}) for prompt, given in questions]
-    turns = [turn(model, prompt, **options) for prompt, options in questions]
-    touched = set(_run(scheduler, turns, draw))
+    turns = [turn(running, prompt, **options) for prompt, options in questions]
+    with eager(draw.choice([3, 64])) if kinds else nullcontext():
+        touched = set(_run(scheduler, turns, draw))
     cancelled = 0
     for number, (prompt, options) in enumerate(questions):
         reply = Reply.from_events(e for e in turns[number] if not isinstance(e, Reading))
@@ -94,7 +102,7 @@ def run_schedule(seed: int) -> tuple[int, int]:
         else:
             assert same(reply, expected), (seed, number, reply, expected)
     assert scheduler.prefixes.nbytes <= PREFIX_BYTES, seed
-    return len(turns), cancelled
+    return len(turns), cancelled, sum(payoff.turn.accepted for payoff in drafts.payoffs)
 
 
 def _clock(draw: random.Random, *, stands: bool) -> Callable[[], float]:
@@ -126,14 +134,16 @@ def _run(scheduler: Scheduler, turns: list[Turn], draw: random.Random) -> Iterat
 
 def main() -> None:
     """Run so many schedules, and say what came of them."""
-    given = [int(argument) for argument in sys.argv[1:]]
+    given = [int(argument) for argument in sys.argv[1:] if argument != "drafts"]
+    kinds = KINDS if "drafts" in sys.argv else ()
     count, first = (given + [1000, 0][len(given) :])[:2]
-    began, turns, cancelled = time.monotonic(), 0, 0
+    began, turns, cancelled, right = time.monotonic(), 0, 0, 0
     for seed in range(first, first + count):
-        ran, ended = run_schedule(seed)
-        turns, cancelled = turns + ran, cancelled + ended
+        ran, ended, accepted = run_schedule(seed, kinds)
+        turns, cancelled, right = turns + ran, cancelled + ended, right + accepted
     seconds = time.monotonic() - began
-    print(f"{count} schedules, {turns} turns, {cancelled} cancelled, as alone; {seconds:.0f} s")
+    said = f"{count} schedules, {turns} turns, {cancelled} cancelled, as alone"
+    print(f"{said}; {right} drafts were right; {seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from qwen3_mlx.chat.company import Place
 from qwen3_mlx.chat.draft import Drafts
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.chat.turns import Turn
-from qwen3_mlx.engine.decode import SideBySide
 from qwen3_mlx.engine.scheduler import Scheduler
+from qwen3_mlx.engine.side_by_side import SideBySide
 from qwen3_mlx.engine.task import Task
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.events import Done, Event, Reply, Speculation
@@ -57,9 +57,9 @@ class Together:
         def wait(scheduler: Scheduler) -> bool:
             return len(submitted) >= parties and act(scheduler)
 
-        def note(side_by_side: SideBySide, decoders: Any) -> list[int]:
+        def note(side_by_side: SideBySide, decoders: Any, waited: float) -> list[int]:
             self.rows.append(len(decoders))
-            return step(side_by_side, decoders)
+            return step(side_by_side, decoders, waited)
 
         monkeypatch.setattr(Place, "leave", lambda place: self.have_met.is_set() and leave(place))
         monkeypatch.setattr(Scheduler, "submit", count)
@@ -134,7 +134,7 @@ def test_as_alone_from_the_middle(
 
 
 def test_as_alone_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Mixture of Experts; and one session more, with drafts, which are off meanwhile."""
+    """A Mixture of Experts; and one session more, with drafts."""
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
     model = Qwen3(tiny.runtime(4, model_type="qwen3_moe", **experts))
     expected = [talk(model.session("ab"), n, None) for n in range(4)]
@@ -152,7 +152,7 @@ def test_as_alone_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
         assert done[-1] == (reply.stats.prompt_tokens, reply.stats.prompt_tokens)
     with drafting.runtime.company.place(joins=True):
         reply = together.run(partial(drafting.generate, "ab", **OPTIONS[0], max_tokens=3))[0]
-    assert reply.stats.speculation == Speculation(off="turns of several threads run together")
+    assert reply.stats.speculation == Speculation(), "there has been no time to learn"
     assert max(together.rows) == 4
 
 

@@ -49,9 +49,9 @@ def test_the_others_wait_for_a_step_and_a_chunk(
     scheduler = new_scheduler(model.runtime, clock=machine.clock)
     step = scheduler._side_by_side.step
 
-    def timed(decoders: Any) -> list[int]:
+    def timed(*given: Any) -> list[int]:
         machine.now += a_row
-        return step(decoders)
+        return step(*given)
 
     monkeypatch.setattr(scheduler._side_by_side, "step", timed)
     bias = dict.fromkeys(model.tokenizer.eos_ids, -100.0)

@@ -53,8 +53,12 @@ class Told:
     def begin(self) -> None:
         """Nothing is remembered."""
 
-    def follow(self, tokens: Sequence[int]) -> None:
+    def follow(self, tokens: Sequence[int], most: int | None = None) -> bool:
         """Nothing is remembered."""
+        return True
+
+    def settle(self) -> None:
+        """Nothing is under way."""
 
     def propose(
         self, tokens: Sequence[int], drawn: mx.array, most: int, sampler: Sampler
@@ -79,6 +83,11 @@ class Always(Payoff):
     @property
     def drafts(self) -> int:
         """As `Payoff.drafts`."""
+        return self.many
+
+    @property
+    def wanted(self) -> int:
+        """As `Payoff.wanted`."""
         return self.many
 
 

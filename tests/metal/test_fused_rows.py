@@ -10,7 +10,7 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_map, tree_map_with_path
 
-from qwen3_mlx.engine.decode import step_together, way_together
+from qwen3_mlx.engine.side_by_side import step_together, way_together
 from qwen3_mlx.metal import attend, layer
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.nn.cache.full import KVCache
@@ -196,6 +196,6 @@ def test_without_fused_rows_each_takes_its_own_fused_step(monkeypatch: pytest.Mo
     monkeypatch.setattr(FusedRows, "if_available", lambda *_: None)
     assert way_together(network, AS_COMPUTED) is None
     monkeypatch.setenv("QWEN3_MLX_KERNELS", "off")
-    assert way_together(network, AS_COMPUTED) == network.together
+    assert way_together(network, AS_COMPUTED) == network.rows
     stepped = [SimpleNamespace(step=lambda n=n: n) for n in (7, 8)]
     assert step_together(stepped, None) == [7, 8]  # type: ignore[arg-type]

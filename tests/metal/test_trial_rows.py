@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.chat.draft import Drafts
-from qwen3_mlx.engine.decode import SideBySide
+from qwen3_mlx.engine.side_by_side import SideBySide
 from qwen3_mlx.metal import prove, verdict
 from qwen3_mlx.metal.verdict import MOST_TRIES, Verdict
 from qwen3_mlx.nn import trial, trial_rows

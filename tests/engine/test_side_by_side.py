@@ -1,0 +1,176 @@
+"""Drafts beside others: what they cost all is charged to whoever has them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
+
+import mlx.core as mx
+import pytest
+
+from qwen3_mlx.engine.decode import Decoder
+from qwen3_mlx.engine.draft import way_to_check
+from qwen3_mlx.engine.draft_model import DraftModel
+from qwen3_mlx.engine.lookup import QUICKER, Lookup
+from qwen3_mlx.engine.payoff import LEARNING, Payoff
+from qwen3_mlx.engine.prefill import prefill
+from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.sample import Sampler
+from qwen3_mlx.engine.side_by_side import AT_ONCE, PlainTimes, SideBySide
+from qwen3_mlx.engine.speculative import Speculating, SpeculativeDecoder
+from qwen3_mlx.options import AS_COMPUTED, Sampling
+from tests import tiny
+
+GREEDY = Sampling(temperature=0, top_p=1, top_k=0)
+NETWORK, _ = tiny.network(77)
+
+
+class Run:
+    """Sequences of which some draft, on a device that takes what `cost(rows, sequences)` says."""
+
+    def __init__(self, decoders: Sequence[Decoder], cost: Callable[[int, int], float]) -> None:
+        self.now, self.rows = 0.0, list[list[int]]()
+        self.decoders = decoders
+        self.side = SideBySide(NETWORK, AS_COMPUTED, lambda: self.now)
+        forward = self.side.forward
+        assert forward is not None
+
+        def timed(tokens: Any, caches: Any, new: Sequence[int]) -> mx.array:
+            self.now += cost(len(tokens), len(new))
+            self.rows.append(list(new))
+            return forward(tokens, caches, new)
+
+        self.side.forward = timed
+
+    def steps(self, count: int, waited: float = 0.0) -> list[list[int]]:
+        """What each sequence says in so many steps."""
+        said: list[list[int]] = [[] for _ in self.decoders]
+        for _ in range(count):
+            for mine, token in zip(said, self.side.step(self.decoders, waited), strict=True):
+                mine.append(token)
+            for mine, decoder in zip(said, self.decoders, strict=True):
+                while decoder.ready:
+                    mine.append(decoder.step())
+        return said
+
+
+def plain(prompt: Sequence[int]) -> Decoder:
+    cache = PromptCache(NETWORK)
+    logits = prefill(NETWORK, prompt, cache)
+    assert logits is not None
+    return Decoder(NETWORK, cache, Sampler(GREEDY, 24, prompt, 0), logits)
+
+
+def drafting(prompt: Sequence[int], drafter: Any) -> SpeculativeDecoder:
+    one, (check, _) = plain(prompt), way_to_check(NETWORK, AS_COMPUTED)
+    assert check is not None
+    given = (Speculating(drafter, check, Payoff()), lambda: 10**6)
+    return SpeculativeDecoder(NETWORK, one.cache, one.sampler, one._logits, None, *given)
+
+
+def right() -> DraftModel:
+    return DraftModel(PromptCache(NETWORK))
+
+
+class Wrong(DraftModel):
+    """Never right."""
+
+    def propose(self, *given: Any) -> mx.array | None:
+        found = super().propose(*given)
+        return None if found is None else (found + 1) % 24
+
+
+def test_nobody_drafts_before_plain_steps_of_as_many_are_known() -> None:
+    run = Run([drafting([1, 2, 3], right()), plain([4, 5])], lambda rows, _: 1.0)
+    run.steps(LEARNING)
+    assert run.rows == [[1, 1]] * LEARNING
+    run.steps(2)
+    assert run.rows[-2:] == [[4, 1], [8, 1]], "three drafts, and more as they are right"
+    third = plain([7, 8])
+    run.decoders = [*run.decoders, third]
+    run.steps(LEARNING + 1)
+    assert run.rows[-LEARNING - 1 :] == [[1, 1, 1]] * LEARNING + [[8, 1, 1]]
+
+
+def test_drafts_that_pay_for_all_stay() -> None:
+    one = drafting([1, 2, 3], right())
+    run = Run([one, plain([4, 5])], lambda rows, _: 1.0 + 0.05 * rows)
+    said = run.steps(60)
+    turn = one.speculating.payoff.turn
+    assert len(said[0]) > 6 * len(said[1]) and turn.off == ""
+    seconds = 1.1 / 2 + 7 * 0.05  # its half of a plain step, and what seven drafts cost
+    assert turn.gain == pytest.approx(8 * 0.55 / seconds, rel=0.1)
+
+
+def test_drafts_that_are_right_and_cost_the_others_too_much_are_left_off() -> None:
+    """Alone these would pay: eight tokens in four times the time; beside seven others not."""
+    one = drafting([1, 2, 3], right())
+    others = [plain([n]) for n in range(4, 11)]
+    run = Run([one, *others], lambda rows, _: 1.0 if rows == 8 else 4.0)
+    run.steps(LEARNING + 30)
+    payoff = one.speculating.payoff
+    assert payoff.wanted == 0 and payoff.turn.off.endswith("× the speed of plain steps")
+    assert sum(max(rows) > 1 for rows in run.rows) <= 6
+    assert run.rows[-9:] == [[1] * 8] * 9
+
+
+def test_each_is_judged_by_its_own() -> None:
+    good, bad = drafting([1, 2, 3], right()), drafting([5, 6], Wrong(PromptCache(NETWORK)))
+    run = Run([good, bad], lambda rows, _: 1.0 + 0.05 * rows)
+    run.steps(LEARNING + 30)
+    assert good.speculating.payoff.turn.off == "" and run.rows[-1] == [8, 1]
+    assert bad.speculating.payoff.turn.off and not bad.speculating.payoff.wanted
+
+
+def test_rows_are_shared_out_and_never_more_than_a_pass_takes() -> None:
+    run = Run([drafting([n], right()) for n in range(6)], lambda rows, _: 1.0)
+    run.steps(LEARNING + 12)
+    assert max(map(sum, run.rows)) <= 16 and run.rows[-1] == [2, 2, 2, 2, 4, 4]
+    run = Run([drafting([n], right()) for n in range(16)], lambda rows, _: 1.0)
+    run.steps(LEARNING + 3)
+    assert run.rows[-1] == [1] * 16
+
+
+@pytest.mark.parametrize("most", [1, AT_ONCE])
+def test_a_long_conversation_is_read_in_several_steps(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the others never wait for all of it; such a step teaches nothing about plain ones."""
+    monkeypatch.setattr("qwen3_mlx.engine.side_by_side.AT_ONCE", most)
+    one = drafting([n % 24 for n in range(20)], right())
+    run = Run([one, plain([4, 5])], lambda rows, _: 1.0)
+    run.steps(LEARNING)
+    known = len(run.side.times._last[2])
+    run.steps(3)
+    assert (len(run.side.times._last[2]) - known, [max(r) > 1 for r in run.rows[-3:]]) == (
+        (0, [False] * 3) if most == 1 else (0, [True] * 3)
+    )
+
+
+def test_a_lookup_notes_many_at_once_but_not_all() -> None:
+    lookup, tokens = Lookup(), list(range(3 * QUICKER))
+    assert [lookup.follow(tokens, 1) for _ in range(3)] == [False, False, True]
+    assert lookup.follow(tokens) and Lookup().follow(tokens)
+
+
+def test_what_was_waited_for_since_is_the_step_s() -> None:
+    """A chunk of a prompt between two steps waits for the pass that the first left behind."""
+    run = Run([plain([1]), plain([2])], lambda rows, _: 0.25)
+    run.steps(LEARNING, waited=0.75)
+    assert run.side.times.of(2) == 1.0 and run.side.times.of(3) is None
+    one = drafting([1, 2, 3], right())
+    run = Run([one], lambda rows, _: math.nan)
+    run.steps(1, waited=5.0)
+    assert one.speculating.payoff._plain[0] >= 5.0 and one.waited == 0.0
+
+
+def test_times_are_medians() -> None:
+    times = PlainTimes()
+    for seconds in (1.0, 1.0, 9.0, 1.0):
+        times.note(3, seconds)
+    assert times.of(3) is None
+    times.note(3, 1.0)
+    assert times.of(3) == 1.0
