@@ -52,6 +52,11 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Passes]:
         yield Passes(monkeypatch)
 
 
+def standing(model: Qwen3, parallel: int = 4) -> Scheduler:
+    """A scheduler whose clock stands, so that prompts are read in the same chunks on any machine."""
+    return new_scheduler(model.runtime, parallel=parallel, clock=lambda: 100.0)
+
+
 def with_any(model: Qwen3, *kinds: str) -> tuple[Qwen3, AnyDrafts]:
     drafts = AnyDrafts(model.runtime, random.Random(1), kinds)
     return Qwen3(replace(model.runtime, drafts=drafts)), drafts
@@ -66,7 +71,7 @@ def test_drafts_of_every_kind_change_nothing(cache_format: CacheFormat, passes: 
         options |= {"logprobs": 2, "prefill_chunk": 16} if number % 2 else {"prefill_chunk": 16}
     alone = [plain.generate(prompt, **options) for prompt, options in questions]
     turns = [turn(drafting, prompt, **options) for prompt, options in questions]
-    together = dict(run_all(new_scheduler(drafting.runtime, parallel=4), turns))
+    together = dict(run_all(standing(drafting), turns))
     for number, reply in enumerate(alone):
         other = together[number]
         assert isinstance(other, Reply) and same(reply, other), questions[number]
@@ -128,7 +133,7 @@ def test_an_answer_in_a_form_goes_without_beside_those_with(passes: Passes) -> N
     form: dict[str, Any] = {"regex": "[ab]{12}", "seed": 1}
     other: dict[str, Any] = {"seed": 2, "max_tokens": 30}
     turns = [turn(drafting, "ab", **form), turn(drafting, "cde", **other)]
-    found = dict(run_all(new_scheduler(drafting.runtime), turns))
+    found = dict(run_all(standing(drafting), turns))
     one, two = found[0], found[1]
     assert isinstance(one, Reply) and isinstance(two, Reply)
     assert same(one, plain.generate("ab", **form)) and same(two, plain.generate("cde", **other))
@@ -146,7 +151,7 @@ def test_the_user_may_ask_for_the_answer_or_leave_at_any_token(after: int, passe
 
     def disturbed(model: Qwen3) -> list[Reply]:
         turns = [turn(model, "ab", **options), turn(model, "cde", **options)]
-        scheduler, heard = new_scheduler(model.runtime), dict[int, list[Any]]()
+        scheduler, heard = standing(model), dict[int, list[Any]]()
         for number, kind in enumerate(("answer", "stop")):
             _at(turns[number], after, kind)
         for one in turns:
@@ -182,7 +187,7 @@ def test_a_drafter_of_a_served_turn_goes_with_it() -> None:
     drafts = Drafts(plain.runtime, plain.runtime)
     model = Qwen3(replace(plain.runtime, drafts=drafts))
     one = turn(model, "ab", max_tokens=20)
-    scheduler = new_scheduler(model.runtime)
+    scheduler = standing(model)
     dict(run_all(scheduler, [one]))
     assert len(scheduler.prefixes) == 1 and not len(drafts._held) and one.task.decoder is None
     session = model.session()
@@ -196,7 +201,7 @@ def test_a_fault_in_the_pass_ends_those_in_it_alone(
     plain = Qwen3(tiny.runtime(3))
     drafting, _ = with_any(plain, "right")
     turns = [turn(drafting, "ab", seed=n, max_tokens=60) for n in range(3)]
-    scheduler = new_scheduler(drafting.runtime, parallel=2)
+    scheduler = standing(drafting, parallel=2)
     act, calls = scheduler._side_by_side.step, [0]
 
     def failing(*given: Any) -> list[int]:
