@@ -53,7 +53,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Passes]:
 
 
 def standing(model: Qwen3, parallel: int = 4) -> Scheduler:
-    """A scheduler whose clock stands, so that prompts are read in the same chunks on any machine."""
+    """Its clock stands, so that prompts are read in the same chunks on any machine."""
     return new_scheduler(model.runtime, parallel=parallel, clock=lambda: 100.0)
 
 
