@@ -15,6 +15,8 @@ from typing import Any
 ABSENT = ""
 CATEGORIES = ("simple", "multiple", "parallel", "irrelevance", "multi_turn")
 
+_OTHER_NAME = " was to be"
+
 Json = dict[str, Any]
 Call = tuple[str, Json]
 """A call as the model wrote it: name and arguments."""
@@ -75,7 +77,11 @@ def check(expected: Sequence[Expected], calls: Sequence[Call], tools: Sequence[J
     places = _matching([[not text for text in row] for row in faults])
     if places is not None:
         return Verdict("", places)
-    return Verdict(next(min(row, key=len) for row in faults if all(row) or len(row) > 1))
+    never = [row for row in faults if all(row)]
+    if not never:
+        return Verdict("two of its calls are for the same expected one")
+    same_name = [text for text in never[0] if not text.endswith(_OTHER_NAME)]
+    return Verdict((same_name or never[0])[0])
 
 
 def _matching(fits: Sequence[Sequence[bool]]) -> list[int] | None:
@@ -101,7 +107,7 @@ def fault(expected: Expected, call: Call, schemas: Mapping[str, Json]) -> str:
     """Why `call` isn't the expected one, or ""."""
     name, arguments = call
     if name != expected.name:
-        return f"{name} was called, not {expected.name}"
+        return f"{name} was called, {expected.name}{_OTHER_NAME}"
     properties = schemas[name].get("parameters", {}).get("properties", {})
     for key, value in arguments.items():
         if key not in expected.arguments:
