@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -281,6 +282,9 @@ class McpServers:
         )
 
     def close(self) -> None:
-        """End them all."""
-        for name in list(self.clients):
-            self.stop(name)
+        """End them all, at the same time: one may take its seconds."""
+        ends = [threading.Thread(target=self.stop, args=(name,)) for name in list(self.clients)]
+        for end in ends:
+            end.start()
+        for end in ends:
+            end.join()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from qwen3_mlx.errors import OptionError
+from qwen3_mlx.tools.client import McpClient
 from qwen3_mlx.tools.servers import McpServers, ServerConfig, read_config
 from qwen3_mlx.tools.tool import Cancel, Result
 
@@ -127,13 +129,24 @@ def test_names_that_collide_and_lists_that_change() -> None:
 
 
 def test_a_call_is_cancelled_and_the_server_goes_on() -> None:
-    import threading
-
     with McpServers([config("hang")], call_seconds=30) as servers:
         cancel = Cancel()
         threading.Timer(0.3, cancel.ask).start()
         began = time.monotonic()
         assert "cancelled" in call(servers, cancel).text and time.monotonic() - began < 20
+
+
+def test_servers_end_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    both, close = threading.Barrier(2), McpClient.close
+
+    def together(client: McpClient) -> None:
+        both.wait(60)  # one alone would wait in vain
+        close(client)
+
+    with McpServers([config("well", "a"), config("well", "b")]) as servers:
+        assert servers.failures == {}
+        monkeypatch.setattr(McpClient, "close", together)
+    assert not both.broken and servers.clients == {}
 
 
 @pytest.mark.parametrize("how", ["children", "stubborn"])

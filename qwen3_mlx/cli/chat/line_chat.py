@@ -132,6 +132,9 @@ class LineChat:
                 self._switch(outcome.model)
             if outcome.start_server is not None and self.chat.tools is not None:
                 self._start_server(self.chat.tools, outcome.start_server)
+            if outcome.stop_server is not None and self.chat.tools is not None:
+                self.screen.note(f"stopping {outcome.stop_server}")
+                self.screen.note(self.chat.tools.stop(outcome.stop_server))
             if outcome.retry or outcome.send is not None:
                 self._turn(outcome.send)
             return not outcome.quit

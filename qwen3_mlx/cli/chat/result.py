@@ -25,6 +25,8 @@ class CommandResult:
     """The model to switch to."""
     start_server: str | None = None
     """The tool server to start, or to start again."""
+    stop_server: str | None = None
+    """The tool server to end, which may take it seconds."""
 
 
 @dataclass(frozen=True, slots=True)

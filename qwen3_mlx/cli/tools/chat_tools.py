@@ -73,10 +73,11 @@ class ChatTools:
         """Start one, or start it again. Raises `OptionError` if there is none."""
         self.servers.start(self.config(name))
 
-    def stop(self, name: str) -> None:
-        """End one. Raises `OptionError` if there is none."""
+    def stop(self, name: str) -> str:
+        """End one, which may take it seconds; returns what to say. Raises `OptionError`."""
         self.servers.stop(self.config(name).name)
         self.servers.failures[name] = "stopped by you"
+        return f"stopped: {name}"
 
     def _approve(self, config: ServerConfig) -> bool:
         """Whether a server may be started; each command is asked for once."""

@@ -38,8 +38,7 @@ def mcp(chat: Conversation, text: str) -> CommandResult:
     if word == "restart" and name:
         return CommandResult(start_server=ours.config(name.strip()).name)
     if word == "stop" and name:
-        ours.stop(name.strip())
-        return CommandResult(f"stopped: {name.strip()}")
+        return CommandResult(stop_server=ours.config(name.strip()).name)
     if word:
         raise OptionError("/mcp", got=text, expected="nothing, restart NAME, or stop NAME")
     return CommandResult("\n".join(server_state(ours, one) for one in ours.configs))

@@ -28,23 +28,35 @@ class Asking:
         self._lock, self._open = threading.Lock(), list[tuple[Future[Any], Any]]()
         self._closed = False
         self.starting = ""
-        """What is being started, for the status row."""
+        """What is being started or stopped, for the status row."""
         tools.ask, tools.ask_server = self._ask_call, self._ask_server
 
     def start(self, name: str | None = None) -> None:
         """Start all servers in a thread, or one of them again."""
         self._say(f"starting {name or 'the tool servers'}")
-        threading.Thread(target=self._start, args=(name,), name="tool servers", daemon=True).start()
+        self._in_thread(lambda: self._started(name), daemon=True)
 
-    def _start(self, name: str | None) -> None:
+    def stop(self, name: str) -> None:
+        """End a server in a thread, for which the program waits at its end."""
+        self._say(f"stopping {name}")
+        self._in_thread(lambda: [self._tools.stop(name)], daemon=False)
+
+    def _started(self, name: str | None) -> list[str]:
+        """Start them; returns what to say."""
+        if name is None:
+            self._tools.start_all(lambda one: self._later(self._say, f"starting {one}"))
+            return self._tools.remarks()
+        self._tools.start(name)
+        return [server_state(self._tools, self._tools.config(name))]
+
+    def _in_thread(self, work: Callable[[], list[str]], *, daemon: bool) -> None:
+        """Do `work`, which returns what to say."""
+        run = threading.Thread(target=self._do, args=(work,), name="tool servers", daemon=daemon)
+        run.start()
+
+    def _do(self, work: Callable[[], list[str]]) -> None:
         try:
-            if name is None:
-                self._tools.start_all(lambda one: self._later(self._say, f"starting {one}"))
-                notes = self._tools.remarks()
-            else:
-                self._tools.start(name)
-                notes = [server_state(self._tools, self._tools.config(name))]
-            for note in notes:
+            for note in work():
                 self._later(self._view.note, note)
         except Exception as error:  # a bug must not cost the conversation
             self._later(self._view.fail, error)

@@ -154,6 +154,8 @@ class Controller:
             self.load(result.model)
         if result.start_server is not None and self.asking is not None:
             self.asking.start(result.start_server)
+        if result.stop_server is not None and self.asking is not None:
+            self.asking.stop(result.stop_server)
         if result.send is not None:
             self._send(result.send)
         if result.retry:

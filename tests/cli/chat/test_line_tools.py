@@ -179,6 +179,9 @@ def test_a_server_that_crashes_is_said_and_the_chat_goes_on(
 ) -> None:
     say_in_turn(monkeypatch, model, [call_text("echo"), "Sorry."])
     file = mcp_file(tmp_path, good="crash")
-    result = chat(cli, model, file, "--allow", "good.*", stdin="go\n/mcp\n/mcp restart good\n")
+    result = chat(
+        cli, model, file, "--allow", "good.*", stdin="go\n/mcp\n/mcp restart good\n/mcp stop good\n"
+    )
     assert result.stdout == "Sorry.\n" and "exit code 3: out of luck" in result.stderr
     assert "/mcp restart good" in result.stderr and "good runs, 1 tool" in result.stderr
+    assert "stopping good" in result.stderr and "stopped: good" in result.stderr

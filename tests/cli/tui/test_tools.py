@@ -16,6 +16,7 @@ from qwen3_mlx.cli.tui.consent_dialog import CallDialog, ServerDialog
 from qwen3_mlx.events import Answer, ToolCall
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.tools.client import McpClient
 from qwen3_mlx.tools.tool import Cancel, Result, Tool
 from tests.cli import tools_given
 from tests.cli.tools_given import GREEDY, call_text, mcp_file, say_in_turn
@@ -234,6 +235,35 @@ async def test_servers_are_asked_for_and_mcp_restarts_them(tmp_path: Path) -> No
         await chat.type("/tools")
         await chat.until("good.echo  (asks)")
     assert tools.servers.clients == {}
+
+
+async def test_a_server_that_is_slow_to_stop_does_not_hold_the_screen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tools = ChatTools(mcp_file(tmp_path, good="well"), ["good.*"])
+    over, close = threading.Event(), McpClient.close
+
+    def slow(client: McpClient) -> None:
+        assert over.wait(60)
+        close(client)
+
+    def prepare(chat: Any) -> list[str]:
+        chat.tools = tools
+        return []
+
+    async with run_chat([Answer("hi")], tools=tools, prepare=prepare, size=(90, 30)) as chat:
+        await chat.until("1 tool of 1 server")
+        monkeypatch.setattr(McpClient, "close", slow)
+        await chat.type("/mcp stop good")
+        await chat.until("stopping good")
+        await chat.type("hello")
+        await chat.until("hello")
+        assert "stopped: good" not in chat.seen and tools.known() == []
+        over.set()
+        await chat.until("stopped: good")
+        await chat.until("hi")
+        await chat.type("/mcp stop none")
+        await chat.until("no such server")
 
 
 async def test_a_kept_conversation_shows_its_calls(tmp_path: Path) -> None:
