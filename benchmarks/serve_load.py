@@ -141,12 +141,15 @@ class Load:
         self.note(f"hostile: {heard.status}", right, f"{path} {sent[:200]!r}", heard)
 
     async def honest(self, path: str, body: dict[str, Any]) -> None:
+        """Until it is answered; each refusal has it wait longer, as clients do."""
+        patience = 1.0
         while True:
             heard = await post(self.port, body, path)
             if heard.status != 503:
                 break
             self.note("told to come back", b'"error"' in heard.body, path, heard)
-            await asyncio.sleep(self.draw.uniform(1.0, 3.0))
+            await asyncio.sleep(self.draw.uniform(patience, 3 * patience))
+            patience = min(2 * patience, 16.0)
         whole = heard.status == 200 and is_whole(path, body["stream"], heard)
         self.note("answered", whole, path, heard)
 
