@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tests.test_house import FLOORS, PACKAGE
@@ -26,6 +27,7 @@ NEXT_FILES = {
 }
 
 
+@cache
 def sentence(path: Path) -> str:
     """The first paragraph of a file's docstring, as a cell of a table."""
     text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""

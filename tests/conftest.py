@@ -7,6 +7,8 @@ import signal
 import sys
 
 os.environ["MLX_ENABLE_TF32"] = "0"  # before anything imports mlx, or float32 isn't
+# .ci/run's two processes have a core each: OpenBLAS's threads would wait, spinning, for each other
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from collections.abc import Iterator
 from pathlib import Path

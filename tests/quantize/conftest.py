@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,18 @@ from qwen3_mlx.quantize import job
 from qwen3_mlx.quantize.disk import Disk
 from tests.quantize.build import DENSE, MOE, bf16_model
 from tests.tiny_tokenizer import write_tiny_tokenizer
+
+IN_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """In memory, where there is such a folder: each conversion asks for the disk 28 times."""
+    if not IN_MEMORY.is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:
+        yield Path(name)
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@
 Each conversion runs in a forked child that dies by SIGKILL at the n-th step it takes on the disk
 (every write, half of every write, fsync, rename, create, mkdir, remove), so nothing can clean up
 behind it. This process only imports MLX and never computes, because forking a working MLX is not
-safe.
+safe. It imports what a conversion does, or each child would.
 
 Prints one JSON object: steps, points, and what went wrong at which.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -135,11 +136,14 @@ def main(source: Path, work: Path, points: int) -> dict[str, object]:
     def count() -> int:
         disk = Killer(0)
         once(source, reference, disk, force=True)
-        counter.write_text(str(disk.steps))
+        counter.write_text(json.dumps([disk.steps, *sys.modules]))
         return 0
 
     assert in_child(count) == 0
-    want, steps = all_bytes(reference), int(counter.read_text())
+    steps, *modules = json.loads(counter.read_text())
+    for name in modules[modules.index("qwen3_mlx") :]:
+        importlib.import_module(name)
+    want = all_bytes(reference)
     every = list(range(1, steps + 1))
     chosen = sorted(random.Random(0).sample(every, points)) if points < steps else every
     problems: list[str] = []
