@@ -202,20 +202,38 @@ def folder() -> Path:
     return path
 
 
-def _build(text: str, suffix: str, *extra: str) -> Path:
+def _key(text: str, *extra: str) -> str:
+    shims = b"".join((HERE / file).read_bytes() for file in ("msl_cpu.h", "msl_runtime.cpp"))
+    return hashlib.sha256(text.encode() + shims + repr((FLAGS, extra)).encode()).hexdigest()[:24]
+
+
+def _compile(target: Path, source: Path, *extra: str) -> None:
     compiler = shutil.which("g++")
     assert compiler, "the Metal text is proven with g++: install it"
-    shims = b"".join((HERE / file).read_bytes() for file in ("msl_cpu.h", "msl_runtime.cpp"))
-    key = hashlib.sha256(text.encode() + shims + repr((FLAGS, extra)).encode()).hexdigest()[:24]
-    target = folder() / f"{key}{suffix}"
+    part = target.with_suffix(f".{os.getpid()}")
+    command = [compiler, *FLAGS, *extra, f"-I{HERE}", "-o", str(part), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise KernelError(done.stderr[:4000])
+    part.replace(target)
+
+
+@cache
+def _header() -> Path:
+    """A folder of msl_cpu.h as g++ has read it: that is most of what a small program costs."""
+    where = folder() / _key("header")
+    where.mkdir(exist_ok=True)
+    if not (where / "msl_cpu.h.gch").exists():
+        _compile(where / "msl_cpu.h.gch", HERE / "msl_cpu.h", "-xc++-header")
+    return where
+
+
+def _build(text: str, suffix: str, *extra: str) -> Path:
+    target = folder() / f"{_key(text, *extra)}{suffix}"
     if not target.exists():
-        source, part = target.with_suffix(".cpp"), target.with_suffix(f".{os.getpid()}")
+        source = target.with_suffix(".cpp")
         source.write_text(text)
-        command = [compiler, *FLAGS, f"-I{HERE}", "-o", str(part), str(source), *extra]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise KernelError(done.stderr[:4000])
-        part.replace(target)
+        _compile(target, source, f"-I{_header()}", *extra)
     return target
 
 
