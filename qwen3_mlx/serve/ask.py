@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from qwen3_mlx.chat.request import Request, prepare
 from qwen3_mlx.chat.runtime import Runtime
-from qwen3_mlx.errors import ContextError
+from qwen3_mlx.errors import ContextError, MessageError
 from qwen3_mlx.options import GenerationOptions, Sampling
 from qwen3_mlx.serve import thinking
 from qwen3_mlx.serve.api_error import refused
@@ -49,14 +50,51 @@ def ready(runtime: Runtime, ask: Ask) -> Request:
         return _raw(runtime, ask.prompt, GenerationOptions(**options))
     most, context = options.get("max_tokens"), runtime.network.context
     options |= thinking.options(ask.thinking, runtime.family, most, context)
-    return prepare(
-        runtime,
-        ask.messages,
-        GenerationOptions(**options),
-        ask.tools,
-        continue_last=ask.continues,
-        budget_gives_way=not ask.thinking.number,
-    )
+
+    def prepared(messages: list[Json]) -> Request:
+        return prepare(
+            runtime,
+            messages,
+            GenerationOptions(**options),
+            ask.tools,
+            continue_last=ask.continues,
+            budget_gives_way=not ask.thinking.number,
+        )
+
+    try:
+        return prepared(ask.messages)
+    except MessageError:
+        readable = [_readable(message) for message in ask.messages]
+        if readable == ask.messages:
+            raise
+        return prepared(readable)
+
+
+def _readable(message: Any) -> Any:
+    """`message`, whose calls have objects as arguments.
+
+    A call that was cut has none, and its client sends it back with every further request: where the
+    template writes arguments one by one, its text is the only one.
+    """
+    if not isinstance(message, dict) or not isinstance(message.get("tool_calls"), list):
+        return message
+    return message | {"tool_calls": [_readable_call(call) for call in message["tool_calls"]]}
+
+
+def _readable_call(call: Any) -> Any:
+    if not isinstance(call, dict):
+        return call
+    function = call.get("function")
+    if isinstance(function, dict):
+        return call | {"function": _readable_call(function)}
+    arguments = call.get("arguments")
+    if not isinstance(arguments, str) or not arguments.strip():
+        return call
+    try:
+        known = isinstance(json.loads(arguments), dict)
+    except (ValueError, RecursionError):
+        known = False
+    return call if known else call | {"arguments": {"arguments": arguments}}
 
 
 def _raw(runtime: Runtime, prompt: str | list[int], options: GenerationOptions) -> Request:

@@ -19,7 +19,7 @@ from qwen3_mlx.errors import OptionError
 from qwen3_mlx.fit.machine import this_machine
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.serve.app import build
-from qwen3_mlx.serve.connection import timed_protocol
+from qwen3_mlx.serve.connection import IDLE_SECONDS, timed_protocol
 from qwen3_mlx.serve.desk import Desk
 from qwen3_mlx.serve.guard import Guard
 from qwen3_mlx.serve.kept_prefixes import KeptPrefixes
@@ -121,6 +121,7 @@ def new_server(
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=int(drain_seconds) + 5,
         lifespan="off",
     )

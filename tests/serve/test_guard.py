@@ -183,6 +183,25 @@ def test_who_sends_its_head_slowly_is_dropped(demo: Qwen3, monkeypatch: pytest.M
         assert server.post(CHAT, HI).status == 200
 
 
+def test_a_connection_is_kept_longer_than_a_head_may_take(
+    demo: Qwen3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients keep theirs for 5 or 15 seconds, and must not find it closed as they ask."""
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
+    one = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with serving(demo) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as kept:
+            for _ in range(2):
+                kept.sendall(one)
+                assert kept.recv(15) == b"HTTP/1.1 200 OK"
+                while b"}" not in kept.recv(65_536):
+                    pass
+                assert server.raw(b"GET", 10) == b"", "a head that never came"
+            kept.sendall(b"GET /hea")
+            assert kept.recv(1) == b"", "nor does the rest of this one"
+        assert server.server.config.timeout_keep_alive == connection.IDLE_SECONDS > 15
+
+
 def test_two_requests_in_one_piece_get_two_answers(server: Server) -> None:
     one = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
     last = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
