@@ -54,9 +54,10 @@ def computed(*arrays: mx.array) -> None:
 
 
 def is_of_a_trace(error: Exception) -> bool:
-    """Whether MLX refused to compute only because a thread is inside `mx.compile`, maybe another.
+    """Whether MLX refused to compute only because this thread is inside `mx.compile`.
 
-    Its mark of that is one for all threads, so this is no fault of a kernel and soon over.
+    That is no fault of a kernel. Other threads' traces don't matter: since 0.32 the mark is a
+    thread's own.
     """
     return "during function transformations" in str(error)
 

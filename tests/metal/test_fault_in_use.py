@@ -61,10 +61,10 @@ def test_a_throw_in_use_ends_in_the_plain_path(
 
 
 @pytest.mark.parametrize(("at", "changes"), [(1, {}), (8, {}), (1, MOE), (5, MOE), (30, MOE)])
-def test_another_threads_trace_is_no_fault_of_a_kernel(
+def test_a_trace_is_no_fault_of_a_kernel(
     at: int, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    """MLX computes for nobody while any thread is inside `mx.compile`: kernels stay on."""
+    """MLX computes nothing within `mx.compile`, which says nothing of kernels: they stay on."""
     message = "[eval] Attempting to eval an array during function transformations"
     one = Throwing(monkeypatch, changes, at, message)
     assert said(one.network) == one.off
