@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,6 +234,16 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
 )
 
 
+def _instead(path: str, allowed: Mapping[str, str]) -> str:
+    """What takes such a request: another method, or a path whose beginning is another."""
+    if "Allow" in allowed:
+        return f"; it takes {allowed['Allow']}"
+    known = {known for known, _, _ in ROUTES}
+    guesses = (f"/v1{path}", path.removeprefix("/v1"))
+    found = [guess for guess in guesses if guess in known and guess != path]
+    return f"; did you mean {found[0]}? The client's base URL says where it begins" if found else ""
+
+
 def build(desk: Desk, rules: Rules, strict: bool = False) -> Guard:
     """The ASGI application, guarded by `rules`."""
     from starlette.applications import Starlette
@@ -257,8 +267,11 @@ def build(desk: Desk, rules: Rules, strict: bool = False) -> Guard:
 
     async def wrong(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        said = f"{request.method} {request.url.path[:200]} is not served here"
-        return error_response(ApiError(status, said), dialect_of(request.url.path))
+        path, allowed = request.url.path, getattr(error, "headers", None) or {}
+        said = f"{request.method} {path[:200]} is not served here{_instead(path, allowed)}"
+        response = error_response(ApiError(status, said), dialect_of(path))
+        response.headers.update(allowed)
+        return response
 
     routes = [
         Route(path, counted(path, name), methods=methods.split()) for path, methods, name in ROUTES

@@ -237,8 +237,12 @@ def test_paths_and_methods_that_are_not_there(server: Server) -> None:
         assert got.status == 404 and "error" in got.json
     got = server.get(CHAT)
     assert got.status == 405 and "error" in got.json
+    assert got.headers["allow"] == "POST" and "it takes POST" in got.json["error"]["message"]
     got = server("PUT", "/v1/messages")
     assert got.status == 405 and got.json["type"] == "error"
+    for path, meant in (("/chat/completions", CHAT), ("/v1/v1/messages", "/v1/messages")):
+        got = server.post(path, HI)
+        assert got.status == 404 and f"did you mean {meant}?" in got.json["error"]["message"]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "my-mac.local"])
