@@ -96,8 +96,8 @@ class Guard:
         """The body, read whole within bounds, and then what else is received."""
         kind = said.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
-            said = f"content-type: got {kind[:60]!r}, expected application/json"
-            raise ApiError(415, f"{said}\nhint: with curl, -H 'content-type: application/json'")
+            wrong = f"content-type: got {kind[:60]!r}, expected application/json"
+            raise ApiError(415, f"{wrong}\nhint: with curl, -H 'content-type: application/json'")
         if (size := said.get("content-length", "0")).isdigit() and int(size) > MOST_BODY:
             raise _too_large()
         try:
