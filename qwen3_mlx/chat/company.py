@@ -51,12 +51,19 @@ class Company:
             self.crowded = len(set(self._threads.values())) > 1
 
     def scheduler(
-        self, network: Qwen3Network, config: Qwen3Config, cache_format: CacheFormat
+        self,
+        network: Qwen3Network,
+        config: Qwen3Config,
+        cache_format: CacheFormat,
+        helper: Qwen3Config | None = None,
     ) -> Scheduler:
-        """Where turns of this network, whose caches have this format, run together."""
+        """Where turns of this network, whose caches have this format, run together.
+
+        helper: the network that drafts for them.
+        """
         with self._lock:
             if self._scheduler is None:
-                thread = SchedulerThread(lambda: _scheduler(network, config, cache_format))
+                thread = SchedulerThread(lambda: _scheduler(network, config, cache_format, helper))
                 self._scheduler = thread.start()
                 _open.add(thread)
                 weakref.finalize(self, thread.let_go).atexit = False
@@ -77,7 +84,12 @@ class Place:
         return self.left
 
 
-def _scheduler(network: Qwen3Network, config: Qwen3Config, cache_format: CacheFormat) -> Scheduler:
+def _scheduler(
+    network: Qwen3Network,
+    config: Qwen3Config,
+    cache_format: CacheFormat,
+    helper: Qwen3Config | None,
+) -> Scheduler:
     return Scheduler(
         network,
         config,
@@ -86,6 +98,7 @@ def _scheduler(network: Qwen3Network, config: Qwen3Config, cache_format: CacheFo
         parallel=MOST_TOGETHER,
         waiting=10**9,  # as many as there are threads
         prefix_bytes=0,
+        helper=helper,
         patience=math.inf,
     )
 

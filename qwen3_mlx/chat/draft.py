@@ -42,6 +42,11 @@ class Drafts:
             _check_same_tokens(target, source)
 
     @property
+    def helper(self) -> Qwen3Config | None:
+        """The smaller model's configuration, if it is one that drafts."""
+        return None if self._source is None else self._source.config
+
+    @property
     def way(self) -> tuple[Check | None, str]:
         """As `way_to_check`, for all conversations; has the kernels tried that it needs."""
         with self._lock:

@@ -87,6 +87,11 @@ class Runtime:
         except (OSError, Qwen3Error):
             return None
 
+    @property
+    def helper(self) -> Qwen3Config | None:
+        """The configuration of the network that drafts for this one, if one does."""
+        return None if self.drafts is None else self.drafts.helper
+
     def new_cache(self) -> PromptCache:
         """An empty cache for one conversation."""
         return PromptCache(self.network, self.cache_format)

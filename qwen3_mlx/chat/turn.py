@@ -122,7 +122,8 @@ def _among_others(
     runtime, control = said.runtime, sequence.control
     cache.settle()
     turn = Turn(runtime, said.request, begun=Begun(said, sequence, control, cache, decoder))
-    scheduler = runtime.company.scheduler(runtime.network, runtime.config, runtime.cache_format)
+    parts = (runtime.network, runtime.config, runtime.cache_format, runtime.helper)
+    scheduler = runtime.company.scheduler(*parts)
     scheduler.submit(turn.task)
     return turn
 

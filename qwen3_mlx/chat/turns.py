@@ -41,6 +41,7 @@ def new_scheduler(runtime: Runtime, **settings: Any) -> Scheduler:
         runtime.config,
         runtime.new_cache,
         cache_format=runtime.cache_format,
+        helper=runtime.helper,
         **settings,
     )
 

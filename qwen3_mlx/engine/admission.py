@@ -19,10 +19,17 @@ class Admission:
     """The memory inequality for sequences that come and go:
 
     keys and values of its own + a chunk's scratch <= free - what the running ones will yet take.
+
+    `helper` is the network that drafts for each of them, with keys and values of its own.
     """
 
-    def __init__(self, config: Qwen3Config, cache_format: CacheFormat = AS_COMPUTED) -> None:
-        self.config, self.format = config, cache_format
+    def __init__(
+        self,
+        config: Qwen3Config,
+        cache_format: CacheFormat = AS_COMPUTED,
+        helper: Qwen3Config | None = None,
+    ) -> None:
+        self.config, self.format, self.helper = config, cache_format, helper
 
     def room(self, rows: int, promised: int, alone: bool, prefixes: Prefixes) -> bool:
         """Whether a sequence of `rows` tokens fits, if kept prefixes must give way for it.
@@ -38,6 +45,9 @@ class Admission:
             packed = self.format.bits is not None
             scratch = chunk_bytes(self.config, place, CHUNK, rows, packed)
             needed = per_token * (self._held(rows) + self._held(promised)) + scratch
+            if self.helper is not None:
+                drafting = kv_bytes_per_token(self.helper, None, place.float_bytes or 2)
+                needed += drafting * (rows + promised)
             if needed <= place.available_bytes:
                 return True
             if not prefixes.evict():

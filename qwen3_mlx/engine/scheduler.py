@@ -52,18 +52,18 @@ class Scheduler:
         parallel: int = 8,
         waiting: int = 64,
         prefix_bytes: int = 1_000_000_000,
+        helper: Qwen3Config | None = None,
         clock: Callable[[], float] = time.monotonic,
         patience: float = STALLED_SECONDS,
     ) -> None:
-        self._patience = patience
-        self.network, self.config = network, config
+        self.network, self.config, self._patience = network, config, patience
         self.parallel, self.most_waiting = parallel, waiting
         self.prefixes = Prefixes(new_cache, prefix_bytes)
         self._side_by_side = SideBySide(network, cache_format)
         self.counts = Counts()
         self.arrived = threading.Condition()
         """Notified when a task comes, or a listener has room again."""
-        self._admission = Admission(config, cache_format)
+        self._admission = Admission(config, cache_format, helper)
         self._waiting: deque[Task] = deque()
         self._running: list[Task] = []
         self._clock, self._pace, self._steps = clock, ChunkPace(), StepTimes(clock)

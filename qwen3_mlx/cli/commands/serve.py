@@ -87,6 +87,10 @@ def command(
     adapter: Annotated[
         Path | None, opt.option("DIR", "A LoRA adapter for the model.", opt.RUN)
     ] = None,
+    draft: Annotated[
+        str | None,
+        opt.option("NAME", "Guess tokens, several a step: a smaller model, or `lookup`.", opt.RUN),
+    ] = None,
     kv_bits: Annotated[
         int | None, opt.option("N", "Keep keys and values in 8 or 4 bits.", opt.RUN)
     ] = None,
@@ -108,13 +112,14 @@ def command(
 
     screen, cache_format = Screen(), CacheFormat(kv_bits)
     _log(quiet=quiet, debug=debug)
+    load.check_drafts(draft)
     name, note = load.choose(model)
     if note:
         screen.note(note)
 
     def open_it() -> Qwen3:
         asked = context or load.default_context(name, screen)
-        return _open(name, asked, screen, cache_format, adapter)
+        return _open(name, asked, screen, cache_format, adapter, draft)
 
     serve(_settings(listening, limits), open_it, lambda url, model: _tell(screen, url, model))
 
@@ -139,7 +144,12 @@ def _settings(listening: Listening, limits: Limits) -> Settings:
 
 
 def _open(
-    name: str, context: int | None, screen: Screen, format: CacheFormat, adapter: Path | None
+    name: str,
+    context: int | None,
+    screen: Screen,
+    format: CacheFormat,
+    adapter: Path | None,
+    draft: str | None,
 ) -> Qwen3:
     """Load the model, embedders and rerankers too. Raises as `load`."""
     if resolve.find_local(name) is None:
@@ -149,7 +159,12 @@ def _open(
     progress = ProgressLine(screen, f"loading {name}")
     try:
         model = load_any(
-            name, context=context, kv_bits=format.bits, on_progress=progress, adapter=adapter
+            name,
+            context=context,
+            kv_bits=format.bits,
+            on_progress=progress,
+            adapter=adapter,
+            draft=draft,
         )
     finally:
         progress.clear()

@@ -155,6 +155,7 @@ def test_a_port_that_is_taken_is_an_error_at_once() -> None:
         (["demo", "--parallel", "0"], 2, "parallel"),
         (["demo", "--host", "no such host", "--port", "0"], 1, "no such host"),
         (["demo", "--kv-bits", "3"], 1, "kv-bits"),
+        (["demo", "--draft", "0.6x"], 1, "0.6x"),
     ],
 )
 def test_what_can_not_be_served_is_said_in_words(
