@@ -26,7 +26,10 @@ def draw(report: dict[str, Any], out: Path) -> None:
             color="black", marker="o", label="fixed budgets",
         )  # fmt: skip
         for rule, found in report["rules"].items():
-            axes.plot(found["tokens"], 100 * found["accuracy"], "D", markersize=8, label=rule)
+            mark = "*" if rule.startswith("chosen") else "D"
+            size = 16 if mark == "*" else 7
+            place = (found["tokens"], 100 * found["accuracy"])
+            axes.plot(*place, mark, markersize=size, label=rule, alpha=0.8)
         axes.set_xlabel("mean tokens of thinking, probes not counted")
         axes.legend(fontsize=8, loc="lower right")
 
