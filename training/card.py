@@ -81,10 +81,10 @@ _AUTOMATIC = """
 ## Automatic budget
 
 `--budget auto` on {problems:,} other held-out problems, greedy (`python -m training.calibrate`;
-bootstrap 95 % intervals): **{accuracy:.1f} %** right with {tokens:.0f} tokens of thinking, {share:.0f} % of whole
-thoughts, which are {full:.1f} % right; {gain:+.1f} [{low:+.1f}, {high:+.1f}] points above a fixed budget of the
-same mean. A turn asks for its answer {probes:.1f} times; passes through the network, those of the
-probes counted, are {passes:.0f} against {whole:.0f}.
+bootstrap 95 % intervals): **{accuracy:.1f} %** right with {tokens:.0f} tokens of thinking,
+{share:.0f} % of whole thoughts, which are {full:.1f} % right; {gain:+.1f} [{low:+.1f}, {high:+.1f}]
+points above a fixed budget of the same mean. A turn asks for its answer {probes:.1f} times; passes
+through the network, those of the probes counted, are {passes:.0f} against {whole:.0f}.
 
 {families}
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwen3_mlx.auto_budget import AutoBudget
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.errors import OptionError, SessionError
 from qwen3_mlx.events import Done, Stats
@@ -52,6 +53,11 @@ class Conversation:
     def budget(self) -> int | None:
         """Tokens that a turn may think at most."""
         return self.session.options.thinking_limit
+
+    @property
+    def automatic(self) -> bool:
+        """Whether probes may end a thought."""
+        return isinstance(self.session.options.budget, AutoBudget)
 
     @property
     def budget_name(self) -> str:

@@ -127,6 +127,10 @@ def footer(done: Done, budget: int | None) -> str:
         limit = f"/{budget:,}" if budget else ""
         cut = f" ({_CUTS[stats.thinking_cut]})" if stats.thinking_cut else ""
         parts.append(f"{stats.thinking_tokens:,}{limit} thinking{cut}")
+    if stats.probes:
+        parts.append(
+            f"{stats.probes} probe{'s' * (stats.probes > 1)} of {stats.probe_tokens:,} tokens"
+        )
     parts.append(f"{stats.answer_tokens:,} answer tokens")
     parts.append(f"{stats.decode_tps:.1f} tok/s")
     if stats.speculation is not None:

@@ -148,6 +148,12 @@ def record(name: str, reply: Reply) -> dict[str, Any]:
         },
         "peak_memory_bytes": stats.peak_memory_bytes,
     }
+    if stats.probes:
+        found["probes"] = {
+            "count": stats.probes,
+            "tokens": stats.probe_tokens,
+            "seconds": stats.probe_seconds,
+        }
     if stats.speculation is not None:
         found["speculation"] = asdict(stats.speculation)
     if reply.tool_calls:

@@ -243,7 +243,8 @@ class Chat(Themed):
         self._copied = 0
         running = Running(begin, self.inbox)
         budget = chat.budget if chat.thinks else None
-        turn = TurnView(self.log_view, running, budget, self.setup.show_thinking, sent=message)
+        shown, automatic = self.setup.show_thinking, chat.automatic
+        turn = TurnView(self.log_view, running, budget, shown, sent=message, automatic=automatic)
         collect_all(False)
         self.worker.submit(running)
         return turn

@@ -93,9 +93,10 @@ class Thought(Vertical):
     BLANK = True
     DEFAULT_CSS = "Thought { height: auto; margin: 0 0 1 0; }"
 
-    def __init__(self, budget: int | None, *, folded: bool) -> None:
+    def __init__(self, budget: int | None, *, folded: bool, automatic: bool = False) -> None:
         super().__init__()
         self.budget, self.tokens, self.seconds = budget, 0, 0.0
+        self._automatic = automatic
         self.live, self.cut = True, ""
         self._began, self._labelled, self._stale = 0.0, 0.0, False
         self._head, self.text = ThoughtHeader(markup=False), ThoughtText()
@@ -165,8 +166,9 @@ class Thought(Vertical):
 
     @property
     def gauge(self) -> str:
-        """``412/1,024`` where there is a budget, else ``412``."""
-        return f"{self.tokens:,}/{self.budget:,}" if self.budget else f"{self.tokens:,}"
+        """``412/1,024`` where there is a budget, ``412/auto`` where it has no cap, else ``412``."""
+        limit = f"/{self.budget:,}" if self.budget else "/auto" if self._automatic else ""
+        return f"{self.tokens:,}{limit}"
 
     def _label_stale(self) -> None:
         """Tell the count though nothing came since: the model may pause before it says more."""

@@ -30,9 +30,10 @@ class TurnView:
         show: ShowThinking,
         *,
         sent: str = "",
+        automatic: bool = False,
     ) -> None:
         self.running, self.sent = running, sent
-        self._log, self._budget, self._show = log, budget, show
+        self._log, self._budget, self._show, self._automatic = log, budget, show, automatic
         if sent:
             log.add(UserMessage(sent))
         self._thought_before = 0
@@ -48,7 +49,8 @@ class TurnView:
     def _begin_step(self) -> None:
         """Have the parts of a step, of which a turn with tools has several, ready."""
         budget = self._budget and max(self._budget - self._thought_before, 0)
-        self._parts = Thought(budget, folded=self._show == "never"), AnswerText()
+        folded = self._show == "never"
+        self._parts = Thought(budget, folded=folded, automatic=self._automatic), AnswerText()
         for part in self._parts:
             part.display = False  # a new part costs more than one that was there, while it streams
         self._log.add(*self._parts)

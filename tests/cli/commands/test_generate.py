@@ -59,6 +59,13 @@ def test_json_is_the_last_line_and_the_only_one(cli: Any) -> None:
     }
 
 
+def test_json_counts_the_probes_of_an_automatic_budget(cli: Any) -> None:
+    stats = Stats(thinking_cut="sure", probes=2, probe_tokens=60, probe_seconds=0.5)
+    cli.script([Answer("4"), Done("stop", stats)])
+    found = json.loads(cli("generate", "8b", "x", "--json", "--budget", "auto").stdout)
+    assert found["probes"] == {"count": 2, "tokens": 60, "seconds": 0.5}
+
+
 def test_tool_calls_are_shown(cli: Any) -> None:
     cli.script([ToolCall("add", {"a": 1})], [ToolCall("add", {"a": 1})])
     assert json.loads(cli("generate", "8b", "x").stdout) == {"name": "add", "arguments": {"a": 1}}

@@ -104,6 +104,10 @@ def test_footer() -> None:
     )
     assert "stopped by you" in footer(Done("interrupted", Stats()), None)
     assert "cut by max_tokens" in footer(Done("length", Stats()), None)
+    probed = Stats(thinking_tokens=40, thinking_cut="sure", probes=2, probe_tokens=60)
+    assert "40 thinking (sure of the answer) | 2 probes of 60 tokens |" in footer(
+        Done("stop", probed), None
+    )
 
 
 # ── Markdown ─────────────────────────────────────────────────────────────────────────────────

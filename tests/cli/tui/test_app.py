@@ -62,6 +62,18 @@ async def test_show_thinking(show: str, live: bool, after: bool) -> None:
         assert ("thought 1." in chat.seen) is bool(after)
 
 
+async def test_a_gauge_without_an_end_says_that_the_budget_is_automatic() -> None:
+    stats, go_on = Stats(thinking_tokens=2, thinking_cut="sure"), threading.Event()
+    script = [Thinking("a"), Thinking("b"), Pause(go_on), Answer("c"), Done("stop", stats)]
+    async with run_chat(script) as chat:
+        await chat.type("/budget auto")
+        await chat.type("x")
+        await chat.until("▾ thinking 2/auto")
+        go_on.set()
+        await chat.idle()
+        assert "thought 2/auto tokens" in chat.seen and "✂ sure of the answer" in chat.seen
+
+
 async def test_the_mark_of_a_cut_by_the_budget() -> None:
     stats, go_on = Stats(thinking_tokens=2, thinking_cut="budget"), threading.Event()
     async with run_chat(
