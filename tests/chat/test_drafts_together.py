@@ -81,7 +81,7 @@ def test_drafts_of_every_kind_change_nothing(cache_format: CacheFormat, passes: 
     assert sum(payoff.turn.accepted for payoff in drafts.payoffs) > 9
 
 
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("seed", [0])
 def test_random_arrivals_and_cancels(seed: int) -> None:
     """As ``python -m tests.chat.schedules 1000 0 drafts``."""
     run_schedule(seed, ("right", "random", "lookup", "fails"))
@@ -142,7 +142,7 @@ def test_an_answer_in_a_form_goes_without_beside_those_with(passes: Passes) -> N
     assert any(1 in rows and max(rows) > 1 for rows in passes.rows)
 
 
-@pytest.mark.parametrize("after", (1, 2, 3, 4, 7))
+@pytest.mark.parametrize("after", (1, 2, 4))
 def test_the_user_may_ask_for_the_answer_or_leave_at_any_token(after: int, passes: Passes) -> None:
     """Also between drafts that were right: what was checked behind a cut is forgotten."""
     plain = Qwen3(tiny.runtime(3))

@@ -142,6 +142,24 @@ def test_plain_weights_and_more_rows_than_a_tile() -> None:
     check(network_of(mx.bfloat16, packed=False), layer.ROWS, [1] * 9, BF16, steps=2)
 
 
+def test_rows_of_both_kinds_go_in_parts_that_are_proven(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beside others a sequence's drafts have a pass of their own; tails close as in any step."""
+    passes: list[list[int]] = []
+    run = FusedRows._run
+
+    def noted(rows: FusedRows, tokens: Any, held: Any, new: Any) -> Any:
+        passes.append(list(new))
+        return run(rows, tokens, held, new)
+
+    monkeypatch.setattr(FusedRows, "_run", noted)
+    check(network_of(mx.float32), layer.HYBRID, [1, 3, 1], 1e-10, steps=2)
+    assert passes == [[1, 1], [3]] * 2
+    check(network_of(mx.float32), layer.HYBRID, [2, 3], 1e-10, steps=1)
+    assert passes[4:] == [[2], [3]]
+
+
 def test_packed_pasts() -> None:
     check(network_of(mx.float32), layer.HYBRID, [1, 1], 1e-3, CacheFormat(8))
 
