@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -44,20 +43,38 @@ def typer_version() -> str:
     return version("typer")
 
 
-def page(command: str) -> str:
-    """The section of one command."""
-    words = ["qwen3-mlx", *command.split()]
-    code = "from qwen3_mlx.cli import main; main()"
-    arguments = [*command.split(), "--help"]
+PROGRAM = """
+import sys
+from qwen3_mlx.cli import main
+for command in sys.argv[1:]:
+    sys.argv[1:] = [*command.split(), "--help"]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, command
+    print(end="\\f")
+"""
+"""``--help`` of all commands, each ended by a form feed: one start for all."""
+
+
+def pages() -> str:
+    """The sections of all commands."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", PROGRAM, *COMMANDS],
         capture_output=True,
         text=True,
         encoding="utf-8",
         check=True,
         env=os.environ | ENVIRONMENT,
     )
-    lines = [line.rstrip() for line in done.stdout.strip().splitlines()]
+    said = done.stdout.split("\f")[:-1]
+    return "".join(page(*pair) for pair in zip(COMMANDS, said, strict=True))
+
+
+def page(command: str, said: str) -> str:
+    """The section of one command from what its ``--help`` says."""
+    words = ["qwen3-mlx", *command.split()]
+    lines = [line.rstrip() for line in said.strip().splitlines()]
     body = "\n".join(lines).replace("\n\n\n", "\n\n")
     return f"\n## {' '.join(words)}\n\n```text\n{body}\n```\n"
 
@@ -76,9 +93,7 @@ def chat_commands() -> str:
 
 def document() -> str:
     """The whole file."""
-    with ThreadPoolExecutor() as pool:
-        pages = "".join(pool.map(page, COMMANDS))
-    return HEAD.format(version=typer_version()) + pages + chat_commands()
+    return HEAD.format(version=typer_version()) + pages() + chat_commands()
 
 
 if __name__ == "__main__":
