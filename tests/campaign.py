@@ -31,7 +31,7 @@ from typing import Any
 import qwen3_mlx
 from qwen3_mlx.errors import Qwen3Error
 from tests.campaign_kills import KILLS
-from tests.campaign_tools import tools
+from tests.campaign_tool_chats import TOOLS
 from tests.corpus.mutate import mutate_bytes, mutate_json
 
 DEMO = Path(qwen3_mlx.__file__).parent / "demo"
@@ -214,7 +214,7 @@ CAMPAIGNS: dict[str, Callable[[Path], Input]] = {
     "settings": settings,
     "recipes": recipes,
     **KILLS,
-    "tools": tools,
+    **TOOLS,
 }
 
 
@@ -255,7 +255,7 @@ def faults(
             own = os.environ | {"QWEN3_MLX_HOME": f"{folder}/home"}  # never the user's own files
             with said.open("w") as out:
                 child = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, env=own)
-            still = 300 if name in (*KILLS, "tools") else STILL
+            still = 300 if name in (*KILLS, *TOOLS) else STILL
             _wait(child, said, still)
             records = _lines(said)
             wrong = [one for one in records if "fault" in one]

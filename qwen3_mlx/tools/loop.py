@@ -263,6 +263,8 @@ class _Turn:
             return []
         self.told = True
         text = "Error: this tool call can't be read. Call the tool again, in the right form."
+        if not self.loop.tools:
+            text = "Error: there are no tools any more. Answer without them."
         return [{"role": "tool", "content": text}]
 
 

@@ -118,6 +118,16 @@ def test_an_unreadable_call_is_told_once(monkeypatch: pytest.MonkeyPatch, model:
     assert not results(events) and "can't be read" in prompts[1]
 
 
+def test_a_call_when_all_tools_are_gone_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3
+) -> None:
+    prompts = say_in_turn(monkeypatch, model, [call_text(), "Then without."])
+    loop = a_loop(model)
+    loop.offer([])
+    assert done(list(loop.send("go"))) == LoopDone("answered", 2)
+    assert "no tools any more" in prompts[1]
+
+
 def test_an_unknown_tool_is_told_with_the_names_there_are(
     monkeypatch: pytest.MonkeyPatch, model: Qwen3
 ) -> None:
