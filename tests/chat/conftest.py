@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.engine import warm as warm_module
+from qwen3_mlx.engine.fair import ChunkPace
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 
@@ -32,3 +33,9 @@ def until(steps: list[int], count: int) -> None:
     while len(steps) < count and time.monotonic() < end:
         time.sleep(0.005)
     assert len(steps) >= count
+
+
+@pytest.fixture
+def whole_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts are read in the chunks that a turn alone reads them in, however busy the machine."""
+    monkeypatch.setattr(ChunkPace, "size", lambda _pace, _seconds, most, _offset=0: most)

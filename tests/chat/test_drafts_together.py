@@ -22,6 +22,8 @@ from tests.chat.any_drafts import AnyDrafts, eager
 from tests.chat.schedules import asked, run_schedule, same, turn
 from tests.chat.test_company import Together, agree, talk
 
+pytestmark = pytest.mark.usefixtures("whole_prompts")
+
 FORMATS = (CacheFormat(), CacheFormat(8), CacheFormat(4), CacheFormat(window=64))
 
 

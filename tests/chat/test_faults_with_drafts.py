@@ -27,6 +27,8 @@ from tests import tiny
 from tests.chat.any_drafts import eager
 from tests.chat.schedules import same, turn
 
+pytestmark = pytest.mark.usefixtures("whole_prompts")
+
 OPTIONS: dict[str, Any] = {"seed": 5, "max_tokens": 24, "thinking": False}
 
 

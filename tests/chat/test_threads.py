@@ -21,6 +21,8 @@ from qwen3_mlx.model import Qwen3
 from tests import tiny
 from tests.chat.schedules import same
 
+pytestmark = pytest.mark.usefixtures("whole_prompts")
+
 GREEDY: dict[str, Any] = {"temperature": 0.0, "thinking": False, "max_tokens": 12}
 SAMPLED: dict[str, Any] = {"seed": 3, "thinking": False, "max_tokens": 12}
 PROMPTS = ("ab", "cde", "fghi")
