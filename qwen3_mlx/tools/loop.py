@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.chat.turn import Generation
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import ContextError, OptionError
 from qwen3_mlx.events import Answer, Done, ToolCall
 from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.tools.consent import Consent, No, Once
@@ -189,10 +189,13 @@ class _Turn:
         self.steps += 1
         offered = [tool.as_offer() for tool in self.loop.tools.values()]
         session = self.loop.session
-        if content is None:
-            generation = session.retry(tools=offered, **self.options)
-        else:
-            generation = session.send(content, tools=offered, **self.options)
+        try:
+            if content is None:
+                generation = session.retry(tools=offered, **self.options)
+            else:
+                generation = session.send(content, tools=offered, **self.options)
+        except ContextError as error:
+            raise self._too_long(error, offered) from None
         self.loop._generation = generation
         calls: list[ToolCall] = []
         answer: list[str] = []
@@ -213,6 +216,15 @@ class _Turn:
             generation.close()
         assert done is not None
         return calls, "".join(answer), done
+
+    def _too_long(self, error: ContextError, offered: list[dict[str, Any]]) -> ContextError:
+        """`error`, which says what the tools take of the prompt."""
+        if not offered:
+            return error
+        tokens = len(self.loop.session.runtime.tokenizer.encode(json.dumps(offered)))
+        got = f"{error.got}, some {tokens:,} of them for {len(offered)} tools"
+        hint = f'offer fewer ("includeTools": [names] beside a server in the file), or {error.hint}'
+        return ContextError(error.what, got=got, expected=error.expected, hint=hint)
 
     def _ending(self, calls: list[ToolCall], done: Done) -> Ending | None:
         if done.finish_reason == "interrupted" or self.loop._stopped:

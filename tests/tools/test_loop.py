@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import ContextError, OptionError
 from qwen3_mlx.events import Done, Stats, ToolCall
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.tools.consent import Always, Ask, Consent, Decision, No, Once
@@ -287,6 +287,13 @@ def test_a_long_result_keeps_its_head_and_its_tail(
     assert result.text.startswith("HEAD") and result.text.endswith("TAIL")
     assert "characters left out" in result.text
     assert len(model.tokenizer.encode(result.text)) <= 200
+
+
+def test_tools_that_are_too_many_are_said_to_be(model: Qwen3) -> None:
+    loop = a_loop(model, *(a_tool(name=f"f{n}" + "x" * 90) for n in range(60)))
+    with pytest.raises(ContextError, match="of them for 60 tools") as raised:
+        list(loop.send("go"))
+    assert "includeTools" in (raised.value.hint or "") and loop.session.messages == []
 
 
 def test_two_tools_of_one_name_are_refused(model: Qwen3) -> None:
