@@ -13,6 +13,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from collections.abc import Iterator
 from pathlib import Path
 
+# Before any test imports MLX, which otherwise keeps a slow BLAS of its own.
+import qwen3_mlx.device.backend  # noqa: F401
+
 import pytest
 
 # What a shell starts in the background ignores Ctrl-C, what nohup starts ignores SIGHUP, and so
