@@ -91,9 +91,9 @@ def root(
 ) -> None:
     """Qwen3 on your own machine, with the thinking under your control.
 
-    A MODEL is `demo` or `demo-moe` (small bundled demonstrations, offline), an alias such as `4b`,
-    `8b`, `30b-a3b`, `4b-thinking-2507` or `coder-30b` (downloaded once, 4 bits a weight), a
-    directory, or a hub repository `owner/name`.
+    A MODEL is `demo`, `demo-moe` or `demo-tools` (small bundled demonstrations, offline), an alias
+    such as `4b`, `8b`, `30b-a3b`, `4b-thinking-2507` or `coder-30b` (downloaded once, 4 bits a
+    weight), a directory, or a hub repository `owner/name`.
 
     Start with `qwen3-mlx chat`; ask `qwen3-mlx info 8b` whether a model fits before downloading.
     """

@@ -15,18 +15,18 @@ from qwen3_mlx.gguf import folder
 from qwen3_mlx.hub import releases
 from qwen3_mlx.hub.cache import Source, complete_snapshot, gguf_choice, gguf_names
 
-_BUNDLED = ("demo", "demo-moe")
+_BUNDLED = ("demo", "demo-moe", "demo-tools")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?(@[\w./-]+)?")
 
 
 def resolve(name: str = "demo") -> Path:
     """The directory of the model `name`, downloaded to the hub's cache if it isn't there yet.
 
-    `name` is ``demo`` or ``demo-moe``, a directory, a GGUF file, an alias such as ``8b`` (in any
-    case, ``qwen3-8b`` too), or ``owner/name``, with ``:Q4_K_M`` for one of its GGUF files and
-    ``@revision`` if not the newest. Progress is drawn on stderr. Raises `ModelNotFoundError` for a
-    name that means nothing, `HubError` if the hub can't be reached or refuses, or lacks what a
-    model needs.
+    `name` is ``demo``, ``demo-moe`` or ``demo-tools``, a directory, a GGUF file, an alias such as
+    ``8b`` (in any case, ``qwen3-8b`` too), or ``owner/name``, with ``:Q4_K_M`` for one of its GGUF
+    files and ``@revision`` if not the newest. Progress is drawn on stderr. Raises
+    `ModelNotFoundError` for a name that means nothing, `HubError` if the hub can't be reached or
+    refuses, or lacks what a model needs.
     """
     source = parse(name)
     found = source.path or complete_snapshot(source)

@@ -130,7 +130,7 @@ CASES: dict[str, tuple[Change, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("model", ["demo", "demo-moe"])
+@pytest.mark.parametrize("model", ["demo", "demo-moe", "demo-tools"])
 def test_a_sound_model_has_no_findings(model: str) -> None:
     assert check(DEMO.parent / model) == []
     assert list(array_findings(DEMO.parent / model)) == []

@@ -34,7 +34,7 @@ def shareable(path: Path, attention: bool) -> bool:
 
 
 @pytest.mark.parametrize("attention", [True, False])
-@pytest.mark.parametrize("name", [*NAMES, "demo", "demo-moe"])
+@pytest.mark.parametrize("name", [*NAMES, "demo", "demo-moe", "demo-tools"])
 def test_each_part_is_the_whole_s(name: str, attention: bool) -> None:
     path = GOLDEN / name if name in NAMES else resolve.resolve(name)
     if not shareable(path, attention):

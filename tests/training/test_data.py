@@ -301,6 +301,16 @@ def test_the_demos_files_are_small_and_agree(name: str) -> None:
     assert sum(f.stat().st_size for f in folder.iterdir() if f.is_file()) <= 12_000_000
 
 
+def test_demo_tools_files_are_demos_but_for_packed_weights() -> None:
+    folder = BUNDLED / "demo-tools"
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    assert config.pop("quantization") == config.pop("quantization_config")
+    assert Recipe.named("demo-tools").config_json(2048, 2024, 2022) == config
+    for shared in FILES:
+        assert (folder / shared).read_bytes() == (DEMO / shared).read_bytes()
+    assert sum(f.stat().st_size for f in folder.iterdir() if f.is_file()) <= 4_000_000
+
+
 @pytest.mark.parametrize("name", ["demo", "demo-moe"])
 def test_the_demos_cards_say_what_was_scored(name: str) -> None:
     scores = json.loads((DOCS / f"{name}-scores.json").read_text("utf-8"))

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -25,8 +26,10 @@ from training.data.tools.talk import CUT, LEARN, READ, converse_with_tools, mess
 from training.data.tools.turns import CALCULATOR, KINDS, toolbox
 from training.evaluate_tools import said
 from training.pack import Encoder, batches
-from training.recipe import DEMO, Recipe
+from training.recipe import BUNDLED, DEMO, Recipe
+from training.tools_card import table
 
+DOCS = Path(__file__).parents[2] / "docs"
 PERSONA = Persona("demo-tools")
 ERRANDS = {f.name: f for f in (CONVERT_FAMILY, DICE_FAMILY, TIMER_FAMILY, WEATHER_FAMILY)}
 
@@ -162,3 +165,12 @@ def test_tools_have_names_of_their_own_and_known_parameters() -> None:
             shown = list(tool.shown.values())
             assert len(set(shown)) == len(shown) == len(tool.kind.parameters)
             assert list(tool.offer["function"]["parameters"]["properties"]) == shown
+
+
+def test_the_card_says_what_was_scored() -> None:
+    scores = json.loads((DOCS / "demo-tools-scores.json").read_text("utf-8"))
+    text = (BUNDLED / "demo-tools" / "README.md").read_text("utf-8")
+    for found in scores["scores"].values():
+        assert table(found) in text
+    rows = [row for found in scores["scores"].values() for row in found.values()]
+    assert rows and all(row["calls"] >= 90 and row["irrelevance"] >= 90 for row in rows)

@@ -93,5 +93,5 @@ def test_a_panic_in_the_chat(tmp_path: Path) -> None:
 
 
 def test_the_demos_are_of_qwens_kind() -> None:
-    for name in ("demo", "demo-moe"):
+    for name in ("demo", "demo-moe", "demo-tools"):
         assert Tokenizer.from_dir(DEMO.parent / name).encode("hi")

@@ -24,7 +24,7 @@ from qwen3_mlx.hub import releases
 
 COMMIT = "0123456789" * 4
 ROOT = Path(__file__).parents[3]
-DEMOS = {"demo", "demo-moe"}
+DEMOS = {"demo", "demo-moe", "demo-tools"}
 
 
 @pytest.fixture
@@ -72,11 +72,13 @@ def rows(cli: Any, *arguments: object) -> dict[str, dict[str, Any]]:
 
 def test_the_demos_alone(cli: Any, cache: Path) -> None:
     text = cli("models", "--memory", "16").stdout
-    head, demo, experts, _, available, hint = text.splitlines()
+    head, demo, experts, tools, _, available, hint = text.splitlines()
     assert head.split() == ["MODEL", "SIZE", "BITS", "PARAMETERS", "CONTEXT"]
     assert " ".join(demo.split()) == "demo 11.7 MB 16.0 5.8 M 4,096 fits with 4.1k of context"
     want = "demo-moe 11.0 MB 16.0 5.5 M, 2.5 M active 4,096 fits with 4.1k of context"
     assert " ".join(experts.split()) == want
+    want = "demo-tools 3.5 MB 4.7 5.8 M 4,096 fits with 4.1k of context"
+    assert " ".join(tools.split()) == want
     assert available.startswith("available: 11.5 GB, 2/3 of 16 GB")
     assert hint.endswith("qwen3-mlx chat 4b (2.3 GB)")
 
@@ -244,7 +246,7 @@ def test_all_adds_what_is_not_here(cli: Any, cache: Path) -> None:
     found = rows(cli, "--all", "--memory", 16)
     everything = (*releases.RELEASES, *releases.RETRIEVAL)
     elsewhere = [release.alias for release in everything if release.alias != "8b"]
-    assert list(found) == ["demo", "demo-moe", "8b", *elsewhere]
+    assert list(found) == ["demo", "demo-moe", "demo-tools", "8b", *elsewhere]
     assert not found["4b"]["local"] and found["4b"]["path"] is None
     assert found["4b"]["disk_bytes"] == found["4b"]["weight_bytes"] == 2_262_920_192
     text = cli("models", "--all", "--memory", "16").stdout

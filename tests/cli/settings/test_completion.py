@@ -87,7 +87,7 @@ def test_what_a_line_may_go_on_with(cache: Path, line: str, want: list[str]) -> 
 
 
 def test_models_recipes_keys_commands(cache: Path) -> None:
-    here = ["demo", "demo-moe", "8b", "me/Qwen3-tuned@v2"]
+    here = ["demo", "demo-moe", "demo-tools", "8b", "me/Qwen3-tuned@v2"]
     elsewhere = [alias for alias in ALIASES if alias != "8b"]
     for command in ("chat", "generate", "info", "bench"):
         assert words(f"{command} ") == here + elsewhere
