@@ -67,7 +67,8 @@ def table(scores: dict[str, dict[str, float]]) -> str:
     """Percent right as Markdown: a row a mode, a column a category."""
     lines = [f"| | {' | '.join(COLUMNS)} |", f"|---|{'---:|' * len(COLUMNS)}"]
     for mode, row in scores.items():
-        lines.append(f"| {mode} | {' | '.join(f'{row[name]:.1f}' for name in COLUMNS)} |")
+        cells = (f"{row[name]:.1f}" if name in row else "–" for name in COLUMNS)
+        lines.append(f"| {mode} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
