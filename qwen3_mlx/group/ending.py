@@ -6,25 +6,52 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from qwen3_mlx.errors import Qwen3Error
-from qwen3_mlx.group.plan import Plan
+from qwen3_mlx.group.plan import Plan, note_status
 
+BROKEN = "broken"
+"""The status of a process whose group has broken: MLX may crash before it can exit by itself."""
+NOTICED_S = 5.0
+"""How long the end of a connection may take to be noticed, behind the pass that failed by it."""
 EXIT = 75
 """The exit code of a process whose group has broken (EX_TEMPFAIL)."""
 
 
 def broken(plan: Plan, rank: int, why: str, said: str) -> None:
     """One message for the user, then the end of this process."""
+    note_status(BROKEN)
+    say_lost(plan, rank, why, said)
+    os._exit(EXIT)
+
+
+def say_lost(plan: Plan, rank: int, why: str, said: str) -> None:
+    """The one message: which machine is lost, and what was last asked of all."""
     error = Qwen3Error(
         f"the group has lost {plan.name(rank)}: {why}",
         hint=f"last was: {said}. The conversation is kept: chat --resume goes on with it",
     )
     print(f"\nerror: {error}", file=sys.stderr, flush=True)  # noqa: T201
-    os._exit(EXIT)
+
+
+def expect_loss() -> None:
+    """Have exceptions of MLX that nobody catches wait for `broken`: a lost machine is the cause.
+
+    A pass fails as soon as MLX's sockets break, often before the control line has heard it.
+    """
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if kind is RuntimeError:
+            time.sleep(NOTICED_S)
+        before(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import mlx.core as mx
 
 from qwen3_mlx.errors import BackendError
 from qwen3_mlx.group import versions
-from qwen3_mlx.group.ending import broken, uninterrupted
+from qwen3_mlx.group.ending import broken, expect_loss, uninterrupted
 from qwen3_mlx.group.line import Line, Message
 from qwen3_mlx.group.plan import Plan, note_status
 from qwen3_mlx.nn.cache.full import KVCache
@@ -76,6 +76,7 @@ class Lead:
             line.on_message = partial(self._heard, rank)
             line.start(partial(self.fail, rank))
         atexit.register(self.close)
+        expect_loss()
         threading.Thread(target=self._watch, name="group", daemon=True).start()
 
     @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,10 +18,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from qwen3_mlx.group.ending import BROKEN, EXIT, NOTICED_S, say_lost
 from qwen3_mlx.group.plan import LOCAL, STATUS, Plan
 
 JOIN_S = 30.0
 """How long MLX may take to connect the machines: within it no thread of theirs can run."""
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
+"""How MLX's ring may end a process whose neighbour is lost, before the process has heard it."""
 REMOTE = "qwen3-mlx"
 PROGRAM = [sys.executable, "-c", "from qwen3_mlx.cli import main; main()"]
 
@@ -33,10 +37,25 @@ def run(plan: Plan, arguments: Sequence[str], folder: Path) -> int:
             for rank in range(1, plan.size):
                 others.append(_follower(plan, rank, folder))
             environment = os.environ | plan.variables(0, folder)
-            return _watched(subprocess.Popen(_command(arguments), env=environment), environment)
+            code = _watched(subprocess.Popen(_command(arguments), env=environment), environment)
+            lost = _ended_soon(others) if -code in CRASHES else None
+            if lost is not None:
+                say_lost(plan, lost + 1, "MLX ended with its connection", "a pass")
+            return code if lost is None else EXIT
         finally:
             for process in others:
                 _end(process)
+
+
+def _ended_soon(others: Sequence[subprocess.Popen[bytes]]) -> int | None:
+    """Which of the others has ended, within some seconds; None if all go on."""
+    until = time.monotonic() + NOTICED_S
+    while time.monotonic() < until:
+        for index, process in enumerate(others):
+            if process.poll() is not None:
+                return index
+        time.sleep(0.05)
+    return None
 
 
 def follow(plan: Plan, rank: int) -> int:
@@ -79,7 +98,8 @@ def _watched(process: subprocess.Popen[bytes], environment: dict[str, str]) -> i
     since = None
     while True:
         try:
-            return process.wait(timeout=0.5)
+            code = process.wait(timeout=0.5)
+            return EXIT if status.exists() and status.read_text() == BROKEN else code
         except subprocess.TimeoutExpired:
             pass
         except KeyboardInterrupt:

@@ -122,12 +122,35 @@ def test_a_machine_that_is_lost_ends_all_with_one_message(
     os.kill(the_follower(started), deed)
     _, said = started.communicate(timeout=60)
     took = time.monotonic() - begin
-    assert started.returncode == ending.EXIT
+    assert started.returncode == ending.EXIT, said
     assert took < 15, took
     assert said.count("error: ") == 1, said
     assert "the group has lost machine 1 (localhost)" in said
     assert "last was: " in said
     assert not [pid for pid in everybody if alive(pid)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+@pytest.mark.parametrize("started", ["busy"], indirect=True)
+def test_a_crash_of_mlx_as_a_machine_is_lost_ends_with_the_same_message(
+    started: subprocess.Popen[str],
+) -> None:
+    """Held still meanwhile, the first machine hears nothing of it before it crashes."""
+    assert started.stdout is not None
+    assert started.stdout.readline() == "loaded\n"
+    (first,) = [
+        pid
+        for pid in children(started.pid)
+        if b"waits.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    os.kill(first, signal.SIGSTOP)
+    os.kill(the_follower(started), signal.SIGKILL)
+    os.kill(first, signal.SIGSEGV)
+    os.kill(first, signal.SIGCONT)
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == ending.EXIT, said
+    assert said.count("the group has lost machine 1 (localhost)") == 1
 
 
 @pytest.mark.slow
