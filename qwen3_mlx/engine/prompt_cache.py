@@ -118,6 +118,8 @@ class PromptCache:
         except OutOfMemoryError:
             raise
         except Exception as error:
+            if (lead := self.network.model.lead) is not None:
+                lead.await_loss(error)
             tokens = len(self.tokens)
             self.clear()
             if is_out_of_memory(error):

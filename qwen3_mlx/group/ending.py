@@ -6,10 +6,8 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 from qwen3_mlx.errors import Qwen3Error
@@ -37,21 +35,6 @@ def say_lost(plan: Plan, rank: int, why: str, said: str) -> None:
         hint=f"last was: {said}. The conversation is kept: chat --resume goes on with it",
     )
     print(f"\nerror: {error}", file=sys.stderr, flush=True)  # noqa: T201
-
-
-def expect_loss() -> None:
-    """Have exceptions of MLX that nobody catches wait for `broken`: a lost machine is the cause.
-
-    A pass fails as soon as MLX's sockets break, often before the control line has heard it.
-    """
-    before = sys.excepthook
-
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if kind is RuntimeError:
-            time.sleep(NOTICED_S)
-        before(kind, error, trace)
-
-    sys.excepthook = hook
 
 
 @contextmanager

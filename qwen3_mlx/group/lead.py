@@ -23,7 +23,7 @@ import mlx.core as mx
 
 from qwen3_mlx.errors import BackendError
 from qwen3_mlx.group import versions
-from qwen3_mlx.group.ending import broken, expect_loss, uninterrupted
+from qwen3_mlx.group.ending import NOTICED_S, broken, uninterrupted
 from qwen3_mlx.group.line import Line, Message
 from qwen3_mlx.group.plan import Plan, note_status
 from qwen3_mlx.nn.cache.full import KVCache
@@ -76,7 +76,6 @@ class Lead:
             line.on_message = partial(self._heard, rank)
             line.start(partial(self.fail, rank))
         atexit.register(self.close)
-        expect_loss()
         threading.Thread(target=self._watch, name="group", daemon=True).start()
 
     @contextmanager
@@ -148,7 +147,11 @@ class Lead:
         self._replies, self._replied = {}, threading.Event()
         self._said = str(message["do"])
         self._send(message)
-        mine = own()
+        try:
+            mine = own()
+        except RuntimeError as error:
+            self.await_loss(error)
+            raise
         while len(self._replies) < len(self.lines):
             self._replied.wait(0.2)
             self._replied.clear()
@@ -265,6 +268,14 @@ class Lead:
             if took > max(STUCK_S, SLOWEST * self._slowest) + TOKEN_S * tokens:
                 late = [r for r in self.lines if self._done.get(r, 0) < number]
                 self.fail(late[0] if late else 0, f"a pass is stuck for {took:.0f} s")
+
+    def await_loss(self, error: Exception) -> None:
+        """Where a pass failed since MLX lost a machine: wait until `fail` says so and ends all.
+
+        A pass fails as soon as MLX's sockets break, often before the control line has heard it.
+        """
+        if str(error).startswith(f"[{self.plan.backend}]"):
+            time.sleep(NOTICED_S)
 
     def fail(self, rank: int, why: str) -> None:
         """Say what broke, and end this process: no thread can end a collective that waits."""

@@ -34,6 +34,9 @@ class Lead(Protocol):
     def copy(self, source: Any, target: Any, count: int) -> None:
         """Have all begin the cache of `target` with the first `count` tokens of `source`."""
 
+    def await_loss(self, error: Exception) -> None:
+        """Wait until a lost machine ends all, if that is what made a pass fail with `error`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sums:
