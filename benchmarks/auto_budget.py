@@ -1,21 +1,27 @@
 """What an automatic budget saves a user: held-out problems through the package, in seconds.
 
-    python -m benchmarks.auto_budget [--model demo] [--per-family 4]
+    python -m benchmarks.auto_budget [--model demo] [--per-family 4] [--without-slot 1000]
 
 Each problem is answered greedily with whole thoughts, with ``auto``, and with ``auto`` behind a
 direct answer, in a shuffled order; seconds are the processor's, so that a busy machine says the
 same. Accuracy and tokens of thousands of problems: `training.calibrate`.
+
+``--without-slot N`` tells what ``auto`` costs where nothing fits the slot: thoughts of N tokens
+whose probes are misfits, with the floor and the interval of a model that isn't calibrated.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import statistics
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.record import write
+from qwen3_mlx.chat.probing import Calibration
+from qwen3_mlx.engine import probe
 from qwen3_mlx.model import Qwen3, load
 from training.data.chat import FAMILIES
 from training.data.problem import Problem
@@ -53,14 +59,42 @@ def ask(model: Qwen3, problem: Problem, budget: Any, found: Found) -> None:
     found.probe_seconds += reply.stats.probe_seconds
 
 
+def without_slot(model: Qwen3, tokens: int, rounds: int = 5) -> None:
+    """Print what misfits cost a thought that goes on for so many tokens."""
+    probe.short_answer = lambda pieces, probabilities: None  # type: ignore[attr-defined]
+    known = Calibration()
+    ends = dict.fromkeys([*model.tokenizer.eos_ids, model.tokenizer.think_close], -100.0)
+    arms: dict[str, Any] = {
+        "whole": None,
+        "auto": {"floor": known.floor, "interval": known.interval, "certainty": 1.0},
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for seed in range(rounds):
+        for name in random.Random(seed).sample(list(arms), len(arms)):
+            began = time.process_time()
+            reply = model.generate(
+                "Sort 5, 2 and 9.", thinking=True, thinking_budget=arms[name], seed=seed,
+                max_tokens=tokens, logit_bias=ends,
+            )  # fmt: skip
+            seconds[name].append(time.process_time() - began)
+            if name == "auto":
+                print(f"{reply.stats.probes} probes of {reply.stats.probe_tokens} tokens")
+    ratios = [a / b for a, b in zip(seconds["auto"], seconds["whole"], strict=True)]
+    print(f"{tokens} tokens: auto takes {statistics.median(ratios):.3f} x (median of {rounds})")
+
+
 def main() -> None:
     """Print a line an arm, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--model", default="demo")
     parser.add_argument("--per-family", type=int, default=4)
+    parser.add_argument("--without-slot", type=int, metavar="N")
     asked = parser.parse_args()
     model, draw = load(asked.model), random.Random(0)
     model.generate("hello", max_tokens=4)  # what is compiled or read at first use
+    if asked.without_slot:
+        without_slot(model, asked.without_slot)
+        return
     found = {name: Found() for name in ARMS}
     for family in FAMILIES:
         held = problems(family, 16 + 4 * asked.per_family, "in seconds")

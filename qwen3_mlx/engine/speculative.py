@@ -39,25 +39,22 @@ class Speculating:
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
-    """A token that was right, and the decoder's state behind it."""
-
-    token: int
-    logprobs: Logprobs | None
-    logits: mx.array
-    following: mx.array
-    following_logprobs: Logprobs | None
-    sampler: SamplerState
-
-
-@dataclass(frozen=True, slots=True)
 class _Drawn:
-    """What the target draws behind each row of a pass: ``logits [1, V]`` and a token ``[1]``."""
+    """What the target draws behind a row of a pass: ``logits [1, V]`` and a token ``[1]``."""
 
     logits: mx.array
     token: mx.array
     logprobs: Logprobs | None
     sampler: SamplerState
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A token that was right, and what is drawn behind it."""
+
+    token: int
+    logprobs: Logprobs | None
+    behind: _Drawn
 
 
 class SpeculativeDecoder(Decoder):
@@ -182,8 +179,7 @@ class SpeculativeDecoder(Decoder):
             right += 1
         known = self._next_logprobs
         for token, one in zip(tokens[: right + 1], self._drawn, strict=False):
-            following = (one.logits, one.token, one.logprobs, one.sampler)
-            self._checked.append(_Checked(token, known, *following))
+            self._checked.append(_Checked(token, known, one))
             known = one.logprobs
         self._drafts, self._drawn, self.accepted = None, [], right
         self.cache.truncate(len(self.cache.tokens) + right + 1)
@@ -220,9 +216,9 @@ class SpeculativeDecoder(Decoder):
 
     def _hand_out(self) -> int:
         one = self._checked.popleft()
-        self.logprobs, self._logits = one.logprobs, one.logits
-        self._next, self._next_logprobs = one.following, one.following_logprobs
-        self.sampler.restore(one.sampler)
+        self.logprobs, self._logits = one.logprobs, one.behind.logits
+        self._next, self._next_logprobs = one.behind.token, one.behind.logprobs
+        self.sampler.restore(one.behind.sampler)
         return super().keep([one.token])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from qwen3_mlx.model import Qwen3
 from qwen3_mlx.options import CacheFormat
 from tests import tiny
 from tests.chat.schedules import same
+from tests.threads import at_once
 
 OPTIONS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.0, "thinking": False},
@@ -65,24 +66,6 @@ class Together:
         monkeypatch.setattr(Scheduler, "submit", count)
         monkeypatch.setattr(Scheduler, "round", wait)
         monkeypatch.setattr(SideBySide, "step", note)
-
-    def run(self, *acts: Callable[[], object]) -> list[Any]:
-        """What `acts` return, each run in a thread of its own."""
-        found: list[Any] = [None] * len(acts)
-
-        def run(number: int) -> None:
-            try:
-                found[number] = acts[number]()
-            except Exception as error:
-                found[number] = error
-
-        threads = [threading.Thread(target=run, args=(n,)) for n in range(len(acts))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        assert not any(thread.is_alive() for thread in threads)
-        return found
 
     def met(self, events: Iterator[Event], after: int) -> list[Event]:
         """All events; all threads meet behind number `after`."""
@@ -128,7 +111,7 @@ def test_as_alone_from_the_middle(
     expected = [talk(model.session("ab"), n, None) for n in range(4)]
     assert model.runtime.company._scheduler is None, "one thread needs no other"
     together = Together(monkeypatch, 4)
-    found = together.run(*(partial(talk, model.session("ab"), n, together) for n in range(4)))
+    found = at_once(*(partial(talk, model.session("ab"), n, together) for n in range(4)))
     assert all(map(agree, found, expected)), found
     assert max(together.rows) == 4
 
@@ -142,16 +125,16 @@ def test_as_alone_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     together.have_met.set()
     with model.runtime.company.place(joins=True):  # a turn of this thread
         acts = [partial(talk, model.session("ab"), n, None) for n in range(4)]
-        found = together.run(*acts)
+        found = at_once(*acts)
         assert all(map(agree, found, expected)), found
         drafting = Qwen3(replace(model.runtime, drafts=Drafts(model.runtime, None)))
         assert drafting.runtime.company is not model.runtime.company
         progress = partial(model.generate, "ab cde " * 9, on_progress=lambda *at: done.append(at))
-        reply = together.run(partial(progress, prefill_chunk=16, max_tokens=3))[0]
+        reply = at_once(partial(progress, prefill_chunk=16, max_tokens=3))[0]
         assert isinstance(reply, Reply) and len(done) > 2 and done == sorted(done)
         assert done[-1] == (reply.stats.prompt_tokens, reply.stats.prompt_tokens)
     with drafting.runtime.company.place(joins=True):
-        reply = together.run(partial(drafting.generate, "ab", **OPTIONS[0], max_tokens=3))[0]
+        reply = at_once(partial(drafting.generate, "ab", **OPTIONS[0], max_tokens=3))[0]
     assert reply.stats.speculation == Speculation(), "there has been no time to learn"
     assert max(together.rows) == 4
 
@@ -196,7 +179,7 @@ def test_what_one_suffers_the_others_do_not_notice(monkeypatch: pytest.MonkeyPat
         return [*heard, *events]
 
     acts = [partial(talk, sessions[n], n, together) for n in range(4)]
-    found = together.run(*acts, *(partial(disturbed, n) for n in range(4, 8)))
+    found = at_once(*acts, *(partial(disturbed, n) for n in range(4, 8)))
     assert all(map(agree, found[:4], expected)), found
     assert isinstance(found[4][-1], Done) and found[4][-1].finish_reason == "interrupted"
     assert len(found[5]) == 3, "a turn that is closed says no more"
@@ -217,7 +200,7 @@ def test_a_model_that_is_dropped_takes_its_thread_with_it(monkeypatch: pytest.Mo
     model, together = Qwen3(tiny.runtime(3)), Together(monkeypatch, 1)
     together.have_met.set()
     with model.runtime.company.place(joins=True):
-        assert together.run(partial(model.generate, "ab", max_tokens=3))[0].answer is not None
+        assert at_once(partial(model.generate, "ab", max_tokens=3))[0].answer is not None
     network = weakref.ref(model.network)
     thread = next(one for one in threading.enumerate() if one.name == "scheduler")
     del model

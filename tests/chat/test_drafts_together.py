@@ -21,6 +21,7 @@ from tests import tiny
 from tests.chat.any_drafts import AnyDrafts, eager
 from tests.chat.schedules import asked, run_schedule, same, turn
 from tests.chat.test_company import Together, agree, talk
+from tests.threads import at_once
 
 pytestmark = pytest.mark.usefixtures("whole_prompts")
 
@@ -122,7 +123,7 @@ def test_sessions_of_several_threads(monkeypatch: pytest.MonkeyPatch, passes: Pa
     drafting, _ = with_any(plain, "right")
     together = Together(monkeypatch, 3)
     sessions = [drafting.session("ab") for _ in range(3)]
-    found = together.run(*(partial(talk, one, n, together) for n, one in enumerate(sessions)))
+    found = at_once(*(partial(talk, one, n, together) for n, one in enumerate(sessions)))
     assert all(map(agree, found, expected)), found
     assert any(max(rows) > 1 for rows in passes.rows)
     for session in sessions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,33 +20,13 @@ from qwen3_mlx.events import Reply
 from qwen3_mlx.model import Qwen3
 from tests import tiny
 from tests.chat.schedules import same
+from tests.threads import at_once
 
 pytestmark = pytest.mark.usefixtures("whole_prompts")
 
 GREEDY: dict[str, Any] = {"temperature": 0.0, "thinking": False, "max_tokens": 12}
 SAMPLED: dict[str, Any] = {"seed": 3, "thinking": False, "max_tokens": 12}
 PROMPTS = ("ab", "cde", "fghi")
-
-
-def at_once(*acts: Callable[[], Any]) -> list[Any]:
-    """What `acts` return or raise, each in a thread of its own, begun together."""
-    found: list[Any] = [None] * len(acts)
-    barrier = threading.Barrier(len(acts), timeout=60)
-
-    def run(number: int) -> None:
-        try:
-            barrier.wait()
-            found[number] = acts[number]()
-        except Exception as error:
-            found[number] = error
-
-    threads = [threading.Thread(target=run, args=(n,)) for n in range(len(acts))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert not any(thread.is_alive() for thread in threads), "nobody waits for ever"
-    return found
 
 
 def model_with(drafts: bool) -> Qwen3:
