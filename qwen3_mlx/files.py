@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from qwen3_mlx.errors import ConfigError
+from qwen3_mlx.errors import ConfigError, OptionError, shown
 
 LFS_POINTER = b"version https://git-lfs"
 """How a file begins that git-lfs would have replaced by the real one."""
@@ -40,6 +40,16 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def check_path(what: str, path: object) -> None:
+    """Raise `OptionError`, naming `what`, unless the system could have a file of that path."""
+    try:
+        if not isinstance(path, bytes) and b"\0" not in os.fsencode(path):  # type: ignore[arg-type]
+            return
+    except (TypeError, UnicodeEncodeError):
+        pass
+    raise OptionError(what, got=shown(path), expected="a str or a Path that the system could have")
 
 
 def own_folder(kind: Kind) -> Path:

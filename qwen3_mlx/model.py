@@ -22,6 +22,7 @@ from qwen3_mlx.engine.prefill import PromptProgress
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import OptionError, Qwen3Error, shown
 from qwen3_mlx.events import Reply
+from qwen3_mlx.files import check_path
 from qwen3_mlx.hub.kinds import check_judges, check_writes_text
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.retrieval import embed, rerank
@@ -55,6 +56,9 @@ def load(
     checks several at once. Raises `ModelNotFoundError`, `HubError`, `ConfigError`,
     `CheckpointError`, `ContextError`, `OptionError` or `OutOfMemoryError`.
     """
+    for what, path in (("name", name), ("adapter", adapter), ("draft", draft)):
+        if path is not None or what == "name":
+            check_path(what, path)
     check_drafts(str(name), draft)
     runtime = load_runtime(
         name,

@@ -76,8 +76,10 @@ class CacheFormat:
     def __post_init__(self) -> None:
         if self.bits is not None and (type(self.bits) is not int or self.bits not in (4, 8)):
             raise OptionError("kv-bits", got=shown(self.bits), expected="8 or 4, or nothing for 16")
-        if self.window is not None and not _within(self.window, 64, math.inf, True):
-            raise OptionError("kv-window", got=shown(self.window), expected="64 or more tokens")
+        if self.window is not None and not _within(self.window, 64, 2**31 - 1, True):
+            raise OptionError(
+                "kv-window", got=shown(self.window), expected="64 to 2**31 - 1 tokens"
+            )
         if not _within(self.sinks, 0, 1024, True):
             raise OptionError("kv-sinks", got=shown(self.sinks), expected="0 to 1024 tokens")
         if self.bits is not None and self.window is not None:
@@ -112,6 +114,9 @@ class CacheFormat:
 AS_COMPUTED = CacheFormat()
 
 _SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
+
+LARGEST = 2**63 - 1
+"""Of any integer: Python can't write those of more than 4,300 digits into a message."""
 
 # option -> (lowest, highest, the range in words); None always means "the preset's".
 _RANGES: dict[str, tuple[float, float, str]] = {
@@ -208,12 +213,14 @@ class GenerationOptions:
                 continue
             if value is not None and not _within(value, low, high, name in _INTEGERS):
                 raise OptionError(name, got=shown(value), expected=expected)
+            if high == math.inf and value is not None and value > LARGEST:
+                raise OptionError(name, got=shown(value), expected="at most 2**63 - 1")
         if self.logit_bias is not None:
             object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
         object.__setattr__(self, "schema", plain_schema(self.schema))
         object.__setattr__(self, "tool_choice", plain_tool_choice(self.tool_choice))
         self._check_form()
-        if self.seed is not None and not _within(self.seed, 0, 2**63 - 1, True):
+        if self.seed is not None and not _within(self.seed, 0, LARGEST, True):
             raise OptionError(
                 "seed", got=shown(self.seed), expected="an integer from 0 to 2**63 - 1"
             )

@@ -30,6 +30,7 @@ from typing import Any
 
 import qwen3_mlx
 from qwen3_mlx.errors import Qwen3Error
+from tests.campaign_inputs import INPUTS
 from tests.campaign_kills import KILLS
 from tests.campaign_tool_chats import TOOLS
 from tests.corpus.mutate import mutate_bytes, mutate_json
@@ -213,6 +214,7 @@ CAMPAIGNS: dict[str, Callable[[Path], Input]] = {
     "calls": calls,
     "settings": settings,
     "recipes": recipes,
+    **INPUTS,
     **KILLS,
     **TOOLS,
 }

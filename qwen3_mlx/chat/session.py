@@ -19,6 +19,7 @@ from qwen3_mlx.engine.prefill import PromptProgress
 from qwen3_mlx.engine.warm import warm
 from qwen3_mlx.errors import MessageError, OptionError, shown
 from qwen3_mlx.events import Done, Event, Stats
+from qwen3_mlx.files import check_path
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text import normalise_tools, stable_prefix
 from qwen3_mlx.text.messages import MessageLike
@@ -210,16 +211,21 @@ class ChatSession:
         self.last_stats = None
 
     def save(self, path: str | Path) -> None:
-        """Write the conversation to a file, all or nothing. Raises `SessionError`."""
+        """Write the conversation to a file, all or nothing.
+
+        Raises `SessionError`, or `OptionError` for what is no path.
+        """
+        check_path("path", path)
         journal.save(Path(path), self.runtime.name, self.options, self.messages)
 
     @classmethod
     def load(cls, path: str | Path, model: LoadedModel | None = None) -> ChatSession:
         """Read a saved conversation, and load its model unless one is given.
 
-        A damaged file is read up to its first damage. Raises `SessionError`, or what
-        `qwen3_mlx.load` raises.
+        A damaged file is read up to its first damage. Raises `SessionError`, `OptionError`
+        for what is no path, or what `qwen3_mlx.load` raises.
         """
+        check_path("path", path)
         saved = journal.read(Path(path))
         runtime = model.runtime if model else load_runtime(saved.model)
         session = cls(runtime, options=GenerationOptions(**saved.options))

@@ -39,7 +39,7 @@ def test_generate_takes_them_too() -> None:
     ("options", "words"),
     [
         (("--kv-bits", "3"), "kv-bits: got 3, expected 8 or 4"),
-        (("--kv-window", "9"), "kv-window: got 9, expected 64 or more tokens"),
+        (("--kv-window", "9"), "kv-window: got 9, expected 64 to 2**31 - 1 tokens"),
         (("--kv-bits", "8", "--kv-window", "512"), "don't go together"),
         (("--context", "999999"), "context: got 999999 tokens, expected at most 131072"),
     ],

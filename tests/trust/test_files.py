@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,8 @@ HUGE = 10**5000  # more digits than Python spells
     [
         *({name: value} for name in ("seed", "max_tokens", "top_k") for value in (-HUGE, "x", [])),
         {"thinking_budget": -HUGE},
+        *({name: HUGE} for name in ("thinking_budget", "max_tokens", "top_k", "min_tokens")),
+        {"prefill_chunk": HUGE},
         {"temperature": HUGE},
         {"top_p": HUGE},
         {"logit_bias": {HUGE: HUGE}},
@@ -166,11 +169,33 @@ def test_options_that_are_none(options: dict[str, Any]) -> None:
 )
 @pytest.mark.parametrize("name", ["context", "kv_bits", "kv_window", "kv_sinks"])
 def test_how_a_model_is_loaded(name: str, value: Any) -> None:
-    if (name, value) == ("kv_sinks", 0) or (name == "kv_window" and value in (2**31, HUGE)):
+    if (name, value) == ("kv_sinks", 0):
         return
     options: dict[str, Any] = {name: value}
     with pytest.raises(OptionError):
         qwen3_mlx.load("demo", **options)
+
+
+PATHS = (5, None, b"x", {}, "a\0b", "~\0", Path("a\0b"), HUGE, True, object(), "\ud800")
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: type(path).__name__)
+@pytest.mark.parametrize("read", ["load", "adapter", "draft", "save", "take up", "config"])
+def test_paths_that_are_none(read: str, path: Any) -> None:
+    model = qwen3_mlx.load("demo")
+    reads: dict[str, Callable[[], object]] = {
+        "load": lambda: qwen3_mlx.load(path),
+        "adapter": lambda: qwen3_mlx.load(adapter=path),
+        "draft": lambda: qwen3_mlx.load(draft=path),
+        "save": lambda: model.session().save(path),
+        "take up": lambda: qwen3_mlx.ChatSession.load(path, model),
+        "config": lambda: qwen3_mlx.Qwen3Config.from_dir(path),
+    }
+    if path is None and read in ("adapter", "draft"):
+        return  # without one
+    with pytest.raises(OptionError) as caught:
+        reads[read]()
+    assert "a str or a Path that the system could have" in str(caught.value)
 
 
 @pytest.mark.parametrize("number", ["9" * 400, "9" * 5000, "-1"])
