@@ -2,6 +2,7 @@
 
     python -m tests.campaign tokenizer 2000        # one campaign
     python -m tests.campaign all 500 --seed 7      # each of them, so many inputs
+    python -m tests.campaign all 9000 --at-once 8  # in eight workers
     nice -n 10 python -m tests.campaign all 100000 # a night
 
 A worker process takes the inputs one by one; when it dies, computes for more than 10 seconds, is
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -23,14 +25,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import qwen3_mlx
 from qwen3_mlx.errors import Qwen3Error
 from tests.campaign_inputs import INPUTS
+from tests.campaign_kill_chats import CHATS
 from tests.campaign_kills import KILLS
 from tests.campaign_tool_chats import TOOLS
 from tests.corpus.mutate import mutate_bytes, mutate_json
@@ -216,6 +221,7 @@ CAMPAIGNS: dict[str, Callable[[Path], Input]] = {
     "recipes": recipes,
     **INPUTS,
     **KILLS,
+    **CHATS,
     **TOOLS,
 }
 
@@ -257,7 +263,7 @@ def faults(
             own = os.environ | {"QWEN3_MLX_HOME": f"{folder}/home"}  # never the user's own files
             with said.open("w") as out:
                 child = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, env=own)
-            still = 300 if name in (*KILLS, *TOOLS) else STILL
+            still = 300 if name in (*KILLS, *CHATS, *TOOLS) else STILL
             _wait(child, said, still)
             records = _lines(said)
             wrong = [one for one in records if "fault" in one]
@@ -267,6 +273,33 @@ def faults(
             last = max((one["begins"] for one in records if "begins" in one), default=first)
             yield f"{name} {seed} {last}: {how(child.returncode, seconds, still)}"
             first = last + 1
+
+
+def side_by_side(name: str, asked: argparse.Namespace) -> Iterator[str]:
+    """The faults of a campaign whose inputs are dealt out to `asked.at_once` workers."""
+    found: Queue[str | None] = Queue()
+    cuts = [
+        asked.first + n * (asked.count - asked.first) // asked.at_once
+        for n in range(asked.at_once + 1)
+    ]
+
+    def share(first: int, last: int) -> None:
+        try:
+            for fault in faults(name, asked.seed, last, asked.seconds, first):
+                found.put(fault)
+        finally:
+            found.put(None)
+
+    spans = itertools.pairwise(cuts)
+    threads = [threading.Thread(target=share, args=span, daemon=True) for span in spans]
+    for thread in threads:
+        thread.start()
+    left = len(threads)
+    while left:
+        fault = found.get()
+        left -= fault is None
+        if fault is not None:
+            yield fault
 
 
 def how(code: int, seconds: float, still: float) -> str:
@@ -300,10 +333,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of processor time")
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--at-once", type=int, default=1, help="workers")
     asked, total = parser.parse_args(), 0
     for name in CAMPAIGNS if asked.name == "all" else (asked.name,):
         began, number = time.monotonic(), 0
-        for fault in faults(name, asked.seed, asked.count, asked.seconds, asked.first):
+        for fault in side_by_side(name, asked):
             number += 1
             print(f"  {fault}", flush=True)
         total += number

@@ -29,7 +29,19 @@ HUGE = (
     float("inf"),
     1e-320,
 )
-VALUES: tuple[Any, ...] = (*ODD, *HUGE, b"x", {1, 2}, object(), range(3), 1 + 2j, True, 5, 64)
+VALUES: tuple[Any, ...] = (
+    *ODD,
+    *HUGE,
+    1e-320,
+    b"x",
+    {1, 2},
+    object(),
+    range(3),
+    1 + 2j,
+    True,
+    5,
+    64,
+)
 MESSAGES: list[Any] = [
     {"role": "system", "content": "Be short."},
     {"role": "user", "content": "What is 2 + 2?"},

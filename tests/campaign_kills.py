@@ -36,6 +36,18 @@ while True:
     write.put("budget", number)
     print(number, flush=True)
 """
+PROMPTS = """
+import sys; from pathlib import Path
+import qwen3_mlx; from qwen3_mlx.chat.prompt_store import PromptStore
+from qwen3_mlx.engine.prefill import prefill; from qwen3_mlx.engine.prompt_cache import PromptCache
+runtime, store, number = qwen3_mlx.load("demo").runtime, PromptStore(Path(sys.argv[1])), 0
+while True:
+    tokens, cache = [60 + number % 9] * 40, PromptCache(runtime.network)
+    prefill(runtime.network, tokens, cache)
+    store.save(runtime, tokens, cache)
+    number += 1
+    print(number, flush=True)
+"""
 
 
 def killed(code: str, argument: Path, rng: random.Random) -> int:
@@ -98,4 +110,31 @@ def convert(work: Path) -> Callable[[random.Random], None]:
     return run
 
 
-KILLS = {"kill-chat": chat, "kill-config": config, "kill-convert": convert}
+def prompts(work: Path) -> Callable[[random.Random], None]:
+    """Computed prompts: each that was confirmed is taken up, none is damaged."""
+    import qwen3_mlx
+    from qwen3_mlx.chat.prompt_store import PromptStore
+    from qwen3_mlx.engine.prompt_cache import PromptCache
+
+    runtime = qwen3_mlx.load("demo").runtime
+    folder = work / "prompts"
+
+    def run(rng: random.Random) -> None:
+        confirmed = killed(PROMPTS, folder, rng)
+        for number in range(min(confirmed + 1, 9)):
+            found, tokens = PromptCache(runtime.network), [60 + number] * 40
+            assert PromptStore(folder).restore(runtime, tokens, found) == "", "one is damaged"
+            assert found.tokens in ([], tokens), "another prompt's"
+            assert found.tokens or number >= confirmed, f"prompt {number} of {confirmed} is lost"
+        left = [file.name for file in folder.iterdir() if not file.name.startswith(".")]
+        assert len(left) <= 9, f"{len(left)} files"
+
+    return run
+
+
+KILLS = {
+    "kill-chat": chat,
+    "kill-config": config,
+    "kill-convert": convert,
+    "kill-prompts": prompts,
+}

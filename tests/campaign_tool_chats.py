@@ -139,11 +139,18 @@ class Terminal:
         (home / "mcp.json").write_text(json.dumps({"mcpServers": {"h": entry}}))
         words = [sys.executable, "-m", "tests.cli.tools_chat", str(home / "said.json"), "chat"]
         words += ["demo", *OPTIONS, "--mcp", str(home / "mcp.json"), "--allow", "h.*"]
-        words += ["--plain"] * plain
+        self.launch(words + ["--plain"] * plain)
+
+    def launch(self, words: list[str]) -> None:
+        """Start the program in a terminal of 24 rows."""
         self.pid, self._terminal = pty.fork()
         if not self.pid:
             termios.tcsetwinsize(0, (24, 80))
-            os.environ |= {"QWEN3_MLX_HOME": str(home), "TERM": "xterm-256color", "COLUMNS": "80"}
+            os.environ |= {
+                "QWEN3_MLX_HOME": str(self.home),
+                "TERM": "xterm-256color",
+                "COLUMNS": "80",
+            }
             os.environ["PROMPT_TOOLKIT_NO_CPR"] = "1"  # nobody answers here
             os.execv(words[0], words)
         os.set_blocking(self._terminal, False)

@@ -1,6 +1,6 @@
 """Mutants of a room: small faults put into its code, which its tests must find.
 
-    python -m tests.mutate ROOM N [--seed 0] [--seconds 300]
+    python -m tests.mutate ROOM N [--seed 0] [--seconds 300] [--at-once 1]
 
 Works in a copy of the repository, never in the tree itself. Each mutant changes one operator,
 comparison, number or condition, drops one `not` or swaps `and` and `or`; the room's own tests run
@@ -23,9 +23,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from copy import deepcopy
 from pathlib import Path
 from py_compile import PycInvalidationMode
+from queue import Queue
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
@@ -132,7 +134,9 @@ def nearest_first(tests: list[str], module: str, root: Path) -> list[str]:
 
 def passes(copy: Path, tests: list[str], seconds: float) -> bool | None:
     """Whether the tests pass in `copy`; None where they took too long."""
-    own = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    before = os.environ.get("PYTHONPATH", "")
+    own = os.environ | {"PYTHONPATH": f"{copy}{os.pathsep}{before}".rstrip(os.pathsep)}
+    own["PYTHONDONTWRITEBYTECODE"] = "1"
     own["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a second of each start
     own.pop("PYTEST_ADDOPTS", None)  # those of a plugin would be unknown
     options = ["-q", "-x", "-p", "no:cacheprovider", "--assert=plain"]
@@ -156,6 +160,43 @@ def lives(mutant: Mutant, copy: Path, tests: list[str], seconds: float) -> bool 
         target.write_text(good, "utf-8")
 
 
+def copies_of(folder: Path, count: int) -> list[Path]:
+    """As many copies of the repository, compiled."""
+    first = folder / "copy-0"
+    hidden = shutil.ignore_patterns(".git", ".venv", ".gpu", "__pycache__", ".*_cache", "*.svg")
+    shutil.copytree(ROOT, first, ignore=hidden)
+    # checked by its hash: a mutant may have its original's size and second
+    compileall.compile_dir(first, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
+    others = [folder / f"copy-{n}" for n in range(1, count)]
+    for other in others:
+        shutil.copytree(first, other)
+    return [first, *others]
+
+
+def tried(
+    chosen: list[Mutant], copies: list[Path], tests: list[str], seconds: float
+) -> Iterator[tuple[Mutant, bool | None]]:
+    """Each mutant and whether it lives, as it is known; one at a time in each copy."""
+    free: Queue[Path] = Queue()
+    for copy in copies:
+        free.put(copy)
+
+    def one(mutant: Mutant) -> tuple[Mutant, bool | None]:
+        copy = free.get()
+        try:
+            return mutant, lives(mutant, copy, tests, seconds)
+        finally:
+            free.put(copy)
+
+    with ThreadPoolExecutor(len(copies)) as pool:
+        waiting = [pool.submit(one, mutant) for mutant in chosen]
+        try:
+            for done in as_completed(waiting):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 def main() -> int:
     """Try the mutants that are asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -163,6 +204,7 @@ def main() -> int:
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--at-once", type=int, default=1, help="copies, one mutant in each")
     parser.add_argument("--files", default="*.py", help="of the room: a pattern")
     parser.add_argument("--tests", nargs="*", help="in place of tests/ROOM")
     asked = parser.parse_args()
@@ -171,22 +213,18 @@ def main() -> int:
     every = [mutant for file in files for mutant in mutants(file)]
     chosen = random.Random(asked.seed).sample(every, min(asked.count, len(every)))
     tests = asked.tests or [f"tests/{asked.room}"]
+    found: list[bool | None] = []
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "copy"
-        hidden = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "*.svg")
-        shutil.copytree(ROOT, copy, ignore=hidden)
-        # checked by its hash: a mutant may have its original's size and second
-        compileall.compile_dir(copy, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
-        if not passes(copy, tests, 4 * asked.seconds):
+        copies = copies_of(Path(folder), asked.at_once)
+        if not passes(copies[0], tests, 4 * asked.seconds):
             print(f"{asked.room}: its tests fail without a mutant", flush=True)
             return 2
-        found: list[bool | None] = []
         with contextlib.suppress(KeyboardInterrupt):
-            for mutant in chosen:
-                found.append(lives(mutant, copy, tests, asked.seconds))
-                if found[-1] is not False:
+            for mutant, outcome in tried(chosen, copies, tests, asked.seconds):
+                found.append(outcome)
+                if outcome is not False:
                     where = f"{mutant.file.relative_to(ROOT)}:{mutant.line}"
-                    slow = " (too slow to tell)" if found[-1] is None else ""
+                    slow = " (too slow to tell)" if outcome is None else ""
                     print(f"  {where}: {mutant.change}{slow}", flush=True)
     counts = f"{found.count(True)} survive, {found.count(None)} too slow to tell"
     print(f"{asked.room}: {len(found)} of {len(every)} mutants, {counts}", flush=True)
