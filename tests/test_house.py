@@ -160,6 +160,13 @@ def test_text_and_options_do_without_mlx() -> None:
     assert run.stdout.split() == []
 
 
+def test_help_waits_for_no_network_and_no_text() -> None:
+    code = "import qwen3_mlx.cli.app, sys; print(*{'mlx', 'http.client', 'qwen3_mlx.text'}"
+    code += " & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.stdout.split() == [], run.stderr
+
+
 def test_the_public_names() -> None:
     names = qwen3_mlx.__all__
     assert len(names) < 15

@@ -15,15 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qwen3_mlx.errors import OptionError, Qwen3Error, ToolError
 from qwen3_mlx.files import read_small
-from qwen3_mlx.tools.client import McpClient
-from qwen3_mlx.tools.http import Http
-from qwen3_mlx.tools.stdio import Stdio
 from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
 from qwen3_mlx.tools.transport import Receiver, Transport
+
+if TYPE_CHECKING:
+    from qwen3_mlx.tools.client import McpClient
 
 _NAME = re.compile(r"[\w-]{1,64}")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
@@ -186,6 +186,8 @@ class McpServers:
 
     def start(self, config: ServerConfig) -> None:
         """Start one, or start it again; a failure is noted."""
+        from qwen3_mlx.tools.client import McpClient
+
         self.stop(config.name)
         if not self._approve(config):
             self.failures[config.name] = "not allowed to start"
@@ -210,7 +212,11 @@ class McpServers:
 
     def _open(self, config: ServerConfig, receiver: Receiver) -> Transport:
         if config.url:
+            from qwen3_mlx.tools.http import Http  # with http.client, which takes long to import
+
             return Http(config.url, config.headers, receiver)
+        from qwen3_mlx.tools.stdio import Stdio
+
         log = self._log_folder / f"{config.name}.log" if self._log_folder else None
         return Stdio(config.command, config.env, receiver, log, config.cwd)
 

@@ -23,7 +23,6 @@ from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import Reply
 from qwen3_mlx.files import read_given
 from qwen3_mlx.hub import resolve
-from qwen3_mlx.text.tools import normalise_tools
 
 if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
@@ -131,6 +130,8 @@ def command(
 
 def read_tools(file: Path) -> list[dict[str, Any]]:
     """The tools in a JSON file. Raises `OptionError`, before a model is loaded."""
+    from qwen3_mlx.text.tools import normalise_tools
+
     try:
         tools = normalise_tools(json.loads(read_given(file).decode("utf-8-sig")))
     except (OSError, ValueError, RecursionError) as error:
