@@ -125,12 +125,12 @@ def is_unused(name: str, config: Qwen3Config) -> bool:
 
 
 def difference_error(
-    missing: Sequence[str], faults: Sequence[str], surplus: Sequence[str]
+    missing: Sequence[str], faults: Sequence[str], surplus: Sequence[str], packing: str = ""
 ) -> CheckpointError:
     """One error for all differences, listing the first five.
 
     `missing` and `surplus` begin with the tensor's name; `faults` are tensors of another shape or
-    dtype.
+    dtype. `packing` is what another tool packed the weights with, as config.json has it.
     """
     problems = [
         *(f"missing {name}" for name in missing),
@@ -142,15 +142,40 @@ def difference_error(
     count = f"{len(problems)} tensor{'s differ' if len(problems) > 1 else ' differs'}"
     return CheckpointError(
         f"the weights are not those of the config: {count}\n  {listed}{more}",
-        hint=_hint(missing, faults, surplus),
+        hint=_packing_hint(surplus, packing) or _hint(missing, faults, surplus),
+    )
+
+
+_PACKED = re.compile(
+    r"\.(qweight|qzeros|g_idx|weight_scale_inv|weight_packed|absmax|SCB|weight_scale|quant_map)\b"
+    r"|_proj_scale(_inv)?$"
+)
+_PACKED_TOGETHER = re.compile(
+    r"\.experts\.(gate_up|gate|up|down)_proj(\.weight)?[._]"
+    r"(qweight|qzeros|scales|g_idx|weight_packed|absmax|quant_map|weight_scale)"
+)
+
+
+def _packing_hint(surplus: Sequence[str], packing: str) -> str:
+    """What packed tensors mean that the reader of `packing` has no use for; empty if it isn't."""
+    if packing and any(_PACKED_TOGETHER.search(name) for name in surplus):
+        return (
+            "all experts of a layer are packed in one array, which convert reads of fp8 and of"
+            f" bitsandbytes' 4 bits, not so of {packing}: take a release with single experts, or"
+            " the unquantized one"
+        )
+    if not packing or not any(_PACKED.search(name) for name in surplus):
+        return ""
+    return (
+        f"config.json says {packing}, and these tensors are of another packing: take config.json"
+        " from where the model came from"
     )
 
 
 # What surplus tensors look like, and what that means: the first that any name fits.
 _CAUSES = (
     (
-        r"\.(qweight|qzeros|g_idx|weight_scale_inv|weight_packed|absmax|SCB|weight_scale|quant_map)\b"
-        r"|_proj_scale(_inv)?$",
+        _PACKED.pattern,
         "another tool packed these weights, and config.json lacks the quantization_config that"
         " says how: take config.json from where the model came from",
     ),

@@ -8,6 +8,7 @@ AutoGPTQ's QuantLinear (inputs along the int32, zeros stored minus one in the fi
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,12 +59,13 @@ def _int4(rng: np.random.Generator, shape: tuple[int, int], groups: int) -> tupl
     return q, z, s
 
 
-def _word(nibbles: list[int], bits: int = 4) -> int:
-    """One int32 from its fields, lowest bits first."""
-    word = 0
-    for place, value in enumerate(nibbles):
-        word |= int(value) << (bits * place)
-    return word
+def words_of(fields: Array, bits: int) -> Array:
+    """``[n, m]`` to int32 ``[n, m * bits / 32]``: one long string of bits a row, lowest first."""
+    line = (fields[..., None].astype(np.uint32) >> np.arange(bits, dtype=np.uint32)) & 1
+    line = line.reshape(len(fields), -1)
+    line = np.pad(line, [(0, 0), (0, -line.shape[1] % 32)])
+    values = line.reshape(len(fields), -1, 32) << np.arange(32, dtype=np.uint32)
+    return np.ascontiguousarray(values.sum(-1, dtype=np.uint32)).view(np.int32)
 
 
 def awq(
@@ -73,11 +75,7 @@ def awq(
     q, z, s = _int4(rng, shape, shape[1] // group)
 
     def pack(x: Array) -> Array:
-        rows = [
-            [_word([row[8 * w + AWQ_ORDER[n]] for n in range(8)]) for w in range(len(row) // 8)]
-            for row in x
-        ]
-        return np.array(rows, dtype=np.uint32).view(np.int32)
+        return words_of(x.reshape(len(x), -1, 8)[:, :, list(AWQ_ORDER)].reshape(x.shape), 4)
 
     index = np.arange(shape[1]) // group
     dense = (q - z[index]).astype(np.float32) * s[index].astype(np.float32)
@@ -96,25 +94,17 @@ def gptq(
 ) -> tuple[dict[str, Stored], Array]:
     """``qweight``, ``qzeros``, ``scales``, ``g_idx``; and the weights in float32, ``[out, in]``."""
     outputs, inputs = shape
-    groups, each, top = inputs // group, 32 // bits, 2**bits
+    groups, top = inputs // group, 2**bits
     q = rng.integers(0, top, (inputs, outputs))
     z = rng.integers(0, top, (groups, outputs))
     s = (rng.uniform(0.5, 2.0, (groups, outputs)) * 0.02).astype(np.float16)
     index = np.arange(inputs) // group
     if act_order:
         rng.shuffle(index)
-    words = [
-        [_word([q[each * w + n, o] for n in range(each)], bits) for o in range(outputs)]
-        for w in range(inputs // each)
-    ]
     stored = (z - 1) % top if version == 1 else z
-    zeros = [
-        [_word([row[each * w + n] for n in range(each)], bits) for w in range(outputs // each)]
-        for row in stored
-    ]
     tensors: dict[str, Stored] = {
-        "qweight": np.array(words, dtype=np.uint32).view(np.int32),
-        "qzeros": np.array(zeros, dtype=np.uint32).view(np.int32),
+        "qweight": np.ascontiguousarray(words_of(q.T, bits).T),
+        "qzeros": words_of(stored, bits),
         "scales": s,
     }
     if with_index:
@@ -124,15 +114,18 @@ def gptq(
 
 
 def model(
-    config: Mapping[str, Any], pack: Any, floats: Any = bf16
+    config: Mapping[str, Any], pack: Any, floats: Any = bf16, packs: str = "_proj"
 ) -> tuple[dict[str, Stored], dict[str, Array]]:
-    """A whole checkpoint whose projections are packed by ``pack(rng, shape)``, and its floats."""
+    """A whole checkpoint, and its floats: ``pack(rng, shape)`` packs what has `packs` at its end.
+
+    `packs` is a regular expression.
+    """
     rng = np.random.default_rng(7)
     tensors: dict[str, Stored] = {}
     dense: dict[str, Array] = {}
     for name, x in random_weights(config).items():
         path = name.removesuffix(".weight")
-        if not path.endswith("_proj"):
+        if not re.search(f"({packs})$", path):
             tensors[name] = floats(x)
             stored = tensors[name]
             dense[name] = (

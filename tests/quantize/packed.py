@@ -13,11 +13,12 @@ import itertools
 import json
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from tests.quantize.build import Array, Codes8, Stored
-from tests.quantize.foreign import e4m3_table, gptq, random_codes
+from tests.quantize.foreign import e4m3_table, gptq, random_codes, words_of
 
 Pack = tuple[dict[str, Stored], Array]
 Rng = np.random.Generator
@@ -25,15 +26,6 @@ E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
 _LOW = (-1.0, -0.6961928, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004, 0.0)
 _HIGH = (0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0)
 NF4 = np.array([*_LOW, *_HIGH], np.float32)
-
-
-def _words(fields: Array, bits: int) -> Array:
-    """``[n, m]`` to int32 ``[n, m * bits / 32]``: one long string of bits a row, lowest first."""
-    line = (fields[..., None].astype(np.uint32) >> np.arange(bits, dtype=np.uint32)) & 1
-    line = line.reshape(len(fields), -1)
-    line = np.pad(line, [(0, 0), (0, -line.shape[1] % 32)])
-    values = line.reshape(len(fields), -1, 32) << np.arange(32, dtype=np.uint32)
-    return np.ascontiguousarray(values.sum(-1, dtype=np.uint32)).view(np.int32)
 
 
 def _scales(rng: Rng, shape: tuple[int, ...], size: float = 0.02) -> Array:
@@ -47,8 +39,8 @@ def gptq3(rng: Rng, shape: tuple[int, int], group: int = 64) -> Pack:
     z = rng.integers(0, 8, (inputs // group, outputs))
     s = _scales(rng, (inputs // group, outputs)).astype(np.float16)
     tensors: dict[str, Stored] = {
-        "qweight": _words(q.T, 3).T,
-        "qzeros": _words((z - 1) % 8, 3),
+        "qweight": words_of(q.T, 3).T,
+        "qzeros": words_of((z - 1) % 8, 3),
         "scales": s,
     }
     index = np.arange(inputs) // group
@@ -61,8 +53,8 @@ def gptq_symmetric(rng: Rng, shape: tuple[int, int], group: int = 64, *, stored:
     q = rng.integers(0, 16, (inputs, outputs))
     s = _scales(rng, (inputs // group, outputs)).astype(np.float16)
     tensors: dict[str, Stored] = {
-        "qweight": _words(q.T, 4).T,
-        "qzeros": _words(np.full((inputs // group, outputs), stored), 4),
+        "qweight": words_of(q.T, 4).T,
+        "qzeros": words_of(np.full((inputs // group, outputs), stored), 4),
         "scales": s,
         "g_idx": (np.arange(inputs) // group).astype(np.int32),
     }
@@ -84,8 +76,8 @@ def awq_gemv(rng: Rng, shape: tuple[int, int], group: int = 64) -> Pack:
     s = _scales(rng, (outputs, groups)).astype(np.float16)
     pad = [(0, 0), (0, -groups % 16)]
     tensors: dict[str, Stored] = {
-        "qweight": _words(q, 4),
-        "qzeros": _words(np.pad(z, pad), 4),
+        "qweight": words_of(q, 4),
+        "qzeros": words_of(np.pad(z, pad), 4),
         "scales": np.pad(s, pad),
     }
     index = np.arange(inputs) // group
@@ -121,9 +113,9 @@ def words(
         rng.shuffle(index)
         tensors["weight_g_idx"] = index.astype(np.int32)
     if zeros:
-        tensors["weight_zero_point"] = _words(z.T + half, bits).T
+        tensors["weight_zero_point"] = words_of(z.T + half, bits).T
     tensors |= {
-        "weight_packed": _words(q + half, bits),
+        "weight_packed": words_of(q + half, bits),
         "weight_scale": s,
         "weight_shape": np.array(shape, np.int64),
     }
@@ -151,11 +143,23 @@ def nvfp4(rng: Rng, shape: tuple[int, int]) -> Pack:
     return dict(zip(names, (packed, Codes8(scale), overall, overall), strict=True)), values * each
 
 
-def nf4(rng: Rng, shape: tuple[int, int], *, double: bool = False) -> Pack:
-    """NF4 in blocks of 64; `double` packs their largest values too."""
+def state_of(said: dict[str, Any]) -> Array:
+    """bitsandbytes' quant_state: JSON in bytes."""
+    return np.frombuffer(json.dumps(said).encode(), np.uint8)
+
+
+def said_of(state: Stored) -> dict[str, Any]:
+    """What it says."""
+    return dict(json.loads(np.asarray(state).tobytes()))
+
+
+def nf4(
+    rng: Rng, shape: tuple[int, int], *, double: bool = False, stated: list[int] | None = None
+) -> Pack:
+    """NF4 in blocks of 64; `double` packs their largest values too. `stated` is a 3-D shape."""
     count = shape[0] * shape[1]
     codes = rng.integers(0, 16, count)
-    said = {"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": list(shape)}
+    said = {"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": stated or [*shape]}
     tensors: dict[str, Stored] = {
         "weight": (codes[::2] << 4 | codes[1::2]).astype(np.uint8).reshape(-1, 1),
         "weight.quant_map": NF4,
@@ -169,6 +173,5 @@ def nf4(rng: Rng, shape: tuple[int, int], *, double: bool = False) -> Pack:
         said |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.5}
         absmax = table[inner] * np.repeat(outer, 256)[: len(inner)] + np.float32(0.5)
     tensors["weight.absmax"] = inner if double else absmax
-    state = np.frombuffer(json.dumps(said).encode(), np.uint8)
-    tensors["weight.quant_state.bitsandbytes__nf4"] = state
+    tensors["weight.quant_state.bitsandbytes__nf4"] = state_of(said)
     return tensors, (NF4[codes] * np.repeat(absmax, 64)).reshape(shape)

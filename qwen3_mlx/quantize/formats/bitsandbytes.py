@@ -6,6 +6,10 @@ that says shape and block size. Where ``absmax`` is packed too (double quantizat
 ``nested_absmax`` and ``nested_quant_map``. ``w = table[code] * absmax[block]``.
 
 8 bits: ``weight`` int8 and ``SCB``, each row's largest value: ``w = code * SCB / 127``.
+
+transformers 5 holds the experts of a layer in one array, which `replace_parameter_4bit` packs in
+one line as well: ``experts.gate_up_proj`` stands for a shape ``[E, 2 I, H]``, and so has no
+``.weight`` behind its name. Without that call they stay floats.
 """
 
 from __future__ import annotations
@@ -34,42 +38,62 @@ def part(tensors: Tensors, path: str, packing: Packing) -> Part | None:
     """The matrix at `path`, or None where the checkpoint has none. Raises `CheckpointError`."""
     weight = tensors.get(f"{path}.weight")
     if weight is None:
-        return None
+        return _experts(tensors, path)
     if weight.dtype == "I8":
         scale = tensors.get(f"{path}.SCB") or tensors.get(f"{path}.weight.SCB")
         return replace(scaled_part(weight, scale), divisor=127.0)
-    names = (f"{path}.weight.quant_state.{state}" for state in STATES)
-    state = next((info for name in names if (info := tensors.get(name))), None)
-    if state is None:
-        return PlainPart(weight)
+    found = _four_bits(tensors, f"{path}.weight")
+    return found if found is not None else PlainPart(weight)
+
+
+def _experts(tensors: Tensors, path: str) -> Part | None:
+    """The stack of experts at `path`, out of the array that all of a layer share, or None."""
+    block, stacked, projection = path.partition(".switch_mlp.")
+    if not stacked:
+        return None
+    if projection == "down_proj":
+        return _four_bits(tensors, f"{block}.experts.down_proj")
+    both = _four_bits(tensors, f"{block}.experts.gate_up_proj")
+    if both is None:
+        return None
+    half, odd = divmod(both.rows_of_one, 2)
+    if odd:
+        got = f"{both.rows_of_one} rows"
+        raise CheckpointError(both.state.name, got=got, expected="as many of gate as of up")
+    return ShareOfRows(both, 2 * half, half if projection == "up_proj" else 0, half)
+
+
+def _four_bits(tensors: Tensors, name: str) -> BlockPart | None:
+    """The matrix stored as `name`, or the matrices of all experts; None if it isn't packed so."""
+    weight = tensors.get(name)
+    states = (tensors.get(f"{name}.quant_state.{state}") for state in STATES)
+    state = next((info for info in states if info is not None), None)
+    if weight is None or state is None:
+        return None
     kinds = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
-    found = {kind: tensors.get(f"{path}.weight.{kind}") for kind in kinds}
-    return _four_bits(path, weight, state, found)
-
-
-def _four_bits(
-    path: str, weight: TensorInfo, state: TensorInfo, found: dict[str, TensorInfo | None]
-) -> BlockPart:
+    found = {kind: tensors.get(f"{name}.{kind}") for kind in kinds}
     said = _state(state)
     shape, size = said.get("shape"), said.get("blocksize")
-    sound = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)
-    if not sound or type(size) is not int or size < 1 or min(shape or [0]) < 1:
+    sound = isinstance(shape, list) and all(type(n) is int and 0 < n < 2**31 for n in shape)
+    sound = sound and len(shape or ()) in (2, 3) and type(size) is int and size > 0
+    if not sound:
         raise CheckpointError(state.name, got=said, expected="shape and blocksize")
-    assert isinstance(shape, list)
-    rows, columns = shape
+    assert isinstance(shape, list) and isinstance(size, int)
+    rows, columns = math.prod(shape[:-1]), shape[-1]
     absmax, table = found["absmax"], found["quant_map"]
     blocks = -(-rows * columns // size)
     if absmax is None or table is None or table.shape != (16,) or math.prod(absmax.shape) != blocks:
-        raise CheckpointError(f"{path}: absmax or quant_map", expected=f"{blocks} values and 16")
+        raise CheckpointError(f"{name}: absmax or quant_map", expected=f"{blocks} values and 16")
     if 2 * weight.nbytes != rows * columns or rows * columns % size or columns % 2:
         got = f"{weight.nbytes} bytes of codes"
         raise CheckpointError(weight.name, got=got, expected=f"{rows} x {columns} at 4 bits")
-    nested, inner = _nested(path, state, said, found, blocks)
-    return BlockPart(weight, absmax, table, state, nested, (rows, columns), size, inner)
+    nested, inner = _nested(name, state, said, found, blocks)
+    whole = (rows, columns)
+    return BlockPart(weight, absmax, table, state, nested, whole, size, inner, shape[-2])
 
 
 def _nested(
-    path: str,
+    name: str,
     state: TensorInfo,
     said: dict[str, Any],
     found: dict[str, TensorInfo | None],
@@ -83,7 +107,7 @@ def _nested(
     if type(size) is not int or size < 1 or type(offset) not in (int, float):
         raise CheckpointError(state.name, got=said, expected="nested_blocksize and nested_offset")
     if outer is None or table is None or table.shape != (256,):
-        raise CheckpointError(f"{path}: nested_absmax and nested_quant_map", expected="256 values")
+        raise CheckpointError(f"{name}: nested_absmax and nested_quant_map", expected="256 values")
     if math.prod(outer.shape) != -(-blocks // size):
         raise CheckpointError(outer.name, got=list(outer.shape), expected=-(-blocks // size))
     return (outer, table), (size, float(offset))  # type: ignore[arg-type]  # a number, see above
@@ -115,6 +139,8 @@ class BlockPart:
     block: int
     inner: tuple[int, float]
     """Block size and offset of a packed `absmax`."""
+    rows_of_one: int
+    """Rows of one expert's matrix; all of them where there is one matrix."""
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
@@ -146,3 +172,40 @@ class BlockPart:
         outer, table = (read_tensor(info).astype(mx.float32).reshape(-1) for info in self.nested)
         size, offset = self.inner
         return table[absmax] * mx.repeat(outer, size)[: absmax.size] + offset
+
+
+@dataclass(frozen=True, slots=True)
+class ShareOfRows:
+    """Of every `period` rows of a matrix the `count` from `first` on: gate's or up's rows."""
+
+    whole: BlockPart
+    period: int
+    first: int
+    count: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows of all experts, and columns."""
+        rows, columns = self.whole.shape
+        return rows // self.period * self.count, columns
+
+    @property
+    def tensors(self) -> tuple[TensorInfo, ...]:
+        """The whole's."""
+        return self.whole.tensors
+
+    def open(self, dtype: mx.Dtype) -> Reader:
+        """Read the rows of one expert after another."""
+        read_whole = self.whole.open(dtype)
+
+        def read(start: int, stop: int) -> mx.array:
+            pieces = []
+            for expert in range(start // self.count, -(-stop // self.count)):
+                low, high = (
+                    min(max(row - expert * self.count, 0), self.count) for row in (start, stop)
+                )
+                begin = expert * self.period + self.first
+                pieces.append(read_whole(begin + low, begin + high))
+            return pieces[0] if len(pieces) == 1 else mx.concatenate(pieces)
+
+        return read

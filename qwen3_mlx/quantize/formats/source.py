@@ -139,7 +139,7 @@ def open_source(directory: str | Path) -> Source:
         unused = (s for s in unused if not _ACTIVATIONS.fullmatch(s))
     surplus = list(dict.fromkeys(tensors[name].name for name in unused))
     if missing or faults or surplus:
-        raise difference_error(missing, faults, surplus)
+        raise difference_error(missing, faults, surplus, name if name in _READERS else "")
     dtype = getattr(mx, values["torch_dtype"]) if gguf_model else _common_dtype(weights)
     return Source(directory, values, config, name, tuple(weights), dtype)
 
