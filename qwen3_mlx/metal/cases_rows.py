@@ -13,7 +13,7 @@ from qwen3_mlx.metal.case import Arrays, Case
 from qwen3_mlx.metal.cases_matrices import NORMED, Products
 from qwen3_mlx.metal.random_inputs import gain, of, past_of, random, rotation_table
 from qwen3_mlx.metal.variants import PLAIN, Signature
-from qwen3_mlx.metal.variants_rows import ROWS, skinny_runs
+from qwen3_mlx.metal.variants_rows import ROWS, New, skinny_runs
 
 PASTS = (700, 5000)
 """Tokens behind which rows are tried: one past that is read in one part, and one that is split."""
@@ -26,29 +26,29 @@ def cases_of_rows(n: Signature, stack: int) -> Iterator[Case]:
     """Every launch of a step of rows; `stack` experts stand for all."""
     most = attend.most_sequences(n.kv_packing != PLAIN)
     for tokens in PASTS:
-        for sequences, new in ROWS:
-            if sequences <= most and new <= attend.TAIL:
-                yield _attention(n, tokens, sequences, new)
+        for new in ROWS:
+            if len(new) <= most and max(new) <= attend.TAIL:
+                yield _attention(n, tokens, new)
     if skinny_runs(n):
         for rows in FEW_AND_MANY:
             yield from Products(n, rows).all()
             yield from _experts(n, rows, stack) if n.experts else _dense(n, rows)
 
 
-def _attention(n: Signature, tokens: int, sequences: int, new: int) -> Case:
+def _attention(n: Signature, tokens: int, new: New) -> Case:
     """Pasts of different lengths, the tails among them."""
     pasts = [
-        past_of(n, max(tokens - 17 * i, 0), (5 * i) % (attend.TAIL - new + 1))
-        for i in range(sequences)
+        past_of(n, max(tokens - 17 * i, 0), (5 * i) % (attend.TAIL - count + 1))
+        for i, count in enumerate(new)
     ]
-    places = [[index, ahead] for index in range(sequences) for ahead in range(new)]
+    places = [[index, ahead] for index, count in enumerate(new) for ahead in range(count)]
     joint = attend.Pasts(
         [past.keys for past in pasts],
         [past.values for past in pasts],
         mx.stack([past.tail for past in pasts]),
         mx.stack([past.counts for past in pasts]),
         mx.array(places, mx.int32),
-        1 if new == 1 else attend.MOST_ROWS,
+        1 if max(new) == 1 else attend.MOST_ROWS,
     )
     heads, table = (n.heads, n.kv_heads), rotation_table(n)
     norms = (gain(n, n.head_dim), gain(n, n.head_dim))
@@ -64,9 +64,10 @@ def _attention(n: Signature, tokens: int, sequences: int, new: int) -> Case:
     def by(make: Callable[..., Any], x: mx.array) -> Arrays:
         return list(attend.one_by_one(make, x, heads, norms, n.eps, turns, joint))
 
-    x = random(n.dtype, sequences * new, 1, (n.heads + 2 * n.kv_heads) * n.head_dim)
+    x = random(n.dtype, sum(new), 1, (n.heads + 2 * n.kv_heads) * n.head_dim)
     rest = (partial(by, make) for make in (attend.reference, stock.attend))
-    return Case("attend_rows", f"{sequences} x {new} behind {tokens:,} tokens", x, ours, *rest)
+    rows = " + ".join(f"{new.count(size)} x {size}" for size in sorted({*new}))
+    return Case("attend_rows", f"{rows} behind {tokens:,} tokens", x, ours, *rest)
 
 
 def _dense(n: Signature, rows: int) -> Iterator[Case]:

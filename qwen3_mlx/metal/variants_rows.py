@@ -12,31 +12,53 @@ from qwen3_mlx.metal import attend, dispatch, layer, rotation, skinny
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.variants import CAPACITIES, PLAIN, Signature, blank, recorded
 
-ROWS = ((2, 1), (3, 1), (8, 1), (16, 1), (1, 3), (1, 16))
-"""Sequences of a step of rows, and the new tokens of each, that between them have all its texts."""
+New = tuple[int, ...]
+"""The new tokens of each sequence of a step of rows."""
+
+ROWS: tuple[New, ...] = (
+    (1,) * 8,
+    (1, 1),
+    (1, 1, 1),
+    (3,),
+    (1, 3),
+    (1, 1, 3),
+    (1, 1, 1, 1, 3),
+    (1,) * 16,
+    (16,),
+    (*(1,) * 12, 4),
+)
+"""Steps that between them have all texts, the most wanted first."""
 
 
 def variants_of_rows(network: Signature) -> list[Launch]:
     """Every launch of a step of rows that has a text of its own, on blank arrays."""
+    most = attend.most_sequences(network.kv_packing != PLAIN)
 
     def made() -> None:
         for capacity in CAPACITIES:
-            for sequences, new in ROWS:
-                if sequences <= attend.most_sequences(network.kv_packing != PLAIN):
-                    _rows(network, capacity, sequences, new)
+            for new in ROWS:
+                if len(new) <= most:
+                    _rows(network, capacity, new)
 
     return recorded(made)
 
 
-def _rows(network: Signature, capacity: int, sequences: int, new: int) -> None:
-    """A layer and the head, of `new` tokens of each of several sequences."""
-    n, rows = network, sequences * new
-    keys = [blank(n.kv_packing, n.dtype, 1, n.kv_heads, capacity, n.head_dim)
-            for _ in range(2 * sequences)]  # fmt: skip
+def launches_of(network: Signature, new: New, split: bool) -> list[Launch]:
+    """Those of one such step; split: behind a past that `attend` reads in parts."""
+    return recorded(lambda: _rows(network, CAPACITIES[split], new))
+
+
+def _rows(network: Signature, capacity: int, new: New) -> None:
+    """A layer and the head."""
+    n, rows, sequences = network, sum(new), len(new)
+    keys, values = (
+        [blank(n.kv_packing, n.dtype, 1, n.kv_heads, capacity, n.head_dim)] * sequences
+        for _ in range(2)
+    )
     tails = n.zeros(sequences, 2, n.kv_heads, attend.TAIL, n.head_dim)
     counts, places = (mx.zeros((size, 2), mx.int32) for size in (sequences, rows))
-    most = 1 if new == 1 else attend.MOST_ROWS
-    past = attend.Pasts(keys[:sequences], keys[sequences:], tails, counts, places, most)
+    most = 1 if max(new) == 1 else attend.MOST_ROWS
+    past = attend.Pasts(keys, values, tails, counts, places, most)
     turns = rotation.rotation(mx.zeros((n.head_dim // 2 + 1,)), counts, places)
     operations = layer.ROWS if skinny_runs(n) else ATTENTION_ALONE
     blank_layer(n).step(n.zeros(rows, 1, n.hidden), turns, past, operations)

@@ -73,8 +73,6 @@ class FusedRows:
 
         caches: those of each sequence, one a layer, which grow.
         """
-        if len(new) > 1 and max(new) > 1 and not self.fault:
-            return self._in_parts(tokens, caches, new)
         held = [[one for one in layers if isinstance(one, TailedCache)] for layers in caches]
         able = all(len(a) == len(b) and b[0].state for a, b in zip(held, caches, strict=True))
         if self.fault or not able or len(tokens) > MOST_ROWS or not self._fits(new):
@@ -93,27 +91,8 @@ class FusedRows:
         return logits
 
     def _fits(self, new: Sequence[int]) -> bool:
-        """Whether a proof covers it: several sequences of a row each, or one of several rows."""
-        most = attend.most_sequences(bool(self.cache_format.bits))
-        return len(new) == 1 or (max(new) == 1 and len(new) <= most)
-
-    def _in_parts(
-        self, tokens: mx.array, caches: Sequence[Sequence[KVCache]], new: Sequence[int]
-    ) -> mx.array:
-        """Rows of both kinds, in passes that a proof covers: the single ones, and each of more.
-
-        The tails close where they do in steps of one token.
-        """
-        single = [index for index, count in enumerate(new) if count == 1]
-        groups = [single, *([index] for index, count in enumerate(new) if count > 1)]
-        parts = mx.split(tokens, [sum(new[: index + 1]) for index in range(len(new) - 1)])
-        found: dict[int, mx.array] = {}
-        for group in filter(None, groups):
-            counts = [new[index] for index in group]
-            given = mx.concatenate([parts[index] for index in group])
-            out = self.rows(given, [caches[index] for index in group], counts)
-            found |= zip(group, mx.split(out, len(group)), strict=True)
-        return mx.concatenate([found[index] for index in range(len(new))])
+        """Whether one launch has room for the arrays of so many sequences."""
+        return len(new) <= attend.most_sequences(bool(self.cache_format.bits))
 
     def _plainly(
         self, tokens: mx.array, caches: Sequence[Sequence[KVCache]], new: Sequence[int]
@@ -131,7 +110,11 @@ class FusedRows:
         opened = [open_together(each, new) for each in zip(*held, strict=True)]
         counts = mx.array([[one[0].held, one[0].recent] for one in held], mx.int32)
         places = [[index, ahead] for index, count in enumerate(new) for ahead in range(count)]
-        sizes = (tuple(new), *(tuple(a.shape for a in buffers) for buffers in opened[0][0]))
+        sizes = (
+            len(new),
+            len(tokens),
+            *(tuple(a.shape for a in buffers) for buffers in opened[0][0]),
+        )
         if sizes not in self._met and len(self._met) >= _MOST_MET:
             self._met.clear()
             self._forward = mx.compile(self._layers)

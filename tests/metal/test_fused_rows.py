@@ -142,10 +142,9 @@ def test_plain_weights_and_more_rows_than_a_tile() -> None:
     check(network_of(mx.bfloat16, packed=False), layer.ROWS, [1] * 9, BF16, steps=2)
 
 
-def test_rows_of_both_kinds_go_in_parts_that_are_proven(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Beside others a sequence's drafts have a pass of their own; tails close as in any step."""
+@pytest.mark.parametrize("new", [[1, 3, 1], [2, 3], [4, 1], [1, 1, 2, 1, 5]])
+def test_rows_of_both_kinds_share_a_pass(new: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drafts of one, or of several, beside the last tokens of others."""
     passes: list[list[int]] = []
     run = FusedRows._run
 
@@ -154,10 +153,24 @@ def test_rows_of_both_kinds_go_in_parts_that_are_proven(
         return run(rows, tokens, held, new)
 
     monkeypatch.setattr(FusedRows, "_run", noted)
-    check(network_of(mx.float32), layer.HYBRID, [1, 3, 1], 1e-10, steps=2)
-    assert passes == [[1, 1], [3]] * 2
-    check(network_of(mx.float32), layer.HYBRID, [2, 3], 1e-10, steps=1)
-    assert passes[4:] == [[2], [3]]
+    check(network_of(mx.float32), layer.HYBRID, new, 1e-10, steps=3)
+    assert passes == [new] * 3
+
+
+@pytest.mark.parametrize("changes", [{}, MOE], ids=["dense", "experts"])
+def test_so_do_they_on_matrix_units(changes: dict[str, Any]) -> None:
+    check(network_of(mx.bfloat16, **changes), layer.ROWS, [1, 4, 1, 3], BF16, steps=1)
+
+
+def test_steps_of_as_many_rows_share_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever of the sequences it is that has drafts."""
+    network = network_of(mx.float32)
+    rows = FusedRows(network, operations=layer.HYBRID)
+    caches, _ = filled(network, [5, 9, 3])
+    tokens = mx.arange(4, dtype=mx.uint32)[:, None]
+    for new in ([2, 1, 1], [1, 2, 1], [1, 1, 2]):
+        rows.rows(tokens, caches, new)
+    assert len(rows._met) == 1 and not rows.fault
 
 
 def test_packed_pasts() -> None:

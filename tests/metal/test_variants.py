@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import qwen3_mlx.device.backend as backend
+
 import mlx.core as mx
 import pytest
 
 from qwen3_mlx.bench.random_network import SHAPES
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.metal import attend
 from qwen3_mlx.metal import launch as build
 from qwen3_mlx.metal.launch import Launch
-from qwen3_mlx.metal.variants import PLAIN, Signature, variants
+from qwen3_mlx.metal.variants import PLAIN, Signature, text_key, variants
+from qwen3_mlx.metal.variants_rows import launches_of, variants_of_rows
 from qwen3_mlx.nn.fused_step import FusedStep
 from tests import tiny
 
@@ -66,3 +70,23 @@ def test_texts_are_short(shape: str) -> None:
     }
     assert max(sizes.values()) < 8000
     assert sum(sizes.values()) / len(sizes) <= 5000
+
+
+@pytest.mark.parametrize("kept", [PLAIN, (8, 64)])
+@pytest.mark.parametrize("device", ["metal", "cuda"])
+def test_whatever_rows_a_step_has_its_texts_are_listed(
+    device: str, kept: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are proven and compiled ahead: of any number of sequences, each with any rows."""
+    monkeypatch.setattr(backend, "device", lambda: device)
+    config = Qwen3Config.from_dict(SHAPES["30b-a3b"].config())
+    own = Signature.of(config, mx.bfloat16, (4, 64), (8, 64), kept)
+    listed = {text_key(one) for one in variants_of_rows(own)}
+    for count in range(1, attend.most_sequences(kept != PLAIN) + 1):
+        for more in {0, 1, 8 - count, 9 - count, 16 - count}:
+            new = (1 + more, *(1,) * (count - 1))
+            if more < 0 or new == (1,):
+                continue
+            for split in (False, True):
+                made = {text_key(one) for one in launches_of(own, new, split)}
+                assert made <= listed, (new, split)
