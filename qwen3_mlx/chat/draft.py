@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 
 from qwen3_mlx.chat.runtime import Runtime, load_runtime
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.engine.draft import Check, way_to_check
+from qwen3_mlx.engine.background import BACKGROUND, Stopped
+from qwen3_mlx.engine.draft import Check, FusedCheck, way_to_check
 from qwen3_mlx.engine.draft_model import DraftModel
 from qwen3_mlx.engine.lookup import Lookup
 from qwen3_mlx.engine.payoff import Payoff
@@ -20,6 +21,9 @@ from qwen3_mlx.files import read_small
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.hub.kinds import check_writes_text, of_directory
 from qwen3_mlx.nn.trial_rows import RowsOnDemand
+
+ALONE = (3,)
+"""A step that has the texts of all checks of one sequence: three rows of it."""
 
 LOOKUP = "lookup"
 """The name of drafts that are looked up in the conversation."""
@@ -53,6 +57,14 @@ class Drafts:
             if self._way is None or (self._way[0] is None and self._proof.ended()):
                 self._way = way_to_check(self._target.network, self._target.cache_format)
             return self._way
+
+    def compile_ahead(self, stopped: Stopped = lambda: False) -> None:
+        """Compile what checks of a conversation's drafts need, until `stopped` says so."""
+        check = self.way[0]
+        if isinstance(check, FusedCheck):
+            check.rows.ahead.steps = [ALONE]
+            while not stopped() and check.rows.ahead.compile_next():
+                pass
 
     def of(self, conversation: PromptCache) -> Speculating | None:
         """What `conversation` needs; None where `way` says why drafts can't pay here."""
@@ -101,7 +113,10 @@ def with_drafts(target: Runtime, name: str | Path | None) -> Runtime:
     if name is None:
         return target
     source = None if name == LOOKUP else load_runtime(name)
-    return replace(target, drafts=Drafts(target, source))
+    drafts = Drafts(target, source)
+    if isinstance(drafts.way[0], FusedCheck):
+        BACKGROUND.run(drafts.compile_ahead)
+    return replace(target, drafts=drafts)
 
 
 def _check_same_tokens(target: Runtime, source: Runtime) -> None:

@@ -151,7 +151,13 @@ class ChatSession:
     def warm_in_background(self) -> None:
         """Begin `warm` and return at once. The next turn, of any session, makes it give up."""
         messages = [dict(message) for message in self.messages]
-        BACKGROUND.run(lambda stopped: self._warm(messages, stopped))
+
+        def job(stopped: Stopped) -> None:
+            self._warm(messages, stopped)
+            if self.runtime.drafts is not None:
+                self.runtime.drafts.compile_ahead(stopped)
+
+        BACKGROUND.run(job)
 
     def _warm(self, messages: list[dict[str, Any]], stopped: Stopped) -> int:
         if not self.cache.lock.acquire(blocking=False):

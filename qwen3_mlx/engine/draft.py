@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import mlx.core as mx
@@ -42,13 +43,24 @@ class Drafter(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class FusedCheck:
+    """A `Check` in fused steps of rows."""
+
+    rows: FusedRows
+
+    def __call__(self, tokens: mx.array, layers: list[KVCache]) -> mx.array:
+        """As `Qwen3Network.successive`."""
+        return self.rows.successive(tokens, layers)
+
+
 def way_to_check(network: Qwen3Network, cache_format: CacheFormat) -> tuple[Check | None, str]:
     """What computes several successive rows of `network` here, or None and why nothing should."""
     if network.model.lead is not None:
         return None, "several machines share the network"
     rows = FusedRows.if_available(network, cache_format)
     if rows is not None:
-        return (lambda tokens, layers: rows.rows(tokens, [layers], [len(tokens)])), ""
+        return FusedCheck(rows), ""
     if FusedStep.if_available(network, cache_format) is not None:
         reason = choose_operations(network, cache_format)[1]
         return None, f"one-token steps are fused here and those of several rows aren't: {reason}"

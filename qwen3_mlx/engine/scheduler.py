@@ -59,7 +59,7 @@ class Scheduler:
         self.network, self.config, self._patience = network, config, patience
         self.parallel, self.most_waiting = parallel, waiting
         self.prefixes = Prefixes(new_cache, prefix_bytes)
-        self._side_by_side = SideBySide(network, cache_format)
+        self._side_by_side = SideBySide(network, cache_format, most=parallel)
         self.counts = Counts()
         self.arrived = threading.Condition()
         """Notified when a task comes, or a listener has room again."""
@@ -122,7 +122,7 @@ class Scheduler:
         stepped = self._step([one for one in self._running if one.decoder and not one.probed])
         if read or stepped or worked or self._running or self._waiting:
             return read or stepped or worked
-        return self._idle.step()
+        return self._idle.step() or self._side_by_side.get_ready()
 
     def stop_all(self) -> None:
         """Have everything that runs or waits end as interrupted, at its next step."""

@@ -11,7 +11,9 @@ import mlx.core as mx
 
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.payoff import LEARNING
-from qwen3_mlx.engine.speculative import SpeculativeDecoder
+from qwen3_mlx.engine.speculative import DRAFTS_WORTH, SpeculativeDecoder
+from qwen3_mlx.metal import attend
+from qwen3_mlx.metal.variants_rows import ROWS
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.fused_rows import MOST_ROWS, FusedRows
 from qwen3_mlx.nn.fused_step import FusedStep
@@ -26,15 +28,20 @@ Rows = Callable[[mx.array, Sequence[Sequence[KVCache]], Sequence[int]], mx.array
 """As `Qwen3Network.rows`."""
 
 
-def way_together(network: Qwen3Network, cache_format: CacheFormat) -> Rows | None:
+def way_together(
+    network: Qwen3Network, cache_format: CacheFormat
+) -> tuple[Rows | None, FusedRows | None]:
     """What steps all sequences in one pass; None where fused steps of one each are faster.
 
-    On an H100 8B wrote 299 tok/s by them, and 107 to 204 in MLX's operations for 2 to 16 sequences.
+    Also whose method that is, if it is fused. On an H100 8B wrote 299 tok/s by steps of one each,
+    and 107 to 204 in MLX's operations for 2 to 16 sequences.
     """
     rows = FusedRows.if_available(network, cache_format)
-    if rows is None and FusedStep.if_available(network, cache_format) is not None:
-        return None
-    return (rows or network).rows
+    if rows is not None:
+        return rows.rows, rows
+    if FusedStep.if_available(network, cache_format) is not None:
+        return None, None
+    return network.rows, None
 
 
 def step_together(decoders: Sequence[Decoder], forward: Rows | None) -> list[int]:
@@ -89,33 +96,88 @@ class SideBySide:
         network: Qwen3Network,
         cache_format: CacheFormat,
         clock: Callable[[], float] = time.perf_counter,
+        most: int = MOST_ROWS,
     ) -> None:
+        """most: sequences that may run side by side."""
         self._network, self._cache_format = network, cache_format
         self._proof = RowsOnDemand(network, cache_format)
-        self.forward = way_together(network, cache_format)
+        self._most, self._clock = min(most, attend.most_sequences(bool(cache_format.bits))), clock
+        self._drafts = False
+        """Whether anybody drafts."""
+        self._find_way()
         self.times = PlainTimes()
-        self._clock = clock
         self._met: set[tuple[int, int]] = set()
         self._aside: float | None = None
         """Seconds of a step in which drafters caught up with their conversations, if any did."""
 
+    def _find_way(self) -> None:
+        self.forward, self._fused = way_together(self._network, self._cache_format)
+        self._choose_steps()
+
+    def _choose_steps(self) -> None:
+        """Say what is to be compiled ahead."""
+        if self._fused is not None:
+            able = [new for new in ROWS if len(new) <= self._most]
+            self._fused.ahead.steps = [new for new in able if self._drafts or max(new) == 1]
+
+    def get_ready(self) -> bool:
+        """Compile a kernel while nobody runs; False if there is none left to compile."""
+        fused = self._fused
+        return fused is not None and not fused.fault and fused.ahead.compile_next()
+
     def step(self, decoders: Sequence[Decoder], waited: float = 0.0) -> list[int]:
         """As `step_together`; waited: seconds of the last pass that somebody has waited for."""
         if len(decoders) > 1 and self._proof.ended():
-            self.forward = way_together(self._network, self._cache_format)
+            self._find_way()
         drafting = [one for one in decoders if isinstance(one, SpeculativeDecoder)]
         if len(decoders) < 2 or self.forward is None:
             for one in drafting:
                 one.waited = waited
             return step_together(decoders, None)
+        if drafting and not self._drafts:
+            self._drafts = True
+            self._choose_steps()
+        if not self._is_ready(decoders):
+            return self._in_parts(decoders)
+        able = [self._is_ready(decoders, drafts) for drafts in (1, MOST_ROWS) if drafting]
         began, self._aside = self._clock() - waited, None
-        asked = self._draft(drafting, len(decoders))
+        asked = self._draft(drafting, len(decoders)) if all(able) else []
         tokens = step_together(decoders, self.forward)
         seconds = self._clock() - began - (self._aside or 0.0)
         self._learn(drafting, asked, len(decoders), seconds)
+        if not all(able):
+            self._lost(DRAFTS_WORTH * seconds)
         if not asked and self._aside is None:
             self.times.note(len(decoders), seconds)
         return tokens
+
+    def _is_ready(self, decoders: Sequence[Decoder], drafts: int = 0) -> bool:
+        """Whether a pass of these, with up to so many drafts, would wait for no compiler."""
+        if self._fused is None:
+            return True
+        first = 1 + max(min(drafts, MOST_ROWS - len(decoders)), 0)
+        caches = [one.cache.layers for one in decoders]
+        return self._fused.ready(caches, [first, *[1] * (len(decoders) - 1)])
+
+    def _in_parts(self, decoders: Sequence[Decoder]) -> list[int]:
+        """A step in the largest passes that are compiled: nobody waits for the compiler.
+
+        What that costs is noted, so that in the end they wait for it once instead.
+        """
+        began, tokens, passes = self._clock(), list[int](), 0
+        while len(tokens) < len(decoders):
+            left = decoders[len(tokens) :]
+            sizes = range(min(len(left), self._most), 1, -1)
+            size = next((size for size in sizes if self._is_ready(left[:size])), 1)
+            tokens += step_together(left[:size], self.forward)
+            passes += 1
+        self._is_ready(decoders)  # so that this is what is compiled next
+        self._lost((self._clock() - began) * (1 - 1 / passes))
+        return tokens
+
+    def _lost(self, seconds: float) -> None:
+        if self._fused is not None:
+            self._fused.ahead.lost(seconds)
 
     def _draft(
         self, drafting: Sequence[SpeculativeDecoder], count: int

@@ -15,17 +15,21 @@ from typing import TypeVar
 import mlx.core as mx
 
 from qwen3_mlx.engine.decode import Decoder
-from qwen3_mlx.engine.draft import Check, Drafter
+from qwen3_mlx.engine.draft import Check, Drafter, FusedCheck
 from qwen3_mlx.engine.payoff import SIZES, Payoff
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler, SamplerState, logprobs
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.metal import attend
+from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.cache.tailed import TailedCache
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 T = TypeVar("T")
+
+DRAFTS_WORTH = 0.25
+"""Of a step without drafts, what it lost by that, as far as anybody can tell before they run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,16 @@ class Speculating:
     check: Check
     payoff: Payoff
     clock: Callable[[], float] = time.perf_counter
+
+    def ready(self, rows: int, layers: list[KVCache]) -> bool:
+        """Whether a check of so many rows would wait for no compiler."""
+        check = self.check
+        return not isinstance(check, FusedCheck) or check.rows.ready([layers], [rows])
+
+    def lost(self, seconds: float) -> None:
+        """Note what a step took that had no drafts because their check isn't compiled."""
+        if isinstance(self.check, FusedCheck):
+            self.check.rows.ahead.lost(DRAFTS_WORTH * seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +111,9 @@ class SpeculativeDecoder(Decoder):
         if self._checked:
             return self._hand_out()
         payoff, clock = self.speculating.payoff, self.speculating.clock
-        most = self.most(payoff.drafts)
+        wanted = most = self.most(payoff.drafts)
+        if wanted and not self.speculating.ready(1 + wanted, self.cache.layers):
+            most = 0
         if payoff.begins and most:
             self.catch_up()
         begin, self.waited = clock() - self.waited, 0.0
@@ -107,6 +123,8 @@ class SpeculativeDecoder(Decoder):
             payoff.round(clock() - begin, self.drafted, self.accepted)
         else:
             payoff.plain(clock() - begin)
+        if wanted > most:
+            self.speculating.lost(clock() - begin)
         return token
 
     def settle(self) -> None:

@@ -172,7 +172,7 @@ def attend(
     padding = [0] * (MOST_ROWS - len(capacities))  # few would be passed in another address space
     splits = _splits(max(capacities))
     split = splits > 1
-    names = _padded(len(pasts.keys), pasts.keys[0].bits > 0)
+    names = padded(len(pasts.keys), pasts.keys[0].bits > 0)
     together = split or names >= SHARED_FROM or pasts.most > 1
     lanes, queries, simds = tuning.attend(heads[0] // heads[1], dim, dim * qkv.dtype.size, together)
     out_dtype = mx.float32 if split else qkv.dtype
@@ -204,7 +204,7 @@ def _one(past: Past) -> Pasts:
     return Pasts([past.keys], [past.values], past.tail, past.counts, past.counts)
 
 
-def _padded(sequences: int, packed: bool) -> int:
+def padded(sequences: int, packed: bool) -> int:
     """Sequences that a text is made for: a power of two, so that there are few texts."""
     return min(1 << (sequences - 1).bit_length(), max(most_sequences(packed), sequences))
 

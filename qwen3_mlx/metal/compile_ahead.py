@@ -13,10 +13,14 @@ import mlx.core as mx
 
 from qwen3_mlx.metal import launch
 from qwen3_mlx.metal.launch import Launch
+from qwen3_mlx.metal.variants import text_digest
 
 FEW, MOST = 1 << 16, 1 << 23
 """Bytes of an input up to which it is computed as it is: indices are; and more than the rows that
 one threadgroup reads, to which a longer one is cut."""
+
+COMPILED: set[str] = set()
+"""Texts that were compiled here in this process, by `variants.text_digest`."""
 
 WHOLE = ("attend", "combine", "gather_matmul")
 """Kernels that look at their arrays' shapes, or read them far apart: those are not cut."""
@@ -56,5 +60,6 @@ def compile_ahead(launches: Iterable[Launch], given_up: Callable[[], bool] = lam
             mx.eval(launch.run(one_group(one)))
         except Exception:
             break
+        COMPILED.add(text_digest(one))
         done += 1
     return done

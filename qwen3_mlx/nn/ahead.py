@@ -21,6 +21,8 @@ from qwen3_mlx.nn.signature import signatures
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
+_THREAD = "compile ahead"
+
 
 class Ahead:
     """Has what a trial will run compiled in its own process, while children prove the kernels.
@@ -80,10 +82,15 @@ def begin(
     settle(launches)
     main = threading.main_thread()  # Python ends when it has, and waits for this one
     thread = threading.Thread(
-        target=compile_ahead, args=(launches, lambda: not main.is_alive()), name="compile ahead"
+        target=compile_ahead, args=(launches, lambda: not main.is_alive()), name=_THREAD
     )
     thread.start()
     return thread
+
+
+def under_way() -> bool:
+    """Whether a thread that `begin` began still compiles."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
 def _proven(

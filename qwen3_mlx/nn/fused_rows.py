@@ -19,6 +19,7 @@ from qwen3_mlx.nn.fused_step import as_matrices, choose_arms, unsupported_networ
 from qwen3_mlx.nn.guarded import computed, first_line, is_of_a_trace
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.rope import rotation_table
+from qwen3_mlx.nn.rows_ahead import RowsAhead
 from qwen3_mlx.nn.signature import head_of, layer_of, say, verdict_of
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
@@ -49,6 +50,8 @@ class FusedRows:
         self.layers = [layer_of(block) for block in network.layers]
         first = network.layers[0].self_attn
         self.table = rotation_table(first.head_dim, first.rope.rope)
+        self.ahead = RowsAhead(network, cache_format, skinny=operations is layer.ROWS)
+        """What of it is compiled."""
         self.fault = ""
         """Why it takes the plain path from here on, if it does."""
         self._met: set[object] = set()
@@ -65,6 +68,18 @@ class FusedRows:
     def together(self, tokens: mx.array, caches: Sequence[Sequence[KVCache]]) -> mx.array:
         """As `Qwen3Network.together`: one token of each sequence."""
         return self.rows(tokens, caches, [1] * len(caches))
+
+    def successive(self, tokens: mx.array, cache: Sequence[KVCache]) -> mx.array:
+        """As `Qwen3Network.successive`."""
+        return self.rows(tokens, [cache], [len(tokens)])
+
+    def ready(self, caches: Sequence[Sequence[KVCache]], new: Sequence[int]) -> bool:
+        """Whether `rows` would wait for no compiler."""
+        first = [layers[0] for layers in caches]
+        held = [one for one in first if isinstance(one, TailedCache) and one.keys is not None]
+        if self.fault or len(held) < len(first) or sum(new) > MOST_ROWS or not self._fits(new):
+            return True  # MLX's operations take it
+        return self.ahead.ready(tuple(new), [c.rooms(n) for c, n in zip(held, new, strict=True)])
 
     def rows(
         self, tokens: mx.array, caches: Sequence[Sequence[KVCache]], new: Sequence[int]

@@ -9,6 +9,7 @@ import pytest
 
 from qwen3_mlx.metal import compile_ahead, launch, tuning
 from qwen3_mlx.metal.variants import Signature, text_key, variants
+from qwen3_mlx.metal.variants_rows import variants_of_rows
 
 DENSE = Signature(1024, 4, 2, 1536, 512, mx.bfloat16, (4, 64), head_dim=128)
 MOE = Signature(1024, 4, 2, 256, 512, mx.bfloat16, (4, 64), (8, 64), experts=16, top_k=8)
@@ -23,7 +24,8 @@ def test_one_group_reads_what_it_is_given(
     monkeypatch.setattr(tuning, "staged", lambda: staged)
     monkeypatch.setattr(compile_ahead, "FEW", 1 << 12)
     monkeypatch.setattr(compile_ahead, "MOST", 1 << 16)
-    every = [one for one in variants(network) if one.kernel != "gather_matmul"]
+    listed = [*variants(network), *variants_of_rows(network)]
+    every = [one for one in listed if one.kernel != "gather_matmul"]
     short = [compile_ahead.one_group(one) for one in every]
     assert [text_key(a) for a in short] == [text_key(b) for b in every]
     cut = [

@@ -225,8 +225,8 @@ def test_without_fused_rows_each_takes_its_own_fused_step(monkeypatch: pytest.Mo
     """Which is faster than all of them in MLX's operations."""
     network = network_of(mx.float32)
     monkeypatch.setattr(FusedRows, "if_available", lambda *_: None)
-    assert way_together(network, AS_COMPUTED) is None
+    assert way_together(network, AS_COMPUTED) == (None, None)
     monkeypatch.setenv("QWEN3_MLX_KERNELS", "off")
-    assert way_together(network, AS_COMPUTED) == network.rows
+    assert way_together(network, AS_COMPUTED) == (network.rows, None)
     stepped = [SimpleNamespace(step=lambda n=n: n) for n in (7, 8)]
     assert step_together(stepped, None) == [7, 8]  # type: ignore[arg-type]

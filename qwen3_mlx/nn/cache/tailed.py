@@ -65,6 +65,11 @@ class TailedCache(KVCache):
             self.close()
         return tuple(super().state)
 
+    def rooms(self, new: int) -> tuple[int, int]:
+        """Tokens that the buffers have room for now, and perhaps once `new` more are there."""
+        room: int = super().state[0].shape[2]
+        return room, room if self.offset + new <= room else max(2 * room, self.offset + new)
+
     def join(self, tails: mx.array, index: int, new: int) -> None:
         """Take the tail ``tails[index]``, which holds `new` tokens more."""
         self._tail, self._joint, self.recent = None, (tails, index), self.recent + new
