@@ -38,7 +38,7 @@ from qwen3_mlx.config import recipes
 from qwen3_mlx.quantize import job
 source, out, recipe = Path(sys.argv[1]), Path(sys.argv[2]), recipes.find(sys.argv[3])
 begin = time.perf_counter()
-job.run(job.prepare(job.Request(source, "bench", out, recipe, "", verify=False)))
+job.run(job.prepare(job.ConversionRequest(source, "bench", out, recipe, "", verify=False)))
 print(time.perf_counter() - begin)
 """
 THEIRS = """

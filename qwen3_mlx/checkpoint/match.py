@@ -99,8 +99,11 @@ def find_parameter(find: Callable[[str], T | None], path: str, experts: int) -> 
 
 
 def is_body(names: Iterable[str]) -> bool:
-    """Whether tensors have the names that the body alone stores them under: an embedder's."""
-    return not any("model." in name for name in names)
+    """Whether tensors have the names that the body alone stores them under: an embedder's.
+
+    A head belongs to a whole model, whatever prefix its tensors lost.
+    """
+    return not any("model." in name or "lm_head." in name for name in names)
 
 
 def with_head_or_without(config: Qwen3Config, tensors: Tensors, directory: Path) -> Qwen3Config:
