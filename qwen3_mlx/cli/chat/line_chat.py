@@ -169,16 +169,16 @@ class LineChat:
         renderer = Renderer(self.screen, self._answer_view(), hide_thinking=self._hide)
         if isinstance(generation, ToolTurn) and self.chat.tools is not None and self.interactive:
             self._asks(generation, self.chat.tools, renderer)
-        try:
-            with interrupts_turn(generation, answer_first=True) as presses:
+        with interrupts_turn(generation, answer_first=True) as presses:
+            try:
                 events = progress.cleared_by(presses.watch(generation))
                 if isinstance(generation, ToolTurn) and not self.screen.out_is_terminal:
                     events = only_last_answer(events, lambda said: self.screen.note(said.strip()))
                 done = renderer.paint(events)
-        finally:
-            progress.clear()
-            generation.close()
-            self.chat.keep()
+            finally:  # a Ctrl-C that comes late must not cost the turn that is kept here
+                progress.clear()
+                generation.close()
+                self.chat.keep()
         if done is not None:
             self.chat.count(done)
             if self.interactive:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import termios
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -11,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from qwen3_mlx.cli.chat import input_history
 from qwen3_mlx.cli.terminal import stdin
 from qwen3_mlx.cli.terminal.interrupt import interruptible
-from qwen3_mlx.cli.terminal.paste import PasteReader, cleaned
+from qwen3_mlx.cli.terminal.paste import PasteReader, cleaned, with_escape
 from qwen3_mlx.cli.terminal.screen import Screen, is_terminal, printable
+from qwen3_mlx.cli.terminal.typed_ahead import typed_ahead
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -45,9 +48,16 @@ class Lines:
     def __init__(self, screen: Screen) -> None:
         self._screen, self._ask = screen, is_terminal(sys.stdin)
         self._lines: Iterator[str] = stdin.lines()
+        self._kept, self._begun = deque[str](), ""
 
     def read(self, prompt: str, draft: str = "") -> str:
         """The next line of stdin."""
+        if self._kept:
+            return self._kept.popleft()
+        begun, self._begun = self._begun, ""
+        return begun + self._next(f"{prompt}{begun}")
+
+    def _next(self, prompt: str) -> str:
         if self._ask:
             self._screen.prompt(prompt)
         line = next(self._lines, None)
@@ -56,13 +66,18 @@ class Lines:
         return line
 
     def ask(self, question: str, draft: str = "") -> str:
-        """The next line that is typed from now on; the draft is shown, to be typed changed."""
+        """The next line that is typed from now on; the draft is shown, to be typed changed.
+
+        The lines before it are the next messages, and the one begun is the beginning of another.
+        """
         if self._ask:
-            termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+            with typed_ahead() as typed:
+                *lines, self._begun = f"{self._begun}{typed}".split("\n")
+            self._kept.extend(lines)
         if draft:
             self._screen.note(draft)
         with interruptible():
-            return self.read(question)
+            return self._next(question)
 
     def close(self) -> None:
         """Nothing to leave behind."""
@@ -77,6 +92,7 @@ class Prompt:
         from prompt_toolkit.input.vt100 import Vt100Input
 
         source = Vt100Input(sys.stdin)
+        self._restore = _keep_typed(source.fileno())
         self._keys = PromptKeys(source.fileno())
         source.stdin_reader = cast(Any, self._keys)
         self._aside = ""
@@ -102,8 +118,10 @@ class Prompt:
         """The text typed before Enter; what was typed earlier waits for the next message."""
         from prompt_toolkit import PromptSession
         from prompt_toolkit.history import InMemoryHistory
+        from prompt_toolkit.input.typeahead import get_typeahead
 
-        self._aside += self._keys.put_aside()
+        earlier = "".join(key.data for key in get_typeahead(self._session.input))
+        self._aside += self._keys.put_aside(earlier)
         asked: PromptSession[str] = PromptSession(
             input=self._session.input,
             output=self._session.output,
@@ -125,6 +143,26 @@ class Prompt:
         """Leave the terminal as it was."""
         self._session.output.disable_bracketed_paste()
         self._session.output.flush()
+        self._restore()
+
+
+def _keep_typed(terminal: int) -> Callable[[], None]:
+    """Have a Ctrl-C leave the lines typed before it; returns what undoes this.
+
+    A terminal drops them otherwise, and a turn that is cut would cost the next messages.
+    """
+    try:
+        before = termios.tcgetattr(terminal)
+        kept = [*before[:3], before[3] | termios.NOFLSH, *before[4:]]
+        termios.tcsetattr(terminal, termios.TCSANOW, kept)
+    except termios.error:  # no terminal, or one that has gone
+        return lambda: None
+
+    def restore() -> None:
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(terminal, termios.TCSANOW, before)
+
+    return restore
 
 
 class PromptKeys:
@@ -142,17 +180,22 @@ class PromptKeys:
         """A prompt begins: lines that wait by now were typed ahead, and each is sent."""
         self._is_typed_ahead = self._reader.is_waiting()
 
-    def put_aside(self) -> str:
-        """What was typed before a question was shown, as text: it must answer nothing."""
-        typed = cleaned(self._reader.typed_ahead()) if self._reader.is_waiting() else ""
-        return typed.replace("\r", "\n").strip("\n")
+    def put_aside(self, earlier: str) -> str:
+        """What was typed before a question was shown, as text: it must answer nothing.
+
+        `earlier`: what a prompt has read and left, behind the Enter that ended it.
+        """
+        typed = self._reader.typed_ahead() if self._reader.is_waiting() else ""
+        return cleaned(f"{earlier}{typed}").replace("\r", "\n").strip("\n")
 
     def read(self) -> str:
         """The waiting input; "" if there is none."""
         typed_ahead, self._is_typed_ahead = self._is_typed_ahead, False
         if typed_ahead:
-            return self._reader.typed_ahead()
-        return self._reader.read() if self._reader.is_waiting() else ""
+            keys = self._reader.typed_ahead()
+        else:
+            keys = self._reader.read() if self._reader.is_waiting() else ""
+        return with_escape(keys, "")  # Esc alone does nothing at a prompt
 
 
 def _history(path: Path | None) -> History:

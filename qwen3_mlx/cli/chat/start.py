@@ -162,9 +162,9 @@ def _full_screen(
     """Run the full-screen chat; a download comes first, because it draws its own progress."""
     asked, chosen = chosen, _fetched(chosen)
     name = chosen.name
+    from qwen3_mlx.cli.terminal.typed_ahead import typed_ahead
     from qwen3_mlx.cli.tui.app import Chat
     from qwen3_mlx.cli.tui.chat_setup import ChatSetup
-    from qwen3_mlx.cli.tui.typed_ahead import typed_ahead
 
     context = request.context if chosen is asked else None
     cache_format = request.cache_format

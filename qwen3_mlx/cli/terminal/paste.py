@@ -22,6 +22,9 @@ QUIET_S = 0.02
 AFTER_S = 0.1
 """Seconds behind a paste in which a line end belongs to it: a long one comes in several bursts."""
 
+ESCAPE_S = 0.1
+"""Seconds behind an ESC in which more makes it a sequence, or Esc and a line that follows."""
+
 OPEN_S = 1.0
 """Seconds to wait for the end of a bracketed paste before the text so far is passed on."""
 
@@ -31,14 +34,17 @@ _KEY = re.compile(r"\x1b(?:\[[\d;:]*[A-HPQRSZu~]|O[A-Za-z]|[\r\n])")
 _REPORT = re.compile(r"\x1b\[(?:<[\d;]+[Mm]|[IO]|\?[\d;]+(?:\$y|[cu])|\d+;\d+R|\d+(?:;\d+)+t)")
 """Reports of the mouse, the focus, and of the terminal itself, which come between keys: its modes,
 what it can, where the cursor is (prompt_toolkit asks at each prompt), its size."""
+_LEADING = re.compile(r"(?:\A|(?<=[\r\n]))(?:\x1b(?![\[\]OPX^_\r\n])|[\x03\x0c\x15])+")
+"""Keys that end or clear something, before a line's text: Esc, Ctrl-C, Ctrl-L, Ctrl-U."""
 _ENTER = re.compile(r"[\r\n]|\x1b(?:\[13[\d;:]*u|\[27;\d+;13~|OM)")
 
 
 def is_pasted(burst: str) -> bool:
     """Whether `burst`, all that came at once, holds an Enter that no one has pressed.
 
-    Typed are: keys without text among them, and text with Enter behind it. Whatever else has an
-    Enter is a paste: several lines, or one with a control character or a sequence in it.
+    Typed are: keys without text among them, and text with Enter behind it, and before it keys that
+    end or clear something: a busy program reads them with the line behind them. Whatever else has
+    an Enter is a paste: several lines, or one with a control character or a sequence in it.
     """
     if START in burst or END in burst:
         return True
@@ -47,9 +53,16 @@ def is_pasted(burst: str) -> bool:
     keys = _REPORT.sub("", burst)
     if not _KEY.sub("", keys).strip("\r\n"):
         return False
-    line = keys.rstrip("\r\n")
+    line = _LEADING.sub("", keys, count=1).rstrip("\r\n")
     typed = line.replace("\t", "").replace("\x7f", "")  # Tab and Backspace
     return bool(_CONTROL.search(typed)) or "\r" in line or "\n" in line
+
+
+def with_escape(keys: str, escape: str) -> str:
+    """`keys` with Esc before a line's text as `escape`: ESC and a letter would be Alt-letter."""
+    if not _ENTER.search(keys):
+        return keys
+    return _LEADING.sub(lambda found: found[0].replace("\x1b", escape), keys)
 
 
 def cleaned(text: str) -> str:
@@ -116,5 +129,7 @@ def _patience(end: str, before: float) -> float:
     begun, ended = end.rfind(START), end.rfind(END)
     if begun > ended or (before == OPEN_S and ended < 0):
         return OPEN_S
+    if end.endswith("\x1b"):
+        return ESCAPE_S
     begins = any(end.endswith(START[:length]) for length in range(1, len(START)))
     return QUIET_S if before or begins or _ENTER.search(end) else 0.0

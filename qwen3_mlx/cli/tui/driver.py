@@ -10,7 +10,10 @@ from typing import Any
 from textual.app import App
 from textual.drivers.linux_driver import LinuxDriver
 
-from qwen3_mlx.cli.terminal.paste import PasteReader
+from qwen3_mlx.cli.terminal.paste import PasteReader, with_escape
+
+ESCAPE = "\x1b[27u"
+"""Esc as Textual reads it at once, whatever follows; after an ESC alone it waits for more."""
 
 
 class PasteDriver(LinuxDriver):
@@ -68,7 +71,9 @@ class PasteDriver(LinuxDriver):
                 self._pass_on(read())
 
     def _pass_on(self, text: str) -> None:
-        data = text.encode()
+        is_esc = bool(text) and not text.strip("\x1b")  # the reader has waited for more
+        keys = text.replace("\x1b", ESCAPE) if is_esc else with_escape(text, ESCAPE)
+        data = keys.encode()
         while data:
             stopped, _, _ = select.select([self._wake], [self._pipe], [])
             if stopped:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 from textual.widgets import Static
+
+from qwen3_mlx.cli.tui.input import Input
 
 
 class QuitDialog(ModalScreen[bool]):
@@ -20,10 +23,34 @@ class QuitDialog(ModalScreen[bool]):
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y,enter,ctrl+c,ctrl+d", "dismiss(True)", show=False),
-        Binding("n,escape", "dismiss(False)", show=False),
+        Binding("ctrl+c,ctrl+d", "dismiss(True)", show=False),
+        Binding("escape", "dismiss(False)", show=False),
     ]
+    ANSWERS: ClassVar[dict[str, bool]] = {"y": True, "enter": True, "n": False}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_typing = False
 
     def compose(self) -> ComposeResult:
         """The question."""
         yield Static("Leave the chat?\n\nEnter or y: leave\nEsc or n: stay")
+
+    def on_key(self, event: events.Key) -> None:
+        """Take an answer; who types anything else stays, and it goes on into the chat's input."""
+        if not self._is_typing and event.key in self.ANSWERS:
+            event.stop()
+            self.dismiss(self.ANSWERS[event.key])
+        elif event.is_printable or self._is_typing:
+            event.stop()
+            self._type(event)
+
+    def _type(self, event: events.Key) -> None:
+        text = self.app.query_one(Input)
+        if event.is_printable and event.character:
+            text.insert(event.character)
+        elif event.key == "enter":
+            text.action_send()
+        if not self._is_typing:  # keys may still come here until it has gone
+            self._is_typing = True
+            self.dismiss(False)

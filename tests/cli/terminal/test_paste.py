@@ -65,6 +65,9 @@ def terminal() -> Iterator[Input]:
         "\x03",
         "\x1b",
         "\x04",
+        "\x03/mcp restart h\r",  # Ctrl-C as the turn ends, and a line: read at once
+        "\x1b/mcp restart h\r",
+        "\x1b\x15hello\r",
     ],
 )
 def test_keys_pass_as_they_are(terminal: Input, burst: str) -> None:
@@ -91,6 +94,9 @@ def test_keys_pass_as_they_are(terminal: Input, burst: str) -> None:
         ("\x1b]no end\rtwo\x07\r", "]no end\rtwo\r"),
         ("one\x03\rtwo\x04\r", "one\rtwo\r"),
         ("\u009b31mred\r", "31mred\r"),
+        ("\x03one\rtwo\r", "one\rtwo\r"),
+        ("\x04/quit\r", "/quit\r"),  # Ctrl-D would leave
+        ("\x1b[Aagain\r", "again\r"),
     ],
 )
 def test_a_burst_with_an_enter_that_no_one_pressed_is_a_paste(
@@ -181,3 +187,10 @@ def test_the_end_of_the_input(terminal: Input) -> None:
     os.close(terminal.start)
     assert terminal.reader.read() == "" and terminal.reader.closed
     terminal.start = os.dup(terminal.end)
+
+
+def test_esc_before_a_line_is_no_alt() -> None:
+    assert paste.with_escape("\x1b/quit\r", "<esc>") == "<esc>/quit\r"
+    assert paste.with_escape("one\n\x1b\x1btwo\n", "<esc>") == "one\n<esc><esc>two\n"
+    for keys in ("\x1b", "\x1bb", "\x1b\r", "\x1b[A\r", "\x1bOM", f"{START}a\r{END}"):
+        assert paste.with_escape(keys, "<esc>") == keys

@@ -23,3 +23,21 @@ async def test_what_is_typed_letter_by_letter_is_sent_whole(text: str) -> None:
         await chat.idle()
         assert chat.model.asked[0][0][-1]["content"] == text
         assert f"› {text}" in chat.seen
+
+
+async def test_who_writes_on_at_the_question_whether_to_leave_stays() -> None:
+    """An Esc was for a turn that had just ended; the letters behind it were lost in the question."""
+    async with run_chat([Answer("so")]) as chat:
+        await chat.press("escape")
+        await chat.until("Leave the chat?")
+        for letter in "What? Yes, nine.":
+            chat.app.post_message(Key(letter, letter))
+        chat.app.post_message(Key("enter", "\r"))
+        await chat.until("so")
+        await chat.idle()
+        assert chat.model.asked[0][0][-1]["content"] == "What? Yes, nine."
+        await chat.press("escape")
+        await chat.until("Leave the chat?")
+        await chat.press("n")
+        await chat.until(lambda: "Leave the chat?" not in chat.seen)
+        assert chat.app.input.text == ""
