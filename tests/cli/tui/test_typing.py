@@ -26,7 +26,7 @@ async def test_what_is_typed_letter_by_letter_is_sent_whole(text: str) -> None:
 
 
 async def test_who_writes_on_at_the_question_whether_to_leave_stays() -> None:
-    """An Esc was for a turn that had just ended; the letters behind it were lost in the question."""
+    """The Esc was for a turn that had just ended; the letters behind it were lost."""
     async with run_chat([Answer("so")]) as chat:
         await chat.press("escape")
         await chat.until("Leave the chat?")
