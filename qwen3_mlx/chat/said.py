@@ -46,9 +46,6 @@ class Said:
         drafts = self.runtime.drafts
         if drafts is None:
             return None
-        if self._sequence.guide:
-            self._no_drafts = "the answer follows a grammar"
-            return None
         found = drafts.of(cache) if lasting else drafts.new()
         if found is None:
             self._no_drafts = drafts.way[1]

@@ -15,10 +15,10 @@ from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.decode import Decoder, run
+from qwen3_mlx.engine.guided_drafts import decoder_of
 from qwen3_mlx.engine.prefill import PromptProgress, prefill, require_numbers
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sequence import TurnSequence
-from qwen3_mlx.engine.speculative import decoder_of
 from qwen3_mlx.events import Done, Event
 from qwen3_mlx.fit.chunk_size import chunk_size
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from typing import Protocol
 
 import mlx.core as mx
@@ -18,6 +20,9 @@ class Matcher(Protocol):
 
     def forced(self) -> list[int]:
         """The tokens that have to come next, as far as more come behind them."""
+
+    def copy(self) -> Matcher:
+        """Another answer that has come as far."""
 
     @property
     def ended(self) -> bool:
@@ -88,6 +93,26 @@ class Guide:
             return ()
         ids = tuple(self._matcher.forced()[: max(most, 0)])
         return ids if len(ids) >= self._least else ()
+
+    def copy(self) -> Guide:
+        """Another one that has come as far."""
+        other = copy(self)
+        other._matcher = self._matcher.copy()
+        return other
+
+    def follow(self, token: int) -> None:
+        """As `take`, by who doesn't know where a thought ends: behind its end too it is free."""
+        self.take(token, self._thinking or token == self._opener)
+
+    def fitting(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens` may come next, one behind the other, as far as that is known."""
+        if self._thinking or self._coming or self._opener is not None:
+            return len(tokens)
+        match = self._matcher.copy()
+        for count, token in enumerate(tokens):
+            if match.ended or not match.take(token):
+                return count
+        return len(tokens)
 
     @property
     def ended(self) -> bool:

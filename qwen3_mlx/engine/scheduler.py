@@ -251,7 +251,7 @@ class Scheduler:
         assert decoder is not None
         with decoder.cache.filling():
             task.touched, decision = self._clock(), self._say(task, decoder, token)
-            while decoder.ready and not isinstance(decision, End):
+            while not isinstance(decision, End) and decoder.ready:
                 decision = self._say(task, decoder, decoder.step())
         if isinstance(decision, End):
             self._finish(task)

@@ -6,11 +6,12 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import mlx.core as mx
 
 from qwen3_mlx.engine.decode import Decoder
-from qwen3_mlx.engine.payoff import LEARNING
+from qwen3_mlx.engine.payoff import LEARNING, Payoff
 from qwen3_mlx.engine.speculative import DRAFTS_WORTH, SpeculativeDecoder
 from qwen3_mlx.metal import attend
 from qwen3_mlx.metal.variants_rows import ROWS
@@ -221,4 +222,11 @@ class SideBySide:
                 continue
             beyond = max(seconds - plain, 0.0) * one.drafted / drafted if drafted else 0.0
             own = plain / count + beyond if drafted else seconds / count
-            payoff.shared(own, one.drafted, one.accepted, None if new else plain / count)
+            worth = None if new else plain / count
+            one.charge(partial(_learn_shared, payoff, own, one.drafted, worth))
+
+
+def _learn_shared(
+    payoff: Payoff, own: float, drafted: int, plain: float | None, right: int, _draws: float
+) -> None:
+    payoff.shared(own, drafted, right, plain)

@@ -16,10 +16,10 @@ import mlx.core as mx
 
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.draft import Check, Drafter, FusedCheck
+from qwen3_mlx.engine.guide import Guide
 from qwen3_mlx.engine.payoff import SIZES, Payoff
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler, SamplerState, logprobs
-from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.metal import attend
 from qwen3_mlx.nn.cache.full import KVCache
@@ -27,6 +27,9 @@ from qwen3_mlx.nn.cache.tailed import TailedCache
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 T = TypeVar("T")
+
+Learn = Callable[[int, float], object]
+"""Takes how many drafts of a pass were right, and the seconds of draws that came behind it."""
 
 DRAFTS_WORTH = 0.25
 """Of a step without drafts, what it lost by that, as far as anybody can tell before they run."""
@@ -87,9 +90,10 @@ class SpeculativeDecoder(Decoder):
         top_logprobs: int | None,
         speculating: Speculating,
         room: Callable[[], int],
+        guide: Guide | None = None,
     ) -> None:
         """room: says how many tokens more the turn may have."""
-        super().__init__(network, cache, sampler, logits, top_logprobs)
+        super().__init__(network, cache, sampler, logits, top_logprobs, guide)
         self.speculating, self._room = speculating, room
         self.drafted = self.accepted = 0
         """Drafts of the last pass, and those that were right."""
@@ -118,14 +122,19 @@ class SpeculativeDecoder(Decoder):
             self.catch_up()
         begin, self.waited = clock() - self.waited, 0.0
         self.draft(most)
-        token = self._pass()
+        token, drafted = self._pass(), self.drafted
+        seconds = clock() - begin
         if most:
-            payoff.round(clock() - begin, self.drafted, self.accepted)
+            self.charge(lambda right, more: payoff.round(seconds + more, drafted, right))
         else:
-            payoff.plain(clock() - begin)
+            payoff.plain(seconds)
         if wanted > most:
-            self.speculating.lost(clock() - begin)
+            self.speculating.lost(seconds)
         return token
+
+    def charge(self, learn: Learn) -> None:
+        """Have `learn` told what came of the last pass."""
+        learn(self.accepted, 0.0)
 
     def settle(self) -> None:
         """As `Decoder.settle`: what was checked ahead is to be computed again."""
@@ -210,10 +219,14 @@ class SpeculativeDecoder(Decoder):
         self.take(self.speculating.check(rows[:, None], self.cache.layers)[:, -1])
         return self.keep(rows.tolist())  # type: ignore[arg-type]  # nested, to mypy
 
+    def _draws(self) -> Sampler:
+        """What a drafter may draw with, and leaves as it is."""
+        return self.sampler
+
     def _proposed(self, most: int) -> mx.array | None:
         drafter = self.speculating.drafter
         found = self._guarded(
-            lambda: drafter.propose(self.cache.tokens, self.drawn, most, self.sampler)
+            lambda: drafter.propose(self.cache.tokens, self.drawn, most, self._draws())
         )
         if found is None:
             return None
@@ -238,18 +251,3 @@ class SpeculativeDecoder(Decoder):
         self._next, self._next_logprobs = one.behind.token, one.behind.logprobs
         self.sampler.restore(one.behind.sampler)
         return super().keep([one.token])
-
-
-def decoder_of(
-    sequence: TurnSequence,
-    cache: PromptCache,
-    sampler: Sampler,
-    logits: mx.array,
-    top_logprobs: int | None,
-    speculating: Speculating | None,
-) -> Decoder:
-    """What decodes `sequence` behind the prompt in `cache`, with drafts if it is given any."""
-    given = (cache.network, cache, sampler, logits, top_logprobs)
-    if speculating is None:
-        return Decoder(*given, sequence.guide)
-    return SpeculativeDecoder(*given, speculating, lambda: sequence.max_tokens - sequence.used)

@@ -13,11 +13,12 @@ import mlx.core as mx
 
 from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.engine.decode import Decoder
+from qwen3_mlx.engine.guided_drafts import decoder_of
 from qwen3_mlx.engine.prefixes import Prefixes
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Logprobs, Sampler
 from qwen3_mlx.engine.sequence import TurnSequence
-from qwen3_mlx.engine.speculative import Speculating, decoder_of
+from qwen3_mlx.engine.speculative import Speculating
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.events import FinishReason
 from qwen3_mlx.options import AS_COMPUTED

@@ -46,6 +46,8 @@ def asked(seed: int) -> tuple[str, dict[str, Any]]:
     }
     if options["thinking_budget"] is not None:
         options["max_tokens"] = 150
+    if seed % 5 == 2:
+        options["regex"] = "[ab]{2,6}(cde|[a-z ]{3,30})"
     return prompt, options
 
 

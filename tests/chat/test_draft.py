@@ -78,10 +78,29 @@ def test_an_interrupted_turn_leaves_the_cache_at_what_was_said() -> None:
     assert [layer.offset for layer in session.cache.layers] == [length] * 2
 
 
-def test_an_answer_in_a_form_goes_without() -> None:
-    _, model = pair(CacheFormat(), False)
-    reply = model.generate("ab", regex="[ab]{3}", seed=1)
-    assert reply.stats.speculation == Speculation(off="the answer follows a grammar")
+FORMS: tuple[dict[str, Any], ...] = (
+    {"regex": "[ab]{20}", "thinking": False},
+    {"regex": "(ab|cd)+[a-z]{9}", "thinking_budget": 4},
+    {"schema": {"enum": ["abcabcabc", "abcabcdef", "xyz"]}, "thinking_budget": 9, "logprobs": 1},
+)
+
+
+@pytest.mark.parametrize("source", [False, True], ids=["lookup", "model"])
+@pytest.mark.parametrize("form", FORMS)
+def test_an_answer_in_a_form_has_drafts_too(form: dict[str, Any], source: bool) -> None:
+    """Streamed and not, in a session and in `generate`, greedy and seeded."""
+    plain, model = pair(CacheFormat(), source)
+    accepted = 0
+    for more in ({"temperature": 0.0}, {"seed": 1}, {"seed": 2, "temperature": 1.3}):
+        options = form | more | {"max_tokens": 120}
+        reply, expected = model.generate("ab", **options), plain.generate("ab", **options)
+        assert said(reply) == said(expected)
+        streamed = Reply.from_events(model.session().send("ab", **options))
+        assert said(streamed) == said(expected)
+        found = reply.stats.speculation
+        assert found is not None and not found.off
+        accepted += found.accepted
+    assert accepted > 0 or not source
 
 
 def test_where_rows_cannot_pay_nothing_is_drafted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Random turns with drafts, held to the same turns without, token by token.
 
-python -m tests.engine.draft_cases [COUNT [FIRST]]
+python -m tests.engine.draft_cases [COUNT [FIRST]] [grammar]
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -21,6 +21,8 @@ from qwen3_mlx.engine.control import Control
 from qwen3_mlx.engine.decode import Decoder, run
 from qwen3_mlx.engine.draft import Drafter, way_to_check
 from qwen3_mlx.engine.draft_model import DraftModel
+from qwen3_mlx.engine.guide import Guide
+from qwen3_mlx.engine.guided_drafts import decoder_of
 from qwen3_mlx.engine.lookup import Lookup
 from qwen3_mlx.engine.payoff import Payoff
 from qwen3_mlx.engine.prefill import prefill
@@ -111,6 +113,53 @@ class Case:
     min_tokens: int
     cut_at: int | None
     """Tokens after which the user asks for the answer."""
+    guide: Callable[[], Guide | None] = lambda: None
+
+
+@dataclass(slots=True)
+class Places:
+    """A matcher of one answer: at each place one of some tokens, at times a single one."""
+
+    places: Sequence[Sequence[int]]
+    at: int = 0
+
+    def mask(self) -> bytes:
+        here = [EOS] if self.ended else self.places[self.at]
+        return sum(1 << token for token in here).to_bytes(4, "little")
+
+    def take(self, token: int) -> bool:
+        fits = not self.ended and token in self.places[self.at]
+        self.at += fits
+        return fits
+
+    def forced(self) -> list[int]:
+        left = self.places[self.at : -1]
+        several = next((n for n, place in enumerate(left) if len(place) > 1), len(left))
+        return [place[0] for place in left[:several]]
+
+    def copy(self) -> Places:
+        return Places(self.places, self.at)
+
+    @property
+    def ended(self) -> bool:
+        return self.at == len(self.places)
+
+
+def guided(number: int) -> Case:
+    """As `case`, with an answer that follows a random grammar, perhaps behind a thought."""
+    draw, one = random.Random(~number), case(number)
+    free = [token for token in range(VOCABULARY) if token not in (OPEN, CLOSE, EOS)]
+    sizes = draw.choice([(1, 1, 1, 2), (1, 2, 6), (3, 8), (12, 18)])
+    places = [draw.sample(free, draw.choice(sizes)) for _ in range(draw.choice([3, 12, 40]))]
+    thinks, least = draw.random() < 0.5, draw.choice([2, 3, None])
+    more: dict[str, Any] = {"opener": OPEN, "lead": (8,)} if thinks else {}
+
+    def guide() -> Guide:
+        never = frozenset({EOS})
+        return Guide(Places(places), VOCABULARY, never=never, least_forced=least, **more)
+
+    bias = {OPEN: 6.0, CLOSE: draw.choice([0.0, 2.0])} if thinks else None
+    return replace(one, guide=guide, min_tokens=0, bias=bias)
 
 
 @cache
@@ -160,9 +209,8 @@ def said(one: Case, drafter: Drafter | None) -> tuple[list[Any], PromptCache, in
     """All that the turn says, its cache behind it, and the drafts that were right."""
     prompt_cache = PromptCache(one.network, one.cache_format)
     control = Control()
-    sequence = TurnSequence(
-        MARKERS, ThinkingBudget(one.budget, STOP_IDS, CLOSE_IDS), one.max_tokens, control
-    )
+    budget = ThinkingBudget(one.budget, STOP_IDS, CLOSE_IDS)
+    sequence = TurnSequence(MARKERS, budget, one.max_tokens, control, guide=one.guide())
     sampler = Sampler(
         *(one.sampling, VOCABULARY, one.prompt, one.seed),
         bias=one.bias,
@@ -194,23 +242,19 @@ def _decoder(
     drafter: Drafter | None,
     sequence: TurnSequence,
 ) -> Decoder:
-    if drafter is None:
-        return Decoder(one.network, prompt_cache, sampler, logits, one.logprobs)
     check, _ = way_to_check(one.network, one.cache_format)
     assert check is not None
-    speculating = Speculating(drafter, check, Always(many=one.most))
-    room: Callable[[], int] = lambda: sequence.max_tokens - sequence.used  # noqa: E731
-    more = (one.logprobs, speculating, room)
-    return SpeculativeDecoder(one.network, prompt_cache, sampler, logits, *more)
+    speculating = drafter and Speculating(drafter, check, Always(many=one.most))
+    return decoder_of(sequence, prompt_cache, sampler, logits, one.logprobs, speculating)
 
 
 def _numbers(known: Any) -> list[Any]:
     return [part.tolist() for part in known]
 
 
-def run_case(number: int) -> tuple[int, int]:
+def run_case(number: int, made: Callable[[int], Case] = case) -> tuple[int, int]:
     """Returns the tokens said, and drafts that were right. Raises `AssertionError`."""
-    one = case(number)
+    one = made(number)
     plain, plain_cache, _ = said(one, None)
     future = [token for ids, *_ in plain[:-1] for token in ids]
     drafters: dict[str, Callable[[], Drafter]] = {
@@ -232,11 +276,12 @@ def run_case(number: int) -> tuple[int, int]:
 
 def main() -> None:
     """Run so many cases, and say what came of them."""
-    given = [int(argument) for argument in sys.argv[1:]]
+    given = [int(argument) for argument in sys.argv[1:] if argument != "grammar"]
+    made = guided if "grammar" in sys.argv else case
     count, first = (given + [500, 0][len(given) :])[:2]
     began, tokens, right = time.monotonic(), 0, 0
     for number in range(first, first + count):
-        new, accepted = run_case(number)
+        new, accepted = run_case(number, made)
         tokens, right = tokens + new, right + accepted
     seconds = time.monotonic() - began
     print(
