@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from qwen3_mlx.chat.company import Company
 from qwen3_mlx.checkpoint.adapter import Adapter, attach, read_adapter
 from qwen3_mlx.checkpoint.fingerprint import fingerprint, stamp
-from qwen3_mlx.checkpoint.headers import checkpoint_tensors
 from qwen3_mlx.checkpoint.load import load_network
 from qwen3_mlx.checkpoint.match import is_body
+from qwen3_mlx.checkpoint.share_files import tensors_of
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.device import memory_limits
 from qwen3_mlx.device.fork import about_to_compute
@@ -194,7 +194,7 @@ def load_runtime(
     # First: another architecture's other files may look odd in any way.
     config = Qwen3Config.from_dir(path)
     cache_format.check(config.head_dim)
-    tensors = checkpoint_tensors(path)
+    tensors = tensors_of(path, membership.own_share())
     kind = "embedder" if is_body(tensors) else kinds.of_directory(path)
     weights = weights_from_headers(tensors.values())
     own, weights = _own(config, weights, adapter)

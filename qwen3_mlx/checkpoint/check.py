@@ -95,7 +95,7 @@ def _weights(files: Files) -> Iterator[Finding]:
         return  # no weights, or another tool's: `convert` knows how those lie
     config = with_head_or_without(files.config, files.tensors, files.directory)
     dtypes = set()
-    for path, shape in weight_shapes(config):
+    for path, shape in files.share.weight_shapes(config):
         found = find_parameter(lambda p: files.tensors.get(f"{p}.weight"), path, config.num_experts)
         if not found:
             yield Finding("error", f"{path}.weight is missing")
@@ -113,10 +113,25 @@ def _weights(files: Files) -> Iterator[Finding]:
         yield Finding("note", f"config.json says {said}, the arrays are {arrays}")
 
 
+def _shares(files: Files) -> Iterator[Finding]:
+    """The machines' files that are here: each must be the one that config.json knows."""
+    if files.shares is None:
+        return
+    here = [str(part.share.rank + 1) for part in files.parts()]
+    text = f"shared out to {files.shares.said}; here is share {' and '.join(here) or 'none'}"
+    yield Finding("note", f"{text}: qwen3-mlx launch runs it")
+    for part in files.parts():
+        try:
+            yield from _weights(part)
+        except Qwen3Error as error:
+            yield Finding("error", error.summary)
+
+
 def _packed(
     files: Files, path: str, shape: tuple[int, ...], weight: TensorInfo
 ) -> Iterator[Finding]:
-    spec = files.config.quantization.spec(path) if files.config.quantization else None
+    packing = files.share.config(files.config).quantization
+    spec = packing.spec(path) if packing else None
     if spec is None:
         yield Finding("error", f"{path} has scales, but config.json does not say how it is packed")
         return
@@ -161,7 +176,7 @@ def _index(files: Files) -> Iterator[Finding]:
 
 
 _LOOKS = (
-    *(_folder, _config, _weights, _head, _index),
+    *(_folder, _config, _weights, _shares, _head, _index),
     *(check_text.tokenizer, check_text.ends, check_text.template, check_text.sampling),
 )
 
@@ -174,7 +189,8 @@ def array_findings(directory: str | Path) -> Iterator[Finding]:
 
     from qwen3_mlx.checkpoint.raw import FLOATS, read_rows
 
-    for name, info in Files(directory).stored.items():
+    stored = (item for part in Files(directory).parts() for item in part.stored.items())
+    for name, info in stored:
         if info.dtype not in FLOATS or not info.nbytes:
             continue
         rows = math.prod(info.shape[:-1])

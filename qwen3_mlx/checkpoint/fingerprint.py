@@ -38,6 +38,22 @@ def _texts(directory: Path) -> list[Path]:
     return sorted(file for file in found if not file.name.startswith("."))  # ._ is the Finder's
 
 
+def digest_of_file(file: Path) -> str:
+    """What tells two files of weights apart on different machines: size, header and samples.
+
+    Raises `OSError`.
+    """
+    size = file.stat().st_size
+    found = hashlib.sha256(f"{size}\n".encode())
+    with open_regular(file) as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        found.update(stream.read(min(length, size, _HEADER)))
+        for sample in range(SAMPLES):
+            stream.seek(size * sample // SAMPLES)
+            found.update(stream.read(SAMPLE_BYTES))
+    return found.hexdigest()
+
+
 def fingerprint(directory: Path) -> str:
     """A digest of everything a prompt's keys and values depend on in `directory`.
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from qwen3_mlx.checkpoint import gguf_tensors
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
+from qwen3_mlx.config.shares import alone, is_share
 from qwen3_mlx.errors import CheckpointError, ConfigError, shown
 from qwen3_mlx.files import LFS, LFS_POINTER, open_regular, read_json
 from qwen3_mlx.gguf.folder import is_gguf
@@ -74,12 +75,14 @@ def checkpoint_tensors(directory: str | Path) -> dict[str, TensorInfo]:
     Of a GGUF model, what the loader makes of it.
 
     Raises `CheckpointError` if there is none, a shard is missing, the index points outside
-    the directory, two shards hold one name, or a header is damaged.
+    the directory, two shards hold one name, a header is damaged, or it is shared out to machines.
     """
     tensors: dict[str, TensorInfo] = {}
     files = shard_files(Path(directory))
     if is_gguf(files[0]):
         return gguf_tensors.loaded_tensors(files)
+    if is_share(files[0].name):
+        raise alone([file.name for file in files])
     for file in files:
         for name, info in read_header(file).items():
             if name in tensors:

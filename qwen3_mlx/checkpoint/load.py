@@ -10,46 +10,29 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
-import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_unflatten
 
 from qwen3_mlx.checkpoint import mapped
 from qwen3_mlx.checkpoint.gguf_read import GgufReader
-from qwen3_mlx.checkpoint.headers import checkpoint_tensors
-from qwen3_mlx.checkpoint.match import (
-    Tensors,
-    by_layer,
-    difference_error,
-    find_parameter,
-    is_unused,
-    named_tensors,
-    with_head_or_without,
-)
+from qwen3_mlx.checkpoint.match import by_layer
 from qwen3_mlx.checkpoint.raw import read_tensor
-from qwen3_mlx.checkpoint.shared import read_part, share_sources
+from qwen3_mlx.checkpoint.shared import read_part
+from qwen3_mlx.checkpoint.sources import Sources
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
+from qwen3_mlx.checkpoint.unread import FLOATS, unread_network
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.config.matrices import weight_shapes
-from qwen3_mlx.config.quantization import Quantization
 from qwen3_mlx.config.share import ALL, Share
 from qwen3_mlx.device.out_of_memory import is_out_of_memory
-from qwen3_mlx.errors import CheckpointError, ConfigError, gb
+from qwen3_mlx.errors import CheckpointError, gb
 from qwen3_mlx.fit import guard
 from qwen3_mlx.nn import ahead
 from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
-
-_FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
-
-Sources = dict[str, list[TensorInfo]]
-"""For each parameter of the network, the tensor it comes from, or one for each expert."""
 
 
 def load_network(
@@ -68,91 +51,14 @@ def load_network(
     or `CheckpointError`; nothing is loaded unless every tensor is there in its right shape.
     Raises `OutOfMemoryError` before a layer for which memory is missing, unless `force`.
     """
-    config = Qwen3Config.from_dir(path)
-    if context is not None:
-        config = config.for_context(context)
-    tensors = named_tensors(checkpoint_tensors(path))
-    config = with_head_or_without(config, tensors, Path(path))
-    sources = _sources(tensors, config)
-    network = _empty(config, sources)
-    _check(network, sources, tensors, config)
-    if share.size > 1:
-        config, sources = share.config(config), share_sources(sources, share)
-        network = _empty(config, sources)
-    ahead.begin(network, _target(sources["model.norm.weight"]) or mx.float32)
+    network, sources, config = unread_network(Path(path), context, share)
+    if network.model.stage is None:
+        norm = sources["model.norm.weight"]
+        ahead.begin(network, _target(norm) or mx.float32)
     _materialise(network, sources, on_progress, force)
     network.eval()
     choose_backend(network)
     return network, config
-
-
-def _sources(tensors: Tensors, config: Qwen3Config) -> Sources:
-    """Find the tensors of every parameter; experts in the order of their numbers."""
-    sources: Sources = {}
-    for path, _ in weight_shapes(config):
-        for kind in ("weight", "scales", "biases"):
-            found = find_parameter(partial(_tensor, tensors, kind), path, config.num_experts)
-            if found:
-                sources[f"{path}.{kind}"] = list(found)
-    return sources
-
-
-def _tensor(tensors: Tensors, kind: str, path: str) -> TensorInfo | None:
-    return tensors.get(f"{path}.{kind}")
-
-
-def _empty(config: Qwen3Config, sources: Sources) -> Qwen3Network:
-    """A network of that shape, packed as its tensors are; nothing is computed."""
-    network = Qwen3Network(config)
-    if config.quantization is not None:
-        _quantize(network, config.quantization, sources)
-    return network
-
-
-def _quantize(network: Qwen3Network, quantization: Quantization, sources: Sources) -> None:
-    """Give every module that has scales in the checkpoint its packed form (still lazy)."""
-
-    def packing(path: str, module: nn.Module) -> bool | dict[str, Any]:
-        spec = quantization.spec(path)
-        if spec is None or f"{path}.scales" not in sources:
-            return False
-        return {"bits": spec.bits, "group_size": spec.group_size, "mode": spec.mode}
-
-    try:
-        nn.quantize(network, class_predicate=packing)
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError("config.json: quantization", got=str(error)) from None
-
-
-def _check(network: Qwen3Network, sources: Sources, tensors: Tensors, config: Qwen3Config) -> None:
-    """Raise one `CheckpointError` that lists the first five differences."""
-    missing, faults = [], []
-    parameters = dict(tree_flatten(network.parameters()))
-    used = set()
-    for name, parameter in parameters.items():
-        if name not in sources:
-            missing.append(f"{name} {list(parameter.shape)}")
-            continue
-        used |= set(sources[name])
-        if fault := _fault(sources[name], parameter):
-            faults.append(f"{name} {fault}")
-    unused = (n for n, info in tensors.items() if info not in used and not is_unused(n, config))
-    surplus = list(dict.fromkeys(tensors[name].name for name in unused))
-    if missing or faults or surplus:
-        raise difference_error(missing, faults, surplus)
-
-
-def _fault(infos: list[TensorInfo], parameter: mx.array) -> str | None:
-    """What is wrong with the tensors that are to become `parameter`, if anything."""
-    shape = infos[0].shape if len(infos) == 1 else (len(infos), *infos[0].shape)
-    ragged = any(info.shape != infos[0].shape for info in infos)
-    if ragged or shape != tuple(parameter.shape):
-        got = "ragged experts" if ragged else list(shape)
-        return f"has shape {got}, expected {list(parameter.shape)}"
-    packed = not mx.issubdtype(parameter.dtype, mx.floating)
-    allowed = {"U32", "U8"} if packed else set(_FLOATS)
-    odd = next((info.dtype for info in infos if info.dtype not in allowed), None)
-    return f"has dtype {odd}, expected {' or '.join(sorted(allowed))}" if odd else None
 
 
 def _materialise(
@@ -248,7 +154,7 @@ def _require(nbytes: int, done: int, total: int) -> None:
 
 def _target(infos: list[TensorInfo]) -> mx.Dtype | None:
     """The dtype that the backend computes in; None for packed weights, which stay as they are."""
-    stored = _FLOATS.get(infos[0].dtype)
+    stored = FLOATS.get(infos[0].dtype)
     return None if stored is None else backend.compute_dtype(stored)[0]
 
 

@@ -10,8 +10,11 @@ from typing import Any, Literal
 
 from qwen3_mlx.checkpoint.headers import checkpoint_tensors, weight_files
 from qwen3_mlx.checkpoint.match import named_tensors
+from qwen3_mlx.checkpoint.share_files import own_tensors, ranks_here
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config.share import ALL, Share
+from qwen3_mlx.config.shares import Shares, shares_of
 from qwen3_mlx.files import read_config, read_json
 
 Severity = Literal["error", "warning", "note"]
@@ -31,8 +34,8 @@ class Finding:
 class Files:
     """What a model directory says, read once each. Reading raises `Qwen3Error`."""
 
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: str | Path, share: Share = ALL) -> None:
+        self.directory, self.share = Path(directory), share
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -49,7 +52,24 @@ class Files:
     @cached_property
     def stored(self) -> dict[str, TensorInfo]:
         """The tensors by the names they are stored under; empty where there are no weights."""
+        if self.shares is not None:
+            if self.share.size == 1:
+                return {}  # they lie in the machines' files: `parts`
+            tensors = own_tensors(self.directory, self.shares, self.share)
+            return {own: tensors[n] for n, own in self.share.names(self.config, tensors).items()}
         return checkpoint_tensors(self.directory) if weight_files(self.directory).names else {}
+
+    @cached_property
+    def shares(self) -> Shares | None:
+        """What the weights are shared out to, if they are."""
+        return shares_of(self.values)
+
+    def parts(self) -> list[Files]:
+        """These files, or what they say of each machine whose file is here."""
+        if self.shares is None:
+            return [self]
+        ranks = ranks_here(self.directory, self.shares)
+        return [Files(self.directory, self.shares.share(rank)) for rank in ranks]
 
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:

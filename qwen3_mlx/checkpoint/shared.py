@@ -17,6 +17,7 @@ import mlx.core as mx
 
 from qwen3_mlx.checkpoint.raw import read_rows
 from qwen3_mlx.checkpoint.tensor_info import Part, TensorInfo
+from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.share import Share
 
 BLOCK = 1 << 24
@@ -26,12 +27,12 @@ SHORT_RUN = 1 << 16
 
 
 def share_sources(
-    sources: Mapping[str, list[TensorInfo]], share: Share
+    sources: Mapping[str, list[TensorInfo]], share: Share, config: Qwen3Config
 ) -> dict[str, list[TensorInfo]]:
-    """The same with what this machine reads of each tensor."""
+    """What this machine reads for each of its parameters, of a network of that `config`."""
     return {
-        name: [_own(info, name.rpartition(".")[0], share) for info in infos]
-        for name, infos in sources.items()
+        own: [_own(info, name.rpartition(".")[0], share) for info in sources[name]]
+        for name, own in share.names(config, sources).items()
     }
 
 

@@ -42,3 +42,13 @@ def find(name: str, local_only: bool, screen: Screen) -> Path:
         raise HubError("the source is not on this machine", got=name, hint=hint)
     screen.note(f"downloading {name}; it is kept for the next time")
     return resolve.resolve(name)
+
+
+def original(name: str) -> str:
+    """What `name` means here: for an alias, the original it was quantized from."""
+    from qwen3_mlx.hub import releases
+
+    if Path(name).is_dir():
+        return name
+    release = releases.find(name)
+    return f"Qwen/{release.name}" if release is not None else name

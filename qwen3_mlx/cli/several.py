@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qwen3_mlx.cli.commands.info import EVERYDAY_CONTEXT, find
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.config.share import Share
+from qwen3_mlx.config.share import WAYS, Share
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.fit import inequality, machine, machines
 from qwen3_mlx.options import check_context
-
-HOW = {True: "attention split", False: "attention whole"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +41,34 @@ def gather(name: str, context: int | None, kv_bits: int | None, text: str) -> Se
     where, config, _, _ = find(name)
     check_context(context)
     tokens = min(EVERYDAY_CONTEXT, config.context) if context is None else context
+    place, links = machines.mac(gigabytes), (machines.JACCL, machines.TCP)
     ways, fault = [], None
-    for attention in (True, False):
-        share = Share(0, count, attention)
+    for attention, pipeline in WAYS.values():
+        share = Share(0, count, attention, pipeline)
         try:
-            own = share.config(config)
+            fit = _fullest(config, share, machine.mac(gigabytes), tokens, kv_bits)
         except OptionError as error:
             fault = fault or error
             continue
-        weights = inequality.weights_from_config(own)
-        fit = inequality.fit(own, weights, machine.mac(gigabytes), tokens, kv_bits)
-        place = machines.mac(gigabytes)
-        links = (machines.JACCL, machines.TCP)
         rates = {x.name: machines.tokens_a_second(config, share, place, x) for x in links}
         ways.append(Way(share, fit, rates))
     if not ways and fault is not None:
         raise fault
     return Several(where, config, count, gigabytes, tuple(ways))
+
+
+def _fullest(
+    config: Qwen3Config, share: Share, place: machine.Machine, tokens: int, kv_bits: int | None
+) -> inequality.Fit:
+    """Of the machine that needs most: all the same, but in a pipeline. Raises `OptionError`."""
+    ranks = [replace(share, rank=rank) for rank in range(share.size if share.pipeline else 1)]
+    fits = [
+        inequality.fit(
+            one.config(config), inequality.weights_of_share(config, one), place, tokens, kv_bits
+        )
+        for one in ranks
+    ]
+    return max(fits, key=lambda fit: fit.required_bytes)
 
 
 def record(found: Several) -> dict[str, Any]:
@@ -70,7 +79,8 @@ def record(found: Several) -> dict[str, Any]:
         "memory_bytes": int(found.gigabytes * 1e9),
         "ways": [
             {
-                "attention": "split" if way.share.attention else "whole",
+                "way": way.share.way,
+                "attention": "split" if way.share.attention and not way.share.pipeline else "whole",
                 "fits": way.fit.fits,
                 "weight_bytes": way.fit.weight_bytes,
                 "required_bytes": way.fit.required_bytes,
@@ -89,11 +99,12 @@ def lines(found: Several) -> Iterator[str]:
     yield f"{found.count} machines of {found.gigabytes:g} GB; of one of them:"
     for way in found.ways:
         yield ""
-        yield f"{HOW[way.share.attention]}: {way.fit.equation}"
+        yield f"{way.share.way}: {way.fit.equation}"
         rates = ", ".join(f"{rate:.0f} over {name}" for name, rate in way.rates.items())
         yield f"  tokens a second, computed: {rates}"
-    if len(found.ways) == 1:
+    ways = {way.share.way for way in found.ways}
+    if missing := [way for way in WAYS if way not in ways]:
         yield ""
-        yield f"{found.count} machines can't split attention: they don't divide its heads"
+        yield f"{found.count} machines can't share it out so: {', '.join(missing)}"
     yield ""
-    yield "computed from bytes, layers and sums; no Mac has run it (docs/machines.md)"
+    yield "computed from bytes, layers, sums and hops; no Mac has run it (docs/machines.md)"

@@ -43,6 +43,7 @@ READ_ELSEWHERE = (
     "layer_types",
     "quantization",
     "quantization_config",
+    "shares",
 )
 
 SPELLINGS = {"num_local_experts": "num_experts"}

@@ -1,19 +1,21 @@
-"""Which part of every tensor one of several machines holds: tensor parallelism, on paper.
+"""Which part of a network one of several machines holds: tensor or pipeline parallelism, on paper.
 
-Attention is split by heads and each feed-forward network, an expert's too, by its inner size
-(arXiv 1909.08053 §3): the first matrices by rows, the last one by columns, and what the machines
-compute is summed. Embedding, norms, routers and head are whole everywhere.
+Tensors: attention is split by heads and each feed-forward network, an expert's too, by its inner
+size (arXiv 1909.08053 §3): the first matrices by rows, the last one by columns, and what the
+machines compute is summed. Embedding, norms, routers and head are whole everywhere.
+A pipeline (arXiv 1811.06965): each machine holds whole layers and hands its output to the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.config.network import Qwen3Config
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.config.stages import path_there, stage_config, stages
+from qwen3_mlx.errors import OptionError, shown
 
 Split = Literal["whole", "rows", "columns"]
 """How a matrix ``[..., out, in]`` is shared out: not at all, or by `out`, or by `in`."""
@@ -37,11 +39,44 @@ class Share:
     size: int
     attention: bool = True
     """Whether attention is split. Where it isn't, a layer needs one sum in place of two."""
+    pipeline: bool = False
+    """Whether each machine holds whole layers, and nothing is split."""
+
+    @property
+    def way(self) -> str:
+        """How the model is shared out, in words."""
+        return PIPELINE if self.pipeline else f"attention {'split' if self.attention else 'whole'}"
+
+    @property
+    def holds_ends(self) -> bool:
+        """Whether embedding, last norm and head lie here."""
+        return not self.pipeline or self.rank == 0
+
+    def weight_shapes(self, whole: Qwen3Config) -> list[tuple[str, tuple[int, ...]]]:
+        """As `matrices.weight_shapes`, of what lies here, by the names it has here.
+
+        Raises as `config`.
+        """
+        shapes = weight_shapes(self.config(whole))
+        return [(p, s) for p, s in shapes if self.holds_ends or p.startswith("model.layers.")]
+
+    def layers(self, whole: Qwen3Config) -> range:
+        """The layers that this machine computes: in a pipeline its own, else all."""
+        if not self.pipeline or self.size == 1:
+            return range(whole.num_hidden_layers)
+        return stages(whole, self.size)[self.rank]
+
+    def names(self, whole: Qwen3Config, names: Iterable[str]) -> dict[str, str]:
+        """What this machine calls the tensors or modules that it holds of `names`, by name."""
+        if not self.pipeline or self.size == 1:
+            return {name: name for name in names}
+        layers = self.layers(whole)
+        return {name: own for name in names if (own := path_there(name, layers)) is not None}
 
     def split(self, path: str) -> Split:
         """How the module at `path` is shared out."""
         name = ".".join(path.replace("switch_mlp", "mlp").split(".")[-2:])
-        if self.size == 1 or (name.startswith("self_attn") and not self.attention):
+        if self.size == 1 or self.pipeline or (name.startswith("self_attn") and not self.attention):
             return "whole"
         return _SPLITS.get(name, "whole")
 
@@ -62,14 +97,14 @@ class Share:
         """
         if faults := list(self.faults(whole)):
             count = f"{len(faults)} sizes, " if len(faults) > 1 else ""
-            fits = [n for n in range(2, 17) if not any(replace(self, rank=0, size=n).faults(whole))]
-            could = f"{' or '.join(map(str, fits))} machines can" if fits else "no machines can"
             raise OptionError(
                 f"the model can't be shared out to {self.size} machines",
                 got=f"{count}{faults[0]}",
-                expected=f"a multiple of {self.size}",
-                hint=f"{could} share it",
+                expected=f"at least {self.size}" if self.pipeline else f"a multiple of {self.size}",
+                hint=self._hint(whole),
             )
+        if self.pipeline:
+            return stage_config(whole, self.layers(whole))
         n = self.size
         heads = n if self.attention else 1
         dense = any(not whole.is_moe_layer(i) for i in range(whole.num_hidden_layers))
@@ -81,9 +116,22 @@ class Share:
             moe_intermediate_size=whole.moe_intermediate_size // n,
         )
 
+    def _hint(self, whole: Qwen3Config) -> str:
+        """How many machines could share it."""
+        if self.pipeline:
+            return f"a machine holds a layer at least: up to {whole.num_hidden_layers} can share it"
+        fits = [n for n in range(2, 17) if not any(replace(self, rank=0, size=n).faults(whole))]
+        could = f"{' or '.join(map(str, fits))} machines can" if fits else "no machines can"
+        most = min(whole.num_hidden_layers, 16)
+        return f"{could} share it; --pipeline takes any number up to {most}" if most > 1 else could
+
     def faults(self, whole: Qwen3Config) -> Iterator[str]:
-        """What `size` does not divide, a phrase each."""
+        """What `size` does not divide, a phrase each; in a pipeline, too few layers."""
         n = self.size
+        if self.pipeline:
+            if whole.num_hidden_layers < n:
+                yield f"{whole.num_hidden_layers} layers"
+            return
         if self.attention:
             if whole.num_key_value_heads % n:
                 yield f"{whole.num_key_value_heads} key/value heads"
@@ -109,6 +157,21 @@ class Share:
         return f"{size} {'rows' if split == 'rows' else 'columns'} of {name}" * bool(
             size % self.size
         )
+
+
+PIPELINE = "pipeline"
+WAYS = {"attention split": (True, False), "attention whole": (False, False), PIPELINE: (True, True)}
+"""`Share.attention` and `Share.pipeline` by `Share.way`."""
+
+
+def asked(rank: int, size: int, attention: str, pipeline: bool) -> Share:
+    """The share of machine `rank` by the options of that name. Raises `OptionError`."""
+    if attention not in ("split", "whole"):
+        raise OptionError("--attention", got=shown(attention), expected="split or whole")
+    if pipeline and attention == "whole":
+        hint = "a pipeline splits nothing: leave --attention out"
+        raise OptionError("--pipeline and --attention", got="both", expected="one", hint=hint)
+    return Share(rank, size, attention == "split", pipeline)
 
 
 ALL = Share(0, 1)

@@ -15,6 +15,7 @@ from typing import Protocol
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.matrices import weight_shapes
 from qwen3_mlx.config.quantization import QuantSpec
+from qwen3_mlx.config.share import Share
 from qwen3_mlx.errors import OptionError, gb
 from qwen3_mlx.fit import prefill_peak
 from qwen3_mlx.fit.kv_cache import kv_bytes_per_token
@@ -71,10 +72,23 @@ def weights_from_config(config: Qwen3Config) -> Weights:
     return weights_packed(config, quantization.spec if quantization else lambda _path: None)
 
 
+def weights_of_share(config: Qwen3Config, share: Share) -> Weights:
+    """The same of one machine's part. Raises `OptionError` where it can't be shared out so."""
+    quantization = share.config(config).quantization
+    spec = quantization.spec if quantization else lambda _path: None
+    return _counted(share.weight_shapes(config), spec)
+
+
 def weights_packed(config: Qwen3Config, spec: Callable[[str], QuantSpec | None]) -> Weights:
     """The weights if each matrix were packed as `spec` says of its module path; None: bf16."""
+    return _counted(weight_shapes(config), spec)
+
+
+def _counted(
+    shapes: Iterable[tuple[str, tuple[int, ...]]], spec: Callable[[str], QuantSpec | None]
+) -> Weights:
     packed = floats = 0
-    for path, shape in weight_shapes(config):
+    for path, shape in shapes:
         bytes_packed, count = _storage(shape, spec(path) if len(shape) > 1 else None)
         packed, floats = packed + bytes_packed, floats + count
     return Weights(packed + 2 * floats, packed, floats)

@@ -2,10 +2,12 @@
 
     seconds a token = bytes read / bandwidth + layers · host + sums · latency
 
-The same three terms give what was read: two H200 (60 µs a layer, 20 to 30 µs a sum) wrote 257
-tokens a second of 8B where this says 255, and 101 of 235B-A22B where it says 106. Others read 235B
-in 8 bits on one, two and four M3 Ultra: 19.5, 26.2 and 31.9; this says 19.8, from which the time of
-a layer is taken, and then 25.7 and 31.2.
+In a pipeline the machines compute one after another: all bytes are read, and in place of sums there
+is a hop from machine to machine, as many as machines. The first equation gives what was read: two
+H200 (60 µs a layer, 20 to 30 µs a sum) wrote 257 tokens a second of 8B where this says 255, and 101
+of 235B-A22B where it says 106. Others read 235B in 8 bits on one, two and four M3 Ultra: 19.5, 26.2
+and 31.9; this says 19.8, from which the time of a layer is taken, and then 25.7 and 31.2. Nobody
+has read a pipeline yet.
 """
 
 from __future__ import annotations
@@ -34,6 +36,13 @@ class Link:
 
     name: str
     sum_s: float
+    hop: float | None = None
+    """Seconds from one machine to the next; None: as much as a sum, which is no less."""
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds that a token's hidden state takes to the next machine."""
+        return self.sum_s if self.hop is None else self.hop
 
 
 JACCL, TCP = Link("Thunderbolt 5 with JACCL", 10e-6), Link("TCP, the ring", 300e-6)
@@ -80,6 +89,10 @@ def bytes_a_token(config: Qwen3Config) -> float:
 def tokens_a_second(whole: Qwen3Config, share: Share, place: Place, link: Link) -> float:
     """Of a short conversation, at batch 1. Raises `OptionError` where it can't be shared so."""
     layers = whole.num_hidden_layers
+    if share.pipeline and share.size > 1:
+        share.config(whole)
+        read_s = bytes_a_token(whole) / place.bandwidth
+        return 1 / (read_s + layers * place.layer_s + share.size * link.hop_s)
     sums = 0 if share.size == 1 else layers * (2 if share.attention else 1)
     own = share.config(whole)
     return 1 / (bytes_a_token(own) / place.bandwidth + layers * place.layer_s + sums * link.sum_s)

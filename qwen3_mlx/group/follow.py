@@ -11,13 +11,14 @@ from typing import Any
 import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
 from qwen3_mlx.checkpoint.load import load_network
 from qwen3_mlx.config.share import Share
 from qwen3_mlx.device import memory_limits
 from qwen3_mlx.engine.prefixes import copied
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.errors import BackendError, ModelNotFoundError, Qwen3Error
+from qwen3_mlx.errors import BackendError, CheckpointError, ModelNotFoundError, Qwen3Error
 from qwen3_mlx.group import measure, versions
 from qwen3_mlx.group.ending import broken
 from qwen3_mlx.group.lead import GATHER_S
@@ -37,8 +38,23 @@ def load_share(
     memory_limits.apply()
     network, _ = load_network(path, context=context, share=share, force=force)
     network.share_out(sums_of(share))
+    if share.pipeline:
+        one_dtype(network)
     choose_backend(network, cache_format)
     return network
+
+
+def one_dtype(network: Qwen3Network) -> str:
+    """The float type of a network's weights, in which hidden states go from machine to machine.
+
+    Raises `CheckpointError` where they have several.
+    """
+    weights: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
+    found = {str(w.dtype) for w in weights.values() if mx.issubdtype(w.dtype, mx.floating)}
+    if len(found) > 1:
+        got, hint = " and ".join(sorted(found)), "qwen3-mlx convert --dtype bfloat16 makes them one"
+        raise CheckpointError("a pipeline takes one float type", got=got, hint=hint)
+    return found.pop()
 
 
 class Follower:
@@ -115,7 +131,7 @@ class Follower:
             note_status("joined")
             self.line.send({"joined": group.size()})
         elif do == "measure":
-            measure.speeds()
+            measure.speeds(self.plan.backend, self.rank, self.plan.size)
             self.line.send({"measured": 1})
         elif do == "copy":
             assert self.network is not None
@@ -143,18 +159,18 @@ class Follower:
                 expected=message["digest"][:12],
                 hint="have all machines hold the same files",
             )
-        share = Share(self.rank, self.plan.size, self.plan.attention)
         self.format = CacheFormat(*message["cache_format"])
-        self.network = load_share(
-            path, share, message["context"], self.format, bool(message["force"])
-        )
-        return {"ready": 1}
+        share, force = self.plan.share(self.rank), bool(message["force"])
+        self.network = load_share(path, share, message["context"], self.format, force)
+        return {"ready": 1, "dtype": one_dtype(self.network) if share.pipeline else ""}
 
     def _forward(self, message: Message) -> None:
         network = self.network
         assert network is not None
         caches = [self._at(*place) for place in message["caches"]]
-        if message["drawn"]:
+        if self.plan.pipeline:
+            tokens = mx.zeros(message["tokens"], mx.uint32)  # hidden states come instead
+        elif message["drawn"]:
             tokens = mx.distributed.all_sum(mx.zeros(message["tokens"], mx.uint32))
         else:
             tokens = mx.array(message["tokens"], mx.uint32)
@@ -169,7 +185,7 @@ class Follower:
         self, network: Qwen3Network, tokens: mx.array, caches: list[PromptCache]
     ) -> mx.array:
         if len(caches) > 1:
-            return network.together(tokens, [cache.layers for cache in caches])
+            return network.model.rows(tokens, [c.layers for c in caches], [1] * len(caches))
         if not caches:
             return network.model(tokens)
         step, layers = caches[0].step, caches[0].layers

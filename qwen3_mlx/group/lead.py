@@ -188,7 +188,7 @@ class Lead:
             drawn = tokens.shape[1] == 1
             message = self._announced(tokens, cache, drawn)
             self._send(message)
-            if drawn:
+            if drawn and not self.plan.pipeline:
                 tokens = mx.distributed.all_sum(tokens.astype(mx.uint32))
             out = compute(tokens)
             first = out[0] if isinstance(out, tuple) else out
@@ -208,7 +208,7 @@ class Lead:
             rows = first.caches if isinstance(first, Together) else [first]
             places = [self._place(row) for row in rows]
         message: Message = {"do": "forward", "number": self._count, "caches": places}
-        message["tokens"] = list(tokens.shape) if drawn else tokens.tolist()
+        message["tokens"] = list(tokens.shape) if drawn or self.plan.pipeline else tokens.tolist()
         at = places[0][1] if places else 0
         self._said = f"{tokens.shape[1]} tokens at position {at}"
         return message | {"drawn": drawn}

@@ -8,7 +8,7 @@ from pathlib import Path
 from qwen3_mlx.config.share import ALL, Share
 from qwen3_mlx.errors import BackendError
 from qwen3_mlx.group import measure, versions
-from qwen3_mlx.group.follow import load_share, settings
+from qwen3_mlx.group.follow import load_share, one_dtype, settings
 from qwen3_mlx.group.lead import Lead
 from qwen3_mlx.group.line import Message
 from qwen3_mlx.group.plan import current
@@ -28,7 +28,7 @@ def own_share() -> Share:
     if rank:
         hint = "run qwen3-mlx follow there; models are loaded by the first machine"
         raise BackendError("this process follows", got=f"rank {rank}", hint=hint)
-    return Share(0, plan.size, plan.attention)
+    return plan.share(0)
 
 
 @cache
@@ -56,11 +56,22 @@ def measured() -> tuple[int, measure.Speeds]:
     _joined()
 
     def own() -> Message:
-        found.append(measure.speeds())
+        found.append(measure.speeds(lead.plan.backend, 0, lead.plan.size))
         return {}
 
     lead.ask({"do": "measure"}, own)
     return lead.plan.size, found[0]
+
+
+def _require_one_dtype(network: Qwen3Network, replies: dict[int, Message]) -> None:
+    """Raise `BackendError` unless all machines compute in the same float type."""
+    own = one_dtype(network)
+    for rank, reply in replies.items():
+        if (there := reply.get("dtype", own)) != own:
+            hint = "qwen3-mlx convert --dtype bfloat16 makes the weights of one type"
+            raise BackendError(
+                f"machine {rank} computes in another float type", got=there, expected=own, hint=hint
+            )
 
 
 def load_together(
@@ -74,7 +85,7 @@ def load_together(
         found.append(load_share(path, share, context, cache_format, force))
         return {}
 
-    lead.ask(
+    replies = lead.ask(
         {
             "do": "load",
             "model": name,
@@ -87,5 +98,7 @@ def load_together(
     )
     _joined()
     network = found[0]
+    if share.pipeline:
+        _require_one_dtype(network, replies)
     network.model.lead = lead
     return network

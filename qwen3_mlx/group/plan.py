@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from qwen3_mlx.config.share import Share
 from qwen3_mlx.errors import BackendError, OptionError, Qwen3Error, shown
 from qwen3_mlx.files import read_json, read_small
 
@@ -33,8 +34,14 @@ class Plan:
     backend: str = "ring"
     attention: bool = True
     """Whether attention is split as well as the feed-forward networks."""
+    pipeline: bool = False
+    """Whether each machine holds whole layers in place of a part of every one."""
     rdma: tuple[tuple[str | None, ...], ...] = ()
     """JACCL's devices: from each host to each other."""
+
+    def share(self, rank: int) -> Share:
+        """What that machine holds of a model."""
+        return Share(rank, self.size, self.attention, self.pipeline)
 
     @property
     def size(self) -> int:
@@ -96,7 +103,13 @@ def current() -> tuple[Plan, int] | None:
 
 
 def new_plan(
-    hosts: list[str], secret: str, *, backend: str = "ring", attention: bool = True, port: int = 0
+    hosts: list[str],
+    secret: str,
+    *,
+    backend: str = "ring",
+    attention: bool = True,
+    pipeline: bool = False,
+    port: int = 0,
 ) -> Plan:
     """The plan of `hosts`, the first of which is this machine. Raises `OptionError`.
 
@@ -106,6 +119,9 @@ def new_plan(
         raise OptionError("--hosts", got=f"{len(hosts)} of them", expected=f"2 to {MOST} names")
     if backend not in BACKENDS:
         raise OptionError("--backend", got=shown(backend), expected=", ".join(BACKENDS))
+    if pipeline and backend == "nccl":
+        hint = "share tensors out instead (without --pipeline), or take --backend ring"
+        raise OptionError("--pipeline over NCCL", got="it has no send", hint=hint)
     alone = all(host in LOCAL for host in hosts)
     twice = sorted({host for host in hosts if hosts.count(host) > 1})
     if twice and not alone:
@@ -124,6 +140,7 @@ def new_plan(
         secret,
         backend,
         attention,
+        pipeline,
     )
 
 

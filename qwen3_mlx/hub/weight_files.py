@@ -1,8 +1,9 @@
 """Which files of a folder are the model's weights: one answer for directories and the hub's cache.
 
-In transformers' order: a whole ``model.safetensors``, then the files that the index names, then a
-set of shards whose own names say how many there are, then ``model*.safetensors``, then any other,
-then the GGUF files that a folder of ours links to.
+Of a checkpoint that is shared out (`qwen3_mlx.config.shares`), the shares that are here. Else in
+transformers' order: a whole ``model.safetensors``, then the files that the index names, then a set
+of shards whose own names say how many there are, then ``model*.safetensors``, then any other, then
+the GGUF files that a folder of ours links to.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
+_SHARE = re.compile(r"model-share-(\d{5})-of-(\d{5})\.safetensors")
 _ADAPTER = re.compile(r"adapter.*|.*adapters?\.safetensors")
 
 
@@ -40,6 +42,8 @@ def choose(present: Collection[str], indexed: Collection[str] | None = None) -> 
         return WeightFiles(chosen.names, missing, chosen.passed_over)
     if WHOLE in found:
         return _rest(found, (WHOLE,), f"a whole {WHOLE} wins")
+    if shares := tuple(name for name in found if _SHARE.fullmatch(name)):
+        return _rest(found, shares, "shares win")
     if sets := list(_shard_sets(found)):
         best = min(sets, key=lambda one: (len(one.missing), not one.names[0].startswith("model-")))
         chosen = _rest(found, best.names, f"not one of {len(best.names)} shards")

@@ -203,6 +203,8 @@ def choose_arms(
 ) -> tuple[Arms, str | None]:
     """The arms that decode `network` on this machine, and why both are stock's if they are."""
     stock: Arms = ("stock", "stock")
+    if network.model.stage is not None:
+        return stock, "its layers lie on several machines, and a step is one machine's"
     if cache_format.window is not None or adapted(network):
         return stock, unsupported_network(network, cache_format)
     held = verdict_of(network, cache_format)

@@ -2,7 +2,8 @@
 
 Which part of which tensor a machine holds is `qwen3_mlx.config.share`. The modules are built with a
 machine's own sizes and know nothing of the others; a `Block` sums what its two halves give.
-MLX carries it: JACCL over Thunderbolt, NCCL, or a ring over TCP.
+MLX carries it: JACCL over Thunderbolt, NCCL, or a ring over TCP. Whole layers a machine are
+`qwen3_mlx.nn.pipeline`'s.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ ALONE = Sums()
 
 def sums_of(share: Share, group: mx.distributed.Group | None = None) -> Sums:
     """The sums of a block over `group`, by default all machines."""
-    if share.size == 1:
+    if share.size == 1 or share.pipeline:
         return ALONE
     over: Sum = partial(mx.distributed.all_sum, group=group)
     return Sums(over if share.attention else None, over)

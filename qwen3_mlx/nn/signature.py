@@ -68,7 +68,9 @@ def signatures(module: nn.Module, cache_format: CacheFormat = AS_COMPUTED) -> li
     layers = [layer_of(block) for block in blocks]
     if cache_format.window is not None or any(unsupported(layer) for layer in layers):
         return []
-    head = head_of(module) if isinstance(module, Qwen3Network) else None
+    head = None
+    if isinstance(module, Qwen3Network) and module.model.stage is None:
+        head = head_of(module)
     return list({_signature(layer, head, cache_format): None for layer in layers})
 
 

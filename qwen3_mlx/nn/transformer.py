@@ -20,6 +20,7 @@ from qwen3_mlx.nn.mlp import MLP
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.norm import RMSNorm
 from qwen3_mlx.nn.parallel import ALONE, Lead, Sums
+from qwen3_mlx.nn.pipeline import Stage
 from qwen3_mlx.nn.rows import Together, one_by_one
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
@@ -69,6 +70,8 @@ class Qwen3Body(nn.Module):
     backend: Backend = PLAIN
     lead: Lead | None = None
     """Who tells the machines that share the network, on the first of them."""
+    stage: Stage | None = None
+    """This machine's place, where whole layers lie on several."""
 
     def __init__(self, config: Qwen3Config) -> None:
         super().__init__()
@@ -85,11 +88,32 @@ class Qwen3Body(nn.Module):
         return self._forward(tokens, cache)
 
     def _forward(self, tokens: mx.array, cache: Sequence[KVCache | Together] | None) -> mx.array:
-        x = self.embed_tokens(tokens)
+        x = self._first(tokens)
         for index, layer in enumerate(self.layers):
             behind, x = x, layer(x, cache[index] if cache is not None else None)
             self.backend.pace(x, behind)
-        return self.norm(x)
+        if self.stage is not None:
+            x = self.stage.hand_on(x)
+        return self.norm(x) if "norm" in self else x
+
+    def _first(self, tokens: mx.array) -> mx.array:
+        """What the first layer here takes: ``[B, L, C]``."""
+        if self.stage is None or self.stage.rank == 0:
+            return self.embed_tokens(tokens)
+        norm = self.layers[0].input_layernorm.weight
+        return self.stage.take((*tokens.shape, norm.size), norm.dtype)
+
+    def rows(
+        self, tokens: mx.array, caches: Sequence[Sequence[KVCache]], new: Sequence[int]
+    ) -> mx.array:
+        """As `Qwen3Network.rows`, to hidden states ``[R, 1, C]``."""
+        owners = [index for index, count in enumerate(new) for _ in range(count)]
+        ahead = [place for count in new for place in range(count)]
+        starts = [layers[0].offset for layers in caches]
+        places = [starts[owner] + place for owner, place in zip(owners, ahead, strict=True)]
+        offset = mx.array(places, mx.int32)
+        layers = zip(*caches, strict=True)
+        return self(tokens, [Together([layer[o] for o in owners], offset) for layer in layers])
 
 
 class Qwen3Network(nn.Module):
@@ -122,14 +146,7 @@ class Qwen3Network(nn.Module):
         caches: those of each sequence, one a layer, which grow. On the CPU each token computes the
         bits that it computes in a step of its own.
         """
-        owners = [index for index, count in enumerate(new) for _ in range(count)]
-        ahead = [place for count in new for place in range(count)]
-        starts = [layers[0].offset for layers in caches]
-        places = [starts[owner] + place for owner, place in zip(owners, ahead, strict=True)]
-        offset = mx.array(places, mx.int32)
-        layers = zip(*caches, strict=True)
-        past = [Together([layer[owner] for owner in owners], offset) for layer in layers]
-        return one_by_one(self.head, self.model(tokens, past))
+        return one_by_one(self.head, self.model.rows(tokens, caches, new))
 
     def successive(self, tokens: mx.array, cache: list[KVCache]) -> mx.array:
         """The next tokens ``[R, 1]`` of one sequence to logits ``[R, 1, V]``; `cache` grows by R.
@@ -161,6 +178,19 @@ class Qwen3Network(nn.Module):
         """Sum every block's halves over the machines that share the network."""
         for block in self.layers:
             block.sums = sums
+
+    def become_stage(self, rank: int, size: int) -> None:
+        """Be machine `rank` of a pipeline: all but the first have layers alone."""
+        self.model.stage = Stage(rank, size)
+        if rank:
+            self.pop("lm_head", None)
+            for name in ("embed_tokens", "norm"):
+                self.model.pop(name)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several machines hold it together."""
+        return self.model.stage is not None or not self.layers[0].sums.whole()
 
     def make_cache(self, cache_format: CacheFormat = AS_COMPUTED) -> list[KVCache]:
         """An empty cache for one conversation, one a layer. Raises `OptionError`."""

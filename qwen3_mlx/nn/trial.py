@@ -58,7 +58,7 @@ def never() -> bool:
 def wanted(network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> bool:
     """Whether there is something to find out about `network` on this machine."""
     file = verdict_file(network, cache_format)
-    if file is None or dispatch.forced() or not network.layers[0].sums.whole():
+    if file is None or dispatch.forced() or network.is_shared:
         return False  # a step of a shared network needs all machines: one alone would wait for ever
     held = verdict.read(file)
     if held is None or held.too_late("step"):
@@ -84,7 +84,7 @@ def run(
     and why it could not be kept, if so: then nothing is put to use. Raises `prove.Skipped`.
     """
     file = verdict_file(network, cache_format)
-    if file is None or not network.layers[0].sums.whole():
+    if file is None or network.is_shared:
         return None, None
     held = None if again else verdict.read(file)
     if held is None or held.too_late("step"):

@@ -14,7 +14,7 @@ BOUNDS = {"8 bits": 1e-4, "4 bits": 1e-3}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "cases", "most"), [(2, 19, 0.56), (4, 5, 0.34)])
+@pytest.mark.parametrize(("size", "cases", "most"), [(2, 28, 0.56), (3, 6, 0.45), (4, 5, 0.34)])
 def test_processes_that_share_networks_compute_what_one_does(
     size: int, cases: int, most: float, tmp_path: Path
 ) -> None:
@@ -22,9 +22,10 @@ def test_processes_that_share_networks_compute_what_one_does(
     print(json.dumps(found, indent=1))
     assert len(found) == cases
     for case, row in found.items():
-        bound = next((wide for kind, wide in BOUNDS.items() if kind in case), 1e-11)
+        exact = "pipeline" in case  # the same operations, one machine after another
+        bound = 0 if exact else next((wide for kind, wide in BOUNDS.items() if kind in case), 1e-11)
         assert row["same"], case
         assert row["nmse"] <= bound, (case, row["nmse"])
         assert row["tokens"] > 2, case  # it wanders, so that equal tokens say something
-        if "split" in case:
+        if "bytes" in row and "attention whole" not in case:
             assert row["bytes"] < most, (case, row["bytes"])

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from qwen3_mlx.cli.app import app
-from qwen3_mlx.cli.commands.convert import original
+from qwen3_mlx.cli.conversion_source import original
 from qwen3_mlx.config.recipes import RECIPES
 from qwen3_mlx.hub import resolve
 from tests.quantize.build import DENSE, all_bytes, bf16_model

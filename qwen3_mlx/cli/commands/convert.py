@@ -6,22 +6,23 @@ import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qwen3_mlx.cli import conversion_source
+from qwen3_mlx.cli import conversion_shares, conversion_source
 from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli.conversion_report import preview, summary
 from qwen3_mlx.cli.settings import suggestions
 from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.screen import Screen
-from qwen3_mlx.errors import gb, shown
+from qwen3_mlx.errors import OptionError, gb, shown
 
 if TYPE_CHECKING:
     from qwen3_mlx.config.recipes import Recipe
-    from qwen3_mlx.quantize.job import Conversion, ConversionRequest
+    from qwen3_mlx.quantize.job import ConversionRequest
 
-WORK, PUBLISH = "Conversion", "Publishing"
+WORK, SHARES, PUBLISH = "Conversion", "Several machines", "Publishing"
 DTYPES = ("bfloat16", "float16", "float32")
 SHARD_GB = 5.0
 
@@ -82,6 +83,16 @@ class ConvertOptions:
         bool,
         opt.flag("--dry-run", "Show every file and the card; write and ask nothing.", WORK),
     ] = False
+    shares: Annotated[
+        int | None,
+        opt.option("N", "Write a file for each of N machines of `launch`.", SHARES),
+    ] = None
+    attention: Annotated[
+        str, opt.option("HOW", "Split or whole, as `launch` is to be told.", SHARES)
+    ] = "split"
+    pipeline: Annotated[
+        bool, opt.flag("--pipeline", "Whole layers a machine, as `launch --pipeline`.", SHARES)
+    ] = False
     upload: Annotated[
         str | None,
         opt.option("REPO", "Publish as `owner/name`, with the token in HF_TOKEN.", PUBLISH),
@@ -120,6 +131,7 @@ def command(
         qwen3-mlx convert Qwen/Qwen3-30B-A3B-FP8 --out qwen3-30b-6bit --recipe 6bit
         qwen3-mlx convert ./tuned --recipe mixed-4-6 --upload me/tuned-4-6bit
         qwen3-mlx convert 8b --fuse ./my-adapter --out qwen3-8b-mine
+        qwen3-mlx convert mlx-community/Qwen3-235B-A22B-4bit --shares 2
     """
     if options.list_recipes:
         from qwen3_mlx.config.recipes import table
@@ -130,8 +142,9 @@ def command(
         raise typer.BadParameter("name a SOURCE, or ask for --list", param_hint="SOURCE")
     screen = Screen()
     progress = ProgressLine(screen)
+    work = _convert if options.shares is None else _share_out
     try:
-        _convert(source, options, screen, progress)
+        work(source, options, screen, progress)
     finally:
         progress.clear()
 
@@ -179,13 +192,35 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
     screen.answer(f"published: {where}\n")
 
 
+def _share_out(
+    source: str, options: ConvertOptions, screen: Screen, progress: ProgressLine
+) -> None:
+    """A file a machine: of a packed checkpoint as it is, of another behind its conversion."""
+    assert options.shares is not None
+    share = conversion_shares.asked(options.shares, options.attention, options.pipeline)
+    if options.upload is not None or options.dry_run:
+        raise OptionError(
+            "--shares",
+            got="--upload" if options.upload else "--dry-run",
+            expected="a conversion on this machine",
+            hint="convert without --shares first, then share the result out",
+        )
+    packed = conversion_shares.packed_source(conversion_source.original(source), screen)
+    if packed is not None and not options.allow_lossy:
+        name = re.split("[@:]", Path(source).name)[0]
+        out = options.out or Path(f"{name}-{share.size}-shares")
+        conversion_shares.of_packed(packed, out, share, options.force, screen, progress)
+        return
+    request = _request(source, options, screen)
+    conversion_shares.of_conversion(request, share, screen, progress)
+
+
 def _request(source: str, options: ConvertOptions, screen: Screen) -> ConversionRequest:
     """The job that the options describe. Raises `OptionError`, or as `hub.resolve.resolve`."""
     import qwen3_mlx.device.backend  # noqa: F401
 
     import mlx.core as mx
 
-    from qwen3_mlx.errors import OptionError
     from qwen3_mlx.quantize import learned
     from qwen3_mlx.quantize.job import ConversionRequest
 
@@ -198,7 +233,7 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Conversion
         hint = "fuse into bf16 first (--recipe bf16), then tune the packing of the result"
         raise OptionError("--fuse and --learned", got="both", expected="one", hint=hint)
     recipe = _recipe(options.recipe, options.target)
-    name = original(source)
+    name = conversion_source.original(source)
     stem = re.split("[@:]", Path(name).name)[0].removesuffix(".gguf")
     out = options.out or Path(f"{stem}-{recipe.name}")
     # a recipe with a target and a learned packing read the source more than once
@@ -226,7 +261,6 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Conversion
 
 def _recipe(name: str, target: float | None) -> Recipe:
     from qwen3_mlx.config import recipes
-    from qwen3_mlx.errors import OptionError
     from qwen3_mlx.quantize import recipe_file
 
     recipe = recipe_file.read(Path(name)) if name.endswith(".toml") else recipes.find(name)
@@ -238,16 +272,6 @@ def _recipe(name: str, target: float | None) -> Recipe:
     if not 2 <= target <= 16:
         raise OptionError("--target", got=target, expected="bits a weight, 2 to 16")
     return replace(recipe, target=target)
-
-
-def original(name: str) -> str:
-    """What `name` means here: for an alias, the original it was quantized from."""
-    from qwen3_mlx.hub import releases
-
-    if Path(name).is_dir():
-        return name
-    release = releases.find(name)
-    return f"Qwen/{release.name}" if release is not None else name
 
 
 def _command(name: str, directory: Path, out: Path, options: ConvertOptions) -> str:
@@ -267,30 +291,3 @@ def _command(name: str, directory: Path, out: Path, options: ConvertOptions) -> 
     if options.shard_size != SHARD_GB:
         words += ["--shard-size", f"{options.shard_size:g}"]
     return shlex.join(words + ["--allow-lossy"] * options.allow_lossy)
-
-
-def preview(job: Conversion, repo: str | None) -> str:
-    """Every file and its size, and the card."""
-    plan, sizes = job.plan, job.plan.files()
-    text = job.card(None)
-    sizes |= {"README.md": len(text.encode())}
-    width = max(len(name) for name in sizes)
-    lines = [f"{name:<{width}}  {size:>15,}" for name, size in sizes.items()]
-    where = job.request.out if repo is None else f"{job.request.out}, then {repo}"
-    total = f"{gb(sum(sizes.values()), 2)}, {plan.bits_per_weight:.3f} bits a weight"
-    head = f"would write {where}: {total}, and conversion.json with what is measured"
-    return "\n".join([head, *lines, "", text])
-
-
-def summary(out: Path, record: dict[str, Any]) -> str:
-    """The result's size, and its distance from the source, in two lines."""
-    size = f"{gb(record['weight_bytes'], 2)}, {record['bits_per_weight']:.3f} bits a weight"
-    head = f"{out}: {size}\n"
-    measured, bound = record["measured"], record["recipe"]["bound"]
-    if measured is None:
-        return f"{head}not compared with the source\n"
-    kl, same = measured["kl_mean"], measured["agreement"]
-    text = f"KL divergence {kl} nats a token (bound {bound}), same first choice {same:.1%}"
-    pair = f"{measured['perplexity_source']} -> {measured['perplexity_result']}"
-    verdict = "" if kl is not None and kl <= bound else "; TOO FAR from the source to publish"
-    return f"{head}compared with the source: {text}, perplexity {pair}{verdict}\n"

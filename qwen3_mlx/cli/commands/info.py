@@ -9,11 +9,13 @@ from typing import Annotated, Any
 
 from qwen3_mlx.checkpoint.check import check
 from qwen3_mlx.checkpoint.model_files import Finding
+from qwen3_mlx.checkpoint.share_files import read_shares
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.chat import load
 from qwen3_mlx.cli.terminal.numbers import parameters
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.config import Qwen3Config, matrices
+from qwen3_mlx.config.shares import Shares
 from qwen3_mlx.errors import gb
 from qwen3_mlx.fit import inequality, kv_cache, machine
 from qwen3_mlx.hub import kinds, resolve
@@ -37,6 +39,8 @@ class Facts:
     kind: kinds.Kind = "chat"
     findings: tuple[Finding, ...] = ()
     """Contradictions between the model's files; none if it is not on this machine."""
+    shares: Shares | None = None
+    """The machines that its files are shared out to."""
 
 
 def command(
@@ -97,7 +101,8 @@ def gather(name: str, context: int | None, kv_bits: int | None, gigabytes: float
     found = resolve.find_local(name)
     findings = () if found is None else tuple(check(found))
     kind = kinds.of_name(resolve.parse(name).repo) if found is None else kinds.of_directory(found)
-    return Facts(where, config, weights, from_headers, kv_bits, place, fit, kind, findings)
+    shares = None if found is None else read_shares(found)
+    return Facts(where, config, weights, from_headers, kv_bits, place, fit, kind, findings, shares)
 
 
 def find(name: str) -> tuple[str, Qwen3Config, inequality.Weights, bool]:
@@ -108,7 +113,7 @@ def find(name: str) -> tuple[str, Qwen3Config, inequality.Weights, bool]:
         where, config = str(found), Qwen3Config.from_dir(found)
         from qwen3_mlx.checkpoint.headers import checkpoint_tensors, weight_files
 
-        if weight_files(found).names:
+        if weight_files(found).names and read_shares(found) is None:
             tensors = checkpoint_tensors(found)
     else:
         from qwen3_mlx.hub import download
@@ -145,6 +150,7 @@ def record(facts: Facts) -> dict[str, Any]:
         "available": facts.machine.why,
         "would_fit": _would_fit(facts),
         "where": facts.where,
+        "shares": facts.shares and {"count": facts.shares.count, "way": facts.shares.way},
         "findings": [asdict(finding) for finding in facts.findings],
     }
 
@@ -168,6 +174,8 @@ def lines(facts: Facts) -> Iterator[str]:
     total, active = matrices.parameters(config), matrices.active_parameters(config)
     yield facts.where
     yield architecture(config)
+    if facts.shares is not None:
+        yield f"shared out to {facts.shares.said}; the sum below is of one machine that held all"
     if facts.kind != "chat":
         doing = {"embedder": "turns texts into vectors", "reranker": "judges documents"}
         command = {"embedder": "embed", "reranker": "rerank"}[facts.kind]

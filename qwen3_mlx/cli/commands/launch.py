@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from qwen3_mlx.cli import options as opt
+from qwen3_mlx.config import share
 from qwen3_mlx.errors import OptionError
 
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -32,6 +33,10 @@ def command(
         str,
         opt.option("HOW", "Either split or whole, which takes more memory and half the sums."),
     ] = "split",
+    pipeline: Annotated[
+        bool,
+        opt.flag("--pipeline", "Whole layers a machine: any number of them, for slow links."),
+    ] = False,
     port: Annotated[int, opt.option("N", "The first of the ports.", min=0, max=65_000)] = 0,
     debug: opt.Debug = False,
 ) -> None:
@@ -43,6 +48,7 @@ def command(
     Examples:
 
         qwen3-mlx launch --hosts mac-1.local,mac-2.local chat 235b-a22b
+        qwen3-mlx launch --hosts a.local,b.local,c.local --pipeline chat 235b-a22b
         qwen3-mlx launch --hosts localhost,localhost generate demo "What is 17 * 23?"
     """
     from qwen3_mlx.group import start
@@ -55,11 +61,15 @@ def command(
             got=arguments[0] if arguments else "nothing",
             expected=f"{', '.join(RUNS)} or a .py file, behind the options",
         )
-    if attention not in ("split", "whole"):
-        raise OptionError("--attention", got=attention, expected="split or whole")
+    own = share.asked(0, 1, attention, pipeline)
     names = [name.strip() for name in hosts.split(",") if name.strip()]
     plan = new_plan(
-        names, secrets.token_hex(16), backend=backend, attention=attention == "split", port=port
+        names,
+        secrets.token_hex(16),
+        backend=backend,
+        attention=own.attention,
+        pipeline=own.pipeline,
+        port=port,
     )
     if backend == "jaccl":
         plan = read_rdma(plan, rdma)

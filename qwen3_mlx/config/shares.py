@@ -1,0 +1,96 @@
+"""A checkpoint that is shared out: to how many machines, which way, and how their files are known.
+
+``config.json`` describes the whole network, and has a block ``shares``; ``qwen3-mlx convert
+--shares`` writes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qwen3_mlx.config.share import PIPELINE, WAYS, Share
+from qwen3_mlx.config.values import block as block_of
+from qwen3_mlx.errors import CheckpointError, ConfigError, shown
+
+KEY = "shares"
+"""The block of config.json."""
+_NAME = re.compile(r"model-share-(\d{5})-of-(\d{5})\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What ``config.json`` says of the files that a checkpoint is shared out to."""
+
+    way: str
+    """As `Share.way`."""
+    of: str
+    """A digest of the whole checkpoint."""
+    files: tuple[tuple[int, str], ...]
+    """Size and digest of each machine's file."""
+
+    @property
+    def count(self) -> int:
+        """How many machines it is for."""
+        return len(self.files)
+
+    @property
+    def said(self) -> str:
+        """In words: ``2 machines, attention split``."""
+        return f"{self.count} machines, {self.way}"
+
+    @property
+    def launch(self) -> str:
+        """The command that runs it."""
+        way = {"attention whole": " --attention whole", PIPELINE: " --pipeline"}.get(self.way, "")
+        return f"qwen3-mlx launch --hosts {','.join('ABCDEFGHIJKLMNOP'[: self.count])}{way} chat …"
+
+    def block(self) -> dict[str, Any]:
+        """As config.json holds it."""
+        files = [{"bytes": size, "digest": digest} for size, digest in self.files]
+        return {"count": self.count, "way": self.way, "of": self.of, "files": files}
+
+    def share(self, rank: int) -> Share:
+        """What machine `rank` holds."""
+        attention, pipeline = WAYS[self.way]
+        return Share(rank, self.count, attention, pipeline)
+
+    def name(self, rank: int) -> str:
+        """The name of that machine's file."""
+        return f"model-share-{rank + 1:05d}-of-{self.count:05d}.safetensors"
+
+
+def shares_of(values: Mapping[str, Any]) -> Shares | None:
+    """The same of the values of config.json."""
+    block = block_of(values, KEY)
+    if not block:
+        return None
+    try:
+        files = tuple((int(file["bytes"]), str(file["digest"])) for file in block["files"])
+        found = Shares(str(block["way"]), str(block["of"]), files)
+    except (KeyError, TypeError, ValueError):
+        found = None
+    if found is None or found.way not in WAYS or not 2 <= found.count <= 16:
+        hint = "take config.json from where the shares were made"
+        raise ConfigError(f"config.json: {KEY}", got=shown(block)[:200], hint=hint)
+    return found
+
+
+def is_share(name: str) -> bool:
+    """Whether a file of that name is one machine's."""
+    return _NAME.fullmatch(name) is not None
+
+
+def alone(names: Sequence[str], way: str = "", launch: str = "qwen3-mlx launch") -> CheckpointError:
+    """What to say to who loads the files `names` of one without the other machines."""
+    found = [match for name in names if (match := _NAME.fullmatch(name))]
+    here = " and ".join(str(int(match[1])) for match in found) or "none"
+    count = f" of {int(found[0][2])}" if found else ""
+    return CheckpointError(
+        "the checkpoint is shared out to several machines",
+        got=f"share {here}{count} here{f', {way}' if way else ''}",
+        expected="a whole checkpoint, or a group of machines",
+        hint=f"{launch} runs it; convert without --shares writes a whole one",
+    )

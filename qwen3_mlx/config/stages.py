@@ -1,0 +1,92 @@
+"""Which layers each machine of a pipeline holds: whole ones, split evenly by bytes.
+
+The first machine holds embedding, last norm and head besides, as it draws the tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from qwen3_mlx.config.matrices import weight_shapes
+from qwen3_mlx.config.network import Qwen3Config
+
+_LAYER = re.compile(r"model\.layers\.(\d+)\.")
+
+
+def stages(config: Qwen3Config, size: int) -> list[range]:
+    """The layers of each of `size` machines, at least one each, so that the fullest holds least."""
+    layers, ends = _bytes(config)
+    low, high = max(layers), sum(layers) + ends
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _filled(layers, ends, size, middle) else (middle + 1, high)
+    found = _filled(layers, ends, size, high)
+    assert found is not None
+    return found
+
+
+def _filled(layers: Sequence[int], ends: int, size: int, most: int) -> list[range] | None:
+    """Machines filled one after another with at most so many bytes; None if layers are left."""
+    found: list[range] = []
+    start = 0
+    for rank in range(size):
+        room, stop = most - (0 if rank else ends), start
+        last = len(layers) - (size - rank - 1)  # a layer at least for each of the others
+        while stop < last and layers[stop] <= room:
+            room -= layers[stop]
+            stop += 1
+        if stop == start:
+            return None
+        found.append(range(start, stop))
+        start = stop
+    return found if start == len(layers) else None
+
+
+def _bytes(config: Qwen3Config) -> tuple[list[int], int]:
+    """Bytes of every layer, and of what lies at both ends."""
+    layers, ends = [0] * config.num_hidden_layers, 0
+    for path, shape in weight_shapes(config):
+        spec = config.quantization.spec(path) if config.quantization and len(shape) > 1 else None
+        item = 2 if spec is None else spec.bits / 8 + 4 / spec.group_size
+        size = int(math.prod(shape) * item)
+        if match := _LAYER.match(path):
+            layers[int(match[1])] += size
+        else:
+            ends += size
+    return layers, ends
+
+
+def path_there(name: str, layers: range) -> str | None:
+    """What the machine of `layers` calls a tensor or module; None if it doesn't hold it.
+
+    It counts its own layers from 0.
+    """
+    match = _LAYER.match(name)
+    if match is None:
+        return name if layers.start == 0 else None
+    index = int(match[1])
+    if index not in layers:
+        return None
+    return f"model.layers.{index - layers.start}.{name[match.end() :]}"
+
+
+def stage_config(whole: Qwen3Config, layers: range) -> Qwen3Config:
+    """The network of these layers alone, counted from 0; embedding and head as in the whole."""
+    quantization = whole.quantization
+    if quantization is not None:
+        known = (
+            (path_there(f"{path}.", layers), spec) for path, spec in quantization.overrides.items()
+        )
+        overrides = {path.rstrip("."): spec for path, spec in known if path is not None}
+        quantization = replace(quantization, overrides=overrides)
+    dense = (i - layers.start for i in layers if not whole.is_moe_layer(i))
+    return replace(
+        whole,
+        num_hidden_layers=len(layers),
+        mlp_only_layers=tuple(dense) if whole.is_moe else whole.mlp_only_layers,
+        decoder_sparse_step=1 if whole.is_moe else whole.decoder_sparse_step,
+        quantization=quantization,
+    )

@@ -1,0 +1,208 @@
+"""Sharing a checkpoint out: a file a machine, so that each needs its own alone on its disk.
+
+The files hold the whole's bytes as they are, under the whole's names: what a machine would read of
+the whole, one tensor behind the other. At most one tensor is in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import qwen3_mlx.device.backend  # noqa: F401
+
+from qwen3_mlx.checkpoint.fingerprint import digest_of_file
+from qwen3_mlx.checkpoint.headers import checkpoint_tensors, header_bytes, read_header
+from qwen3_mlx.checkpoint.match import named_tensors, with_head_or_without
+from qwen3_mlx.checkpoint.shared import read_part, share_sources
+from qwen3_mlx.checkpoint.sources import sources_of
+from qwen3_mlx.checkpoint.tensor_info import TensorInfo
+from qwen3_mlx.checkpoint.unread import unread_network
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.config.share import Share
+from qwen3_mlx.config.shares import KEY, Shares
+from qwen3_mlx.errors import CheckpointError, gb
+from qwen3_mlx.files import open_regular, read_config, read_small
+from qwen3_mlx.group.versions import digest
+from qwen3_mlx.quantize.pack import bytes_of
+from qwen3_mlx.quantize.plan import COPIED, PAGE, as_json
+from qwen3_mlx.quantize.staging import MARGIN, RECORD, Target, finish, full_disk
+
+Progress = Callable[[int, int], None]
+"""Called with bytes written, and bytes in all."""
+BLOCK = 1 << 24
+"""Bytes copied at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTensor:
+    """One tensor of a machine's file, and the tensors of the whole that it is read from."""
+
+    name: str
+    infos: tuple[TensorInfo, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Experts that lie apart are stacked."""
+        first = self.infos[0].shape
+        return first if len(self.infos) == 1 else (len(self.infos), *first)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of it."""
+        return sum(info.nbytes for info in self.infos)
+
+    @property
+    def place(self) -> tuple[bool, int]:
+        """What orders the tensors of a file: whole pages first, as conversions write them."""
+        even = self.nbytes & -self.nbytes
+        return self.nbytes % PAGE != 0, -even
+
+
+def own_tensors(source: Path, share: Share) -> list[OwnTensor]:
+    """What machine `share` holds of the checkpoint `source`, as it lies in its file.
+
+    Raises `OptionError` where the parts would not be equal, `ConfigError` or `CheckpointError`.
+    """
+    unread_network(source, None, share)  # accounts for every tensor
+    tensors = named_tensors(checkpoint_tensors(source))
+    config = with_head_or_without(Qwen3Config.from_dir(source), tensors, source)
+    sources = sources_of(tensors, config)
+    own = share_sources(sources, share, config)
+    names = share.names(config, sources)
+    found = [OwnTensor(name, tuple(own[there])) for name, there in names.items()]
+    return sorted(found, key=lambda tensor: tensor.place)
+
+
+def key_of(whole: str, share: Share) -> str:
+    """What identifies the result, by what identifies the whole checkpoint."""
+    text = f"{whole} {share.size} {share.way}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def share_out(
+    source: Path,
+    target: Target,
+    share: Share,
+    record: dict[str, Any],
+    on_progress: Progress | None = None,
+) -> Shares:
+    """Write the files of the `share.size` machines, and the small files, to ``target.out``.
+
+    Of `share` the way counts. Files of a run that was cut off, if whole, are kept. `record` goes
+    into conversion.json. Raises `CheckpointError`, also for a full disk, or as `own_tensors`.
+    """
+    ranks = [replace(share, rank=rank) for rank in range(share.size)]
+    plans = [own_tensors(source, one) for one in ranks]
+    of, part = digest(source), target.part
+    shares = Shares(share.way, of, ((0, ""),) * share.size)
+    files: list[tuple[int, str]] = []
+    try:
+        target.disk.make_directory(part)
+        progress = _Progress(sum(t.nbytes for plan in plans for t in plan), on_progress)
+        for rank, plan in enumerate(plans):
+            file, header = part / shares.name(rank), _header(plan, shares, rank)
+            if not _is_whole(file, header, plan):
+                _require_space(target, len(header) + sum(t.nbytes for t in plan))
+                _write(target, file, header, plan, progress)
+            files.append((file.stat().st_size, digest_of_file(file)))
+        shares = replace(shares, files=tuple(files))
+        _write_small_files(source, target, shares)
+    except OSError as error:
+        raise full_disk(error, target) from error
+    finish(target, {RECORD: as_json(record | {"key": target.key, KEY: shares.block()})})
+    return shares
+
+
+class _Progress:
+    def __init__(self, total: int, told: Progress | None) -> None:
+        self.total, self.told, self.done = total, told, 0
+
+    def add(self, nbytes: int) -> None:
+        self.done += nbytes
+        if self.told is not None:
+            self.told(self.done, self.total)
+
+
+def _header(plan: list[OwnTensor], shares: Shares, rank: int) -> bytes:
+    entries = ((t.name, t.infos[0].dtype, t.shape, t.nbytes) for t in plan)
+    said = {"format": "mlx", "share": f"{rank + 1} of {shares.said}", "of": shares.of}
+    return header_bytes(entries, said, align=PAGE)
+
+
+def _is_whole(file: Path, header: bytes, plan: list[OwnTensor]) -> bool:
+    """Whether an earlier run has written the file: it takes its name when it is on the disk."""
+    if not file.is_file() or file.stat().st_size != len(header) + sum(t.nbytes for t in plan):
+        return False
+    with open_regular(file) as stream:
+        return stream.read(len(header)) == header
+
+
+def _require_space(target: Target, nbytes: int) -> None:
+    free = target.disk.free_bytes(target.part)
+    if free < nbytes + MARGIN:
+        raise CheckpointError(
+            "not enough space on the disk",
+            got=f"{gb(free, 2)} free at {target.out.parent}",
+            expected=f"{gb(nbytes + MARGIN, 2)} for the next file",
+            hint="free some space and run the same command again: it goes on",
+        )
+
+
+def _write(
+    target: Target, file: Path, header: bytes, plan: list[OwnTensor], progress: _Progress
+) -> None:
+    disk, unfinished = target.disk, file.with_name(f".{file.name}.part")
+    with disk.create(unfinished) as stream:
+        disk.write(stream, header)
+        for tensor in plan:
+            for info in tensor.infos:
+                for data in _bytes(info):
+                    disk.write(stream, data)
+                    progress.add(len(data))
+        disk.sync(stream)
+    read_header(unfinished)  # raises where it does not fit its file
+    disk.rename(unfinished, file)
+
+
+def _bytes(info: TensorInfo) -> Iterator[memoryview | bytes]:
+    """The bytes of a tensor, or of the part that is wanted."""
+    if info.part is not None:
+        yield bytes_of(read_part(info))
+        return
+    with open_regular(info.file) as stream:
+        stream.seek(info.offset)
+        left = info.nbytes
+        while left:
+            yield _block(stream, min(BLOCK, left), info)
+            left -= min(BLOCK, left)
+
+
+def _block(stream: IO[bytes], size: int, info: TensorInfo) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise CheckpointError(f"{info.file.name} is cut short", got=info.name)
+    return data
+
+
+def _write_small_files(source: Path, target: Target, shares: Shares) -> None:
+    disk, part = target.disk, target.part
+    for name in (*COPIED, "README.md"):
+        if (source / name).is_file():
+            disk.write_file(part / name, read_small(source / name))
+    values = read_config(source) | {KEY: shares.block()}
+    # last: without it, nothing takes the directory for a model
+    disk.write_file(part / "config.json", as_json(values))
+
+
+def record_of(source: Path) -> dict[str, Any]:
+    """The record of the conversion that made `source`; empty where there is none."""
+    try:
+        found = json.loads(read_small(source / RECORD).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
