@@ -68,8 +68,8 @@ def own_tensors(source: Path, share: Share) -> list[OwnTensor]:
 
     Raises `OptionError` where the parts would not be equal, `ConfigError` or `CheckpointError`.
     """
-    unread_network(source, None, share)  # accounts for every tensor
     tensors = named_tensors(checkpoint_tensors(source))
+    unread_network(source, None, share)  # accounts for every tensor
     config = with_head_or_without(Qwen3Config.from_dir(source), tensors, source)
     sources = sources_of(tensors, config)
     own = share_sources(sources, share, config)

@@ -1,12 +1,15 @@
 """What a user's program may do, alone or as the first machine of a group; prints a line of JSON.
 
-python tests/group/program.py [again]
+    python tests/group/program.py [FOLDER]
+
+FOLDER has the models in place of those that are bundled.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from qwen3_mlx import GenerationOptions, Thinking, load
@@ -42,8 +45,9 @@ def conversation(model: Any) -> list[Any]:
 
 def main() -> None:
     found: dict[str, Any] = {}
+    folder = Path(sys.argv[1]) if sys.argv[1:] else None
     for name, settings in (("demo", {}), ("demo-moe", {"kv_bits": 8}), ("demo", {"kv_window": 64})):
-        model = load(name, **settings)
+        model = load(folder / name if folder else name, **settings)
         key = f"{name} {settings}"
         options = {"seed": 5, "max_tokens": 120, "thinking_budget": 40}
         found[key] = said(model.generate("What is 12 + 30?", **options))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from qwen3_mlx.config.share import Share
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import BackendError, ModelNotFoundError, OptionError, OutOfMemoryError
 from qwen3_mlx.group import ending, measure, versions
@@ -22,6 +23,8 @@ from qwen3_mlx.group.follow import Follower
 from qwen3_mlx.group.lead import Lead
 from qwen3_mlx.group.plan import Plan, new_plan, read_plan
 from qwen3_mlx.hub import resolve
+from qwen3_mlx.quantize import sharing
+from qwen3_mlx.quantize.staging import Target
 from tests.tiny import network
 
 PROGRAM = Path(__file__).with_name("program.py")
@@ -35,15 +38,27 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_program_gets_the_same_from_two_machines() -> None:
-    """Budget, answer now, stop, retry, edit, warm, batches, copies, packed and rotating caches."""
+def test_a_program_gets_the_same_from_several_machines(tmp_path: Path) -> None:
+    """Budget, answer now, stop, retry, edit, warm, batches, copies, packed and rotating caches.
+
+    By sums from whole checkpoints, and as a pipeline of three from a file a machine.
+    """
+    for name in ("demo", "demo-moe"):
+        source, target = resolve.resolve(name), Target(tmp_path / name, "key")
+        sharing.share_out(source, target, Share(0, 3, pipeline=True), {})
+    pipeline = [*CLI, "launch", "--hosts", "localhost,localhost,localhost", "--pipeline"]
     runs = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
-        for command in ([sys.executable, str(PROGRAM)], [*LAUNCH, str(PROGRAM)])
+        for command in (
+            [sys.executable, str(PROGRAM)],
+            [*LAUNCH, str(PROGRAM)],
+            [*pipeline, str(PROGRAM), str(tmp_path)],
+        )
     ]
-    alone, together = (json.loads(run.communicate(timeout=200)[0]) for run in runs)
-    assert [run.returncode for run in runs] == [0, 0]
+    alone, together, behind = (json.loads(run.communicate(timeout=200)[0]) for run in runs)
+    assert [run.returncode for run in runs] == [0, 0, 0]
     assert together == alone
+    assert behind == alone
     assert alone["demo {}"][3] == "budget"
 
 
