@@ -15,7 +15,7 @@ from qwen3_mlx.checkpoint.check import check
 from qwen3_mlx.errors import Qwen3Error
 from qwen3_mlx.events import Answer, Thinking, ToolCall
 from qwen3_mlx.options import GenerationOptions
-from tests.corpus.mutate import GOLDEN, ODD, SOURCES, mutate, mutate_json
+from tests.corpus.mutate import ODD, mutate, mutate_json, read_source
 
 Run = Callable[[random.Random], None]
 HUGE = (
@@ -147,14 +147,14 @@ def call_text(event: object) -> str:
 
 def checkpoints(work: Path) -> Run:
     """A small checkpoint with one file changed: config, index, header or bytes."""
-    from qwen3_mlx.quantize.formats import open_source
+    golden = Path(__file__).parent / "golden" / "network"
 
     def run(rng: random.Random) -> None:
         folder = work / "mutant"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(GOLDEN / rng.choice(SOURCES), folder)
+        shutil.copytree(golden / rng.choice(("dense-tied", "moe-no-norm", "sharded-dense")), folder)
         mutate(folder, rng)
-        for reader in (load_network, open_source, check):
+        for reader in (load_network, read_source, check):
             try:
                 reader(folder)
             except Qwen3Error:
