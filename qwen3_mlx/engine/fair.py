@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CHUNK_SECONDS = 0.04
+CHUNK_SECONDS = 0.03
 """What a chunk of a prompt may take while others are answering, unless their steps take longer."""
 CHUNK_STEPS = 1.5
 """Of their steps' time: so they write at two fifths of their speed at least, and don't stand still.

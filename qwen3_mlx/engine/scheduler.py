@@ -23,10 +23,9 @@ from qwen3_mlx.engine.prefixes import Prefixes
 from qwen3_mlx.engine.probe_steps import probe_steps
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.side_by_side import SideBySide
-from qwen3_mlx.engine.side_work import SideWork
+from qwen3_mlx.engine.side_work import SideWork, too_many
 from qwen3_mlx.engine.step_times import StepTimes
 from qwen3_mlx.engine.task import Counts, Task
-from qwen3_mlx.errors import BusyError
 from qwen3_mlx.fit.chunk_size import chunk_size
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
@@ -75,11 +74,7 @@ class Scheduler:
         """Have `task` run as soon as there is room; from any thread. Raises `BusyError`."""
         with self.arrived:
             if len(self._waiting) >= self.most_waiting + self.parallel - len(self._running):
-                raise BusyError(
-                    "too many requests are waiting",
-                    got=f"{len(self._running)} running and {len(self._waiting)} waiting",
-                    hint="try again in a while, or start the server with a larger --queue",
-                )
+                raise too_many(f"{len(self._running)} running and {len(self._waiting)} waiting")
             self._waiting.append(task)
             self.arrived.notify_all()
 
@@ -118,11 +113,16 @@ class Scheduler:
         self._drop_stopped()
         self._admit()
         worked = self.side_work.step(by_turns=any(not task.decoder for task in self._running))
+        running = self._answering()
         read = not worked and self._read()
-        stepped = self._step([one for one in self._running if one.decoder and not one.probed])
+        # who has just read its prompt comes in the next round: more rows may have to be traced
+        stepped = self._step(running or self._answering())
         if read or stepped or worked or self._running or self._waiting:
             return read or stepped or worked
         return self._idle.step() or self._side_by_side.get_ready()
+
+    def _answering(self) -> list[Task]:
+        return [task for task in self._running if task.decoder and not task.probed]
 
     def stop_all(self) -> None:
         """Have everything that runs or waits end as interrupted, at its next step."""

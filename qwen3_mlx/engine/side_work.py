@@ -27,9 +27,7 @@ class SideWork:
     def add(self, work: Generator[object]) -> None:
         """Have `work` done. Raises `BusyError`."""
         if len(self) >= self.most:
-            hint = "try again in a while, or start the server with a larger --queue"
-            got = f"{len(self)} of them"
-            raise BusyError("too many requests are waiting", got=got, hint=hint)
+            raise too_many(f"{len(self)} of them")
         self.put(work)
 
     def put(self, work: Generator[object]) -> None:
@@ -60,3 +58,9 @@ class SideWork:
         self._closed += 1
         while self._work:
             self._work.popleft().close()
+
+
+def too_many(got: str) -> BusyError:
+    """What is raised where no more can wait."""
+    hint = "try again in a while, or start the server with a larger --queue"
+    return BusyError("too many requests are waiting", got=got, hint=hint)

@@ -69,3 +69,22 @@ def test_the_others_wait_for_a_step_and_a_chunk(
     assert scheduler.counts.longest_gap <= a_row + max(chunk, least), machine.sizes
     if a_token * 400 < chunk:
         assert len(machine.sizes) < 12, "and what fits is read at once"
+
+
+def test_who_has_read_its_prompt_comes_in_the_next_round() -> None:
+    """A step of more rows may have to be traced: not in the round of the last chunk too."""
+    model = Qwen3(tiny.runtime(3))
+    scheduler = new_scheduler(model.runtime, clock=lambda: 100.0)
+    bias = dict.fromkeys(model.tokenizer.eos_ids, -100.0)
+    one, other = (turn(model, "ab", logit_bias=bias, **NO_END) for _ in range(2))
+    scheduler.submit(one.task)
+    while not one.generated_tokens:
+        scheduler.round()
+    scheduler.submit(other.task)
+    while other.task.decoder is None:
+        before = one.generated_tokens
+        scheduler.round()
+        assert one.generated_tokens == before + 1
+    assert other.generated_tokens == 0
+    scheduler.round()
+    assert (one.generated_tokens, other.generated_tokens) == (before + 2, 1)
