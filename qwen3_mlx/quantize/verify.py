@@ -36,9 +36,9 @@ MAX_TOKENS = 1024
 RANDOM_TOKENS = 256
 SMALL = 50_000_000
 """Parameters up to which a processor compares over the whole text too."""
-CPU_TOKENS, PLAIN_CPU_TOKENS = 32, 8
+CPU_TOKENS, PLAIN_CPU_TOKENS = 32, 4
 """Tokens for larger networks on a processor, with an optimized BLAS and without: the comparison
-then takes about four times as long as the conversion, not a hundred times."""
+then takes two to three times as long as the conversion, not a hundred times."""
 LOADED_TOKENS, CPU_LOADED_TOKENS = 8, 2
 """Tokens that the ordinary loader's network is run on; fewer for larger networks on a processor."""
 SMALL_LAYER = 800 * 10**6
