@@ -94,9 +94,14 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def _is_sound(file: Path, data: bytes) -> bool:
-    """Whether it holds JSON, or begins with a header: leftovers in the corpus hold anything."""
-    start = 8 if file.suffix == ".safetensors" else 0
-    return data[start : start + 1] == b"{" or data[:3] == b"\xef\xbb\xbf"
+    """Whether it holds JSON, or begins with it: leftovers in the corpus hold anything."""
+    if file.suffix == ".safetensors":
+        data = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    try:
+        json.loads(data)
+    except ValueError:
+        return False
+    return True
 
 
 def mutate(folder: Path, rng: random.Random) -> str:
