@@ -118,17 +118,22 @@ class PackedPart:
         """Read words row by row; zeros, packed along the rows, stay in memory."""
         groups, each = self.scale.shape[1], 32 // self.bits
         half = 2 ** (self.bits - 1)
-        index = group_index(self.index, self.columns, groups)
+        index = None if self.index is None else group_index(self.index, self.columns, groups)
         zeros = None if self.zeros is None else read_tensor(self.zeros)
+
+        def spread(grid: mx.array) -> mx.array:
+            if index is None:  # a processor gathers columns one number at a time
+                return mx.repeat(grid, self.columns // groups, axis=1)
+            return grid[:, index]
 
         def read(start: int, stop: int) -> mx.array:
             q = unpack_words(read_rows(self.packed, start, stop), self.bits)[:, : self.columns]
-            scales = read_rows(self.scale, start, stop).astype(mx.float32)[:, index]
+            scales = spread(read_rows(self.scale, start, stop).astype(mx.float32))
             offset = mx.array(half, mx.int32)
             if zeros is not None:
                 low, high = start // each, -(-stop // each)
                 z = unpack_words(zeros[low:high].T, self.bits)[:, start - low * each :]
-                offset = z[:, : stop - start].T[:, index]  # half is added to both, and cancels
+                offset = spread(z[:, : stop - start].T)  # half is added to both, and cancels
             return ((q - offset).astype(mx.float32) * scales).astype(dtype)
 
         return read

@@ -28,6 +28,7 @@ from qwen3_mlx.quantize.formats.parts import (
     Tensors,
     group_index,
     plain_or_packed,
+    unpack_columns,
     unpack_words,
 )
 
@@ -99,13 +100,13 @@ class GptqPart:
         each, words = (32, 3) if self.bits == 3 else (32 // self.bits, 1)
 
         def read(start: int, stop: int) -> mx.array:
-            q = unpack_words(weight[:, start:stop].T, self.bits)  # [out, in]
+            q = unpack_columns(weight[:, start:stop], self.bits)  # [in, out]
             low, high = start // each, -(-stop // each)
             z = unpack_words(zeros[:, low * words : high * words], self.bits)
-            z = z[:, start - low * each : stop - low * each]
-            z = ((z + plus) & (2**self.bits - 1)).T[:, index]
-            s = scales[:, start:stop].T.astype(mx.float32)[:, index]
-            return ((q - z).astype(mx.float32) * s).astype(dtype)
+            z = (z[:, start - low * each : stop - low * each] + plus) & (2**self.bits - 1)
+            s = scales[:, start:stop].astype(mx.float32)
+            # whole rows are gathered: a processor takes columns one number at a time
+            return ((q - z[index]).astype(mx.float32) * s[index]).astype(dtype).T
 
         return read
 

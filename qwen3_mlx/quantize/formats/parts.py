@@ -96,6 +96,15 @@ def unpack_words(packed: mx.array, bits: int) -> mx.array:
     return values.astype(mx.int32).reshape(packed.shape[0], -1)
 
 
+def unpack_columns(packed: mx.array, bits: int) -> mx.array:
+    """``[m, n]`` int32 to ``[m * 32 // bits, n]``: each column as `unpack_words` does a row."""
+    if bits == 3:
+        return unpack_words(packed.T, bits).T
+    shifts = mx.arange(0, 32, bits, dtype=mx.uint32)[:, None]
+    values = (packed.view(mx.uint32)[:, None, :] >> shifts) & (2**bits - 1)
+    return values.astype(mx.int32).reshape(-1, packed.shape[1])
+
+
 def group_index(info: TensorInfo | None, columns: int, groups: int) -> mx.array:
     """The group of each column, ``[columns]``. Raises `CheckpointError` for one out of range."""
     if info is None:
