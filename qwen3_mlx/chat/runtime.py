@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from qwen3_mlx.device.backend import find_compiler
+
 from qwen3_mlx.chat.company import Company
 from qwen3_mlx.checkpoint.adapter import Adapter, attach, read_adapter
 from qwen3_mlx.checkpoint.fingerprint import fingerprint, stamp
@@ -186,6 +188,7 @@ def load_runtime(
     """The parts of the model `name`. Arguments and errors as `qwen3_mlx.load`."""
     delay_exit_after_threads()
     about_to_compute()
+    find_compiler()
     check_context(context)
     cache_format = CacheFormat(kv_bits, kv_window, kv_sinks)
     in_group = membership.own_share().size > 1  # which holds what no single machine could
