@@ -49,7 +49,40 @@ def read(block: Mapping[str, Any]) -> Packing | None:
             expected=f"{', '.join(_READERS)}, or MLX's own",
             hint=_ELSEWHERE,
         )
+    _check_transforms(str(method), block)
     return reader(block)
+
+
+_TRANSFORMS = ("transform_config", "rotation", "rotation_config", "hadamard_config")
+
+
+def _check_transforms(method: str, block: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where activations are to be rotated, as QuIP and SpinQuant have it.
+
+    Rotations of the weights alone (llm-compressor's `weight_input`, `weight_output`) are in them.
+    """
+    for key in _TRANSFORMS:
+        if (value := block.get(key)) and not _only_of_weights(value):
+            expected = "no rotation of what the network computes: its weights alone don't hold it"
+            raise _refused(method, f"{key} {shown(value)}"[:200], expected)
+
+
+def _only_of_weights(value: Any) -> bool:
+    """Whether every transform of llm-compressor's ``transform_config`` is in the weights."""
+    groups: Any = (value.get("config_groups") or {}) if _is_map(value) else None
+    if not _is_map(groups):
+        return False
+    places = (
+        use.get("location") if _is_map(use) else None
+        for group in groups.values()
+        for use in _uses(group)
+    )
+    return all(isinstance(place, str) and place.startswith("weight_") for place in places)
+
+
+def _uses(group: Any) -> list[Any]:
+    uses = group.get("apply") if _is_map(group) else None
+    return uses if isinstance(uses, list) else [None]
 
 
 def _refused(method: str, got: str, expected: str) -> ConfigError:

@@ -144,6 +144,15 @@ def ct(kind: str, bits: int, **more: Any) -> Values:
 GPTQ: Values = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": True}
 AWQ: Values = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
 BNB: Values = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+
+
+def transforms(*places: str) -> Values:
+    """llm-compressor's rotations: of weights, and of what flows between them."""
+    uses = [{"targets": ["Linear"], "location": place} for place in places]
+    return {"transform_config": {"config_groups": {"v": {"type": "hadamard", "apply": uses}}}}
+
+
+W4 = ct("int", 4, group_size=128) | {"format": "pack-quantized"}
 BLOCK = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
 
 
@@ -175,6 +184,8 @@ def packings() -> Iterator[Variant]:
         | {"format": "float-quantized", "kv_cache_scheme": None},
         "llm-compressor 0.7 NVFP4": ct("float", 4, group_size=16)
         | {"format": "nvfp4-pack-quantized"},
+        "llm-compressor 0.7 SpinQuant R1 R2": W4 | transforms("weight_input", "weight_output"),
+        "llm-compressor 0.9, no transforms": W4 | {"transform_config": {}},
         "bitsandbytes 0.45 nf4": BNB | {"bnb_4bit_use_double_quant": True, "_load_in_4bit": True},
         "bitsandbytes 0.45 int8": {"quant_method": "bitsandbytes", "load_in_8bit": True},
         "Unsloth 2025.5 bnb-4bit": BNB | {"llm_int8_skip_modules": ["lm_head"]},
@@ -192,6 +203,11 @@ def packings() -> Iterator[Variant]:
             "sparsity",
         ),
         "llm-compressor MXFP4": (ct("float", 4, group_size=32), "NVFP4"),
+        "llm-compressor 0.7 QuIP": (W4 | transforms("input", "weight_input"), "transform_config"),
+        "SpinQuant R3": (W4 | transforms("weight_input", "q_attn"), "transform_config"),
+        "transforms nobody knows": (W4 | {"transform_config": {"config_groups": 5}}, "transform"),
+        "GPTQModel 2.0 rotation": (GPTQ | {"rotation": "hadamard"}, "rotation"),
+        "NVIDIA ModelOpt": ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "'modelopt'"),
         "E5M2": ({"quant_method": "fp8", "fmt": "e5m2"}, "e5m2"),
         "AutoRound's own, asymmetric": (
             {"quant_method": "auto-round", "bits": 4, "sym": False},
