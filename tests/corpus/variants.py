@@ -156,6 +156,32 @@ W4 = ct("int", 4, group_size=128) | {"format": "pack-quantized"}
 BLOCK = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
 
 
+UNREAD: dict[str, tuple[Values, str]] = {
+    "HQQ": ({"quant_method": "hqq", "quant_config": {}}, "'hqq'"),
+    "torchao 0.11": ({"quant_method": "torchao"}, "'torchao'"),
+    "ExLlamaV2": ({"quant_method": "exl2", "bits": 4.0}, "'exl2'"),
+    "AQLM": ({"quant_method": "aqlm"}, "'aqlm'"),
+    "Quark": ({"quant_method": "quark"}, "'quark'"),
+    "AutoAWQ marlin": (AWQ | {"version": "marlin"}, "marlin"),
+    "GPTQ of 5 bits": (GPTQ | {"bits": 5}, "bits 5"),
+    "llm-compressor 2:4": (
+        ct("int", 4) | {"sparsity_config": {"format": "sparse-24-bitmask"}},
+        "sparsity",
+    ),
+    "llm-compressor MXFP4": (ct("float", 4, group_size=32), "NVFP4"),
+    "llm-compressor 0.7 QuIP": (W4 | transforms("input", "weight_input"), "transform_config"),
+    "SpinQuant R3": (W4 | transforms("weight_input", "q_attn"), "transform_config"),
+    "transforms nobody knows": (W4 | {"transform_config": {"config_groups": 5}}, "transform"),
+    "GPTQModel 2.0 rotation": (GPTQ | {"rotation": "hadamard"}, "rotation"),
+    "NVIDIA ModelOpt": ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "'modelopt'"),
+    "E5M2": ({"quant_method": "fp8", "fmt": "e5m2"}, "e5m2"),
+    "AutoRound's own, asymmetric": (
+        {"quant_method": "auto-round", "bits": 4, "sym": False},
+        "auto_round",
+    ),
+}
+
+
 def packings() -> Iterator[Variant]:
     """What other tools pack, read by `convert` or by nobody."""
     read: dict[str, Values] = {
@@ -190,35 +216,11 @@ def packings() -> Iterator[Variant]:
         "bitsandbytes 0.45 int8": {"quant_method": "bitsandbytes", "load_in_8bit": True},
         "Unsloth 2025.5 bnb-4bit": BNB | {"llm_int8_skip_modules": ["lm_head"]},
     }
-    none: dict[str, tuple[Values, str]] = {
-        "HQQ": ({"quant_method": "hqq", "quant_config": {}}, "'hqq'"),
-        "torchao 0.11": ({"quant_method": "torchao"}, "'torchao'"),
-        "ExLlamaV2": ({"quant_method": "exl2", "bits": 4.0}, "'exl2'"),
-        "AQLM": ({"quant_method": "aqlm"}, "'aqlm'"),
-        "Quark": ({"quant_method": "quark"}, "'quark'"),
-        "AutoAWQ marlin": (AWQ | {"version": "marlin"}, "marlin"),
-        "GPTQ of 5 bits": (GPTQ | {"bits": 5}, "bits 5"),
-        "llm-compressor 2:4": (
-            ct("int", 4) | {"sparsity_config": {"format": "sparse-24-bitmask"}},
-            "sparsity",
-        ),
-        "llm-compressor MXFP4": (ct("float", 4, group_size=32), "NVFP4"),
-        "llm-compressor 0.7 QuIP": (W4 | transforms("input", "weight_input"), "transform_config"),
-        "SpinQuant R3": (W4 | transforms("weight_input", "q_attn"), "transform_config"),
-        "transforms nobody knows": (W4 | {"transform_config": {"config_groups": 5}}, "transform"),
-        "GPTQModel 2.0 rotation": (GPTQ | {"rotation": "hadamard"}, "rotation"),
-        "NVIDIA ModelOpt": ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "'modelopt'"),
-        "E5M2": ({"quant_method": "fp8", "fmt": "e5m2"}, "e5m2"),
-        "AutoRound's own, asymmetric": (
-            {"quant_method": "auto-round", "bits": 4, "sym": False},
-            "auto_round",
-        ),
-    }
     for size in ("4B", "30B-A3B"):
         for tool, block in read.items():
             values = original(size, quantization_config=block)
             yield Variant(f"{tool}, {size}", tool, values, CONVERTS)
-        for tool, (block, reason) in none.items():
+        for tool, (block, reason) in UNREAD.items():
             values = original(size, quantization_config=block)
             yield Variant(f"{tool}, {size}", tool, values, reason)
 
