@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from qwen3_mlx.metal import attend, variants_rows
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.fused_rows import FusedRows
 from qwen3_mlx.nn.fused_step import FusedStep
@@ -41,6 +42,17 @@ class Steps:
         if self.few is not None and not self.few.fault:
             return "fused"
         return "plain" if self.one is None else "in turn"
+
+    def compile_ahead(self) -> float:
+        """Compile what steps of rows need; returns how many seconds that took."""
+        began, few = time.perf_counter(), self.few
+        if few is None:
+            return 0.0
+        most = attend.most_sequences(bool(few.cache_format.bits))
+        few.ahead.steps = [new for new in variants_rows.ROWS if len(new) <= most]
+        while few.ahead.compile_next():
+            pass
+        return time.perf_counter() - began
 
     def cache(self, context: int) -> list[KVCache]:
         """Of one sequence of `context` tokens; time does not depend on what is in it."""

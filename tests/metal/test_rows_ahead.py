@@ -11,6 +11,7 @@ import qwen3_mlx.device.backend as backend
 import mlx.core as mx
 import pytest
 
+from qwen3_mlx.bench.rows import Steps
 from qwen3_mlx.chat import draft
 from qwen3_mlx.chat.turns import new_scheduler
 from qwen3_mlx.engine.background import BACKGROUND
@@ -252,3 +253,13 @@ def test_a_model_with_drafts_compiles_their_check_until_a_turn_comes(
     left[0] = 3
     drafting.drafts.compile_ahead(lambda: True)
     assert left == [3]
+
+
+def test_a_bench_of_rows_compiles_them_all(compiler: Compiler) -> None:
+    network = net()
+    keep(network, proven("fused", "fused"))
+    steps = Steps.of(network)
+    assert steps.few is not None and steps.compile_ahead() > 0
+    compiled = compiler.now
+    assert compiled > 0 and not steps.few.ahead.compile_next()
+    assert Steps.of(network, fused=False).compile_ahead() == 0.0

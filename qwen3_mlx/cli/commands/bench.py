@@ -25,6 +25,9 @@ SIZES = {"cpu": (128, 16, 3)}
 """Tokens of prompt, tokens to decode and rounds, where none are given; elsewhere `LARGE`."""
 LARGE = (512, 128, 5)
 
+NOTICED_S = 1.0
+"""Seconds of compiling from which a line says so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -183,6 +186,8 @@ def run_rows(subject: Subject, sizes: tuple[int, int, int], record: Path | None 
     from qwen3_mlx.cli.commands.doctor import machine, paths
 
     steps, screen = Steps.of(subject.network), Screen()
+    if (compiling := steps.compile_ahead()) > NOTICED_S:
+        screen.note(f"the kernels of rows took {compiling:.0f} s to compile, as in every process")
     reading, samples = rows_reading.measured(steps, subject.name, *sizes)
     for name, state in (*machine(), *paths()):
         screen.answer(f"{name}: {state}\n")

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from qwen3_mlx.bench import rows_reading
-from qwen3_mlx.bench.rows import ROWS
+from qwen3_mlx.bench.rows import ROWS, Steps
 from qwen3_mlx.bench.rows_reading import RowsReading, expected
 from qwen3_mlx.cli.app import app
 from qwen3_mlx.cli.commands import doctor
@@ -67,3 +67,20 @@ def test_a_damaged_reading_and_another_machine_s_are_nobody_s(
     for text in (b"[]", b"{", b'{"sequences": {"1": 0}, "one": {"1": 0}}', b"[" * 9000):
         (home / "rows" / "8b.json").write_bytes(text)
         assert rows_reading.kept() == []
+
+
+def test_kernels_are_compiled_before_anything_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And who waits for that is told."""
+    told = ["bench", "--shape", "tiny", "--rows", "--context", "8", "--tokens", "1"]
+    order: list[str] = []
+
+    def compile_ahead(_: Steps) -> float:
+        order.append("compiled")
+        return 16.4
+
+    monkeypatch.setattr(Steps, "compile_ahead", compile_ahead)
+    monkeypatch.setattr(rows_reading, "seconds", lambda *_: order.append("timed") or 0.001)
+    run = CliRunner().invoke(app, [*told, "--rounds", "2"])
+    assert run.exit_code == 0, run.output
+    assert order[0] == "compiled" and order.count("compiled") == 1 and "timed" in order
+    assert "took 16 s to compile" in run.output
