@@ -25,6 +25,7 @@ def shim_stays_here() -> Iterator[None]:
     """The tests behind these run what users do: kernels as text take sixty times as long."""
     yield
     assert launch.executor is launch.on_gpu
+    harness.end_programs()
 
 
 @pytest.fixture(autouse=True)

@@ -2,18 +2,21 @@
 
 `on_cpu` is an executor for `qwen3_mlx.metal.launch`: it has MLX print the Metal source of a launch
 (tracing works without Metal), compiles it with g++ behind msl_cpu.h, and runs it twice, threads
-upwards and downwards; the results must be the same bits. Where clang is there, the text is held
-to Metal's rules besides (language.py).
+upwards and downwards; the results must be the same bits. A program stays for its next launch.
+Where clang is there, the text is held to Metal's rules besides (language.py).
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import math
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +35,10 @@ from tests.metal.language import cached_faults, compiler
 HERE = Path(__file__).parent
 FLAGS = ["-std=c++20", "-O1", "-fno-strict-aliasing", "-ffp-contract=off", "-w"]
 FLAGS += ["-fsanitize=bounds,shift,alignment,integer-divide-by-zero", "-fno-sanitize-recover=all"]
+FLAGS += ["-fuse-ld=gold"] if shutil.which("ld.gold") else []  # links in a third of the time
+
+MOST_PROGRAMS = 32
+"""Programs that wait for their next launch."""
 
 launches: list[Launch] = []
 """What `on_cpu` has run since `clear` was called on it."""
@@ -71,18 +78,36 @@ def on_cpu(launch: Launch) -> list[mx.array]:
     """Run `launch` as Metal text; returns its outputs. Raises `KernelError` or `LanguageError`."""
     launches.append(launch)
     mx.eval(list(launch.inputs.values()))
-    metal = metal_source(launch)
+    metal = _source(launch)
     program = compiled(metal)
     if compiler() and (faults := cached_faults(metal, folder())):
         raise LanguageError(f"{launch.kernel}: {'; '.join(faults)}")
     names = input_names(metal)
     inputs = [_bytes(_input(launch, name)) for name in names]
-    first, second = (_execute(program, launch, inputs, order) for order in (0, 1))
+    first, second = _execute(program, launch, inputs)
     for name, a, b in zip(launch.outputs, first, second, strict=True):
         if a != b:
             raise KernelError(f"{launch.kernel}: {name} depends on the order of threads: a race")
     specs = zip(first, launch.outputs.values(), strict=True)
     return [_array(data, shape, dtype) for data, (shape, dtype) in specs]
+
+
+_sources: dict[tuple, str] = {}
+
+
+def _source(launch: Launch) -> str:
+    """`metal_source`, which reads an array's type and shape and no value, as it was last time."""
+    distinct, aliases = build.distinct(launch)
+    texts = map(build.text, build.texts(launch, backend.device()))
+    key = (
+        *(launch.kernel, *texts, *launch.constants.items()),
+        *((name, array.shape, array.dtype) for name, array in distinct.items()),
+        *((name, *output) for name, output in launch.outputs.items()),
+        *(*aliases.items(), launch.grid, launch.threadgroup),
+    )
+    if key not in _sources:
+        _sources[key] = metal_source(launch)
+    return _sources[key]
 
 
 def metal_source(launch: Launch) -> str:
@@ -218,22 +243,12 @@ def _compile(target: Path, source: Path, *extra: str) -> None:
     part.replace(target)
 
 
-@cache
-def _header() -> Path:
-    """A folder of msl_cpu.h as g++ has read it: that is most of what a small program costs."""
-    where = folder() / _key("header")
-    where.mkdir(exist_ok=True)
-    if not (where / "msl_cpu.h.gch").exists():
-        _compile(where / "msl_cpu.h.gch", HERE / "msl_cpu.h", "-xc++-header")
-    return where
-
-
 def _build(text: str, suffix: str, *extra: str) -> Path:
     target = folder() / f"{_key(text, *extra)}{suffix}"
     if not target.exists():
         source = target.with_suffix(".cpp")
         source.write_text(text)
-        _compile(target, source, f"-I{_header()}", *extra)
+        _compile(target, source, *extra)
     return target
 
 
@@ -243,20 +258,58 @@ def compiled(metal: str) -> Path:
     return _build(program_text(metal), ".exe", str(runtime))
 
 
-def _execute(program: Path, launch: Launch, inputs: list[bytes], order: int) -> list[bytes]:
+_programs: dict[Path, subprocess.Popen[str]] = {}
+_one_launch = threading.Lock()
+
+
+def end_programs(rest: int = 0) -> None:
+    """End those that wait for their next launch, but for the `rest` used last."""
+    for program in list(_programs)[: len(_programs) - rest]:
+        waiting = _programs.pop(program)
+        waiting.communicate()
+
+
+atexit.register(end_programs)
+
+
+def _started(program: Path) -> subprocess.Popen[str]:
+    running = _programs.pop(program, None)
+    if running is None or running.poll() is not None:
+        end_programs(MOST_PROGRAMS - 1)
+        pipe = subprocess.PIPE
+        running = subprocess.Popen([program], stdin=pipe, stdout=pipe, text=True)
+    _programs[program] = running  # at the end: it was used last
+    return running
+
+
+def _run(program: Path, line: str) -> list[int]:
+    """The exit statuses of a launch's two orders."""
+    with _one_launch:
+        running = _started(program)
+        running.stdin.write(f"{line}\n")
+        running.stdin.flush()
+        answer = running.stdout.readline()
+    return [os.waitstatus_to_exitcode(int(status)) for status in answer.split()]
+
+
+def _execute(program: Path, launch: Launch, inputs: list[bytes]) -> list[list[bytes]]:
+    """The outputs, of threads upwards and of threads downwards."""
     with tempfile.TemporaryDirectory(dir=_memory()) as name:
         where = Path(name)
         for index, data in enumerate(inputs):
             (where / str(index)).write_bytes(data)
         for index, (shape, dtype) in enumerate(launch.outputs.values(), len(inputs)):
             with (where / str(index)).open("wb") as file:
-                file.truncate(int(np.prod(shape)) * dtype.size)
-        sizes = [str(n) for n in (order, *launch.grid, *launch.threadgroup)]
-        done = subprocess.run([program, name, *sizes], capture_output=True, text=True, timeout=120)
-        if done.returncode:
-            raise KernelError(f"{launch.kernel}: {done.stdout}{done.stderr}")
+                file.truncate(math.prod(shape) * dtype.size)
+        sizes = [str(n) for n in (*launch.grid, *launch.threadgroup)]
+        codes = _run(program, " ".join([name, *sizes]))
+        for order, code in enumerate(codes):
+            if code:
+                said = (where / f"said.{order}").read_text()
+                raise KernelError(f"{launch.kernel}: {said or f'ended with status {code}'}")
+        assert len(codes) == 2, f"{program} ended before it answered"
         indices = range(len(inputs), len(inputs) + len(launch.outputs))
-        return [(where / str(index)).read_bytes() for index in indices]
+        return [[(where / f"{i}.{order}").read_bytes() for i in indices] for order in (0, 1)]
 
 
 def _memory() -> str | None:

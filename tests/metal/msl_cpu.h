@@ -8,11 +8,13 @@
 // Not checked here: Apple's compiler's own rules (address spaces, attributes), the order in which
 // simd_sum adds, memory ordering between threads beyond barriers, registers and speed.
 #pragma once
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <type_traits>
+#include <stddef.h>
+#include <stdint.h>
+// No other header of C++: reading <cmath> takes g++ longer than compiling a kernel.
+#ifndef INFINITY
+#define INFINITY __builtin_inff()
+#define NAN __builtin_nanf("")
+#endif
 
 typedef unsigned int uint;
 typedef unsigned short ushort;
@@ -23,18 +25,18 @@ typedef half float16_t;
 struct bfloat {
   uint16_t bits;
   bfloat() = default;
-  template <class A, class = std::enable_if_t<std::is_arithmetic_v<A> || std::is_same_v<A, half>>>
+  template <class A> requires requires(A a) { a * 1.0f; }
   explicit bfloat(A a) {
     float f = float(a);
     uint32_t u;
-    std::memcpy(&u, &f, 4);
+    __builtin_memcpy(&u, &f, 4);
     bool nan = (u & 0x7fffffff) > 0x7f800000;
     bits = nan ? (u >> 16) | 64 : (u + 0x7fff + ((u >> 16) & 1)) >> 16;  // nearest, ties to even
   }
   operator float() const {
     uint32_t u = uint32_t(bits) << 16;
     float f;
-    std::memcpy(&f, &u, 4);
+    __builtin_memcpy(&f, &u, 4);
     return f;
   }
 };
@@ -88,13 +90,13 @@ inline uint3 position_in_grid() {
 template <class V> uint64_t* publish(V v, const char* what, int line) {
   static_assert(sizeof(V) <= 8);
   uint64_t* words = slots();
-  std::memcpy(words + lane(), &v, sizeof v);
+  __builtin_memcpy(words + lane(), &v, sizeof v);
   meet_simdgroup(what, line);
   return words;
 }
 template <class V> V word(const uint64_t* words, uint lane) {
   V v;
-  std::memcpy(&v, words + lane, sizeof v);
+  __builtin_memcpy(&v, words + lane, sizeof v);
   return v;
 }
 template <class V> V exchange(V v, uint from, const char* what, int line) {
@@ -143,7 +145,7 @@ template <class V> V simd_shuffle_down(V v, ushort delta, SHIM_LINE) {
 template <class A, class B> A as_type(B b) {
   static_assert(sizeof(A) == sizeof(B));
   A a;
-  std::memcpy(&a, &b, sizeof a);
+  __builtin_memcpy(&a, &b, sizeof a);
   return a;
 }
 // Metal's min and max return the other operand where one is NaN, as fmin and fmax do.
@@ -152,11 +154,12 @@ template <class T> T min(T a, T b) { return a < b || b != b ? a : b; }
 template <class T> T clamp(T x, T low, T high) { return min(max(x, low), high); }
 #define SHIM_MATH(name, expression) inline float name(float x) { return expression; }
 #define SHIM_MATHS \
-  SHIM_MATH(exp, std::exp(x)) SHIM_MATH(exp2, std::exp2(x)) SHIM_MATH(log, std::log(x)) \
-  SHIM_MATH(sqrt, std::sqrt(x)) SHIM_MATH(rsqrt, 1.0f / std::sqrt(x)) \
-  SHIM_MATH(sin, std::sin(x)) SHIM_MATH(cos, std::cos(x)) SHIM_MATH(abs, std::fabs(x))
+  SHIM_MATH(exp, __builtin_expf(x)) SHIM_MATH(exp2, __builtin_exp2f(x)) \
+  SHIM_MATH(log, __builtin_logf(x)) SHIM_MATH(sqrt, __builtin_sqrtf(x)) \
+  SHIM_MATH(rsqrt, 1.0f / __builtin_sqrtf(x)) SHIM_MATH(sin, __builtin_sinf(x)) \
+  SHIM_MATH(cos, __builtin_cosf(x)) SHIM_MATH(abs, __builtin_fabsf(x))
 SHIM_MATHS
-inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
+inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline bool isnan(float x) { return x != x; }
 namespace precise { SHIM_MATHS }
 namespace fast { SHIM_MATHS }

@@ -1,18 +1,23 @@
 // The machine behind msl_cpu.h: fibers, rendezvous, guarded buffers, and the main program.
 //
-//   PROGRAM DIR ORDER GX GY GZ TX TY TZ     (grid and threadgroup in threads, as MLX takes them)
+//   PROGRAM        then lines on stdin: DIR GX GY GZ TX TY TZ
+//                  (grid and threadgroup in threads, as MLX takes them)
 //
-// Buffer i is read from DIR/i; outputs are written back there. ORDER 0 runs fibers and groups
-// upwards with buffers against their upper guard page, 1 downwards against the lower one: a
-// kernel whose result depends on the order has a race. Exit 3: divergence; 4: out of bounds.
+// Buffer i is read from DIR/i. Each line is run by two children, and answered with the exit
+// status of both. Child 0 runs fibers and groups upwards with buffers against their upper guard
+// page, child 1 downwards against the lower one: a kernel whose result depends on the order has a
+// race. Outputs are written to DIR/i.ORDER, what is said of a fault to DIR/said.ORDER. Exit 3:
+// divergence; 4: out of bounds.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "msl_cpu.h"
 #undef thread
@@ -268,23 +273,40 @@ static void run_grid() {
 }
 }  // namespace shim
 
-int main(int, char** argv) {
+// Runs one launch in the order `order`, and ends the process.
+[[noreturn]] static void run_launch(const char* folder) {
   using namespace shim;
-  page = sysconf(_SC_PAGESIZE);
-  auto number = [&](int i) { return uint(atoi(argv[i])); };
-  order = number(2);
-  grid = {number(3), number(4), number(5)};
-  group_size = {number(6), number(7), number(8)};
   char path[4096];
+  snprintf(path, sizeof path, "%s/said.%d", folder, order);
+  if (!freopen(path, "w", stdout)) perror(path), _exit(2);
+  dup2(STDOUT_FILENO, STDERR_FILENO);
+  alarm(120);
   for (int i = 0; i < kernel_buffers; i++) {
-    snprintf(path, sizeof path, "%s/%d", argv[1], i);
+    snprintf(path, sizeof path, "%s/%d", folder, i);
     load(buffers[i], path, i >= kernel_buffers - kernel_outputs);
     pointers[i] = buffers[i].data;
   }
   catch_faults();
   run_grid();
   for (int i = kernel_buffers - kernel_outputs; i < kernel_buffers; i++) {
-    snprintf(path, sizeof path, "%s/%d", argv[1], i);
+    snprintf(path, sizeof path, "%s/%d.%d", folder, i, order);
     save(buffers[i], path, kernel_names[i]);
+  }
+  exit(0);
+}
+
+int main() {
+  using namespace shim;
+  page = sysconf(_SC_PAGESIZE);
+  char folder[4000];
+  while (scanf("%3999s %u %u %u %u %u %u", folder, &grid.x, &grid.y, &grid.z, &group_size.x,
+               &group_size.y, &group_size.z) == 7) {
+    pid_t children[2];
+    for (order = 0; order < 2; order++)
+      if (!(children[order] = fork())) run_launch(folder);
+    int status[2];
+    for (int i = 0; i < 2; i++) waitpid(children[i], &status[i], 0);
+    printf("%d %d\n", status[0], status[1]);
+    fflush(stdout);
   }
 }
