@@ -30,20 +30,22 @@ class _Rows:
 
     def forward(self, tokens: mx.array) -> mx.array:
         """``tokens [B, L]`` -> logits of the last position ``[B, V]``; the buffers grow by L."""
-        L = tokens.shape[1]
+        B, L = tokens.shape
         places = mx.arange(self.length + L)
         seen = places[None, :] <= (mx.arange(L) + self.length)[:, None]  # [L, S]
         mask = seen[None] & (places[None, None, :] >= self.padding[:, None, None])  # [B, L, S]
         mask = mask | (places[None, None, :] == (mx.arange(L) + self.length)[None, :, None])
-        x = self.network.model.embed_tokens(tokens)
+        # One long row: of several, a CPU computes each alone, which takes three times as long
+        x = self.network.model.embed_tokens(tokens.reshape(1, B * L))
         for index, layer in enumerate(self.network.layers):
             x = x + self._attend(index, layer.self_attn, layer.input_layernorm(x), mask)
             x = x + feed_forward(layer.mlp, layer.post_attention_layernorm(x))
         self.length += L
-        return self.network.head(self.network.model.norm(x[:, -1]))
+        return self.network.head(self.network.model.norm(x.reshape(B, L, -1)[:, -1]))
 
     def _attend(self, index: int, attention: Attention, x: mx.array, mask: mx.array) -> mx.array:
-        B, L, _ = x.shape
+        """``x [1, B * L, C]`` to the like, with ``mask [B, L, S]``."""
+        B, L, _ = mask.shape
         H, K, D = attention.heads, attention.kv_heads, attention.head_dim
         q = attention.q_norm(attention.q_proj(x).reshape(B, L, H, D)).transpose(0, 2, 1, 3)
         k = attention.k_norm(attention.k_proj(x).reshape(B, L, K, D)).transpose(0, 2, 1, 3)
@@ -54,7 +56,7 @@ class _Rows:
         scores = q @ k[:, :, None].swapaxes(-1, -2)  # [B, K, H/K, L, S]
         scores = mx.where(mask[:, None, None], scores.astype(mx.float32), -mx.inf)
         out = mx.softmax(scores, axis=-1).astype(v.dtype) @ v[:, :, None]
-        out = out.reshape(B, H, L, D).transpose(0, 2, 1, 3).reshape(B, L, H * D)
+        out = out.reshape(B, H, L, D).transpose(0, 2, 1, 3).reshape(1, B * L, H * D)
         return attention.o_proj(out)
 
     def _append(self, index: int, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:

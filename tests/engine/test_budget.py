@@ -28,23 +28,33 @@ SEEDS = (52, 77, 104, 106)  # whose greedy output closes its thought, and later 
 MAX_TOKENS = 70
 
 
-def greedy(network: Qwen3Network, ids: list[int], count: int) -> list[int]:
-    """`count` tokens at most, each from a forward pass over everything before it."""
-    output: list[int] = []
-    while len(output) < count and EOS not in output:
-        logits = network(mx.array([ids + output]))[0, -1]
-        output.append(int(mx.argmax(logits).item()))
-    return output
+class Plain:
+    """Qwen's quickstart, "Thinking Budget", step by step; no forward pass is made twice."""
 
+    def __init__(self, network: Qwen3Network) -> None:
+        self.network = network
+        self.known: dict[tuple[int, ...], int] = {}
 
-def two_calls(network: Qwen3Network, prompt: list[int], budget: int, max_tokens: int) -> list[int]:
-    """Qwen's quickstart, "Thinking Budget", step by step."""
-    output = greedy(network, prompt, budget)
-    if EOS in output:
+    def next(self, ids: list[int]) -> int:
+        """The likeliest token, from a forward pass over everything before it."""
+        if (text := tuple(ids)) not in self.known:
+            self.known[text] = int(mx.argmax(self.network(mx.array([ids]))[0, -1]).item())
+        return self.known[text]
+
+    def greedy(self, ids: list[int], count: int) -> list[int]:
+        """`count` tokens at most."""
+        output: list[int] = []
+        while len(output) < count and EOS not in output:
+            output.append(self.next(ids + output))
         return output
-    if CLOSE not in output:
-        output += STOP
-    return output + greedy(network, prompt + output, max_tokens - len(output))
+
+    def two_calls(self, prompt: list[int], budget: int, max_tokens: int) -> list[int]:
+        output = self.greedy(prompt, budget)
+        if EOS in output:
+            return output
+        if CLOSE not in output:
+            output += STOP
+        return output + self.greedy(prompt + output, max_tokens - len(output))
 
 
 def ours(
@@ -69,12 +79,13 @@ def ours(
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_budget_gives_the_documented_tokens(seed: int) -> None:
     network, _ = tiny.network(seed)
-    natural = greedy(network, PROMPT, MAX_TOKENS)
+    plain = Plain(network)
+    natural = plain.greedy(PROMPT, MAX_TOKENS)
     assert CLOSE in natural and natural[-1] == EOS
     cuts = set()
     for budget in range(1, len(natural) + 1):
         tokens, turn, _ = ours(network, PROMPT, budget)
-        assert tokens == two_calls(network, PROMPT, budget, MAX_TOKENS), budget
+        assert tokens == plain.two_calls(PROMPT, budget, MAX_TOKENS), budget
         cuts.add(turn.cut)
         assert turn.thinking_tokens == min(budget, natural.index(CLOSE))
     assert cuts == {"budget", ""}
@@ -84,7 +95,7 @@ def test_every_budget_gives_the_documented_tokens(seed: int) -> None:
 def test_any_prefill_chunk_gives_the_same_tokens() -> None:
     network, _ = tiny.network(77, num_hidden_layers=1)
     prompt = [(i * 7 + i // 5) % 20 + 1 for i in range(512)]
-    expected = two_calls(network, prompt, 6, 14)
+    expected = Plain(network).two_calls(prompt, 6, 14)
     for chunk in range(1, 513):
         assert ours(network, prompt, 6, chunk=chunk, max_tokens=14)[0] == expected, chunk
 
@@ -138,13 +149,13 @@ class _InterruptAt(Control):
 def test_answer_now_is_the_same_cut(at: int) -> None:
     network, _ = tiny.network(77)
     tokens, turn, _ = ours(network, PROMPT, None, control=_InterruptAt("answer", at))
-    assert tokens == two_calls(network, PROMPT, at, MAX_TOKENS)
+    assert tokens == Plain(network).two_calls(PROMPT, at, MAX_TOKENS)
     assert turn.cut == "user"
 
 
 def test_answer_now_does_nothing_to_an_answer() -> None:
     network, _ = tiny.network(77)
-    natural = greedy(network, PROMPT, MAX_TOKENS)
+    natural = Plain(network).greedy(PROMPT, MAX_TOKENS)
     at = natural.index(CLOSE) + 3
     tokens, turn, _ = ours(network, PROMPT, None, control=_InterruptAt("answer", at))
     assert tokens == natural and turn.cut == ""
@@ -153,7 +164,7 @@ def test_answer_now_does_nothing_to_an_answer() -> None:
 def test_stop_ends_the_turn_and_keeps_the_cache_exact() -> None:
     network, _ = tiny.network(77)
     tokens, turn, cache = ours(network, PROMPT, None, control=_InterruptAt("stop", 4))
-    assert tokens == greedy(network, PROMPT, 4)
+    assert tokens == Plain(network).greedy(PROMPT, 4)
     assert turn.finish_reason == "interrupted"
     assert cache.tokens == PROMPT + tokens
 
@@ -161,7 +172,7 @@ def test_stop_ends_the_turn_and_keeps_the_cache_exact() -> None:
 def test_max_tokens_ends_the_turn() -> None:
     network, _ = tiny.network(77)
     tokens, turn, _ = ours(network, PROMPT, None, max_tokens=5)
-    assert tokens == greedy(network, PROMPT, 5) and turn.finish_reason == "length"
+    assert tokens == Plain(network).greedy(PROMPT, 5) and turn.finish_reason == "length"
 
 
 def test_the_first_stop_wins_over_a_later_wish() -> None:

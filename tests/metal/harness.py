@@ -252,6 +252,7 @@ def _build(text: str, suffix: str, *extra: str) -> Path:
     return target
 
 
+@cache
 def compiled(metal: str) -> Path:
     """The program of one kernel's Metal text. Raises `KernelError` with the compiler's words."""
     runtime = _build((HERE / "msl_runtime.cpp").read_text(), ".o", "-c", "-O2")
