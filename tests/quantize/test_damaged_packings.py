@@ -11,10 +11,10 @@ import pytest
 
 from qwen3_mlx.errors import CheckpointError, ConfigError, Qwen3Error
 from qwen3_mlx.quantize.formats import open_source
-from tests.quantize import foreign
+from tests.quantize import foreign, packed
 from tests.quantize.build import DENSE, Bits16, Codes8, Stored, bf16, random_weights, write_model
 from tests.quantize.conftest import convert
-from tests.quantize.test_formats import AWQ, CASES, CT4, FP8, GPTQ, INT8, NF4
+from tests.quantize.test_formats import AWQ, CASES, CT4, FP8, GPTQ, INT8, NF4, ct
 
 PATH = "model.layers.1.self_attn.k_proj"
 # Without these the weight is still whole: an index that counts up, scales of activations.
@@ -111,6 +111,27 @@ def test_a_scale_that_overflows_is_found_while_it_is_packed(tmp_path: Path, case
         convert(source, tmp_path / "out", "8bit")
     assert PATH in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("case", SOME)
+def test_scales_that_are_no_floats(tmp_path: Path, case: str) -> None:
+    """Exponents in bytes (E8M0) look like numbers, and would be taken for scales."""
+    config, block, tensors, mine = parts(case)
+    name = next(f"{PATH}.{kind}" for kind in SCALES if f"{PATH}.{kind}" in mine)
+    for kind in (np.uint8, np.int32):
+        stored = tensors[name]
+        shape = np.shape(stored.bits if isinstance(stored, Bits16) else stored)
+        said = refused(
+            tmp_path / kind.__name__, config, block, tensors | {name: np.full(shape, 127, kind)}
+        )
+        assert PATH in said
+
+
+@pytest.mark.parametrize(("bits", "pack"), [(4, packed.words), (8, packed.int8)])
+def test_asymmetric_weights_without_zeros(tmp_path: Path, bits: int, pack: Any) -> None:
+    tensors, _ = foreign.model(DENSE, pack)
+    block = ct("int", bits, group_size=64, symmetric=False)
+    assert "zero_point" in refused(tmp_path, DENSE, block, tensors)
 
 
 @pytest.mark.parametrize("case", SOME)

@@ -28,7 +28,7 @@ from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config.packing import Packing
 from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.files import open_regular
-from qwen3_mlx.quantize.formats.parts import Part, PlainPart, Reader, Tensors
+from qwen3_mlx.quantize.formats.parts import Part, PlainPart, Reader, Tensors, require_floats
 from qwen3_mlx.quantize.formats.scaled import scaled_part
 
 STATES = ("bitsandbytes__nf4", "bitsandbytes__fp4")
@@ -88,6 +88,7 @@ def _four_bits(tensors: Tensors, name: str) -> BlockPart | None:
         got = f"{weight.nbytes} bytes of codes"
         raise CheckpointError(weight.name, got=got, expected=f"{rows} x {columns} at 4 bits")
     nested, inner = _nested(name, state, said, found, blocks)
+    require_floats(table, *(nested or [absmax]))
     whole = (rows, columns)
     return BlockPart(weight, absmax, table, state, nested, whole, size, inner, shape[-2])
 

@@ -27,6 +27,7 @@ from qwen3_mlx.quantize.formats.parts import (
     Reader,
     Tensors,
     group_index,
+    require_floats,
     unpack_words,
 )
 from qwen3_mlx.quantize.formats.scaled import CODES, scaled_part
@@ -43,6 +44,8 @@ def part(tensors: Tensors, path: str, packing: Packing) -> Part | None:
     if weight is not None:
         if weight.dtype not in CODES:
             return PlainPart(weight)
+        if weight.dtype == "I8":
+            _require_zeros(path, zeros, packing)
         return scaled_part(weight, scale, _block_size(packing), zeros)
     packed = tensors.get(f"{path}.weight_packed")
     if packed is None:
@@ -51,6 +54,8 @@ def part(tensors: Tensors, path: str, packing: Packing) -> Part | None:
         raise CheckpointError(f"{path}.weight_scale", got="nothing that fits weight_packed")
     if packed.dtype == "U8":
         return _nvfp4(path, packed, scale, tensors.get(f"{path}.weight_global_scale"))
+    require_floats(scale)
+    _require_zeros(path, zeros, packing)
     shape = tensors.get(f"{path}.weight_shape")
     found = PackedPart(packed, scale, zeros, tensors.get(f"{path}.weight_g_idx"), shape, 0, 0)
     rows, columns = _stated_shape(path, shape)
@@ -69,6 +74,15 @@ def part(tensors: Tensors, path: str, packing: Packing) -> Part | None:
             f"{path} is not packed as config.json says", got=got, expected=expected
         )
     return PackedPart(packed, scale, zeros, found.index, shape, bits[0], columns)
+
+
+def _require_zeros(path: str, zeros: TensorInfo | None, packing: Packing) -> None:
+    """Raise `CheckpointError` where none are there and config.json calls all weights asymmetric."""
+    groups = (group or {} for group in packing.settings["config_groups"].values())
+    said = [weights.get("symmetric") for group in groups if (weights := group.get("weights"))]
+    if zeros is None and said and all(symmetric is False for symmetric in said):
+        expected = "zeros, as config.json says symmetric false"
+        raise CheckpointError(f"{path}.weight_zero_point", got="nothing", expected=expected)
 
 
 def _block_size(packing: Packing) -> tuple[int, int] | None:

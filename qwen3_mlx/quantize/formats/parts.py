@@ -10,7 +10,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
-from qwen3_mlx.checkpoint.raw import read_rows, read_tensor
+from qwen3_mlx.checkpoint.raw import FLOATS, read_rows, read_tensor
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.errors import CheckpointError
 
@@ -78,7 +78,15 @@ def plain_or_packed(
     zeros, scales = tensors.get(f"{path}.qzeros"), tensors.get(f"{path}.scales")
     if zeros is None or scales is None:
         raise CheckpointError(f"{path} lacks qzeros or scales", hint="fetch the model again")
+    require_floats(scales)
     return packed, zeros, scales
+
+
+def require_floats(*scales: TensorInfo) -> None:
+    """Raise `CheckpointError` for scales of another type: exponents (E8M0) look like numbers."""
+    for info in scales:
+        if info.dtype not in FLOATS:
+            raise CheckpointError(info.name, got=info.dtype, expected=", ".join(FLOATS))
 
 
 def unpack_words(packed: mx.array, bits: int) -> mx.array:

@@ -17,7 +17,7 @@ import mlx.core as mx
 from qwen3_mlx.checkpoint.raw import read_rows, read_tensor
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.errors import CheckpointError
-from qwen3_mlx.quantize.formats.parts import Reader
+from qwen3_mlx.quantize.formats.parts import Reader, require_floats
 
 CODES = ("F8_E4M3", "I8")
 
@@ -87,6 +87,7 @@ def scaled_part(
     if scale is None or len(weight.shape) != 2:
         got = "nothing" if scale is None else f"a weight {list(weight.shape)}"
         raise CheckpointError(f"{path}: the scale of its {weight.dtype} codes", got=got)
+    require_floats(scale)
     if zeros is not None and zeros.shape != scale.shape:
         expected = f"{list(scale.shape)}, as its scales"
         raise CheckpointError(zeros.name, got=list(zeros.shape), expected=expected)
