@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import deque
@@ -24,6 +25,9 @@ from qwen3_mlx.options import CacheFormat
 
 AT_ONCE = 64
 """Tokens of a conversation that one sequence's drafter reads in a step: the others wait for it."""
+
+REST_SECONDS = 1.0
+"""Without a step, before a kernel is compiled: who asks again at once must not wait for it."""
 
 Rows = Callable[[mx.array, Sequence[Sequence[KVCache]], Sequence[int]], mx.array]
 """As `Qwen3Network.rows`."""
@@ -107,6 +111,8 @@ class SideBySide:
         """Whether anybody drafts."""
         self._find_way()
         self.times = PlainTimes()
+        self._stepped = -math.inf
+        """When the last step began."""
         self._met: set[tuple[int, int]] = set()
         self._aside: float | None = None
         """Seconds of a step in which drafters caught up with their conversations, if any did."""
@@ -122,12 +128,15 @@ class SideBySide:
             self._fused.ahead.steps = [new for new in able if self._drafts or max(new) == 1]
 
     def get_ready(self) -> bool:
-        """Compile a kernel while nobody runs; False if there is none left to compile."""
+        """Compile a kernel while nobody runs; False if there is none left, or nobody rests yet."""
         fused = self._fused
-        return fused is not None and not fused.fault and fused.ahead.compile_next()
+        if fused is None or fused.fault or self._clock() - self._stepped < REST_SECONDS:
+            return False
+        return fused.ahead.compile_next()
 
     def step(self, decoders: Sequence[Decoder], waited: float = 0.0) -> list[int]:
         """As `step_together`; waited: seconds of the last pass that somebody has waited for."""
+        self._stepped = self._clock()
         if len(decoders) > 1 and self._proof.ended():
             self._find_way()
         drafting = [one for one in decoders if isinstance(one, SpeculativeDecoder)]

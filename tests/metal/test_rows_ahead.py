@@ -20,7 +20,7 @@ from qwen3_mlx.engine.draft import FusedCheck, way_to_check
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.engine.side_by_side import SideBySide
+from qwen3_mlx.engine.side_by_side import REST_SECONDS, SideBySide
 from qwen3_mlx.engine.speculative import Speculating, SpeculativeDecoder
 from qwen3_mlx.metal import compile_ahead, launch
 from qwen3_mlx.metal.launch import Launch
@@ -115,6 +115,8 @@ def test_no_step_waits_for_a_compiler(compiler: Compiler, passes: list[list[int]
     side, running = side_of(network, compiler, most=3), decoders(network, 3)
     said = steps(side, running, 2, compiler)
     assert passes == [] and compiler.waited == 0
+    assert not side.get_ready(), "whoever asks again at once would wait"
+    compiler.now += REST_SECONDS
     while side.get_ready():
         pass
     spent = compiler.now
