@@ -7,7 +7,7 @@ import signal
 import sys
 
 os.environ["MLX_ENABLE_TF32"] = "0"  # before anything imports mlx, or float32 isn't
-# .ci/run's two processes have a core each: OpenBLAS's threads would wait, spinning, for each other
+# Two processes have a core each: OpenBLAS's threads would wait, spinning, for each other
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from collections.abc import Iterator
@@ -36,6 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
         sys.dont_write_bytecode = False
         os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for all tests; for those that are named one, which starts sooner."""
+    return 0 if config.option.file_or_dir else min(2, os.cpu_count() or 1)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -14,4 +14,4 @@ uv pip list
 python="$place/venv/bin/python"
 "$place/venv/bin/qwen3-mlx" --help >/dev/null
 "$place/venv/bin/qwen3-mlx" generate demo "What is 12 + 30?" --max-tokens 40 --no-think
-"$python" -m pytest -q -m "not slow" tests/config tests/hub tests/text tests/checkpoint tests/nn
+"$python" -m pytest -o addopts= -q -m "not slow" tests/config tests/hub tests/text tests/checkpoint tests/nn

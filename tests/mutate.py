@@ -139,7 +139,7 @@ def passes(copy: Path, tests: list[str], seconds: float) -> bool | None:
     own["PYTHONDONTWRITEBYTECODE"] = "1"
     own["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a second of each start
     own.pop("PYTEST_ADDOPTS", None)  # those of a plugin would be unknown
-    options = ["-q", "-x", "-p", "no:cacheprovider", "--assert=plain"]
+    options = ["-q", "-x", "-p", "no:cacheprovider", "--assert=plain", "-o", "addopts="]
     command = [sys.executable, "-m", "pytest", *options, *tests]
     try:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
