@@ -21,10 +21,11 @@ EXIT = 75
 """The exit code of a process whose group has broken (EX_TEMPFAIL)."""
 
 
-def broken(plan: Plan, rank: int, why: str, said: str) -> None:
-    """One message for the user, then the end of this process."""
+def broken(plan: Plan, rank: int, why: str, said: str, quiet: bool = False) -> None:
+    """One message for the user, unless another process says it; then the end of this process."""
     note_status(BROKEN)
-    say_lost(plan, rank, why, said)
+    if not quiet:
+        say_lost(plan, rank, why, said)
     os._exit(EXIT)
 
 

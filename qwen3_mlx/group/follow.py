@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from qwen3_mlx.engine.prefixes import copied
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import BackendError, CheckpointError, ModelNotFoundError, Qwen3Error
 from qwen3_mlx.group import measure, versions
-from qwen3_mlx.group.ending import broken
+from qwen3_mlx.group.ending import NOTICED_S, broken
 from qwen3_mlx.group.lead import GATHER_S
 from qwen3_mlx.group.line import Line, Message
-from qwen3_mlx.group.plan import Plan, note_status
+from qwen3_mlx.group.plan import Plan, launched_by, note_status
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.parallel import sums_of
@@ -95,7 +96,7 @@ class Follower:
 
     def run(self) -> None:
         """Follow until the first machine ends. Raises `BackendError` if it refuses this one."""
-        self.line.start(lambda why: broken(self.plan, 0, why, self._said))
+        self.line.start(self._lost)
         while True:
             try:
                 message = self.line.receive(None if self._behind is None else 0.05)
@@ -114,7 +115,21 @@ class Follower:
                 if message.get("do") in ("load", "join", "measure"):
                     self.line.send({"error": str(error)})
                 else:
-                    self.line.send({"fault": f"{type(error).__name__}: {error}"})
+                    self._tell_fault(error)
+
+    def _lost(self, why: str) -> None:
+        """End this process; what `launch` has started leaves it to `launch` to say why."""
+        broken(self.plan, 0, why, self._said, quiet=launched_by() is not None)
+
+    def _tell_fault(self, error: Exception) -> None:
+        """Tell the first machine that a pass failed here, unless another's loss was the cause.
+
+        That machine's own line says so to the first, which then ends all.
+        """
+        if str(error).startswith(f"[{self.plan.backend}]"):
+            time.sleep(NOTICED_S)
+        with suppress(OSError):
+            self.line.send({"fault": f"{type(error).__name__}: {error}"})
 
     def _obey(self, message: Message) -> None:
         do = message["do"]

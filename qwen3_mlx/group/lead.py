@@ -25,7 +25,7 @@ from qwen3_mlx.errors import BackendError
 from qwen3_mlx.group import versions
 from qwen3_mlx.group.ending import NOTICED_S, broken, uninterrupted
 from qwen3_mlx.group.line import Line, Message
-from qwen3_mlx.group.plan import Plan, note_status
+from qwen3_mlx.group.plan import Plan, launched_by, note_status
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.rows import Together
 
@@ -52,6 +52,7 @@ class Lead:
         self._done: dict[int, int] = {}
         self._slowest = 0.0
         self._ended = False
+        self._replies, self._replied = dict[int, Message](), threading.Event()
 
     def gather(self, listening: socket.socket | None = None) -> None:
         """Wait for all the others. Raises `BackendError` naming who is missing or not alike."""
@@ -135,9 +136,6 @@ class Lead:
     def _answers(self, rank: int, message: Message) -> None:
         self._replies[rank] = message
         self._replied.set()
-
-    _replies: dict[int, Message]
-    _replied: threading.Event
 
     def ask(self, message: Message, own: Callable[[], Message]) -> dict[int, Message]:
         """Send it to all, do one's own part meanwhile, and collect what they answer.
@@ -257,9 +255,12 @@ class Lead:
                 self.fail(rank, f"its connection was lost ({error})")
 
     def _watch(self) -> None:
-        """End the process where a pass takes far too long."""
+        """End the process where a pass takes far too long, or the launcher is gone."""
+        launcher = launched_by()
         while not self._ended:
             time.sleep(0.5)
+            if launcher is not None and launched_by() is None:
+                self.fail(0, "qwen3-mlx launch has ended, which watched the group")
             begun = min(list(self._begun.items()), default=None)
             if begun is None:
                 continue

@@ -15,6 +15,9 @@ from qwen3_mlx.files import read_json, read_small
 
 VARIABLE, STATUS = "QWEN3_MLX_GROUP", "QWEN3_MLX_GROUP_STATUS"
 """The file of the plan; the file in which a process notes how far it is."""
+LAUNCHER = "QWEN3_MLX_GROUP_LAUNCHER"
+"""The id of the process that `launch` is, or which it has started there: it speaks for a group
+whose first machine is lost, and the group ends with it."""
 BACKENDS = ("ring", "jaccl", "nccl")
 LOCAL = ("localhost", "127.0.0.1")
 MOST = 16
@@ -191,6 +194,12 @@ def _private(file: Path, text: str) -> None:
             out.write(text)
     except OSError as error:
         raise Qwen3Error(f"{file.name} can't be written", got=error.strerror) from None
+
+
+def launched_by() -> int | None:
+    """The id of the process that watches this one, if it is still its parent."""
+    parent = os.environ.get(LAUNCHER, "")
+    return int(parent) if parent.isdigit() and int(parent) == os.getppid() else None
 
 
 def note_status(status: str) -> None:

@@ -19,12 +19,20 @@ from pathlib import Path
 from typing import IO
 
 from qwen3_mlx.group.ending import BROKEN, EXIT, NOTICED_S, say_lost
-from qwen3_mlx.group.plan import LOCAL, STATUS, Plan
+from qwen3_mlx.group.plan import LAUNCHER, LOCAL, STATUS, Plan
 
 JOIN_S = 30.0
 """How long MLX may take to connect the machines: within it no thread of theirs can run."""
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
 """How MLX's ring may end a process whose neighbour is lost, before the process has heard it."""
+WISHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""By what its user ends a process."""
+HANG_S = 3.0
+"""How long the first process may go on after another has ended since it lost it."""
+HANGS = signal.SIGSTOP
+"""Stands for a first process that had to be ended, as it was stopped or hung."""
+LOST_FIRST = (None, 0, EXIT)
+"""Exit codes of one that follows, where it didn't end before the first."""
 REMOTE = "qwen3-mlx"
 PROGRAM = [sys.executable, "-c", "from qwen3_mlx.cli import main; main()"]
 
@@ -36,32 +44,49 @@ def run(plan: Plan, arguments: Sequence[str], folder: Path) -> int:
         try:
             for rank in range(1, plan.size):
                 others.append(_follower(plan, rank, folder))
-            environment = os.environ | plan.variables(0, folder)
-            code = _watched(subprocess.Popen(_command(arguments), env=environment), environment)
-            lost = _ended_soon(others) if -code in CRASHES else None
-            if lost is not None:
-                say_lost(plan, lost + 1, "MLX ended with its connection", "a pass")
-            return code if lost is None else EXIT
+            environment = _environment(plan, 0, folder)
+            code = _watched(
+                subprocess.Popen(_command(arguments), env=environment), environment, others
+            )
+            return _told(plan, code, others)
         finally:
             for process in others:
                 _end(process)
 
 
-def _ended_soon(others: Sequence[subprocess.Popen[bytes]]) -> int | None:
-    """Which of the others has ended, within some seconds; None if all go on."""
+def _environment(plan: Plan, rank: int, folder: Path) -> dict[str, str]:
+    """Of the process that computes, which this one starts and watches."""
+    return os.environ | plan.variables(rank, folder) | {LAUNCHER: str(os.getpid())}
+
+
+def _told(plan: Plan, code: int, others: Sequence[subprocess.Popen[bytes]]) -> int:
+    """The exit code for that of the first process; if that was ended from outside, it is said."""
+    if code >= 0 or -code in WISHED:
+        return code
+    name, culprit = signal.Signals(-code).name, 0
+    if -code in CRASHES:
+        culprit = next(
+            (i for i, ended in enumerate(_ends(others), 1) if ended not in LOST_FIRST), 0
+        )
+    why = "MLX ended with its connection" if culprit else f"it was ended by {name}"
+    if -code == HANGS:
+        why = "it is stopped, or hangs"
+    say_lost(plan, culprit, why, "a pass")
+    return EXIT
+
+
+def _ends(others: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
+    """The exit codes of the others, within some seconds; None of those that go on."""
     until = time.monotonic() + NOTICED_S
-    while time.monotonic() < until:
-        for index, process in enumerate(others):
-            if process.poll() is not None:
-                return index
+    while time.monotonic() < until and any(process.poll() is None for process in others):
         time.sleep(0.05)
-    return None
+    return [process.poll() for process in others]
 
 
 def follow(plan: Plan, rank: int) -> int:
     """Run a process that follows, and watch it; its exit code. For who isn't started by `run`."""
     with tempfile.TemporaryDirectory(prefix="qwen3-mlx-") as folder:
-        environment = os.environ | plan.variables(rank, Path(folder))
+        environment = _environment(plan, rank, Path(folder))
         command = [*PROGRAM, "follow"]
         return _watched(subprocess.Popen(command, env=environment), environment)
 
@@ -92,10 +117,17 @@ def _follower(plan: Plan, rank: int, folder: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def _watched(process: subprocess.Popen[bytes], environment: dict[str, str]) -> int:
-    """Wait for a process, which is killed where joining MLX's group takes too long."""
+def _watched(
+    process: subprocess.Popen[bytes],
+    environment: dict[str, str],
+    others: Sequence[subprocess.Popen[bytes]] = (),
+) -> int:
+    """Wait for a process, which is killed where joining MLX's group takes too long.
+
+    And where it goes on though others have ended since they lost it: -`HANGS` then.
+    """
     status = Path(environment[STATUS])
-    since = None
+    since = alone = None
     while True:
         try:
             code = process.wait(timeout=0.5)
@@ -104,6 +136,12 @@ def _watched(process: subprocess.Popen[bytes], environment: dict[str, str]) -> i
             pass
         except KeyboardInterrupt:
             continue  # it has got it too, and decides what that means
+        lost = any(other.poll() == EXIT for other in others)
+        alone = (alone or time.monotonic()) if lost else None
+        if alone is not None and time.monotonic() - alone > HANG_S:
+            process.kill()
+            process.wait()
+            return -HANGS
         joining = status.exists() and status.read_text() == "joining"
         since = (since or time.monotonic()) if joining else None
         if since is not None and time.monotonic() - since > JOIN_S:

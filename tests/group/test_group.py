@@ -95,8 +95,9 @@ while True:
 def started(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
     program = tmp_path / "waits.py"
     program.write_text(WAITS)
+    way = ["--pipeline"] if request.param == "pipeline" else []
     run = subprocess.Popen(
-        [*LAUNCH, str(program), request.param],
+        [*LAUNCH, *way, str(program), request.param],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -125,7 +126,7 @@ def the_follower(run: subprocess.Popen[str]) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 @pytest.mark.parametrize(
     ("started", "deed"),
-    [("busy", signal.SIGKILL), ("busy", signal.SIGSTOP), ("idle", signal.SIGSTOP)],
+    [("busy", signal.SIGKILL), ("pipeline", signal.SIGSTOP), ("idle", signal.SIGSTOP)],
     indirect=["started"],
 )
 def test_a_machine_that_is_lost_ends_all_with_one_message(
