@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from qwen3_mlx.cli import several
+from qwen3_mlx.config.share import WAYS
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.hub.releases import SIZES
 
@@ -20,7 +21,8 @@ def model(folder: Path, size: str) -> str:
 
 def test_two_macs_hold_what_one_does_not(tmp_path: Path) -> None:
     found = several.gather(model(tmp_path, "235B-A22B"), None, None, "2x128")
-    split, whole = several.record(found)["ways"]
+    split, whole, pipeline = several.record(found)["ways"]
+    assert [way["way"] for way in (split, whole, pipeline)] == [*WAYS]
     assert split["fits"]
     assert whole["fits"]
     assert 66e9 < split["weight_bytes"] < whole["weight_bytes"] < 69e9  # two H200: 66.5 and 68.4
@@ -28,14 +30,21 @@ def test_two_macs_hold_what_one_does_not(tmp_path: Path) -> None:
     assert "2 machines of 128 GB" in text
     assert "attention whole: 68.4 GB weights" in text
     assert "28 over Thunderbolt 5 with JACCL" in text
+    assert pipeline["fits"]
+    assert 66e9 < pipeline["weight_bytes"] < 68e9
+    assert "22 over Thunderbolt 5 with JACCL, 22 over TCP" in text  # a hop is 8 KB, as a sum is
 
 
 def test_eight_machines_leave_attention_whole(tmp_path: Path) -> None:
     found = several.gather(model(tmp_path, "235B-A22B"), None, None, "8x64")
-    assert [way.share.attention for way in found.ways] == [False]
-    assert "can't split attention" in "\n".join(several.lines(found))
+    assert [way.share.way for way in found.ways] == ["attention whole", "pipeline"]
+    assert "8 machines can't share it out so: attention split" in "\n".join(several.lines(found))
 
 
-def test_what_nothing_divides_is_refused(tmp_path: Path) -> None:
+def test_what_nothing_divides_is_a_pipeline_or_refused(tmp_path: Path) -> None:
+    found = several.gather(model(tmp_path, "235B-A22B"), None, None, "5x64")
+    assert [way.share.way for way in found.ways] == ["pipeline"]
+    whole = json.loads((tmp_path / "config.json").read_text()) | {"num_hidden_layers": 4}
+    (tmp_path / "config.json").write_text(json.dumps(whole))
     with pytest.raises(OptionError, match="5 machines: got"):
-        several.gather(model(tmp_path, "235B-A22B"), None, None, "5x64")
+        several.gather(str(tmp_path), None, None, "5x64")
