@@ -1,8 +1,8 @@
 """BFCL's questions and their possible answers, read from the `bfcl-eval` wheel where one has it.
 
 Its data is Apache 2.0 and is not kept here: ``pip install --no-deps bfcl-eval`` brings it (the
-package itself wants torch, which nothing here needs). Its multi-turn questions need its simulated
-services; `benchmarks.calls` asks its own there.
+package itself wants torch, which nothing here needs). Its multi-turn questions, which run its
+simulated services, are read by `benchmarks.bfcl_turns`.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ def questions(folder: Path, category: str, count: int | None = None) -> list[Que
 
 
 def _read(folder: Path, name: str, category: str) -> Iterator[Question]:
-    asked = _lines(folder / f"BFCL_v4_{name}.json")
+    asked = lines(folder / f"BFCL_v4_{name}.json")
     answers = folder / "possible_answer" / f"BFCL_v4_{name}.json"
-    truths = {one["id"]: one["ground_truth"] for one in _lines(answers)} if answers.exists() else {}
+    truths = {one["id"]: one["ground_truth"] for one in lines(answers)} if answers.exists() else {}
     for one in asked:
         (messages,) = one["question"]
         told = {message["role"]: message["content"] for message in messages}
         calls = [Expected(n, a) for call in truths.get(one["id"], ()) for n, a in call.items()]
         steps = [Step(calls, [""] * len(calls))] if calls else []
-        tools = [_tool(function) for function in one["function"]]
+        tools = [as_tool(function) for function in one["function"]]
         turns = [Turn(told["user"], steps)]
         yield Question(one["id"], category, tools, turns, told.get("system", ""))
 
 
-def _lines(file: Path) -> list[Json]:
+def lines(file: Path) -> list[Json]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
 
 
-def _tool(function: Json) -> Json:
+def as_tool(function: Json) -> Json:
     return {
         "type": "function",
         "function": function | {"parameters": _typed(function["parameters"])},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.call_check import Call, Question, Step, check
 
@@ -80,6 +80,17 @@ class Sitting:
             self._ask()
 
 
-def percent(sittings: Sequence[Sitting]) -> float:
+class Judged(Protocol):
+    """A question that was answered: `wrong` says why not right, `asked` what was asked last."""
+
+    @property
+    def question(self) -> Any: ...
+    @property
+    def asked(self) -> str: ...
+    @property
+    def wrong(self) -> str: ...
+
+
+def percent(sittings: Sequence[Judged]) -> float:
     """How many of them ended right."""
     return round(100 * sum(not s.wrong for s in sittings) / len(sittings), 1)

@@ -4,9 +4,10 @@
     python -m benchmarks.calls 8b --budgets 256 1024 --parallel 4
 
 The questions are BFCL's where its wheel is installed (`benchmarks.bfcl`), else held-out ones of the
-demos' own tools; `multi_turn` is always the latter, with results that the question brings. A
-question is right if each step's calls are right (`benchmarks.call_check`), and if no function is
-called where none fits. Writes calls.json.
+demos' own tools. A question is right if each step's calls are right (`benchmarks.call_check`), and
+if no function is called where none fits. In BFCL's `multi_turn` calls are run on the wheel's own
+simulated services (`benchmarks.bfcl_turns`); in ours the question brings the results. Writes
+calls.json.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import mean
 from typing import Any
 
-from benchmarks import bfcl
+from benchmarks import bfcl, bfcl_turns
+from benchmarks.bfcl_turns import ServiceQuestion, ServiceSitting
 from benchmarks.call_check import CATEGORIES, Question
-from benchmarks.call_sitting import Said, Sitting, percent
+from benchmarks.call_sitting import Judged, Said, Sitting, percent
 from benchmarks.record import write
 from qwen3_mlx.errors import Qwen3Error
 from qwen3_mlx.events import Reply
@@ -29,12 +31,16 @@ from training.data.tools import exam
 Options = Mapping[str, Any]
 
 
-def gather(limit: int | None, categories: Sequence[str], own: bool) -> tuple[list[Question], str]:
+def gather(
+    limit: int | None, categories: Sequence[str], own: bool
+) -> tuple[list[Question | ServiceQuestion], str]:
     """The questions, and where they are from; our own are 100 a category without a `limit`."""
     folder = None if own else bfcl.data_folder()
-    found: list[Question] = []
+    found: list[Question | ServiceQuestion] = []
     for category in categories:
-        if folder is not None and category in bfcl.FILES:
+        if folder is not None and category == "multi_turn":
+            found += bfcl_turns.questions(folder, limit)
+        elif folder is not None and category in bfcl.FILES:
             found += bfcl.questions(folder, category, limit)
         else:
             found += exam.questions(category, limit or 100)
@@ -53,8 +59,10 @@ def runs(budgets: Sequence[int], thinking: Sequence[str]) -> dict[str, Options]:
     return ways
 
 
-def sit(model: Qwen3, question: Question, options: Options) -> Sitting:
+def sit(model: Qwen3, question: Question | ServiceQuestion, options: Options) -> Judged:
     """Ask one question to its end; each step computes its new part only."""
+    if isinstance(question, ServiceQuestion):
+        return bfcl_turns.sit(model, question, options)
     sitting = Sitting(question)
     session = model.session(tools=question.tools, **options)
     sent = 0
@@ -75,19 +83,18 @@ def said(reply: Reply) -> Said:
     return Said(calls, reply.answer, reply.thinking, fault)
 
 
-def tried(model: Qwen3, question: Question, options: Options) -> Sitting:
+def tried(model: Qwen3, question: Question | ServiceQuestion, options: Options) -> Judged:
     """`sit`; what the model can't be asked is not answered right."""
     try:
         return sit(model, question, options)
     except Qwen3Error as error:
-        failed = Sitting(question)
-        failed.over, failed.wrong = True, str(error).splitlines()[0]
-        return failed
+        asked = question.turns[0].content
+        return ServiceSitting(question, asked, str(error).splitlines()[0])
 
 
 def score(
     model: Qwen3,
-    asked: Sequence[Question],
+    asked: Sequence[Question | ServiceQuestion],
     ways: Mapping[str, Options],
     options: Options,
     seeds: Sequence[int],
@@ -112,9 +119,9 @@ def score(
     return {"scores": scores, "wrong": wrong}
 
 
-def by_category(sittings: Sequence[Sitting]) -> dict[str, float]:
+def by_category(sittings: Sequence[Judged]) -> dict[str, float]:
     """Percent right by category; `calls` are those that need some, together."""
-    groups: dict[str, list[Sitting]] = {}
+    groups: dict[str, list[Judged]] = {}
     for sitting in sittings:
         groups.setdefault(sitting.question.category, []).append(sitting)
         if sitting.question.category != "irrelevance":
@@ -122,7 +129,7 @@ def by_category(sittings: Sequence[Sitting]) -> dict[str, float]:
     return {name: percent(group) for name, group in groups.items()}
 
 
-def shown(way: str, seed: int, sitting: Sitting) -> dict[str, Any]:
+def shown(way: str, seed: int, sitting: Judged) -> dict[str, Any]:
     """A question that was not answered right."""
     return {
         "way": way, "seed": seed, "id": sitting.question.id, "asked": sitting.asked,
