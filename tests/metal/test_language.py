@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,7 +12,7 @@ from qwen3_mlx.metal.variants import PLAIN, Signature, variants
 from qwen3_mlx.metal.variants_rows import variants_of_rows
 from tests.metal.cases import DTYPES
 from tests.metal.harness import folder, metal_source
-from tests.metal.language import cached_faults, compiler, faults
+from tests.metal.language import are_right, cached_faults, compiler, faults, remember_right
 
 pytestmark = pytest.mark.skipif(
     compiler() is None, reason="no clang of version 16 or newer: Metal's language is not checked"
@@ -91,6 +89,7 @@ MUTANTS = {
 
 def test_a_good_text_has_no_faults() -> None:
     assert faults(GOOD) == []
+    assert are_right([GOOD, GOOD])
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -98,6 +97,7 @@ def test_a_mutant_is_noticed(name: str) -> None:
     old, new = MUTANTS[name]
     assert GOOD.count(old) >= 1
     assert faults(GOOD.replace(old, new, 1))
+    assert not are_right([GOOD, GOOD.replace(old, new, 1), GOOD])
 
 
 def test_threadgroup_memory_is_counted_to_the_byte() -> None:
@@ -105,6 +105,7 @@ def test_threadgroup_memory_is_counted_to_the_byte() -> None:
     assert faults(most) == []
     more = most.replace("uint lane", "threadgroup uint one[1];\none[0] = 0;\nuint lane", 1)
     assert faults(more) == ["32772 bytes of threadgroup memory: Metal gives 32768"]
+    assert are_right([most, GOOD]) and not are_right([most, more])
 
 
 PACKINGS = [(4, 64), (8, 64), PLAIN]
@@ -132,7 +133,7 @@ def test_every_published_text(shape: str) -> None:
     ]
     texts = {metal_source(launch): launch.kernel for launch in launches}
     assert len(texts) >= 50
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda text: cached_faults(text, folder()), texts)
-    wrong = [(kernel, said) for kernel, said in zip(texts.values(), found, strict=True) if said]
+    remember_right([*texts], folder())
+    found = {text: cached_faults(text, folder()) for text in texts}
+    wrong = [(texts[text], said) for text, said in found.items() if said]
     assert not wrong, f"{len(wrong)} of {len(texts)}: {wrong[0]}"
