@@ -164,9 +164,9 @@ def _sample(info: TensorInfo, number: int) -> bytes:
 def _index(files: Files) -> Iterator[Finding]:
     if not (files.directory / INDEX).is_file() or not files.stored:
         return
-    places = dict(pairs(files.json(INDEX).get("weight_map")))
     if INDEX in "".join(weight_files(files.directory).passed_over):
-        return  # stale, and said so
+        return  # stale, perhaps damaged, and said so
+    places = dict(pairs(files.json(INDEX).get("weight_map")))
     wrong = [n for n, info in files.stored.items() if places.get(n) not in (None, info.file.name)]
     if wrong:
         place = f"{places[wrong[0]]}, it is in {files.stored[wrong[0]].file.name}"

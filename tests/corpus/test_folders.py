@@ -74,7 +74,9 @@ def test_what_becomes_of_a_folder(folder: Folder, tmp_path: Path) -> None:
         model = chat(path)
         assert not folder.same or mx.array_equal(computed(model), logits(folder.base))
         assert open_source(path).nbytes > 0
-        assert folder.found in "\n".join(map(str, check(path)))
+        findings = check(path)
+        assert folder.found in "\n".join(map(str, findings))
+        assert folder.found or not [one for one in findings if one.severity == "error"]
         return
     with pytest.raises(Qwen3Error) as caught:
         chat(path)
