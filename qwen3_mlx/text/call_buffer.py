@@ -83,4 +83,4 @@ class CallBuffer:
 
 def joined(pieces: list[Piece]) -> str:
     """The text of pieces, markers as they are spelled."""
-    return "".join(piece.value if isinstance(piece, Marker) else piece for piece in pieces)
+    return "".join([piece if isinstance(piece, str) else piece.value for piece in pieces])
