@@ -22,8 +22,8 @@ from qwen3_mlx.hub import resolve
 from qwen3_mlx.hub.kinds import check_writes_text, of_directory
 from qwen3_mlx.nn.trial_rows import RowsOnDemand
 
-ALONE = (3,)
-"""A step that has the texts of all checks of one sequence: three rows of it."""
+ALONE = ((4,), (2,))
+"""Steps that have the texts of all checks of one sequence: so many rows of it."""
 
 LOOKUP = "lookup"
 """The name of drafts that are looked up in the conversation."""
@@ -62,7 +62,7 @@ class Drafts:
         """Compile what checks of a conversation's drafts need, until `stopped` says so."""
         check = self.way[0]
         if isinstance(check, FusedCheck):
-            check.rows.ahead.steps = [ALONE]
+            check.rows.ahead.steps = ALONE
             while not stopped() and check.rows.ahead.compile_next():
                 pass
 

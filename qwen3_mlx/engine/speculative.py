@@ -45,9 +45,11 @@ class Speculating:
     clock: Callable[[], float] = time.perf_counter
 
     def ready(self, rows: int, layers: list[KVCache]) -> bool:
-        """Whether a check of so many rows would wait for no compiler."""
+        """Whether a check of up to so many rows would wait for no compiler."""
         check = self.check
-        return not isinstance(check, FusedCheck) or check.rows.ready([layers], [rows])
+        if not isinstance(check, FusedCheck):
+            return True
+        return all(check.rows.ready([layers], [count]) for count in (rows, 2))
 
     def lost(self, seconds: float) -> None:
         """Note what a step took that had no drafts because their check isn't compiled."""

@@ -40,6 +40,9 @@ ROLES = ("qkv", "out", "gate_up", "down", "head")
 CAPACITIES = (1024, 8192)
 """Tokens that a cache has room for: one that `attend` reads in one part, and one that it splits."""
 
+SHORT = 8
+"""Elements from which an array isn't short to Metal."""
+
 PROMPT = 64
 """Tokens of a prompt long enough to be sorted by expert."""
 
@@ -160,8 +163,13 @@ def recorded(made: Callable[[], object]) -> list[Launch]:
 
 
 def text_key(launch: Launch) -> tuple[object, ...]:
-    """What the text depends on: the names and dtypes of arrays, and the constants."""
-    dtypes = tuple((name, str(array.dtype)) for name, array in launch.inputs.items())
+    """What the text depends on: the names and dtypes of arrays, and the constants.
+
+    On Metal also which arrays are short: those are passed in another address space.
+    """
+    short = SHORT if backend.device() != "cuda" else 0
+    arrays = launch.inputs.items()
+    dtypes = tuple((name, str(array.dtype), array.size < short) for name, array in arrays)
     constants = tuple((name, str(value)) for name, value in launch.constants.items())
     return (launch.kernel, launch.staged, tuple(launch.outputs), dtypes, constants)
 

@@ -15,7 +15,7 @@ import qwen3_mlx.device.backend as backend
 from qwen3_mlx.metal import attend, dispatch
 from qwen3_mlx.metal.compile_ahead import COMPILED, compile_ahead, settle
 from qwen3_mlx.metal.launch import Launch
-from qwen3_mlx.metal.variants import CAPACITIES, text_digest
+from qwen3_mlx.metal.variants import CAPACITIES, SHORT, text_digest
 from qwen3_mlx.metal.variants_rows import New, launches_of
 from qwen3_mlx.nn import ahead
 from qwen3_mlx.nn.signature import signatures
@@ -50,7 +50,7 @@ class RowsAhead:
         self._skinny, self._clock = skinny, clock
         self.steps: Sequence[New] = ()
         """Those that `compile_next` makes ready, the most wanted first."""
-        self._texts: dict[tuple[int, bool, bool, bool], frozenset[str]] = {}
+        self._texts: dict[tuple[int | bool, ...], frozenset[str]] = {}
         self._launches: dict[str, Launch] = {}
         self._wanted: list[Step] = []
         self._guess, self._lost = FIRST_TEXT_S.get(backend.device(), 0.0), 0.0
@@ -101,7 +101,8 @@ class RowsAhead:
 
     def _texts_of(self, new: New, split: bool) -> frozenset[str]:
         names = attend.padded(len(new), bool(self._cache_format.bits))
-        kind = (names, max(new) > 1, sum(new) > 8, split)
+        short = (2 * len(new) < SHORT, 2 * sum(new) < SHORT)  # the arrays of counts, and of rows
+        kind = (names, max(new) > 1, sum(new) > 8, split, *short)
         if kind not in self._texts:
             made = [
                 launch

@@ -181,7 +181,7 @@ def test_drafts_of_a_sequence_alone_come_once_their_check_is_compiled(compiler: 
     heard += [drafting.step() for _ in range(4)]
     assert speculating.payoff.turn.drafted == 0
     compiler.stepping = False
-    check.rows.ahead.steps = [(3,)]  # type: ignore[attr-defined]
+    check.rows.ahead.steps = draft.ALONE  # type: ignore[attr-defined]
     while check.rows.ahead.compile_next():  # type: ignore[attr-defined]
         pass
     compiler.stepping = True
@@ -250,7 +250,7 @@ def test_a_model_with_drafts_compiles_their_check_until_a_turn_comes(
     monkeypatch.setattr(draft, "way_to_check", lambda *_: (FusedCheck(rows), ""))
     drafting = draft.with_drafts(runtime, "lookup")
     assert BACKGROUND.wait(60) and left == [0]
-    assert rows.ahead.steps == [(3,)]
+    assert rows.ahead.steps == draft.ALONE
     assert drafting.drafts is not None
     left[0] = 3
     drafting.drafts.compile_ahead(lambda: True)
