@@ -12,7 +12,7 @@ from qwen3_mlx.engine.guide import Guide
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.probe import Ahead, probe
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.engine.sample import Logprobs, Sampler, logprobs
+from qwen3_mlx.engine.sample import Logprobs, Sampler, draw_together, logprobs
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.engine.token_ids import check_token_ids
 from qwen3_mlx.nn.transformer import Qwen3Network
@@ -42,6 +42,7 @@ class Decoder:
         self.top_logprobs, self.guide = top_logprobs, guide
         self.logprobs: Logprobs | None = None
         self._next: mx.array | None = None
+        self._next_logprobs: Logprobs | None = None
         self.ahead: Ahead | None = None
         """What the last probe computed of the cut that may follow it."""
         self._look_ahead(logits)
@@ -71,9 +72,14 @@ class Decoder:
 
         Without a guide the token after them is drawn, and begun to be computed.
         """
+        self.follow(logits)
+        draw_ahead([self])
+
+    def follow(self, logits: mx.array) -> None:
+        """As `take`, but for the draw, which is left to `draw_ahead`."""
         token, self.logprobs = self.drawn, self._next_logprobs
         self.sampler.observe(token)
-        self._look_ahead(logits)
+        self._logits, self._next = logits, None
 
     def keep(self, tokens: list[int]) -> int:
         """Note which tokens were taken, the drawn one first: the cache holds it. Returns it."""
@@ -116,20 +122,34 @@ class Decoder:
 
     def _look_ahead(self, logits: mx.array) -> None:
         self._logits, self._next = logits, None
-        if self.guide is None:
-            self._draw()
-        else:
-            mx.async_eval(logits)
+        draw_ahead([self])
 
     def _draw(self) -> None:
         allowed = None if self.guide is None else self.guide.allowed()
-        self._next = self.sampler.draw(self._logits, allowed)
-        self._next_logprobs: Logprobs | None = None
-        if self.top_logprobs is not None:
-            self._next_logprobs = logprobs(self._logits, self._next, self.top_logprobs)
-            mx.async_eval(self._next, *self._next_logprobs)
-        else:
-            mx.async_eval(self._next)
+        mx.async_eval(self._note(self.sampler.draw(self._logits, allowed)))
+
+    def _note(self, token: mx.array) -> list[mx.array]:
+        """Take `token` for the drawn one; returns what is to be computed."""
+        self._next, self._next_logprobs = token, None
+        if self.top_logprobs is None:
+            return [token]
+        self._next_logprobs = logprobs(self._logits, token, self.top_logprobs)
+        return [token, *self._next_logprobs]
+
+
+def draw_ahead(decoders: Sequence[Decoder]) -> None:
+    """Draw the next token of each of `decoders` that has none yet, and begin to compute it.
+
+    One with a guide draws later, once the guide knows the token before: its logits are begun.
+    """
+    waiting = [one for one in decoders if one._next is None]
+    guided = [one for one in waiting if one.guide is not None]
+    plain = [one for one in waiting if one.guide is None]
+    tokens = draw_together([one.sampler for one in plain], [one._logits for one in plain])
+    begun = [one._logits for one in guided]
+    for one, token in zip(plain, tokens, strict=True):
+        begun += one._note(token)
+    mx.async_eval(begun)
 
 
 def run(

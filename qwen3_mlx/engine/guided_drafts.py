@@ -60,10 +60,10 @@ class GuidedDecoder(SpeculativeDecoder):
             self._settle_account()
         return token
 
-    def take(self, logits: mx.array) -> None:
-        """As `Decoder.take`."""
+    def follow(self, logits: mx.array) -> None:
+        """As `Decoder.follow`."""
         first, *self._behind = mx.split(logits, len(logits))
-        Decoder.take(self, first)
+        Decoder.follow(self, first)
 
     def keep(self, tokens: list[int]) -> int:
         """As `Decoder.keep`: of the drafts none is known to be right yet."""

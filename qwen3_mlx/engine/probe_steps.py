@@ -37,12 +37,13 @@ def _rounds(
 ) -> Generator[None]:
     try:
         yield
-        while task.probed and task.decoder is steps.decoder and task.sequence.control.wish is None:
-            if not guarded(task, steps.advance):
+        while task.decoder is steps.decoder and task.sequence.control.wish is None:
+            if not guarded(task, steps.advance) or steps.over:
                 return
             yield
     finally:
-        task.probed = False
+        if not steps.over:  # else the next probe may be under way
+            task.probed = False
 
 
 class _ProbeSteps:
@@ -56,6 +57,8 @@ class _ProbeSteps:
         cache = self.decoder.cache
         self._passes = passes(self.decoder.network, cache, ask, task.sequence.markers)
         self._seconds = 0.0
+        self.over = False
+        """Whether the sequence has heard what was found."""
 
     def advance(self, task: Task) -> None:
         """Compute the next pass; behind the last one the sequence hears what was found."""
@@ -65,7 +68,7 @@ class _ProbeSteps:
             self._seconds += time.perf_counter() - began
             if found is None:
                 return
-            task.probed = False
+            task.probed, self.over = False, True
             self.decoder.ahead = found.ahead
             said = task.sequence.hear(found.answer, found.tokens, self._seconds)
             self._obey(task, self.decoder, said)

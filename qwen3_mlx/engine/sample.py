@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -176,20 +177,15 @@ class Sampler:
         logits = self.adjusted(logits)
         if allowed is not None:
             logits = mx.where(allowed, logits, -mx.inf)
-        if self.sampling.temperature < GREEDY_BELOW:
-            return mx.argmax(logits, axis=-1)
-        scores, ids = candidates(logits, self.sampling)
-        index = mx.random.categorical(scores, key=self._next_key())
-        if ids is None:
-            return index
-        return mx.take_along_axis(ids, index[:, None], axis=-1)[:, 0]
+        keys = [self.next_key()] if is_random(self.sampling) else []
+        return _drawn(logits, self.sampling, keys)
 
     def adjusted(self, logits: mx.array) -> mx.array:
         """``logits [1, V]`` with bias, least length and penalties, float32, not yet tempered."""
         if self._bias is not None:
             logits = logits.astype(mx.float32) + self._bias
         if self._observed < self._min_tokens:
-            logits = logits.astype(mx.float32) + self._without(self._eos)
+            logits = logits.astype(mx.float32) + self._without_eos
         return penalise(logits, self.sampling, self._seen, self._generated, self._counts)
 
     def observe(self, tokens: mx.array) -> None:
@@ -227,20 +223,55 @@ class Sampler:
         ids = mx.array(list(bias), mx.uint32)
         self._bias = self._bias.at[:, ids].add(mx.array(list(bias.values()), mx.float32))
 
-    def _without(self, tokens: Sequence[int]) -> mx.array:
-        """What takes `tokens` out of the draw when it is added ``[V]``."""
+    @cached_property
+    def _without_eos(self) -> mx.array:
+        """What takes the ends out of the draw when it is added ``[V]``."""
         bias = mx.zeros(self.vocab_size, mx.float32)
-        known = [token for token in tokens if 0 <= token < self.vocab_size]
+        known = [token for token in self._eos if 0 <= token < self.vocab_size]
         bias[mx.array(known, mx.uint32)] = -mx.inf
         return bias
 
-    def _next_key(self) -> mx.array:
+    def next_key(self) -> mx.array:
+        """The key of the next draw, which is thereby done."""
         if self._draws == self._first_key + len(self._keys):
             self._first_key += max(len(self._keys) - _KEYS, 0)
             self._key, *new = mx.random.split(self._key, _KEYS + 1)
             self._keys = [*self._keys[-_KEYS:], *new]
         self._draws += 1
         return self._keys[self._draws - 1 - self._first_key]
+
+
+def draw_together(samplers: Sequence[Sampler], logits: Sequence[mx.array]) -> list[mx.array]:
+    """What each of `samplers` draws ``[1]`` from its own ``logits [1, V]``, the same as alone.
+
+    Those of equal options are sorted together: eight rows take a GPU little more than one.
+    """
+    groups: dict[Sampling, list[int]] = {}
+    for index, sampler in enumerate(samplers):
+        groups.setdefault(sampler.sampling, []).append(index)
+    found: dict[int, mx.array] = {}
+    for sampling, members in groups.items():
+        rows = mx.concatenate([samplers[n].adjusted(logits[n]) for n in members])
+        keys = [samplers[n].next_key() for n in members] if is_random(sampling) else []
+        found |= zip(members, mx.split(_drawn(rows, sampling, keys), len(members)), strict=True)
+    return [found[index] for index in range(len(samplers))]
+
+
+def is_random(sampling: Sampling) -> bool:
+    """Whether draws need random numbers."""
+    return sampling.temperature >= GREEDY_BELOW
+
+
+def _drawn(logits: mx.array, sampling: Sampling, keys: Sequence[mx.array]) -> mx.array:
+    """A token of each row ``[B]``, from penalised ``logits [B, V]``, with a random key a row."""
+    if not is_random(sampling):
+        return mx.argmax(logits, axis=-1)
+    scores, ids = candidates(logits, sampling)
+    rows = zip(mx.split(scores, len(keys)), keys, strict=True)
+    index = mx.concatenate([mx.random.categorical(row, key=key) for row, key in rows])
+    if ids is None:
+        return index
+    return mx.take_along_axis(ids, index[:, None], axis=-1)[:, 0]
 
 
 def _copy(mask: mx.array | None) -> mx.array | None:

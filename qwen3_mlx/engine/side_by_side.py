@@ -11,7 +11,7 @@ from functools import partial
 
 import mlx.core as mx
 
-from qwen3_mlx.engine.decode import Decoder
+from qwen3_mlx.engine.decode import Decoder, draw_ahead
 from qwen3_mlx.engine.payoff import LEARNING, Payoff
 from qwen3_mlx.engine.speculative import DRAFTS_WORTH, SpeculativeDecoder
 from qwen3_mlx.metal import attend
@@ -65,7 +65,8 @@ def step_together(decoders: Sequence[Decoder], forward: Rows | None) -> list[int
     caches = [decoder.cache.layers for decoder in decoders]
     logits = forward(tokens[:, None], caches, counts)[:, -1]
     for decoder, part in zip(decoders, mx.split(logits, ends[:-1]), strict=True):
-        decoder.take(part)
+        decoder.follow(part)
+    draw_ahead(decoders)
     values: list[int] = tokens.tolist()  # type: ignore[assignment]  # nested, to mypy
     spans = zip(decoders, ends, counts, strict=True)
     return [decoder.keep(values[end - count : end]) for decoder, end, count in spans]

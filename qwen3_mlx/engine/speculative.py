@@ -184,10 +184,10 @@ class SpeculativeDecoder(Decoder):
             return self.drawn
         return mx.concatenate([self.drawn, self._drafts.astype(self.drawn.dtype)])
 
-    def take(self, logits: mx.array) -> None:
-        """As `Decoder.take`."""
+    def follow(self, logits: mx.array) -> None:
+        """As `Decoder.follow`; what follows drafts is drawn at once."""
         if self._drafts is None:
-            super().take(logits)
+            super().follow(logits)
             return
         rows, top = self.rows, self.top_logprobs
         self._drawn = []
