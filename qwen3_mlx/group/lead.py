@@ -73,9 +73,6 @@ class Lead:
                 except TimeoutError:
                     raise self._missing() from None
                 self._welcome(connection)
-        for rank, line in self.lines.items():
-            line.on_message = partial(self._heard, rank)
-            line.start(partial(self.fail, rank))
         atexit.register(self.close)
         threading.Thread(target=self._watch, name="group", daemon=True).start()
 
@@ -117,6 +114,8 @@ class Lead:
             )
         assert isinstance(rank, int)
         self.lines[rank] = line
+        line.on_message = partial(self._heard, rank)
+        line.start(partial(self.fail, rank))  # now: it waits for the slowest, and must hear a beat
 
     def _heard(self, rank: int, message: Message) -> None:
         if (done := message.get("done")) is not None:

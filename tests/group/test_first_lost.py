@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from qwen3_mlx.group import ending, plan, start
+from qwen3_mlx.errors import BackendError
+from qwen3_mlx.group import ending, plan, start, versions
 from qwen3_mlx.group import follow as following
 from qwen3_mlx.group import lead as leading
+from qwen3_mlx.group import line as lines
 from qwen3_mlx.group.follow import Follower
 from qwen3_mlx.group.lead import Lead
 from tests.group.test_group import alive, family, plan_of, started, the_follower
@@ -120,6 +124,30 @@ def test_a_pass_that_another_s_loss_made_fail_is_not_this_machine_s_fault(
     assert line.sent == [{"fault": f"RuntimeError: {error}"}]
     found.line = Heard(breaks=True)  # type: ignore[assignment]
     found._tell_fault(RuntimeError(error))  # the first is gone already
+
+
+def test_who_is_there_hears_that_the_first_waits_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine gave up after 6 s of silence where a third one took longer to start."""
+    monkeypatch.setattr(lines, "BEAT_S", 0.01)
+    monkeypatch.setattr(leading, "GATHER_S", 2.0)
+    group, door = plan_of(("localhost",) * 3), socket.create_server(("127.0.0.1", 0))
+    lead = Lead(group)
+    monkeypatch.setattr(lead, "fail", lambda rank, why: None)
+
+    def gather() -> None:
+        with pytest.raises(BackendError, match="machine 2"):
+            lead.gather(door)
+
+    waiting = threading.Thread(target=gather)
+    waiting.start()
+    line = lines.Line(socket.create_connection(door.getsockname()), group.secret)
+    line.prove(welcome=False)
+    line.send({"rank": 1, "versions": versions.own()})
+    assert line.read_one() == {"beat": 1}
+    line.close()
+    waiting.join()
 
 
 @pytest.mark.slow
