@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,8 @@ from tests.serve.server import Server, serving, wait_for
 Json = dict[str, Any]
 Reply = Callable[[str], str]
 
+PATIENCE_S = 300.0
+"""Only a test that fails waits so long: a long prompt takes its time on a busy machine."""
 THOUGHT = "<think>\nTwo and two.\n</think>\n\n"
 
 
@@ -28,6 +30,8 @@ class Took:
     id: str
     prompt: int
     cached: int
+    text: str
+    """The prompt: turns end in another order than they begin."""
 
     @property
     def computed(self) -> int:
@@ -39,6 +43,7 @@ class Served:
     """A server, the reply that its model is to give, and its turns so far."""
 
     server: Server
+    decode: Callable[[Sequence[int]], str]
     reply: Reply = lambda prompt: "It is 4."
     prompts: list[str] = field(default_factory=list)
     """What the model was given, from the oldest turn to the newest."""
@@ -47,8 +52,18 @@ class Served:
     @property
     def turns(self) -> list[Took]:
         """All that were asked for; the last one ends a moment after its client has its end."""
-        wait_for(lambda: len(self.ended) >= len(self.prompts))
+        wait_for(lambda: len(self.ended) >= len(self.prompts), PATIENCE_S)
         return self.ended
+
+    @property
+    def with_tools(self) -> list[Took]:
+        """Those of a conversation that offers tools, from its shortest prompt to its longest.
+
+        Asked again for the same, as clients do that lost patience, is one; and who has gone before
+        the model began has asked for none.
+        """
+        first = {one.text: one for one in reversed(self.turns) if one.text in self.prompts}
+        return sorted((t for t in first.values() if "<tools>" in t.text), key=lambda t: t.prompt)
 
     @property
     def url(self) -> str:
@@ -75,15 +90,16 @@ class Served:
         """A turn ended; whoever hears of it first has it forgotten, and the other again."""
         if any(one.id == opened.id for one in self.ended):
             return
-        turn = opened.turn
-        self.ended.append(Took(opened.id, len(turn.request.prompt), turn.cached_tokens))
+        turn, prompt = opened.turn, opened.turn.request.prompt
+        text = self.decode(prompt)
+        self.ended.append(Took(opened.id, len(prompt), turn.cached_tokens, text))
 
 
 @contextmanager
 def scripted_server(model: Qwen3) -> Iterator[Served]:
     """Serve `model`, which says "It is 4." until it is told otherwise."""
     with pytest.MonkeyPatch.context() as patch, serving(model) as server:
-        served = Served(server)
+        served = Served(server, model.tokenizer.decode)
         answer(patch, model, served.asked)
         forget = server.desk.forget
 
