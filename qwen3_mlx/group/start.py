@@ -27,7 +27,7 @@ CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
 """How MLX's ring may end a process whose neighbour is lost, before the process has heard it."""
 WISHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """By what its user ends a process."""
-HANG_S = 3.0
+HANG_S = 1.5
 """How long the first process may go on after another has ended since it lost it."""
 HANGS = signal.SIGSTOP
 """Stands for a first process that had to be ended, as it was stopped or hung."""
