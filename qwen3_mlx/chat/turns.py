@@ -120,7 +120,7 @@ class Turn(Iterator[Event | Reading]):
 
     @property
     def pending(self) -> bool:
-        """Whether there is something that `poll` would hand out, or raise."""
+        """Whether `poll` has an event to hand out, or an error to raise."""
         return bool(self._events)
 
     @property
@@ -173,7 +173,7 @@ class Turn(Iterator[Event | Reading]):
         self._tell(*self._said.take(ids, generated, logprobs))
 
     def full(self) -> bool:
-        """As `Listener.full`."""
+        """Whether so many events wait that the turn must pause."""
         return len(self._events) >= MOST_EVENTS
 
     def ended(self, cache: PromptCache | None) -> None:

@@ -76,7 +76,7 @@ def verdict_file() -> Path:
 
 
 def known() -> State | None:
-    """What this machine has found out; None if nothing, or nothing that can be understood."""
+    """The verdict that this machine has kept; None if it kept none, or the file is damaged."""
     try:
         held = State(**json.loads(verdict_file().read_text("utf-8")))
     except (OSError, ValueError, TypeError):

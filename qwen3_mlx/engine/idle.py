@@ -24,11 +24,11 @@ class IdleWork:
         self._caches: list[tuple[PromptCache, Callable[[], Sequence[int]]]] = []
 
     def add(self, cache: PromptCache, lasting: Callable[[], Sequence[int]]) -> None:
-        """Have `cache` hold the ids of `lasting`, unless somebody takes it before."""
+        """Compute the ids of `lasting` into `cache`, unless a turn takes the cache before."""
         self._caches = [*self._caches[1 - MOST_IDLE :], (cache, lasting)]
 
     def clear(self) -> None:
-        """Forget what was to be done."""
+        """Drop all caches that wait to be brought up."""
         self._caches.clear()
 
     def step(self) -> bool:

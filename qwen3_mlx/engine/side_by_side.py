@@ -163,7 +163,7 @@ class SideBySide:
         return tokens
 
     def _is_ready(self, decoders: Sequence[Decoder], drafts: int = 0) -> bool:
-        """Whether a pass of these, with up to so many drafts, would wait for no compiler."""
+        """Whether the kernels of a pass of `decoders`, with at most `drafts`, are compiled."""
         if self._fused is None:
             return True
         first = 1 + max(min(drafts, MOST_ROWS - len(decoders)), 0)

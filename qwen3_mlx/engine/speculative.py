@@ -69,7 +69,7 @@ class _Drawn:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """A token that was right, and what is drawn behind it."""
+    """A draft's token that the model draws too, and the model's draw behind it."""
 
     token: int
     logprobs: Logprobs | None

@@ -103,7 +103,7 @@ class Desk:
         written.wait(WRITING_SECONDS)
 
     def close(self) -> None:
-        """End what still runs, and both threads."""
+        """End the turns that still run, and both threads."""
         self.draining = True
         self.thread.close(0.0)
         self._helper.shutdown(wait=False, cancel_futures=True)
