@@ -122,6 +122,9 @@ def _annotations(tree: ast.AST) -> Iterator[ast.AST]:
         for name in ("annotation", "returns"):
             if isinstance(found := getattr(node, name, None), ast.AST):
                 yield found
+        # what a dataclass forbids changes nothing that it does
+        decorators = getattr(node, "decorator_list", [])
+        yield from (one for one in decorators if "dataclass" in ast.unparse(one))
 
 
 def nearest_first(tests: list[str], module: str, root: Path) -> list[str]:

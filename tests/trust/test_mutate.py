@@ -9,6 +9,10 @@ import pytest
 from tests import mutate
 
 SOURCE = """
+from dataclasses import dataclass
+@dataclass(frozen=True)
+class Nothing:
+    pass
 def within(value: int = 3, *, strict: bool = True) -> bool:
     return not strict or 0 < value + 1
 """
@@ -26,7 +30,7 @@ def test_each_mutant_changes_one_thing(tmp_path: Path) -> None:
         *("0  ->  1", "1  ->  2", "3  ->  4", "True  ->  False"),
     }
     assert "0 <= value + 1" in found["0 < value + 1  ->  0 <= value + 1"].text
-    assert found["0  ->  1"].line == 3 and file.read_text() == SOURCE
+    assert found["0  ->  1"].line == 7 and file.read_text() == SOURCE
 
 
 def test_the_tests_that_name_the_module_come_first(tmp_path: Path) -> None:
