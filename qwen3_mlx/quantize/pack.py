@@ -140,9 +140,9 @@ def _blocks(weight: Weight, dtype: mx.Dtype) -> Iterator[tuple[Part, Reader, int
 
 
 def bytes_of(array: mx.array) -> memoryview:
-    """The bytes of an evaluated array, without a copy where it is contiguous."""
+    """The bytes of an array in its order, without a copy where it is evaluated and contiguous."""
     # an array has the buffer protocol, which its annotations don't say
-    data: Any = array.view(_UNSIGNED[array.dtype.size])
+    data: Any = mx.contiguous(array.view(_UNSIGNED[array.dtype.size]))
     return memoryview(data).cast("B")
 
 

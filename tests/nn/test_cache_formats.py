@@ -283,7 +283,8 @@ def test_rows_are_copied_once_a_doubling(limit: int | None) -> None:
     ("given", "word"),
     [
         ({"bits": 5}, "8 or 4"),
-        ({"window": 10}, "64 or more"),
+        ({"window": 10}, "64 to 2"),
+        ({"window": 2**31}, "64 to 2"),
         ({"window": 100, "sinks": -1}, "0 to 1024"),
         ({"bits": 8, "window": 100}, "don't go together"),
     ],

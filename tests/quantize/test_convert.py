@@ -387,3 +387,9 @@ def test_a_file_that_is_not_the_published_one(dense: Path, tmp_path: Path) -> No
     with pytest.raises(CheckpointError, match="not the file that was published"):
         convert(snapshot, tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
+
+
+def test_the_bytes_of_an_array_that_lies_in_another_order() -> None:
+    array = mx.arange(12, dtype=mx.uint32).reshape(3, 4).T
+    mx.eval(array)
+    assert bytes(pack.bytes_of(array)) == bytes(pack.bytes_of(mx.array(array.tolist(), mx.uint32)))
