@@ -39,7 +39,7 @@ ALLOWED = {
     "tools/stdio.py": "writes a server's log",
 }
 """Files that may open by themselves, and what."""
-OURS = {"ConversionJournal", "part", "weight", "self.base", "held", "cache"}
+OURS = {"ConversionJournal", "part", "weight", "self.base", "self.whole", "held", "cache"}
 """What has an `open` or a `load` that opens no file."""
 
 
