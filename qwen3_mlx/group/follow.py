@@ -24,7 +24,7 @@ from qwen3_mlx.group import measure, versions
 from qwen3_mlx.group.ending import NOTICED_S, broken
 from qwen3_mlx.group.lead import GATHER_S
 from qwen3_mlx.group.line import Line, Message
-from qwen3_mlx.group.plan import Plan, launched_by, note_status
+from qwen3_mlx.group.plan import Plan, note_status
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.parallel import sums_of
@@ -118,8 +118,8 @@ class Follower:
                     self._tell_fault(error)
 
     def _lost(self, why: str) -> None:
-        """End this process; what `launch` has started leaves it to `launch` to say why."""
-        broken(self.plan, 0, why, self._said, quiet=launched_by() is not None)
+        """End this process."""
+        broken(self.plan, 0, why, self._said)
 
     def _tell_fault(self, error: Exception) -> None:
         """Tell the first machine that a pass failed here, unless another's loss was the cause.

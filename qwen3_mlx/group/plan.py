@@ -202,7 +202,11 @@ def launched_by() -> int | None:
     return int(parent) if parent.isdigit() and int(parent) == os.getppid() else None
 
 
-def note_status(status: str) -> None:
-    """Note how far this process is, for the one that watches it."""
+def note_status(status: str) -> bool:
+    """Note how far this process is, for the one that watches it; whether one is there.
+
+    Raises `Qwen3Error` where it can't be written.
+    """
     if file := os.environ.get(STATUS):
         _private(Path(file), status)
+    return bool(file)

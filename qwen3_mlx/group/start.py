@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from qwen3_mlx.group.ending import BROKEN, EXIT, NOTICED_S, say_lost
+from qwen3_mlx.group.ending import EXIT, NOTICED_S, lost, noted_end, say
 from qwen3_mlx.group.plan import LAUNCHER, LOCAL, STATUS, Plan
 
 JOIN_S = 30.0
@@ -40,18 +40,17 @@ PROGRAM = [sys.executable, "-c", "from qwen3_mlx.cli import main; main()"]
 def run(plan: Plan, arguments: Sequence[str], folder: Path) -> int:
     """Run the command `arguments` on the first machine, the others following; its exit code."""
     others: list[subprocess.Popen[bytes]] = []
-    with _terminal_restored():
-        try:
-            for rank in range(1, plan.size):
-                others.append(_follower(plan, rank, folder))
-            environment = _environment(plan, 0, folder)
-            code = _watched(
-                subprocess.Popen(_command(arguments), env=environment), environment, others
-            )
-            return _told(plan, code, others)
-        finally:
-            for process in others:
-                _end(process)
+    try:
+        for rank in range(1, plan.size):
+            others.append(_follower(plan, rank, folder))
+        environment = _environment(plan, 0, folder)
+        with _terminal_restored():
+            first = subprocess.Popen(_command(arguments), env=environment)
+            code = _watched(first, environment, others)
+        return _told(plan, _said(code, environment), others)
+    finally:
+        for process in others:
+            _end(process)
 
 
 def _environment(plan: Plan, rank: int, folder: Path) -> dict[str, str]:
@@ -71,7 +70,7 @@ def _told(plan: Plan, code: int, others: Sequence[subprocess.Popen[bytes]]) -> i
     why = "MLX ended with its connection" if culprit else f"it was ended by {name}"
     if -code == HANGS:
         why = "it is stopped, or hangs"
-    say_lost(plan, culprit, why, "a pass")
+    say(lost(plan, culprit, why, "a pass"))
     return EXIT
 
 
@@ -83,12 +82,16 @@ def _ends(others: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
     return [process.poll() for process in others]
 
 
-def follow(plan: Plan, rank: int) -> int:
-    """Run a process that follows, and watch it; its exit code. For who isn't started by `run`."""
+def follow(plan: Plan, rank: int, launched: bool) -> int:
+    """Run a process that follows, and watch it; its exit code.
+
+    `launched` by `run`, which says itself why a group ends.
+    """
     with tempfile.TemporaryDirectory(prefix="qwen3-mlx-") as folder:
         environment = _environment(plan, rank, Path(folder))
         command = [*PROGRAM, "follow"]
-        return _watched(subprocess.Popen(command, env=environment), environment)
+        code = _watched(subprocess.Popen(command, env=environment), environment)
+        return code if launched else _said(code, environment)
 
 
 def _command(arguments: Sequence[str]) -> list[str]:
@@ -131,13 +134,13 @@ def _watched(
     while True:
         try:
             code = process.wait(timeout=0.5)
-            return EXIT if status.exists() and status.read_text() == BROKEN else code
+            return code if noted_end(status) is None else EXIT
         except subprocess.TimeoutExpired:
             pass
         except KeyboardInterrupt:
             continue  # it has got it too, and decides what that means
-        lost = any(other.poll() == EXIT for other in others)
-        alone = (alone or time.monotonic()) if lost else None
+        left = any(other.poll() == EXIT for other in others)
+        alone = (alone or time.monotonic()) if left else None
         if alone is not None and time.monotonic() - alone > HANG_S:
             process.kill()
             process.wait()
@@ -150,6 +153,15 @@ def _watched(
             what = f"error: MLX did not connect the machines within {JOIN_S:.0f} s"
             print(f"{what}\nhint: is another program on their ports?", file=sys.stderr)  # noqa: T201
             return 1
+
+
+def _said(code: int, environment: dict[str, str]) -> int:
+    """The exit code, where the process that ended with it left no word to be said."""
+    words = noted_end(Path(environment[STATUS]))
+    if words is None:
+        return code
+    say(words)
+    return EXIT
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

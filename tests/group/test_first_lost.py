@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +71,67 @@ def test_a_first_that_goes_on_when_others_have_lost_it_is_ended(
         code = start._watched(first, environment, [Ended(ending.EXIT)])  # type: ignore[list-item]
     assert code == -start.HANGS
     assert first.returncode == -signal.SIGKILL
+
+
+CRASHES = """
+import os, signal, sys
+from qwen3_mlx.group import ending
+from qwen3_mlx.group.plan import current
+
+def crash(*_):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+sys.stderr = type("Crashing", (), {"write": crash, "flush": crash})()
+ending.os._exit = crash
+ending.broken(current()[0], 1, "no word for 6 s", "1 tokens at position 9")
+"""
+
+
+SLEEPS = ["sleep", "60"]
+
+
+@pytest.mark.parametrize(("way", "count"), [("leads", 1), ("follows", 1), ("launched", 0)])
+def test_a_crash_as_the_message_is_due_leaves_it_to_who_watches(
+    way: str,
+    count: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """MLX's ring crashed between the note and the print: the group ended without a word."""
+    program = [sys.executable, "-c", CRASHES]
+    monkeypatch.setattr(start, "PROGRAM", program)
+    if way == "leads":
+        monkeypatch.setattr(start, "_command", lambda _: program)
+        monkeypatch.setattr(
+            start, "_follower", lambda *_: subprocess.Popen(SLEEPS, start_new_session=True)
+        )
+        assert start.run(plan_of(), [], tmp_path) == ending.EXIT
+    else:
+        assert start.follow(plan_of(), 1, way == "launched") == ending.EXIT
+    err = capsys.readouterr().err
+    assert err.count("error: the group has lost machine 1 (localhost): no word for 6 s") == count
+    assert err.count("error: ") == count
+    assert err.count("hint: last was: 1 tokens at position 9") == count
+
+
+@pytest.mark.parametrize("noted", ["nowhere", "a full disk", "a launcher that is gone"])
+def test_who_is_not_watched_says_it_itself(
+    noted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", ended)
+    if noted != "nowhere":
+        file = tmp_path / "absent" / "status" if noted == "a full disk" else tmp_path / "status"
+        monkeypatch.setenv(plan.STATUS, str(file))
+        gone = noted == "a launcher that is gone"
+        monkeypatch.setenv(plan.LAUNCHER, "1" if gone else str(os.getppid()))
+    with pytest.raises(SystemExit) as caught:
+        ending.broken(plan_of(), 1, "no word for 6 s", "joining")
+    assert caught.value.code == ending.EXIT
+    assert capsys.readouterr().err.count("error: the group has lost machine 1") == 1
 
 
 def test_the_group_ends_with_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ ALLOWED = {
     "checkpoint/mapped.py": "the package's texts",
     "checkpoint/try_mapped.py": "MLX reads what headers.py has checked",
     "group/plan.py": "writes the group's own file",
+    "group/ending.py": "what our own child wrote",
     "group/start.py": "what our own child wrote",
     "hub/remote_files.py": "what it has just downloaded into a folder of its own",
     "quantize/source_pass.py": "MLX reads what headers.py has checked",

@@ -37,8 +37,9 @@ def command(
         return
     if group is None:
         raise OptionError("--group is missing", hint="run qwen3-mlx launch on the first machine")
-    text = sys.stdin.readline() if str(group) == "-" else read_small(group).decode()
+    launched = str(group) == "-"
+    text = sys.stdin.readline() if launched else read_small(group).decode()
     plan = read_plan(text)
     if rank >= plan.size:
         raise OptionError("--rank", got=rank, expected=f"1 to {plan.size - 1}")
-    raise typer.Exit(start.follow(plan, rank))
+    raise typer.Exit(start.follow(plan, rank, launched))
