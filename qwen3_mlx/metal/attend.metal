@@ -7,7 +7,6 @@
 // QUERIES heads that share a key head, and one part of the past, of as many as the grid is high.
 // LANES lanes share a key, so a simdgroup has several side by side; every LANES lanes keep a softmax
 // of their own, and all are merged at the end.
-#define PICK(n) auto n=SEQUENCES<2||seq<1?n##0:seq<2?n##1:seq<3?n##2:seq<4?n##3:seq<5?n##4:seq<6?n##5:seq<7?n##6:seq<8?n##7:seq<9?n##8:seq<10?n##9:seq<11?n##10:seq<12?n##11:seq<13?n##12:seq<14?n##13:seq<15?n##14:n##15;
 typedef Share<T, D, LANES> Part;
 constexpr int PER = Part::PER;
 constexpr int PER_KEY_HEAD = H / KV;
@@ -33,7 +32,7 @@ PICK(values_w)
 PICK(values_s)
 PICK(values_b)
 
-uint own_rows = kv * uint(capacities[seq]);
+uint own_rows = kv * uint(ROWED ? capacities[seq] : keys_w0_shape[2]);
 int share = (held + parts - 1) / parts;
 int first_end = (int(part) + 1) * share < held ? (int(part) + 1) * share : held;
 

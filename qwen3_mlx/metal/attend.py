@@ -167,9 +167,8 @@ def attend(
     same counts and rows. A `Past` is of one row.
     """
     dim, count = norms[0].shape[0], qkv.size // ((heads[0] + 2 * heads[1]) * norms[0].shape[0])
-    pasts = _one(past) if isinstance(past, Past) else past
+    pasts, rowed = (_one(past), False) if isinstance(past, Past) else (past, True)
     capacities = [keys.weight.shape[2] for keys in pasts.keys]
-    padding = [0] * (MOST_ROWS - len(capacities))  # few would be passed in another address space
     splits = _splits(max(capacities))
     split = splits > 1
     names = padded(len(pasts.keys), pasts.keys[0].bits > 0)
@@ -180,7 +179,7 @@ def attend(
     constants: dict[str, Constant] = {"O": out_dtype, "SPLIT": split, "QUERIES": queries}
     constants |= {"H": heads[0], "KV": heads[1], "D": dim, "EPS": float_bits(eps)}
     constants |= {"TAIL": pasts.tails.shape[-2], "SIMDS": simds, "LANES": lanes}
-    constants |= {"SEQUENCES": names, "MOST": pasts.most, "ROWED": isinstance(past, Pasts)}
+    constants |= {"SEQUENCES": names, "MOST": pasts.most, "ROWED": rowed}
     kept = _arrays(pasts, names, qkv)
     out, tail = run(
         Launch(
@@ -188,7 +187,7 @@ def attend(
             {"qkv": qkv, "q_norm": norms[0], "k_norm": norms[1], "turns": turns}
             | kept
             | {"tail": pasts.tails, "counts": pasts.counts, "rows": pasts.rows}
-            | {"capacities": mx.array(capacities + padding, mx.int32)},
+            | {"capacities": _padded_capacities(capacities) if rowed else pasts.counts},
             {"out": (shape, out_dtype), "new_tail": (pasts.tails.shape, qkv.dtype)},
             pasts.keys[0].constants(qkv.dtype) | constants,
             (heads[0] // queries * simds * SIMD, splits, count),
@@ -216,11 +215,18 @@ def _repeated(names: int, packed: bool) -> frozenset[str]:
     return frozenset(f"{prefix}{index}" for prefix in prefixes for index in range(1, names))
 
 
+def _padded_capacities(capacities: list[int]) -> mx.array:
+    """Tokens that each sequence's buffers have room for; Metal passes few numbers as constants,
+    which are another address space. A single token reads its buffer's shape: that costs no read.
+    """
+    return mx.array(capacities + [0] * (MOST_ROWS - len(capacities)), mx.int32)
+
+
 def _arrays(pasts: Pasts, names: int, unused: mx.array) -> dict[str, mx.array]:
     """The arrays of all sequences by name; the first stands for those that aren't there."""
     found: dict[str, mx.array] = {}
     for prefix, matrices in (("keys_", pasts.keys), ("values_", pasts.values)):
-        for index in range(MOST_ROWS):
+        for index in range(MOST_ROWS if names > 1 else 1):  # as the text of one names no others
             matrix = matrices[index] if index < len(matrices) else matrices[0]
             found |= matrix.inputs(prefix, str(index), unused)
     return found

@@ -99,7 +99,7 @@ HELPERS = {
     "gate_up chosen": ("loads", "rows", "{packing}_rows", "{staging}", "choose"),
     "route": ("choose",),
     "down": ("loads", "rows", "{packing}_rows", "{staging}"),
-    "attend": ("loads", "heads", "shares", "{packing}_shares"),
+    "attend": ("loads", "heads", "shares", "{packing}_shares", "{pasts}"),
     "gather_matmul": ("units",),
     "skinny": ("units", "few_units"),
 }
@@ -115,8 +115,9 @@ def texts(launch: Launch, device: str) -> tuple[str, ...]:
     name = launch.kernel
     packing = "packed" if launch.constants.get("GROUP") else "plain"
     staging = "staged" if launch.staged else "unstaged"
+    pasts = "one_past" if launch.constants.get("SEQUENCES") == 1 else "many_pasts"
     helpers = HELPERS.get(name + further, HELPERS.get(name, ()))
-    named = [helper.format(packing=packing, staging=staging) for helper in helpers]
+    named = [h.format(packing=packing, staging=staging, pasts=pasts) for h in helpers]
     before = (
         ["cuda.h"]
         if device == "cuda"

@@ -135,6 +135,7 @@ MUTANTS = {
         "share < held ? (int(part) + 1) * share : held - 1;",
     ),
     "heads tiled instead of repeated": ("kv = head / PER_KEY_HEAD", "kv = head % KV"),
+    "as many keys of room as heads": ("keys_w0_shape[2]", "keys_w0_shape[1]"),
     "unscaled scores": ("metal::precise::rsqrt(float(D))", "1.0f"),
     "the new token ignored": ("source < 3", "source < 2"),
     "the tail ignored": ("source == 1 ? recent", "source == 1 ? 0"),

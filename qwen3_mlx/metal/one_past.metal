@@ -1,0 +1,2 @@
+// The arrays of the only sequence.
+#define PICK(n) auto n=n##0;
