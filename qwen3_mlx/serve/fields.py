@@ -8,18 +8,8 @@ from typing import Any
 
 from qwen3_mlx.errors import MessageError
 from qwen3_mlx.serve.api_error import ApiError, refused
+from qwen3_mlx.serve.harmless_fields import HARMLESS
 from qwen3_mlx.text.tools import function_of, normalise_tools
-
-HARMLESS = frozenset(
-    {
-        *("user", "metadata", "store", "service_tier", "safety_identifier", "verbosity"),
-        *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "cache_control"),
-        *("context_management", "client_metadata", "truncation", "background", "betas"),
-        *("extra_headers", "session_id", "include", "stream_options", "max_tool_calls"),
-        *("skip_special_tokens", "add_generation_prompt", "inference_geo", "speed"),
-    }
-)
-"""Fields that change nothing in what is said here: bookkeeping of hosted services."""
 
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "text": (str, "text"),

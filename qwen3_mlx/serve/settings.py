@@ -6,10 +6,13 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.files import expanded, read_given
-from qwen3_mlx.serve.guard import LOOPBACK, Rules
+
+if TYPE_CHECKING:
+    from qwen3_mlx.serve.guard import Rules
 
 KEY = "QWEN3_MLX_API_KEY"
 """The variable that holds the key."""
@@ -37,6 +40,11 @@ class Settings:
 
     def rules(self) -> Rules:
         """Who may ask. Raises `OptionError`: off loopback nobody may without a key."""
+        from qwen3_mlx.serve.guard import (
+            LOOPBACK,
+            Rules,
+        )  # with asyncio, which takes long to import
+
         key = self.key()
         if key is None and self.host not in LOOPBACK:
             hint = f"--api-key-file FILE, or the variable {KEY}; or serve on 127.0.0.1"

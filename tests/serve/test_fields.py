@@ -8,7 +8,7 @@ import pytest
 
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.serve import chat_completions
-from qwen3_mlx.serve.fields import HARMLESS
+from qwen3_mlx.serve.harmless_fields import HARMLESS
 from tests.serve.asking import PATHS, body
 from tests.serve.server import Server, serving
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from qwen3_mlx.tools import servers as servers_module
+from qwen3_mlx.tools import http, stdio
 from qwen3_mlx.tools.http import Http
 from qwen3_mlx.tools.servers import McpServers, ServerConfig
 from qwen3_mlx.tools.stdio import Stdio
@@ -164,8 +164,8 @@ ASKING: tuple[tuple[str, dict[str, Any], str], ...] = (
 def test_what_a_server_asks_of_us_is_refused_and_nothing_hangs(
     monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
-    monkeypatch.setattr(servers_module, "Stdio", boasting(Stdio))
-    monkeypatch.setattr(servers_module, "Http", boasting(Http))
+    monkeypatch.setattr(stdio, "Stdio", boasting(Stdio))
+    monkeypatch.setattr(http, "Http", boasting(Http))
     with over_http() as url:
         one = ServerConfig("e", EVERYTHING or ()) if transport == "stdio" else None
         with McpServers([one or ServerConfig("e", url=url)], call_seconds=SECONDS) as servers:

@@ -16,10 +16,10 @@ from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.options import CacheFormat
+from qwen3_mlx.serve.settings import Settings
 
 if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
-    from qwen3_mlx.serve.settings import Settings
 
 WHO, LIMITS = "Who may ask", "Limits"
 
@@ -30,8 +30,8 @@ class Listening:
 
     host: Annotated[
         str, opt.option("NAME", "The address to listen on; beyond this machine a key is needed.")
-    ] = "127.0.0.1"
-    port: Annotated[int, opt.option("N", "0 takes any free one.", min=0, max=65535)] = 8080
+    ] = Settings.host
+    port: Annotated[int, opt.option("N", "0 takes any free one.", min=0, max=65535)] = Settings.port
     api_key_file: Annotated[
         Path | None,
         opt.option("FILE", "The key clients must send; or set `QWEN3_MLX_API_KEY`.", WHO),
@@ -55,10 +55,10 @@ class Limits:
 
     parallel: Annotated[
         int, opt.option("N", "Answers that are computed at once.", LIMITS, min=1)
-    ] = 8
+    ] = Settings.parallel
     queue: Annotated[
         int, opt.option("N", "Requests that may wait; more are told to come back.", LIMITS, min=0)
-    ] = 64
+    ] = Settings.queue
     prefix_memory: Annotated[
         float | None,
         opt.option(
@@ -73,7 +73,7 @@ class Limits:
     ] = False
     drain: Annotated[
         float, opt.option("S", "Seconds that answers get to end when the server must.", LIMITS)
-    ] = 30.0
+    ] = Settings.drain_seconds
 
 
 @opt.with_options
@@ -125,8 +125,6 @@ def command(
 
 
 def _settings(listening: Listening, limits: Limits) -> Settings:
-    from qwen3_mlx.serve.settings import Settings
-
     folder = folders.prompts() / "serve" if limits.keep_prefixes else None
     return Settings(
         prefix_folder=folder,
