@@ -23,9 +23,10 @@ from tests.metal.harness import executing
 @pytest.fixture(autouse=True, scope="module")
 def shim_stays_here() -> Iterator[None]:
     """The tests behind these run what users do: kernels as text take sixty times as long."""
-    yield
+    with harness.reading_together():
+        yield
     assert launch.executor is launch.on_gpu
-    harness.end_programs()
+    harness.end_program()
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ def mutate(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
         assert broken != text(file), f"{file} has no {old!r}"
         monkeypatch.setattr(launch, "text", lambda name: broken if name == file else text(name))
         monkeypatch.setattr(launch, "kernel", launch.kernel.__wrapped__)
-        monkeypatch.setattr(harness, "cached_faults", lambda *_: [])
+        monkeypatch.setattr(harness, "hold_to_metal", lambda *_: None)
 
     return put
 

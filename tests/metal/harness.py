@@ -2,8 +2,9 @@
 
 `on_cpu` is an executor for `qwen3_mlx.metal.launch`: it has MLX print the Metal source of a launch
 (tracing works without Metal), compiles it with g++ behind msl_cpu.h, and runs it twice, threads
-upwards and downwards; the results must be the same bits. A program stays for its next launch.
-Where clang is there, the text is held to Metal's rules besides (language.py).
+upwards and downwards; the results must be the same bits. One program runs all of a process's.
+Where clang is there, the text is held to Metal's rules besides (language.py): at once, or with all
+others of a module of tests, which is cheaper.
 """
 
 from __future__ import annotations
@@ -30,15 +31,16 @@ import numpy as np
 
 from qwen3_mlx.metal import launch as build
 from qwen3_mlx.metal.launch import Launch
-from tests.metal.language import cached_faults, compiler
+from tests.metal.language import cached_faults, compiler, remember_right
 
 HERE = Path(__file__).parent
-FLAGS = ["-std=c++20", "-O1", "-fno-strict-aliasing", "-ffp-contract=off", "-w"]
+FLAGS = ["-std=c++20", "-fno-strict-aliasing", "-ffp-contract=off", "-w"]
 FLAGS += ["-fsanitize=bounds,shift,alignment,integer-divide-by-zero", "-fno-sanitize-recover=all"]
 FLAGS += ["-fuse-ld=gold"] if shutil.which("ld.gold") else []  # links in a third of the time
-
-MOST_PROGRAMS = 32
-"""Programs that wait for their next launch."""
+# Short runs: -O1 takes longer to compile than it saves, -O0 the other way round.
+KERNEL = ["-Og", "-fPIC", "-shared", "-nostdlib", "-fno-exceptions"]
+# What kernels call besides: mathematics, and from -rdynamic the shim's own.
+PROGRAM = ["-O2", "-rdynamic", "-Wl,--no-as-needed", "-lm", "-ldl"]
 
 launches: list[Launch] = []
 """What `on_cpu` has run since `clear` was called on it."""
@@ -79,17 +81,48 @@ def on_cpu(launch: Launch) -> list[mx.array]:
     launches.append(launch)
     mx.eval(list(launch.inputs.values()))
     metal = _source(launch)
-    program = compiled(metal)
-    if compiler() and (faults := cached_faults(metal, folder())):
-        raise LanguageError(f"{launch.kernel}: {'; '.join(faults)}")
+    library = compiled(metal)
+    hold_to_metal(metal, launch.kernel)
     names = input_names(metal)
     inputs = [_bytes(_input(launch, name)) for name in names]
-    first, second = _execute(program, launch, inputs)
+    first, second = _execute(library, launch, inputs)
     for name, a, b in zip(launch.outputs, first, second, strict=True):
         if a != b:
             raise KernelError(f"{launch.kernel}: {name} depends on the order of threads: a race")
     specs = zip(first, launch.outputs.values(), strict=True)
     return [_array(data, shape, dtype) for data, (shape, dtype) in specs]
+
+
+_unread: dict[str, str] | None = None
+"""Texts that are not yet held to Metal's rules, and their kernels; None where each is at once."""
+
+
+def hold_to_metal(metal: str, kernel: str) -> None:
+    """Raises `LanguageError` for a text that Metal rejects: at once, or see `reading_together`."""
+    if _unread is None:
+        _read(metal, kernel)
+    else:
+        _unread[metal] = kernel
+
+
+def _read(metal: str, kernel: str) -> None:
+    if compiler() and (faults := cached_faults(metal, folder())):
+        raise LanguageError(f"{kernel}: {'; '.join(faults)}")
+
+
+@contextmanager
+def reading_together() -> Iterator[None]:
+    """Within, texts are gathered; at the end clang, whose start takes longest, reads them all."""
+    global _unread
+    before, _unread = _unread, {}
+    try:
+        yield
+    finally:
+        gathered, _unread = _unread, before
+    if compiler():
+        remember_right(list(gathered), folder())
+    for metal, kernel in gathered.items():
+        _read(metal, kernel)
 
 
 _sources: dict[tuple, str] = {}
@@ -176,9 +209,10 @@ namespace {{
 {bound}
 void {name}({signature}) {{{body}
 }}
-extern const int kernel_buffers = {len(buffers)}, kernel_outputs = {outputs};
-extern const char* const kernel_names[] = {{{names}}};
-void kernel_body(void** buffers) {{ {name}({calls}); }}
+static const char* const kernel_names[] = {{{names}}};
+static void kernel_body(void** buffers) {{ {name}({calls}); }}
+extern "C" const shim::Kernel shim_kernel = {{{len(buffers)}, {outputs}, kernel_names, kernel_body,
+  __start_threadgroup_memory, __stop_threadgroup_memory}};
 """
 
 
@@ -227,73 +261,73 @@ def folder() -> Path:
     return path
 
 
-def _key(text: str, *extra: str) -> str:
-    shims = b"".join((HERE / file).read_bytes() for file in ("msl_cpu.h", "msl_runtime.cpp"))
-    return hashlib.sha256(text.encode() + shims + repr((FLAGS, extra)).encode()).hexdigest()[:24]
+def _built(name: str, text: str, flags: list[str]) -> Path:
+    """What g++ makes of a C++ text, kept under `name` and the hash of all that it depends on."""
+    flags = [*FLAGS, *flags]
+    header = (HERE / "msl_cpu.h").read_text()
+    key = hashlib.sha256(repr((text, header, flags)).encode()).hexdigest()[:24]
+    target = folder() / f"{key}.{name}"
+    if not target.exists():
+        source = target.with_suffix(".cpp")
+        source.write_text(text)
+        _compile(target, source, flags)
+    return target
 
 
-def _compile(target: Path, source: Path, *extra: str) -> None:
+def _compile(target: Path, source: Path, flags: list[str]) -> None:
     compiler = shutil.which("g++")
     assert compiler, "the Metal text is proven with g++: install it"
     part = target.with_suffix(f".{os.getpid()}")
-    command = [compiler, *FLAGS, *extra, f"-I{HERE}", "-o", str(part), str(source)]
+    command = [compiler, f"-I{HERE}", "-o", str(part), str(source), *flags]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise KernelError(done.stderr[:4000])
     part.replace(target)
 
 
-def _build(text: str, suffix: str, *extra: str) -> Path:
-    target = folder() / f"{_key(text, *extra)}{suffix}"
-    if not target.exists():
-        source = target.with_suffix(".cpp")
-        source.write_text(text)
-        _compile(target, source, *extra)
-    return target
+@cache
+def compiled(metal: str) -> Path:
+    """The library of one kernel's Metal text. Raises `KernelError` with the compiler's words."""
+    return _built("so", program_text(metal), [*KERNEL, "-lgcc"])
 
 
 @cache
-def compiled(metal: str) -> Path:
-    """The program of one kernel's Metal text. Raises `KernelError` with the compiler's words."""
-    runtime = _build((HERE / "msl_runtime.cpp").read_text(), ".o", "-c", "-O2")
-    return _build(program_text(metal), ".exe", str(runtime))
+def runner() -> Path:
+    """The program that runs all libraries."""
+    return _built("exe", (HERE / "msl_runtime.cpp").read_text(), PROGRAM)
 
 
-_programs: dict[Path, subprocess.Popen[str]] = {}
+_running: subprocess.Popen[str] | None = None
 _one_launch = threading.Lock()
 
 
-def end_programs(rest: int = 0) -> None:
-    """End those that wait for their next launch, but for the `rest` used last."""
-    for program in list(_programs)[: len(_programs) - rest]:
-        waiting = _programs.pop(program)
-        waiting.communicate()
+def end_program() -> None:
+    """End the one that waits for its next launch."""
+    global _running
+    if _running is not None:
+        _running.communicate()
+        _running = None
 
 
-atexit.register(end_programs)
+atexit.register(end_program)
 
 
-def _started(program: Path) -> subprocess.Popen[str]:
-    running = _programs.pop(program, None)
-    if running is None or running.poll() is not None:
-        end_programs(MOST_PROGRAMS - 1)
-        pipe = subprocess.PIPE
-        running = subprocess.Popen([program], stdin=pipe, stdout=pipe, text=True)
-    _programs[program] = running  # at the end: it was used last
-    return running
-
-
-def _run(program: Path, line: str) -> list[int]:
+def _run(line: str) -> list[int]:
     """The exit statuses of a launch's two orders."""
+    global _running
     with _one_launch:
-        running = _started(program)
-        running.stdin.write(f"{line}\n")
-        running.stdin.flush()
-        answer = running.stdout.readline()
+        if _running is None or _running.poll() is not None:
+            pipe = subprocess.PIPE
+            _running = subprocess.Popen([runner()], stdin=pipe, stdout=pipe, text=True)
+        assert _running.stdin
+        assert _running.stdout
+        _running.stdin.write(f"{line}\n")
+        _running.stdin.flush()
+        answer = _running.stdout.readline()
     return [os.waitstatus_to_exitcode(int(status)) for status in answer.split()]
 
 
-def _execute(program: Path, launch: Launch, inputs: list[bytes]) -> list[list[bytes]]:
+def _execute(library: Path, launch: Launch, inputs: list[bytes]) -> list[list[bytes]]:
     """The outputs, of threads upwards and of threads downwards."""
     with tempfile.TemporaryDirectory(dir=_memory()) as name:
         where = Path(name)
@@ -303,12 +337,12 @@ def _execute(program: Path, launch: Launch, inputs: list[bytes]) -> list[list[by
             with (where / str(index)).open("wb") as file:
                 file.truncate(math.prod(shape) * dtype.size)
         sizes = [str(n) for n in (*launch.grid, *launch.threadgroup)]
-        codes = _run(program, " ".join([name, *sizes]))
+        codes = _run(" ".join([str(library), name, *sizes]))
         for order, code in enumerate(codes):
             if code:
                 said = (where / f"said.{order}").read_text()
                 raise KernelError(f"{launch.kernel}: {said or f'ended with status {code}'}")
-        assert len(codes) == 2, f"{program} ended before it answered"
+        assert len(codes) == 2, f"the program ended before it had run {library}"
         indices = range(len(inputs), len(inputs) + len(launch.outputs))
         return [[(where / f"{i}.{order}").read_bytes() for i in indices] for order in (0, 1)]
 

@@ -76,6 +76,15 @@ void meet_threadgroup(int line);
 uint64_t* slots();  // one word a lane, valid until the second rendezvous from now
 extern uint3 group, groups, group_size, grid;
 
+// A library's one kernel, as `shim_kernel`: its buffers, the outputs last; its threadgroup arrays
+// lie between two places, null where it has none.
+struct Kernel {
+  int buffers, outputs;
+  const char* const* names;
+  void (*body)(void** buffers);
+  char *threadgroup_start, *threadgroup_end;
+};
+
 inline uint lane() { return self() % kLanes; }
 inline uint3 position_in_group() {
   uint t = self();
@@ -171,4 +180,7 @@ using namespace metal;
 #define thread
 // All threadgroup arrays lie in one section, which is filled with NaN before each threadgroup.
 #define threadgroup static __attribute__((section("threadgroup_memory")))
+// The linker makes these where the kernel has threadgroup arrays.
+extern char __start_threadgroup_memory[] __attribute__((weak, visibility("hidden")));
+extern char __stop_threadgroup_memory[] __attribute__((weak, visibility("hidden")));
 #define in_threadgroup

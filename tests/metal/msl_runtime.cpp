@@ -1,13 +1,15 @@
 // The machine behind msl_cpu.h: fibers, rendezvous, guarded buffers, and the main program.
 //
-//   PROGRAM        then lines on stdin: DIR GX GY GZ TX TY TZ
-//                  (grid and threadgroup in threads, as MLX takes them)
+//   PROGRAM        then lines on stdin: KERNEL DIR GX GY GZ TX TY TZ
+//                  (a library with a `shim_kernel`; grid and threadgroup in threads, as MLX takes
+//                  them)
 //
 // Buffer i is read from DIR/i. Each line is run by two children, and answered with the exit
 // status of both. Child 0 runs fibers and groups upwards with buffers against their upper guard
 // page, child 1 downwards against the lower one: a kernel whose result depends on the order has a
 // race. Outputs are written to DIR/i.ORDER, what is said of a fault to DIR/said.ORDER. Exit 3:
 // divergence; 4: out of bounds.
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -57,14 +59,7 @@ struct Context {
 static void switch_to(Context& from, Context& to) { swapcontext(&from.at, &to.at); }
 #endif
 
-// What the generated part of the program defines.
-extern const int kernel_buffers, kernel_outputs;  // the outputs are the last ones
-extern const char* const kernel_names[];
-void kernel_body(void** buffers);
-
-// The linker makes these where the kernel has threadgroup arrays.
-extern char __start_threadgroup_memory[] __attribute__((weak));
-extern char __stop_threadgroup_memory[] __attribute__((weak));
+static const shim::Kernel* kernel;
 
 namespace shim {
 uint3 group, groups, group_size, grid;
@@ -97,7 +92,7 @@ void meet_simdgroup(const char* what, int line) { wait(kSimdgroup, what, line); 
 void meet_threadgroup(int line) { wait(kThreadgroup, "threadgroup_barrier", line); }
 
 static void fiber_main() {
-  kernel_body(pointers);
+  kernel->body(pointers);
   fibers[current].state = kDone;
   switch_to(fibers[current].context, scheduler);
   abort();
@@ -163,9 +158,8 @@ static void run_simdgroup(int simdgroup) {
 
 static void run_group() {
   int simdgroups = (threads + kLanes - 1) / kLanes;
-  if (__start_threadgroup_memory)
-    memset(__start_threadgroup_memory, 0xff,
-           __stop_threadgroup_memory - __start_threadgroup_memory);
+  if (kernel->threadgroup_start)
+    memset(kernel->threadgroup_start, 0xff, kernel->threadgroup_end - kernel->threadgroup_start);
   static char* stacks = (char*)mmap(nullptr, kStack * kMaxThreads, PROT_READ | PROT_WRITE,
                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   for (int t = 0; t < threads; t++) {
@@ -226,12 +220,12 @@ static void save(const Buffer& b, const char* path, const char* name) {
 
 static void fault(int, siginfo_t* info, void*) {
   char* at = (char*)info->si_addr;
-  for (int i = 0; i < kernel_buffers; i++)
+  for (int i = 0; i < kernel->buffers; i++)
     if (at >= buffers[i].guard && at < buffers[i].end) {
       long offset = at - buffers[i].data;
       bool inside = offset >= 0 && size_t(offset) < buffers[i].bytes;
       printf("%s: %s at byte %ld of %zu, thread %d of threadgroup (%u, %u, %u)\n",
-             inside ? "write to an input" : "out of bounds", kernel_names[i], offset,
+             inside ? "write to an input" : "out of bounds", kernel->names[i], offset,
              buffers[i].bytes, current, group.x, group.y, group.z);
       fflush(stdout);
       _exit(4);
@@ -281,16 +275,16 @@ static void run_grid() {
   if (!freopen(path, "w", stdout)) perror(path), _exit(2);
   dup2(STDOUT_FILENO, STDERR_FILENO);
   alarm(120);
-  for (int i = 0; i < kernel_buffers; i++) {
+  for (int i = 0; i < kernel->buffers; i++) {
     snprintf(path, sizeof path, "%s/%d", folder, i);
-    load(buffers[i], path, i >= kernel_buffers - kernel_outputs);
+    load(buffers[i], path, i >= kernel->buffers - kernel->outputs);
     pointers[i] = buffers[i].data;
   }
   catch_faults();
   run_grid();
-  for (int i = kernel_buffers - kernel_outputs; i < kernel_buffers; i++) {
+  for (int i = kernel->buffers - kernel->outputs; i < kernel->buffers; i++) {
     snprintf(path, sizeof path, "%s/%d.%d", folder, i, order);
-    save(buffers[i], path, kernel_names[i]);
+    save(buffers[i], path, kernel->names[i]);
   }
   exit(0);
 }
@@ -298,14 +292,18 @@ static void run_grid() {
 int main() {
   using namespace shim;
   page = sysconf(_SC_PAGESIZE);
-  char folder[4000];
-  while (scanf("%3999s %u %u %u %u %u %u", folder, &grid.x, &grid.y, &grid.z, &group_size.x,
-               &group_size.y, &group_size.z) == 7) {
+  char library[4000], folder[4000];
+  while (scanf("%3999s %3999s %u %u %u %u %u %u", library, folder, &grid.x, &grid.y, &grid.z,
+               &group_size.x, &group_size.y, &group_size.z) == 8) {
+    void* opened = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+    kernel = opened ? (const Kernel*)dlsym(opened, "shim_kernel") : nullptr;
+    if (!kernel) fprintf(stderr, "%s\n", dlerror()), exit(2);
     pid_t children[2];
     for (order = 0; order < 2; order++)
       if (!(children[order] = fork())) run_launch(folder);
     int status[2];
     for (int i = 0; i < 2; i++) waitpid(children[i], &status[i], 0);
+    dlclose(opened);
     printf("%d %d\n", status[0], status[1]);
     fflush(stdout);
   }

@@ -12,6 +12,7 @@ import pytest
 
 from qwen3_mlx.metal import launch as build
 from qwen3_mlx.metal.launch import Launch, run
+from tests.metal import harness
 from tests.metal.harness import KernelError, LanguageError, metal_source
 from tests.metal.language import compiler
 
@@ -136,9 +137,14 @@ def test_what_is_wrong_is_noticed(fault: str, body: Text) -> None:
         ("const float* p = x; y[i] = p[i];", "address space"),
     ],
 )
-def test_what_metal_would_not_take_is_noticed(rest: str, said: str, body: Text) -> None:
+def test_what_metal_would_not_take_is_noticed(
+    rest: str, said: str, body: Text, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A CPU without address spaces computes it well all the same."""
     body(f"{LANE} {rest}")
+    with pytest.raises(LanguageError, match=f"try: .*{said}"), harness.reading_together():
+        assert launch(RAMP, 32).tolist() == RAMP[:32].tolist()
+    monkeypatch.setattr(harness, "_unread", None)
     with pytest.raises(LanguageError, match=said):
         launch(RAMP, 32)
 
