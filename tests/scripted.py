@@ -75,7 +75,9 @@ def _play(
             super()._add_bias(bias)
             self.forbidden |= {token for token, value in bias.items() if value < -1e9}
 
-    def each_alone(samplers: Sequence[Sampler], logits: Sequence[mx.array]) -> list[mx.array]:
+    def each_alone(
+        samplers: Sequence[Sampler], logits: Sequence[mx.array], joint: mx.array | None
+    ) -> list[mx.array]:
         return [own.draw(row) for own, row in zip(samplers, logits, strict=True)]
 
     monkeypatch.setattr("qwen3_mlx.chat.said.Sampler", Scripted)

@@ -137,15 +137,17 @@ class Decoder:
         return [token, *self._next_logprobs]
 
 
-def draw_ahead(decoders: Sequence[Decoder]) -> None:
+def draw_ahead(decoders: Sequence[Decoder], joint: mx.array | None = None) -> None:
     """Draw the next token of each of `decoders` that has none yet, and begin to compute it.
 
     One with a guide draws later, once the guide knows the token before: its logits are begun.
+    joint: the logits of all of them, ``[B, V]``, if they are rows of one array.
     """
     waiting = [one for one in decoders if one._next is None]
     guided = [one for one in waiting if one.guide is not None]
     plain = [one for one in waiting if one.guide is None]
-    tokens = draw_together([one.sampler for one in plain], [one._logits for one in plain])
+    whole = joint if joint is not None and len(plain) == len(joint) else None
+    tokens = draw_together([one.sampler for one in plain], [one._logits for one in plain], whole)
     begun = [one._logits for one in guided]
     for one, token in zip(plain, tokens, strict=True):
         begun += one._note(token)

@@ -66,7 +66,7 @@ def step_together(decoders: Sequence[Decoder], forward: Rows | None) -> list[int
     logits = forward(tokens[:, None], caches, counts)[:, -1]
     for decoder, part in zip(decoders, mx.split(logits, ends[:-1]), strict=True):
         decoder.follow(part)
-    draw_ahead(decoders)
+    draw_ahead(decoders, logits)
     values: list[int] = tokens.tolist()  # type: ignore[assignment]  # nested, to mypy
     spans = zip(decoders, ends, counts, strict=True)
     return [decoder.keep(values[end - count : end]) for decoder, end, count in spans]

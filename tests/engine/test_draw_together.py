@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import mlx.core as mx
 import pytest
 
+from qwen3_mlx.engine.distribution import gumbel
 from qwen3_mlx.engine.sample import Sampler, draw_together
 from qwen3_mlx.options import Sampling
 
@@ -49,15 +52,45 @@ def test_each_row_is_drawn_as_alone(kinds: list[Sampling]) -> None:
             sampler.observe(token)
 
 
-def test_a_row_alone_is_drawn_as_mlx_draws() -> None:
-    """`mx.random.categorical` of the filtered scores, with the sampler's first key."""
+def test_a_row_alone_is_drawn_by_gumbel_noise() -> None:
+    """The largest of log-weight plus noise, which the sampler's first key gives."""
     logits, sampling = (
         mx.random.normal((1, VOCABULARY), key=mx.random.key(3)),
         Sampling(1.0, 1.0, 0),
     )
-    key = Sampler(sampling, VOCABULARY, seed=8).next_key()
-    wanted = mx.random.categorical(logits, key=key)
+    noise = mx.random.gumbel((VOCABULARY,), key=Sampler(sampling, 300, seed=8).next_key()[0])
+    wanted = mx.argmax(logits[0] + noise)
     assert Sampler(sampling, VOCABULARY, seed=8).draw(logits).item() == wanted.item()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 84, 300, 151_936])
+def test_noise_of_several_rows_is_that_of_each_key(size: int) -> None:
+    keys = [mx.random.key(n)[None] for n in range(5)]
+    found = gumbel(keys, size)
+    assert found.shape == (5, size)
+    for row, key in zip(found, keys, strict=True):
+        assert row.tolist() == gumbel([key], size)[0].tolist()
+
+
+def test_rows_of_one_array_are_drawn_as_rows_of_many() -> None:
+    logits = 4 * mx.random.normal((5, VOCABULARY), key=mx.random.key(1))
+    kinds = [Sampling(0.7, 0.8, 20)] * 5
+    apart = draw_together(samplers(kinds), [row[None] for row in logits])
+    together = draw_together(samplers(kinds), [row[None] for row in logits], logits)
+    assert [token.item() for token in together] == [token.item() for token in apart]
+
+
+def test_eight_rows_take_the_operations_of_one(tmp_path: Path) -> None:
+    """What the host builds and launches a step: each operation costs it microseconds."""
+    counts = []
+    for rows in (1, 8):
+        own = samplers([Sampling(0.7, 0.8, 20)] * rows)
+        logits = mx.zeros((rows, VOCABULARY))
+        mx.eval(draw_together(own, mx.split(logits, rows), logits))  # keys and biases
+        found = draw_together(own, mx.split(logits, rows), logits)
+        mx.export_to_dot(str(tmp_path / "graph.dot"), *found)
+        counts.append((tmp_path / "graph.dot").read_text().count("shape=rectangle"))
+    assert counts[1] < 2 * counts[0]
 
 
 def test_nobody_draws_nothing() -> None:

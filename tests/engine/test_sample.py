@@ -13,7 +13,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from qwen3_mlx.engine.sample import Sampler, distribution
+from qwen3_mlx.engine.distribution import distribution
+from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.options import CODER, NOT_THINKING, THINKING, Sampling
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "samplers.npz"

@@ -13,7 +13,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from qwen3_mlx.engine.sample import Sampler, distribution
+from qwen3_mlx.engine.distribution import distribution
+from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.options import Sampling
 
 OFF = Sampling(temperature=1.0, top_p=1.0, top_k=0)

@@ -1,0 +1,133 @@
+"""What a draw is made from, and how: penalties, temperature, filters, and the noise that decides.
+
+In the order Qwen's numbers were tuned for: min_tokens and logit_bias, penalties, a grammar's mask,
+temperature, then top-k, top-p and min-p on the tempered distribution: vLLM's order
+(v1/sample/sampler.py), and transformers' where it has the option.
+(mlx-lm and llama.cpp filter before tempering: below temperature 1 their top_p keeps more tokens.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from qwen3_mlx.options import Sampling
+
+TIES = 64
+"""Candidates kept beyond top_k, so that tokens tied with the k-th stay, as in transformers; of more
+ties than these, some are left out."""
+
+GREEDY_BELOW = 1e-30
+"""A lower temperature is greedy: dividing logits by it would overflow float32."""
+
+
+def penalise(
+    logits: mx.array,
+    sampling: Sampling,
+    seen: mx.array | None,
+    generated: mx.array | None,
+    counts: mx.array | None = None,
+) -> mx.array:
+    """Apply the penalties to ``logits [B, V]``; returns float32.
+
+    ``seen [B, V]`` bool marks tokens of prompt and output: repetition_penalty divides their
+    positive logits and multiplies negative ones (arXiv 1909.05858 §4.1). ``generated [B, V]``
+    bool marks tokens of the output, ``counts [B, V]`` float32 says how often each came:
+    presence_penalty is subtracted once, frequency_penalty each time (OpenAI's and vLLM's).
+    """
+    logits = logits.astype(mx.float32)
+    if seen is not None and sampling.repetition_penalty != 1:
+        penalty = sampling.repetition_penalty
+        scaled = mx.where(logits > 0, logits / penalty, logits * penalty)
+        logits = mx.where(seen, scaled, logits)
+    if counts is not None and sampling.frequency_penalty != 0:
+        logits = logits - sampling.frequency_penalty * counts
+    if generated is not None and sampling.presence_penalty != 0:
+        logits = logits - sampling.presence_penalty * generated
+    return logits
+
+
+def candidates(logits: mx.array, sampling: Sampling) -> tuple[mx.array, mx.array | None]:
+    """Temper and filter penalised ``logits [B, V]``, at a temperature above 0.
+
+    Returns ``([B, N], [B, N])``: float32 log-weights with filtered ones at -inf, and their token
+    ids; ids None means all V in order. Only as many candidates are sorted as top_k asks for.
+    """
+    scores = logits / sampling.temperature
+    size = scores.shape[-1]
+    ids = None
+    if 0 < sampling.top_k < size:
+        kept = min(size, sampling.top_k + TIES)
+        ids = mx.argpartition(-scores, kth=kept - 1, axis=-1)[..., :kept]
+        scores, ids = _descending(mx.take_along_axis(scores, ids, axis=-1), ids)
+        kth = scores[..., sampling.top_k - 1 : sampling.top_k]
+        scores = mx.where(scores >= kth, scores, -mx.inf)
+    elif sampling.top_p < 1:
+        scores, ids = _descending(scores, mx.arange(size, dtype=mx.uint32)[None])
+    if sampling.top_p < 1:
+        probabilities = mx.softmax(scores, axis=-1)
+        before = mx.cumsum(probabilities, axis=-1, inclusive=False)
+        scores = mx.where(before < sampling.top_p, scores, -mx.inf)
+    if sampling.min_p > 0:
+        probabilities = mx.softmax(scores, axis=-1)
+        floor = sampling.min_p * probabilities.max(axis=-1, keepdims=True)
+        scores = mx.where(probabilities >= floor, scores, -mx.inf)
+    return scores, ids
+
+
+def _descending(scores: mx.array, ids: mx.array) -> tuple[mx.array, mx.array]:
+    order = mx.argsort(-scores, axis=-1)
+    ids = mx.broadcast_to(ids, scores.shape)
+    return mx.take_along_axis(scores, order, axis=-1), mx.take_along_axis(ids, order, axis=-1)
+
+
+def distribution(
+    logits: mx.array,
+    sampling: Sampling,
+    seen: mx.array | None = None,
+    generated: mx.array | None = None,
+    counts: mx.array | None = None,
+) -> mx.array:
+    """The probabilities ``[B, V]`` float32 from which a `Sampler` draws, given ``logits [B, V]``.
+
+    At temperature 0 all of it lies on the largest logit, the lowest id on ties.
+    """
+    logits = penalise(logits, sampling, seen, generated, counts)
+    if sampling.temperature < GREEDY_BELOW:
+        best = mx.argmax(logits, axis=-1, keepdims=True)
+        return (mx.arange(logits.shape[-1]) == best).astype(mx.float32)
+    scores, ids = candidates(logits, sampling)
+    probabilities = mx.softmax(scores, axis=-1)
+    if ids is None:
+        return probabilities
+    return mx.put_along_axis(mx.zeros_like(logits), ids, probabilities, axis=-1)
+
+
+def is_random(sampling: Sampling) -> bool:
+    """Whether draws need random numbers."""
+    return sampling.temperature >= GREEDY_BELOW
+
+
+def drawn(logits: mx.array, sampling: Sampling, keys: Sequence[mx.array]) -> mx.array:
+    """A token of each row ``[B]`` uint32, from penalised ``logits [B, V]``.
+
+    keys: ``[1, 2]`` a row, none if nothing is random. The largest of log-weight plus Gumbel noise
+    is a draw by the weights; what was filtered out, at -inf, can't be it. (`mx.random.categorical`
+    takes one key, so it would be called for each row: 33 operations each, 266 for eight rows.)
+    """
+    if not is_random(sampling):
+        return mx.argmax(logits, axis=-1)
+    scores, ids = candidates(logits, sampling)
+    index = mx.argmax(scores + gumbel(keys, scores.shape[-1]), axis=-1)
+    if ids is None:
+        return index
+    return mx.take_along_axis(ids, index[:, None], axis=-1)[:, 0]
+
+
+def gumbel(keys: Sequence[mx.array], size: int) -> mx.array:
+    """Gumbel noise ``[B, size]`` of B keys ``[1, 2]``: each row's is what its key alone gives."""
+    if len(keys) == 1:
+        return mx.random.gumbel((1, size), key=keys[0].reshape(2))
+    rows = mx.vmap(lambda key: mx.random.gumbel((size,), key=key))
+    return rows(mx.concatenate([*keys]))
