@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def at_once(*acts: Callable[[], Any]) -> list[Any]:
+def at_once(*acts: Callable[[], Any], seconds: float = 120) -> list[Any]:
     """What `acts` return or raise, each in a thread of its own, begun together."""
     found: list[Any] = [None] * len(acts)
     barrier = threading.Barrier(len(acts), timeout=60)
@@ -23,6 +23,6 @@ def at_once(*acts: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(seconds)
     assert not any(thread.is_alive() for thread in threads), "nobody waits for ever"
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.machines import __main__ as driver
+from tests import ring
 
 
 def arguments(out: Path) -> argparse.Namespace:
@@ -17,7 +18,7 @@ def arguments(out: Path) -> argparse.Namespace:
 
 
 def test_two_processes_give_one_s_tokens(tmp_path: Path) -> None:
-    ended = driver.run(driver.PHASES[0], 60, arguments(tmp_path), {})
+    ended = driver.run(driver.PHASES[0], 60, arguments(tmp_path), ring.patience())
     assert ended.startswith("done"), ended
     found = json.loads((tmp_path / "machines-exact.json").read_text())["results"]
     assert len(found) == 4

@@ -6,12 +6,15 @@ import os
 import shutil
 import signal
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from qwen3_mlx.chat import journal
 from qwen3_mlx.cli.terminal.paste import OPEN_S
 from tests.cli.tmux import PATIENCE_S, Tmux, pid
+from tests.threads import at_once
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
@@ -48,9 +51,8 @@ def sent(tmux: Tmux) -> list[str]:
     return [message["content"].rstrip("\n") for message in said]
 
 
-@pytest.mark.parametrize("chat", CHATS)
-@pytest.mark.parametrize("is_bracketed", [True, False], ids=["bracketed", "as typed"])
-def test_a_paste_sends_nothing_and_arrives_whole(tmux: Tmux, chat: str, is_bracketed: bool) -> None:
+def is_pasted(tmux: Tmux, chat: str, is_bracketed: bool) -> None:
+    """One terminal: each text is pasted, waits, and is sent by Enter."""
     start(tmux, chat)
     messages = [text for _, text in TEXTS.values()]
     for count, (pasted, text) in enumerate(TEXTS.values()):
@@ -65,6 +67,24 @@ def test_a_paste_sends_nothing_and_arrives_whole(tmux: Tmux, chat: str, is_brack
             time.sleep(0.05)
         time.sleep(0.3)
     assert sent(tmux) == messages
+
+
+def test_a_paste_sends_nothing_and_arrives_whole(tmp_path: Path) -> None:
+    """Bracketed and as typed, in both chats: four terminals at once, as nearly all is waiting."""
+    ways = [(chat, is_bracketed) for chat in CHATS for is_bracketed in (True, False)]
+    terminals = [Tmux(tmp_path / str(index)) for index in range(len(ways))]  # sockets: short paths
+    for terminal in terminals:
+        terminal.home.mkdir()
+    try:
+        acts = [
+            partial(is_pasted, *each)
+            for each in zip(terminals, *zip(*ways, strict=True), strict=True)
+        ]
+        found = at_once(*acts, seconds=4 * PATIENCE_S)
+    finally:
+        for terminal in terminals:
+            terminal.kill()
+    assert dict(zip(ways, found, strict=True)) == dict.fromkeys(ways)
 
 
 @pytest.mark.parametrize("chat", CHATS)

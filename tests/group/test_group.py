@@ -25,6 +25,7 @@ from qwen3_mlx.group.plan import Plan, new_plan, read_plan
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.quantize import sharing
 from qwen3_mlx.quantize.staging import Target
+from tests import ring
 from tests.tiny import network
 
 PROGRAM = Path(__file__).with_name("program.py")
@@ -34,7 +35,7 @@ LAUNCH = [*CLI, "launch", "--hosts", "localhost,localhost"]
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT)}
+    return os.environ | ring.patience() | {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.mark.slow
