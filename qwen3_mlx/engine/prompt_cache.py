@@ -64,8 +64,8 @@ class PromptCache:
         kept = self.layers[0].reach(length)
         whole = True
         for layer in self.layers:
-            beyond = layer.offset - kept
-            whole &= layer.trim(beyond) == beyond
+            if beyond := layer.offset - kept:  # none in most steps, of which each comes here
+                whole &= layer.trim(beyond) == beyond
         if not whole:  # an interrupted step has moved some windows on
             self.layers[:], kept = self.empty_layers(), 0
         del self.tokens[kept:]

@@ -57,18 +57,17 @@ class Scheduler:
     ) -> None:
         self.network, self.config, self._patience = network, config, patience
         self.parallel, self.most_waiting = parallel, waiting
-        self.prefixes = Prefixes(new_cache, prefix_bytes)
-        self._side_by_side = SideBySide(network, cache_format, most=parallel)
-        self.counts = Counts()
+        self.prefixes, self.counts = Prefixes(new_cache, prefix_bytes), Counts()
+        self._side_by_side = SideBySide(network, cache_format, most=parallel, counts=self.counts)
         self.arrived = threading.Condition()
         """Notified when a task comes, or a listener has room again."""
+        self.on_news: Callable[[], object] = lambda: None
+        """Called once listeners have been told something: of all the tokens of a round together."""
         self._admission = Admission(config, cache_format, helper)
-        self._waiting: deque[Task] = deque()
-        self._running: list[Task] = []
+        self._waiting, self._running = deque[Task](), list[Task]()
         self._clock, self._pace, self._steps = clock, ChunkPace(), StepTimes(clock)
         self._idle = IdleWork(network, self.prefixes, self._pace)
-        self.side_work = SideWork(waiting + parallel)
-        self.last_round = clock()
+        self.side_work, self.last_round = SideWork(waiting + parallel), clock()
 
     def submit(self, task: Task) -> None:
         """Have `task` run as soon as there is room; from any thread. Raises `BusyError`."""
@@ -112,6 +111,7 @@ class Scheduler:
         self.last_round = self._clock()
         self._drop_stopped()
         self._admit()
+        self.on_news()  # before a chunk, which may take long; `SchedulerThread` calls it behind us
         worked = self.side_work.step(by_turns=any(not task.decoder for task in self._running))
         running = self._answering()
         read = not worked and self._read()

@@ -73,7 +73,9 @@ class SchedulerThread:
             self._ready.set()
         scheduler = self._scheduler
         while not self._closing or scheduler.busy:
-            if not self._round(scheduler) and not self._closing:
+            busy = self._round(scheduler)
+            scheduler.on_news()
+            if not busy and not self._closing:
                 self._wait(scheduler)
 
     def _round(self, scheduler: Scheduler) -> bool:

@@ -14,6 +14,7 @@ import mlx.core as mx
 from qwen3_mlx.engine.decode import Decoder, draw_ahead
 from qwen3_mlx.engine.payoff import LEARNING, Payoff
 from qwen3_mlx.engine.speculative import DRAFTS_WORTH, SpeculativeDecoder
+from qwen3_mlx.engine.task import Counts
 from qwen3_mlx.metal import attend
 from qwen3_mlx.metal.variants_rows import ROWS
 from qwen3_mlx.nn.cache.full import KVCache
@@ -103,14 +104,16 @@ class SideBySide:
         cache_format: CacheFormat,
         clock: Callable[[], float] = time.perf_counter,
         most: int = MOST_ROWS,
+        counts: Counts | None = None,
     ) -> None:
-        """most: sequences that may run side by side."""
+        """most: sequences that may run side by side; counts: has steps and passes counted."""
         self._network, self._cache_format = network, cache_format
         self._proof = RowsOnDemand(network, cache_format)
         self._most, self._clock = min(most, attend.most_sequences(bool(cache_format.bits))), clock
         self._drafts = False
         """Whether anybody drafts."""
         self._find_way()
+        self._counts = counts or Counts()
         self.times = PlainTimes()
         self._stepped = -math.inf
         """When the last step began."""
@@ -138,12 +141,14 @@ class SideBySide:
     def step(self, decoders: Sequence[Decoder], waited: float = 0.0) -> list[int]:
         """As `step_together`; waited: seconds of the last pass that somebody has waited for."""
         self._stepped = self._clock()
+        self._counts.steps += 1
         if len(decoders) > 1 and self._proof.ended():
             self._find_way()
         drafting = [one for one in decoders if isinstance(one, SpeculativeDecoder)]
         if len(decoders) < 2 or self.forward is None:
             for one in drafting:
                 one.waited = waited
+            self._counts.passes += len(decoders)
             return step_together(decoders, None)
         if drafting and not self._drafts:
             self._drafts = True
@@ -154,6 +159,7 @@ class SideBySide:
         began, self._aside = self._clock() - waited, None
         asked = self._draft(drafting, len(decoders)) if all(able) else []
         tokens = step_together(decoders, self.forward)
+        self._counts.passes += 1
         seconds = self._clock() - began - (self._aside or 0.0)
         self._learn(drafting, asked, len(decoders), seconds)
         if not all(able):
@@ -182,6 +188,7 @@ class SideBySide:
             size = next((size for size in sizes if self._is_ready(left[:size])), 1)
             tokens += step_together(left[:size], self.forward)
             passes += 1
+        self._counts.passes += passes
         self._is_ready(decoders)  # so that this is what is compiled next
         self._lost((self._clock() - began) * (1 - 1 / passes))
         return tokens

@@ -144,6 +144,10 @@ class Counts:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+    steps: int = 0
+    """Times that every running sequence got a token."""
+    passes: int = 0
+    """Forward passes of those steps: as many, where all sequences are computed in one."""
     longest_gap: float = 0.0
     """Seconds between the ends of two steps of the running sequences, at most."""
     faults: int = 0

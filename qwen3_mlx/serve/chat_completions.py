@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import cached_property
 from typing import Any
 
 from qwen3_mlx.events import (
@@ -20,7 +21,7 @@ from qwen3_mlx.serve import fields, form, thinking
 from qwen3_mlx.serve.api_error import ApiError, refused
 from qwen3_mlx.serve.ask import Ask, Json
 from qwen3_mlx.serve.fields import Fields
-from qwen3_mlx.serve.sse import comment, data, finish
+from qwen3_mlx.serve.sse import Framed, comment, data, finish
 from qwen3_mlx.serve.usage import Usage
 
 NOT_HONOURED: dict[str, tuple[Any, ...]] = {
@@ -90,6 +91,11 @@ class Writer:
         self._logprobs: list[Json] = []
         self._calls = 0
 
+    @cached_property
+    def _answer(self) -> Framed:
+        """Most of what is sent are such chunks, and but for the text they are alike."""
+        return Framed(self._value({"content": Framed.HERE}))
+
     def begin(self, usage: Usage) -> list[bytes]:
         """As `sse.Writer.begin`."""
         return [self._chunk({"role": "assistant", "content": ""})]
@@ -101,6 +107,8 @@ class Writer:
                 self._logprobs.clear()
                 return [self._chunk({"reasoning_content": text, "reasoning": text})]
             case Answer(text):
+                if self.ask.options.get("logprobs") is None:
+                    return [self._answer.data(text)]
                 return [self._chunk({"content": text}, logprobs=self._said())]
             case ToolCallDelta():
                 return [self._chunk({"tool_calls": [self._grown(event)]})]
@@ -167,7 +175,10 @@ class Writer:
     def _head(self, kind: str) -> Json:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
-    def _chunk(
+    def _chunk(self, delta: Json, reason: str | None = None, **more: Any) -> bytes:
+        return data(self._value(delta, reason, **more))
+
+    def _value(
         self,
         delta: Json,
         reason: str | None = None,
@@ -175,11 +186,11 @@ class Writer:
         logprobs: Json | None = None,
         stop_reason: str | None = None,
         cut: str = "",
-    ) -> bytes:
+    ) -> Json:
         one: Json = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         one |= {"stop_reason": stop_reason} if stop_reason is not None else {}
         one |= {"thinking_cut": cut} if cut else {}
-        return data({**self._head("chat.completion.chunk"), "choices": [one]})
+        return {**self._head("chat.completion.chunk"), "choices": [one]}
 
 
 def call_item(call: ToolCall) -> Json:

@@ -47,6 +47,9 @@ class Desk:
         self.kept: KeptPrefixes | None = None
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         self._turns: dict[str, Open] = {}
+        self._news: list[asyncio.Event] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        scheduler.on_news = self._wake
 
     def check_open(self) -> None:
         """Raise `ApiError` if nothing would be computed any more."""
@@ -63,6 +66,7 @@ class Desk:
         """Prepare a turn and queue it. Raises `ApiError` or `Qwen3Error`."""
         self.check_open()
         request = await self.work(lambda: ready(self.model.runtime, ask))
+        self._loop = asyncio.get_running_loop()
         opened = Open(self, id, ask, request)
         self.scheduler.submit(opened.turn.task)
         self._turns[id] = opened
@@ -114,6 +118,18 @@ class Desk:
             self.metrics.closed(opened.done, opened.failure)
             _LOG.info("%s", opened.summary())
 
+    def hear(self, ready: asyncio.Event) -> None:
+        """Have `ready` set once the scheduler's round is over; from its thread."""
+        self._news.append(ready)
+
+    def _wake(self) -> None:
+        """Wake all who have heard something, by one call: each one lets another thread go first."""
+        if not self._news or self._loop is None:
+            return
+        news, self._news = self._news, []
+        with suppress(RuntimeError):  # the event loop has ended: nobody waits
+            self._loop.call_soon_threadsafe(_set_all, news)
+
     def find(self, id: str) -> Open | None:
         """The turn of that id, if it is under way."""
         return self._turns.get(id)
@@ -153,12 +169,18 @@ def _told(
         tell(found.set_exception, short)
 
 
+def _set_all(events: list[asyncio.Event]) -> None:
+    for event in events:
+        event.set()
+
+
 class Open:
     """A turn under way, as the event loop sees it."""
 
     def __init__(self, desk: Desk, id: str, ask: Ask, request: Request) -> None:
         self.desk, self.id, self.ask = desk, id, ask
-        self._loop, self._ready = asyncio.get_running_loop(), asyncio.Event()
+        self._ready = asyncio.Event()
+        self._look: asyncio.TimerHandle | None = None
         self.progress = (0, len(request.prompt))
         self.admitted = False
         self.began = time.perf_counter()
@@ -174,8 +196,7 @@ class Open:
         )
 
     def _wake(self) -> None:
-        with suppress(RuntimeError):  # the event loop has ended: nobody waits
-            self._loop.call_soon_threadsafe(self._ready.set)
+        self.desk.hear(self._ready)
 
     async def admission(self) -> None:
         """Wait until the turn has begun, or long enough. Raises what it is refused for."""
@@ -184,12 +205,11 @@ class Open:
             self._waiting += await self._poll(left)
 
     async def _poll(self, seconds: float) -> list[Event]:
-        """What has come, after at most so many seconds."""
-        try:
-            async with asyncio.timeout(seconds):  # Python 3.11's wait_for may swallow a cancel
-                await self._ready.wait()
-        except TimeoutError:
-            return []
+        """What has come, perhaps nothing, after at most about so many seconds."""
+        if self._look is None:  # one timer for many tokens: each would cost as much as its JSON
+            soon = min(seconds, LOOK_SECONDS)
+            self._look = asyncio.get_running_loop().call_later(soon, self._look_now)
+        await self._ready.wait()
         self._ready.clear()
         events: list[Event] = []
         for event in self.turn.poll():
@@ -201,6 +221,10 @@ class Open:
         if self.turn.pending:
             self._ready.set()
         return events
+
+    def _look_now(self) -> None:
+        self._look = None
+        self._ready.set()
 
     async def events(self) -> AsyncIterator[Event | None]:
         """The events to the end; None where there was silence. Raises what the turn failed of."""
@@ -217,7 +241,7 @@ class Open:
     async def _heard(self) -> AsyncIterator[Event | None]:
         while True:
             left = self._last + SILENCE_SECONDS - time.monotonic()
-            found = self._waiting or await self._poll(min(max(left, 0.001), LOOK_SECONDS))
+            found = self._waiting or await self._poll(max(left, 0.001))
             self._waiting = []
             silent = time.monotonic() - self._last >= SILENCE_SECONDS
             if found or silent:
@@ -252,6 +276,8 @@ class Open:
 
     def close(self) -> None:
         """Nobody listens any more: what is left of the turn is not computed."""
+        if self._look is not None:
+            self._look.cancel()
         if not self.turn.over:
             self.turn.interrupt()
         self.desk.forget(self)

@@ -58,6 +58,8 @@ class Metrics:
             "clients_gone_total": self.gone,
             "thinking_cuts_total": self.cuts,
             "generated_tokens_total": counts.generated_tokens,
+            "steps_total": counts.steps,
+            "passes_total": counts.passes,
             "loop_faults_total": counts.faults,
             "longest_gap_seconds": round(counts.longest_gap, 4),
             "running": scheduler.running,

@@ -9,6 +9,8 @@ from qwen3_mlx.events import Done, Event, FinishReason, Reply
 from qwen3_mlx.serve.api_error import ApiError
 from qwen3_mlx.serve.usage import Usage
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
 
 class Writer(Protocol):
     """Writes one answer: in pieces as it comes, or whole."""
@@ -37,6 +39,19 @@ def data(value: dict[str, Any] | str) -> bytes:
     return b"data: %b\n\n" % (value.encode() if isinstance(value, str) else encoded(value))
 
 
+class Framed:
+    """Events that differ in one text alone, which stands in the place of `HERE`."""
+
+    HERE = "\ue000here\ue000"
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        self._before, self._after = data(value).rsplit(encoded(self.HERE), 1)
+
+    def data(self, text: str) -> bytes:
+        """As `data`, with `text`."""
+        return b"%b%b%b" % (self._before, encoded(text), self._after)
+
+
 def named(value: dict[str, Any]) -> bytes:
     """An event that is named by its type."""
     return b"event: %b\ndata: %b\n\n" % (value["type"].encode(), encoded(value))
@@ -49,8 +64,7 @@ def comment(text: str) -> bytes:
 
 def encoded(value: Any) -> bytes:
     """JSON in one line; half a surrogate pair, which JSON can spell and UTF-8 can't, is "?"."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode("utf-8", "replace")
+    return _JSON(value).encode("utf-8", "replace")
 
 
 def finish(reason: FinishReason, calls: bool, length: str, stop: str, called: str) -> str:

@@ -21,6 +21,7 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.engine.side_by_side import AT_ONCE, PlainTimes, SideBySide
 from qwen3_mlx.engine.speculative import Speculating, SpeculativeDecoder
+from qwen3_mlx.engine.task import Counts
 from qwen3_mlx.options import AS_COMPUTED, Sampling
 from tests import tiny
 
@@ -93,6 +94,17 @@ def test_nobody_drafts_before_plain_steps_of_as_many_are_known() -> None:
     run.decoders = [*run.decoders, third]
     run.steps(LEARNING + 1)
     assert run.rows[-LEARNING - 1 :] == [[1, 1, 1]] * LEARNING + [[8, 1, 1]]
+
+
+def test_passes_are_counted() -> None:
+    """One a step, or one a sequence where there is no way to step them together."""
+    run = Run([plain([1, 2, 3]), plain([4, 5]), plain([6])], lambda rows, _: 1.0)
+    run.side._counts = counts = Counts()
+    run.steps(4)
+    assert (counts.steps, counts.passes) == (4, 4)
+    run.side.forward = None
+    run.steps(2)
+    assert (counts.steps, counts.passes) == (6, 10)
 
 
 def test_drafts_that_pay_for_all_stay() -> None:
