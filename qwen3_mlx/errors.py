@@ -125,6 +125,16 @@ def shown(value: object, spell: Callable[[object], str] = repr) -> str:
         return f"{type(value).__name__} that can't be shown ({type(error).__name__})"
 
 
+BRIEF = 120
+"""Characters of what somebody gave in place of something short."""
+
+
+def brief(value: object, spell: Callable[[object], str] = repr) -> str:
+    """As `shown`, its beginning alone: what was given may be anything."""
+    text = shown(value, spell)
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}…"
+
+
 _SECRETS = re.compile(
     r"(?i:\bbearer[ :=]+|\bauthorization[\"']?[ :=]+[\"']?(?:basic +|token +)?)[\w.~+/=-]{8,}"
     r"|\b(?:hf|api|sk)_[A-Za-z0-9_-]{8,}"

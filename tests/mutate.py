@@ -4,9 +4,11 @@
 
 Works in a copy of the repository, never in the tree itself. Each mutant changes one operator,
 comparison, number or condition, drops one `not` or swaps `and` and `or`; the room's own tests run
-until the first fails, those first that name the changed file most often. Without a mutant they must
-pass there. Prints the survivors, each by file, line and change, and a line of counts; where tests
-took too long it says so, for a busy machine is slow too. Ctrl-C ends it with the counts so far.
+until the first fails: in a fork those that call the changed function (`tests.mutate_forked`), and
+where none of them finds it all in a fresh process, those first that name the changed file most
+often. Without a mutant they must pass there. Prints the survivors, each by file, line and change,
+and a line of counts; where tests took too long it says so, for a busy machine is slow too. Ctrl-C
+ends it with the counts so far.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 from queue import Queue
 from typing import NamedTuple
+
+from tests.mutate_forked import Forks
 
 ROOT = Path(__file__).parents[1]
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
@@ -125,6 +129,8 @@ def _annotations(tree: ast.AST) -> Iterator[ast.AST]:
         # what a dataclass forbids changes nothing that it does
         decorators = getattr(node, "decorator_list", [])
         yield from (one for one in decorators if "dataclass" in ast.unparse(one))
+        # what is asserted of lengths that are always equal
+        yield from (one for one in getattr(node, "keywords", []) if one.arg == "strict")
 
 
 def nearest_first(tests: list[str], module: str, root: Path) -> list[str]:
@@ -135,15 +141,20 @@ def nearest_first(tests: list[str], module: str, root: Path) -> list[str]:
     return [str(file.relative_to(root)) for file in files]
 
 
-def passes(copy: Path, tests: list[str], seconds: float) -> bool | None:
-    """Whether the tests pass in `copy`; None where they took too long."""
+def pytest_of(copy: Path, tests: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment that run the tests of a copy."""
     before = os.environ.get("PYTHONPATH", "")
     own = os.environ | {"PYTHONPATH": f"{copy}{os.pathsep}{before}".rstrip(os.pathsep)}
     own["PYTHONDONTWRITEBYTECODE"] = "1"
     own["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a second of each start
     own.pop("PYTEST_ADDOPTS", None)  # those of a plugin would be unknown
     options = ["-q", "-x", "-p", "no:cacheprovider", "--assert=plain", "-o", "addopts="]
-    command = [sys.executable, "-m", "pytest", *options, *tests]
+    return [sys.executable, "-m", "pytest", *options, *tests], own
+
+
+def passes(copy: Path, tests: list[str], seconds: float) -> bool | None:
+    """Whether the tests pass in `copy`; None where they took too long."""
+    command, own = pytest_of(copy, tests)
     try:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         done = subprocess.run(command, cwd=copy, env=own, timeout=seconds, check=False, **quiet)  # type: ignore[call-overload]  # the two streams
@@ -152,9 +163,13 @@ def passes(copy: Path, tests: list[str], seconds: float) -> bool | None:
         return None
 
 
-def lives(mutant: Mutant, copy: Path, tests: list[str], seconds: float) -> bool | None:
+def lives(
+    mutant: Mutant, copy: Path, tests: list[str], seconds: float, forks: Forks | None = None
+) -> bool | None:
     """Whether the tests pass in `copy` with the mutant in it; None where they took too long."""
     target = copy / mutant.file.relative_to(ROOT)
+    if forks and forks.finds(target, mutant.text, seconds):
+        return False
     good = target.read_text("utf-8")
     target.write_text(mutant.text, "utf-8")
     try:
@@ -177,19 +192,19 @@ def copies_of(folder: Path, count: int) -> list[Path]:
 
 
 def tried(
-    chosen: list[Mutant], copies: list[Path], tests: list[str], seconds: float
+    chosen: list[Mutant], copies: dict[Path, Forks], tests: list[str], seconds: float
 ) -> Iterator[tuple[Mutant, bool | None]]:
     """Each mutant and whether it lives, as it is known; one at a time in each copy."""
-    free: Queue[Path] = Queue()
-    for copy in copies:
+    free: Queue[tuple[Path, Forks]] = Queue()
+    for copy in copies.items():
         free.put(copy)
 
     def one(mutant: Mutant) -> tuple[Mutant, bool | None]:
-        copy = free.get()
+        copy, forks = free.get()
         try:
-            return mutant, lives(mutant, copy, tests, seconds)
+            return mutant, lives(mutant, copy, tests, seconds, forks)
         finally:
-            free.put(copy)
+            free.put((copy, forks))
 
     with ThreadPoolExecutor(len(copies)) as pool:
         waiting = [pool.submit(one, mutant) for mutant in chosen]
@@ -211,15 +226,15 @@ def main() -> int:
     parser.add_argument("--files", default="*.py", help="of the room: a pattern")
     parser.add_argument("--tests", nargs="*", help="in place of tests/ROOM")
     asked = parser.parse_args()
-    os.nice(10)
     files = sorted((ROOT / "qwen3_mlx" / asked.room).rglob(asked.files))
     every = [mutant for file in files for mutant in mutants(file)]
     chosen = random.Random(asked.seed).sample(every, min(asked.count, len(every)))
     tests = asked.tests or [f"tests/{asked.room}"]
     found: list[bool | None] = []
     with tempfile.TemporaryDirectory() as folder:
-        copies = copies_of(Path(folder), asked.at_once)
-        if not passes(copies[0], tests, 4 * asked.seconds):
+        copies = {c: Forks(*pytest_of(c, tests), c) for c in copies_of(Path(folder), asked.at_once)}
+        failed = [name for forks in copies.values() for name in forks.failed]
+        if failed and not passes(next(iter(copies)), tests, 4 * asked.seconds):
             print(f"{asked.room}: its tests fail without a mutant", flush=True)
             return 2
         with contextlib.suppress(KeyboardInterrupt):
@@ -229,6 +244,8 @@ def main() -> int:
                     where = f"{mutant.file.relative_to(ROOT)}:{mutant.line}"
                     slow = " (too slow to tell)" if outcome is None else ""
                     print(f"  {where}: {mutant.change}{slow}", flush=True)
+        for forks in copies.values():
+            forks.close()
     counts = f"{found.count(True)} survive, {found.count(None)} too slow to tell"
     print(f"{asked.room}: {len(found)} of {len(every)} mutants, {counts}", flush=True)
     return int(found.count(False) < len(found))

@@ -135,7 +135,7 @@ class Qwen3Config:
         """Whether layer `index` is a Mixture of Experts (transformers' Qwen3MoeDecoderLayer)."""
         if not self.is_moe or index in self.mlp_only_layers:
             return False
-        return self.num_experts > 0 and (index + 1) % self.decoder_sparse_step == 0
+        return (index + 1) % self.decoder_sparse_step == 0
 
     @property
     def native_context(self) -> int:
@@ -187,7 +187,7 @@ def _one_spelling(values: Mapping[str, Any]) -> dict[str, Any]:
 def _derive(values: dict[str, Any], moe: bool) -> None:
     """Fill in what transformers derives from other keys."""
     heads, width = values.get("num_attention_heads"), values.get("hidden_size")
-    if values.get("num_key_value_heads", 0) is None:
+    if values.get("num_key_value_heads", heads) is None:
         values["num_key_value_heads"] = heads
     if moe and values.get("head_dim") is None and type(heads) is type(width) is int and heads > 0:
         values["head_dim"] = width // heads  # Qwen3MoeConfig has no default of its own

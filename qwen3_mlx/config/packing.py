@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qwen3_mlx.errors import ConfigError, shown
+from qwen3_mlx.errors import ConfigError, brief
 
 _ELSEWHERE = "take the model's unquantized release, or one that MLX packed such as the alias 8b"
 
@@ -45,7 +45,7 @@ def read(block: Mapping[str, Any]) -> Packing | None:
     if reader is None:
         raise ConfigError(
             "config.json: quantization_config",
-            got=shown(method if method is not None else block)[:200],
+            got=brief(method if method is not None else block),
             expected=f"{', '.join(_READERS)}, or MLX's own",
             hint=_ELSEWHERE,
         )
@@ -64,7 +64,7 @@ def _check_transforms(method: str, block: Mapping[str, Any]) -> None:
     for key in _TRANSFORMS:
         if (value := block.get(key)) and not _only_of_weights(value):
             expected = "no rotation of what the network computes: its weights alone don't hold it"
-            raise _refused(method, f"{key} {shown(value)}"[:200], expected)
+            raise _refused(method, f"{key} {brief(value)}", expected)
 
 
 def _only_of_weights(value: Any) -> bool:
@@ -135,7 +135,7 @@ def _gptq(block: Mapping[str, Any]) -> Packing:
 def _other_bits(method: str, rules: Any) -> set[int]:
     """The bits that rules by module name give; ``-:`` before a pattern leaves modules in floats."""
     if not isinstance(rules or {}, Mapping):
-        raise _refused(method, f"dynamic {rules!r}"[:200], "an object of rules by module")
+        raise _refused(method, f"dynamic {brief(rules)}", "an object of rules by module")
     return {
         rule["bits"]
         for name, rule in (rules or {}).items()
@@ -186,7 +186,7 @@ _CT_FORMATS = (
 def _compressed_tensors(block: Mapping[str, Any]) -> Packing:
     method, groups = "compressed-tensors", block.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:
-        raise _refused(method, f"config_groups {groups!r}"[:200], "groups of modules")
+        raise _refused(method, f"config_groups {brief(groups)}", "groups of modules")
     sparsity = block.get("sparsity_config") or {}
     sparse = isinstance(sparsity, Mapping) and sparsity.get("format") not in (None, "dense")
     if block.get("format") not in (None, *_CT_FORMATS) or sparse:
@@ -201,7 +201,7 @@ def _compressed_tensors(block: Mapping[str, Any]) -> Packing:
         if kind not in (("int", 2), ("int", 4), ("int", 8), ("float", 8), ("float", 4)):
             raise _refused(
                 method,
-                f"{name}: {weights!r}"[:200],
+                f"{name}: {brief(weights)}",
                 "weights of 2, 4 or 8 bits int, 8 bits float, or 4 bits float (NVFP4)",
             )
         if kind == ("float", 4) and weights.get("group_size") != 16:

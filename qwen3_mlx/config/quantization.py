@@ -9,7 +9,7 @@ from typing import Any
 
 from qwen3_mlx.config import packing
 from qwen3_mlx.config.values import block as block_of
-from qwen3_mlx.errors import ConfigError, shown
+from qwen3_mlx.errors import ConfigError, brief, shown
 
 MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
 
@@ -76,10 +76,10 @@ def read_quantization(values: Mapping[str, Any]) -> Quantization | None:
     if not packed or any(value is True for value in exceptions.values()):
         raise ConfigError(
             "config.json: quantization",
-            got=shown(block)[:200],
+            got=brief(block),
             expected="bits and group_size, for all modules or for some by path",
         )
-    return Quantization(packed.most_common(1)[0][0], overrides, listed_only=True)
+    return Quantization(max(packed, key=packed.__getitem__), overrides, listed_only=True)
 
 
 def _exception(inherited: Mapping[str, Any], value: Mapping[str, Any], path: str) -> QuantSpec:

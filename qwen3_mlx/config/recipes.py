@@ -89,8 +89,6 @@ class Recipe:
 
     def check(self) -> None:
         """Raise `OptionError` if a class gets fewer bits than it may."""
-        if self.default is None and not self.classes:
-            return
         for kind, least in FLOORS.items():
             spec = self.of_class(kind)
             if spec is not None and spec.bits < least:

@@ -28,7 +28,7 @@ class Yarn:
         """What queries and keys are multiplied by: ``0.1 ln(factor) + 1`` unless given."""
         if self.attention_factor is not None:
             return self.attention_factor
-        return 0.1 * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0
+        return 0.1 * math.log(self.factor) + 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,7 @@ def _theta(values: Mapping[str, Any], *blocks: dict[str, Any]) -> float:
     for where, block in zip(("rope_parameters", "rope_scaling"), blocks, strict=True):
         if (theta := block.pop("rope_theta", None)) is not None:
             named[f"{where}.rope_theta"] = theta
-    if len(named) > 1 and named.get("rope_theta", 0) is None:
-        del named["rope_theta"]
+    named = {where: theta for where, theta in named.items() if theta is not None} or named
     found = {where: positive("rope_theta", theta) for where, theta in named.items()}
     if len(set(found.values())) > 1:
         got = ", ".join(f"{where} {theta!r}" for where, theta in found.items())
@@ -156,7 +155,7 @@ def _attention_factor(given: Mapping[str, Any], factors: Mapping[str, float]) ->
     """
 
     def scale(weight: float) -> float:
-        return 0.1 * weight * math.log(given["factor"]) + 1.0 if given["factor"] > 1 else 1.0
+        return 0.1 * weight * math.log(given["factor"]) + 1.0
 
     over, under = factors.get("mscale", 0), factors.get("mscale_all_dim", 0)
     if bool(over) != bool(under) and (over or under) != 1:

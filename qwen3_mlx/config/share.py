@@ -62,13 +62,13 @@ class Share:
 
     def layers(self, whole: Qwen3Config) -> range:
         """The layers that this machine computes: in a pipeline its own, else all."""
-        if not self.pipeline or self.size == 1:
+        if not self.pipeline:
             return range(whole.num_hidden_layers)
         return stages(whole, self.size)[self.rank]
 
     def names(self, whole: Qwen3Config, names: Iterable[str]) -> dict[str, str]:
         """What this machine calls the tensors or modules that it holds of `names`, by name."""
-        if not self.pipeline or self.size == 1:
+        if not self.pipeline:
             return {name: name for name in names}
         layers = self.layers(whole)
         return {name: own for name in names if (own := path_there(name, layers)) is not None}
@@ -121,9 +121,9 @@ class Share:
         if self.pipeline:
             return f"a machine holds a layer at least: up to {whole.num_hidden_layers} can share it"
         fits = [n for n in range(2, 17) if not any(replace(self, rank=0, size=n).faults(whole))]
-        could = f"{' or '.join(map(str, fits))} machines can" if fits else "no machines can"
+        could = f"{' or '.join(map(str, fits)) or 'no'} machines can share it"
         most = min(whole.num_hidden_layers, 16)
-        return f"{could} share it; --pipeline takes any number up to {most}" if most > 1 else could
+        return f"{could}; --pipeline takes any number up to {most}" if most > 1 else could
 
     def faults(self, whole: Qwen3Config) -> Iterator[str]:
         """What `size` does not divide, a phrase each; in a pipeline, too few layers."""

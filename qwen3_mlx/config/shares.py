@@ -13,7 +13,7 @@ from typing import Any
 
 from qwen3_mlx.config.share import PIPELINE, WAYS, Share
 from qwen3_mlx.config.values import block as block_of
-from qwen3_mlx.errors import CheckpointError, ConfigError, shown
+from qwen3_mlx.errors import CheckpointError, ConfigError, brief
 
 KEY = "shares"
 """The block of config.json."""
@@ -74,7 +74,7 @@ def shares_of(values: Mapping[str, Any]) -> Shares | None:
         found = None
     if found is None or found.way not in WAYS or not 2 <= found.count <= 16:
         hint = "take config.json from where the shares were made"
-        raise ConfigError(f"config.json: {KEY}", got=shown(block)[:200], hint=hint)
+        raise ConfigError(f"config.json: {KEY}", got=brief(block), hint=hint)
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -33,7 +34,7 @@ def _filled(layers: Sequence[int], ends: int, size: int, most: int) -> list[rang
     found: list[range] = []
     start = 0
     for rank in range(size):
-        room, stop = most - (0 if rank else ends), start
+        room, stop = most - ends if rank == 0 else most, start
         last = len(layers) - (size - rank - 1)  # a layer at least for each of the others
         while stop < last and layers[stop] <= room:
             room -= layers[stop]
@@ -47,16 +48,13 @@ def _filled(layers: Sequence[int], ends: int, size: int, most: int) -> list[rang
 
 def _bytes(config: Qwen3Config) -> tuple[list[int], int]:
     """Bytes of every layer, and of what lies at both ends."""
-    layers, ends = [0] * config.num_hidden_layers, 0
+    found: Counter[int | None] = Counter()
     for path, shape in weight_shapes(config):
         spec = config.quantization.spec(path) if config.quantization and len(shape) > 1 else None
         item = 2 if spec is None else spec.bits / 8 + 4 / spec.group_size
-        size = int(math.prod(shape) * item)
-        if match := _LAYER.match(path):
-            layers[int(match[1])] += size
-        else:
-            ends += size
-    return layers, ends
+        match = _LAYER.match(path)
+        found[int(match[1]) if match else None] += int(math.prod(shape) * item)
+    return [found[index] for index in range(config.num_hidden_layers)], found[None]
 
 
 def path_there(name: str, layers: range) -> str | None:

@@ -150,3 +150,64 @@ def test_a_recipe_below_a_floor_says_why() -> None:
     low = replace(RECIPES["4bit"], classes={"router": affine(4)})
     with pytest.raises(OptionError, match="router is what chooses the experts"):
         low.check()
+
+
+PACKED = {  # attention, feed-forward, embedding, tied, head, router; a value's bits and group
+    "4bit": ((4, 64), (4, 64), (4, 64), (6, 64), (6, 64), (8, 64)),
+    "4bit-g32": ((4, 32), (4, 32), (4, 32), (6, 64), (6, 64), (8, 64)),
+    "5bit": ((5, 64), (5, 64), (5, 64), (6, 64), (6, 64), (8, 64)),
+    "6bit": ((6, 64), (6, 64), (6, 64), (6, 64), (6, 64), (8, 64)),
+    "8bit": ((8, 64), (8, 64), (8, 64), (8, 64), (8, 64), (8, 64)),
+    "mixed-4-6": ((4, 64), (4, 64), (4, 64), (6, 64), (6, 64), (8, 64)),
+    "mxfp4": ((4, 32, "mxfp4"), (4, 32, "mxfp4"), (6, 64), (6, 64), (6, 64), (8, 64)),
+    "nvfp4": ((4, 16, "nvfp4"), (4, 16, "nvfp4"), (6, 64), (6, 64), (6, 64), (8, 64)),
+    "dynamic": ((4, 64), (4, 64), (4, 64), (6, 64), (6, 64), (8, 64)),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_what_each_recipe_gives(name: str) -> None:
+    kinds = ("q", "up", "embedding", "tied", "head", "router")
+    found = tuple(RECIPES[name].of_class(kind) for kind in kinds)
+    assert found == tuple(QuantSpec(*spec) for spec in PACKED[name])
+    assert RECIPES["bf16"].of_class("q") is None
+
+
+ROWS = {
+    "4bit": "4 g64 4 g64 4 g64 6 g64 6 g64 8 g64",
+    "mixed-4-6": "4 g64, v 6 4 g64, down 6 4 g64 6 g64 6 g64 8 g64",
+    "mxfp4": "mxfp4 mxfp4 6 g64 6 g64 6 g64 8 g64",
+    "bf16": "bf16 bf16 bf16 bf16 bf16 bf16",
+    "dynamic": "4-8 g64 4-8 g64 4-8 g64 6 g64 6 g64 8 g64",
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_line_of_the_table(name: str) -> None:
+    line = next(line for line in table().splitlines() if line.split()[0] == name)
+    assert " ".join(line.split()) == f"{name} {ROWS[name]} {RECIPES[name].about}"
+
+
+@pytest.mark.parametrize(
+    ("layers", "careful"),
+    [
+        (28, [0, 1, 2, 5, 8, 11, 14, 17, 20, 23, 24, 25, 26, 27]),
+        (8, [0, 3, 6, 7]),
+        (4, [2, 3]),
+    ],
+)
+def test_layers_that_are_careful(layers: int, careful: list[int]) -> None:
+    """The first and last eighth and every third between, as llama.cpp's Q4_K_M chooses."""
+    assert [n for n in range(layers) if is_careful(n, layers)] == careful
+
+
+@pytest.mark.parametrize(("kind", "least"), [("router", 8), ("head", 6), ("tied", 6)])
+def test_floors(kind: str, least: int) -> None:
+    recipe = replace(RECIPES["bf16"], classes={kind: affine(least)})
+    recipe.check()
+    with pytest.raises(OptionError) as caught:
+        replace(recipe, classes={kind: affine(least - 1)}).check()
+    assert str(caught.value) == (
+        f"recipe bf16: {kind}: got {least - 1} bits, expected {least} or more, or bf16"
+        f"\nhint: {kind} is {CLASSES[kind]}: small, and the first to break an answer"
+    )

@@ -57,3 +57,19 @@ def test_a_survivor_and_a_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     }
     assert found_by_its_test == {"3  ->  4": False, "0  ->  1": True}
     assert (copy / "one.py").read_text() == SOURCE
+
+
+def test_a_fork_finds_what_a_body_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The functions that are there get the mutant's code; what only an import runs is unknown."""
+    monkeypatch.setenv("PYTHONPATH", str(mutate.ROOT))
+    file = tmp_path / "qwen3_mlx_one.py"
+    file.write_text(SOURCE)
+    test = "from qwen3_mlx_one import within\ndef test_one():\n    assert not within(-1)\n"
+    (tmp_path / "test_one.py").write_text(test + "def test_bad():\n    assert not within(0)\n")
+    forks = mutate.Forks(*mutate.pytest_of(tmp_path, ["test_one.py"]), tmp_path)
+    assert forks.failed == ["test_one.py::test_bad"]
+    found = {one.change for one in mutate.mutants(file) if forks.finds(file, one.text, 60)}
+    forks.close()
+    assert found == {
+        *("not strict  ->  strict", "0 < value + 1  ->  0 <= value + 1", "1  ->  2"),
+    }
