@@ -78,7 +78,7 @@ def _play(
     def each_alone(samplers: Sequence[Sampler], logits: Sequence[mx.array]) -> list[mx.array]:
         return [own.draw(row) for own, row in zip(samplers, logits, strict=True)]
 
-    monkeypatch.setattr("qwen3_mlx.chat.said.Sampler", Scripted)
+    monkeypatch.setattr("qwen3_mlx.chat.turn_output.Sampler", Scripted)
     monkeypatch.setattr("qwen3_mlx.engine.decode.draw_together", each_alone)
 
 
