@@ -22,7 +22,7 @@ import mlx.core as mx
 
 from benchmarks.record import interleaved, summary, write
 from qwen3_mlx.bench.random_network import SHAPES, config_values, network
-from qwen3_mlx.chat.form import LEAST_FORCED
+from qwen3_mlx.chat.form import MIN_FORCED
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.guide import Guide
@@ -48,7 +48,7 @@ RECORD = {
 }
 GRAMMARS = {
     "masked": (regex_grammar("(?s:.){100000,}"), None),
-    "schema": (schema_grammar({"type": "array", "items": RECORD, "minItems": 500}), LEAST_FORCED),
+    "schema": (schema_grammar({"type": "array", "items": RECORD, "minItems": 500}), MIN_FORCED),
     "drawn": (schema_grammar({"type": "array", "items": RECORD, "minItems": 500}), None),
 }
 

@@ -97,7 +97,7 @@ async def event_loop(model: Qwen3, rows: int, count: int) -> float:
     def say() -> None:
         for _ in range(count):
             for one in streams:
-                one.turn._tell(Answer(" word"))
+                one.turn._publish(Answer(" word"))
             desk._wake()
             time.sleep(BEAT_SECONDS)
 

@@ -80,7 +80,7 @@ def _play(
     ) -> list[mx.array]:
         return [own.draw(row) for own, row in zip(samplers, logits, strict=True)]
 
-    monkeypatch.setattr("qwen3_mlx.chat.said.Sampler", Scripted)
+    monkeypatch.setattr("qwen3_mlx.chat.turn_output.Sampler", Scripted)
     monkeypatch.setattr("qwen3_mlx.engine.decode.draw_together", each_alone)
 
 

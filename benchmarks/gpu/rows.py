@@ -37,8 +37,8 @@ def ours(shape: str, fused: bool, sequences: int, new: int = 1) -> float:
     steps: Steps = HELD.get((shape, fused)) or Steps.of(net_of(shape), fused)
     HELD[shape, fused] = steps
     took = seconds(steps, SIZES.context, sequences, new, SIZES.tokens)
-    if steps.few is not None and steps.few.fault:
-        RESULTS.setdefault("faults", {})[f"{shape} {sequences} x {new}"] = steps.few.fault
+    if steps.fused_rows is not None and steps.fused_rows.fault:
+        RESULTS.setdefault("faults", {})[f"{shape} {sequences} x {new}"] = steps.fused_rows.fault
     return sequences * new / took
 
 

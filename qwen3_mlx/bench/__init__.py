@@ -1,1 +1,1 @@
-"""Measuring: rates side by side, and networks of any published shape with random weights."""
+"""Benchmarks: rates beside mlx-lm's, and networks of published shapes with random weights."""

@@ -1,4 +1,4 @@
-"""Measuring: samples in an order shuffled anew each round, medians, and what a record must say."""
+"""Interleaved samples in shuffled order, their medians, and a record's environment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 Sample = TypeVar("Sample")
 
 NOISY = 0.05
-"""Coefficient of variation above which a number is flagged."""
+"""Coefficient of variation above which a number is marked as noisy."""
 
 _ROOT = Path(__file__).parents[2]
 
@@ -25,9 +25,9 @@ _ROOT = Path(__file__).parents[2]
 def interleaved(
     runs: Mapping[str, Callable[[], Sample]], rounds: int, warm_up: int = 1, seed: int = 0
 ) -> dict[str, list[Sample]]:
-    """Samples of each run, `rounds` a piece, in an order shuffled anew each round.
+    """`rounds` samples of each run, in an order shuffled each round.
 
-    Warm-up rounds come first and are not kept.
+    The samples of the warm-up rounds are dropped.
     """
     samples: dict[str, list[Sample]] = {name: [] for name in runs}
     shuffle = random.Random(seed).shuffle
@@ -42,7 +42,7 @@ def interleaved(
 
 
 def summary(samples: Sequence[float]) -> dict[str, Any]:
-    """Median, spread, and the samples themselves."""
+    """Median, coefficient of variation, whether that is noisy, and the samples."""
     mean = statistics.fmean(samples)
     cv = statistics.stdev(samples) / mean if len(samples) > 1 and mean else 0.0
     median = statistics.median(samples)
@@ -50,7 +50,7 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Machine, versions, commit and command."""
+    """Machine, versions, commit, command and environment variables, for a record."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "device": device(),
@@ -69,7 +69,7 @@ def environment() -> dict[str, Any]:
 
 
 def device() -> str:
-    """The device that MLX computes on, by name."""
+    """The name of MLX's device."""
     import qwen3_mlx.device.backend as backend  # first: it loads a BLAS before MLX
 
     import mlx.core as mx
@@ -87,7 +87,7 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of a checkout; None of an installed package."""
+    """The commit of a checkout; None for an installed package."""
     if not (_ROOT / ".git").exists():
         return None
     command = ["git", "describe", "--always", "--dirty"]
@@ -99,7 +99,7 @@ def _commit() -> str | None:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """As typed, without the folders of this machine."""
+    """The command line without this machine's folders."""
     program, *rest = arguments or [""]
     name = program.removeprefix(f"{_ROOT}/")
     name = f"python {name}" if name.endswith(".py") else Path(name).name
@@ -107,7 +107,7 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 def _without_folders(text: str) -> str:
-    """`text`, which people publish, with the last name alone of a path outside the checkout."""
+    """`text` with paths outside the checkout reduced to their last name, for publication."""
     text = text.removeprefix(f"{_ROOT}/")
     option, equals, value = text.rpartition("=")
     if Path(value).is_absolute() or value.startswith("~"):

@@ -1,6 +1,6 @@
-"""Networks of any published shape with random weights: speed is measured without a download.
+"""Networks of published shapes with random weights, to measure speed without a download.
 
-The same arrays can be put into mlx-lm's own model class: both sides then hold one set of weights.
+mlx-lm's model class can hold the same arrays, so both sides use one set of weights.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SHAPES = {name.lower().removeprefix("coder-"): size for name, size in SIZES.item
     "tiny": Size(2, 256, 4, 2, 512),
     "tiny-moe": Size(2, 256, 4, 2, 512, False, 16, 4, 128),
 }
-"""The published sizes, and two small ones to try a script with."""
+"""The published sizes, and two small ones for trying a script."""
 
 RECIPES = {"4bit": (4, 64), "8bit": (8, 64), "bf16": None}
-"""mlx-lm's default recipes (bits, group): everything packed alike, routers in 8 bits."""
+"""mlx-lm's default recipes (bits, group size), with routers in 8 bits."""
 
 
 def config_values(shape: str, recipe: str = "bf16", layers: int | None = None) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _pack(net: nn.Module, config: Qwen3Config) -> None:
 
 
 def _random(path: str, like: mx.array, dtype: mx.Dtype, scales: dict[str, mx.array]) -> mx.array:
-    """Random bits, scales that make weights of std 1/√K, biases that centre them."""
+    """Random bits, scales for weights with standard deviation 1/√K, and centring biases."""
     name, _, kind = path.rpartition(".")
     if like.dtype == mx.uint32:
         return _bits(like.shape)
@@ -93,14 +93,14 @@ def _random(path: str, like: mx.array, dtype: mx.Dtype, scales: dict[str, mx.arr
 
 
 def _bits(shape: Sequence[int]) -> mx.array:
-    """Scrambled counters: as good as random here, and far faster to make."""
+    """Hashed counters, random enough here and much faster to generate."""
     words = mx.arange(math.prod(shape), dtype=mx.uint32) * 0x9E3779B1
     words = (words ^ (words >> 15)) * 0x85EBCA77
     return (words ^ (words >> 13)).reshape(shape)
 
 
 def mlx_lm_twin(net: Qwen3Network, values: dict[str, Any]) -> nn.Module:
-    """mlx-lm's model of the same config.json `values`, holding the same arrays."""
+    """mlx-lm's model of config.json `values` with the same arrays."""
     module = import_module(f"mlx_lm.models.{values['model_type']}")
     twin: nn.Module = module.Model(module.ModelArgs.from_dict(values))
     _pack(twin, Qwen3Config.from_dict(values))
@@ -111,7 +111,7 @@ def mlx_lm_twin(net: Qwen3Network, values: dict[str, Any]) -> nn.Module:
 
 
 def bytes_per_token(net: Qwen3Network, config: Qwen3Config, context: int) -> int:
-    """Bytes one decoded token must read: active weights, and keys and values of `context`."""
+    """Bytes read per decoded token: active weights, and keys and values of `context`."""
     total = 0
     weights: dict[str, mx.array] = dict(tree_flatten(net.parameters()))
     for path, weight in weights.items():
@@ -126,7 +126,7 @@ def bytes_per_token(net: Qwen3Network, config: Qwen3Config, context: int) -> int
 
 
 def bandwidth(gigabytes: float | None = None) -> float:
-    """Bytes read and written a second by a large elementwise addition: the best of 6."""
+    """Bytes read and written per second by a large addition, the best of 6."""
     import time
 
     if gigabytes is None:

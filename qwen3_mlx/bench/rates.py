@@ -1,4 +1,4 @@
-"""Prefill and decode rates of one network, ours and mlx-lm's, from the same prompt."""
+"""Measures prefill and decode rates of this package and mlx-lm on the same prompt."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ GREEDY = Sampling(0.0, 1.0, 0, 0.0, 0.0, 1.0)
 
 
 class Rates(NamedTuple):
-    """Tokens a second."""
+    """Tokens per second."""
 
     prefill: float
     decode: float
 
 
 def prompt(length: int, vocabulary: int) -> list[int]:
-    """`length` token ids below `vocabulary`, the same every time."""
+    """`length` deterministic token ids below `vocabulary`."""
     return [(7 * i * i + 3 * i) % vocabulary for i in range(length)]
 
 
 def ours(network: Qwen3Network, ids: list[int], tokens: int) -> Rates:
-    """One greedy run through the engine, as a conversation runs it."""
+    """One greedy run through the engine, as in a conversation."""
     cache = PromptCache(network)
     start = time.perf_counter()
     logits = prefill(network, ids, cache)
@@ -68,7 +68,7 @@ def theirs(model: Any, ids: list[int], tokens: int) -> Rates:
 
 
 def _rates(read: int, reading: float, written: int, writing: float) -> Rates:
-    """Free the memory that MLX keeps for reuse after a run."""
+    """The rates of a run; also clears MLX's cache, so that runs don't affect each other."""
     mx.synchronize()
     mx.clear_cache()
     return Rates(read / reading, written / writing)

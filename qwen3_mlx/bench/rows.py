@@ -1,4 +1,4 @@
-"""Milliseconds of a step of 1 to 16 rows: what batching and speculation would give here."""
+"""Times steps of 1 to 16 rows, which show the gains of batching and speculation."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from qwen3_mlx.nn.fused_step import FusedStep
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
-"""Rows that a table has."""
+"""The measured numbers of rows."""
 
 Forward = Callable[[mx.array, Sequence[Sequence[KVCache]], Sequence[int]], mx.array]
-"""Tokens ``[R, 1]``, the caches of each sequence, its rows, to logits ``[R, 1, V]``."""
+"""(tokens ``[R, 1]``, each sequence's caches, its rows) -> logits ``[R, 1, V]``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A network's steps of rows, in fused launches where they run, or in MLX's operations."""
+    """Runs a network's steps, by fused kernels where available, else by MLX's operations."""
 
     network: Qwen3Network
     one: FusedStep | None
-    few: FusedRows | None
+    fused_rows: FusedRows | None
 
     @classmethod
     def of(cls, network: Qwen3Network, fused: bool = True) -> Steps:
-        """Those of `network`; without `fused` in MLX's operations alone."""
+        """The steps of `network`; without `fused` by MLX's operations only."""
         if not fused:
             return cls(network, None, None)
         return cls(network, FusedStep.if_available(network), FusedRows.if_available(network))
 
     @property
     def way(self) -> str:
-        """How a step of several rows runs: ``fused``, ``plain``, or ``in turn``, a row a step."""
-        if self.few is not None and not self.few.fault:
+        """How several rows run: ``fused``, ``plain``, or ``in turn`` (one row per step)."""
+        if self.fused_rows is not None and not self.fused_rows.fault:
             return "fused"
         return "plain" if self.one is None else "in turn"
 
     def compile_ahead(self) -> float:
-        """Compile what steps of rows need; returns how many seconds that took."""
-        began, few = time.perf_counter(), self.few
-        if few is None:
+        """Compile the kernels of all steps; returns the seconds that it took."""
+        began, rows = time.perf_counter(), self.fused_rows
+        if rows is None:
             return 0.0
-        most = attend.most_sequences(bool(few.cache_format.bits))
-        few.ahead.steps = [new for new in variants_rows.ROWS if len(new) <= most]
-        while few.ahead.compile_next():
+        most = attend.most_sequences(bool(rows.cache_format.bits))
+        rows.ahead.steps = [new for new in variants_rows.ROWS if len(new) <= most]
+        while rows.ahead.compile_next():
             pass
         return time.perf_counter() - began
 
     def cache(self, context: int) -> list[KVCache]:
-        """Of one sequence of `context` tokens; time does not depend on what is in it."""
+        """The cache of a sequence of `context` random tokens, whose content doesn't affect time."""
         attention, dtype = self.network.layers[0].self_attn, self.network.model.norm.weight.dtype
         layers = self.one.make_cache() if self.one else self.network.make_cache()
         size = (1, attention.kv_heads, context, attention.head_dim)
@@ -68,11 +68,11 @@ class Steps:
     def forward(
         self, tokens: mx.array, caches: Sequence[list[KVCache]], new: Sequence[int]
     ) -> mx.array:
-        """As `Forward`."""
+        """One step; see `Forward` for shapes."""
         if len(tokens) == 1:
             return (self.one or self.network)(tokens, caches[0])
-        if self.few is not None:
-            return self.few.rows(tokens, caches, new)
+        if self.fused_rows is not None:
+            return self.fused_rows.rows(tokens, caches, new)
         if self.one is not None and max(new) == 1:
             parts = zip(mx.split(tokens, len(tokens)), caches, strict=True)
             return mx.concatenate([self.one(part, cache) for part, cache in parts])
@@ -82,10 +82,10 @@ class Steps:
 
 
 def seconds(steps: Steps, context: int, sequences: int, new: int, count: int) -> float:
-    """Seconds of a step, of `count` greedy ones with the next always under way.
+    """Mean seconds of `count` greedy steps, each started before the last one is read.
 
-    Each of the sequences has `new` rows, as many of which are forgotten as a check of drafts that
-    fails forgets: all but the first.
+    Each sequence has `new` rows; all but the first are trimmed after a step, as after a failed
+    check of drafts.
     """
     caches = [steps.cache(context) for _ in range(sequences)]
     each = [new] * sequences

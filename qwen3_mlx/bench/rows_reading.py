@@ -1,4 +1,4 @@
-"""What steps of several rows took here, and what batching and speculation make of that."""
+"""The measured times of steps of several rows, and the gains of batching and speculation."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from qwen3_mlx.files import own_folder, read_small, write_atomically
 from qwen3_mlx.metal import verdict
 
 ACCEPTED = (0.5, 0.7, 0.8, 0.9)
-"""Shares of drafts that turn out right, for which a gain is said."""
+"""Acceptance rates of drafts for which gains are computed."""
 
 DRAFT_COST = 0.2
-"""Of a draft model's step, in steps of the target: 0.6B's beside 8B in 4 bits."""
+"""Cost of a draft model's step in steps of the target: 0.6B beside 8B in 4 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowsReading:
-    """Milliseconds of a step, medians, by its rows: of so many sequences, and of one sequence."""
+    """Median milliseconds of a step by its rows, of `sequences` and of `one` sequence."""
 
     model: str
     way: str
     """As `Steps.way`."""
     context: int
-    """Tokens behind which they were read."""
+    """Tokens in the cache during the measurement."""
     sequences: dict[int, float]
     one: dict[int, float]
     noisy: bool = False
@@ -38,11 +38,11 @@ class RowsReading:
     day: str = ""
 
     def batching(self, rows: int) -> float:
-        """How many times the tokens a second of one sequence `rows` sequences have together."""
+        """The throughput of `rows` sequences relative to one sequence."""
         return rows * self.sequences[1] / self.sequences[rows]
 
     def speculation(self, accepted: float, cost: float = 0.0) -> tuple[float, int]:
-        """The best gain where that share of drafts is right, and how many drafts a step has then.
+        """The best gain at the acceptance rate `accepted`, and its number of drafts per step.
 
         cost: of a draft, in steps of one row.
         """
@@ -55,14 +55,14 @@ class RowsReading:
 
 
 def expected(accepted: float, drafts: int) -> float:
-    """Tokens that a check of so many drafts gives: those before the first wrong one, and one."""
+    """Expected tokens per check: the accepted drafts and one more token."""
     return float(sum(accepted**n for n in range(drafts + 1)))
 
 
 def measured(
     steps: Steps, model: str, context: int, tokens: int, rounds: int
 ) -> tuple[RowsReading, dict[str, dict[str, Any]]]:
-    """The reading, from `rounds` of all sizes in an order shuffled anew each round, and samples."""
+    """Measure all sizes, interleaved in shuffled order; returns the medians and the samples."""
     arms = {
         f"{kind} {rows}": partial(seconds, steps, context, *sizes, tokens)
         for rows in ROWS
@@ -83,14 +83,14 @@ def measured(
 
 
 def today() -> str:
-    """The date, as records have it."""
+    """The date in ISO format."""
     import datetime
 
     return datetime.date.today().isoformat()
 
 
 def table(reading: RowsReading) -> Iterator[str]:
-    """Markdown of a reading: milliseconds, then gains."""
+    """Markdown tables of a reading: milliseconds, then gains."""
     yield "| rows | of so many sequences, ms | tok/s in all | × one | of one sequence, ms | × one |"
     yield "|---:|---:|---:|---:|---:|---:|"
     for rows, ms in reading.sequences.items():
@@ -110,8 +110,8 @@ def table(reading: RowsReading) -> Iterator[str]:
         yield f"| {name} | {' | '.join(f'{gain:.2f} × ({k})' for gain, k in gains)} |"
 
 
-def said(reading: RowsReading) -> str:
-    """A reading in a line."""
+def described(reading: RowsReading) -> str:
+    """A reading on one line."""
     gain, drafts = reading.speculation(0.7)
     most = max(reading.sequences)
     noise = ", noisy" if reading.noisy else ""
@@ -123,12 +123,12 @@ def said(reading: RowsReading) -> str:
 
 
 def folder() -> Path:
-    """Where readings are kept."""
+    """The directory of saved readings."""
     return own_folder("cache") / "rows"
 
 
-def keep(reading: RowsReading) -> str | None:
-    """Remember `reading` in the place of its model's last one; returns why it can't be, or None."""
+def save(reading: RowsReading) -> str | None:
+    """Save `reading`, replacing its model's last one; returns an error's text, or None."""
     name = "".join(c if c.isalnum() else "-" for c in reading.model)[:80]
     try:
         folder().mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -138,8 +138,8 @@ def keep(reading: RowsReading) -> str | None:
     return None
 
 
-def kept() -> list[RowsReading]:
-    """This machine's readings that can be understood, by model."""
+def load_all() -> list[RowsReading]:
+    """This machine's valid saved readings, by model."""
     try:
         files = sorted(folder().glob("*.json"))
     except OSError:
@@ -153,7 +153,7 @@ def _read(file: Path) -> RowsReading | None:
         value = json.loads(read_small(file).decode("utf-8"))
         value |= {name: _numbers(value[name]) for name in ("sequences", "one")}
         found = RowsReading(**value)
-        said(found)
+        described(found)
         return found
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
         return None

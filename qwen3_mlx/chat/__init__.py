@@ -1,1 +1,1 @@
-"""Messages in, events out: a turn, a session, and what of them is written to the disk."""
+"""Messages in, events out: turns, sessions, and the files that hold conversations."""

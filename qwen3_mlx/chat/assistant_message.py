@@ -1,4 +1,4 @@
-"""What the assistant says in a turn, as the message that the conversation keeps."""
+"""Builds the assistant's message from the events of a turn."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from qwen3_mlx.text.messages import joined_text
 
 
 class AssistantMessage:
-    """Collects a turn's events; `keep` adds them to `messages`, once.
+    """Collects a turn's events; `commit` adds the message to `messages`, once.
 
-    With `grows`, the last message there is the beginning, and grows in place.
+    With `grows`, the events extend the last of `messages`.
     """
 
     def __init__(self, messages: list[dict[str, Any]], grows: bool = False) -> None:
         self.messages, self.grows = messages, grows
         self.texts = {"content": "", "reasoning_content": ""}
         self.calls: list[dict[str, Any]] = []
-        self.kept = False
+        self.committed = False
 
-    def take(self, event: Event) -> None:
-        """Take note of a piece of the turn."""
+    def add(self, event: Event) -> None:
+        """Append the event's text or tool call; other events are ignored."""
         match event:
             case Thinking(text):
                 self.texts["reasoning_content"] += text
@@ -31,19 +31,19 @@ class AssistantMessage:
                 self.calls.append(event.as_message())
 
     @property
-    def anything(self) -> bool:
-        """Whether anything was said."""
+    def has_content(self) -> bool:
+        """Whether the turn has produced text or a tool call."""
         return bool(self.calls) or any(self.texts.values())
 
-    def keep(self) -> None:
-        """Add what was said to the conversation."""
-        if self.kept:
+    def commit(self) -> None:
+        """Append the message to the conversation, or extend its last message; only once."""
+        if self.committed:
             return
-        self.kept = True
-        begun = self.messages.pop() if self.grows else {"role": "assistant"}
-        message = dict(begun)
-        message["content"] = joined_text(begun.get("content")) + self.texts["content"]
-        if thought := (begun.get("reasoning_content") or "") + self.texts["reasoning_content"]:
+        self.committed = True
+        beginning = self.messages.pop() if self.grows else {"role": "assistant"}
+        message = dict(beginning)
+        message["content"] = joined_text(beginning.get("content")) + self.texts["content"]
+        if thought := (beginning.get("reasoning_content") or "") + self.texts["reasoning_content"]:
             message["reasoning_content"] = thought
         if self.calls:
             message["tool_calls"] = self.calls

@@ -1,4 +1,4 @@
-"""Where a model's drafts come from: its conversations themselves, or a smaller model."""
+"""Speculative decoding for a loaded model: drafts from the conversation or a smaller model."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from qwen3_mlx.hub.kinds import check_writes_text, of_directory
 from qwen3_mlx.nn.trial_rows import RowsOnDemand
 
 ALONE = ((4,), (2,))
-"""Steps that have the texts of all checks of one sequence: so many rows of it."""
+"""Row counts per step that cover every kernel used to check one sequence's drafts."""
 
 LOOKUP = "lookup"
-"""The name of drafts that are looked up in the conversation."""
+"""The draft "model" that copies from the conversation (prompt lookup)."""
 HINT = "Qwen3's chat models have one vocabulary: take a smaller one of them, such as 0.6b"
 
 
 class Drafts:
-    """Gives each conversation with `target` a drafter of its own."""
+    """One drafter per conversation with `target`."""
 
     def __init__(self, target: Runtime, source: Runtime | None) -> None:
-        """source: the smaller model; None looks drafts up. Raises `OptionError` for a misfit."""
+        """source: the smaller model; None looks drafts up. Raises `OptionError` on a mismatch."""
         self.name = LOOKUP if source is None else source.name
         self._target, self._source = target, source
         self._held: WeakKeyDictionary[PromptCache, Speculating] = WeakKeyDictionary()
@@ -47,19 +47,19 @@ class Drafts:
 
     @property
     def helper(self) -> Qwen3Config | None:
-        """The smaller model's configuration, if it is one that drafts."""
+        """The configuration of the draft model; None with prompt lookup."""
         return None if self._source is None else self._source.config
 
     @property
     def way(self) -> tuple[Check | None, str]:
-        """As `way_to_check`, for all conversations; has the kernels tried that it needs."""
+        """`way_to_check` for all conversations; runs the trial of the kernels it needs."""
         with self._lock:
             if self._way is None or (self._way[0] is None and self._proof.ended()):
                 self._way = way_to_check(self._target.network, self._target.cache_format)
             return self._way
 
     def compile_ahead(self, stopped: Stopped = lambda: False) -> None:
-        """Compile what checks of a conversation's drafts need, until `stopped` says so."""
+        """Compile the kernels that check drafts, until `stopped()` is true."""
         check = self.way[0]
         if isinstance(check, FusedCheck):
             check.rows.ahead.steps = ALONE
@@ -67,7 +67,7 @@ class Drafts:
                 pass
 
     def of(self, conversation: PromptCache) -> Speculating | None:
-        """What `conversation` needs; None where `way` says why drafts can't pay here."""
+        """The drafting state of `conversation`; None where `way` says why drafts can't pay."""
         with self._lock:
             held = self._held.get(conversation) or self._new()
             if held is not None:
@@ -75,7 +75,7 @@ class Drafts:
             return held
 
     def new(self) -> Speculating | None:
-        """As `of`, for a single turn."""
+        """The drafting state of a single turn; None as in `of`."""
         with self._lock:
             return self._new()
 
@@ -88,9 +88,9 @@ class Drafts:
 
 
 def check_drafts(target: str, name: str | Path | None) -> None:
-    """Raise what `with_drafts` would, before a weight of `target` is read or downloaded.
+    """Raise the errors of `with_drafts` before `target`'s weights are read or downloaded.
 
-    As far as names and the files on this machine tell.
+    Checks only what the names and the files on this machine show.
     """
     if name is None or name == LOOKUP:
         return
@@ -106,9 +106,9 @@ def check_drafts(target: str, name: str | Path | None) -> None:
 
 
 def with_drafts(target: Runtime, name: str | Path | None) -> Runtime:
-    """`target` with drafts of the model `name`, or looked up, or without.
+    """`target` with drafts from the model `name`, from prompt lookup, or without drafts (None).
 
-    Raises `OptionError` for another vocabulary, else as `load_runtime`.
+    Raises `OptionError` if the vocabularies differ; otherwise as `load_runtime`.
     """
     if name is None:
         return target
@@ -120,7 +120,7 @@ def with_drafts(target: Runtime, name: str | Path | None) -> Runtime:
 
 
 def _check_same_tokens(target: Runtime, source: Runtime) -> None:
-    """Raise `OptionError` unless every id means the same to both networks and their tokenizers."""
+    """Raise `OptionError` unless both models map every token id to the same bytes."""
     what = f"{source.name} can't draft for {target.name}"
     _check_same_size(what, source.config.vocab_size, target.config.vocab_size)
     if _same_file(target.path, source.path):
@@ -139,7 +139,7 @@ def _check_same_size(what: str, source: int, target: int) -> None:
 
 
 def _same_file(one: Path | None, other: Path | None) -> bool:
-    """Whether both models have the very tokenizer.json, which spares comparing all ids."""
+    """Whether both models' tokenizer.json are equal, so that no id needs comparing."""
     try:
         files = [read_small(path / "tokenizer.json") for path in (one, other) if path is not None]
     except OSError:

@@ -21,7 +21,7 @@ def as_json(chat: SavedChat) -> str:
 
 
 def as_markdown(chat: SavedChat) -> str:
-    """A heading for every message, thoughts folded away, tool calls as JSON."""
+    """Markdown: a heading for every message, thoughts in <details>, tool calls as JSON."""
     parts = [f"# {chat.title or chat.id}", f"{chat.model}, {chat.id}"]
     for message in chat.messages:
         about = " ".join(str(message[key]) for key in ("name", "tool_call_id") if message.get(key))
@@ -38,7 +38,7 @@ _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
 
 def _content(content: object) -> str:
-    """The text of a message; what is no text, such as a tool's result, as JSON."""
+    """The text of a message; parts that aren't text, such as a tool's result, as JSON."""
     if content is None or isinstance(content, str):
         return content or ""
     parts = content if isinstance(content, list) else [content]

@@ -1,4 +1,4 @@
-"""From the options of a turn to the guide that holds its answer to a schema, pattern or call."""
+"""Constrained decoding for a turn: the guide for its schema, regex or tool choice."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from qwen3_mlx.text.grammar import Grammar, either, regex_grammar, schema_gramma
 from qwen3_mlx.text.tool_calls import Tools
 from qwen3_mlx.text.tools import function_of
 
-LEAST_FORCED = 3
-"""Forced tokens that are worth a forward pass of their own: it is slower than one token's."""
+MIN_FORCED = 3
+"""Forced tokens from which one forward pass over all of them beats one pass per token."""
 
 
 def answer_grammar(runtime: Runtime, options: GenerationOptions, tools: Tools) -> Grammar | None:
-    """What the answer of a turn looks like, as far as `options` say; None where it is free.
+    """The grammar that `options` ask of the answer; None if the answer is free.
 
-    A schema leaves the model the choice to call one of `tools`. Raises `OptionError`.
+    With a schema or regex the model may still call one of `tools`. Raises `OptionError`.
     """
     text: Grammar | None = None
     if options.schema is not None:
-        assert isinstance(options.schema, dict)  # the options have seen to that
+        assert isinstance(options.schema, dict)  # GenerationOptions has checked it
         text = schema_grammar(options.schema)
     elif options.regex is not None:
         text = regex_grammar(options.regex)
-    asked, choice = options.tool_choice is not None, _call_choice(options)
-    if not asked and (not tools or (text is None and not _any_strict(tools))):
+    must_choose, choice = options.tool_choice is not None, _call_choice(options)
+    if not must_choose and (not tools or (text is None and not _any_strict(tools))):
         return text
     if not tools:
         hint = "offer some with tools=, or leave tool_choice out"
         raise OptionError("tool_choice", got="no tools to call", hint=hint)
-    beside = text if not choice.certain else None
-    if beside is not None:
+    alternative = text if not choice.certain else None
+    if alternative is not None:
         choice = replace(choice, certain=True)
     calls = call_grammar(tools, runtime.tokenizer, choice, coder=runtime.family == "coder")
-    return calls if beside is None else either(beside, calls)
+    return calls if alternative is None else either(alternative, calls)
 
 
 def _call_choice(options: GenerationOptions) -> CallChoice:
-    """The tools that the options want called, or allow to be."""
+    """Which tools `options.tool_choice` allows, and whether a call is required."""
     choice = options.tool_choice
     if not isinstance(choice, dict):
         return CallChoice(certain=choice is not None)
@@ -61,9 +61,9 @@ def _any_strict(tools: Tools) -> bool:
 def new_guide(
     runtime: Runtime, options: GenerationOptions, tools: Tools, mode: Mode, begun: str | None
 ) -> Callable[[], Guide] | None:
-    """What makes a guide for one answer, or None where the answer is free.
+    """A factory of guides, one per answer, or None if the answer is free.
 
-    `begun` is what the message that goes on says already. Raises `OptionError`.
+    begun: the text of the message that this turn continues. Raises `OptionError`.
     """
     grammar = answer_grammar(runtime, options, tools)
     if grammar is None:
@@ -86,5 +86,5 @@ def new_guide(
         opener=tokens.think_open if thinks else None,
         lead=tuple(tokens.encode("\n\n")),
         never=frozenset(token for token in never if token is not None),
-        least_forced=LEAST_FORCED if options.logprobs is None else None,
+        least_forced=MIN_FORCED if options.logprobs is None else None,
     )

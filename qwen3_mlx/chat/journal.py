@@ -1,10 +1,10 @@
 """Conversations on disk: a file each, a line of JSON for every change.
 
-A change says how many messages stay and which follow them, so a turn, a retry, an edit and a
+A line says how many messages stay and which follow them, so a turn, a retry, an edit and a
 cleared conversation are the same kind of line, and no line is ever rewritten. Every line is on
-the disk before the next turn begins; after a crash only a half last line can be wrong. `/save` and
-`ChatSession.save` write the same format, in one change. `read` takes an exported conversation too,
-one JSON object, which is also what earlier versions saved.
+disk before the next turn begins, so a crash can damage only the last line. `/save` and
+`ChatSession.save` write the same format as one line. `read` also accepts an exported conversation,
+a single JSON object; earlier versions saved in that form.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text.messages import joined_text
 
 LARGEST = 2**29
-"""Bytes of a conversation that is read; a million tokens have 5 MB."""
+"""Largest file that is read, in bytes; a million tokens take about 5 MB."""
 FORMAT, VERSION = "qwen3-mlx chat", 1
 EXPORT_FORMAT, EXPORT_VERSION = "qwen3-mlx session", 1
 
@@ -39,24 +39,24 @@ class SavedChat:
     options: dict[str, Any] = field(default_factory=dict)
     messages: list[dict[str, Any]] = field(default_factory=list)
     damage: str = ""
-    """A sentence on what is wrong with the file; empty if nothing is."""
+    """What is wrong with the file, as a sentence; empty if it is intact."""
     can_append: bool = True
-    """Whether a journal may go on in this file: at most a half last line is lost."""
+    """Whether a journal may append to this file: at most its last line is incomplete."""
     valid_bytes: int = 0
     """Bytes up to the end of the last valid line."""
     size: int = 0
-    """Bytes in all."""
+    """Bytes of the whole file."""
 
     @property
     def id(self) -> str:
-        """The name to resume it by."""
+        """The name by which `chat --resume` finds the conversation."""
         return self.path.stem
 
     @property
     def title(self) -> str:
         """The first line of the first user message."""
-        asked = (joined_text(m.get("content")) for m in self.messages if m["role"] == "user")
-        return next(asked, "").strip().partition("\n")[0]
+        questions = (joined_text(m.get("content")) for m in self.messages if m["role"] == "user")
+        return next(questions, "").strip().partition("\n")[0]
 
     @property
     def turns(self) -> int:
@@ -77,19 +77,19 @@ def read(path: Path) -> SavedChat:
         raise SessionError(f"{path} can't be read", got=got, hint=hint) from None
     saved, number = SavedChat(path, size=len(data)), 0
     lines = data.splitlines(keepends=True)
-    for number, line in enumerate(lines):  # needed behind the loop
+    for number, line in enumerate(lines):  # `number` is used after the loop
         if not _apply(saved, line, first=number == 0):
             break
         saved.valid_bytes += len(line)
     if not saved.valid_bytes:
         return _read_export(path, data)
-    left = lines[number:] if saved.valid_bytes < len(data) else []
-    if left:
-        saved.can_append = len(left) == 1 and not left[0].endswith(b"\n")
+    unread = lines[number:] if saved.valid_bytes < len(data) else []
+    if unread:
+        saved.can_append = len(unread) == 1 and not unread[0].endswith(b"\n")
         saved.damage = (
             f"{path.name}: the last change was not written whole, and is left out"
             if saved.can_append
-            else f"{path.name} is damaged at line {number + 1}; {len(left)} lines are left out"
+            else f"{path.name} is damaged at line {number + 1}; {len(unread)} lines are left out"
         )
     return saved
 
@@ -113,7 +113,7 @@ def _apply(saved: SavedChat, line: bytes, *, first: bool) -> bool:
 
 
 def _read_export(path: Path, data: bytes) -> SavedChat:
-    """A conversation in one JSON object, as an export has it. Raises `SessionError`."""
+    """Parse a conversation exported as one JSON object. Raises `SessionError`."""
     record = _parsed(data)
     if not isinstance(record, dict) or record.get("format") != EXPORT_FORMAT:
         expected = f"format {FORMAT!r} or {EXPORT_FORMAT!r}"
@@ -136,10 +136,10 @@ def _parsed(data: bytes) -> Any:
 
 
 class ChatJournal:
-    """The file of one conversation under way. Made with its first message, not before."""
+    """The file of an open conversation, created when its first user message is written."""
 
     def __init__(self, path: Path, saved: SavedChat | None = None) -> None:
-        """Write to `path`: a new file, or behind what is valid of `saved`."""
+        """Write to `path`: a new file, or append after the valid lines of `saved`."""
         self.path = path
         self._file: int | None = None
         self._end = saved.valid_bytes if saved else 0
@@ -148,9 +148,9 @@ class ChatJournal:
         self._model, self._options = (saved.model, saved.options) if saved else ("", {})
 
     def keep(self, model: str, options: GenerationOptions, messages: Messages) -> None:
-        """Write what changed since the last time, and flush it to the disk.
+        """Append what has changed since the last call, and flush it to disk (fsync).
 
-        Raises `SessionError`; the file is then as it was, and the next call tries again.
+        Raises `SessionError`; the file is then unchanged, and the next call tries again.
         """
         plain, chosen = as_plain(messages), explicit(options)
         unchanged = (plain, model, chosen) == (self._written, self._model, self._options)
@@ -158,7 +158,7 @@ class ChatJournal:
             return
         try:
             self._open_or_move()
-            same = _in_common(self._written, plain)
+            same = _common_length(self._written, plain)
             self._append(_change(same, plain[same:], model, chosen))
         except OSError as error:
             got = error.strerror or str(error)
@@ -173,7 +173,7 @@ class ChatJournal:
         data = _lines(change) if self._end else _lines(_header(), change)
         try:
             self._size = self._end
-            os.ftruncate(file, self._end)  # a half line of an earlier crash
+            os.ftruncate(file, self._end)  # drops an incomplete line left by a crash
             written = 0
             while written < len(data):
                 written += os.pwrite(file, data[written:], self._end + written)
@@ -185,7 +185,7 @@ class ChatJournal:
         self._end = self._size = self._end + len(data)
 
     def _open(self) -> int:
-        """The file, which no other process may write while this one does."""
+        """The file's descriptor, locked against other processes."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             file = locked(self.path, create=not self._end)
@@ -196,7 +196,7 @@ class ChatJournal:
         return self._file
 
     def _open_or_move(self) -> int:
-        """The file, or a new one for all of the conversation where another chat has taken it."""
+        """As `_open`; if another chat owns the file, a new file for the whole conversation."""
         try:
             return self._open()
         except (BlockingIOError, FileExistsError, FileNotFoundError):
@@ -205,7 +205,7 @@ class ChatJournal:
             return self._open()
 
     def claim(self) -> bool:
-        """Take the file for this process; False if another one is writing it, or has."""
+        """Lock the file for this process; False if another one holds or has changed it."""
         try:
             self._open()
         except OSError:
@@ -213,22 +213,22 @@ class ChatJournal:
         return True
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file, which releases its lock."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
 
-def _in_common(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> int:
-    """How many messages both begin with."""
+def _common_length(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> int:
+    """The length of the longest common prefix."""
     pairs = enumerate(zip(old, new, strict=False))
     return next((i for i, (one, other) in pairs if one != other), min(len(old), len(new)))
 
 
 def take(path: Path) -> tuple[SavedChat, ChatJournal | None]:
-    """Read the conversation at `path`, and take it for this process before it is read.
+    """Lock the conversation at `path` for this process, then read it.
 
-    None in place of the journal where another chat has the file, or nothing may be added to it.
+    The journal is None if another chat holds the file or it can't be appended to.
     Raises `SessionError` as `read` does.
     """
     try:
@@ -268,14 +268,14 @@ def _now() -> str:
 
 
 def save(path: Path, model: str, options: GenerationOptions, messages: Messages) -> None:
-    """Write a whole conversation to `path`, all or nothing.
+    """Write a whole conversation to `path` atomically.
 
-    Raises `SessionError`, also where another chat is writing `path`; the file is then as it was.
+    Raises `SessionError`, also if another chat holds `path`; the file is then unchanged.
     """
     data = _lines(_header(), _change(0, as_plain(messages), model, explicit(options)))
     try:
         with contextlib.ExitStack() as stack:
-            if path.is_file():  # its lock is lost with it when it is replaced
+            if path.is_file():  # replacing the file also drops its lock
                 stack.callback(os.close, locked(path))
             write_atomically(path, data)
     except BlockingIOError:

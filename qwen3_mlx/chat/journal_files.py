@@ -1,4 +1,4 @@
-"""The files of kept conversations: their names, and how one is found and removed."""
+"""The files of saved conversations: their names, and how to find and remove one."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from qwen3_mlx.files import locked
 
 
 def new_path(folder: Path) -> Path:
-    """Where a new conversation will be kept; its name is the time, and what makes it unique."""
+    """The path of a new conversation: the local time plus four random hex digits."""
     return folder / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}.jsonl"
 
 
 def remove(path: Path) -> None:
-    """Remove a conversation for good. Raises `SessionError`, also while a chat has it open."""
+    """Delete a conversation. Raises `SessionError`, also while a chat has it open."""
     try:
         file = locked(path)
     except BlockingIOError:
         raise SessionError(f"{path.stem} is open in another chat", hint="leave it first") from None
-    except OSError:  # what can't be opened can still be in the way
+    except OSError:  # a file that can't be opened may still be deleted
         file = -1
     try:
         path.unlink()
@@ -36,18 +36,18 @@ def remove(path: Path) -> None:
 
 
 def all_in(folder: Path) -> list[Path]:
-    """The files of kept conversations, the one last written to first."""
+    """The files of saved conversations, the most recently written first."""
     files = []
     for file in folder.glob("*.jsonl"):
-        with contextlib.suppress(OSError):  # a link that leads nowhere, or a file just removed
+        with contextlib.suppress(OSError):  # a dangling link, or a file just removed
             files.append((file.stat().st_mtime_ns, file))
     return [file for _, file in sorted(files, reverse=True)]
 
 
 def find(folder: Path, id: str | None) -> Path:
-    """The file of the conversation `id`, or whose id begins so; the last without one.
+    """The file of the conversation `id` (a unique prefix will do); the latest if `id` is None.
 
-    Raises `SessionError` if there is none, or more than one.
+    Raises `SessionError` if none matches, or several do.
     """
     files = all_in(folder)
     hint = "qwen3-mlx sessions list shows what is there"

@@ -1,4 +1,4 @@
-"""Messages and options in JSON's types, as files hold them."""
+"""Messages and options converted to JSON's types for files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 def are_messages(value: object) -> bool:
-    """Whether this is a list of messages: any content that can be sent, and a role."""
+    """Whether `value` is a list of dicts with a role; their content is not checked."""
     return isinstance(value, list) and all(
         isinstance(message, dict)
         and isinstance(message.get("role"), str)
@@ -26,13 +26,13 @@ def are_messages(value: object) -> bool:
 
 
 def are_options(value: object) -> bool:
-    """Whether this is an object with names of options."""
+    """Whether `value` is a dict whose keys are fields of `GenerationOptions`."""
     known = {field.name for field in fields(GenerationOptions)}
     return isinstance(value, dict) and known.issuperset(value)
 
 
 def explicit(options: GenerationOptions) -> dict[str, Any]:
-    """The options that are not left to the model."""
+    """The options that are set, by name; those left to the model (None) are omitted."""
     found = {key: value for key, value in asdict(options).items() if value is not None}
     if isinstance(options.budget, AutoBudget):
         found["thinking_budget"] = options.budget.plain()
@@ -40,7 +40,7 @@ def explicit(options: GenerationOptions) -> dict[str, Any]:
 
 
 def as_plain(messages: Messages) -> list[dict[str, Any]]:
-    """Copies made of JSON's types. Raises `SessionError` where there is no such copy."""
+    """Deep copies in JSON's types. Raises `SessionError` for a value JSON can't represent."""
     try:
         plain = json.loads(json.dumps(list(messages), default=_plain))
     except (TypeError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The probes of a turn: what the options ask for, with the numbers measured for the model."""
+"""Sets up a turn's probes (automatic budget) from its options and the model's calibration."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text import Mode
 
 FILE = "auto_budget.json"
-"""Beside a model's weights: what `training.calibrate` found."""
+"""The calibration that `training.calibrate` writes beside a model's weights."""
 EMPTY_BLOCK = "<think>\n\n</think>\n\n"
-"""What the templates put before an answer without a thought."""
+"""The empty thought that the chat templates write with thinking off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The numbers of `ProbeRule` where the options leave them open.
+    """The defaults of `ProbeRule` where the options leave them open.
 
-    These are for models that nobody has calibrated: long thoughts, and great certainty.
+    The values here are cautious: they serve models that nobody has calibrated.
     """
 
     slot: str = "The answer is"
@@ -36,7 +36,7 @@ class Calibration:
 
 
 def calibration(runtime: Runtime) -> Calibration:
-    """What stands beside the model's weights, else the defaults. Raises `ConfigError`."""
+    """The model's own calibration, or the defaults. Raises `ConfigError` for invalid values."""
     if runtime.path is None:
         return Calibration()
     path = runtime.path / FILE
@@ -57,9 +57,9 @@ def calibration(runtime: Runtime) -> Calibration:
 def new_schedule(
     runtime: Runtime, options: GenerationOptions, mode: Mode, spent: int
 ) -> ProbeSchedule | None:
-    """The probes of a turn whose earlier steps have thought `spent` tokens; None: there are none.
+    """The probes of a turn, or None if the budget isn't automatic or nothing can be probed.
 
-    Raises `OptionError` where the model can't do what is asked.
+    spent: thinking tokens of the user turn's earlier steps. Raises `OptionError`.
     """
     auto = options.thinking_budget
     if not isinstance(auto, AutoBudget):
@@ -70,22 +70,22 @@ def new_schedule(
     if runtime.network.model.lead is not None:
         hint = "give a number of tokens"
         raise OptionError("an automatic budget in a group of machines", hint=hint)
-    asked_form = options.schema is not None or options.regex is not None
-    if not mode.thinking or asked_form or must_call(options.tool_choice):
-        return None  # what is to follow a form has no short answer
-    known, encode = calibration(runtime), runtime.tokenizer.encode
+    has_form = options.schema is not None or options.regex is not None
+    if not mode.thinking or has_form or must_call(options.tool_choice):
+        return None  # a constrained answer can't be probed by a short one
+    measured, encode = calibration(runtime), runtime.tokenizer.encode
 
-    def either(given: Any, measured: Any) -> Any:
-        return measured if given is None else given
+    def either(given: Any, default: Any) -> Any:
+        return default if given is None else given
 
     direct = auto.first and not mode.starts_inside
     rule = ProbeRule(
-        floor=either(auto.floor, known.floor),
-        interval=either(auto.interval, known.interval),
-        certainty=either(auto.certainty, known.certainty),
-        slot_ids=tuple(encode(known.slot)),
-        agreeing=known.agreeing,
-        direct_certainty=either(auto.certainty, known.direct_certainty) if direct else None,
+        floor=either(auto.floor, measured.floor),
+        interval=either(auto.interval, measured.interval),
+        certainty=either(auto.certainty, measured.certainty),
+        slot_ids=tuple(encode(measured.slot)),
+        agreeing=measured.agreeing,
+        direct_certainty=either(auto.certainty, measured.direct_certainty) if direct else None,
         direct_ids=tuple(encode(EMPTY_BLOCK)),
     )
     return ProbeSchedule(rule, spent)

@@ -1,8 +1,8 @@
-"""Computed prompts on disk: the keys and values of a long beginning, for the next start.
+"""Prompt caches on disk: the keys and values of a long prompt prefix, reused after a restart.
 
-One safetensors file each. Its name begins with a digest of the tokens, then comes one of all
-that their keys and values depend on; so a changed model finds nothing of its own. The least
-recently used are removed when the folder outgrows its cap.
+One safetensors file per prefix. Its name has a digest of the tokens and one of everything else
+that the keys and values depend on, so a changed model never matches an old file. When the folder
+exceeds its cap, the least recently used files are removed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from qwen3_mlx.nn.cache.full import KVCache
 VERSION = 2
 CAP_BYTES = 2 * 10**9
 SHORTEST = 32
-"""Tokens below which a prompt is not worth a file."""
+"""Prompts of fewer tokens are not stored."""
 STALE = "a prompt kept on disk is from before the model, its settings or qwen3-mlx changed"
 DAMAGED = "a prompt kept on disk is damaged and was removed"
 _DTYPES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32"}
@@ -42,9 +42,8 @@ _DTYPES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32:
 def model_key(runtime: Runtime) -> str | None:
     """A digest of what keys and values depend on besides the tokens; None if it can't be known.
 
-    That is: the checkpoint's files (weights, template, tokenizer), RoPE as it is used, the dtype
-    computed in, how keys and values are kept, the device, and the versions of MLX and of this
-    file's layout.
+    It covers the checkpoint's files, the effective RoPE, the compute dtype, the cache's format,
+    the device, MLX's version and the version of this file layout.
     """
     if runtime.fingerprint is None:
         return None
@@ -57,16 +56,16 @@ def model_key(runtime: Runtime) -> str | None:
 
 @dataclass
 class PromptStore:
-    """A folder of computed prompts, at most `cap` bytes of them."""
+    """A folder of stored prompts of at most `cap` bytes."""
 
     folder: Path
     cap: int = CAP_BYTES
 
     def restore(self, runtime: Runtime, tokens: Sequence[int], cache: PromptCache) -> str:
-        """Fill `cache` with the longest beginning of `tokens` that is kept; returns a note.
+        """Fill `cache` with the longest stored prefix of `tokens`; returns a note for the user.
 
-        The note is empty unless something was there that is of no use: damaged (it is removed),
-        or computed by a model that has changed since.
+        The note is empty unless a matching file is damaged (it is then removed), or was computed
+        by a model that has changed since.
         """
         key, notes = model_key(runtime), []
         for count, file, of_key in self._matching(tokens, key):
@@ -76,18 +75,18 @@ class PromptStore:
                     continue
                 layers = _load(file, tokens[:count], cache)
             except (Qwen3Error, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-                if file.exists():  # else another chat has just removed it, to make room
-                    notes.append(f"{DAMAGED}: {_first(error)}")
+                if file.exists():  # otherwise another chat has just removed it to make room
+                    notes.append(f"{DAMAGED}: {_first_line(error)}")
                     _remove(file)
                 continue
             cache.layers[:], cache.tokens[:] = layers, tokens[:count]
-            with contextlib.suppress(OSError):  # removed meanwhile, or a disk to read from only
+            with contextlib.suppress(OSError):  # removed meanwhile, or a read-only disk
                 os.utime(file)
             break
         return f"{notes[0]}; it is computed anew" if notes else ""
 
     def _matching(self, tokens: Sequence[int], own: str | None) -> Iterator[tuple[int, Path, str]]:
-        """Files whose tokens begin `tokens`: (count, file, key), longest first, `own` key first."""
+        """Files of prefixes of `tokens` as (count, file, key): longest first, key `own` first."""
         found = []
         digests: dict[int, str] = {}
         for file in self._files():
@@ -108,10 +107,10 @@ class PromptStore:
         cache: PromptCache,
         stopped: Stopped = lambda: False,
     ) -> bool:
-        """Keep what `cache` holds for `tokens`, its beginning; False if given up on the way.
+        """Store the cache's first positions, those of `tokens`; False if `stopped()` ended it.
 
-        True too if it can't or needn't be kept: too short, too long, no room on the disk, or its
-        window no longer whole.
+        True also if the prompt is not stored: too short, larger than the cap, a full disk, or a
+        sliding window that no longer has all positions.
         """
         key, count = model_key(runtime), len(tokens)
         size = sum(a.nbytes for a in _arrays(cache.layers, count).values())
@@ -132,21 +131,21 @@ class PromptStore:
                 Path(name).unlink(missing_ok=True)
             self._trim()
         except OSError:
-            return True  # a full disk costs the next start some time, and nothing else
+            return True  # on a full disk only the next start is slower
         return done
 
     def _files(self) -> list[Path]:
         return list(self.folder.glob("*.safetensors"))
 
     def _trim(self) -> None:
-        """Remove the least recently used beyond the cap, and what a crash left half written."""
+        """Remove the least recently used files beyond the cap, and leftovers of crashes."""
         for part in self.folder.glob("*.part"):
             if time.time() - part.stat().st_mtime > 3600:
                 part.unlink(missing_ok=True)
-        held = 0
+        parts = 0
         for file in sorted(self._files(), key=lambda file: -file.stat().st_mtime_ns):
-            held += file.stat().st_size
-            if held > self.cap:
+            parts += file.stat().st_size
+            if parts > self.cap:
                 file.unlink(missing_ok=True)
 
 
@@ -159,24 +158,24 @@ def _digest(tokens: Sequence[int]) -> str:
     return hashlib.sha256(b"".join(t.to_bytes(4, "little") for t in tokens)).hexdigest()[:32]
 
 
-def _first(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0]
 
 
 def _arrays(layers: Sequence[KVCache], count: int) -> dict[str, mx.array]:
-    """The first `count` positions of every layer, by name; empty if one no longer has them."""
+    """The first `count` positions of every layer by name; empty if a layer has dropped some."""
     arrays: dict[str, mx.array] = {}
     for index, layer in enumerate(layers):
-        held = layer.stored(count)
-        if not held:
+        parts = layer.stored(count)
+        if not parts:
             return {}
-        arrays |= {f"{name}.{index}": array for name, array in held.items()}
+        arrays |= {f"{name}.{index}": array for name, array in parts.items()}
     return arrays
 
 
 def _raw(array: mx.array) -> bytes:
     flat = mx.contiguous(array).view(mx.uint8)
-    return memoryview(flat).tobytes()  # type: ignore[arg-type]  # it has the protocol
+    return memoryview(flat).tobytes()  # type: ignore[arg-type]  # supports the buffer protocol
 
 
 def _described(name: str, array: mx.array) -> bytes:
@@ -186,7 +185,7 @@ def _described(name: str, array: mx.array) -> bytes:
 def _metadata(file: Path) -> dict[str, str]:
     from safetensors import safe_open
 
-    read_header(file)  # its checks are stricter than safetensors'
+    read_header(file)  # checks more than safetensors does
     with safe_open(file, framework="np") as stream:
         return stream.metadata() or {}
 
@@ -198,7 +197,7 @@ def _write(
     model: str,
     stopped: Stopped,
 ) -> bool:
-    """A safetensors file with a digest of its tensors' bytes; False if given up on the way."""
+    """Write a safetensors file with a digest of its tensors; False if `stopped()` ended it."""
     about = {"format": "qwen3-mlx prompt", "digest": "0" * 64, "model": model}
     shapes = ((n, _DTYPES[array.dtype], array.shape, array.nbytes) for n, array in arrays.items())
     header = header_bytes(shapes, about)
@@ -218,17 +217,17 @@ def _write(
 
 
 def _load(file: Path, tokens: Sequence[int], cache: PromptCache) -> list[KVCache]:
-    """The layers in `file`, after checking every byte. Raises for whatever is wrong with it."""
+    """The layers in `file`. Raises unless every byte matches the digest and the layout fits."""
     metadata = _metadata(file)
     # mx.load returns a dict for safetensors
     arrays: dict[str, mx.array] = mx.load(str(file))  # type: ignore[assignment]
     layers = cache.empty_layers()
     digest = hashlib.sha256(_digest(tokens).encode())
     for index, layer in enumerate(layers):
-        held = {name: arrays[f"{name}.{index}"] for name in layer.parts}
-        for name, array in held.items():
+        parts = {name: arrays[f"{name}.{index}"] for name in layer.parts}
+        for name, array in parts.items():
             digest.update(_described(f"{name}.{index}", array) + _raw(array))
-        layer.restore(held, len(tokens))
+        layer.restore(parts, len(tokens))
     if metadata["digest"] != digest.hexdigest():
         raise CheckpointError(f"{file.name}: its bytes are not those that were written")
     return layers

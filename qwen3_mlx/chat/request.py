@@ -1,4 +1,4 @@
-"""A turn made ready: messages rendered and encoded, options checked, before anything computes."""
+"""Prepares a turn: renders and encodes its messages and checks its options, without computing."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from qwen3_mlx.text.tool_calls import Tools
 from qwen3_mlx.thinking_budget import ThinkingBudget
 
 EMPTY_THOUGHT_END = "\n\n</think>\n\n"
-"""What the templates write behind ``<think>`` for a turn that is not to think."""
+"""The text that the chat templates write after ``<think>`` when thinking is off."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A turn, made ready: the prompt's ids and everything decided before the first forward."""
+    """A prepared turn: the prompt's ids and all decisions made before the first forward pass."""
 
     prompt: list[int]
     mode: Mode
     sampling: Sampling
     markers: Markers
     tools: Tools
-    """Those on offer; without any, nothing is a call."""
+    """The tools on offer; without tools, no output counts as a call."""
     budget: ThinkingBudget
     max_tokens: int
     options: GenerationOptions
     continues: bool = False
-    """The prompt ends in the middle of a message, which goes on."""
+    """Whether the turn continues a message in which the prompt ends."""
     guide: Callable[[], Guide] | None = None
-    """What holds the answer to the form that was asked for, if one was."""
+    """Makes the guide of a constrained answer; None if the answer is free."""
     probing: Callable[[], ProbeSchedule | None] | None = None
-    """When probes may end the thought, with an automatic budget."""
+    """Makes the probe schedule of an automatic budget."""
 
     def sequence(self, control: Control) -> TurnSequence:
-        """The state of the turn before its first token."""
+        """The turn's decoding state before its first token."""
         return TurnSequence(
             self.markers,
             self.budget,
@@ -71,12 +71,12 @@ def prepare(
     continue_last: bool = False,
     budget_gives_way: bool = False,
 ) -> Request:
-    """Render, encode and check a turn; with `continue_last` the last message is its beginning.
+    """Render, encode and check a turn; with `continue_last` it extends the last message.
 
-    `tools` are as `normalise_tools` returns them. With `budget_gives_way` a budget that leaves no
-    room for an answer is lowered; without, it is refused.
+    tools: as `normalise_tools` returns them. A budget that leaves no room for an answer is lowered
+    with `budget_gives_way`, and refused without.
 
-    Raises `OptionError`, `MessageError`, `TemplateError`; `ContextError` for too long a prompt.
+    Raises `OptionError`, `MessageError`, `TemplateError`; `ContextError` if the prompt is too long.
     """
     about_to_compute()
     check_writes_text(runtime.kind, runtime.name)
@@ -125,7 +125,7 @@ def prepare(
 
 
 def _continued(conversation: list[dict[str, Any]], mode: Mode) -> Mode:
-    """`mode` for going on with the last message: inside its thought, if it has nothing else."""
+    """`mode` for continuing the last message: inside its thought if it has no content yet."""
     last = conversation[-1]
     expected = "an assistant's message with text, and without tool calls"
     if last["role"] != "assistant" or last.get("tool_calls"):
@@ -137,14 +137,14 @@ def _continued(conversation: list[dict[str, Any]], mode: Mode) -> Mode:
 
 
 def _without_end(runtime: Runtime, prompt: list[int], mode: Mode) -> list[int]:
-    """`prompt` up to the last message's text: its end is cut off, and that of an open thought."""
+    """`prompt` without the end markers of the last message and of its open thought."""
     marker = runtime.tokenizer.think_close if mode.starts_inside else runtime.tokenizer.im_end
     if marker is None or marker not in prompt:
         hint = "put the beginning into words: ask the model to go on from it"
         raise OptionError("this model's template has no end that could be cut off", hint=hint)
     begun = prompt[: len(prompt) - 1 - prompt[::-1].index(marker)]
     last = runtime.tokenizer.id_to_bytes(begun[-1])
-    if mode.starts_inside and last.endswith(b"\n"):  # the template's, before </think>
+    if mode.starts_inside and last.endswith(b"\n"):  # added by the template before </think>
         begun[-1:] = runtime.tokenizer.encode(last[:-1].decode("utf-8", "replace"))
     return begun
 
@@ -155,19 +155,23 @@ def next_mode(
     options: GenerationOptions,
     limit: int | None = None,
 ) -> Mode:
-    """The mode of a turn that answers `messages`; `limit` is what its budget has left.
+    """The mode of a turn that answers `messages`; `limit` is the rest of its budget in tokens.
 
-    An option beats a word in the messages, which beats the model's default. Raises `OptionError`.
+    An option overrides /think and /no_think in the messages, and these override the model's
+    default. Raises `OptionError`.
     """
     limit = options.thinking_limit if limit is None else limit
     if limit is None and isinstance(options.budget, AutoBudget):
-        limit = runtime.network.context  # it is a budget, though without a cap
+        limit = runtime.network.context  # an automatic budget without a cap is still a budget
     thinks = runtime.thinks_by_default
     return resolve_mode(runtime.family, messages, options.thinking, limit, thinks)
 
 
 def _max_tokens(runtime: Runtime, prompt: int, options: GenerationOptions) -> int:
-    """What was asked for, else the family's default, as far as the context has room."""
+    """`options.max_tokens` or the family's default, at most what the context has left.
+
+    prompt: its tokens. Raises `ContextError` if the prompt fills the context, `OptionError`.
+    """
     room = runtime.network.context - prompt
     if room <= 0:
         raise ContextError(
@@ -191,12 +195,12 @@ def _budget(
 ) -> ThinkingBudget:
     encode = runtime.tokenizer.encode
     if limit is None and options.thinking is False and runtime.family == "hybrid":
-        limit = 0  # it may open a thought all the same
+        limit = 0  # the model may open a thought even so
     return ThinkingBudget(limit, tuple(encode(options.stop_text)), tuple(encode(EMPTY_THOUGHT_END)))
 
 
 def _check(runtime: Runtime, options: GenerationOptions, mode: Mode, spent: int) -> None:
-    """Raise `OptionError` for stop texts, biases and probes that can't be honoured."""
+    """Raise `OptionError` for invalid stop texts, logit biases and probes."""
     new_schedule(runtime, options, mode, spent)
     if options.stop is not None:
         StopSequences(options.stop, options.stop_in)
@@ -208,7 +212,7 @@ def _check(runtime: Runtime, options: GenerationOptions, mode: Mode, spent: int)
 
 
 def _spent(runtime: Runtime, messages: Sequence[MessageLike], options: GenerationOptions) -> int:
-    """How many tokens the earlier steps of this *user* turn have thought, if there is a budget."""
+    """Thinking tokens of the earlier steps of this *user* turn; 0 without a budget."""
     spent = 0
     for message in reversed(messages if options.budget else ()):
         if message["role"] == "user" and not _is_tool_result(message):
@@ -219,7 +223,7 @@ def _spent(runtime: Runtime, messages: Sequence[MessageLike], options: Generatio
 
 
 def _remaining(runtime: Runtime, options: GenerationOptions, spent: int) -> int | None:
-    """How much of a user turn's budget is left behind the `spent` tokens of its earlier steps."""
+    """The user turn's budget minus the `spent` tokens of its earlier steps; None: no limit."""
     limit, context = options.thinking_limit, runtime.network.context
     if not limit:
         return limit
@@ -227,18 +231,18 @@ def _remaining(runtime: Runtime, options: GenerationOptions, spent: int) -> int 
     if isinstance(auto, AutoBudget) and not auto.level and limit >= context:
         expected, hint = f"fewer than {context:,}, the context", "leave the cap out: auto"
         raise OptionError("the budget's cap", got=f"{limit:,} tokens", expected=expected, hint=hint)
-    # 0 is the hard switch, which a model that always thinks does not have.
+    # 0 switches thinking off, which a model that always thinks does not support.
     return max(limit - spent, 0 if runtime.family == "hybrid" else 1)
 
 
 def _is_tool_result(message: MessageLike) -> bool:
-    """Whether a user message only wraps what a tool returned: the templates' own test."""
+    """Whether a user message only wraps a tool's result, by the templates' own test."""
     text: str = message["content"]
     return text.startswith("<tool_response>") and text.endswith("</tool_response>")
 
 
 def _thinking_tokens(runtime: Runtime, message: MessageLike, stop_text: str) -> int:
-    """How many tokens of thinking `message` cost when it was generated."""
+    """The number of thinking tokens that `message` took when it was generated."""
     thought = _thought(message).strip("\n")
     if not thought:
         return 0
@@ -250,7 +254,7 @@ def _thinking_tokens(runtime: Runtime, message: MessageLike, stop_text: str) -> 
 
 
 def _thought(message: MessageLike) -> str:
-    """An assistant's thought, beside its content or at the beginning of it."""
+    """The thought of an assistant's message: its own field, or <think> in the content."""
     if "reasoning_content" in message:
         return str(message["reasoning_content"])
     before, closed, _ = str(message["content"]).partition("</think>")

@@ -1,8 +1,8 @@
-"""A loaded model's parts: its network, its text side, and what its files say about sampling."""
+"""A loaded model's parts, and how `load_runtime` loads them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from qwen3_mlx.device.backend import find_compiler
 
-from qwen3_mlx.chat.company import Company
+from qwen3_mlx.chat.concurrent_turns import ConcurrentTurns
 from qwen3_mlx.checkpoint.adapter import Adapter, attach, read_adapter
 from qwen3_mlx.checkpoint.fingerprint import fingerprint, stamp
 from qwen3_mlx.checkpoint.load import load_network
@@ -37,20 +37,21 @@ from qwen3_mlx.options import (
     Family,
     check_context,
 )
-from qwen3_mlx.text import ChatTemplate, Tokenizer
+from qwen3_mlx.text import ChatTemplate, Tokenizer, stable_prefix
 from qwen3_mlx.text.grammar import Vocabulary
+from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.text.tool_calls import Offer, Tools, parse_tool_calls
 
 if TYPE_CHECKING:
     from qwen3_mlx.chat.draft import Drafts
 
 BARE = "{{ messages[0].content }}"
-"""The template of an embedder without one: nobody chats with it."""
+"""The template of an embedding model that has none."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """A loaded model: its network, its text side, and what its files say about sampling."""
+    """A loaded model's network, tokenizer, template and sampling defaults."""
 
     name: str
     network: Qwen3Network
@@ -64,23 +65,25 @@ class Runtime:
     path: Path | None = None
     """The checkpoint's directory, if it has one."""
     stamp: tuple[tuple[str, int, int], ...] = ()
-    """What its files looked like when they were loaded."""
+    """Name, size and modification time of its files when they were loaded."""
     cache_format: CacheFormat = AS_COMPUTED
-    """How the keys and values of its conversations are kept."""
+    """The format of its conversations' KV caches."""
     note: str = ""
-    """What its user should know of how it was loaded; mostly nothing."""
+    """A remark for the user about how the model was loaded; usually empty."""
     adapter: Adapter | None = None
     """The LoRA adapter beside its weights, if it has one."""
     kind: kinds.Kind = "chat"
-    """What it is for."""
+    """What the model does: ``chat``, ``embedder`` or ``reranker``."""
     drafts: Drafts | None = None
-    """Where drafts of its next tokens come from, if they do."""
-    company: Company = field(default_factory=Company, init=False, repr=False, compare=False)
-    """Turns of several threads, which run together."""
+    """Its source of drafts for speculative decoding, if it has one."""
+    concurrent_turns: ConcurrentTurns = field(
+        default_factory=ConcurrentTurns, init=False, repr=False, compare=False
+    )
+    """Batches the turns of several threads."""
 
     @cached_property
     def fingerprint(self) -> str | None:
-        """A digest of the files of checkpoint and adapter; None if they changed since loading."""
+        """A digest of the checkpoint's and adapter's files; None if they changed since loading."""
         try:
             if self.path is None or _stamp(self.path, self.adapter) != self.stamp:
                 return None
@@ -91,7 +94,7 @@ class Runtime:
 
     @property
     def helper(self) -> Qwen3Config | None:
-        """The configuration of the network that drafts for this one, if one does."""
+        """The configuration of the draft model, if there is one."""
         return None if self.drafts is None else self.drafts.helper
 
     def new_cache(self) -> PromptCache:
@@ -100,11 +103,21 @@ class Runtime:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """Its tokens as grammars take them; made when the first answer follows one."""
+        """The tokens in the form that grammars need; built for the first constrained answer."""
         return Vocabulary(self.tokenizer, self.config.vocab_size)
 
+    def stable_prefix(
+        self, messages: Sequence[MessageLike], tools: Tools | None, special_tokens: bool
+    ) -> list[int]:
+        """The ids with which every prompt that continues `messages` begins, within the context.
+
+        special_tokens: whether special tokens in the messages' text are encoded as such.
+        """
+        text = (self.template, self.tokenizer, messages, tools or None)
+        return stable_prefix(*text, special_tokens_in_text=special_tokens)[: self.config.context]
+
     def markers(self, tools: Tools) -> Markers:
-        """The ids that structure a turn with these `tools` on offer, perhaps none."""
+        """The ids of the markers that structure a turn with `tools` on offer (may be empty)."""
         tokens = self.tokenizer
         plain = Markers(
             tokens.think_open, tokens.think_close, None, tokens.eos_ids, None, tokens.id_to_bytes
@@ -123,24 +136,24 @@ class Runtime:
 
 
 class LoadedModel:
-    """A model that is loaded, and its parts by name."""
+    """Read-only access to the parts of a loaded model."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
 
     def __reduce__(self) -> NoReturn:
-        """Say what to do in place of pickling a model."""
+        """Refuse pickling. Raises `BackendError`."""
         hint = "load it where it is needed: every process has its own"
         raise BackendError("a model can't be pickled, nor sent to a process", hint=hint)
 
     @property
     def note(self) -> str:
-        """What its user should know of how it was loaded; mostly nothing."""
+        """A remark for the user about how the model was loaded; usually empty."""
         return self.runtime.note
 
     @property
     def name(self) -> str:
-        """The name it was loaded by."""
+        """The name given to `load`."""
         return self.runtime.name
 
     @property
@@ -150,7 +163,7 @@ class LoadedModel:
 
     @property
     def config(self) -> Qwen3Config:
-        """Its configuration, YaRN included if it was asked for."""
+        """The configuration, with YaRN if the context asks for it."""
         return self.runtime.config
 
     @property
@@ -160,12 +173,12 @@ class LoadedModel:
 
     @property
     def template(self) -> ChatTemplate:
-        """Messages to prompt text."""
+        """The chat template: renders messages to the prompt's text."""
         return self.runtime.template
 
     @property
     def kind(self) -> kinds.Kind:
-        """What it is for: ``chat``, ``embedder`` or ``reranker``."""
+        """``chat``, ``embedder`` or ``reranker``."""
         return self.runtime.kind
 
     @property
@@ -191,20 +204,20 @@ def load_runtime(
     find_compiler()
     check_context(context)
     cache_format = CacheFormat(kv_bits, kv_window, kv_sinks)
-    in_group = membership.own_share().size > 1  # which holds what no single machine could
+    in_group = membership.own_share().size > 1  # a group may hold a model no single machine can
     alternatives.before_download(str(name), context, cache_format, force=force or in_group)
     path = resolve(str(name))
-    # First: another architecture's other files may look odd in any way.
+    # Before the other files: those of another architecture may fail with misleading errors.
     config = Qwen3Config.from_dir(path)
     cache_format.check(config.head_dim)
     tensors = tensors_of(path, membership.own_share())
     kind = "embedder" if is_body(tensors) else kinds.of_directory(path)
     weights = weights_from_headers(tensors.values())
-    own, weights = _own(config, weights, adapter)
+    own, weights = _own_share(config, weights, adapter)
     note = alternatives.check(str(name), own, weights, context, cache_format, force=force)
     memory_limits.apply()
-    beside = None if adapter is None else read_adapter(adapter, config)
-    files = _stamp(path, beside)
+    loaded_adapter = None if adapter is None else read_adapter(adapter, config)
+    files = _stamp(path, loaded_adapter)
     tokenizer, template = Tokenizer.from_dir(path), _template(path, kind)
     _check_vocabulary(tokenizer, config)
     family, thinks = _family(template, tokenizer)  # a damaged template is refused early
@@ -213,11 +226,11 @@ def load_runtime(
         config = config if context is None else config.for_context(context)
     else:
         network, config = load_network(path, context=context, on_progress=on_progress, force=force)
-    if beside is not None:
-        attach(network, beside)
-    if beside is not None or cache_format != AS_COMPUTED:
+    if loaded_adapter is not None:
+        attach(network, loaded_adapter)
+    if loaded_adapter is not None or cache_format != AS_COMPUTED:
         choose_backend(network, cache_format)
-    said = read_json(path / "generation_config.json")
+    generation_config = read_json(path / "generation_config.json")
     return Runtime(
         str(name),
         network,
@@ -226,20 +239,20 @@ def load_runtime(
         template,
         family,
         thinks,
-        said,
+        generation_config,
         path,
         files,
         cache_format,
         note,
-        beside,
+        loaded_adapter,
         kind,
     )
 
 
-def _own(
+def _own_share(
     config: Qwen3Config, weights: Weights, adapter: str | Path | None
 ) -> tuple[Qwen3Config, Weights]:
-    """What this process holds of a network, which is all of it unless it leads a group."""
+    """Config and weights of this process's share. Raises `OptionError` for a group's adapter."""
     share = membership.own_share()
     if share.size == 1:
         return config, weights
@@ -250,21 +263,21 @@ def _own(
 
 
 def _template(path: Path, kind: kinds.Kind) -> ChatTemplate:
-    """The chat template; an embedder may come without one. Raises as `ChatTemplate.from_dir`."""
+    """The chat template, optional for an embedder. Raises as `ChatTemplate.from_dir`."""
     if kind == "embedder" and not ChatTemplate.is_declared(path):
         return ChatTemplate(BARE)
     return ChatTemplate.from_dir(path)
 
 
 def _stamp(path: Path, adapter: Adapter | None) -> tuple[tuple[str, int, int], ...]:
-    """What the files of a checkpoint and its adapter look like now. Raises `OSError`."""
+    """Name, size and modification time of all files of the model now. Raises `OSError`."""
     return (*stamp(path), *(adapter.stamp() if adapter else ()))
 
 
 def _check_vocabulary(tokenizer: Tokenizer, config: Qwen3Config) -> None:
-    """Raise `ConfigError` if a token has no row in the embedding, as far as that is seen at once.
+    """Raise `ConfigError` if the largest token id has no row in the embedding.
 
-    A vocabulary with gaps may have larger ids: `engine.token_ids` looks at every one that is used.
+    A vocabulary with gaps may have larger ids: `engine.token_ids` checks every id that is used.
     """
     if tokenizer.largest_id >= config.vocab_size:
         raise ConfigError(
@@ -276,10 +289,10 @@ def _check_vocabulary(tokenizer: Tokenizer, config: Qwen3Config) -> None:
 
 
 def _family(template: ChatTemplate, tokenizer: Tokenizer) -> tuple[Family, bool]:
-    """The family, and whether it thinks by default.
+    """The family, and whether the model thinks by default.
 
-    A plain template tells neither. Where the vocabulary has thought's markers the model may think,
-    so a budget can be armed and a thought be closed as soon as it opens, as with hybrid models.
+    A plain template shows neither. If the vocabulary has <think> and </think>, the model may think,
+    so it counts as hybrid: a budget applies, and a thought can be closed as soon as it opens.
     """
     if template.is_plain and None not in (tokenizer.think_open, tokenizer.think_close):
         return "hybrid", True

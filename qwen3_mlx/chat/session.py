@@ -1,4 +1,4 @@
-"""A conversation: the messages are the truth, the cache only saves work."""
+"""A conversation. Its state is the list of messages; the KV cache only saves work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from qwen3_mlx.errors import MessageError, OptionError, shown
 from qwen3_mlx.events import Done, Event, Stats
 from qwen3_mlx.files import check_path
 from qwen3_mlx.options import GenerationOptions
-from qwen3_mlx.text import normalise_tools, stable_prefix
+from qwen3_mlx.text import normalise_tools
 from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.text.tool_calls import Tools
 
@@ -42,7 +42,7 @@ class ChatSession:
     ) -> None:
         self.runtime = runtime
         self.tools = normalise_tools(tools)
-        """Functions on offer in every turn that doesn't bring its own."""
+        """Tools on offer in every turn that doesn't pass its own."""
         self._offered = self.tools
         self.options = options or GenerationOptions()
         self.messages: list[dict[str, Any]] = []
@@ -76,9 +76,9 @@ class ChatSession:
     ) -> Generation:
         """Add a user message (or messages, such as tool results) and stream the reply.
 
-        `overrides` are options for this turn, and so are `tools`; None offers the session's. The
-        reply joins ``messages`` when the turn ends, is interrupted, or fails half way. Raises as
-        `Qwen3.stream`; then ``messages`` is as before.
+        `overrides` and `tools` apply to this turn only; tools=None offers the session's tools. The
+        reply is added to ``messages`` when the turn ends, is interrupted, or fails midway. Raises
+        as `Qwen3.stream`, which leaves ``messages`` unchanged.
         """
         self._end_turn()
         messages = [*self.messages, *_as_messages(content)]
@@ -87,7 +87,7 @@ class ChatSession:
     def continue_last(
         self, *, on_progress: PromptProgress | None = None, **overrides: Any
     ) -> Generation:
-        """Go on with the assistant's last message, which grows. Raises as `send`."""
+        """Continue the assistant's last message in place. Raises as `send`."""
         self._end_turn()
         return self._turn([*self.messages], on_progress, overrides, grows=True)
 
@@ -108,12 +108,15 @@ class ChatSession:
         return self._turn(self.messages[: last + 1], on_progress, overrides, tools)
 
     def _end_turn(self) -> None:
-        """Nothing may compute into the cache any more: no turn left open, nor the background."""
+        """Stop all computation in the cache: the background task and an unfinished turn.
+
+        Raises `OptionError` if another thread is inside the turn.
+        """
         BACKGROUND.give_up()
         if self._running is not None:
             try:
                 self._running.close()
-            except ValueError:  # another thread is inside it
+            except ValueError:  # another thread is running the generator
                 hint = "interrupt() it first, and take its events to the end"
                 raise OptionError("a turn is still running", hint=hint) from None
 
@@ -131,7 +134,7 @@ class ChatSession:
         self.messages, self._offered = messages, offered
         control = Control()
         events = turn_events(self.runtime, request, self.cache, control, on_progress)
-        self._running = Generation(_record(ref(self), events, grows), control)
+        self._running = Generation(_record_turn(ref(self), events, grows), control)
         return self._running
 
     def interrupt(self, kind: Interrupt = "stop") -> None:
@@ -140,16 +143,16 @@ class ChatSession:
             self._running.interrupt(kind)
 
     def warm(self) -> int:
-        """Compute now what the next prompt will begin with; returns how many tokens that took.
+        """Prefill the known prefix of the next prompt; returns the number of computed tokens.
 
-        The next turn then pays for its own message only, although the history it is rendered
-        with differs from what was generated: its thoughts are gone. Does nothing in a turn.
+        The next turn then computes only its own message, although the rendered history differs
+        from the generated tokens (templates drop old thoughts). Does nothing during a turn.
         """
         BACKGROUND.stop()
         return self._warm(self.messages, lambda: False)
 
     def warm_in_background(self) -> None:
-        """Begin `warm` and return at once. The next turn, of any session, makes it give up."""
+        """Start `warm` in the background. The next turn of any session cancels it."""
         messages = [dict(message) for message in self.messages]
 
         def job(stopped: Stopped) -> None:
@@ -163,7 +166,7 @@ class ChatSession:
         if not self.cache.lock.acquire(blocking=False):
             return 0
         try:
-            known = self._lasting(messages)
+            known = self._stable_prefix(messages)
             computed = warm(self.runtime.network, known, self.cache, stopped)
             self._save_prompt(stopped)
             return computed
@@ -171,14 +174,14 @@ class ChatSession:
             self.cache.lock.release()
 
     def restore_prompt(self, store: PromptStore) -> str:
-        """Take what `store` has of the next prompt's beginning, and have `warm` keep the rest.
+        """Load the next prompt's prefix from `store`; `warm` will store what is missing.
 
-        For a beginning that will be met again: a long system prompt, a conversation gone on with.
-        Returns a note if something was there that is of no use, else nothing.
+        For prefixes that recur: a long system prompt, a resumed conversation. Returns a note for
+        the user if a stored file could not be used, else "".
         """
         if self.runtime.network.model.lead is not None:
-            return ""  # what is on this disk is one machine's part
-        known = self._lasting(self.messages)
+            return ""  # this machine's disk would hold only its share of the cache
+        known = self._stable_prefix(self.messages)
         BACKGROUND.stop()
         with self.cache.lock:
             note = store.restore(self.runtime, known, self.cache)
@@ -187,7 +190,7 @@ class ChatSession:
         return note
 
     def save_prompt(self) -> None:
-        """Have what `restore_prompt` asked for on the disk now, if it is computed."""
+        """Store the prefix that `restore_prompt` found missing, if it is computed by now."""
         BACKGROUND.stop()
         self._save_prompt(lambda: False)
 
@@ -200,26 +203,19 @@ class ChatSession:
         if store.save(self.runtime, known, self.cache, stopped):
             self._to_save = None
 
-    def _lasting(self, messages: list[dict[str, Any]]) -> list[int]:
-        runtime = self.runtime
-        known = stable_prefix(
-            runtime.template,
-            runtime.tokenizer,
-            messages,
-            self._offered or None,
-            special_tokens_in_text=self.options.special_tokens_in_text,
-        )
-        return known[: runtime.config.context]
+    def _stable_prefix(self, messages: list[dict[str, Any]]) -> list[int]:
+        special = self.options.special_tokens_in_text
+        return self.runtime.stable_prefix(messages, self._offered, special)
 
     def clear(self) -> None:
-        """Forget the conversation; the system prompt stays."""
+        """Remove all messages but the system prompt."""
         self.messages = self.messages[: 1 if self.system is not None else 0]
         self.last_stats = None
 
     def save(self, path: str | Path) -> None:
-        """Write the conversation to a file, all or nothing.
+        """Write the conversation to a file atomically.
 
-        Raises `SessionError`, or `OptionError` for what is no path.
+        Raises `SessionError`; `OptionError` if `path` isn't a path.
         """
         check_path("path", path)
         journal.save(Path(path), self.runtime.name, self.options, self.messages)
@@ -228,8 +224,8 @@ class ChatSession:
     def load(cls, path: str | Path, model: LoadedModel | None = None) -> ChatSession:
         """Read a saved conversation, and load its model unless one is given.
 
-        A damaged file is read up to its first damage. Raises `SessionError`, `OptionError`
-        for what is no path, or what `qwen3_mlx.load` raises.
+        A damaged file is read up to its first damage. Raises `SessionError`, `OptionError` if
+        `path` isn't a path, or the errors of `qwen3_mlx.load`.
         """
         check_path("path", path)
         saved = journal.read(Path(path))
@@ -239,21 +235,23 @@ class ChatSession:
         return session
 
 
-def _record(session: ref[ChatSession], events: Generator[Event], grows: bool) -> Generator[Event]:
-    """Pass the events on, and keep what was said even if the turn ends early.
+def _record_turn(
+    session: ref[ChatSession], events: Generator[Event], grows: bool
+) -> Generator[Event]:
+    """Pass the events on, and add the reply to the messages even if the turn ends early.
 
-    It doesn't hold the session, which holds it: a turn that is dropped gives its memory back at
-    once, not when the collector comes round.
+    The session is a weak reference: without a reference cycle, an abandoned turn frees its memory
+    at once rather than at the next garbage collection.
     """
     owner = session()
-    assert owner is not None  # it is about to begin the turn
-    said = AssistantMessage(owner.messages, grows)
+    assert owner is not None  # the caller is a method of the session
+    reply = AssistantMessage(owner.messages, grows)
     del owner
-    return _recorded(session, events, said)
+    return _recorded(session, events, reply)
 
 
 def _recorded(
-    session: ref[ChatSession], events: Generator[Event], said: AssistantMessage
+    session: ref[ChatSession], events: Generator[Event], reply: AssistantMessage
 ) -> Generator[Event]:
     try:
         for event in events:
@@ -261,14 +259,14 @@ def _recorded(
                 if (owner := session()) is not None:
                     owner.last_stats = event.stats
                     del owner
-                said.keep()
+                reply.commit()
             else:
-                said.take(event)
+                reply.add(event)
             yield event
     finally:
         events.close()
-        if said.anything:
-            said.keep()
+        if reply.has_content:
+            reply.commit()
 
 
 def _as_messages(content: str | MessageLike | Sequence[MessageLike]) -> list[dict[str, Any]]:

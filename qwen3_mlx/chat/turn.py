@@ -6,10 +6,10 @@ from collections.abc import Callable, Generator, Iterator
 
 import mlx.core as mx
 
-from qwen3_mlx.chat.company import Place
+from qwen3_mlx.chat.concurrent_turns import TurnSlot
 from qwen3_mlx.chat.request import Request
 from qwen3_mlx.chat.runtime import Runtime
-from qwen3_mlx.chat.said import Said, new_sampler
+from qwen3_mlx.chat.turn_output import TurnOutput, new_sampler
 from qwen3_mlx.chat.turns import Begun, Reading, Turn
 from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.background import BACKGROUND
@@ -24,9 +24,9 @@ from qwen3_mlx.fit.chunk_size import chunk_size
 
 
 class Generation(Iterator[Event]):
-    """The events of one turn, as they come.
+    """Iterates over the events of one turn as they are computed.
 
-    `interrupt` may be called from another thread or a signal handler, at any time.
+    `interrupt` is safe to call from another thread or a signal handler at any time.
     """
 
     def __init__(self, events: Iterator[Event], control: Control) -> None:
@@ -40,7 +40,7 @@ class Generation(Iterator[Event]):
         self.control.interrupt(kind)
 
     def close(self) -> None:
-        """Abandon the turn; what was generated so far stays in its cache."""
+        """Abandon the turn; its cache keeps the tokens computed so far."""
         close = getattr(self._events, "close", None)
         if close is not None:
             close()
@@ -52,9 +52,9 @@ def start(
     cache: PromptCache | None = None,
     on_progress: PromptProgress | None = None,
 ) -> Generation:
-    """Begin the turn; nothing is computed before the first event is asked for.
+    """Begin the turn; computation starts when the first event is requested.
 
-    `cache` is kept for the next turn: it ends up holding the prompt and all that followed.
+    cache: holds the prompt and the generated tokens afterwards, for the next turn.
     """
     control = Control()
     cache = cache or runtime.new_cache()
@@ -68,46 +68,49 @@ def turn_events(
     control: Control,
     on_progress: PromptProgress | None = None,
 ) -> Generator[Event]:
-    """Compute the turn in `cache`, and yield what the model says, then `Done`."""
+    """Compute the turn in `cache`; yield its events, the last of them `Done`."""
     delay_exit_after_threads()
     sequence = request.sequence(control)
-    said = Said(runtime, request, sequence)
+    output = TurnOutput(runtime, request, sequence)
     BACKGROUND.stop()
-    joins = runtime.network.model.lead is None  # a group of machines has one order of passes
+    joins = runtime.network.model.lead is None  # a group of machines runs one pass at a time
     done: Done | None = None
-    with runtime.company.place(joins) as place, cache.lock:
+    with runtime.concurrent_turns.place(joins) as place, cache.lock:
         mx.reset_peak_memory()
-        said.clock.cached = cache.reuse(request.prompt)
-        decoder = yield from _alone(said, cache, sequence, place, on_progress)
+        output.clock.cached = cache.reuse(request.prompt)
+        decoder = yield from _compute_alone(output, cache, sequence, place, on_progress)
         if place.left:
-            turn = _among_others(said, cache, sequence, decoder)
-            done = yield from _followed(turn, said.clock.cached, on_progress)
-    yield done or said.done(cache)
+            turn = _submit(output, cache, sequence, decoder)
+            done = yield from _follow(turn, output.clock.cached, on_progress)
+    yield done or output.done(cache)
 
 
-def _alone(
-    said: Said,
+def _compute_alone(
+    output: TurnOutput,
     cache: PromptCache,
     sequence: TurnSequence,
-    place: Place,
+    place: TurnSlot,
     on_progress: PromptProgress | None,
 ) -> Generator[Event, None, Decoder | None]:
-    """Compute the turn in this thread until it ends or leaves; returns what decodes it by then."""
+    """Compute the turn in this thread until it ends or moves to the scheduler.
+
+    Returns its decoder, which the scheduler continues; None if there is none yet.
+    """
     control = sequence.control
     if place.leave():
         return None
     with cache.filling():
         stopped = lambda: control.stopped or place.leave()  # noqa: E731
-        logits = _prefill(said.runtime, said.request, cache, stopped, on_progress)
+        logits = _prefill(output.runtime, output.request, cache, stopped, on_progress)
         if logits is None:
             if not place.left:
                 sequence.finish_reason = "interrupted"
             return None
-        sampler, top = new_sampler(said.runtime, said.request), said.request.options.logprobs
-        speculating = said.speculating(cache, lasting=True)
+        sampler, top = new_sampler(output.runtime, output.request), output.request.options.logprobs
+        speculating = output.speculating(cache, lasting=True)
         decoder = decoder_of(sequence, cache, sampler, logits, top, speculating)
         try:
-            yield from _said(said, decoder, sequence, place)
+            yield from _output_events(output, decoder, sequence, place)
             if place.left:
                 decoder.hand_over()
         finally:
@@ -115,23 +118,23 @@ def _alone(
     return decoder
 
 
-def _among_others(
-    said: Said, cache: PromptCache, sequence: TurnSequence, decoder: Decoder | None
+def _submit(
+    output: TurnOutput, cache: PromptCache, sequence: TurnSequence, decoder: Decoder | None
 ) -> Turn:
-    """The turn as it goes on beside those of other threads."""
-    runtime, control = said.runtime, sequence.control
+    """Submit the turn to the scheduler, which continues it beside those of other threads."""
+    runtime, control = output.runtime, sequence.control
     cache.settle()
-    turn = Turn(runtime, said.request, begun=Begun(said, sequence, control, cache, decoder))
+    turn = Turn(runtime, output.request, begun=Begun(output, sequence, control, cache, decoder))
     parts = (runtime.network, runtime.config, runtime.cache_format, runtime.helper)
-    scheduler = runtime.company.scheduler(*parts)
+    scheduler = runtime.concurrent_turns.scheduler(*parts)
     scheduler.submit(turn.task)
     return turn
 
 
-def _followed(
+def _follow(
     turn: Turn, cached: int, on_progress: PromptProgress | None
 ) -> Generator[Event, None, Done | None]:
-    """Pass on what is said of `turn`, which has ended when this has; returns its last event."""
+    """Pass the events of `turn` on and end it when the caller stops; returns its `Done`."""
     done: Done | None = None
     try:
         for event in turn:
@@ -153,10 +156,10 @@ def _prefill(
     stopped: Callable[[], bool],
     on_progress: PromptProgress | None,
 ) -> mx.array | None:
-    """The logits behind the prompt; None if the turn was stopped before."""
+    """The logits [1, V] after the prompt's last token; None if the turn was stopped before."""
     done, total = len(cache.tokens), len(request.prompt)
-    asked = request.options.prefill_chunk
-    chunk = chunk_size(runtime.config, cache.cache_format, done, total, asked)
+    wanted_chunk = request.options.prefill_chunk
+    chunk = chunk_size(runtime.config, cache.cache_format, done, total, wanted_chunk)
     new = request.prompt[done:]
     logits = prefill(runtime.network, new, cache, chunk, on_progress, stopped)
     if logits is None:
@@ -166,8 +169,10 @@ def _prefill(
     return logits
 
 
-def _said(said: Said, decoder: Decoder, sequence: TurnSequence, place: Place) -> Iterator[Event]:
+def _output_events(
+    output: TurnOutput, decoder: Decoder, sequence: TurnSequence, place: TurnSlot
+) -> Iterator[Event]:
     for ids, generated in run(decoder, sequence, place.leave):
-        yield from said.take(ids, generated, decoder.logprobs)
+        yield from output.take(ids, generated, decoder.logprobs)
     if not place.left:
-        yield from said.rest()
+        yield from output.rest()

@@ -1,4 +1,4 @@
-"""Turns of one model that run together: each is read by whoever asked for it, in any thread."""
+"""Turns that a scheduler computes in one batch; any thread may read a turn's events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from qwen3_mlx.chat.request import Request
 from qwen3_mlx.chat.runtime import Runtime
-from qwen3_mlx.chat.said import Said, new_sampler
+from qwen3_mlx.chat.turn_output import TurnOutput, new_sampler
 from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prompt_cache import PromptCache
@@ -20,22 +20,24 @@ from qwen3_mlx.engine.scheduler import Scheduler
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.engine.task import Task
 from qwen3_mlx.events import Done, Event, Reply
-from qwen3_mlx.text import stable_prefix
 
 MOST_EVENTS = 2_000
-"""Events that wait for a slow reader before its turn pauses."""
+"""Unread events at which the turn of a slow reader pauses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """So many tokens of the prompt are in the cache; the first time, those that were there."""
+    """Progress of the prefill: `done` of `total` prompt tokens are in the cache.
+
+    The first one of a turn reports the tokens that were cached already.
+    """
 
     done: int
     total: int
 
 
 def new_scheduler(runtime: Runtime, **settings: Any) -> Scheduler:
-    """A scheduler of `runtime`'s network; `settings` are those of `Scheduler`."""
+    """A scheduler for `runtime`'s network; `settings` are keyword arguments of `Scheduler`."""
     return Scheduler(
         runtime.network,
         runtime.config,
@@ -48,9 +50,9 @@ def new_scheduler(runtime: Runtime, **settings: Any) -> Scheduler:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A turn that was begun elsewhere, in its conversation's own cache, and goes on here."""
+    """The state of a turn that its own thread began and the scheduler continues."""
 
-    said: Said
+    output: TurnOutput
     sequence: TurnSequence
     control: Control
     cache: PromptCache
@@ -58,9 +60,9 @@ class Begun:
 
 
 class Turn(Iterator[Event | Reading]):
-    """A turn under way: `Reading`, then its events, then `Done`; raises what it failed of.
+    """A turn in the scheduler: yields `Reading`, its events, `Done`; raises the turn's error.
 
-    Iterating waits; `poll` doesn't, for who is told by `on_ready` that there is something.
+    Iterating blocks; `poll` doesn't, for callers whom `on_ready` notifies of new events.
     """
 
     def __init__(
@@ -73,15 +75,15 @@ class Turn(Iterator[Event | Reading]):
         on_ready: Callable[[], object] = lambda: None,
         begun: Begun | None = None,
     ) -> None:
-        """With `messages`, what the next prompt begins with is computed once the turn is over."""
+        """With `messages`, the known prefix of the next prompt is prefilled after the turn."""
         self.request, self.control = request, begun.control if begun else Control()
         sequence = begun.sequence if begun else request.sequence(self.control)
-        self._said = begun.said if begun else Said(runtime, request, sequence, deltas)
+        self._output = begun.output if begun else TurnOutput(runtime, request, sequence, deltas)
         self._runtime, self._messages, self._on_ready = runtime, messages, on_ready
         self._events: deque[Event | Reading | Exception] = deque()
         self._changed = threading.Condition()
         self._begun = self._over = False
-        self._heard: list[Event] = []
+        self._events_so_far: list[Event] = []
         self._next_prefix: list[int] | None = None
         options = request.options
         self.task = Task(
@@ -91,41 +93,41 @@ class Turn(Iterator[Event | Reading]):
             self,
             options.logprobs,
             options.prefill_chunk,
-            None if messages is None else self._lasting,
+            None if messages is None else self._stable_prefix,
             begun.cache if begun else None,
-            partial(self._said.speculating, lasting=begun is not None),
+            partial(self._output.speculating, lasting=begun is not None),
         )
         if begun and begun.decoder:
             self.task.cache, self.task.decoder = begun.cache, begun.decoder
 
     @property
     def thinking_tokens(self) -> int:
-        """How many tokens of thinking there are so far."""
+        """Thinking tokens so far."""
         return self.task.sequence.thinking_tokens
 
     @property
     def generated_tokens(self) -> int:
-        """How many ids were generated so far, the end of the turn included."""
-        return self._said.clock.tokens
+        """Generated ids so far, including the end-of-turn token."""
+        return self._output.clock.tokens
 
     @property
     def cached_tokens(self) -> int:
-        """Those of the prompt that were in the cache when the turn began."""
-        return self._said.clock.cached
+        """Prompt tokens that were in the cache when the turn began."""
+        return self._output.clock.cached
 
     @property
     def used_tokens(self) -> int:
-        """Generated and injected ids."""
+        """Generated and injected ids so far."""
         return self.task.sequence.used
 
     @property
     def pending(self) -> bool:
-        """Whether `poll` has an event to hand out, or an error to raise."""
+        """Whether `poll` would return an event or raise an error."""
         return bool(self._events)
 
     @property
     def over(self) -> bool:
-        """Whether everything was handed out, the end or the error included."""
+        """Whether the turn has ended and all its events were read."""
         return self._over and not self._events
 
     def interrupt(self, kind: Interrupt = "stop") -> None:
@@ -133,7 +135,7 @@ class Turn(Iterator[Event | Reading]):
         self.control.interrupt(kind)
 
     def poll(self) -> list[Event | Reading]:
-        """What has come since the last time, perhaps nothing. Raises what the turn failed of."""
+        """The events since the last call, possibly none. Raises the turn's error."""
         events: list[Event | Reading] = []
         while self._events:
             if isinstance(self._events[0], Exception) and events:
@@ -156,7 +158,7 @@ class Turn(Iterator[Event | Reading]):
         return event
 
     def end(self) -> None:
-        """Have it end, if it hasn't, and wait until nothing computes into its cache any more."""
+        """End the turn if it is running, and wait until nothing computes into its cache."""
         if not self._over:
             self.interrupt()
             with self._changed:
@@ -165,29 +167,29 @@ class Turn(Iterator[Event | Reading]):
     def reading(self, done: int, total: int) -> None:
         """As `Listener.reading`."""
         if not self._begun and self.task.own is None:
-            self._begun, self._said.clock.cached = True, done
-        self._tell(Reading(done, total))
+            self._begun, self._output.clock.cached = True, done
+        self._publish(Reading(done, total))
 
     def said(self, ids: tuple[int, ...], generated: bool, logprobs: Logprobs | None) -> None:
         """As `Listener.said`."""
-        self._tell(*self._said.take(ids, generated, logprobs))
+        self._publish(*self._output.take(ids, generated, logprobs))
 
     def full(self) -> bool:
-        """Whether so many events wait that the turn must pause."""
+        """Whether so many events are unread that the turn must pause."""
         return len(self._events) >= MOST_EVENTS
 
     def ended(self, cache: PromptCache | None) -> None:
         """As `Listener.ended`."""
-        rest = self._said.rest()
-        self._tell(*rest, self._said.done(cache), over=True)
+        rest = self._output.rest()
+        self._publish(*rest, self._output.done(cache), over=True)
 
     def failed(self, error: Exception) -> None:
         """As `Listener.failed`."""
-        self._tell(error, over=True)
+        self._publish(error, over=True)
 
-    def _tell(self, *events: Event | Reading | Exception, over: bool = False) -> None:
+    def _publish(self, *events: Event | Reading | Exception, over: bool = False) -> None:
         if self._messages is not None:
-            self._heard += [e for e in events if not isinstance(e, Reading | Exception)]
+            self._events_so_far += [e for e in events if not isinstance(e, Reading | Exception)]
         with self._changed:
             self._events.extend(events)
             self._over = self._over or over
@@ -195,29 +197,23 @@ class Turn(Iterator[Event | Reading]):
         if events:
             self._on_ready()
 
-    def _lasting(self) -> list[int]:
-        """What the next prompt of this conversation begins with, if its client keeps to it."""
+    def _stable_prefix(self) -> list[int]:
+        """The ids with which the next prompt begins if the client continues the conversation."""
         if self._next_prefix is None:
             assert self._messages is not None
-            reply = Reply.from_events(self._heard)
+            reply = Reply.from_events(self._events_so_far)
             message = {"role": "assistant", "content": reply.answer}
             if reply.thinking:
                 message["reasoning_content"] = reply.thinking
             calls = [call.as_message() for call in reply.tool_calls]
-            known = [*self._messages, message | ({"tool_calls": calls} if calls else {})]
-            found = stable_prefix(
-                self._runtime.template,
-                self._runtime.tokenizer,
-                known,
-                self.request.tools or None,
-                special_tokens_in_text=self.request.options.special_tokens_in_text,
-            )
-            self._next_prefix = found[: self._runtime.config.context]
+            messages = [*self._messages, message | ({"tool_calls": calls} if calls else {})]
+            special = self.request.options.special_tokens_in_text
+            self._next_prefix = self._runtime.stable_prefix(messages, self.request.tools, special)
         return self._next_prefix
 
 
 def run_all(scheduler: Scheduler, turns: list[Turn]) -> Iterator[tuple[int, Reply | Exception]]:
-    """Compute `turns` in this thread; yields their numbers and replies, as they end."""
+    """Compute `turns` in this thread; yields (index, reply or error) as each turn ends."""
     coming, open_turns = deque(enumerate(turns)), dict[int, Turn]()
     replies: dict[int, list[Event]] = {}
     while coming or open_turns:

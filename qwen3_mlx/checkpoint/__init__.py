@@ -1,4 +1,4 @@
-"""Checkpoints on disk: reading them strictly and lazily."""
+"""Reads checkpoints from disk, strictly and lazily."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["load_network"]
 
 
 def __getattr__(name: str) -> Any:
-    # Headers can be read without MLX, so MLX is imported with the loader only.
+    # Reading headers needs no MLX, so only the loader imports it.
     if name == "load_network":
         from qwen3_mlx.checkpoint.load import load_network
 

@@ -1,7 +1,7 @@
-"""LoRA adapters on disk, PEFT's and mlx-lm's: read, held to their model, attached to its layers.
+"""Reads LoRA adapters of PEFT and mlx-lm, and attaches them to a network's layers.
 
-Nothing is attached unless every tensor of the adapter has its place in the network: an adapter of
-another model is refused before the model's weights are read.
+Every tensor of an adapter must match a layer of the network: an adapter of another model is
+refused before the model's weights are read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PEFT_FILE, MLX_FILE = "adapter_model.safetensors", "adapters.safetensors"
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that fits a model: what it adds to which of its matrices."""
+    """An adapter that matches a model, and its update of each matrix."""
 
     directory: Path
     form: str
@@ -40,25 +40,25 @@ class Adapter:
     files: tuple[Path, Path]
     """Its configuration and its weights."""
     updates: Mapping[str, Update]
-    """By the path of the module."""
+    """The updates by module path."""
     copies: Mapping[str, TensorInfo]
-    """The model's own weights that lie in the adapter's file again, by the path of the module."""
+    """Copies of the model's own weights in the adapter's file, by module path."""
 
     def stamp(self) -> tuple[tuple[str, int, int], ...]:
-        """As `fingerprint.stamp`, of the adapter's files. Raises `OSError`."""
+        """`fingerprint.stamp` of the adapter's files. Raises `OSError`."""
         return stamp_of(self.files)
 
     def fingerprint(self) -> str:
-        """As `fingerprint.fingerprint`, of the adapter's files. Raises `OSError`."""
+        """`fingerprint.fingerprint` of the adapter's files. Raises `OSError`."""
         return digest_of(self.files[:1], self.files[1:])
 
 
 def read_adapter(path: str | Path, config: Qwen3Config) -> Adapter:
     """The adapter in the directory `path`, for a model of this `config`.
 
-    Reads its adapter_config.json and the header of its weights. Raises `ModelNotFoundError` where
-    there is none, `ConfigError` for what its configuration asks and this package doesn't do, and
-    `CheckpointError` for tensors that are not those of its configuration or of the model.
+    Reads adapter_config.json and the header of the weights. Raises `ModelNotFoundError` if there is
+    no adapter, `ConfigError` for unsupported settings, and `CheckpointError` for tensors that don't
+    match its configuration or the model.
     """
     directory = expanded(path)
     values = read_json(directory / CONFIG)
@@ -66,15 +66,17 @@ def read_adapter(path: str | Path, config: Qwen3Config) -> Adapter:
     if not values or not present:
         raise _no_adapter(directory, bool(values))
     peft = "peft_type" in values
-    wanted = PEFT_FILE if peft else MLX_FILE
-    if wanted not in present:
-        raise refusal("the adapter's files", f"{CONFIG} and {present[0]}", f"{wanted} beside it")
-    tensors = read_header(directory / wanted)
+    weights_file = PEFT_FILE if peft else MLX_FILE
+    if weights_file not in present:
+        raise refusal(
+            "the adapter's files", f"{CONFIG} and {present[0]}", f"{weights_file} beside it"
+        )
+    tensors = read_header(directory / weights_file)
     reader = adapter_peft if peft else adapter_mlx
     copies = adapter_peft.copies(tensors, config) if peft else {}
     updates = reader.read(values, tensors, config)
     form = "PEFT" if peft else "mlx-lm"
-    return Adapter(directory, form, (directory / CONFIG, directory / wanted), updates, copies)
+    return Adapter(directory, form, (directory / CONFIG, directory / weights_file), updates, copies)
 
 
 def _no_adapter(directory: Path, configured: bool) -> ModelNotFoundError:
@@ -90,9 +92,9 @@ def _no_adapter(directory: Path, configured: bool) -> ModelNotFoundError:
 
 
 def attach(network: nn.Module, adapter: Adapter) -> None:
-    """Put the adapter beside the layers of `network`, in the dtype that is computed in.
+    """Wrap the adapted layers of `network`, with the factors in the compute dtype.
 
-    Choose the backend afterwards. Raises `CheckpointError` where its file can't be read.
+    Call `choose_backend` afterwards. Raises `CheckpointError` if the file can't be read.
     """
     modules = dict(network.named_modules())
     for path, info in adapter.copies.items():
@@ -111,7 +113,7 @@ def attach(network: nn.Module, adapter: Adapter) -> None:
 
 
 def _check_copy(path: str, module: nn.Module, info: TensorInfo) -> None:
-    """Raise `CheckpointError` unless the copy is what the model has; a packed one can't be told."""
+    """Raise `CheckpointError` unless the copy equals the model's weight; packed ones pass."""
     if "scales" in module:
         return
     if not mx.array_equal(read_tensor(info).astype(module.weight.dtype), module.weight).item():
@@ -120,7 +122,7 @@ def _check_copy(path: str, module: nn.Module, info: TensorInfo) -> None:
 
 
 def _dtype(base: nn.Module, default: mx.Dtype) -> mx.Dtype:
-    """What a layer computes in: its weights' or its scales' dtype."""
+    """The dtype in which a layer computes: that of its weights or scales."""
     for name in ("scales", "weight"):
         if name in base and mx.issubdtype(base[name].dtype, mx.floating):
             dtype: mx.Dtype = base[name].dtype

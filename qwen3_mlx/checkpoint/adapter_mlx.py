@@ -28,7 +28,7 @@ _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 def read(
     values: Mapping[str, Any], tensors: Mapping[str, TensorInfo], config: Qwen3Config
 ) -> dict[str, Update]:
-    """What the adapter adds, by module path. Raises `ConfigError` or `CheckpointError`."""
+    """The adapter's updates by module path. Raises `ConfigError` or `CheckpointError`."""
     kind = values.get("fine_tune_type", "lora")
     if kind != "lora":
         hint = "DoRA is not applied: merge it with mlx_lm.fuse" if kind == "dora" else None
@@ -70,7 +70,7 @@ def _update(
 
 
 def _check_layers(count: Any, keys: Any, found: Mapping[str, Any], config: Qwen3Config) -> None:
-    """Hold the tensors to ``num_layers`` and ``keys``: what they name must be there, no more."""
+    """Raise unless the tensors are exactly those that ``num_layers`` and ``keys`` name."""
     layers = config.num_hidden_layers
     if type(count) is not int or count > layers:
         hint = "the adapter belongs to a model of more layers"

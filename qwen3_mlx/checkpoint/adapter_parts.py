@@ -1,4 +1,4 @@
-"""What both forms of adapters come to: for one matrix, the factors of what is added to it."""
+"""The common form of PEFT's and mlx-lm's adapters: a low-rank update per matrix."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ parameter, ``A [E r, in]``, ``B [out, r E]``."""
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The two factors of an update as they are stored, and what their product is multiplied by."""
+    """The two stored factors of an update, and the scale of their product."""
 
     a: TensorInfo
     b: TensorInfo
@@ -34,7 +34,7 @@ class Pair:
     layout: Layout
     experts: int = 1
     rows: tuple[int, int] | None = None
-    """Which rows of B count, where one pair serves two matrices."""
+    """The rows of B for this matrix, if one pair serves two matrices."""
 
     def read(self) -> tuple[mx.array, mx.array]:
         """``A [r, in]`` and ``B [out, r]``, or ``[E, r, in]`` and ``[E, out, r]``, in float32."""
@@ -51,20 +51,20 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What an adapter adds to the matrix at `path` of this `shape`: ``B A``."""
+    """The update ``B A`` of the matrix of `shape` at `path`."""
 
     path: str
     shape: Shape
     pairs: Mapping[int | None, Pair]
-    """One under None, or one an expert by its number; experts without one stay as they are."""
+    """One pair under None, or one per expert by its number; other experts have no update."""
 
     @property
     def tensors(self) -> list[TensorInfo]:
-        """What it is stored in."""
+        """The stored tensors."""
         return [info for pair in self.pairs.values() for info in (pair.a, pair.b)]
 
     def factors(self) -> tuple[mx.array, mx.array]:
-        """A and B, the scale in B, in float32: of a matrix, or of a stack of experts."""
+        """A and B in float32, with the scale in B: of a matrix, or stacked for experts."""
         if None in self.pairs:
             return self.pairs[None].read()
         read = {number: pair.read() for number, pair in self.pairs.items()}
@@ -77,13 +77,13 @@ class Update:
 
 
 def targets(config: Qwen3Config) -> dict[str, Shape]:
-    """The linear layers of the network that an adapter can stand beside: path and shape."""
+    """Paths and shapes of the linear layers that an adapter may update."""
     shapes = ((path, shape) for path, shape in weight_shapes(config) if len(shape) > 1)
     return {path: shape for path, shape in shapes if path != "model.embed_tokens"}
 
 
 def refusal(what: str, got: object, expected: object, hint: str | None = None) -> CheckpointError:
-    """The error for an adapter whose tensors don't fit."""
+    """The error for an adapter whose tensors don't match."""
     return CheckpointError(what, got=got, expected=expected, hint=hint)
 
 
@@ -116,7 +116,7 @@ def check_pair(pair: Pair, a: Shape, b: Shape) -> None:
 
 
 def both_halves(found: Mapping[str, Mapping[str, TensorInfo]], names: tuple[str, str]) -> None:
-    """Raise `CheckpointError` where a module has one of the two factors only."""
+    """Raise `CheckpointError` if a module has only one of the two factors."""
     for path, halves in found.items():
         if missing := [name for name in names if name not in halves]:
             got = f"{path} without {missing[0]}"

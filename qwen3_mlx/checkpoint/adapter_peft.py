@@ -1,8 +1,8 @@
 """PEFT's LoRA adapters: ``lora_A``, ``lora_B`` by module path, and adapter_config.json.
 
 The scale is ``lora_alpha / r``, or ``lora_alpha / √r`` with ``use_rslora``; ``rank_pattern`` and
-``alpha_pattern`` say otherwise for some modules (peft, tuners/lora). Experts come one by one, as
-transformers 4 stores them, or as ``target_parameters`` of transformers 5's stacked ones.
+``alpha_pattern`` override both for some modules (peft, tuners/lora). Experts are single modules, as
+in transformers 4, or ``target_parameters`` of the stacked experts of transformers 5.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "kasa_config": (None,),
     "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
 }
-"""Settings that must have one of these values: another changes more than ``B A`` does. Other ways
-to begin (PiSSA, OLoRA, CorDA, LoftQ) change the base's own weights."""
+"""Settings and their allowed values: with others the update isn't ``B A``. Other initializations
+(PiSSA, OLoRA, CorDA, LoftQ) change the base's own weights."""
 
 
 def read(
     values: Mapping[str, Any], tensors: Mapping[str, TensorInfo], config: Qwen3Config
 ) -> dict[str, Update]:
-    """What the adapter adds, by module path. Raises `ConfigError` or `CheckpointError`."""
+    """The adapter's updates by module path. Raises `ConfigError` or `CheckpointError`."""
     _check_config(values)
     found: dict[str, dict[str, TensorInfo]] = {}
     for name, info in tensors.items():
@@ -77,9 +77,9 @@ def read(
 
 
 def copies(tensors: Mapping[str, TensorInfo], config: Qwen3Config) -> dict[str, TensorInfo]:
-    """Weights of the model that PEFT stored again, by module path: embedding and head.
+    """The copies of embedding and head that PEFT has stored, by module path.
 
-    It does so where they are adapted, or were resized. Raises `CheckpointError` for the latter.
+    PEFT stores them if they are adapted or resized. Raises `CheckpointError` if resized.
     """
     found = {}
     for name, info in tensors.items():
@@ -142,22 +142,22 @@ def _add_stacked(
     halves: Mapping[str, TensorInfo],
     shapes: Mapping[str, Shape],
 ) -> None:
-    """The pair of a stacked parameter: down's, or the one that gate and up share.
+    """Add the pair of a stacked parameter: down's, or the one of gate and up.
 
-    Its name doesn't say which, but the rows of B do.
+    Its name doesn't show which, but the rows of B do.
     """
     gate, down = (shapes.get(f"{block}.switch_mlp.{n}_proj") for n in ("gate", "down"))
     if gate is None or down is None:
         raise no_such_modules([f"{block}.experts"], shapes)
     experts, inner, width = gate
     a, b = halves["lora_A"], halves["lora_B"]
-    both = b.shape[:1] == (2 * inner,) and a.shape[1:] == (width,)
-    parameter = "gate_up_proj" if both else "down_proj"
+    is_gate_up = b.shape[:1] == (2 * inner,) and a.shape[1:] == (width,)
+    parameter = "gate_up_proj" if is_gate_up else "down_proj"
     rank, scale = _rank_and_scale(values, f"{block}.experts.{parameter}")
-    sizes = (2 * inner, width) if both else (width, inner)
+    sizes = (2 * inner, width) if is_gate_up else (width, inner)
     pair = Pair(a, b, scale, "parameter", experts)
     check_pair(pair, (experts * rank, sizes[1]), (sizes[0], experts * rank))
-    if not both:
+    if not is_gate_up:
         pairs[f"{block}.switch_mlp.down_proj"] = {None: pair}
         return
     for place, first in (("gate_proj", 0), ("up_proj", inner)):
@@ -167,7 +167,7 @@ def _add_stacked(
 
 
 def _rank_and_scale(values: Mapping[str, Any], path: str) -> tuple[int, float]:
-    """The module's rank, and what its update is multiplied by."""
+    """The module's rank, and the scale of its update."""
     own = {
         "r": _of_pattern(values.get("rank_pattern"), path, values.get("r")),
         "lora_alpha": _of_pattern(values.get("alpha_pattern"), path, values.get("lora_alpha")),
@@ -178,7 +178,7 @@ def _rank_and_scale(values: Mapping[str, Any], path: str) -> tuple[int, float]:
 
 
 def _of_pattern(pattern: Any, path: str, default: Any) -> Any:
-    """The value of the first key that the end of `path` matches, as PEFT matches it."""
+    """The value of the first pattern that matches the end of `path`, by PEFT's rule."""
     for key, value in (pattern or {}).items():
         if _matches(rf"(.*\.)?({key})", path):
             return value
@@ -195,21 +195,27 @@ def _matches(pattern: str, text: str) -> bool:
 def _check_targets(
     values: Mapping[str, Any], found: Mapping[str, Any], config: Qwen3Config
 ) -> None:
-    """Hold the tensors to ``target_modules``: each is asked for, and each name exists."""
-    wanted = values.get("target_modules")
+    """Raise unless the tensors agree with ``target_modules`` and all its names exist."""
+    target_modules = values.get("target_modules")
     stacks = {path for path in found if _STACK.fullmatch(path)}
     modules = [path for path in found if path not in stacks]
     if stacks and not values.get("target_parameters"):
-        raise refusal("the adapter's tensors are not those of its config", min(stacks), wanted)
-    if isinstance(wanted, str):
-        if wanted.lower() == "all-linear":
+        raise refusal(
+            "the adapter's tensors are not those of its config", min(stacks), target_modules
+        )
+    if isinstance(target_modules, str):
+        if target_modules.lower() == "all-linear":
             return
-        if odd := [p for p in modules if not any(_matches(wanted, n) for n in _names(p))]:
-            raise refusal("the adapter's tensors are not those of its config", odd[0], wanted)
+        if odd := [p for p in modules if not any(_matches(target_modules, n) for n in _names(p))]:
+            raise refusal(
+                "the adapter's tensors are not those of its config", odd[0], target_modules
+            )
         return
-    names = wanted or []
+    names = target_modules or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise unsupported("target_modules", wanted, "a list of names, or a regular expression")
+        raise unsupported(
+            "target_modules", target_modules, "a list of names, or a regular expression"
+        )
     if odd := [p for p in modules if not any(f".{p}".endswith(f".{n}") for n in names)]:
         raise refusal("the adapter's tensors are not those of its config", odd[0], names)
     known = {path.replace(".switch_mlp.", ".experts.0.") for path in targets(config)}
@@ -222,14 +228,14 @@ def _check_targets(
 def _check_complete(
     values: Mapping[str, Any], found: Mapping[str, Any], names: list[str], known: set[str]
 ) -> None:
-    """Every module asked for has its tensors, but for experts: transformers 5 has none singly."""
+    """Raise if a target module has no tensors, except experts, which transformers 5 stacks."""
     if any(
         values.get(key) not in (None, [], "") for key in ("exclude_modules", "layers_to_transform")
     ):
         return
-    asked = (path for path in known if any(f".{path}".endswith(f".{name}") for name in names))
-    missing = sorted(path for path in asked if path not in found and ".experts." not in path)
-    # the router is a module of its own kind in transformers 5, which PEFT passes over
+    expected = (path for path in known if any(f".{path}".endswith(f".{name}") for name in names))
+    missing = sorted(path for path in expected if path not in found and ".experts." not in path)
+    # In transformers 5 the router isn't a Linear, so PEFT skips it.
     missing = [path for path in missing if not path.endswith(".mlp.gate")]
     if missing:
         raise refusal(
@@ -238,5 +244,5 @@ def _check_complete(
 
 
 def _names(path: str) -> tuple[str, str]:
-    """The module's path in a causal model, and in the bare body an embedder was trained as."""
+    """The module's path in a causal model, and in the body of an embedder."""
     return path, path.removeprefix("model.")

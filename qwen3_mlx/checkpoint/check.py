@@ -1,8 +1,8 @@
-"""Contradictions between a model's files, found before anything is computed.
+"""Finds contradictions between a model's files before anything is computed.
 
-config.json, generation_config.json, the tokenizer's files, the index and the arrays make statements
-about one another; docs/log.md (2026-11-28) lists the pairs. `check` reads JSON and headers only and
-needs no MLX; `array_findings` reads the weights.
+The files are config.json, generation_config.json, the tokenizer's files, the index and the arrays;
+docs/log.md (2026-11-28) lists the compared pairs. `check` reads only JSON and headers and needs no
+MLX; `array_findings` reads the weights.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from qwen3_mlx.hub.weight_files import INDEX
 
 _FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 SAMPLE = 4096
-"""Bytes of two arrays that are compared where they should be the same."""
+"""Bytes per sample when two arrays that should be equal are compared."""
 
 
 def check(directory: str | Path) -> list[Finding]:
-    """Everything that the model's files say against one another, errors first.
+    """All contradictions between the model's files, errors first.
 
-    What can't be read at all is an error too, with the reader's own words.
+    A file that can't be read is an error too, with the reader's message.
     """
     files = Files(directory)
     found: list[Finding] = []
-    for look in _LOOKS:
+    for find_in in _CHECKS:
         try:
-            found += look(files)
+            found += find_in(files)
         except Qwen3Error as error:
             found.append(Finding("error", error.summary))
     order = {"error": 0, "warning": 1, "note": 2}
@@ -92,7 +92,7 @@ def _config(files: Files) -> Iterator[Finding]:
 def _weights(files: Files) -> Iterator[Finding]:
     """Each array against the shape that config.json gives it, as MLX packs it."""
     if ("quantization_config" in files.values and not is_mlx(files.values)) or not files.tensors:
-        return  # no weights, or another tool's: `convert` knows how those lie
+        return  # no weights, or another tool's packing, which `convert` checks
     config = with_head_or_without(files.config, files.tensors, files.directory)
     dtypes = set()
     for path, shape in files.share.weight_shapes(config):
@@ -106,19 +106,19 @@ def _weights(files: Files) -> Iterator[Finding]:
         elif sum(info.nbytes for info in found) and found[0].shape[-1:] != shape[-1:]:
             got = f"{list(found[0].shape)}, config.json makes it {list(shape)}"
             yield Finding("error", f"{path}.weight is {got}")
-    said = str(files.values.get("torch_dtype") or files.values.get("dtype") or "")
+    stated = str(files.values.get("torch_dtype") or files.values.get("dtype") or "")
     stored = {_FLOATS[dtype] for dtype in dtypes if dtype in _FLOATS}
-    if said and stored and said.removeprefix("torch.") not in stored:
+    if stated and stored and stated.removeprefix("torch.") not in stored:
         arrays = ", ".join(sorted(stored))
-        yield Finding("note", f"config.json says {said}, the arrays are {arrays}")
+        yield Finding("note", f"config.json says {stated}, the arrays are {arrays}")
 
 
 def _shares(files: Files) -> Iterator[Finding]:
-    """The machines' files that are here: each must be the one that config.json knows."""
+    """The files of a split checkpoint that are here, against config.json."""
     if files.shares is None:
         return
     here = [str(part.share.rank + 1) for part in files.parts()]
-    text = f"shared out to {files.shares.said}; here is share {' and '.join(here) or 'none'}"
+    text = f"shared out to {files.shares.description}; here is share {' and '.join(here) or 'none'}"
     yield Finding("note", f"{text}: qwen3-mlx launch runs it")
     for part in files.parts():
         try:
@@ -138,13 +138,13 @@ def _packed(
     scales, columns = files.tensors[f"{path}.scales"], shape[-1]
     groups, words = columns // spec.group_size, columns * spec.bits // 32
     if scales.shape[-1:] != (groups,) or weight.shape[-1:] != (words,):
-        said = f"{spec.bits} bits in groups of {spec.group_size}"
+        stated = f"{spec.bits} bits in groups of {spec.group_size}"
         got = f"weight {list(weight.shape)}, scales {list(scales.shape)}"
-        yield Finding("error", f"{path} is not packed with {said}: {got}")
+        yield Finding("error", f"{path} is not packed with {stated}: {got}")
 
 
 def _head(files: Files) -> Iterator[Finding]:
-    """A tied head that is stored all the same must be the embedding."""
+    """A stored head of a tied model must equal the embedding."""
     names = ("lm_head.weight", "model.embed_tokens.weight")
     head, embedding = (files.tensors.get(name) for name in names)
     if not files.config.tie_word_embeddings or head is None or embedding is None:
@@ -165,7 +165,7 @@ def _index(files: Files) -> Iterator[Finding]:
     if not (files.directory / INDEX).is_file() or not files.stored:
         return
     if INDEX in "".join(weight_files(files.directory).passed_over):
-        return  # stale, perhaps damaged, and said so
+        return  # a stale index, which has its own finding
     places = dict(pairs(files.json(INDEX).get("weight_map")))
     wrong = [n for n, info in files.stored.items() if places.get(n) not in (None, info.file.name)]
     if wrong:
@@ -175,14 +175,14 @@ def _index(files: Files) -> Iterator[Finding]:
         yield Finding("warning", f"{INDEX} names tensors that no shard has: {lost[0]}")
 
 
-_LOOKS = (
+_CHECKS = (
     *(_folder, _config, _weights, _shares, _head, _index),
     *(check_text.tokenizer, check_text.ends, check_text.template, check_text.sampling),
 )
 
 
 def array_findings(directory: str | Path) -> Iterator[Finding]:
-    """Read every float of the weights, some rows at a time: NaN and infinity are errors."""
+    """Read all floats of the weights in blocks of rows: NaN and infinity are errors."""
     import qwen3_mlx.device.backend  # noqa: F401
 
     import mlx.core as mx

@@ -1,4 +1,4 @@
-"""What the tokenizer's files, the template and generation_config.json say against the rest."""
+"""Checks of the tokenizer's files, the template and generation_config.json."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from qwen3_mlx.options import preset, with_generation_config
 
 
 def tokenizer(files: Files) -> Iterator[Finding]:
-    """Token ids: within the embedding, and the same in both files."""
+    """Token ids must be inside the embedding, and the same in both files."""
     ids, size = files.token_ids, files.config.vocab_size
     if ids and max(ids.values()) >= size:
         last = max(ids, key=lambda token: ids[token])
         text = f"{last!r} is token {ids[last]}, config.json has vocab_size {size}"
         yield Finding("error", f"tokenizer.json: {text}")
-    said = files.json("tokenizer_config.json")
-    for key, token in pairs(said.get("added_tokens_decoder")):
+    values = files.json("tokenizer_config.json")
+    for key, token in pairs(values.get("added_tokens_decoder")):
         name = token.get("content") if isinstance(token, dict) else None
         if ids and isinstance(name, str) and str(ids.get(name)) != str(key):
             text = f"{name!r} is token {key}, in tokenizer.json {ids.get(name)}"
             yield Finding("error", f"tokenizer_config.json: {text}")
-    longest = said.get("model_max_length")
+    longest = values.get("model_max_length")
     if type(longest) is int and longest < files.config.native_context:
         text = f"model_max_length {longest}, config.json has {files.config.native_context}"
         yield Finding("note", f"tokenizer_config.json: {text}")
 
 
 def ends(files: Files) -> Iterator[Finding]:
-    """The end-of-turn tokens, which three files name."""
+    """The end-of-turn tokens in three files must exist and agree."""
     ids, size = files.token_ids, files.config.vocab_size
     named: dict[str, set[int]] = {}
     for source in ("config.json", "generation_config.json"):
@@ -47,16 +47,16 @@ def ends(files: Files) -> Iterator[Finding]:
     for file, ends in named.items():
         if beyond := [n for n in ends if n >= size or (ids and n not in set(ids.values()))]:
             yield Finding("error", f"{file}: eos_token_id {beyond[0]} is no token")
-    said = {file: ends for file, ends in named.items() if ends}
-    if said and not set.intersection(*said.values()):
-        text = ", ".join(f"{file} {sorted(ends)}" for file, ends in said.items())
+    values = {file: ends for file, ends in named.items() if ends}
+    if values and not set.intersection(*values.values()):
+        text = ", ".join(f"{file} {sorted(ends)}" for file, ends in values.items())
         yield Finding("warning", f"the files name different tokens as the end: {text}")
 
 
 def template(files: Files) -> Iterator[Finding]:
-    """Two chat templates that differ."""
-    file, said = files.directory / "chat_template.jinja", files.json("tokenizer_config.json")
-    inside = said.get("chat_template")
+    """Two chat templates must not differ."""
+    file, values = files.directory / "chat_template.jinja", files.json("tokenizer_config.json")
+    inside = values.get("chat_template")
     if file.is_file() and isinstance(inside, str):
         text = read_small(file).decode("utf-8", "replace")
         if text.strip() != inside.strip():
@@ -65,12 +65,12 @@ def template(files: Files) -> Iterator[Finding]:
 
 
 def sampling(files: Files) -> Iterator[Finding]:
-    """Sampling that no sampler can do, or that contradicts itself."""
-    said = files.json("generation_config.json")
+    """The sampling settings must be valid and consistent."""
+    values = files.json("generation_config.json")
     try:
-        with_generation_config(preset("instruct", False), said)
+        with_generation_config(preset("instruct", False), values)
     except OptionError as error:
         yield Finding("error", error.summary)
-    if said.get("do_sample") is False and said.get("temperature") not in (None, 0, 0.0, 1, 1.0):
-        text = f"do_sample false and temperature {said['temperature']}"
+    if values.get("do_sample") is False and values.get("temperature") not in (None, 0, 0.0, 1, 1.0):
+        text = f"do_sample false and temperature {values['temperature']}"
         yield Finding("note", f"generation_config.json: {text}: greedy")

@@ -1,7 +1,7 @@
-"""GGUF's block types, unpacked: codes, and a scale and a bias for each group of them.
+"""Unpacks GGUF's block types to codes with a scale and a bias per group.
 
-Layouts as ggml defines them (ggml-common.h, ggml-quants.c). The gguf package has decoders in
-NumPy, which give 5 to 30 million weights a second: five minutes for 8B.
+The layouts are ggml's (ggml-common.h, ggml-quants.c). The gguf package's NumPy decoders unpack
+only 5 to 30 million weights per second: five minutes for 8B.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Codes(NamedTuple):
     """n blocks of G groups: ``w = scale * code + bias``."""
 
     codes: mx.array
-    """uint8 ``[n, G, weights in a group]``, in the order of the weights."""
+    """uint8 ``[n, G, weights per group]``, in the order of the weights."""
     scale: mx.array
     """float32 ``[n, G]``."""
     bias: mx.array
     """float32 ``[n, G]``."""
 
     def dense(self) -> mx.array:
-        """The weights, float32 ``[n, weights in a block]``, computed as ggml does."""
+        """The weights, float32 ``[n, weights per block]``, computed as in ggml."""
         groups = self.codes * self.scale[..., None] + self.bias[..., None]
         return groups.reshape(groups.shape[0], -1)
 
@@ -62,7 +62,7 @@ def _q4_1(blocks: mx.array) -> Codes:
 
 
 def _fives(high: mx.array, low: mx.array) -> mx.array:
-    """32 codes of 5 bits a block: their highest bits lie in four bytes, lowest first."""
+    """32 codes of 5 bits per block; four bytes hold their highest bits, lowest first."""
     top = _bit(high[:, :, None], mx.arange(8, dtype=mx.uint8)).reshape(-1, 32)
     return (_nibbles(low) | (top << 4))[:, None]
 
@@ -135,7 +135,7 @@ def _q6_k(blocks: mx.array) -> Codes:
 
 
 def _spread(codes: mx.array) -> mx.array:
-    """IQ4's codes as their values + 128, which have a scale and a bias as all others."""
+    """IQ4's codes replaced by their values + 128, so that scale and bias apply as elsewhere."""
     return mx.array([value + 128 for value in _NL], mx.uint8)[codes]
 
 

@@ -1,4 +1,4 @@
-"""GGUF's tensors, read some rows at a time: dense, or as MLX packs them."""
+"""Reads GGUF's tensors in blocks of rows, dense or in MLX's packed format."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from qwen3_mlx.gguf import describe
 from qwen3_mlx.gguf.header import BLOCKS, GgufTensor
 
 _STEP = 2**22
-"""Weights that are unpacked at a time."""
+"""Weights unpacked at a time."""
 
 
 def read_dense(tensor: TensorInfo | GgufTensor, start: int, stop: int, kind: str) -> mx.array:
-    """Rows `start` to `stop` of a stored tensor of the type `kind`, as float32 ``[n, columns]``."""
+    """Rows `start` to `stop` of a stored tensor of type `kind`, float32 ``[n, columns]``."""
     if kind in FLOATS:
         return read_rows(_as_stored(tensor, kind), start, stop).astype(mx.float32)
     return _codes(tensor, start, stop, kind).dense().reshape(stop - start, -1)
@@ -40,13 +40,14 @@ def _as_stored(tensor: TensorInfo | GgufTensor, dtype: str) -> TensorInfo:
 
 
 class GgufReader:
-    """Reads what `loaded_tensors` lists. The parts of one tensor are made together.
+    """Reads the tensors that `loaded_tensors` lists.
 
-    Those not asked for yet are kept until the next tensor's.
+    Weight, scales and biases of one tensor are made together, and held until they are read or the
+    next tensor's are made.
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[GgufTensor | None, dict[str, mx.array]] = (None, {})
+        self._ready: tuple[GgufTensor | None, dict[str, mx.array]] = (None, {})
 
     def read(self, info: TensorInfo) -> mx.array:
         """The array, evaluated. Raises `CheckpointError` for NaN and infinity."""
@@ -55,21 +56,21 @@ class GgufReader:
         if tensor.type in FLOATS:
             return _own_part(info, _floats(tensor, FLOATS[info.dtype]))
         kind = info.name.rpartition(".")[2]
-        if self._kept[0] != tensor or kind not in self._kept[1]:
-            self._kept = tensor, _packed(tensor)
-        return _own_part(info, self._kept[1].pop(kind))
+        if self._ready[0] != tensor or kind not in self._ready[1]:
+            self._ready = tensor, _packed(tensor)
+        return _own_part(info, self._ready[1].pop(kind))
 
 
 def _own_part(info: TensorInfo, whole: mx.array) -> mx.array:
-    """The array in its shape, or the part of it that this machine holds."""
+    """The array in its shape, or this machine's part of it."""
     if (part := info.part) is None:
         return whole.reshape(info.shape)
     shape = list(info.shape)
     shape[part.axis] = part.of
     index = mx.arange(part.start, part.start + info.shape[part.axis])
-    own = mx.take(whole.reshape(shape), index, axis=part.axis)
-    mx.eval(own)  # and the rest is free
-    return own
+    part_array = mx.take(whole.reshape(shape), index, axis=part.axis)
+    mx.eval(part_array)  # and the rest is free
+    return part_array
 
 
 def _pieces(tensor: GgufTensor) -> Iterator[tuple[int, int]]:
@@ -87,7 +88,7 @@ def _floats(tensor: GgufTensor, dtype: mx.Dtype) -> mx.array:
 
 
 def _packed(tensor: GgufTensor) -> dict[str, mx.array]:
-    """``weight``, ``scales`` and ``biases`` of a packed tensor, rows of all experts together."""
+    """``weight``, ``scales`` and ``biases`` of a packed tensor; experts' rows are joined."""
     bits, found = describe.bits_of(tensor.type), []
     for start, stop in _pieces(tensor):
         codes = _codes(tensor, start, stop, tensor.type)
@@ -114,7 +115,7 @@ def _packed(tensor: GgufTensor) -> dict[str, mx.array]:
 
 
 def pack_words(codes: mx.array, bits: int) -> mx.array:
-    """Codes uint8 ``[n, columns]`` as MLX stores them: one string of bits a row, lowest first."""
+    """Pack uint8 codes ``[n, columns]`` as MLX does: a bit string per row, lowest bits first."""
     if bits == 4:
         codes = codes[:, ::2] | (codes[:, 1::2] << 4)
     if bits in (4, 8):

@@ -1,4 +1,4 @@
-"""A GGUF model's tensors: as they are stored, and as the loader makes MLX's out of them."""
+"""A GGUF model's tensors, as stored and as the loader converts them for MLX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qwen3_mlx.gguf.names import module_path
 
 
 def stored_tensors(files: Sequence[Path]) -> dict[str, TensorInfo]:
-    """The tensors by Qwen's names (llama.cpp's where Qwen has none); dtypes are llama.cpp's."""
+    """The stored tensors by Qwen's names (else llama.cpp's); dtypes are llama.cpp's."""
     found = {}
     for tensor in read_model(files[0]).tensors:
         info = TensorInfo(_name(tensor), tensor.type, *_place(tensor))
@@ -23,7 +23,7 @@ def stored_tensors(files: Sequence[Path]) -> dict[str, TensorInfo]:
 
 
 def loaded_tensors(files: Sequence[Path]) -> dict[str, TensorInfo]:
-    """What the loader makes of them: packed weights with scales and biases, and floats."""
+    """The tensors that the loader makes: packed weights with scales and biases, and floats."""
     found = {}
     for tensor, kind, dtype, shape in describe.as_loaded(read_model(files[0]).tensors):
         name = f"{_name(tensor).removesuffix('.weight')}.{kind}"

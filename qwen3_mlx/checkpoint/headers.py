@@ -1,4 +1,4 @@
-"""Safetensors headers: written for tensors that follow, and believed only after checking.
+"""Writes safetensors headers, and reads them with strict checks.
 
 The format is huggingface/safetensors' README: 8 bytes of length, little-endian, then that
 many bytes of JSON, then the tensors' bytes. Nothing here imports MLX or reads a tensor.
@@ -15,17 +15,17 @@ from typing import Any
 
 from qwen3_mlx.checkpoint import gguf_tensors
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
-from qwen3_mlx.config.shares import alone, is_share
+from qwen3_mlx.config.shares import is_share, several_machines_error
 from qwen3_mlx.errors import CheckpointError, ConfigError, shown
 from qwen3_mlx.files import LFS, LFS_POINTER, open_regular, read_json
 from qwen3_mlx.gguf.folder import is_gguf
 from qwen3_mlx.hub.weight_files import INDEX, WHOLE, WeightFiles, choose
 
 MAX_HEADER = 100_000_000
-"""Bytes of JSON at most: the reference implementation's own limit."""
+"""Largest header in bytes, as in the reference implementation."""
 
 MAX_AXES = 32
-"""Axes of a tensor at most: the product of a million sizes takes minutes."""
+"""Most axes of a tensor: multiplying a million sizes would take minutes."""
 
 ITEM_BITS = {
     "BOOL": 8,
@@ -53,10 +53,10 @@ def header_bytes(
     metadata: Mapping[str, str],
     align: int = 8,
 ) -> bytes:
-    """The length and header of a file whose tensors follow one by one: (name, dtype, shape, bytes).
+    """The length field and header for tensors in this order: (name, dtype, shape, bytes).
 
-    Spaces pad both together to a multiple of `align` bytes. The safetensors package writes a file
-    from tensors that are all in memory, and a model's are not.
+    Spaces pad both to a multiple of `align` bytes. The safetensors package could write only files
+    whose tensors are all in memory.
     """
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
@@ -72,17 +72,17 @@ def header_bytes(
 def checkpoint_tensors(directory: str | Path) -> dict[str, TensorInfo]:
     """All tensors of the checkpoint in `directory`, single or sharded, by name.
 
-    Of a GGUF model, what the loader makes of it.
+    For a GGUF model, the tensors that the loader makes.
 
-    Raises `CheckpointError` if there is none, a shard is missing, the index points outside
-    the directory, two shards hold one name, a header is damaged, or it is shared out to machines.
+    Raises `CheckpointError` if there are none, a shard is missing, the index points outside the
+    directory, a name occurs twice, a header is damaged, or it is split among machines.
     """
     tensors: dict[str, TensorInfo] = {}
     files = shard_files(Path(directory))
     if is_gguf(files[0]):
         return gguf_tensors.loaded_tensors(files)
     if is_share(files[0].name):
-        raise alone([file.name for file in files])
+        raise several_machines_error([file.name for file in files])
     for file in files:
         for name, info in read_header(file).items():
             if name in tensors:
@@ -93,9 +93,9 @@ def checkpoint_tensors(directory: str | Path) -> dict[str, TensorInfo]:
 
 
 def weight_files(directory: Path) -> WeightFiles:
-    """Which files of `directory` are the checkpoint, what is missing, what is passed over.
+    """The checkpoint's weight files in `directory`, the missing and the ignored ones.
 
-    Raises `CheckpointError` for an index that can't be read, or points outside the directory.
+    Raises `CheckpointError` if the index is unreadable or points outside the directory.
     """
     index = directory / INDEX
     indexed: list[str] | None = None
@@ -119,7 +119,7 @@ def weight_files(directory: Path) -> WeightFiles:
 
 
 def _is_stale(index: Path) -> bool:
-    """Whether the index beside a whole model names other files, or can't be read at all."""
+    """Whether the index beside ``model.safetensors`` names other files or is unreadable."""
     try:
         return WHOLE not in _weight_map(index).values()
     except CheckpointError:
@@ -127,7 +127,7 @@ def _is_stale(index: Path) -> bool:
 
 
 def shard_files(directory: Path) -> list[Path]:
-    """The safetensors files of a checkpoint. Raises `CheckpointError` where one is missing."""
+    """The weight files of a checkpoint. Raises `CheckpointError` if one is missing."""
     files = weight_files(directory)
     if not files.names:
         hint = "a model directory has model.safetensors, or shards and their index"
@@ -142,12 +142,12 @@ def shard_files(directory: Path) -> list[Path]:
 
 
 def _is_plain(name: Any) -> bool:
-    """Whether `name` is one component of a path; links behind it are followed (hub cache)."""
+    """Whether `name` is a single path component. It may be a link, as in the hub's cache."""
     if not isinstance(name, str) or name != Path(name).name or name in ("", ".", ".."):
         return False
     try:
         return len(os.fsencode(name)) <= 255 and "\0" not in name
-    except UnicodeEncodeError:  # a lone surrogate, which no file system spells
+    except UnicodeEncodeError:  # a lone surrogate, which no file name can contain
         return False
 
 
@@ -166,7 +166,7 @@ def _weight_map(index: Path) -> dict[str, Any]:
 
 
 def read_header(file: Path) -> dict[str, TensorInfo]:
-    """The tensors one safetensors file holds. Raises `CheckpointError` for any lie in it."""
+    """The tensors of a safetensors file. Raises `CheckpointError` for any inconsistency."""
     try:
         with open_regular(file) as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -196,7 +196,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
 
 
 def _span(file: Path, name: str, entry: Any) -> tuple[int, int, str, tuple[int, ...]]:
-    """Where one tensor lies, after checking that its type, shape and bytes agree."""
+    """A tensor's start, end, dtype and shape, after checking that they agree."""
     try:
         dtype, shape = entry["dtype"], tuple(entry["shape"])
         start, end = entry["data_offsets"]
@@ -217,7 +217,7 @@ def _span(file: Path, name: str, entry: Any) -> tuple[int, int, str, tuple[int, 
 
 
 def _check_layout(file: Path, spans: list[tuple[int, int]], data: int) -> None:
-    """The tensors must lie one behind the other, and end inside the file."""
+    """Raise unless the tensors are contiguous and end at the end of the file."""
     position = 0
     for start, end in sorted(spans):
         if start != position:

@@ -1,7 +1,7 @@
-"""Loading a network: every tensor accounted for before the first byte is read.
+"""Loads a network, after matching every tensor to a parameter.
 
-Weights are materialised layer by layer, so that the peak stays near the final size: while one is
-read the next is begun already, as waiting for each alone leaves a core idle at its end.
+Weights are evaluated layer by layer, so the memory peak stays near the final size. The next layer
+starts while one is being read, because waiting for each would leave a core idle at its end.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mlx.utils import tree_unflatten
 from qwen3_mlx.checkpoint import mapped
 from qwen3_mlx.checkpoint.gguf_read import GgufReader
 from qwen3_mlx.checkpoint.match import by_layer
-from qwen3_mlx.checkpoint.raw import read_tensor
+from qwen3_mlx.checkpoint.raw import FLOATS, read_tensor
 from qwen3_mlx.checkpoint.shared import read_part
 from qwen3_mlx.checkpoint.sources import Sources
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
-from qwen3_mlx.checkpoint.unread import FLOATS, unread_network
+from qwen3_mlx.checkpoint.unread import unread_network
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.config.share import ALL, Share
+from qwen3_mlx.config.share import WHOLE_NETWORK, Share
 from qwen3_mlx.device.out_of_memory import is_out_of_memory
 from qwen3_mlx.errors import CheckpointError, gb
 from qwen3_mlx.fit import guard
@@ -41,15 +41,15 @@ def load_network(
     context: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     force: bool = False,
-    share: Share = ALL,
+    share: Share = WHOLE_NETWORK,
 ) -> tuple[Qwen3Network, Qwen3Config]:
     """Load the network of the checkpoint directory `path` (config.json and safetensors).
 
-    `context` asks for that many positions and switches YaRN on if they need it.
-    `on_progress` is called with bytes done and bytes in all. Of a `share` only its part is read;
-    the configuration is then that of the part. Raises `ConfigError`, `ContextError`, `OptionError`
-    or `CheckpointError`; nothing is loaded unless every tensor is there in its right shape.
-    Raises `OutOfMemoryError` before a layer for which memory is missing, unless `force`.
+    context: positions to support, with YaRN if necessary. on_progress: called with (bytes done,
+    total bytes). share: the part to read; the returned configuration is then that part's.
+    Raises `ConfigError`, `ContextError`, `OptionError` or `CheckpointError`; nothing is loaded
+    unless every tensor exists with the right shape. Unless `force`, raises `OutOfMemoryError`
+    before a layer that doesn't fit into memory.
     """
     network, sources, config = unread_network(Path(path), context, share)
     if network.model.stage is None:
@@ -85,7 +85,7 @@ def _materialise(
         if before is not None and not before.leaves_room_for(layer):
             finish(before)
             before = None
-        if not force:  # memory may have gone to another process since the load began
+        if not force:  # another process may have taken memory since the load began
             _require(layer.nbytes + (before.nbytes if before else 0), done, total)
         reader.begin(layer)
         network.update(tree_unflatten(list(zip(names, layer.arrays, strict=True))))
@@ -98,7 +98,7 @@ def _materialise(
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    """Around MLX's reading of files, which it begins or ends here. Raises `CheckpointError`."""
+    """Translate MLX's errors of reading files in the block to `CheckpointError`."""
     try:
         yield
     except RuntimeError as error:
@@ -113,24 +113,24 @@ def _reading() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Layer:
-    """The tensors of a layer and, once it is begun, the arrays they become."""
+    """A layer's tensors and, once reading has begun, the arrays made of them."""
 
     sources: list[list[TensorInfo]]
     arrays: list[mx.array] = field(default_factory=list)
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory, once read."""
+        """Bytes of the layer in memory."""
         return sum(_nbytes(infos) for infos in self.sources)
 
     @property
     def stored(self) -> int:
-        """Bytes in the files."""
+        """Bytes of the layer in the files."""
         return sum(info.nbytes for infos in self.sources for info in infos)
 
     @property
     def passing(self) -> int:
-        """Bytes held on the way only: what is stacked, and what is widened."""
+        """Bytes held only while reading: tensors that are stacked or cast."""
         size = 0
         for infos in self.sources:
             stored = sum(info.nbytes for info in infos)
@@ -138,12 +138,12 @@ class _Layer:
         return size
 
     def leaves_room_for(self, after: _Layer) -> bool:
-        """Whether both may be under way together: what both hold on the way is one layer."""
+        """Whether both layers may be read at once: their temporary bytes are at most a layer's."""
         return self.passing + after.passing <= max(self.nbytes, after.nbytes)
 
 
 def _require(nbytes: int, done: int, total: int) -> None:
-    """Raise `OutOfMemoryError` unless there is memory for `nbytes` of layers under way."""
+    """Raise `OutOfMemoryError` unless `nbytes` for the layers being read are available."""
     hint = (
         f"close other programs or models, or see what fits: qwen3-mlx info; {guard.CHECK}=off"
         " loads all the same"
@@ -153,13 +153,13 @@ def _require(nbytes: int, done: int, total: int) -> None:
 
 
 def _target(infos: list[TensorInfo]) -> mx.Dtype | None:
-    """The dtype that the backend computes in; None for packed weights, which stay as they are."""
+    """The compute dtype of float weights; None for packed weights, which aren't cast."""
     stored = FLOATS.get(infos[0].dtype)
     return None if stored is None else backend.compute_dtype(stored)[0]
 
 
 def _nbytes(infos: list[TensorInfo]) -> int:
-    """Bytes in memory of the parameter that these tensors become."""
+    """Bytes in memory of the parameter made of these tensors."""
     target = _target(infos)
     if target is None:
         return sum(info.nbytes for info in infos)
@@ -167,7 +167,7 @@ def _nbytes(infos: list[TensorInfo]) -> int:
 
 
 class _Reader:
-    """Gives a checkpoint's tensors, which MLX reads when it evaluates them."""
+    """Returns a checkpoint's tensors as lazy arrays."""
 
     def __init__(self) -> None:
         self._files: dict[Path, dict[str, mx.array]] = {}
@@ -175,7 +175,7 @@ class _Reader:
         self._gguf = GgufReader()
 
     def begin(self, layer: _Layer) -> None:
-        """Begin to read a layer, into arrays of the dtype that the backend computes in."""
+        """Start reading a layer into arrays of the compute dtype."""
         layer.arrays = [self._parameter(infos) for infos in layer.sources]
         with _reading():
             mx.async_eval(layer.arrays)
@@ -200,5 +200,5 @@ class _Reader:
                 self._files[info.file] = mx.load(str(info.file))  # type: ignore[assignment]  # a dict, for safetensors
             except RuntimeError as error:
                 raise CheckpointError(f"{info.file.name} can't be read", got=str(error)) from None
-        # popped, or the dictionary would keep the bytes alive once they are read
+        # Popped, because the dictionary would keep the bytes alive after they are read.
         return self._files[info.file].pop(info.name)

@@ -1,15 +1,14 @@
-"""Weights used where the system maps them, without a copy, if this machine found that to pay.
+"""Memory-maps weights without a copy, where a trial on this machine has shown that it pays.
 
-MLX 0.32.4 can adopt memory it did not allocate, on Metal only: ``mx.from_dlpack(view, copy=False)``
-makes a buffer around the pages (convert.cpp, ``newBufferWithBytesNoCopy``), if they begin where a
-page begins. The shards that `convert` writes do; other files mostly don't, and a tensor that does
-not is read the plain way. `try_mapped` finds out whether that is right here, and faster; until then
-all weights are read. No Mac has run it yet.
+On Metal, MLX 0.32.4 can adopt memory it did not allocate: ``mx.from_dlpack(view, copy=False)``
+makes a buffer around page-aligned memory (convert.cpp, ``newBufferWithBytesNoCopy``). Tensors in
+the shards that `convert` writes are page-aligned; others mostly aren't, and are read as usual.
+`try_mapped` tests whether mapping is correct and faster here; until then weights are read. No Mac
+has run it yet.
 
-What a map gives: weights are in memory once, as the system's own cache of the file, and can be
-dropped and read again under pressure. What it costs: a file cut short in its place, under a running
-process, kills that process (SIGBUS). Files are replaced by renaming, as `convert` and the hub do,
-so that takes some doing.
+Mapped weights are in memory once, as the system's file cache, and can be dropped and read again
+under memory pressure. The cost: truncating a file in place kills the process that maps it
+(SIGBUS). `convert` and the hub replace files by renaming, which is safe.
 """
 
 from __future__ import annotations
@@ -34,72 +33,74 @@ from qwen3_mlx.files import open_regular
 from qwen3_mlx.metal import verdict
 
 VARIABLE = "QWEN3_MLX_ZERO_COPY"
-"""``off`` reads all the same, ``on`` maps where that is right, faster or not."""
+"""``off`` never maps, ``on`` maps wherever that is correct, even if it isn't faster."""
 
 PAGE = 16_384
-"""Bytes: Apple Silicon's page, and a multiple of all others'."""
+"""Apple silicon's page size in bytes, a multiple of all others."""
 _TYPES = {"U32": "uint32", "U8": "uint8", "F32": "float32", "F16": "float16", "BF16": "uint16"}
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Whether weights are mapped, and why or why not."""
+    """Whether weights are mapped, and why."""
 
     on: bool
     why: str
     right: bool = False
-    """Whether mapped weights were those of the file, faster or not."""
+    """Whether the trial read the same weights by mapping, faster or not."""
 
 
 def state() -> State:
-    """Whether this process maps weights: by this machine's verdict."""
-    asked = os.environ.get(VARIABLE, "")
-    if asked == "off":
+    """Whether this process maps weights, by the saved trial and `VARIABLE`."""
+    setting = os.environ.get(VARIABLE, "")
+    if setting == "off":
         return State(False, f"off: asked for by {VARIABLE}")
     if backend.device() != "metal":
         return State(False, f"off: MLX adopts memory on Metal only, not on {backend.device()}")
     if importlib.util.find_spec("numpy") is None:
         return State(False, "off: it needs numpy (pip install numpy)")
-    held = known()
-    if held is None:
+    found = saved_state()
+    if found is None:
         return State(False, "off: not yet tried; qwen3-mlx doctor --prove MODEL tries it")
-    on = held.on or (asked == "on" and held.right)
-    return State(on, f"{'on' if on else 'off'}: {held.why}", held.right)
+    on = found.on or (setting == "on" and found.right)
+    return State(on, f"{'on' if on else 'off'}: {found.why}", found.right)
 
 
 def verdict_file() -> Path:
-    """That of this machine: MLX, the device, the system's build, and how we map."""
+    """The trial's file, named by MLX's version, device, system build and this code."""
     texts = b"".join(sorted(file.read_bytes() for file in Path(__file__).parent.glob("*mapped.py")))
     parts = (version("mlx"), verdict.machine(), verdict.system_build())
     name = hashlib.sha256(json.dumps(parts).encode() + texts).hexdigest()[:32]
     return verdict.folder().with_name("mapped") / f"{name}.json"
 
 
-def known() -> State | None:
-    """The verdict that this machine has kept; None if it kept none, or the file is damaged."""
+def saved_state() -> State | None:
+    """The saved result of the trial; None if there is none or the file is damaged."""
     try:
-        held = State(**json.loads(verdict_file().read_text("utf-8")))
+        found = State(**json.loads(verdict_file().read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    sound = isinstance(held.on, bool) and isinstance(held.right, bool) and isinstance(held.why, str)
-    return held if sound else None
+    sound = (
+        isinstance(found.on, bool) and isinstance(found.right, bool) and isinstance(found.why, str)
+    )
+    return found if sound else None
 
 
 def _wrap(view: Any) -> mx.array:
-    """An array around a NumPy view's memory. Raises `ValueError` where that can't be."""
+    """An array that uses a NumPy view's memory. Raises `ValueError` if MLX can't."""
     return mx.from_dlpack(view, copy=False)
 
 
 class Maps:
-    """The maps of a checkpoint's files; the arrays made from one keep it alive."""
+    """The memory maps of a checkpoint's files; arrays made from a map keep it alive."""
 
     def __init__(self) -> None:
         self._maps: dict[Path, mmap.mmap] = {}
 
     def adopt(self, info: TensorInfo) -> mx.array | None:
-        """The tensor in its own pages; None if it does not begin at a page, or MLX won't.
+        """The tensor in its mapped pages; None if it isn't page-aligned or MLX refuses.
 
-        Raises `CheckpointError` if the file is no longer as long as its header was read to be.
+        Raises `CheckpointError` if the file is shorter than its header says.
         """
         import numpy as np
 
@@ -125,7 +126,7 @@ class Maps:
 
 
 def _map(file: Path) -> mmap.mmap:
-    """A private map: what is written to it, if ever, never reaches the file."""
+    """A private map, so that writes would never reach the file. Raises `CheckpointError`."""
     try:
         with open_regular(file) as stream:
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)

@@ -1,8 +1,8 @@
-"""Tensors matched to the network's parameters: every layout people store, one way to find them.
+"""Matches stored tensors to the network's parameters, in every layout in use.
 
-`named_tensors` gives a checkpoint's tensors under Hugging Face's names, whatever prefix a trainer
-left before them. `find_parameter` goes from a parameter to what it is stored in, and
-`difference_error` says what doesn't match, with a hint for its cause.
+`named_tensors` renames a checkpoint's tensors to Hugging Face's names, removing trainers' prefixes.
+`find_parameter` finds the tensors of a parameter, and `difference_error` describes what doesn't
+match, with a hint for the cause.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qwen3_mlx.hub import kinds
 T = TypeVar("T")
 Tensors = Mapping[str, TensorInfo]
 
-# Tensors that some exporters write and nobody needs.
+# Tensors that some exporters write and the network doesn't use.
 _UNUSED = re.compile(r".*\.rotary_emb\.inv_freq")
 _FUSED = re.compile(r"(.*\.mlp\.experts)\.gate_up_proj(?:\.weight)?")
 _STACKED = re.compile(r"(.*\.mlp)\.experts\.(gate_proj|up_proj|down_proj)(?:\.weight)?")
@@ -30,10 +30,10 @@ _WITHOUT_PREFIX = ("layers.", "embed_tokens.", "norm.")
 
 
 def wrapper_prefix(names: Iterable[str]) -> str:
-    """What stands before every name and is no part of the network: ``_orig_mod.`` for example.
+    """The common prefix of all names that isn't part of the network, such as ``_orig_mod.``.
 
-    Trainers leave it: PEFT ``base_model.model.``, torch.compile ``_orig_mod.``, data parallelism
-    ``module.``. Empty where even one tensor lacks it.
+    Trainers add it: PEFT ``base_model.model.``, torch.compile ``_orig_mod.``, data parallelism
+    ``module.``. Empty if any tensor lacks it.
     """
     names = list(names)
     embedding = next((name for name in names if "embed_tokens." in name), "")
@@ -45,10 +45,10 @@ def wrapper_prefix(names: Iterable[str]) -> str:
 
 
 def named_tensors(tensors: Tensors) -> dict[str, TensorInfo]:
-    """The tensors under the names of Qwen's releases; each keeps its stored name in `name`.
+    """The tensors by the names of Qwen's releases; their `name` stays the stored one.
 
-    Takes a common prefix off, puts a missing ``model.`` before, and gives the experts that
-    transformers 5 stores in one array (``experts.gate_up_proj [E, 2 I, H]``) one by one.
+    Removes a common prefix, adds a missing ``model.``, and splits the experts that transformers 5
+    stores in one array (``experts.gate_up_proj [E, 2 I, H]``).
     """
     prefix = wrapper_prefix(tensors)
     bare = {name.removeprefix(prefix): info for name, info in tensors.items()}
@@ -85,9 +85,9 @@ def _experts(name: str, info: TensorInfo) -> dict[str, TensorInfo]:
 
 
 def find_parameter(find: Callable[[str], T | None], path: str, experts: int) -> tuple[T, ...]:
-    """What the module at `path` is stored in, as `find` gives it: one, or one for each expert.
+    """What `find` returns for the module at `path`: one result, or one per expert.
 
-    Empty where there is none; shorter than `experts` where some are missing.
+    Empty if there is none; shorter than `experts` if some are missing.
     """
     if (whole := find(path)) is not None:
         return (whole,)
@@ -99,18 +99,15 @@ def find_parameter(find: Callable[[str], T | None], path: str, experts: int) -> 
 
 
 def is_body(names: Iterable[str]) -> bool:
-    """Whether tensors have the names that the body alone stores them under: an embedder's.
-
-    A head belongs to a whole model, whatever prefix its tensors lost.
-    """
+    """Whether the names are those of a body without a head, as an embedder stores them."""
     return not any("model." in name or "lm_head." in name for name in names)
 
 
 def with_head_or_without(config: Qwen3Config, tensors: Tensors, directory: Path) -> Qwen3Config:
-    """`config`, without a head where an embedder's checkpoint has none (Qwen3-Embedding-8B).
+    """`config`, without a head if an embedder's checkpoint has none (Qwen3-Embedding-8B).
 
-    An embedder's it is by its files or name, or if its tensors are the bare body's. Elsewhere a
-    missing head is an error.
+    It is an embedder's by its files or name, or if its tensors are those of a body. In other
+    checkpoints a missing head remains an error.
     """
     if config.tie_word_embeddings or any(name.startswith("lm_head.") for name in tensors):
         return config
@@ -122,7 +119,7 @@ def with_head_or_without(config: Qwen3Config, tensors: Tensors, directory: Path)
 
 
 def is_unused(name: str, config: Qwen3Config) -> bool:
-    """Whether the network has no use for the tensor: old RoPE tables, the head of a tied model."""
+    """Whether the network ignores the tensor: old RoPE tables, the head of a tied model."""
     tied = config.tie_word_embeddings and name.startswith("lm_head.")
     return tied or _UNUSED.fullmatch(name) is not None
 
@@ -132,8 +129,8 @@ def difference_error(
 ) -> CheckpointError:
     """One error for all differences, listing the first five.
 
-    `missing` and `surplus` begin with the tensor's name; `faults` are tensors of another shape or
-    dtype. `packing` is what another tool packed the weights with, as config.json has it.
+    missing, surplus: texts that begin with a tensor's name. faults: tensors of another shape or
+    dtype. packing: the other tool's packing in config.json, if there is one.
     """
     problems = [
         *(f"missing {name}" for name in missing),
@@ -160,7 +157,7 @@ _PACKED_TOGETHER = re.compile(
 
 
 def _packing_hint(surplus: Sequence[str], packing: str) -> str:
-    """What packed tensors mean that the reader of `packing` has no use for; empty if it isn't."""
+    """A hint for surplus tensors of a packing, "" if they don't look packed."""
     if packing and any(_PACKED_TOGETHER.search(name) for name in surplus):
         return (
             "all experts of a layer are packed in one array, which convert reads of fp8 and of"
@@ -175,7 +172,7 @@ def _packing_hint(surplus: Sequence[str], packing: str) -> str:
     )
 
 
-# What surplus tensors look like, and what that means: the first that any name fits.
+# Patterns of surplus tensors and their causes; the first pattern that any name matches counts.
 _CAUSES = (
     (
         _PACKED.pattern,
@@ -229,7 +226,7 @@ def _hint(missing: Sequence[str], faults: Sequence[str], surplus: Sequence[str])
 
 
 def by_layer(parameters: Iterable[str]) -> Iterator[list[str]]:
-    """Parameter names, a list a layer (and one each for embedding, norm and head)."""
+    """Parameter names grouped by layer, with groups for embedding, norm and head."""
 
     def layer(name: str) -> tuple[int, str]:
         match = re.match(r"model\.layers\.(\d+)\.", name)

@@ -1,4 +1,4 @@
-"""What a model directory says about itself: its JSON files, its headers, its vocabulary."""
+"""Cached access to a model directory's JSON files, headers and vocabulary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen3_mlx.checkpoint.match import named_tensors
 from qwen3_mlx.checkpoint.share_files import own_tensors, ranks_here
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.config.share import ALL, Share
+from qwen3_mlx.config.share import WHOLE_NETWORK, Share
 from qwen3_mlx.config.shares import Shares, shares_of
 from qwen3_mlx.files import read_config, read_json
 
@@ -22,7 +22,7 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One contradiction. An error is certain to give wrong answers; a note changes nothing."""
+    """A contradiction between files. An error certainly gives wrong answers; a note is harmless."""
 
     severity: Severity
     text: str
@@ -32,40 +32,40 @@ class Finding:
 
 
 class Files:
-    """What a model directory says, read once each. Reading raises `Qwen3Error`."""
+    """A model directory; every file is read once. Reading raises `Qwen3Error`."""
 
-    def __init__(self, directory: str | Path, share: Share = ALL) -> None:
+    def __init__(self, directory: str | Path, share: Share = WHOLE_NETWORK) -> None:
         self.directory, self.share = Path(directory), share
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """config.json."""
+        """The parsed config.json."""
         return read_config(self.directory)
 
     @cached_property
     def config(self) -> Qwen3Config:
-        """config.json, understood; another tool's packing is left out."""
+        """The configuration, without another tool's packing."""
         mlx = self.values.get("quantization")
         gone = () if mlx or is_mlx(self.values) else ("quantization_config",)
         return Qwen3Config.from_dict({k: v for k, v in self.values.items() if k not in gone})
 
     @cached_property
     def stored(self) -> dict[str, TensorInfo]:
-        """The tensors by the names they are stored under; empty where there are no weights."""
+        """The tensors by their stored names; empty if there are no weights."""
         if self.shares is not None:
             if self.share.size == 1:
-                return {}  # they lie in the machines' files: `parts`
+                return {}  # the machines' files have them: `parts`
             tensors = own_tensors(self.directory, self.shares, self.share)
             return {own: tensors[n] for n, own in self.share.names(self.config, tensors).items()}
         return checkpoint_tensors(self.directory) if weight_files(self.directory).names else {}
 
     @cached_property
     def shares(self) -> Shares | None:
-        """What the weights are shared out to, if they are."""
+        """The machines among which the weights are split, if they are."""
         return shares_of(self.values)
 
     def parts(self) -> list[Files]:
-        """These files, or what they say of each machine whose file is here."""
+        """This directory, or one `Files` per machine whose file is here."""
         if self.shares is None:
             return [self]
         ranks = ranks_here(self.directory, self.shares)
@@ -77,12 +77,12 @@ class Files:
         return named_tensors(self.stored)
 
     def json(self, name: str) -> dict[str, Any]:
-        """Another JSON file; empty where there is none."""
+        """The parsed JSON file `name`; empty if it is missing."""
         return read_json(self.directory / name)
 
     @cached_property
     def token_ids(self) -> dict[str, int]:
-        """The vocabulary of tokenizer.json, added tokens included; empty where there is none."""
+        """The vocabulary of tokenizer.json with its added tokens; empty if it is missing."""
         file = self.json("tokenizer.json")
         model = file.get("model")
         vocabulary = model.get("vocab") if isinstance(model, dict) else None

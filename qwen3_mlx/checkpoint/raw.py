@@ -1,7 +1,8 @@
-"""Bytes of a tensor, read as they are wanted: some rows at a time, never the whole file."""
+"""Reads a tensor's rows from a file, without loading the whole file."""
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.files import open_regular
 
-# safetensors' name -> (format of the buffer protocol, the dtype those bits are then viewed as)
+# safetensors' dtype -> (buffer protocol's format, the MLX dtype as which the bits are viewed)
 _DTYPES: dict[str, tuple[Literal["B", "H", "I"], mx.Dtype]] = {
     "U8": ("B", mx.uint8),
     "I8": ("B", mx.int8),
@@ -37,25 +38,18 @@ NAMES = {
 
 
 def read_rows(info: TensorInfo, start: int, stop: int) -> mx.array:
-    """Rows `start` to `stop` of a tensor, all its leading dimensions taken as rows: ``[n, last]``.
+    """Rows `start` to `stop` of a tensor with its leading axes flattened: ``[n, last axis]``.
 
-    A vector is one row. FP8 comes as its codes, uint8. Raises `CheckpointError`.
+    A vector is one row. FP8 is returned as uint8 codes. Raises `CheckpointError`.
     """
     width = info.shape[-1]
-    size = info.nbytes * width // max(_count(info), 1)
+    size = info.nbytes * width // max(math.prod(info.shape), 1)
     return _array(info, info.offset + start * size, (stop - start) * size).reshape(-1, width)
 
 
 def read_tensor(info: TensorInfo) -> mx.array:
-    """A whole tensor in its own shape."""
+    """A whole tensor in its own shape. Raises `CheckpointError`."""
     return _array(info, info.offset, info.nbytes).reshape(info.shape)
-
-
-def _count(info: TensorInfo) -> int:
-    count = 1
-    for n in info.shape:
-        count *= n
-    return count
 
 
 def _array(info: TensorInfo, offset: int, size: int) -> mx.array:
@@ -73,7 +67,7 @@ _scratch = threading.local()
 
 
 def _buffer(size: int) -> memoryview:
-    """Memory to read into: the same each time, as touching new pages costs more than reading."""
+    """A buffer to read into, reused because touching new pages costs more than reading."""
     if size > _REUSED:
         return memoryview(bytearray(size))
     if not hasattr(_scratch, "data"):

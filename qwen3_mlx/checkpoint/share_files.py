@@ -1,4 +1,4 @@
-"""One machine's file of a checkpoint that is shared out: found, and held to be the right one."""
+"""Finds and checks one machine's file of a checkpoint that is split among machines."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from qwen3_mlx.checkpoint.fingerprint import digest_of_file
 from qwen3_mlx.checkpoint.headers import checkpoint_tensors, read_header
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config.share import Share
-from qwen3_mlx.config.shares import Shares, alone, shares_of
+from qwen3_mlx.config.shares import Shares, several_machines_error, shares_of
 from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.files import read_config
 
 
 def read_shares(directory: str | Path) -> Shares | None:
-    """The block of config.json; None for a checkpoint that is whole. Raises `ConfigError`."""
+    """The block ``shares`` of config.json; None for a whole checkpoint. Raises `ConfigError`."""
     return shares_of(read_config(Path(directory)))
 
 
 def tensors_of(directory: Path, share: Share) -> dict[str, TensorInfo]:
-    """The tensors that this machine reads from: all of a whole checkpoint, or those in its file.
+    """The tensors from which this machine reads: all of a whole checkpoint, or its own file's.
 
     Raises as `checkpoint_tensors` and `own_tensors`.
     """
@@ -30,22 +30,22 @@ def tensors_of(directory: Path, share: Share) -> dict[str, TensorInfo]:
 
 
 def ranks_here(directory: Path, shares: Shares) -> list[int]:
-    """The ranks whose files lie in `directory`."""
+    """The ranks whose files are in `directory`."""
     return [rank for rank in range(shares.count) if (directory / shares.name(rank)).is_file()]
 
 
 def own_tensors(directory: Path, shares: Shares, share: Share) -> dict[str, TensorInfo]:
-    """The tensors in this machine's file, by the whole's names.
+    """The tensors in this machine's file, by their names in the whole checkpoint.
 
-    Raises `CheckpointError` where the files are for other machines, or this one's is missing.
+    Raises `CheckpointError` if the files are for another division or this machine's is missing.
     """
     here = [shares.name(rank) for rank in ranks_here(directory, shares)]
     if share.size == 1:
-        raise alone(here, shares.way, shares.launch)
+        raise several_machines_error(here, shares.way, shares.launch)
     if (share.size, share.way) != (shares.count, shares.way):
         raise CheckpointError(
             "the checkpoint is shared out otherwise",
-            got=shares.said,
+            got=shares.description,
             expected=f"{share.size} machines, {share.way}",
             hint=f"launch it so, or share it out again: qwen3-mlx convert --shares {share.size}",
         )

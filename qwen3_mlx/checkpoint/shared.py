@@ -1,8 +1,8 @@
-"""The part of a checkpoint that one of several machines reads: its rows, its columns, its experts.
+"""Reads the part of a checkpoint that one of several machines holds.
 
-Rows of a matrix are one run of bytes, and nothing else is read. Of a stack of experts each one's
-rows are a run. Columns are a few hundred bytes of every row: there all rows are read, some at a
-time, and cut at once, so that what is held is the machine's own and at most one tensor besides.
+Rows of a matrix, or of each expert in a stack, are contiguous, so only they are read. For columns,
+whole rows are read in blocks and cut at once, so memory holds the machine's part and at most one
+more tensor.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.share import Share
 
 BLOCK = 1 << 24
-"""Bytes read at a time where only a part of each row is wanted."""
+"""Bytes read at a time if only a part of each row is needed."""
 SHORT_RUN = 1 << 16
-"""Bytes of a run below which the whole is read: a seek costs more than what is skipped."""
+"""Bytes of a run below which whole rows are read: seeking would cost more than skipping."""
 
 
 def share_sources(
     sources: Mapping[str, list[TensorInfo]], share: Share, config: Qwen3Config
 ) -> dict[str, list[TensorInfo]]:
-    """What this machine reads for each of its parameters, of a network of that `config`."""
+    """The tensors, or parts of them, from which this machine reads each of its parameters."""
     return {
         own: [_own(info, name.rpartition(".")[0], share) for info in sources[name]]
         for name, own in share.names(config, sources).items()
@@ -49,7 +49,7 @@ def _own(info: TensorInfo, path: str, share: Share) -> TensorInfo:
 
 
 def read_part(info: TensorInfo) -> mx.array:
-    """The wanted part of a tensor, in its own shape. Raises `CheckpointError`."""
+    """This machine's part of a tensor, in the part's shape. Raises `CheckpointError`."""
     part = info.part
     assert part is not None
     size = info.shape[part.axis]
@@ -67,7 +67,7 @@ def read_part(info: TensorInfo) -> mx.array:
     blocks = []
     for first in range(0, lead, rows):
         block = mx.contiguous(read_rows(whole, first, min(first + rows, lead))[:, start:stop])
-        mx.eval(block)  # and the rest of these rows is free
+        mx.eval(block)  # frees the rest of these rows
         blocks.append(block)
     return _joined(blocks).reshape(info.shape)
 

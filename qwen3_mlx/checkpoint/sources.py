@@ -1,4 +1,4 @@
-"""Which tensors every parameter of the network comes from."""
+"""Finds the stored tensors of every parameter of the network."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.matrices import weight_shapes
 
 Sources = dict[str, list[TensorInfo]]
-"""For each parameter of the network, the tensor it comes from, or one for each expert."""
+"""The stored tensor of each parameter, or one per expert."""
 
 
 def sources_of(tensors: Tensors, config: Qwen3Config) -> Sources:
-    """Find the tensors of every parameter; experts in the order of their numbers."""
+    """The tensors of every parameter that has any; experts in order."""
     sources: Sources = {}
     for path, _ in weight_shapes(config):
         for kind in ("weight", "scales", "biases"):

@@ -1,4 +1,4 @@
-"""One tensor of a checkpoint, before it is read: what it is, and where its bytes lie."""
+"""Describes a tensor of a checkpoint before it is read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qwen3_mlx.gguf.header import GgufTensor
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Where a machine's part of a tensor lies: from `start` on, along an axis that has `of`."""
+    """A machine's part of a tensor: it begins at `start` of an axis of length `of`."""
 
     axis: int
     start: int
@@ -19,7 +19,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor of a checkpoint: its name, type (as the format spells it), shape and place."""
+    """A stored tensor; `dtype` is the file format's name."""
 
     name: str
     dtype: str
@@ -27,10 +27,10 @@ class TensorInfo:
     nbytes: int
     file: Path
     offset: int
-    """Where its bytes begin, counted from the beginning of the file."""
+    """The first byte's position in the file."""
     part_of_tensor: bool = False
-    """Whether it is some rows of the stored tensor `name`, not all of it."""
+    """Whether this is only some rows of the stored tensor `name`."""
     part: Part | None = None
-    """If only a part is wanted: `shape` and `nbytes` are then the part's, `offset` the whole's."""
+    """If set, `shape` and `nbytes` are this part's, `offset` is the whole tensor's."""
     made_from: GgufTensor | None = None
-    """The GGUF tensor that it is made from when it is read; its bytes lie nowhere as they are."""
+    """The GGUF tensor from which this one is computed when it is read."""

@@ -1,11 +1,11 @@
-"""Are mapped weights right on this machine, and faster than read ones? Tried in children.
+"""Tests in child processes whether mapped weights are correct and faster on this machine.
 
     python -m qwen3_mlx.checkpoint.try_mapped FOLDER read|mapped
 
-A child takes the tensors of a checkpoint that begin at a page, adds up the bytes of every page on
-the device, twice, and prints what it found: the sums, the seconds until the first and of the
-second, the process's peak. Mapped wins if it found the same, sooner, and costs the second pass and
-the peak nothing. What was found is kept beside the kernels' verdicts and counts for this machine.
+A child sums the bytes of every page of the page-aligned tensors on the device, twice, and prints
+the sums, the seconds until the first pass and of the second, and its peak memory. Mapping wins if
+its sums are the same, it is faster to the first pass, and neither the second pass nor the peak is
+worse. The result is saved beside the kernels' verdicts.
 """
 
 from __future__ import annotations
@@ -27,48 +27,47 @@ import qwen3_mlx.device.backend as backend
 import mlx.core as mx
 
 from qwen3_mlx.checkpoint.headers import checkpoint_tensors
-from qwen3_mlx.checkpoint.mapped import PAGE, Maps, State, known, verdict_file
+from qwen3_mlx.checkpoint.mapped import PAGE, Maps, State, saved_state, verdict_file
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.files import write_atomically
 
-MOST = 512 << 20
-"""Bytes that a child takes: what a model in memory beside it leaves room for."""
+MAX_BYTES = 512 << 20
+"""Most bytes that a child reads, because a model may be in memory at the same time."""
 
 GAIN = 1.03
 LIMIT_S = 20.0
 CHILD = [sys.executable, "-m", "qwen3_mlx.checkpoint.try_mapped"]
-"""What is started. Tests put one in its place in which MLX adopts memory on a processor too."""
+"""The child's command. Tests replace it by one in which MLX adopts memory on a CPU too."""
 
-Way = Literal["read", "mapped"]
-ORDER: tuple[Way, ...] = ("read", "mapped", "mapped", "read")
+Mode = Literal["read", "mapped"]
+ORDER: tuple[Mode, ...] = ("read", "mapped", "mapped", "read")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What one child found."""
+class Measurement:
+    """What one child has measured."""
 
     sums: str
     """A digest of the sums of all pages, in order."""
     first: float
-    """Seconds until they were known."""
+    """Seconds from the start to the end of the first pass."""
     again: float
-    """Seconds of the second pass, as every decode step makes one."""
+    """Seconds of the second pass, which resembles a decode step."""
     peak: int
-    """The process's, in the system's unit."""
+    """The process's peak memory, in the system's unit."""
 
 
 def prove(directory: Path, again: bool = True) -> tuple[State, str | None]:
-    """What children find out with the checkpoint in `directory`, and why it can't be kept, if so.
+    """Run the trial on the checkpoint in `directory`; returns its result and an error of saving.
 
-    again: what is known is found out again. Nothing is kept where there is nothing to try. Raises
-    `CheckpointError`.
+    again: repeat the trial even if a result is saved. Raises `CheckpointError`.
     """
     if backend.device() != "metal":
         return State(False, f"MLX adopts memory on Metal only, not on {backend.device()}"), None
     if not tensors(directory):
         return State(False, "no tensor begins at a page; qwen3-mlx convert writes such files"), None
-    if not again and (held := known()) is not None:
-        return held, None
+    if not again and (found := saved_state()) is not None:
+        return found, None
     state, file = _tried(directory), verdict_file()
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -79,24 +78,24 @@ def prove(directory: Path, again: bool = True) -> tuple[State, str | None]:
 
 
 def _tried(directory: Path) -> State:
-    readings: dict[Way, list[Reading]] = {"read": [], "mapped": []}
-    for way in ORDER:
-        command = [*CHILD, str(directory), way]
+    results: dict[Mode, list[Measurement]] = {"read": [], "mapped": []}
+    for mode in ORDER:
+        command = [*CHILD, str(directory), mode]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
         except subprocess.TimeoutExpired:
-            return State(False, f"{way}: still running after {LIMIT_S:.0f} s")
+            return State(False, f"{mode}: still running after {LIMIT_S:.0f} s")
         try:
-            readings[way].append(Reading(**json.loads(done.stdout)))
+            results[mode].append(Measurement(**json.loads(done.stdout)))
         except (ValueError, TypeError):
-            said = (done.stderr.strip() or "no word said").splitlines()[-1][:120]
-            return State(False, f"{way}: exit {done.returncode}: {said}")
-    return decide(readings["read"], readings["mapped"])
+            last_line = (done.stderr.strip() or "no word said").splitlines()[-1][:120]
+            return State(False, f"{mode}: exit {done.returncode}: {last_line}")
+    return decide(results["read"], results["mapped"])
 
 
-def decide(read: Sequence[Reading], mapped: Sequence[Reading]) -> State:
-    """Whether mapped weights are right and faster, by the medians."""
-    if {one.sums for one in mapped} != {one.sums for one in read} or len({*_sums(read)}) != 1:
+def decide(read: Sequence[Measurement], mapped: Sequence[Measurement]) -> State:
+    """Whether mapped weights are correct and, by the medians, faster."""
+    if len({one.sums for one in (*mapped, *read)}) != 1:
         return State(False, "other numbers than the file's")
     first, again, peak = (
         statistics.median(getattr(one, name) for one in mapped)
@@ -111,32 +110,30 @@ def decide(read: Sequence[Reading], mapped: Sequence[Reading]) -> State:
     return State(faster, f"{'right and faster' if faster else 'right, but no gain'}: {found}", True)
 
 
-def _sums(readings: Sequence[Reading]) -> list[str]:
-    return [one.sums for one in readings]
-
-
 def tensors(directory: Path) -> list[TensorInfo]:
-    """The tensors of whole pages, up to `MOST` bytes of them. Raises `CheckpointError`."""
+    """Up to `MAX_BYTES` of tensors that fill whole pages. Raises `CheckpointError`."""
     found, taken = [], 0
     for info in checkpoint_tensors(directory).values():
         whole = info.nbytes and not info.offset % PAGE and not info.nbytes % PAGE
-        if whole and taken + info.nbytes <= MOST:
+        if whole and taken + info.nbytes <= MAX_BYTES:
             found.append(info)
             taken += info.nbytes
     return found
 
 
-def measured(infos: Sequence[TensorInfo], way: Way) -> Reading:
-    """Take `infos` in one way. Raises `ValueError` where MLX adopts none of its memory."""
+def measured(infos: Sequence[TensorInfo], mode: Mode) -> Measurement:
+    """Measure reading or mapping `infos`. Raises `ValueError` if MLX doesn't adopt the memory."""
     begin = time.perf_counter()
     maps = Maps()
-    arrays = [_mapped(maps, info) for info in infos] if way == "mapped" else _read(infos)
+    arrays = [_mapped(maps, info) for info in infos] if mode == "mapped" else _read(infos)
     sums = _pages(arrays)
     first = time.perf_counter()
     if _pages(arrays) != sums:
         raise ValueError("other numbers the second time")
     again = time.perf_counter() - first
-    return Reading(sums, first - begin, again, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return Measurement(
+        sums, first - begin, again, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    )
 
 
 def _mapped(maps: Maps, info: TensorInfo) -> mx.array:
@@ -156,16 +153,16 @@ def _read(infos: Sequence[TensorInfo]) -> list[mx.array]:
 
 def _pages(arrays: Sequence[mx.array]) -> str:
     digest = hashlib.sha256()
-    for array in arrays:  # one at a time: a sum's partners are not to be the peak
+    for array in arrays:  # one at a time, so that intermediate sums don't add to the peak
         digest.update(str(array.view(mx.uint8).reshape(-1, PAGE).sum(axis=-1).tolist()).encode())
     return digest.hexdigest()
 
 
 def main() -> None:
-    """The child."""
-    folder, way = sys.argv[1:]
+    """Run as the child: print one measurement as JSON."""
+    folder, mode = sys.argv[1:]
     infos = tensors(Path(folder))
-    found = measured(infos, "mapped" if way == "mapped" else "read")
+    found = measured(infos, "mapped" if mode == "mapped" else "read")
     sys.stdout.write(json.dumps(asdict(found)))
 
 

@@ -1,4 +1,4 @@
-"""A network whose weights are still to be read: every tensor is accounted for, no byte is read."""
+"""Builds a network and finds the tensors of all its parameters, without reading any."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ from qwen3_mlx.checkpoint.match import (
     named_tensors,
     with_head_or_without,
 )
+from qwen3_mlx.checkpoint.raw import FLOATS
 from qwen3_mlx.checkpoint.share_files import own_tensors, read_shares
 from qwen3_mlx.checkpoint.shared import share_sources
 from qwen3_mlx.checkpoint.sources import Sources, sources_of
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.quantization import Quantization
-from qwen3_mlx.config.share import ALL, Share
+from qwen3_mlx.config.share import WHOLE_NETWORK, Share
 from qwen3_mlx.config.shares import Shares
 from qwen3_mlx.errors import ConfigError
 from qwen3_mlx.nn.transformer import Qwen3Network
 
-FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
-
 Unread = tuple[Qwen3Network, Sources, Qwen3Config]
-"""A network, what each of its parameters is read from, and its configuration."""
+"""A network, the tensors of each of its parameters, and its configuration."""
 
 
 def unread_network(path: Path, context: int | None, share: Share) -> Unread:
@@ -51,7 +50,7 @@ def unread_network(path: Path, context: int | None, share: Share) -> Unread:
 
 
 def _whole(path: Path, config: Qwen3Config, share: Share) -> Unread:
-    """From the parts of a whole checkpoint."""
+    """As `unread_network`, from a whole checkpoint."""
     tensors = named_tensors(checkpoint_tensors(path))
     config = with_head_or_without(config, tensors, path)
     sources = sources_of(tensors, config)
@@ -65,7 +64,7 @@ def _whole(path: Path, config: Qwen3Config, share: Share) -> Unread:
 
 
 def _from_its_file(shares: Shares, path: Path, config: Qwen3Config, share: Share) -> Unread:
-    """From the file of this machine alone."""
+    """As `unread_network`, from this machine's file of a split checkpoint."""
     stored = own_tensors(path, shares, share)
     config = with_head_or_without(config, stored, path)
     tensors = {own: stored[name] for name, own in share.names(config, stored).items()}
@@ -76,8 +75,8 @@ def _from_its_file(shares: Shares, path: Path, config: Qwen3Config, share: Share
     return network, sources, config
 
 
-def _empty(config: Qwen3Config, sources: Sources, share: Share = ALL) -> Qwen3Network:
-    """A network of that shape, packed as its tensors are; nothing is computed."""
+def _empty(config: Qwen3Config, sources: Sources, share: Share = WHOLE_NETWORK) -> Qwen3Network:
+    """A network of this configuration, packed as its tensors; nothing is computed."""
     network = Qwen3Network(config)
     if config.quantization is not None:
         _quantize(network, config.quantization, sources)
@@ -87,7 +86,7 @@ def _empty(config: Qwen3Config, sources: Sources, share: Share = ALL) -> Qwen3Ne
 
 
 def _quantize(network: Qwen3Network, quantization: Quantization, sources: Sources) -> None:
-    """Give every module that has scales in the checkpoint its packed form (still lazy)."""
+    """Replace every module whose tensors have scales by its packed form, lazily."""
 
     def packing(path: str, module: nn.Module) -> bool | dict[str, Any]:
         spec = quantization.spec(path)
@@ -120,7 +119,7 @@ def _check(network: Qwen3Network, sources: Sources, tensors: Tensors, config: Qw
 
 
 def _fault(infos: list[TensorInfo], parameter: mx.array) -> str | None:
-    """What is wrong with the tensors that are to become `parameter`, if anything."""
+    """The mismatch between tensors and `parameter`, or None."""
     shape = infos[0].shape if len(infos) == 1 else (len(infos), *infos[0].shape)
     ragged = any(info.shape != infos[0].shape for info in infos)
     if ragged or shape != tuple(parameter.shape):

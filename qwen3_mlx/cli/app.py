@@ -1,6 +1,6 @@
-"""The program: its commands, in the order of ``--help``.
+"""The command line's root: registers the commands and returns the exit code.
 
-A command imports its libraries when it runs, so that ``--help`` is quick.
+A command imports its libraries when it runs, which keeps ``--help`` fast.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ COMMANDS: tuple[Any, ...] = (
     sessions,
     config,
 )
-"""A module each, in the order of ``--help``. `command` is what typer runs, of the class `Command`
-if the module has one; a module with commands of its own has a typer `app` instead."""
+"""The commands' modules, in the order of ``--help``. Typer runs a module's `command`, as a
+`Command` if the module defines that class; a module with subcommands has a typer `app` instead."""
 
 
 app = typer.Typer(
@@ -60,7 +60,7 @@ app = typer.Typer(
 
 
 def run() -> int:
-    """The whole program; returns the exit code, and leaves a stdout that closes quietly."""
+    """Run the program and flush stdout; returns the exit code."""
     prepare_streams()
     try:
         code = typer.main.get_command(app)(prog_name="qwen3-mlx")
@@ -68,7 +68,7 @@ def run() -> int:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     try:
         sys.stdout.flush()
-    except OSError as error:  # a closed pipe, or a full disk behind a redirection
+    except OSError as error:  # a closed pipe, or a redirection to a full disk
         silence_stdout()
         code = code or (PIPE_CLOSED if isinstance(error, BrokenPipeError) else USER_ERROR)
     return code

@@ -1,4 +1,4 @@
-"""What `convert` shows: the plan of a dry run, and the result."""
+"""The texts that `convert` prints: a dry run's plan, and the result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def preview(job: Conversion, repo: str | None) -> str:
-    """Every file and its size, and the card."""
+    """The files that would be written with their sizes, and the card."""
     plan, sizes = job.plan, job.plan.files()
     text = job.card(None)
     sizes |= {"README.md": len(text.encode())}
@@ -25,7 +25,7 @@ def preview(job: Conversion, repo: str | None) -> str:
 
 
 def summary(out: Path, record: dict[str, Any]) -> str:
-    """The result's size, and its distance from the source, in two lines."""
+    """The result's size and its divergence from the source, in two lines."""
     size = f"{gb(record['weight_bytes'], 2)}, {record['bits_per_weight']:.3f} bits a weight"
     head = f"{out}: {size}\n"
     measured, bound = record["measured"], record["recipe"]["bound"]

@@ -1,4 +1,4 @@
-"""`convert --shares`: a checkpoint as a file a machine, packed as it is or converted before."""
+"""`convert --shares`: splits a checkpoint into one file per machine, converting it if needed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from qwen3_mlx.quantize.job import ConversionRequest
 
 
-def asked(count: int, attention: str, pipeline: bool) -> Share:
-    """The first of the machines that the options ask for. Raises `OptionError`."""
+def first_share(count: int, attention: str, pipeline: bool) -> Share:
+    """The share of rank 0 of `count` machines. Raises `OptionError`."""
     if not 2 <= count <= 16:
         raise OptionError("--shares", got=count, expected="2 to 16 machines")
-    return share.asked(0, count, attention, pipeline)
+    return share.from_options(0, count, attention, pipeline)
 
 
 def packed_source(name: str, screen: Screen) -> Path | None:
-    """The directory of a source that MLX has packed already, fetched; None for another's."""
+    """The directory of a source in MLX's packed format, downloaded; None for other sources."""
     from qwen3_mlx.checkpoint.model_files import Files
     from qwen3_mlx.hub import download, resolve
 
@@ -47,7 +47,7 @@ def packed_source(name: str, screen: Screen) -> Path | None:
 def of_packed(
     source: Path, out: Path, own: Share, force: bool, screen: Screen, progress: ProgressLine
 ) -> None:
-    """Share `source` out as it is. Raises as `quantize.sharing.share_out`."""
+    """Split `source` without converting it. Raises as `quantize.sharing.share_out`."""
     from qwen3_mlx.group.versions import digest
     from qwen3_mlx.quantize import sharing
     from qwen3_mlx.quantize.staging import Target
@@ -58,15 +58,15 @@ def of_packed(
     if target.record() is None:
         with target.held():
             record = sharing.record_of(source)
-            sharing.share_out(source, target, own, record, _told(progress))
+            sharing.share_out(source, target, own, record, _stage_progress(progress))
     progress.clear()
-    _say(out, screen)
+    _report_files(out, screen)
 
 
 def of_conversion(
     request: ConversionRequest, own: Share, screen: Screen, progress: ProgressLine
 ) -> None:
-    """Convert to a whole checkpoint beside, share that out, and remove it. Raises as both."""
+    """Convert to a temporary whole checkpoint, split it, and remove it. Raises as both steps."""
     from qwen3_mlx.config import Qwen3Config
     from qwen3_mlx.quantize import job as jobs
     from qwen3_mlx.quantize import sharing
@@ -74,7 +74,8 @@ def of_conversion(
 
     out, whole = request.out, request.out.with_name(f"{request.out.name}.whole")
     job = jobs.prepare(replace(request, out=whole), progress.stage)
-    own.config(Qwen3Config.from_dict(job.plan.config()))  # what can't be shared, before hours
+    # An indivisible model is an error before hours of work.
+    own.config(Qwen3Config.from_dict(job.plan.config()))
     target = Target(out, sharing.key_of(job.target.key, own))
     target.check(request.source, request.force)
     if target.record() is None:
@@ -82,33 +83,33 @@ def of_conversion(
         progress.clear()
         screen.note(summary(whole, record).rstrip())
         with target.held():
-            sharing.share_out(whole, target, own, record, _told(progress))
+            sharing.share_out(whole, target, own, record, _stage_progress(progress))
     if whole.exists():
         target.disk.remove(whole)
     if request.remote is not None:
         request.remote.close()
     progress.clear()
-    _say(out, screen)
+    _report_files(out, screen)
 
 
-def _told(progress: ProgressLine) -> Callable[[int, int], None]:
-    def told(done: int, total: int) -> None:
+def _stage_progress(progress: ProgressLine) -> Callable[[int, int], None]:
+    def report(done: int, total: int) -> None:
         progress.stage("share out", done, total, f", {gb(done)} of {gb(total)}")
 
-    return told
+    return report
 
 
-def _say(out: Path, screen: Screen) -> None:
-    """The files, what to copy where, and the command that runs them."""
+def _report_files(out: Path, screen: Screen) -> None:
+    """Print the files, what to copy to each machine, and the command that runs them."""
     from qwen3_mlx.checkpoint.share_files import read_shares
 
     shares = read_shares(out)
     assert shares is not None
-    screen.answer(f"{out}: shared out to {shares.said}\n{files(shares)}")
+    screen.answer(f"{out}: shared out to {shares.description}\n{files(shares)}")
     screen.note(f"each machine needs its file and the small ones; then: {shares.launch}")
 
 
 def files(shares: Shares) -> str:
-    """The files and their sizes, a line each."""
+    """The files and their sizes, one per line."""
     rows = ((shares.name(rank), size) for rank, (size, _) in enumerate(shares.files))
     return "".join(f"{name}  {size:>15,}\n" for name, size in rows)

@@ -1,4 +1,4 @@
-"""Where a conversion's source is: here, in the hub's cache, or on the hub, file by file."""
+"""Finds a conversion's source: on this machine, in the hub's cache, or on the hub."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def remote(name: str, out: Path, screen: Screen) -> RemoteFiles | None:
-    """What fetches the files of a repository that isn't here, as they are read.
+    """A reader that fetches a repository's files one by one as they are needed.
 
-    None for what is here, and for GGUF, which is one file mostly. Raises as `resolve.resolve`.
+    None if the source is on this machine or GGUF, usually a single file. Raises as `resolve`.
     """
     from qwen3_mlx.hub import resolve
 
@@ -30,7 +30,7 @@ def remote(name: str, out: Path, screen: Screen) -> RemoteFiles | None:
 
 
 def find(name: str, local_only: bool, screen: Screen) -> Path:
-    """The directory of the source, fetched whole unless `local_only`. Raises `HubError`."""
+    """The directory of the source, downloaded unless `local_only`. Raises `HubError`."""
     from qwen3_mlx.errors import HubError
     from qwen3_mlx.hub import resolve
 
@@ -45,7 +45,7 @@ def find(name: str, local_only: bool, screen: Screen) -> Path:
 
 
 def original(name: str) -> str:
-    """What `name` means here: for an alias, the original it was quantized from."""
+    """`name`, or for an alias Qwen's original repository."""
     from qwen3_mlx.hub import releases
 
     if Path(name).is_dir():

@@ -1,7 +1,7 @@
-"""The one place where an error becomes an exit code.
+"""Maps errors to exit codes.
 
-0 success, 1 an error that the user can act on, 2 wrong usage (typer's own), 130 Ctrl-C,
-141 stdout's reader went away.
+0 success, 1 an error that the user can fix, 2 wrong usage (by typer), 130 Ctrl-C, 141 stdout's
+reader is gone.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ USER_ERROR, CTRL_C, PIPE_CLOSED = 1, 130, 141
 
 
 class Guard(TyperGroup):
-    """Runs a command and turns what it raises into a message and an exit code."""
+    """Runs a command and turns its exceptions into a message and an exit code."""
 
     def make_context(self, *args: Any, **named: Any) -> Any:
-        """The context of a command line; raises typer's usage errors, fit for a terminal."""
+        """Parse the command line; raises typer's usage errors with a printable message."""
         try:
             return super().make_context(*args, **named)
         except Exception as error:
@@ -30,7 +30,7 @@ class Guard(TyperGroup):
             raise
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; raises `typer.Exit` in place of every error that isn't usage."""
+        """Run the command; raises `typer.Exit` for every error but usage errors."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -48,11 +48,11 @@ class Guard(TyperGroup):
 
 
 def _make_printable(error: Exception) -> None:
-    """A usage error quotes what was typed, or pasted from somewhere."""
+    """Make a usage error's message printable: it quotes the arguments."""
     if isinstance(message := getattr(error, "message", None), str):
-        error.message = printable(message)  # type: ignore[attr-defined]  # it has one
+        error.message = printable(message)  # type: ignore[attr-defined]  # click's has one
 
 
 def _is_typers(error: Exception) -> bool:
-    """Usage errors and exits, which typer reports itself (by version under either name)."""
+    """Whether typer reports the error itself; its module's name depends on the version."""
     return type(error).__module__.partition(".")[0] in ("typer", "click")

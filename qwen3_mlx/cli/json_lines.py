@@ -1,4 +1,4 @@
-"""What `embed` and `rerank` share: JSON lines in and out, a model, and errors line by line."""
+"""The common part of `embed` and `rerank`: reads and writes JSON lines, with errors per line."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli.chat.load import note_download
 from qwen3_mlx.cli.settings import suggestions
 from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.hub import kinds, resolve
+from qwen3_mlx.hub import kinds
 
 if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
 
 TOGETHER = 128
-"""Lines that are computed together: enough to fill batches, few enough to come soon."""
+"""Lines computed together: enough to fill batches, few enough to print results early."""
 
 Model = Annotated[
     str | None,
@@ -43,12 +44,11 @@ Truncate = Annotated[
 
 
 def load(name: str, kind: kinds.Kind) -> Qwen3:
-    """Load the model `name`, with a word if it was not made for this. Raises as `load`."""
+    """Load the model `name`, with a note if it is of another kind. Raises as `load`."""
     from qwen3_mlx.model import load as load_any
 
     screen = Screen()
-    if resolve.find_local(name) is None:
-        screen.note(f"downloading {resolve.parse(name).repo}; it is kept for the next time")
+    note_download(name, screen)
     progress = ProgressLine(screen, f"loading {name}")
     try:
         model = load_any(name, on_progress=progress)
@@ -60,7 +60,7 @@ def load(name: str, kind: kinds.Kind) -> Qwen3:
 
 
 def text_of(value: Any, field: str) -> str:
-    """The text of a line: the string itself, or that in `field`. Raises `OptionError`."""
+    """The text of a parsed line: the string itself, or its `field`. Raises `OptionError`."""
     if isinstance(value, Exception):
         raise value
     text = value.get(field) if isinstance(value, dict) else value
@@ -74,7 +74,10 @@ def text_of(value: Any, field: str) -> str:
 def run(
     file: Path | None, answers: Callable[[list[Any]], Iterator[dict[str, Any]]], what: str
 ) -> int:
-    """Print an answer a line, with its index; returns the exit code: 1 if any line failed."""
+    """Print one answer per line with its index; returns 1 if any line failed, else 0.
+
+    answers: computes the answers to a batch of parsed lines, in order. what: names an answer.
+    """
     screen = Screen()
     progress = ProgressLine(screen, f"{what}s")
     failed = False
@@ -82,9 +85,9 @@ def run(
         values = (_value(line) for line in lines if line.strip())
         index = 0
         while chunk := list(islice(values, TOGETHER)):
-            found = list(answers(chunk))
+            batch_answers = list(answers(chunk))
             progress.clear()
-            for answer in found:
+            for answer in batch_answers:
                 failed |= "error" in answer
                 screen.answer(f"{json.dumps({'index': index} | answer, ensure_ascii=False)}\n")
                 index += 1
@@ -94,10 +97,10 @@ def run(
 
 
 def _value(line: bytes) -> Any:
-    """A line's JSON, or the error that it is none."""
+    """A line's JSON, or the error of parsing it."""
     try:
         return json.loads(line)
-    except (ValueError, RecursionError) as error:  # no UTF-8 is a ValueError too
+    except (ValueError, RecursionError) as error:  # invalid UTF-8 is a ValueError too
         return OptionError("the line is no JSON", got=error)
 
 

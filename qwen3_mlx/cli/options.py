@@ -1,4 +1,4 @@
-"""The options that commands share, each defined once, and how a command declares its own."""
+"""The options that several commands share, and helpers to declare options."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ DEBUG_KEY = "qwen3_mlx.debug"
 
 
 def option(metavar: str, help: str, panel: str | None = None, *names: str, **more: Any) -> Any:
-    """An option that takes a value, in the panel of that title; `more` as `typer.Option` has it."""
+    """An option with a value, shown in `panel`; `more` goes to `typer.Option`."""
     return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, **more)
 
 
 def flag(names: str, help: str, panel: str | None = None, **more: Any) -> Any:
-    """An option that takes none, such as ``--json``, ``--think/--no-think``."""
-    # without a metavar of its own a flag would be shown as taking a <bool>
+    """An option without a value, such as ``--json`` or ``--think/--no-think``."""
+    # Without an empty metavar the help shows a flag as taking a <bool>.
     return option("", help, panel, *names.split(), **more)
 
 
-def _spelled(budget: str | None) -> str | None:
-    """Refuse what is no budget, as typer refuses what is no number."""
+def _checked_budget(budget: str | None) -> str | None:
+    """`budget` if it is valid; raises typer's `BadParameter` otherwise."""
     try:
         read_budget(budget)
     except OptionError:
@@ -42,7 +42,7 @@ def _spelled(budget: str | None) -> str | None:
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` for typer: a parameter that is a dataclass becomes an option for each field."""
+    """`command` for typer: a dataclass parameter becomes one option per field."""
     parameters: list[inspect.Parameter] = []
     groups: dict[str, tuple[type, list[str]]] = {}
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
@@ -74,7 +74,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _remember_debug(context: typer.Context, value: bool) -> bool:
-    # the group that reports errors reads it there
+    # `exit_codes.Guard` reads it from there.
     context.meta[DEBUG_KEY] = value
     return value
 
@@ -100,7 +100,7 @@ Debug = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class ToolOptions:
-    """Tools of MCP servers, in `chat` and `generate`."""
+    """The options for MCP servers in `chat` and `generate`."""
 
     mcp: Annotated[
         Path | None,
@@ -123,7 +123,7 @@ class ToolOptions:
 
 @dataclass(frozen=True, slots=True)
 class TurnOptions:
-    """A turn's options in `chat` and `generate`; None leaves one to the model and the settings."""
+    """A turn's options in `chat` and `generate`; None means the settings' or model's default."""
 
     think: Annotated[
         bool | None,
@@ -141,7 +141,7 @@ class TurnOptions:
             "At most N tokens of thinking; then it is told to answer. 0 is --no-think."
             " auto ends a thought once the answer is sure.",
             THINKING,
-            callback=_spelled,
+            callback=_checked_budget,
         ),
     ] = None
     first: Annotated[
@@ -219,7 +219,7 @@ class TurnOptions:
     ] = None
 
     def _budget(self) -> int | AutoBudget | None:
-        """The budget that was spelled. Raises `OptionError`."""
+        """The parsed budget. Raises `OptionError`."""
         found: int | AutoBudget | None = read_budget(self.budget)
         if not self.first:
             return found
@@ -229,11 +229,11 @@ class TurnOptions:
         return replace(found, first=True)
 
     def cache_format(self) -> CacheFormat:
-        """How keys and values are to be kept. Raises `OptionError`."""
+        """The KV cache's format. Raises `OptionError`."""
         return CacheFormat(self.kv_bits, self.kv_window)
 
     def options(self) -> GenerationOptions:
-        """The same for the engine. Raises `OptionError`."""
+        """The `GenerationOptions`. Raises `OptionError`."""
         return GenerationOptions(
             thinking=self.think,
             thinking_budget=self._budget(),

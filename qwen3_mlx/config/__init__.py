@@ -1,4 +1,4 @@
-"""config.json read strictly into frozen values, and the recipes that pack weights; never MLX."""
+"""config.json as strictly checked, frozen values, and the quantization recipes. No MLX."""
 
 from qwen3_mlx.config.network import Qwen3Config
 

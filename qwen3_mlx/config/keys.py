@@ -1,10 +1,10 @@
-"""Keys of config.json that change nothing: passed over for a reason, or held to one value."""
+"""Keys of config.json that don't change the network: ignored ones, and ones with a fixed value."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Keys that change nothing about inference, by the reason why they may be passed over.
+# Keys without effect on inference, by the reason why they may be ignored.
 _REASONS = {
     "model_type decides": ("architectures", "auto_map", "tokenizer_class", "finetuning_task"),
     "training only": (
@@ -44,7 +44,7 @@ _REASONS = {
 }
 IGNORED = {key: reason for reason, keys in _REASONS.items() for key in keys}
 
-# Keys that may hold one value only, because another would change the network.
+# Keys whose other values would change the network, and their allowed values.
 FIXED: dict[str, tuple[Any, ...]] = {
     "attention_bias": (False, None),
     "hidden_act": ("silu",),

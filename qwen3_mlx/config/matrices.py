@@ -1,4 +1,4 @@
-"""Every weight of the network by path and shape, and the parameter counts they add up to."""
+"""The network's weights by module path and shape, and parameter counts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qwen3_mlx.config.network import Qwen3Config
 
 
 def weight_shapes(config: Qwen3Config) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every weight of the network: module path and shape (experts stacked, as MLX stores them)."""
+    """Module path and shape of every weight; experts are stacked, as MLX stores them."""
     width, dim = config.hidden_size, config.head_dim
     queries, keys = config.num_attention_heads * dim, config.num_key_value_heads * dim
     yield "model.embed_tokens", (config.vocab_size, width)
@@ -49,7 +49,7 @@ def parameters(config: Qwen3Config) -> int:
 
 
 def active_parameters(config: Qwen3Config) -> int:
-    """Parameters one token passes through: all of them but the experts it is not routed to."""
+    """Parameters used for one token: all except the experts that it isn't routed to."""
     idle = config.num_experts - config.num_experts_per_tok
     expert = 3 * config.hidden_size * config.moe_intermediate_size
     moe_layers = sum(config.is_moe_layer(index) for index in range(config.num_hidden_layers))

@@ -1,4 +1,4 @@
-"""config.json, read strictly: every key is used, ignored on purpose, or an error naming it."""
+"""Reads config.json strictly: every key is used, ignored on purpose, or an error."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ READ_ELSEWHERE = (
 )
 
 SPELLINGS = {"num_local_experts": "num_experts"}
-"""What transformers 5 calls otherwise."""
+"""Names of transformers 5, and the same keys in Qwen's releases."""
 
-# transformers' Qwen3Config and Qwen3MoeConfig fill these in where config.json lacks them. Sizes
-# that are missing are not guessed: whoever lost them lost more.
+# The defaults of transformers' Qwen3Config and Qwen3MoeConfig. Missing sizes are not guessed:
+# a file that lacks them is damaged.
 _DEFAULTS: dict[str, Any] = {
     "head_dim": 128,
     "max_position_embeddings": 32_768,
@@ -65,8 +65,8 @@ _DEFAULTS: dict[str, Any] = {
 _HEADROOM = {40_960: 32_768}
 MAX_YARN_FACTOR = 32.0
 
-_MOST = {"num_hidden_layers": 1000, "num_experts": 10_000}
-"""Counts that something is done for, one by one; the largest Qwen3 has 94 layers, 160 experts."""
+_MAX_COUNT = {"num_hidden_layers": 1000, "num_experts": 10_000}
+"""Upper bounds of counts that are looped over; the largest Qwen3 has 94 layers, 160 experts."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Qwen3Config:
     decoder_sparse_step: int = 1
     mlp_only_layers: tuple[int, ...] = ()
     head: bool = True
-    """Whether it computes logits. A checkpoint of the body alone, an embedder's, does not."""
+    """Whether the network has an LM head. An embedder's checkpoint has only the body."""
 
     @classmethod
     def from_dir(cls, path: str | Path) -> Qwen3Config:
@@ -103,7 +103,7 @@ class Qwen3Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Qwen3Config:
-        """Build from the parsed config.json. Raises `ConfigError` naming key and value."""
+        """Build from the parsed config.json. Raises `ConfigError` that names key and value."""
         model_type = values.get("model_type")
         if model_type not in ("qwen3", "qwen3_moe"):
             raise ConfigError(
@@ -139,14 +139,14 @@ class Qwen3Config:
 
     @property
     def native_context(self) -> int:
-        """Positions the model was trained on, in tokens: no YaRN is needed up to here."""
+        """Positions the model was trained on, in tokens; up to here it needs no YaRN."""
         if self.rope.scaling is not None:
             return self.rope.scaling.original_max_position_embeddings
         return _HEADROOM.get(self.max_position_embeddings, self.max_position_embeddings)
 
     @property
     def context(self) -> int:
-        """Positions this configuration serves, YaRN included, in tokens."""
+        """Positions this configuration supports with YaRN, in tokens."""
         scaling = self.rope.scaling
         if scaling is None:
             return self.max_position_embeddings
@@ -154,10 +154,10 @@ class Qwen3Config:
         return max(self.max_position_embeddings, extended)
 
     def for_context(self, tokens: int) -> Qwen3Config:
-        """The same model serving `tokens` positions: YaRN switched on where they need it.
+        """The configuration for `tokens` positions, with YaRN if they need it.
 
-        The factor is the smallest whole number that reaches; a checkpoint that already
-        reaches is returned unchanged. Raises `ContextError` beyond a factor of 32.
+        YaRN's factor is the smallest sufficient integer; if `context` suffices, self is returned
+        unchanged. Raises `ContextError` beyond a factor of 32.
         """
         if tokens <= self.context:
             return self
@@ -172,7 +172,7 @@ class Qwen3Config:
 
 
 def _one_spelling(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values under the names of Qwen's own releases."""
+    """The values under the names that Qwen's releases use. Raises `ConfigError` on conflicts."""
     named = dict(values)
     for other, name in SPELLINGS.items():
         if other in named and named.setdefault(name, named[other]) != named.pop(other):
@@ -185,12 +185,12 @@ def _one_spelling(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _derive(values: dict[str, Any], moe: bool) -> None:
-    """Fill in what transformers derives from other keys."""
+    """Fill in the values that transformers derives from other keys."""
     heads, width = values.get("num_attention_heads"), values.get("hidden_size")
     if values.get("num_key_value_heads", heads) is None:
         values["num_key_value_heads"] = heads
     if moe and values.get("head_dim") is None and type(heads) is type(width) is int and heads > 0:
-        values["head_dim"] = width // heads  # Qwen3MoeConfig has no default of its own
+        values["head_dim"] = width // heads  # unlike Qwen3Config, Qwen3MoeConfig has no default
 
 
 def _check_keys(values: Mapping[str, Any], moe: bool) -> None:
@@ -238,13 +238,14 @@ def _value(values: Mapping[str, Any], key: str) -> Any:
         expected = " or ".join(kind.__name__ for kind in kinds)
         raise ConfigError(f"config.json: {key}", got=shown(value), expected=expected)
     if key == "mlp_only_layers":
-        if len(value) > _MOST["num_hidden_layers"] or not all(
+        if len(value) > _MAX_COUNT["num_hidden_layers"] or not all(
             type(index) is int for index in value
         ):
             raise ConfigError(f"config.json: {key}", got=shown(value), expected="layer numbers")
         return tuple(value)
-    if key in _MOST and not 0 < value <= _MOST[key]:
-        raise ConfigError(f"config.json: {key}", got=shown(value), expected=f"1 to {_MOST[key]:,}")
+    if key in _MAX_COUNT and not 0 < value <= _MAX_COUNT[key]:
+        expected = f"1 to {_MAX_COUNT[key]:,}"
+        raise ConfigError(f"config.json: {key}", got=shown(value), expected=expected)
     if bool not in kinds and not 0 < value < LARGEST:
         raise ConfigError(f"config.json: {key}", got=shown(value), expected="above 0, below 2**31")
     return value

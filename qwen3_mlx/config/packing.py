@@ -1,6 +1,6 @@
-"""How another tool packed the weights: ``quantization_config``, read for what `convert` reads.
+"""Reads ``quantization_config``: how another tool has packed the weights.
 
-One place decides what can be converted, so that no other says "convert it first" in vain.
+Only this module decides what `convert` can read, so every hint to convert is valid.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ _ELSEWHERE = "take the model's unquantized release, or one that MLX packed such 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """A packing that `convert` reads.
+    """A packing that `convert` can read.
 
-    `bits` are those of the packed weights, None where each tensor tells; `settings` is the block.
+    bits: of the packed weights; None if it varies by tensor. settings: the block itself.
     """
 
     method: str
-    """The reader: fp8, awq, gptq, compressed-tensors or bitsandbytes."""
+    """The method: fp8, awq, gptq, compressed-tensors or bitsandbytes."""
     bits: int | None
     settings: Mapping[str, Any]
     zero_offset: int | None = 0
-    """What GPTQ's stored zeros lack: 1 in the first version of the format. None where the zeros
-    tell, which are all the middle of the range."""
+    """The offset to add to GPTQ's stored zero points: 1 in version 1 of the format. None means
+    that the zero points show it, since all are the middle of the range."""
     other_bits: frozenset[int] = field(default_factory=frozenset)
-    """Bits of the modules that have others than `bits` (GPTQModel's ``dynamic``)."""
+    """Other bits of single modules (GPTQModel's ``dynamic``)."""
 
 
 def read(block: Mapping[str, Any]) -> Packing | None:
     """The packing that ``quantization_config`` describes; None for MLX's own.
 
-    Raises `ConfigError` for one that `convert` can't read, and never hints at converting.
+    Raises `ConfigError` for a packing that `convert` can't read.
     """
     method = block.get("quant_method")
     if method == "mlx" or (method is None and "bits" in block):
@@ -57,9 +57,10 @@ _TRANSFORMS = ("transform_config", "rotation", "rotation_config", "hadamard_conf
 
 
 def _check_transforms(method: str, block: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` where activations are to be rotated, as QuIP and SpinQuant have it.
+    """Raise `ConfigError` if the network must rotate activations, as in QuIP and SpinQuant.
 
-    Rotations of the weights alone (llm-compressor's `weight_input`, `weight_output`) are in them.
+    Rotations of weights alone (llm-compressor's `weight_input`, `weight_output`) are already
+    applied.
     """
     for key in _TRANSFORMS:
         if (value := block.get(key)) and not _only_of_weights(value):
@@ -68,7 +69,7 @@ def _check_transforms(method: str, block: Mapping[str, Any]) -> None:
 
 
 def _only_of_weights(value: Any) -> bool:
-    """Whether every transform of llm-compressor's ``transform_config`` is in the weights."""
+    """Whether llm-compressor's ``transform_config`` transforms only weights."""
     groups: Any = (value.get("config_groups") or {}) if _is_map(value) else None
     if not _is_map(groups):
         return False
@@ -133,7 +134,7 @@ def _gptq(block: Mapping[str, Any]) -> Packing:
 
 
 def _other_bits(method: str, rules: Any) -> set[int]:
-    """The bits that rules by module name give; ``-:`` before a pattern leaves modules in floats."""
+    """The bits in rules by module name; a pattern with ``-:`` leaves modules unquantized."""
     if not isinstance(rules or {}, Mapping):
         raise _refused(method, f"dynamic {brief(rules)}", "an object of rules by module")
     return {
@@ -144,10 +145,10 @@ def _other_bits(method: str, rules: Any) -> set[int]:
 
 
 def _auto_round(block: Mapping[str, Any]) -> Packing:
-    """AutoRound packs as GPTQ (first version) or as AWQ; its own format is GPTQ's in all but zeros.
+    """AutoRound packs as GPTQ version 1, as AWQ, or in its own format: GPTQ's but for zero points.
 
-    Its versions disagree about these, under one name: as they are, or one too small. Where it is
-    symmetric (AutoRound's default) the zeros tell by their value; else it is refused.
+    Versions of AutoRound store these zero points unchanged or minus one, under the same name. With
+    symmetric quantization (the default) their value shows which; otherwise it is refused.
     """
     kind = str(block.get("packing_format") or block.get("backend") or "auto_round")
     own, symmetric = not re.search("gptq|awq", kind), block.get("sym", True)
@@ -170,11 +171,10 @@ def _auto_round(block: Mapping[str, Any]) -> Packing:
 
 
 def _packed(rules: Any) -> Any:
-    """AutoRound's rules by module, without those that leave a module in floats (16 bits)."""
+    """AutoRound's rules by module, without those of unquantized modules (16 bits)."""
     if not isinstance(rules, Mapping):
         return rules
-    kept = {n: r for n, r in rules.items() if not (isinstance(r, Mapping) and r.get("bits") == 16)}
-    return {name: rule for name, rule in kept.items() if isinstance(rule, Mapping)}
+    return {n: r for n, r in rules.items() if isinstance(r, Mapping) and r.get("bits") != 16}
 
 
 _CT_FORMATS = (

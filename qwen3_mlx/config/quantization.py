@@ -1,4 +1,4 @@
-"""How weights are packed: MLX's ``quantization`` in config.json, the default and its exceptions."""
+"""MLX's ``quantization`` block in config.json: the default packing and its exceptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
 
 @dataclass(frozen=True, slots=True)
 class QuantSpec:
-    """How one tensor is packed: bits a weight, weights a group, and MLX's mode."""
+    """How a tensor is packed: bits per weight, weights per group, and MLX's mode."""
 
     bits: int
     group_size: int
@@ -30,19 +30,19 @@ class Quantization:
     default: QuantSpec
     overrides: Mapping[str, QuantSpec | None]
     listed_only: bool = False
-    """Whether only the modules in `overrides` are packed; `default` is then their most frequent."""
+    """Whether only the modules in `overrides` are packed; `default` is then the most common."""
 
     def spec(self, path: str) -> QuantSpec | None:
-        """The packing of the module at `path`, or None where it is not quantized."""
+        """The packing of the module at `path`; None if it isn't quantized."""
         return self.overrides.get(path, None if self.listed_only else self.default)
 
 
 def read_quantization(values: Mapping[str, Any]) -> Quantization | None:
     """Read MLX's ``quantization``: bits, group_size, mode, and per-module-path exceptions.
 
-    An exception is false (floats), true (the default), or an object whose missing settings are
-    the default's. Raises `ConfigError`, also for another tool's packing: its hint says whether
-    `convert` reads that.
+    An exception is false (not quantized), true (the default), or an object that inherits missing
+    settings from the default. Raises `ConfigError`, also for another tool's packing; its hint says
+    whether `convert` can read that.
     """
     block = block_of(values, "quantization")
     if not block:
@@ -83,9 +83,9 @@ def read_quantization(values: Mapping[str, Any]) -> Quantization | None:
 
 
 def _exception(inherited: Mapping[str, Any], value: Mapping[str, Any], path: str) -> QuantSpec:
-    """An exception's packing. Bits of its own without a mode are affine, whatever the default's.
+    """An exception's packing. If it has bits but no mode, the mode is affine, not the default's.
 
-    mlx-lm 0.32 writes a router in 8 bits so beside experts in mxfp4 (utils.py `quantize_model`).
+    So mlx-lm 0.32 writes an 8-bit router beside experts in mxfp4 (utils.py `quantize_model`).
     """
     own = {key: setting for key, setting in value.items() if setting is not None}
     if "bits" in own:

@@ -1,8 +1,8 @@
-"""Recipes: how many bits each kind of weight gets. They are data; `pack` does the work.
+"""Quantization recipes: the bits of each class of weights, as data.
 
-What no recipe may do, because it costs more than it saves: fewer than 8 bits for a router (0.02 %
-of a Mixture of Experts, and mistakes there choose the wrong experts), fewer than 6 for the head,
-which a tied embedding (0.6B to 4B) is too. Norms stay floats.
+No recipe may give a router fewer than 8 bits (it is 0.02 % of a Mixture of Experts, and errors
+choose wrong experts) or the head fewer than 6, which a tied embedding (0.6B to 4B) is too. Norms
+stay floats.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ CLASSES = {
     "expert_up": "experts: up",
     "expert_down": "experts: down",
 }
-"""Kinds of weights a recipe can name, in the order of the network. Norms are not among them."""
+"""Classes of weights that a recipe can name, in the network's order; norms are not among them."""
 
 FLOORS = {"router": 8, "head": 6, "tied": 6}
-"""Bits at least."""
+"""The fewest bits of a class."""
 
 _LAST = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o"}
 
@@ -57,23 +57,23 @@ def weight_class(path: str, config: Qwen3Config) -> str | None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Bits by class of weight; None leaves a class in floats."""
+    """Bits by class of weights; None leaves a class unquantized."""
 
     name: str
     about: str
     bound: float
-    """KL divergence from the source, nats a token on the bundled text: above it, not published."""
+    """Largest KL divergence from the source, in nats per token, at which a result is published."""
     default: QuantSpec | None
     classes: Mapping[str, QuantSpec | None] = field(default_factory=dict)
     careful: Mapping[str, QuantSpec] = field(default_factory=dict)
-    """Classes that get more bits in the layers `is_careful` names."""
+    """Classes with more bits in the layers selected by `is_careful`."""
     paths: Mapping[str, QuantSpec | None] = field(default_factory=dict)
-    """Single weights by module path; they precede everything else."""
+    """Single weights by module path; they override everything else."""
     target: float | None = None
-    """Bits a weight, over all, that bits are chosen for by measuring (see `dynamic`)."""
+    """Mean bits per weight for which `dynamic` chooses bits by measurement."""
 
     def spec(self, path: str, config: Qwen3Config) -> QuantSpec | None:
-        """The packing of the weight at `path`; None for floats."""
+        """The packing of the weight at `path`; None if it isn't quantized."""
         if path in self.paths:
             return self.paths[path]
         kind = weight_class(path, config)
@@ -84,11 +84,11 @@ class Recipe:
         return self.of_class(kind)
 
     def of_class(self, kind: str) -> QuantSpec | None:
-        """The packing of a class, outside the careful layers."""
+        """The packing of a class outside the careful layers."""
         return self.classes.get(kind, self.default)
 
     def check(self) -> None:
-        """Raise `OptionError` if a class gets fewer bits than it may."""
+        """Raise `OptionError` if a class gets fewer bits than `FLOORS` allows."""
         for kind, least in FLOORS.items():
             spec = self.of_class(kind)
             if spec is not None and spec.bits < least:
@@ -101,7 +101,7 @@ class Recipe:
 
 
 def is_careful(layer: int, layers: int) -> bool:
-    """The first and last eighth of the layers and every third between (llama.cpp's Q4_K_M)."""
+    """Whether `layer` is in the first or last eighth or every third between (as in Q4_K_M)."""
     eighth = layers // 8
     return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
@@ -111,7 +111,7 @@ def _layer(path: str) -> int:
 
 
 def affine(bits: int, group_size: int = 64) -> QuantSpec:
-    """MLX's affine packing: a scale and a bias a group."""
+    """MLX's affine packing, with a scale and a bias per group."""
     return QuantSpec(bits, group_size)
 
 
@@ -165,7 +165,7 @@ RECIPES = {
 
 
 def table() -> str:
-    """The recipes, a line each: bits by class."""
+    """The recipes as a text table: bits by class, one recipe per line."""
     heads = ["recipe", "attention", "mlp/experts", "embedding", "tied", "head", "router", "about"]
     rows = [heads]
     for recipe in RECIPES.values():
@@ -186,14 +186,14 @@ def _cell(recipe: Recipe, kind: str) -> str:
 
 
 def describe(spec: QuantSpec | None) -> str:
-    """Such as ``4 g64``: bits and group size; the mode where it is not affine."""
+    """Bits and group size such as ``4 g64``; the mode if it isn't affine."""
     if spec is None:
         return "bf16"
     return f"{spec.bits} g{spec.group_size}" if spec.mode == "affine" else spec.mode
 
 
 def find(name: str) -> Recipe:
-    """The recipe of that name. Raises `OptionError` that lists them."""
+    """The recipe `name`. Raises `OptionError` that lists the names."""
     if name not in RECIPES:
         raise OptionError(
             "unknown recipe",

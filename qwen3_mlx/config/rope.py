@@ -1,4 +1,4 @@
-"""How positions are encoded: RoPE's base and YaRN, from either spelling in config.json."""
+"""Reads RoPE's base and YaRN from either spelling in config.json."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Yarn:
 
     @property
     def mscale(self) -> float:
-        """What queries and keys are multiplied by: ``0.1 ln(factor) + 1`` unless given."""
+        """The factor on queries and keys: ``0.1 ln(factor) + 1`` unless given."""
         if self.attention_factor is not None:
             return self.attention_factor
         return 0.1 * math.log(self.factor) + 1.0
@@ -33,16 +33,16 @@ class Yarn:
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """Rotary position embedding: the base and, beyond the native length, YaRN."""
+    """Rotary position embedding: the base, and YaRN if the context is extended."""
 
     theta: float
     scaling: Yarn | None = None
 
 
 DEFAULT_THETA = 10_000.0
-"""transformers' default, which its version 5 may leave out of config.json."""
+"""The default of transformers, which its version 5 may omit from config.json."""
 
-# Settings that may stand in a RoPE block, and the values with which they change nothing.
+# Settings of a RoPE block that are ignored, and the values at which they have no effect.
 _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "partial_rotary_factor": (1,),
     "extrapolation_factor": (1,),  # vLLM's
@@ -53,14 +53,14 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
 
 
 def read_rope(values: Mapping[str, Any]) -> Rope:
-    """Read both spellings: ``rope_theta`` + ``rope_scaling``, or ``rope_parameters``.
+    """Read ``rope_theta`` and ``rope_scaling``, or ``rope_parameters``. Raises `ConfigError`.
 
-    Where config.json has both, as converters write for older readers, they must say the same.
+    If config.json has both spellings, as some converters write, they must agree.
     """
     new, old = block_of(values, "rope_parameters"), block_of(values, "rope_scaling")
     theta = _theta(values, new, old)
     readings = [_scaling(block, values) for block in (new, old) if block]
-    # a block that names neither type nor scaling is silent: {"rope_theta": 1e6} beside rope_scaling
+    # A block with only a base doesn't count as a reading: {"rope_theta": 1e6} beside rope_scaling.
     if len(readings) == 2 and readings[0] != readings[1]:
         raise ConfigError(
             "config.json: rope_parameters and rope_scaling",
@@ -72,7 +72,7 @@ def read_rope(values: Mapping[str, Any]) -> Rope:
 
 
 def _theta(values: Mapping[str, Any], *blocks: dict[str, Any]) -> float:
-    """The base, which up to three places name; they must agree."""
+    """The base, which may be given in up to three places that must agree."""
     named = {"rope_theta": values["rope_theta"]} if "rope_theta" in values else {}
     for where, block in zip(("rope_parameters", "rope_scaling"), blocks, strict=True):
         if (theta := block.pop("rope_theta", None)) is not None:
@@ -86,7 +86,7 @@ def _theta(values: Mapping[str, Any], *blocks: dict[str, Any]) -> float:
 
 
 def _scaling(block: dict[str, Any], values: Mapping[str, Any]) -> Yarn | None:
-    """What one block says of scaling. Raises `ConfigError` for anything it says in vain."""
+    """The scaling in one block. Raises `ConfigError` for settings without a meaning."""
     kinds = {repr(block.pop(key)) for key in ("rope_type", "type") if block.get(key) is not None}
     if len(kinds) > 1:
         got = " and ".join(sorted(kinds))
@@ -104,7 +104,7 @@ def _scaling(block: dict[str, Any], values: Mapping[str, Any]) -> Yarn | None:
         raise ConfigError("config.json: rope_type", got=kind, expected="'default' or 'yarn'")
     for key, value in block.items():
         if key == "original_max_position_embeddings" or (key == "factor" and value == 1):
-            continue  # true of a model that isn't stretched
+            continue  # consistent with no scaling
         raise ConfigError(
             f"config.json: RoPE {key}",
             got=f"{value!r} with rope_type {kind or 'missing'}",
@@ -147,11 +147,11 @@ _FACTORS = ("attn_factor", "mscale", "mscale_all_dim")
 
 
 def _attention_factor(given: Mapping[str, Any], factors: Mapping[str, float]) -> float | None:
-    """What YaRN multiplies queries and keys by, where config.json gives it in other terms.
+    """YaRN's factor on queries and keys, from the other keys that express it.
 
-    ``mscale`` and ``mscale_all_dim`` as transformers reads them: the quotient of the two scales.
-    ``attn_factor`` as vLLM and llama.cpp do: it multiplies YaRN's own. transformers warns and
-    passes over it; DeepSeek-R1-0528-Qwen3-8B has 1 / (0.1 ln 4 + 1), which makes the product 1.
+    ``mscale`` and ``mscale_all_dim`` give a quotient of two scales, as in transformers.
+    ``attn_factor`` multiplies YaRN's own factor, as in vLLM and llama.cpp; transformers ignores it
+    with a warning. In DeepSeek-R1-0528-Qwen3-8B it is 1 / (0.1 ln 4 + 1): the product is 1.
     """
 
     def scale(weight: float) -> float:

@@ -1,9 +1,9 @@
-"""Which part of a network one of several machines holds: tensor or pipeline parallelism, on paper.
+"""The share of a network that one of several machines holds, for tensor or pipeline parallelism.
 
-Tensors: attention is split by heads and each feed-forward network, an expert's too, by its inner
-size (arXiv 1909.08053 §3): the first matrices by rows, the last one by columns, and what the
-machines compute is summed. Embedding, norms, routers and head are whole everywhere.
-A pipeline (arXiv 1811.06965): each machine holds whole layers and hands its output to the next.
+Tensor parallelism splits attention by heads and every feed-forward network or expert by its inner
+size (arXiv 1909.08053 §3): the first matrices by rows, the last by columns, and the machines'
+outputs are summed. Embedding, norms, routers and head are whole on every machine.
+In a pipeline (arXiv 1811.06965) each machine holds whole layers and sends its output to the next.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from qwen3_mlx.config.stages import path_there, stage_config, stages
 from qwen3_mlx.errors import OptionError, shown
 
 Split = Literal["whole", "rows", "columns"]
-"""How a matrix ``[..., out, in]`` is shared out: not at all, or by `out`, or by `in`."""
+"""How a matrix ``[..., out, in]`` is split: not at all, by `out`, or by `in`."""
 
 _SPLITS: dict[str, Split] = {
     "self_attn.q_proj": "rows",
@@ -33,67 +33,64 @@ _SPLITS: dict[str, Split] = {
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What machine `rank` of `size` holds."""
+    """The share of machine `rank` of `size`."""
 
     rank: int
     size: int
     attention: bool = True
-    """Whether attention is split. Where it isn't, a layer needs one sum in place of two."""
+    """Whether attention is split. If not, a layer needs one all-reduce instead of two."""
     pipeline: bool = False
     """Whether each machine holds whole layers, and nothing is split."""
 
     @property
     def way(self) -> str:
-        """How the model is shared out, in words."""
+        """How the model is divided, in words; a key of `WAYS`."""
         return PIPELINE if self.pipeline else f"attention {'split' if self.attention else 'whole'}"
 
     @property
     def holds_ends(self) -> bool:
-        """Whether embedding, last norm and head lie here."""
+        """Whether this machine holds embedding, last norm and head."""
         return not self.pipeline or self.rank == 0
 
     def weight_shapes(self, whole: Qwen3Config) -> list[tuple[str, tuple[int, ...]]]:
-        """As `matrices.weight_shapes`, of what lies here, by the names it has here.
-
-        Raises as `config`.
-        """
+        """Paths and shapes of this machine's weights under its own names. Raises as `config`."""
         shapes = weight_shapes(self.config(whole))
         return [(p, s) for p, s in shapes if self.holds_ends or p.startswith("model.layers.")]
 
     def layers(self, whole: Qwen3Config) -> range:
-        """The layers that this machine computes: in a pipeline its own, else all."""
+        """The layers that this machine computes: its own in a pipeline, else all."""
         if not self.pipeline:
             return range(whole.num_hidden_layers)
         return stages(whole, self.size)[self.rank]
 
     def names(self, whole: Qwen3Config, names: Iterable[str]) -> dict[str, str]:
-        """What this machine calls the tensors or modules that it holds of `names`, by name."""
+        """Those of `names` that this machine holds, mapped to its own names for them."""
         if not self.pipeline:
             return {name: name for name in names}
         layers = self.layers(whole)
-        return {name: own for name in names if (own := path_there(name, layers)) is not None}
+        return {name: part for name in names if (part := path_there(name, layers)) is not None}
 
     def split(self, path: str) -> Split:
-        """How the module at `path` is shared out."""
+        """How the module at `path` is split."""
         name = ".".join(path.replace("switch_mlp", "mlp").split(".")[-2:])
         if self.size == 1 or self.pipeline or (name.startswith("self_attn") and not self.attention):
             return "whole"
         return _SPLITS.get(name, "whole")
 
     def part(self, path: str, shape: Sequence[int]) -> tuple[slice, ...]:
-        """This machine's part of a tensor of the module at `path`: weights, scales or biases."""
+        """The slices of this machine's part of a tensor (weight, scales or biases) at `path`."""
         split = self.split(path)
         if split == "whole":
             return tuple(slice(0, size) for size in shape)
         axis = len(shape) - (2 if split == "rows" else 1)
         each = shape[axis] // self.size
-        own = slice(self.rank * each, (self.rank + 1) * each)
-        return tuple(own if i == axis else slice(0, size) for i, size in enumerate(shape))
+        part = slice(self.rank * each, (self.rank + 1) * each)
+        return tuple(part if i == axis else slice(0, size) for i, size in enumerate(shape))
 
     def config(self, whole: Qwen3Config) -> Qwen3Config:
-        """The network of this machine: with its heads and its feed-forward sizes.
+        """The configuration of this machine's part: its heads, feed-forward sizes or layers.
 
-        Raises `OptionError` where the parts would not be equal, with the numbers.
+        Raises `OptionError` if the parts would not be equal.
         """
         if faults := list(self.faults(whole)):
             count = f"{len(faults)} sizes, " if len(faults) > 1 else ""
@@ -117,7 +114,7 @@ class Share:
         )
 
     def _hint(self, whole: Qwen3Config) -> str:
-        """How many machines could share it."""
+        """A hint with the numbers of machines that can divide the model."""
         if self.pipeline:
             return f"a machine holds a layer at least: up to {whole.num_hidden_layers} can share it"
         fits = [n for n in range(2, 17) if not any(replace(self, rank=0, size=n).faults(whole))]
@@ -126,7 +123,7 @@ class Share:
         return f"{could}; --pipeline takes any number up to {most}" if most > 1 else could
 
     def faults(self, whole: Qwen3Config) -> Iterator[str]:
-        """What `size` does not divide, a phrase each; in a pipeline, too few layers."""
+        """The sizes not divisible by `size`, a phrase each; in a pipeline, too few layers."""
         n = self.size
         if self.pipeline:
             if whole.num_hidden_layers < n:
@@ -164,8 +161,8 @@ WAYS = {"attention split": (True, False), "attention whole": (False, False), PIP
 """`Share.attention` and `Share.pipeline` by `Share.way`."""
 
 
-def asked(rank: int, size: int, attention: str, pipeline: bool) -> Share:
-    """The share of machine `rank` by the options of that name. Raises `OptionError`."""
+def from_options(rank: int, size: int, attention: str, pipeline: bool) -> Share:
+    """The share of machine `rank` by the command line's options. Raises `OptionError`."""
     if attention not in ("split", "whole"):
         raise OptionError("--attention", got=shown(attention), expected="split or whole")
     if pipeline and attention == "whole":
@@ -174,5 +171,5 @@ def asked(rank: int, size: int, attention: str, pipeline: bool) -> Share:
     return Share(rank, size, attention == "split", pipeline)
 
 
-ALL = Share(0, 1)
-"""Of one machine alone."""
+WHOLE_NETWORK = Share(0, 1)
+"""The share of a single machine: the whole network."""

@@ -1,7 +1,6 @@
-"""A checkpoint that is shared out: to how many machines, which way, and how their files are known.
+"""The block ``shares`` in the config.json of a checkpoint that is split among machines.
 
-``config.json`` describes the whole network, and has a block ``shares``; ``qwen3-mlx convert
---shares`` writes it.
+``qwen3-mlx convert --shares`` writes it; the rest of config.json describes the whole network.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from qwen3_mlx.config.values import block as block_of
 from qwen3_mlx.errors import CheckpointError, ConfigError, brief
 
 KEY = "shares"
-"""The block of config.json."""
+"""The block's key in config.json."""
 _NAME = re.compile(r"model-share-(\d{5})-of-(\d{5})\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """What ``config.json`` says of the files that a checkpoint is shared out to."""
+    """The machines' files of a split checkpoint."""
 
     way: str
     """As `Share.way`."""
@@ -33,11 +32,11 @@ class Shares:
 
     @property
     def count(self) -> int:
-        """How many machines it is for."""
+        """The number of machines."""
         return len(self.files)
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """In words: ``2 machines, attention split``."""
         return f"{self.count} machines, {self.way}"
 
@@ -48,22 +47,22 @@ class Shares:
         return f"qwen3-mlx launch --hosts {','.join('ABCDEFGHIJKLMNOP'[: self.count])}{way} chat …"
 
     def block(self) -> dict[str, Any]:
-        """As config.json holds it."""
+        """The block for config.json."""
         files = [{"bytes": size, "digest": digest} for size, digest in self.files]
         return {"count": self.count, "way": self.way, "of": self.of, "files": files}
 
     def share(self, rank: int) -> Share:
-        """What machine `rank` holds."""
+        """The share of machine `rank`."""
         attention, pipeline = WAYS[self.way]
         return Share(rank, self.count, attention, pipeline)
 
     def name(self, rank: int) -> str:
-        """The name of that machine's file."""
+        """The file name of machine `rank`."""
         return f"model-share-{rank + 1:05d}-of-{self.count:05d}.safetensors"
 
 
 def shares_of(values: Mapping[str, Any]) -> Shares | None:
-    """The same of the values of config.json."""
+    """Read the block from the values of config.json; None without it. Raises `ConfigError`."""
     block = block_of(values, KEY)
     if not block:
         return None
@@ -79,12 +78,14 @@ def shares_of(values: Mapping[str, Any]) -> Shares | None:
 
 
 def is_share(name: str) -> bool:
-    """Whether a file of that name is one machine's."""
+    """Whether `name` is the name of one machine's file."""
     return _NAME.fullmatch(name) is not None
 
 
-def alone(names: Sequence[str], way: str = "", launch: str = "qwen3-mlx launch") -> CheckpointError:
-    """What to say to who loads the files `names` of one without the other machines."""
+def several_machines_error(
+    names: Sequence[str], way: str = "", launch: str = "qwen3-mlx launch"
+) -> CheckpointError:
+    """The error for loading the shares `names` without the other machines."""
     found = [match for name in names if (match := _NAME.fullmatch(name))]
     here = " and ".join(str(int(match[1])) for match in found) or "none"
     count = f" of {int(found[0][2])}" if found else ""

@@ -1,6 +1,6 @@
-"""Which layers each machine of a pipeline holds: whole ones, split evenly by bytes.
+"""Assigns a pipeline's layers to machines, balanced by bytes.
 
-The first machine holds embedding, last norm and head besides, as it draws the tokens.
+The first machine also holds embedding, last norm and head, because it samples the tokens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 
 def stages(config: Qwen3Config, size: int) -> list[range]:
-    """The layers of each of `size` machines, at least one each, so that the fullest holds least."""
+    """The layers of each of `size` machines, at least one each, minimizing the largest share."""
     layers, ends = _bytes(config)
     low, high = max(layers), sum(layers) + ends
     while low < high:
@@ -30,12 +30,12 @@ def stages(config: Qwen3Config, size: int) -> list[range]:
 
 
 def _filled(layers: Sequence[int], ends: int, size: int, most: int) -> list[range] | None:
-    """Machines filled one after another with at most so many bytes; None if layers are left."""
+    """The layers if every machine holds at most `most` bytes; None if they don't all fit."""
     found: list[range] = []
     start = 0
     for rank in range(size):
         room, stop = most - ends if rank == 0 else most, start
-        last = len(layers) - (size - rank - 1)  # a layer at least for each of the others
+        last = len(layers) - (size - rank - 1)  # leaves at least one layer for each of the others
         while stop < last and layers[stop] <= room:
             room -= layers[stop]
             stop += 1
@@ -47,7 +47,7 @@ def _filled(layers: Sequence[int], ends: int, size: int, most: int) -> list[rang
 
 
 def _bytes(config: Qwen3Config) -> tuple[list[int], int]:
-    """Bytes of every layer, and of what lies at both ends."""
+    """Bytes of every layer, and of embedding, last norm and head together."""
     found: Counter[int | None] = Counter()
     for path, shape in weight_shapes(config):
         spec = config.quantization.spec(path) if config.quantization and len(shape) > 1 else None
@@ -58,9 +58,9 @@ def _bytes(config: Qwen3Config) -> tuple[list[int], int]:
 
 
 def path_there(name: str, layers: range) -> str | None:
-    """What the machine of `layers` calls a tensor or module; None if it doesn't hold it.
+    """The name of a tensor or module on the machine of `layers`; None if it isn't there.
 
-    It counts its own layers from 0.
+    Every machine counts its layers from 0.
     """
     match = _LAYER.match(name)
     if match is None:
@@ -72,7 +72,7 @@ def path_there(name: str, layers: range) -> str | None:
 
 
 def stage_config(whole: Qwen3Config, layers: range) -> Qwen3Config:
-    """The network of these layers alone, counted from 0; embedding and head as in the whole."""
+    """The configuration with only `layers`, counted from 0; the rest as in `whole`."""
     quantization = whole.quantization
     if quantization is not None:
         known = (

@@ -1,1 +1,1 @@
-"""The door to MLX: its backend, its limits, and how it fails."""
+"""Access to MLX: its backend, its limits, and its errors."""

@@ -1,4 +1,4 @@
-"""Imports MLX behind an optimized BLAS; raises one clear line if this machine has no MLX.
+"""Imports MLX after an optimized BLAS; raises `BackendError` if this machine has no MLX.
 
 Every module that computes imports this one before it imports ``mlx``.
 """
@@ -16,7 +16,7 @@ from qwen3_mlx.errors import BackendError
 _INSTALL = "pip install 'qwen3-mlx[cpu]' (or [cuda12], [cuda13] on a machine with an NVIDIA GPU)"
 
 
-with interrupts_held():  # the threads that both make leave Ctrl-C to the main one
+with interrupts_held():  # threads started by both leave Ctrl-C to the main thread
     BLAS = blas.load()
     """The BLAS loaded for MLX's CPU backend, or None."""
 
@@ -30,22 +30,22 @@ with interrupts_held():  # the threads that both make leave Ctrl-C to the main o
 
 
 def device() -> str:
-    """Where MLX computes: ``"metal"``, ``"cuda"`` or ``"cpu"``."""
+    """The device on which MLX computes: ``"metal"``, ``"cuda"`` or ``"cpu"``."""
     if mx.default_device() == mx.Device(mx.DeviceType.cpu):
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
 
 
 if device() == "cpu" and not can_compile(version("mlx")):
-    mx.disable_compile()  # the same numbers, each operation by itself
+    mx.disable_compile()  # the results are the same without fusion
 
 
 @cache
 def find_compiler() -> None:
-    """Have MLX's CPU backend look for its C++ compiler now; a Ctrl-C meanwhile comes behind it.
+    """Make MLX's CPU backend search for its C++ compiler now, with Ctrl-C deferred.
 
-    MLX does so once, at its first ``mx.compile``, with C's ``system``, under which the operating
-    system drops a Ctrl-C: one in the first 50 ms of the first turn did nothing.
+    MLX does so at its first ``mx.compile`` by C's ``system``, which discards a Ctrl-C: one in the
+    first 50 ms of the first turn had no effect.
     """
     if device() == "cpu":
         with interrupts_held():
@@ -53,7 +53,7 @@ def find_compiler() -> None:
 
 
 def compute_dtype(stored: mx.Dtype) -> tuple[mx.Dtype, str]:
-    """The dtype a network stored as `stored` computes in, and why."""
+    """The compute dtype of a network stored in `stored`, and the reason."""
     if device() == "cpu":
         return mx.float32, "MLX's CPU backend has gather_mm in float32 only, and is fastest there"
     return stored, "as stored"

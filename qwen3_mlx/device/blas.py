@@ -1,7 +1,7 @@
-"""An optimized BLAS for MLX's CPU backend: the machine's own, or the one that pip brings.
+"""Loads an optimized BLAS for MLX's CPU backend: the system's, or the one installed by pip.
 
-MLX's Linux wheel links the reference BLAS by plain names (``cblas_sgemm``). A library loaded before
-MLX with global visibility takes its place: matrix products take a fortieth of the time.
+MLX's Linux wheel links the reference BLAS by plain names (``cblas_sgemm``). A library that is
+loaded before MLX with global visibility replaces it: matrix products take a fortieth of the time.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from pathlib import Path
 
 _INSTALLED = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.2", "libmkl_rt.so")
 _SPIN_CYCLES = "20"
-"""OpenBLAS's threads wait for work by spinning, 2^28 cycles unless told otherwise: while a small
-model decodes they take a core all the time, which is the interface's. 2^20 are 0.4 ms."""
+"""OpenBLAS's threads spin while waiting, by default for 2^28 cycles: while a small model decodes,
+they would take the interface's core. 2^20 cycles are 0.4 ms."""
 
 _FUNCTIONS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")
-"""Every function that MLX calls of a BLAS."""
+"""All BLAS functions that MLX calls."""
 _PREFIX = "scipy_"
-"""What scipy-openblas32 puts before its names, so that it can't take the place of another BLAS."""
+"""The prefix of scipy-openblas32's symbols, which keeps it from replacing another BLAS."""
 _MACHINES = {"x86_64": 62, "aarch64": 183}
-"""ELF's numbers for the processors that MLX's Linux wheels are built for."""
+"""ELF machine numbers of the processors that MLX's Linux wheels support."""
 
 
 def load() -> str | None:
-    """Load a BLAS before MLX is imported; returns the library's name, None if MLX keeps its own.
+    """Load a BLAS; returns its name, or None if MLX uses its own. Call it before importing MLX.
 
-    ``QWEN3_MLX_BLAS`` names a library (a file or a name the loader knows), or is ``off``.
+    ``QWEN3_MLX_BLAS`` names a library (a path or a name for the loader), or is ``off``.
     """
     choice = os.environ.get("QWEN3_MLX_BLAS", "")
     if sys.platform != "linux" or choice == "off":
@@ -48,7 +48,7 @@ def _from_pip() -> list[str]:
 
 
 def _open(name: str) -> bool:
-    """Load one library; whether MLX's calls reach it now."""
+    """Load one library; returns whether MLX will call it."""
     try:
         library = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
         if not hasattr(library, _PREFIX + _FUNCTIONS[0]):
@@ -64,7 +64,7 @@ def _open(name: str) -> bool:
 
 
 def _publish(addresses: Mapping[str, int]) -> None:
-    """Make functions of this process visible to libraries loaded later, under other names."""
+    """Define symbols for addresses in this process, visible to libraries loaded later."""
     file = os.memfd_create("blas-names")
     try:
         os.write(file, names_library(addresses, _MACHINES[platform.machine()]))
@@ -74,10 +74,10 @@ def _publish(addresses: Mapping[str, int]) -> None:
 
 
 def names_library(addresses: Mapping[str, int], machine: int) -> bytes:
-    """A shared library that holds no code, only absolute symbols: a 64-bit little-endian ELF file.
+    """A shared library with absolute symbols and no code: a 64-bit little-endian ELF file.
 
-    Three program headers (load, dynamic, a stack that isn't executable), then the symbol table, its
-    hash (one bucket, each symbol's chain leads to the next), the names, and the dynamic section.
+    Three program headers (load, dynamic, non-executable stack), then the symbol table, its hash
+    table (one bucket with a chain of all symbols), the names, and the dynamic section.
     """
     text, symbols, count = b"\0", bytes(24), len(addresses) + 1
     for name, address in addresses.items():

@@ -1,4 +1,4 @@
-"""MLX's CPU backend compiles into a folder for temporary files; where it can't, it must not try."""
+"""Checks whether MLX's CPU backend can write its compiled functions to the temporary folder."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 
 ROOM = 2**20
-"""Bytes that must be free; one compiled function takes 20 kB."""
+"""Free bytes that are required; one compiled function takes 20 kB."""
 
 
 def can_compile(version: str) -> bool:
-    """Whether ``mx.compile`` finds room to write in for this `version` of MLX.
+    """Whether ``mx.compile`` of this `version` of MLX can write to C++'s temporary folder.
 
-    C++'s folder for temporary files, which others may have filled or shut: the first user of a
-    machine makes ``/tmp/mlx``, and nobody else may write there.
+    The disk may be full, or the folder another user's: the first user of a machine creates
+    ``/tmp/mlx``, and others can't write there.
     """
     names = ("TMPDIR", "TMP", "TEMP", "TEMPDIR")
     base = next(filter(None, map(os.environ.get, names)), "/tmp")

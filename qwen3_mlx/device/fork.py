@@ -1,7 +1,7 @@
-"""A process that is forked after MLX has computed has MLX's state without its threads.
+"""Refuses to compute in a process forked after MLX was used.
 
-Whatever it computes then waits for ever, so the child refuses. ``fork`` is how Python starts
-processes on Linux up to 3.13.
+Such a process has MLX's state without its threads, so any computation would hang. Python up to 3.13
+starts processes on Linux by ``fork``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def about_to_compute() -> None:
-    """Note that MLX is used from here on. Raises `BackendError` where that would hang."""
+    """Note that this process uses MLX. Raises `BackendError` in a forked child."""
     if _Process.is_forked:
         hint = "start it with multiprocessing.get_context('spawn'), and load the model in it"
         raise BackendError("MLX can't compute in a process forked after it was used", hint=hint)

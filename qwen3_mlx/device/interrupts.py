@@ -1,4 +1,4 @@
-"""Holds back Ctrl-C while a library would lose it."""
+"""Defers Ctrl-C while a library would lose it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block, also where the block has it ignored.
+    """Defer Ctrl-C to the end of the block, even if the block ignores the signal.
 
-    Linux keeps an ignored signal that is blocked, unless a thread takes it that doesn't block it:
-    those that begin within the block do, for good. Python's own handling isn't touched.
+    Linux keeps a blocked signal pending even while it is ignored, unless a thread doesn't block
+    it. Threads started in the block inherit the mask for good. Python's handler is unchanged.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -1,4 +1,4 @@
-"""MLX's memory limits: decided for a device, and set once a process."""
+"""Chooses MLX's memory limits for the device, and sets them once per process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from functools import cache
 from qwen3_mlx.errors import gb
 
 WIRED = "QWEN3_MLX_WIRED"
-"""The variable that asks for memory which macOS must keep resident."""
+"""The environment variable that requests wired memory, which macOS keeps resident."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What MLX is told, in bytes (None: left as MLX has it), and why."""
+    """MLX's limits in bytes (None: MLX's default), with reasons."""
 
     memory: int | None
     cache: int | None
@@ -52,7 +52,7 @@ def decide(device: str, working_set: int, macos: str, environment: Mapping[str, 
 
 @cache
 def apply() -> Limits:
-    """Set MLX's limits for this process, once; returns what they are."""
+    """Set MLX's limits once per process; returns them."""
     import qwen3_mlx.device.backend as backend  # first: it loads a BLAS before MLX
 
     import mlx.core as mx

@@ -1,4 +1,4 @@
-"""Running out of memory as an error of ours: the one place that knows how MLX says it."""
+"""Recognises MLX's errors of running out of memory, and translates them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from qwen3_mlx.errors import OutOfMemoryError
 # CPU and Metal: "[malloc] Unable to allocate …", "[metal::malloc] Attempting to allocate … greater
 # than the maximum allowed buffer size"; a Metal command buffer: "Insufficient Memory
 # (…ErrorOutOfMemory)"; CUDA: "cudaMallocAsync(…) failed: out of memory".
-_SAID = re.compile(r"malloc|unable to allocate|out ?of ?memory|insufficient memory", re.IGNORECASE)
+_TEXT = re.compile(r"malloc|unable to allocate|out ?of ?memory|insufficient memory", re.IGNORECASE)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` is how MLX or Python says that memory ran out."""
+    """Whether `error` is MLX's or Python's error of running out of memory."""
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and _SAID.search(str(error)) is not None
+        isinstance(error, RuntimeError) and _TEXT.search(str(error)) is not None
     )
 
 
 def out_of_memory(error: BaseException, tokens: int, packed: bool) -> OutOfMemoryError:
-    """The error for the user: memory ran out at `tokens`; `packed` keys leave one hint out."""
+    """The error of running out of memory at `tokens`; `packed`: leave out the --kv-bits hint."""
     smaller = "" if packed else "--kv-bits 8 (half the memory a token), "
     return OutOfMemoryError(
         f"out of memory at {tokens:,} tokens",

@@ -1,4 +1,4 @@
-"""Delays the exit of a process until the threads that used MLX are gone."""
+"""Delays a process's exit until the threads that used MLX are gone."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from functools import cache
 from pathlib import Path
 
 TASKS = Path("/proc/self/task")
-"""Linux lists a process's threads here, until each has ended for good."""
+"""Linux lists a process's threads here until they have completely ended."""
 LONGEST_WAIT_S = 2.0
 
 _threads: dict[int, threading.Thread] = {}
-"""Those that used MLX, by the system's number."""
+"""The threads that used MLX, by their native ids."""
 
 
 def delay_exit_after_threads() -> None:
-    """Have the process's exit wait for this thread's end, if it isn't the main one.
+    """Make the process's exit wait for the end of this thread, unless it is the main one.
 
-    MLX frees per-thread state with Python's lock after `join` has returned; a process that exits
+    MLX frees per-thread state under Python's lock after `join` has returned; a process that exits
     meanwhile aborts ("terminate called without an active exception": 17 of 24 trials on two cores
-    with MLX 0.32). A thread that still runs then is not waited for.
+    with MLX 0.32). Threads that still run at exit are not waited for.
     """
     this = threading.current_thread()
     number = threading.get_native_id()
@@ -40,9 +40,9 @@ def _wait_at_exit() -> None:
 
 
 def wait_for_ending_threads() -> None:
-    """Wait until no thread that used MLX is between Python's end of it and the system's."""
+    """Wait until every ended thread that used MLX is gone from the system too."""
     if not TASKS.is_dir():
-        # macOS ends a thread that waits for Python's lock without unwinding it
+        # macOS ends a thread that waits for Python's lock without unwinding it.
         return
     end = time.monotonic() + LONGEST_WAIT_S
     while time.monotonic() < end:

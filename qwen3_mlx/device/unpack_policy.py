@@ -1,6 +1,6 @@
-"""Whether packed weights that meet many rows are unpacked first, and how: decided here only.
+"""Decides whether and how packed weights are unpacked before a product with many rows.
 
-``QWEN3_MLX_PREFILL`` forces it: the name of one of `UNPACK_MODES`.
+The environment variable ``QWEN3_MLX_PREFILL`` forces one of `UNPACK_MODES`.
 """
 
 from __future__ import annotations
@@ -14,47 +14,47 @@ from qwen3_mlx.device.buffer_sizes import UNPACK_ROWS
 from qwen3_mlx.errors import OptionError
 
 VARIABLE = "QWEN3_MLX_PREFILL"
-"""The variable that forces a mode."""
+"""The environment variable that forces a mode."""
 
 UNPACK_MODES = {
     "packed": "weights stay packed: MLX's own packed products",
     "each": "weights are unpacked, experts multiplied one after another",
     "grouped": "weights are unpacked, experts multiplied in MLX's grouped product",
 }
-"""How many rows meet packed weights. All but the first unpack a matrix of its own. Experts
-come here only where `metal.gather_matmul`, which unpacks nothing, doesn't run."""
+"""The modes and their descriptions. All but the first unpack single matrices. They apply to experts
+only if `metal.gather_matmul`, which unpacks nothing, doesn't run."""
 
 DEFAULT = {"cpu": "each", "cuda": "grouped", "metal": "packed"}
-"""The modes that measurements favour; on Metal nothing is measured (`benchmarks.gpu` can)."""
+"""The fastest measured modes; Metal isn't measured yet (`benchmarks.gpu` can)."""
 
 ROWS = UNPACK_ROWS
 """Rows from which unpacking a matrix pays."""
 
 ROWS_AN_EXPERT = {"cpu": 4, "cuda": 8, "metal": 64}
-"""Rows for each expert, on average, from which unpacking all experts pays. CPU: measured. CUDA:
-computed from 2.2 µs a row packed and 1.2 ms for all 128 experts of 30B-A3B (4.3). Metal: a guess.
+"""Mean rows per expert from which unpacking all experts pays. CPU: measured. CUDA: computed from
+2.2 µs per packed row and 1.2 ms for all 128 experts of 30B-A3B (4.3). Metal: a guess.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class UnpackPolicy:
-    """From how many rows weights are unpacked, and how experts are then multiplied."""
+    """The rows from which weights are unpacked, and how experts are then multiplied."""
 
     rows: int
     rows_an_expert: int
     one_expert_at_a_time: bool
-    """Else MLX's grouped product takes as many experts as may be unpacked together."""
+    """If False, MLX's grouped product takes as many experts as may be unpacked at once."""
     waits: bool
-    """Whether each product is computed at once, so that one unpacked matrix is alive at a time."""
+    """Whether each product is evaluated at once, so that only one unpacked matrix is alive."""
 
 
 def is_forced() -> bool:
-    """Whether the user has chosen a mode."""
+    """Whether `VARIABLE` forces a mode."""
     return os.environ.get(VARIABLE, "auto") not in ("", "auto")
 
 
 def unpack_mode() -> str:
-    """The one of `UNPACK_MODES` for this device. Raises `OptionError`."""
+    """This device's mode, a key of `UNPACK_MODES`. Raises `OptionError`."""
     choice = os.environ.get(VARIABLE) or "auto"
     if choice == "auto":
         return DEFAULT[backend.device()]
@@ -65,7 +65,7 @@ def unpack_mode() -> str:
 
 
 def choose_policy() -> UnpackPolicy | None:
-    """The policy of this device and mode; None: weights stay packed. Raises `OptionError`."""
+    """The policy for this device and mode; None: weights stay packed. Raises `OptionError`."""
     mode, device = unpack_mode(), backend.device()
     if mode == "packed":
         return None
@@ -73,7 +73,7 @@ def choose_policy() -> UnpackPolicy | None:
 
 
 def explain() -> str:
-    """The mode for people to read: from how many rows, why, and what else they could try."""
+    """A text for `doctor`: the mode, its thresholds, and the reason."""
     mode, device = unpack_mode(), backend.device()
     if mode == "packed":
         forced = f"as {VARIABLE} says" if is_forced() else f"others are not measured on {device}"

@@ -1,1 +1,1 @@
-"""Will it fit: this machine's memory, the inequality, what would fit instead."""
+"""Predicts whether a model fits into memory, and finds alternatives."""

@@ -1,4 +1,4 @@
-"""What would fit instead, the least loss first, and the check before weights are read."""
+"""Finds alternatives that fit into memory, and checks a model before its weights are read."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from qwen3_mlx.hub import releases, resolve
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 BY_QUALITY = ("8bit", "6bit", "5bit", "mixed-4-6", "4bit")
-"""Recipes from the best down, as their bits a weight and measured divergence rank them."""
+"""Recipes from best to worst, by bits per weight and measured divergence."""
 SMALLEST_CONTEXT = 512
-"""Tokens that must fit for a model to be loaded at all, where no context is asked for."""
+"""Context in tokens that must fit for a model to be loaded, if the user names no context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A model, and what it is wanted for."""
+    """A model with the context and the cache's bits that it should have."""
 
     config: Qwen3Config
     weights: inequality.Weights
@@ -29,106 +29,105 @@ class Workload:
     kv_bits: int | None = None
 
     def fit(self, place: Machine) -> inequality.Fit:
-        """The inequality there."""
+        """The inequality on the machine `place`."""
         return inequality.fit(self.config, self.weights, place, self.context, self.kv_bits)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One thing to give up so that the rest fits."""
+    """An alternative that fits."""
 
     what: str
     how: str
-    """The option, or the command, that does it."""
+    """The option or command that selects it."""
     fit: inequality.Fit
 
 
-def ranked(wanted: Workload, place: Machine) -> list[Choice]:
-    """What would fit in `place`, the least loss first; empty if nothing does.
+def ranked(workload: Workload, place: Machine) -> list[Choice]:
+    """The alternatives that fit in `place`, the least loss of quality first; perhaps none.
 
-    An 8-bit cache costs next to nothing. Then packing the weights in fewer bits, the most bits
-    that fit, with a smaller cache if that is needed; then a shorter context, which loses no
-    quality but length; then 4 bits for the cache; then a smaller model.
+    The order: an 8-bit cache; weights in fewer bits (the most that fit, with a smaller cache if
+    necessary); a shorter context; a 4-bit cache; a smaller model.
     """
     return [
-        *_smaller_cache(wanted, place, 8),
-        *_recipe(wanted, place),
-        *_shorter(wanted, place),
-        *_smaller_cache(wanted, place, 4),
-        *_smaller_model(wanted, place),
+        *_smaller_cache(workload, place, 8),
+        *_recipe(workload, place),
+        *_shorter(workload, place),
+        *_smaller_cache(workload, place, 4),
+        *_smaller_model(workload, place),
     ]
 
 
-def smallest_mac(wanted: Workload) -> int | None:
-    """GB of the smallest Mac that holds it; None: no single one."""
+def smallest_mac(workload: Workload) -> int | None:
+    """Memory in GB of the smallest Mac that fits the workload; None if none does."""
     return next(
-        (size for size in machine.MAC_MEMORY_GB if wanted.fit(machine.mac(size)).fits), None
+        (size for size in machine.MAC_MEMORY_GB if workload.fit(machine.mac(size)).fits), None
     )
 
 
 def packed(config: Qwen3Config, recipe: str) -> inequality.Weights:
-    """The weights of `config` as `recipe` packs them."""
+    """The weights of `config` packed by `recipe`."""
     chosen = RECIPES[recipe]
     return inequality.weights_packed(config, lambda path: chosen.spec(path, config))
 
 
-def _smaller_cache(wanted: Workload, place: Machine, bits: int) -> Iterator[Choice]:
-    if (wanted.kv_bits or 16) > bits:
-        fit = replace(wanted, kv_bits=bits).fit(place)
+def _smaller_cache(workload: Workload, place: Machine, bits: int) -> Iterator[Choice]:
+    if (workload.kv_bits or 16) > bits:
+        fit = replace(workload, kv_bits=bits).fit(place)
         if fit.fits:
             yield Choice(f"the cache in {bits} bits", f"--kv-bits {bits}", fit)
 
 
-def _recipe(wanted: Workload, place: Machine) -> Iterator[Choice]:
-    """The best recipe that fits, and if it needs a smaller cache, the best that does not."""
-    for bits in (wanted.kv_bits, 8, 4):
-        if bits != wanted.kv_bits and (wanted.kv_bits or 16) <= (bits or 16):
+def _recipe(workload: Workload, place: Machine) -> Iterator[Choice]:
+    """The best recipe that fits, with a smaller cache only if none fits without."""
+    for bits in (workload.kv_bits, 8, 4):
+        if bits != workload.kv_bits and (workload.kv_bits or 16) <= (bits or 16):
             continue
         for name in BY_QUALITY:
-            weights = packed(wanted.config, name)
-            if weights.stored_bytes >= 0.97 * wanted.weights.stored_bytes:
+            weights = packed(workload.config, name)
+            if weights.stored_bytes >= 0.97 * workload.weights.stored_bytes:
                 continue
-            fit = replace(wanted, weights=weights, kv_bits=bits).fit(place)
+            fit = replace(workload, weights=weights, kv_bits=bits).fit(place)
             if fit.fits:
-                cache = "" if bits == wanted.kv_bits else f", the cache in {bits} bits"
-                option = "" if bits == wanted.kv_bits else f", then --kv-bits {bits}"
+                cache = "" if bits == workload.kv_bits else f", the cache in {bits} bits"
+                option = "" if bits == workload.kv_bits else f", then --kv-bits {bits}"
                 what = f"the weights in {name} ({gb(weights.stored_bytes)}){cache}"
                 yield Choice(what, f"qwen3-mlx convert … --recipe {name}{option}", fit)
                 return
 
 
-def _shorter(wanted: Workload, place: Machine) -> Iterator[Choice]:
-    longest = inequality.largest_context(wanted.config, wanted.weights, place, wanted.kv_bits)
-    if SMALLEST_CONTEXT <= longest < wanted.context:
-        fit = replace(wanted, context=longest).fit(place)
+def _shorter(workload: Workload, place: Machine) -> Iterator[Choice]:
+    longest = inequality.largest_context(workload.config, workload.weights, place, workload.kv_bits)
+    if SMALLEST_CONTEXT <= longest < workload.context:
+        fit = replace(workload, context=longest).fit(place)
         yield Choice(f"a context of {longest:,} tokens", f"--context {longest}", fit)
 
 
-def _smaller_model(wanted: Workload, place: Machine) -> Iterator[Choice]:
-    """The largest model of the family that fits there in 4 bits, below the one wanted."""
+def _smaller_model(workload: Workload, place: Machine) -> Iterator[Choice]:
+    """The largest smaller model of the family that fits in 4 bits."""
     best: Choice | None = None
     most = 0
     for release in releases.RELEASES[:8]:
         config = Qwen3Config.from_dict(release.config())
         weights = inequality.weights_from_config(config)
-        fit = Workload(config, weights, wanted.context, wanted.kv_bits).fit(place)
+        fit = Workload(config, weights, workload.context, workload.kv_bits).fit(place)
         size = matrices.parameters(config)
-        if fit.fits and most < size < matrices.parameters(wanted.config):
+        if fit.fits and most < size < matrices.parameters(workload.config):
             what = f"the model {release.alias} ({gb(weights.stored_bytes)} at 4 bits)"
             best, most = Choice(what, f"qwen3-mlx chat {release.alias}", fit), size
     if best is not None:
         yield best
 
 
-def advice(wanted: Workload, place: Machine) -> list[str]:
-    """`ranked` in words, a line each, and the Mac that would hold it as it is."""
-    choices = ranked(wanted, place)
+def advice(workload: Workload, place: Machine) -> list[str]:
+    """`ranked` as lines of text, and the smallest Mac on which the model fits unchanged."""
+    choices = ranked(workload, place)
     width = max((len(choice.what) for choice in choices), default=0)
     lines = [
         f"{choice.what:<{width}}   {gb(choice.fit.required_bytes):>8}   {choice.how}"
         for choice in choices
     ]
-    size = smallest_mac(wanted)
+    size = smallest_mac(workload)
     lines.append(f"this model on a Mac with {size} GB" if size else "this model on no single Mac")
     return lines
 
@@ -136,9 +135,9 @@ def advice(wanted: Workload, place: Machine) -> list[str]:
 def before_download(
     name: str, context: int | None, cache_format: CacheFormat = AS_COMPUTED, *, force: bool
 ) -> None:
-    """`check` from some kilobytes of the hub's metadata, if `name` is not on this machine yet.
+    """`check` by the hub's metadata (kilobytes), if `name` isn't on this machine yet.
 
-    Raises `OutOfMemoryError`. Where the hub does not answer, the download will say so.
+    Raises `OutOfMemoryError`. Errors of the hub are left to the download.
     """
     if resolve.find_local(name) is not None:
         return
@@ -164,22 +163,22 @@ def check(
     *,
     force: bool,
 ) -> str:
-    """Before weights are read: refuse what can't fit, else say what of the context can't.
+    """Check that a model fits before its weights are read; returns a note, or "".
 
-    Returns a note, or "" if all of the context fits. With a `context` asked for, that is what
-    must fit; without, `SMALLEST_CONTEXT` tokens. On the CPU swap counts as memory, as that is
-    slow but no error. Raises `OutOfMemoryError`, unless `force` or `CHECK` says otherwise.
+    `context` tokens must fit, or `SMALLEST_CONTEXT` without one; the note says if the native
+    context doesn't. On the CPU, swap counts as memory: it is slow, but works. Raises
+    `OutOfMemoryError` unless `force` or the variable `CHECK` prevents it.
     """
     place = machine.this_machine(swap=True)
     tokens = context or min(SMALLEST_CONTEXT, config.context)
-    if cache_format.window is not None:  # never more than that is held, whatever the context
+    if cache_format.window is not None:  # the cache never holds more than the window
         tokens = min(tokens, cache_format.window)
-    wanted = Workload(config, weights, tokens, cache_format.bits)
-    fit = wanted.fit(place)
+    workload = Workload(config, weights, tokens, cache_format.bits)
+    fit = workload.fit(place)
     if not fit.fits:
         if force or not guard.checked():
             return f"loaded all the same: {fit.equation}"
-        listed = "\n  ".join(["what would fit, the least loss first:", *advice(wanted, place)])
+        listed = "\n  ".join(["what would fit, the least loss first:", *advice(workload, place)])
         raise OutOfMemoryError(
             f"{name} does not fit in the memory of this machine",
             got=f"{fit.equation} ({place.why})",

@@ -1,4 +1,4 @@
-"""How many tokens of a prompt to read at once: as many as the free memory bears."""
+"""Chooses the prefill's chunk size by the free memory."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from qwen3_mlx.fit.prefill_peak import chunk_bytes
 from qwen3_mlx.options import CacheFormat
 
 SHORTEST = 32
-"""Below this the weights are read so often that waiting is worse than running out."""
+"""Smallest chunk in tokens: with smaller ones the weights are read too often."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptMemory:
-    """The memory that a prompt of `total` tokens takes, of which `done` are computed already."""
+    """The memory for prefilling a prompt of `total` tokens, of which `done` are cached."""
 
     config: Qwen3Config
     cache_format: CacheFormat
@@ -27,23 +27,23 @@ class PromptMemory:
     machine: Machine
 
     def cache_bytes(self) -> int:
-        """Bytes that the cache grows by."""
+        """Bytes by which the cache grows."""
         window, new = self.cache_format.window, self.total - self.done
         rows = new if window is None else min(new, window)
         width = self.machine.float_bytes or 2
         return rows * kv_bytes_per_token(self.config, self.cache_format.bits, width)
 
     def scratch_bytes(self, size: int) -> int:
-        """Bytes beside weights and cache for the last chunk, if no chunk is longer than `size`."""
+        """Bytes besides weights and cache for the last chunk, of at most `size` tokens."""
         length = min(size, self.total - self.done)
         packed = self.cache_format.bits is not None
         return chunk_bytes(self.config, self.machine, length, self.total, packed)
 
     def fitting(self, size: int | None) -> tuple[int, int]:
-        """The chunk size, and the bytes that reading the prompt so takes.
+        """The chunk size, and the bytes that the prefill takes with it.
 
-        It is `size`, or else 2,048 tokens, halved as often as the free memory needs it, but not
-        below 32. A buffer that grows is there twice for a moment: that much is left free.
+        The size is `size`, or 2,048 tokens halved until it fits, at least 32. The cache counts
+        twice, because a growing buffer is copied.
         """
         cache = self.cache_bytes()
         found = size or PREFILL_CHUNK
@@ -55,16 +55,20 @@ class PromptMemory:
 
 
 def chunk_size(
-    config: Qwen3Config, cache_format: CacheFormat, done: int, total: int, asked: int | None = None
+    config: Qwen3Config,
+    cache_format: CacheFormat,
+    done: int,
+    total: int,
+    requested: int | None = None,
 ) -> int:
-    """Tokens of a chunk, for a prompt of `total` tokens of which `done` are computed already.
+    """Tokens per chunk for a prompt of `total` tokens, of which `done` are cached.
 
-    The size that was `asked` for, if one was. Raises `OutOfMemoryError` if it does not fit, or not
-    even the shortest chunk does.
+    requested: the user's chunk size, if any. Raises `OutOfMemoryError` if it doesn't fit, or if not
+    even the smallest chunk does.
     """
     machine = this_machine(swap=True)
     memory = PromptMemory(config, cache_format, done, total, machine)
-    size, needed = memory.fitting(asked)
+    size, needed = memory.fitting(requested)
     if needed > machine.available_bytes and checked():
         shorter, _ = memory.fitting(None)
         first = f"prefill_chunk={shorter}, " if shorter < min(size, total - done) else ""

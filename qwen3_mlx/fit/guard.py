@@ -1,9 +1,9 @@
-"""Checks the memory before it is taken, so that too little of it is an error and not a crash.
+"""Checks for free memory before large allocations, so that too little is an error, not a crash.
 
-MLX (0.32) does not raise such an error everywhere. On the CPU it ignores a failed ``malloc``, and
-the process dies of a segmentation fault. On Metal a limit makes MLX drop its reusable buffers and
-wait for running work, but refuses nothing: the command buffer fails, or macOS swaps until it
-panics. So large allocations ask `require` first; `device.out_of_memory` recognises the rest.
+MLX 0.32 doesn't always raise. On the CPU it ignores a failed ``malloc``, so the process segfaults.
+On Metal its memory limit makes it drop cached buffers and wait for running work, but refuses
+nothing: the command buffer fails, or macOS swaps until it panics. So large allocations call
+`require` first; `device.out_of_memory` recognises MLX's own errors.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from qwen3_mlx.fit import machine
 from qwen3_mlx.fit.machine import Machine
 
 CHECK = "QWEN3_MLX_FIT"
-"""The variable that switches the check off (``off``)."""
+"""The environment variable that disables the check with the value ``off``."""
 
 
 def checked() -> bool:
-    """Whether memory is checked before it is taken: unless `CHECK` is ``off``."""
+    """Whether the check is enabled: unless `CHECK` is ``off``."""
     return os.environ.get(CHECK, "") != "off"
 
 
 def require(nbytes: int, doing: str, hint: str | None = None) -> None:
-    """Raise `OutOfMemoryError` if this machine has no `nbytes` left, unless `CHECK` is ``off``.
+    """Raise `OutOfMemoryError` unless `nbytes` are free or the check is disabled.
 
-    `doing` completes "out of memory …": ``at 8,192 tokens``, ``while loading``.
+    doing: completes "out of memory …", such as ``at 8,192 tokens`` or ``while loading``.
     """
     if not checked():
         return
@@ -38,7 +38,7 @@ def require(nbytes: int, doing: str, hint: str | None = None) -> None:
 def not_enough_memory(
     nbytes: int, place: Machine, doing: str, hint: str | None = None
 ) -> OutOfMemoryError:
-    """The error of `require`: `place` has no `nbytes` left for `doing`."""
+    """The error of `require`."""
     return OutOfMemoryError(
         f"out of memory {doing}",
         got=f"{gb(nbytes)} needed, {gb(place.available_bytes)} {place.why}",

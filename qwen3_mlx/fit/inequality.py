@@ -1,4 +1,4 @@
-"""Will it fit? Bytes, and the inequality, from config and headers alone.
+"""The memory inequality of a model, from config and headers alone.
 
     weights + KV(context) + prefill scratch + runtime <= available
 
@@ -23,39 +23,39 @@ from qwen3_mlx.fit.machine import Machine
 
 PREFILL_CHUNK = 2048
 RUNTIME_BYTES = 300_000_000
-"""Python, MLX, Qwen's tokenizer, the terminal: 135 MB measured on Linux; Metal's heaps on top."""
+"""Python, MLX, tokenizer and terminal: 135 MB measured on Linux, plus room for Metal's heaps."""
 FLOATS = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
 
 
 class TensorLike(Protocol):
-    """A tensor's header: dtype as safetensors spells it, and its bytes."""
+    """A tensor's header."""
 
     @property
     def dtype(self) -> str:
-        """Such as ``BF16``."""
+        """safetensors' name of the dtype, such as ``BF16``."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes stored."""
+        """Stored bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The bytes of the weights: integers as packed, and floats, whose width the machine chooses."""
+    """The sizes of the weights: packed integers in bytes, and the number of floats."""
 
     stored_bytes: int
     packed_bytes: int
     floats: int
 
     def resident_bytes(self, float_bytes: int | None = None) -> int:
-        """Bytes in memory; `float_bytes` is the width floats are widened to (None: as stored)."""
+        """Bytes in memory; `float_bytes` is the floats' width there (None: as stored)."""
         if float_bytes is None:
             return self.stored_bytes
         return self.packed_bytes + self.floats * float_bytes
 
 
 def weights_from_headers(tensors: Iterable[TensorLike]) -> Weights:
-    """Count the tensors of a checkpoint from their headers."""
+    """The sizes of a checkpoint's weights by their headers."""
     stored = packed = floats = 0
     for tensor in tensors:
         stored += tensor.nbytes
@@ -67,20 +67,20 @@ def weights_from_headers(tensors: Iterable[TensorLike]) -> Weights:
 
 
 def weights_from_config(config: Qwen3Config) -> Weights:
-    """The same, computed: bf16, or packed as the config's quantization says."""
+    """The sizes computed from the config: bf16, or packed by its quantization."""
     quantization = config.quantization
     return weights_packed(config, quantization.spec if quantization else lambda _path: None)
 
 
 def weights_of_share(config: Qwen3Config, share: Share) -> Weights:
-    """The same of one machine's part. Raises `OptionError` where it can't be shared out so."""
+    """The sizes of one machine's share. Raises `OptionError` if the model can't be split so."""
     quantization = share.config(config).quantization
     spec = quantization.spec if quantization else lambda _path: None
     return _counted(share.weight_shapes(config), spec)
 
 
 def weights_packed(config: Qwen3Config, spec: Callable[[str], QuantSpec | None]) -> Weights:
-    """The weights if each matrix were packed as `spec` says of its module path; None: bf16."""
+    """The sizes if every matrix were packed by `spec(path)`; None means bf16."""
     return _counted(weight_shapes(config), spec)
 
 
@@ -95,20 +95,20 @@ def _counted(
 
 
 def _storage(shape: tuple[int, ...], spec: QuantSpec | None) -> tuple[int, int]:
-    """Bytes of packed integers, and number of floats, that one weight takes."""
+    """Bytes of packed integers, and number of floats, of one weight."""
     count = math.prod(shape)
     if spec is None or shape[-1] % spec.group_size:
         return 0, count
     groups = count // spec.group_size
     if spec.mode == "affine":
-        return count * spec.bits // 8, 2 * groups  # a scale and a bias a group
-    return count * spec.bits // 8 + groups, 0  # the mx and nv formats: one byte of scale a group
+        return count * spec.bits // 8, 2 * groups  # a scale and a bias per group
+    return count * spec.bits // 8 + groups, 0  # mx and nv formats: a scale of one byte per group
 
 
 def ways_to_free_memory(
     config: Qwen3Config, tokens: int, kv_bits: int | None, float_bytes: int = 2
 ) -> str:
-    """What would make room for `tokens` of keys and values, with the figures."""
+    """A hint with options that free memory, for a cache of `tokens`."""
     sizes = {bits: kv_bytes_per_token(config, bits, float_bytes) for bits in (8, 4, kv_bits)}
     now = gb(tokens * sizes[kv_bits])
     found = [
@@ -121,7 +121,7 @@ def ways_to_free_memory(
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The inequality with its numbers, all in bytes."""
+    """The inequality's terms in bytes."""
 
     weight_bytes: int
     kv_bytes: int
@@ -132,12 +132,12 @@ class Fit:
 
     @property
     def required_bytes(self) -> int:
-        """The left side."""
+        """The left side of the inequality."""
         return self.weight_bytes + self.kv_bytes + self.scratch_bytes + self.runtime_bytes
 
     @property
     def fits(self) -> bool:
-        """Whether the left side is at most the right."""
+        """Whether the inequality holds."""
         return self.required_bytes <= self.available_bytes
 
     @property
@@ -159,13 +159,13 @@ def fit(
     kv_bits: int | None = None,
     chunk: int = PREFILL_CHUNK,
 ) -> Fit:
-    """Fill in the inequality for `context` tokens, read `chunk` at a time.
+    """The inequality for `context` tokens, prefilled in chunks of `chunk`.
 
     Raises `OptionError` or `ContextError`.
     """
     if context < 1:
         raise OptionError("context", got=context, expected="1 or more tokens")
-    config.for_context(context)  # refuses what no YaRN factor reaches
+    config.for_context(context)  # raises beyond YaRN's reach
     if chunk < 1:
         raise OptionError("prefill chunk", got=chunk, expected="at least 1")
     cache, work = prefill_peak.peak_bytes(config, machine, context, chunk, kv_bits)
@@ -182,7 +182,7 @@ def fit(
 def largest_context(
     config: Qwen3Config, weights: Weights, machine: Machine, kv_bits: int | None = None
 ) -> int:
-    """The longest context that fits, in steps of 256 tokens up to the native one; 0 if none."""
+    """The longest context that fits, a multiple of 256 up to the native one; 0 if none."""
     low, high = 0, config.native_context // 256
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,4 +1,4 @@
-"""Bytes of keys and values, and how the buffers that hold them grow."""
+"""Sizes of keys and values, and the growth of their buffers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from qwen3_mlx.device.buffer_sizes import BLOCK
 from qwen3_mlx.errors import OptionError
 
 GROUP = 64
-"""Numbers of a packed cache that share a scale and a bias; 32 where 64 does not divide a head."""
+"""Group size of a quantized cache; 32 if 64 doesn't divide a head."""
 
 
 def kv_bytes_per_token(
     config: Qwen3Config, kv_bits: int | None = None, float_bytes: int = 2
 ) -> int:
-    """Bytes of keys and values that one token adds over all layers.
+    """Bytes of keys and values per token, over all layers. Raises `OptionError`.
 
-    Numbers of `float_bytes`, or of 8 or 4 `kv_bits` with two constants of `float_bytes` a group.
+    Each number takes `float_bytes`, or `kv_bits` (8 or 4) plus a scale and a bias of `float_bytes`
+    per group.
     """
     numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     if kv_bits is None:
@@ -29,17 +30,17 @@ def kv_bytes_per_token(
 
 
 def growth(tokens: int, chunk: int, limit: int) -> Iterator[tuple[int, int, int]]:
-    """For each chunk of a prefill: its length, the tokens held with it, positions allocated.
+    """For each chunk of a prefill: its length, the cached tokens after it, allocated positions.
 
-    The buffers double (`nn.cache`), but not beyond the context's `limit`, in whole blocks.
+    Buffers double as in `nn.cache`, up to the context's `limit`, in whole blocks.
     """
-    held = allocated = 0
-    while held < tokens:
-        length = min(chunk, tokens - held)
-        held += length
-        if held > allocated:
-            wanted = max(held, 2 * allocated)
-            if held <= limit:
-                wanted = min(wanted, limit)
-            allocated = -(-wanted // BLOCK) * BLOCK
-        yield length, held, allocated
+    tokens_held = allocated = 0
+    while tokens_held < tokens:
+        length = min(chunk, tokens - tokens_held)
+        tokens_held += length
+        if tokens_held > allocated:
+            size = max(tokens_held, 2 * allocated)
+            if tokens_held <= limit:
+                size = min(size, limit)
+            allocated = -(-size // BLOCK) * BLOCK
+        yield length, tokens_held, allocated

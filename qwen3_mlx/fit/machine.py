@@ -1,4 +1,4 @@
-"""The machine a model is to run on: how much memory it gives, and how MLX computes there."""
+"""The machine on which a model should run: its available memory, and how MLX computes there."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from pathlib import Path
 
 from qwen3_mlx.errors import OptionError, gb
 
-_GIB = 2**30  # memory is sold in these, whatever the box says
+_GIB = 2**30  # memory is sold in GiB, though labelled GB
 MAC_MEMORY_GB = (8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192, 256, 512)
-"""GB of memory that Macs are sold with."""
+"""Memory sizes of Macs in GB."""
 LIMIT = "QWEN3_MLX_MEMORY_LIMIT"
-"""The variable that holds a process to so many GB of its own, on any machine."""
+"""The environment variable that limits a process's memory, in GB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine: the memory a process may take there, and how MLX computes on it."""
+    """A machine: the memory that a process may take, and how MLX computes."""
 
     available_bytes: int
     why: str
     float_bytes: int | None = None
-    """Width of all floats in memory; None keeps each as stored."""
+    """Bytes of every float in memory; None: as stored."""
     fused_attention: bool = True
     unpacks: bool = False
-    """Whether its GPU unpacks weights that meet many tokens (`nn.unpacked`)."""
+    """Whether its GPU unpacks weights for many tokens (`nn.unpack`)."""
 
 
 def mac(gigabytes: float) -> Machine:
-    """A Mac with so much unified memory: what macOS lets its GPU take by default.
+    """A Mac with `gigabytes` of unified memory, of which macOS lets the GPU take a part.
 
-    That is two thirds up to 36 GB and three quarters above, the values measured most widely
-    (10.67 of 16 GB: exo-explore/exo#1672; 75 %: gpustack/gpustack#1375). It is careful: macOS 26
-    has been seen to give 107.5 of 128 GB (antirez/ds4#893).
+    The part is two thirds up to 36 GB and three quarters above, by public measurements (10.67 of
+    16 GB: exo-explore/exo#1672; 75 %: gpustack/gpustack#1375). It is cautious: macOS 26 has given
+    107.5 of 128 GB (antirez/ds4#893). Raises `OptionError`.
     """
     if not gigabytes > 0:
         raise OptionError("memory", got=gigabytes, expected="a number of GB above 0")
@@ -45,11 +45,11 @@ def mac(gigabytes: float) -> Machine:
 
 
 def this_machine(swap: bool = False) -> Machine:
-    """This machine and what it has left now, asked through MLX.
+    """This machine and its memory available now, by MLX.
 
-    What this process holds already is not left; what MLX keeps to use again is, and on the CPU
-    backend free `swap` too: slow, but it runs. Raises
-    `BackendError` where MLX is missing, `OptionError` for a `LIMIT` that is no number.
+    Memory in MLX's cache counts as available and, with `swap` on the CPU backend, free swap too:
+    slow, but it works. Raises `BackendError` if MLX is missing, `OptionError` for an invalid
+    `LIMIT`.
     """
     import qwen3_mlx.device.backend as backend  # first: it loads a BLAS before MLX
 
@@ -64,13 +64,13 @@ def this_machine(swap: bool = False) -> Machine:
         from qwen3_mlx.device import unpack_policy
 
         place = replace(_gpu(device), unpacks=unpack_policy.unpack_mode() != "packed")
-    return _limited(place, mx.get_active_memory())
+    return _apply_limit(place, mx.get_active_memory())
 
 
 def quick_machine() -> Machine:
-    """This machine, for lists of models: MLX is imported only where nothing else knows.
+    """This machine, for lists of models; imports MLX only with an NVIDIA GPU.
 
-    On a Mac it is `mac`'s careful share of the memory, not the GPU's own figure.
+    On a Mac the memory is `mac`'s cautious part, not the GPU's own figure.
     """
     if sys.platform == "darwin":
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -85,34 +85,34 @@ def _gpu(device: str) -> Machine:
 
     info = mx.device_info()
     if device == "metal":
-        held = mx.get_active_memory()
+        in_use = mx.get_active_memory()
         why = "this Mac's recommended GPU working set"
-        left = int(info["max_recommended_working_set_size"]) - held
-        if held > 100_000_000:  # another model's, or a conversation's
-            why = f"left of {why}, of which {gb(held)} are in use here"
+        left = int(info["max_recommended_working_set_size"]) - in_use
+        if in_use > 100_000_000:  # another model or conversation in this process
+            why = f"left of {why}, of which {gb(in_use)} are in use here"
         return Machine(max(left, 0), why)
     return Machine(int(info["free_memory"]) + mx.get_cache_memory(), "free on this machine's GPU")
 
 
-def _limited(place: Machine, held: int) -> Machine:
-    """`place`, but for no more than the user's own limit leaves beside what is `held`."""
-    given = os.environ.get(LIMIT, "")
-    if not given:
+def _apply_limit(place: Machine, in_use: int) -> Machine:
+    """`place` with at most the memory that `LIMIT` leaves besides the bytes `in_use`."""
+    value = os.environ.get(LIMIT, "")
+    if not value:
         return place
     try:
-        limit = float(given)
+        limit = float(value)
     except ValueError:
         limit = math.nan
     if not limit > 0:
-        raise OptionError(LIMIT, got=given, expected="a number of GB above 0")
-    left = max(int(1e9 * limit) - held, 0)
+        raise OptionError(LIMIT, got=value, expected="a number of GB above 0")
+    left = max(int(1e9 * limit) - in_use, 0)
     if left >= place.available_bytes:
         return place
     return replace(place, available_bytes=left, why=f"left of the {limit:g} GB that {LIMIT} allows")
 
 
 def _main_memory() -> Machine:
-    """Main memory that is free now, or what the container allows if that is less."""
+    """The free main memory, or the container's limit if that is less."""
     free = _meminfo("MemAvailable")
     if free is None:
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -133,7 +133,7 @@ def _meminfo(key: str) -> int | None:
 
 
 def _cgroup_left(root: Path) -> int | None:
-    """Bytes a control group (version 2) still allows, or None without a limit."""
+    """Bytes that a control group (version 2) still allows; None without a limit."""
     try:
         limit, used = ((root / name).read_text() for name in ("memory.max", "memory.current"))
         return max(int(limit) - int(used), 0)

@@ -1,13 +1,12 @@
-"""Tokens a second of a model shared out over machines, on paper: bytes, layers, and sums.
+"""Predicts the decode rate of a model that is split among machines.
 
     seconds a token = bytes read / bandwidth + layers · host + sums · latency
 
-In a pipeline the machines compute one after another: all bytes are read, and in place of sums there
-is a hop from machine to machine, as many as machines. The first equation gives what was read: two
-H200 (60 µs a layer, 20 to 30 µs a sum) wrote 257 tokens a second of 8B where this says 255, and 101
-of 235B-A22B where it says 106. Others read 235B in 8 bits on one, two and four M3 Ultra: 19.5, 26.2
-and 31.9; this says 19.8, from which the time of a layer is taken, and then 25.7 and 31.2. Nobody
-has read a pipeline yet.
+In a pipeline the machines compute one after another: all bytes are read, and each machine adds a
+hop instead of sums. Checks of the equation: two H200 (60 µs per layer, 20 to 30 µs per sum) decoded
+257 tokens/s of 8B (predicted 255) and 101 of 235B-A22B (106). Published rates of 235B in 8 bits on
+one, two and four M3 Ultra are 19.5, 26.2 and 31.9; predicted 19.8 (which sets the time per layer),
+25.7 and 31.2. No pipeline has been measured yet.
 """
 
 from __future__ import annotations
@@ -22,26 +21,26 @@ from qwen3_mlx.config.share import Share
 from qwen3_mlx.errors import OptionError, shown
 
 MAC_LAYER_S = 240e-6
-"""What MLX's host and launches take a layer of a large Mixture of Experts on an M3 Ultra: what is
-left of 51 ms a token of 235B-A22B in 8 bits, the bytes' time taken off."""
+"""Seconds of host work and launches per layer of a large Mixture of Experts on an M3 Ultra: 51 ms
+per token of 235B-A22B in 8 bits, minus the time of reading its bytes."""
 ULTRA_FROM_GB = 192
-"""Memory from which a Mac is taken for an Ultra."""
+"""Memory in GB from which a Mac is assumed to be an Ultra."""
 MAX_BANDWIDTH, ULTRA_BANDWIDTH = 546e9, 819e9
-"""Bytes a second of an M4 Max and an M3 Ultra."""
+"""Memory bandwidth in bytes/s of an M4 Max and an M3 Ultra."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What connects machines: seconds that a sum of one token takes."""
+    """A connection between machines; `sum_s` is the seconds of one token's all-reduce."""
 
     name: str
     sum_s: float
     hop: float | None = None
-    """Seconds from one machine to the next; None: as much as a sum, which is no less."""
+    """Seconds from one machine to the next; None: the upper bound `sum_s`."""
 
     @property
     def hop_s(self) -> float:
-        """Seconds that a token's hidden state takes to the next machine."""
+        """Seconds to send a token's hidden state to the next machine."""
         return self.sum_s if self.hop is None else self.hop
 
 
@@ -50,14 +49,14 @@ JACCL, TCP = Link("Thunderbolt 5 with JACCL", 10e-6), Link("TCP, the ring", 300e
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One of the machines: bytes a second, and seconds that a layer takes its host."""
+    """One of the machines: its bandwidth in bytes/s, and its host's seconds per layer."""
 
     bandwidth: float
     layer_s: float
 
 
 def mac(gigabytes: float) -> Place:
-    """A Mac of that memory."""
+    """A Mac with `gigabytes` of memory."""
     ultra = gigabytes >= ULTRA_FROM_GB
     return Place(ULTRA_BANDWIDTH if ultra else MAX_BANDWIDTH, MAC_LAYER_S)
 
@@ -72,7 +71,7 @@ def read_machines(text: str) -> tuple[int, float]:
 
 
 def bytes_a_token(config: Qwen3Config) -> float:
-    """Bytes of the weights that one token reads; of experts those it is routed to."""
+    """Bytes of weights read per token, with only the routed experts."""
     total = 0.0
     for path, shape in weight_shapes(config):
         if path == "model.embed_tokens" and not config.tie_word_embeddings:
@@ -87,7 +86,7 @@ def bytes_a_token(config: Qwen3Config) -> float:
 
 
 def tokens_a_second(whole: Qwen3Config, share: Share, place: Place, link: Link) -> float:
-    """Of a short conversation, at batch 1. Raises `OptionError` where it can't be shared so."""
+    """Tokens per second at batch 1 and short context. Raises `OptionError` if indivisible."""
     layers = whole.num_hidden_layers
     if share.pipeline and share.size > 1:
         share.config(whole)

@@ -1,10 +1,10 @@
-"""A bound on what a prefill needs beside the weights: the arrays alive together at its peak.
+"""An upper bound of a prefill's memory besides the weights: the arrays alive at its peak.
 
-MLX frees an array when the work that reads it is done, and it works ahead by about a layer. So a
-layer's arrays count once, each, and `MARGIN` covers what the sum leaves out. The letters:
+MLX frees an array when the work that reads it is done, and runs ahead by about a layer. So each of
+a layer's arrays counts once, and `MARGIN` covers the rest. The letters:
 
     C  hidden width      Q  all query heads    K  all key heads     F  feed-forward
-    k  experts a token   inner  their width    E  experts
+    k  experts per token inner  their width    E  experts
 
 The bound holds for every measurement in benchmarks/results/memory*.json (MLX's CPU backend, an
 H100) and is at most 10 % above it; a test compares them. On Metal nothing is measured yet.
@@ -18,13 +18,13 @@ from qwen3_mlx.fit.kv_cache import growth, kv_bytes_per_token
 from qwen3_mlx.fit.machine import Machine
 
 MARGIN = 1.06
-"""The measured peaks are up to 6 % above the sum of the arrays."""
+"""Measured peaks are up to 6 % above the sum of the arrays."""
 
 
 def peak_bytes(
     config: Qwen3Config, machine: Machine, tokens: int, chunk: int, kv_bits: int | None = None
 ) -> tuple[int, int]:
-    """Bytes of the cache, and of all else but the weights, at the peak of a prefill of `tokens`.
+    """Bytes of the cache, and of the rest without weights, at a prefill's peak.
 
     A layer's old buffers live until they are copied; a GPU also copies a layer's packed rows out.
     """
@@ -44,9 +44,9 @@ def peak_bytes(
 def chunk_bytes(
     config: Qwen3Config, machine: Machine, length: int, keys: int, packed: bool, copies: int = 0
 ) -> int:
-    """Bytes alive beside weights and cache while `length` tokens attend to `keys` positions.
+    """Bytes besides weights and cache while `length` tokens attend to `keys` positions.
 
-    `packed`: the cache holds fewer bits. `copies`: bytes of one layer's buffers copied meanwhile.
+    packed: the cache is quantized. copies: bytes of a layer's buffers that are copied meanwhile.
     """
     length = min(length, keys)
     if machine.fused_attention:
@@ -58,15 +58,15 @@ def chunk_bytes(
 
 
 def _on_cpu(config: Qwen3Config, length: int, keys: int, packed: bool) -> int:
-    """A layer's arrays; where weights are unpacked, only one product's, for each is waited for.
+    """Numbers in a layer's arrays; with unpacked weights in one product's, as each is waited for.
 
-    Scores are alive all at once or a tile at a time. Experts come one after another.
+    Scores are alive all at once or per tile. Experts are computed one after another.
     """
     C, Q, K, heads = *_widths(config), config.num_attention_heads
     k, inner = config.num_experts_per_tok, config.moe_intermediate_size
     F = 0 if k else config.intermediate_size
     waits = _unpacks(config, "self_attn.q_proj")
-    # without waiting: also what feed-forward makes, or the rows that the experts before gave back
+    # Without waiting: also the feed-forward's arrays, or the rows of the experts before.
     layer = length * (C + 6 * Q if waits else 8 * C + 6 * Q + 2 * K + 2 * F + 5 * k * C // 2)
     if 4 * heads * length * keys > SCORES:
         tile = max(SCORES // (4 * heads * length), 64)
@@ -81,7 +81,7 @@ def _on_cpu(config: Qwen3Config, length: int, keys: int, packed: bool) -> int:
 
 
 def _on_gpu(config: Qwen3Config, length: int, keys: int, packed: bool, unpacks: bool) -> int:
-    """A layer's arrays and unpacked matrices; those of two layers where there are experts."""
+    """Numbers in a layer's arrays and unpacked matrices; in two layers' for experts."""
     C, Q, K = _widths(config)
     layer = length * (8 * C + 6 * Q + 4 * K) + (2 * K * keys if packed else 0)
     unpacks = unpacks and length >= UNPACK_ROWS["cuda"] and _unpacks(config, "self_attn.q_proj")
@@ -101,7 +101,7 @@ def _widths(config: Qwen3Config) -> tuple[int, int, int]:
 
 
 def _unpacks(config: Qwen3Config, path: str, but: tuple[int, ...] = ()) -> bool:
-    """Whether a matrix of the first layer is packed in affine groups, of other bits than `but`."""
+    """Whether a matrix of the first layer is packed in affine mode with bits not in `but`."""
     quantization = config.quantization
     spec = quantization.spec(f"model.layers.0.{path}") if quantization else None
     return spec is not None and spec.mode == "affine" and spec.bits not in but

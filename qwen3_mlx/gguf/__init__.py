@@ -1,1 +1,1 @@
-"""GGUF, llama.cpp's one file for a whole model: its header, its names, the folder it stands for."""
+"""GGUF, llama.cpp's single-file format: headers, names, and conversion to a model folder."""

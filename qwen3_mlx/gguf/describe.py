@@ -1,8 +1,8 @@
-"""What a GGUF file's metadata say, in the words of Hugging Face's files.
+"""Translates a GGUF file's metadata to Hugging Face's config.json.
 
-Every key of the architecture is used, ignored for a reason, or an error: one that changes the
-network is never passed over. What llama.cpp fixes in code (experts' weights are divided by their
-sum) stands here too.
+Every key of the architecture is used, ignored for a reason, or an error, because it may change the
+network. Values that llama.cpp fixes in its code (experts' weights are divided by their sum) are
+added.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from qwen3_mlx.gguf.names import module_path
 
 MODEL_TYPES = {"qwen3": "qwen3", "qwen3moe": "qwen3_moe"}
 EXACT_BITS = {"Q4_0": 4, "Q4_1": 4, "Q5_0": 5, "Q5_1": 5, "Q8_0": 8, "Q4_K": 4, "Q5_K": 5}
-"""Types that MLX has the same of: groups of 32 with a scale and a bias."""
+"""Types with an exact equivalent in MLX: groups of 32 with a scale and a bias."""
 OTHER_BITS = 8
-"""Bits that the other types are kept in: their groups of 16 have no equal in MLX."""
+"""Bits to which other types are converted: MLX has no groups of 16."""
 GROUP = 32
 FLOATS = ("F32", "F16", "BF16")
 
@@ -36,7 +36,7 @@ _SIZES = {
     "expert_used_count": "num_experts_per_tok",
     "expert_feed_forward_length": "moe_intermediate_size",
 }
-# Keys that are held to what changes nothing.
+# Keys whose values must be the ones without effect.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "expert_shared_count": (0,),
     "expert_shared_feed_forward_length": (0,),
@@ -64,7 +64,7 @@ _READ = ("attention.value_length", "rope.dimension_count", "rope.freq_base", "vo
 
 
 def config(model: GgufModel) -> dict[str, Any]:
-    """config.json for the model. Raises `ConfigError` for what is no Qwen3, or says too much."""
+    """config.json for the model. Raises `ConfigError` for other architectures or unknown keys."""
     architecture = model.metadata.get("general.architecture")
     if architecture not in MODEL_TYPES:
         raise ConfigError(
@@ -74,15 +74,15 @@ def config(model: GgufModel) -> dict[str, Any]:
             hint="this package runs Qwen3 only; llama.cpp runs other families",
         )
     start = f"{architecture}."
-    said = {k.removeprefix(start): v for k, v in model.metadata.items() if k.startswith(start)}
-    _check_keys(said)
+    metadata = {k.removeprefix(start): v for k, v in model.metadata.items() if k.startswith(start)}
+    _check_keys(metadata)
     values: dict[str, Any] = {"model_type": MODEL_TYPES[architecture]}
-    values |= {name: said[key] for key, name in _SIZES.items() if key in said}
-    # llama.cpp keeps float32; the number that was written in decimal is the nearest of few digits
+    values |= {name: metadata[key] for key, name in _SIZES.items() if key in metadata}
+    # llama.cpp stores float32; the original decimal is the nearest one with few digits.
     values["rms_norm_eps"] = decimal(values.get("rms_norm_eps", 1e-6))
-    values["rope_theta"] = decimal(said.get("rope.freq_base", 10_000.0))
-    _check_head(said, values)
-    if scaling := _scaling(said):
+    values["rope_theta"] = decimal(metadata.get("rope.freq_base", 10_000.0))
+    _check_head(metadata, values)
+    if scaling := _scaling(metadata):
         values["rope_scaling"] = scaling
     shapes = {path: t for t in model.tensors if (path := module_path(t.name))}
     if embedding := shapes.get("model.embed_tokens"):
@@ -101,8 +101,8 @@ def config(model: GgufModel) -> dict[str, Any]:
     return values
 
 
-def _check_keys(said: Mapping[str, Any]) -> None:
-    for key, value in said.items():
+def _check_keys(metadata: Mapping[str, Any]) -> None:
+    for key, value in metadata.items():
         if key in _FIXED and value in _FIXED[key]:
             continue
         if key not in (*_SIZES, *_ROPE, *_READ):
@@ -114,49 +114,49 @@ def _check_keys(said: Mapping[str, Any]) -> None:
             )
 
 
-def _check_head(said: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Keys and values are as long as each other, and rotated whole."""
+def _check_head(metadata: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Raise unless values have the keys' length and heads are rotated as a whole."""
     for key in ("attention.value_length", "rope.dimension_count"):
-        if key in said and said[key] != values.get("head_dim"):
+        if key in metadata and metadata[key] != values.get("head_dim"):
             expected = f"{values.get('head_dim')}, as attention.key_length"
-            raise ConfigError(f"GGUF: {key}", got=shown(said[key]), expected=expected)
+            raise ConfigError(f"GGUF: {key}", got=shown(metadata[key]), expected=expected)
 
 
-def _scaling(said: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: said[key] for key, name in _ROPE.items() if key in said}
+def _scaling(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: metadata[key] for key, name in _ROPE.items() if key in metadata}
     if found.get("rope_type") == "none":
         return {}
     if "original_max_position_embeddings" not in found and "factor" in found:
-        found["original_max_position_embeddings"] = said.get("context_length")
+        found["original_max_position_embeddings"] = metadata.get("context_length")
     return {name: decimal(v) if isinstance(v, float) else v for name, v in found.items()}
 
 
 def decimal(value: Any) -> Any:
-    """The shortest decimal that has the float32 `value`: 1e-06 for 9.999999974752427e-07."""
+    """The decimal of seven digits nearest to a float32: 1e-06 for 9.999999974752427e-07."""
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
 def float_type(tensors: Sequence[GgufTensor]) -> str:
-    """What the model's floats become: the matrices' own type if they have one, else BF16.
+    """The type for the model's floats: that of its float matrices if it is unique, else BF16.
 
-    llama.cpp keeps vectors and routers in F32 whatever the rest is.
+    llama.cpp always stores vectors and routers in F32, so these don't count.
     """
     kinds = {t.type for t in tensors if len(t.shape) > 1 and "ffn_gate_inp" not in t.name}
     return kinds.pop() if len(kinds) == 1 and kinds <= set(FLOATS) else "BF16"
 
 
 def bits_of(kind: str) -> int:
-    """Bits that a packed type is kept in by the loader."""
+    """The bits per weight in which the loader stores a packed type."""
     return EXACT_BITS.get(kind, OTHER_BITS)
 
 
 def as_loaded(
     tensors: Sequence[GgufTensor],
 ) -> Iterator[tuple[GgufTensor, str, str, tuple[int, ...]]]:
-    """What the loader makes of each tensor: its kind (weight, scales, biases), dtype and shape.
+    """The tensors that the loader makes of each: kind (weight, scales, biases), dtype and shape.
 
-    Types whose groups MLX has too are taken over code by code; the others are packed in 8 bits,
-    which adds a sixteenth of Q6_K's own error.
+    Types of `EXACT_BITS` are repacked without loss; others are quantized to 8 bits, which adds a
+    sixteenth of Q6_K's own error.
     """
     floats = float_type(tensors)
     for tensor in tensors:
@@ -170,7 +170,7 @@ def as_loaded(
 
 
 def _quantization(shapes: Mapping[str, GgufTensor]) -> dict[str, Any]:
-    """MLX's ``quantization``: how each packed matrix is kept when the model is loaded."""
+    """MLX's ``quantization`` block for the packed matrices of the loaded model."""
     return {
         path: {"bits": bits_of(tensor.type), "group_size": GROUP}
         for path, tensor in sorted(shapes.items())

@@ -1,7 +1,7 @@
-"""A GGUF file becomes a model's folder: small files made from its metadata, links to the weights.
+"""Makes a model folder for a GGUF file: small files from its metadata, and links to the weights.
 
-Everything else of the package reads folders. This one lies among the caches, is made once for a
-file, and can be deleted at any time.
+The rest of the package reads folders. This one is made once per file in the cache directory, and
+can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from qwen3_mlx.gguf import describe
 from qwen3_mlx.gguf.model import GgufModel, models, read_model, split_names
 
 _VERSION = 1
-"""Of the files made here; another number makes them anew."""
+"""The version of the generated files; another number regenerates them."""
 _PRETOKENIZERS = ("qwen2", "deepseek-r1-qwen", None)
-"""llama.cpp's names for Qwen's way to split text."""
+"""llama.cpp's names for Qwen's pre-tokenizer."""
 _NORMAL, _CONTROL, _USER = 1, 3, 4
 _SAMPLING = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
 _SAMPLING |= {"penalty_repeat": "repetition_penalty"}
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether `path` is named as a GGUF file."""
+    """Whether `path` has the suffix of a GGUF file."""
     return path.suffix == ".gguf"
 
 
 def only_gguf(directory: Path) -> bool:
-    """Whether the models in `directory` are GGUF files, and no safetensors."""
+    """Whether `directory` contains GGUF models and no safetensors."""
     try:
         names = [entry.name for entry in directory.iterdir()]
     except OSError:
@@ -44,7 +44,7 @@ def only_gguf(directory: Path) -> bool:
 
 
 def choose(names: list[str], where: str) -> str:
-    """The one model among file `names`. Raises `ModelNotFoundError` for several."""
+    """The only model among file `names`. Raises `ModelNotFoundError` unless there is one."""
     found = models(names)
     if len(found) != 1:
         listed = ", ".join(found[:8]) + (" …" if len(found) > 8 else "")
@@ -56,8 +56,8 @@ def choose(names: list[str], where: str) -> str:
 def of(path: Path) -> Path:
     """The folder for a GGUF file, or for the only GGUF model in the directory `path`.
 
-    Raises `ModelNotFoundError`, and `CheckpointError` or `ConfigError` for a file that is damaged
-    or no Qwen3.
+    Raises `ModelNotFoundError`; `CheckpointError` or `ConfigError` for a damaged file or another
+    architecture.
     """
     if path.is_dir():
         path = path / choose([entry.name for entry in path.iterdir()], str(path))
@@ -78,7 +78,7 @@ def _key(files: list[Path]) -> str:
 
 
 def _write(model: GgufModel, folder: Path) -> None:
-    """Make the folder beside its place, then rename it."""
+    """Make the folder under a temporary name, then rename it."""
     texts = small_files(model)
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -90,29 +90,29 @@ def _write(model: GgufModel, folder: Path) -> None:
             name = "model" if count == 1 else f"model-{number:05d}-of-{count:05d}"
             (part / f"{name}.gguf").symlink_to(file.resolve())
         if folder.exists():
-            shutil.rmtree(folder)  # half of one, or somebody's
+            shutil.rmtree(folder)  # an incomplete one
         part.rename(folder)
     except OSError:
         shutil.rmtree(part, ignore_errors=True)
-        if not (folder / "config.json").is_file():  # else another process was faster
+        if not (folder / "config.json").is_file():  # otherwise another process has made it
             raise
 
 
 def small_files(model: GgufModel) -> dict[str, str]:
     """config.json, the tokenizer's files and a card, by name. Raises `ConfigError`."""
-    said = model.metadata
+    metadata = model.metadata
     values = describe.config(model)
-    tokens, kinds = _tokens(said)
-    end = _id(said, "eos_token_id", tokens)
+    tokens, kinds = _tokens(metadata)
+    end = _id(metadata, "eos_token_id", tokens)
     values["eos_token_id"] = end
-    if said.get(f"{said['general.architecture']}.pooling_type") == 3:
+    if metadata.get(f"{metadata['general.architecture']}.pooling_type") == 3:
         values["architectures"] = ["Qwen3Model"]
     return {
         "vocab.json": _json({t: n for n, t in enumerate(tokens) if kinds[n] == _NORMAL}),
-        "merges.txt": "\n".join(["#version: 0.2", *_merges(said), ""]),
-        "tokenizer_config.json": _json(_tokenizer_config(said, tokens, kinds)),
-        "generation_config.json": _json(_generation_config(said, tokens, end)),
-        "README.md": _card(said),
+        "merges.txt": "\n".join(["#version: 0.2", *_merges(metadata), ""]),
+        "tokenizer_config.json": _json(_tokenizer_config(metadata, tokens, kinds)),
+        "generation_config.json": _json(_generation_config(metadata, tokens, end)),
+        "README.md": _card(metadata),
         "config.json": _json(values),
     }
 
@@ -121,9 +121,9 @@ def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False, indent=1)
 
 
-def _tokens(said: Mapping[str, Any]) -> tuple[list[str], list[int]]:
-    """The vocabulary and what kind each token is. Raises `ConfigError`."""
-    model, split = said.get("tokenizer.ggml.model"), said.get("tokenizer.ggml.pre")
+def _tokens(metadata: Mapping[str, Any]) -> tuple[list[str], list[int]]:
+    """The vocabulary, and each token's type. Raises `ConfigError`."""
+    model, split = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if model != "gpt2" or split not in _PRETOKENIZERS:
         raise ConfigError(
             "GGUF: the tokenizer",
@@ -131,8 +131,8 @@ def _tokens(said: Mapping[str, Any]) -> tuple[list[str], list[int]]:
             expected="model 'gpt2', pre 'qwen2'",
             hint="it is not one of Qwen3's",
         )
-    tokens = said.get("tokenizer.ggml.tokens")
-    kinds = said.get("tokenizer.ggml.token_type")
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    kinds = metadata.get("tokenizer.ggml.token_type")
     sound = isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)
     if not isinstance(tokens, list) or not sound:
         raise ConfigError("GGUF: tokenizer.ggml.tokens", got=type(tokens).__name__)
@@ -141,17 +141,17 @@ def _tokens(said: Mapping[str, Any]) -> tuple[list[str], list[int]]:
     return tokens, kinds
 
 
-def _merges(said: Mapping[str, Any]) -> list[str]:
-    merges = said.get("tokenizer.ggml.merges")
+def _merges(metadata: Mapping[str, Any]) -> list[str]:
+    merges = metadata.get("tokenizer.ggml.merges")
     pairs = merges if isinstance(merges, list) else None
     if pairs is None or any(not isinstance(m, str) or m.count(" ") != 1 for m in pairs):
         raise ConfigError("GGUF: tokenizer.ggml.merges", expected="pairs with a space between")
     return pairs
 
 
-def _id(said: Mapping[str, Any], name: str, tokens: list[str]) -> int | None:
+def _id(metadata: Mapping[str, Any], name: str, tokens: list[str]) -> int | None:
     """A token id of the metadata. Raises `ConfigError` for one beyond the vocabulary."""
-    value = said.get(f"tokenizer.ggml.{name}")
+    value = metadata.get(f"tokenizer.ggml.{name}")
     if value is not None and (type(value) is not int or not 0 <= value < len(tokens)):
         expected = f"below {len(tokens)}"
         raise ConfigError(f"GGUF: tokenizer.ggml.{name}", got=shown(value), expected=expected)
@@ -159,7 +159,7 @@ def _id(said: Mapping[str, Any], name: str, tokens: list[str]) -> int | None:
 
 
 def _tokenizer_config(
-    said: Mapping[str, Any], tokens: list[str], kinds: list[int]
+    metadata: Mapping[str, Any], tokens: list[str], kinds: list[int]
 ) -> dict[str, Any]:
     added = {
         str(number): {"content": tokens[number], "special": kind == _CONTROL}
@@ -168,10 +168,10 @@ def _tokenizer_config(
     }
     values: dict[str, Any] = {"tokenizer_class": "Qwen2Tokenizer", "added_tokens_decoder": added}
     for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
-        number = _id(said, f"{theirs}_token_id", tokens)
+        number = _id(metadata, f"{theirs}_token_id", tokens)
         values[f"{ours}_token"] = None if number is None else tokens[number]
-    named = {"default": said.get("tokenizer.chat_template")}
-    named["tool_use"] = said.get("tokenizer.chat_template.tool_use")
+    named = {"default": metadata.get("tokenizer.chat_template")}
+    named["tool_use"] = metadata.get("tokenizer.chat_template.tool_use")
     templates = {name: text for name, text in named.items() if isinstance(text, str) and text}
     templates.setdefault("default", _own_template())
     if len(templates) == 1:
@@ -188,26 +188,26 @@ def _own_template() -> str:
 
 
 def _generation_config(
-    said: Mapping[str, Any], tokens: list[str], end: int | None
+    metadata: Mapping[str, Any], tokens: list[str], end: int | None
 ) -> dict[str, Any]:
-    """The tokens that end a turn, ``<|endoftext|>`` among them as in Qwen's own, and sampling."""
+    """generation_config.json: end tokens with ``<|endoftext|>``, as in Qwen's, and sampling."""
     text_end = next((n for n, token in enumerate(tokens) if token == "<|endoftext|>"), None)
     ends = dict.fromkeys(n for n in (end, text_end) if n is not None)
     values: dict[str, Any] = {"eos_token_id": list(ends)}
     for theirs, ours in _SAMPLING.items():
-        if isinstance(value := said.get(f"general.sampling.{theirs}"), int | float):
+        if isinstance(value := metadata.get(f"general.sampling.{theirs}"), int | float):
             values[ours] = describe.decimal(value)
     return values
 
 
-def _card(said: Mapping[str, Any]) -> str:
-    """A card with licence and base, as far as the metadata name them."""
+def _card(metadata: Mapping[str, Any]) -> str:
+    """A card with the licence and the base model, if the metadata have them."""
     lines = []
-    if isinstance(licence := said.get("general.license"), str):
+    if isinstance(licence := metadata.get("general.license"), str):
         lines.append(f"license: {licence}")
-    if isinstance(link := said.get("general.license.link"), str):
+    if isinstance(link := metadata.get("general.license.link"), str):
         lines.append(f"license_link: {link}")
-    base = said.get("general.base_model.0.repo_url")
+    base = metadata.get("general.base_model.0.repo_url")
     if isinstance(base, str) and base.startswith("https://huggingface.co/"):
         lines.append(f"base_model: {base.removeprefix('https://huggingface.co/')}")
     return "\n".join(["---", *(line.replace("\n", " ") for line in lines), "---", ""])

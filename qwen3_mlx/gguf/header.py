@@ -1,8 +1,8 @@
-"""A GGUF file's header: metadata and where its tensors lie, believed only after checking.
+"""Reads a GGUF file's header, metadata and tensor positions, with strict checks.
 
-The format is ggml's docs/gguf.md, versions 2 and 3, little-endian. The gguf package reads Qwen3's
-header in ten seconds on the machine this was written on, as it maps each of 300,000 texts by
-itself, and it believes lengths; this takes half a second. Nothing here imports MLX.
+The format is ggml's docs/gguf.md, versions 2 and 3, little-endian. The gguf package trusts lengths,
+and takes ten seconds for Qwen3's header because it maps each of 300,000 strings; this code takes
+half a second. Nothing here imports MLX.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from qwen3_mlx.files import LFS, LFS_POINTER, open_regular
 
 MAGIC = b"GGUF"
 MAX_HEADER = 2**25
-"""Bytes; Qwen3's vocabulary and merges take 6 MB. A list of small numbers takes 36 for each."""
+"""Largest header in bytes; Qwen3's has 6 MB. A parsed list takes 36 bytes per small number."""
 _FIRST = 2**24
-_MOST = 2**20
-"""Metadata entries, and tensors, at most."""
+_MAX_COUNT = 2**20
+"""Most metadata entries, and most tensors."""
 _HINT = "the file is damaged or was not downloaded whole; fetch it again"
 
 BLOCKS = {
@@ -42,7 +42,7 @@ BLOCKS = {
     "IQ4_NL": (32, 18),
     "IQ4_XS": (256, 136),
 }
-"""The types that are read: weights in a block, and bytes of a block."""
+"""The supported types: weights per block, and bytes per block."""
 _TYPES = {
     0: "F32",
     1: "F16",
@@ -83,7 +83,7 @@ _BOOL, _TEXT, _ARRAY = 7, 8, 9
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """One tensor: llama.cpp's name, the blocks' type, shape ``[..., columns]``, place in bytes."""
+    """A tensor: llama.cpp's name, block type, shape ``[..., columns]``, and place in the file."""
 
     name: str
     type: str
@@ -95,18 +95,18 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """What the header of one file says."""
+    """The header of one file."""
 
     metadata: dict[str, Any]
     tensors: tuple[GgufTensor, ...]
 
 
 class TooShort(Exception):
-    """The header goes on behind the bytes that are there."""
+    """The header is longer than the available bytes."""
 
 
 def read_file(file: Path) -> GgufFile:
-    """The header of a GGUF file. Raises `CheckpointError` for any lie in it."""
+    """The header of a GGUF file. Raises `CheckpointError` for any inconsistency."""
     try:
         with open_regular(file) as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -126,7 +126,7 @@ def read_file(file: Path) -> GgufFile:
 def parse(data: bytes, size: int, file: Path) -> GgufFile:
     """The header that begins `data`, the first bytes of a file of `size`.
 
-    Raises `TooShort` where more of them are needed, `CheckpointError` for what is no header.
+    Raises `TooShort` if it needs more bytes, `CheckpointError` if it is invalid.
     """
     if data[: len(LFS_POINTER)] == LFS_POINTER:
         raise CheckpointError(f"{file.name} was not downloaded", **LFS)
@@ -141,7 +141,7 @@ def parse(data: bytes, size: int, file: Path) -> GgufFile:
             expected="2 or 3, little-endian",
             hint="make the file anew with llama.cpp's convert_hf_to_gguf.py",
         )
-    if tensors > _MOST or entries > _MOST:
+    if tensors > _MAX_COUNT or entries > _MAX_COUNT:
         raise _damaged(file, f"{tensors} tensors and {entries} entries of metadata")
     metadata: dict[str, Any] = {}
     for _ in range(entries):
@@ -164,13 +164,13 @@ def _damaged(file: Path, got: str) -> CheckpointError:
 
 
 class _Cursor:
-    """A place in the header; reading moves it on."""
+    """A reading position in the header."""
 
     def __init__(self, data: bytes, file: Path, at: int) -> None:
         self.data, self.file, self.at = data, file, at
 
     def take(self, count: int) -> int:
-        """Move over `count` bytes; returns where they begin."""
+        """Advance by `count` bytes; returns their start. Raises `TooShort`."""
         at = self.at
         if count > MAX_HEADER:
             raise _damaged(self.file, f"a value of {count} bytes")
@@ -180,17 +180,17 @@ class _Cursor:
         return at
 
     def number(self, kind: str) -> Any:
-        """A number of the type that `struct` calls `kind`."""
+        """A number; `kind` is its format character in `struct`."""
         return struct.unpack_from(f"<{kind}", self.data, self.take(struct.calcsize(kind)))[0]
 
     def text(self) -> str:
-        """A length and as many bytes of UTF-8; bytes that are none become U+FFFD."""
+        """A length-prefixed UTF-8 string; invalid bytes become U+FFFD."""
         size = self.number("Q")
         at = self.take(size)
         return self.data[at : at + size].decode("utf-8", "replace")
 
     def value(self, kind: int) -> Any:
-        """A value of GGUF's type number `kind`: number, truth, text, or a list of one of them."""
+        """A value of GGUF's type number `kind`: number, bool, string, or a list of these."""
         if kind == _TEXT:
             return self.text()
         if kind == _BOOL:
@@ -220,7 +220,7 @@ class _Cursor:
 def _placed(
     file: Path, head: tuple[str, tuple[int, ...], int, int], start: int, align: int, size: int
 ) -> GgufTensor:
-    """A tensor with its place, after checking that type, shape and bytes agree."""
+    """A tensor after checking that its type, shape and bytes agree."""
     name, sizes, number, offset = head
     kind = _TYPES.get(number, f"number {number}")
     if kind not in BLOCKS:
@@ -242,7 +242,7 @@ def _placed(
 
 
 def _check_spans(file: Path, tensors: tuple[GgufTensor, ...]) -> None:
-    """No two tensors may overlap, or have one name."""
+    """Raise if two tensors overlap or have the same name."""
     if len({tensor.name for tensor in tensors}) < len(tensors):
         raise _damaged(file, "two tensors of one name")
     end = 0

@@ -1,4 +1,4 @@
-"""A model in one GGUF file, or in several: all their tensors, and the first one's metadata."""
+"""Joins a model's GGUF files: all their tensors, and the first file's metadata."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GgufModel:
 
 
 def split_names(name: str) -> list[str]:
-    """The names of all files of the model that `name` is the file or the first file of."""
+    """The names of all files of the model to which the file `name` belongs."""
     match = SPLIT.fullmatch(name)
     if match is None:
         return [name]
@@ -35,13 +35,13 @@ def split_names(name: str) -> list[str]:
 
 
 def models(names: Collection[str]) -> list[str]:
-    """The models among file `names`, each by its first file; pictures' projectors are left out."""
+    """The models among file `names`, by their first files; image projectors are left out."""
     found = {split_names(name)[0] for name in names if name.endswith(".gguf")}
     return sorted(n for n in found if not n.startswith(".") and not n.lower().startswith("mmproj"))
 
 
 def read_model(file: Path) -> GgufModel:
-    """The model that `file` is the whole or a part of. Raises `CheckpointError`."""
+    """The model to which `file` belongs. Raises `CheckpointError`."""
     files = tuple(file.with_name(name) for name in split_names(file.name))
     missing = [part.name for part in files if not part.is_file()]
     if missing:
@@ -57,9 +57,9 @@ def join(files: Sequence[Path], headers: Sequence[GgufFile]) -> GgufModel:
     if len({tensor.name for tensor in tensors}) < len(tensors):
         raise CheckpointError(f"{files[0].name}: a tensor stands twice", got="in several files")
     for number, header in enumerate(headers):
-        said = header.metadata.get("split.no", number), header.metadata.get("split.count")
-        if said not in ((number, len(files)), (number, None), (number, 0)):
-            got = f"{files[number].name} says part {said[0]} of {said[1]} (from 0)"
+        split = header.metadata.get("split.no", number), header.metadata.get("split.count")
+        if split not in ((number, len(files)), (number, None), (number, 0)):
+            got = f"{files[number].name} says part {split[0]} of {split[1]} (from 0)"
             raise CheckpointError("the GGUF model's parts are not of one model", got=got)
     total = metadata.get("split.tensors.count", len(tensors))
     if total != len(tensors):

@@ -1,7 +1,7 @@
-"""llama.cpp's names for Qwen3's tensors, and the names of Qwen's releases for them.
+"""Maps llama.cpp's names of Qwen3's tensors to those of Qwen's releases.
 
-Rows are in the same order in both: llama.cpp rotates Qwen3's heads by halves, as Qwen's own code
-does, so its converter permutes nothing (it does for Llama). Experts are stacked in both.
+Rows have the same order in both: llama.cpp rotates halves of Qwen3's heads, as Qwen's code does, so
+its converter permutes nothing (unlike for Llama). Experts are stacked in both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.weight")
 
 
 def module_path(name: str) -> str | None:
-    """The module that llama.cpp's tensor `name` is the weight of; None if Qwen3 has no such one."""
+    """The module path of llama.cpp's weight `name`; None if Qwen3 has no such module."""
     if match := _LAYER.fullmatch(name):
         module = _IN_LAYER.get(match[2])
         return None if module is None else f"model.layers.{int(match[1])}.{module}"

@@ -1,5 +1,5 @@
-"""Several machines that run one model: who they are, the control line, and who leads or follows.
+"""Runs one model on several machines: the plan, the control line, the leader and followers.
 
-MLX carries the sums (ring, JACCL, NCCL); here is only what has them compute the same thing at the
-same time. Rank 0 is the process that chats. It announces every forward pass, and the others follow.
+MLX does the collectives (ring, JACCL, NCCL); this room makes all machines compute the same pass at
+the same time. Rank 0 is the process that chats: it announces every forward pass to the others.
 """

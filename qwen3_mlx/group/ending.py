@@ -1,4 +1,4 @@
-"""How a group ends: with one message where it breaks, and never in the midst of a pass."""
+"""Ends a group: with one message if it breaks, and never in the middle of a pass."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from qwen3_mlx.errors import Qwen3Error
 from qwen3_mlx.group.plan import Plan, launched_by, note_status
 
 BROKEN = "broken"
-"""The status of a process whose group has broken: MLX may crash before it can exit by itself."""
+"""The noted status of a process whose group has broken; MLX may crash before it can exit."""
 NOTICED_S = 5.0
-"""How long the end of a connection may take to be noticed, behind the pass that failed by it."""
+"""Seconds after a failed pass in which the control line may notice the lost connection."""
 EXIT = 75
 """The exit code of a process whose group has broken (EX_TEMPFAIL)."""
 
 
-def broken(plan: Plan, rank: int, why: str, said: str) -> None:
-    """End this process with one message for its user, which who watches it says.
+def broken(plan: Plan, rank: int, why: str, last_action: str) -> None:
+    """End this process, leaving the message for the user to the process that watches it.
 
-    Here MLX may crash at any moment, between a note and a print too.
+    MLX may crash here at any moment, even between the note and a print.
     """
-    words, noted = lost(plan, rank, why, said), False
+    message, noted = lost(plan, rank, why, last_action), False
     with suppress(Qwen3Error):  # a full disk
-        noted = note_status(f"{BROKEN}\n{words}")
+        noted = note_status(f"{BROKEN}\n{message}")
     if not noted or launched_by() is None:
-        say(words)
+        say(message)
     os._exit(EXIT)
 
 
-def lost(plan: Plan, rank: int, why: str, said: str) -> str:
-    """The one message: which machine is lost, and what was last asked of all."""
+def lost(plan: Plan, rank: int, why: str, last_action: str) -> str:
+    """The message to the user: the lost machine, and the last action of the group."""
     error = Qwen3Error(
         f"the group has lost {plan.name(rank)}: {why}",
-        hint=f"last was: {said}. The conversation is kept: chat --resume goes on with it",
+        hint=f"last was: {last_action}. The conversation is kept: chat --resume goes on with it",
     )
     return f"error: {error}"
 
 
-def say(words: str) -> None:
+def say(message: str) -> None:
     """Write a message to the user, on a line of its own."""
-    print(f"\n{words}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"\n{message}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def noted_end(file: Path) -> str | None:
-    """What a process whose group has broken left to be said; None where it has not broken."""
+    """The message in the status file of a process whose group has broken; else None."""
     status = file.read_text() if file.exists() else ""
     return status.removeprefix(BROKEN).strip() if status.startswith(BROKEN) else None
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block: the others have begun an announced pass."""
+    """Defer Ctrl-C to the end of the block, since the others have begun the announced pass."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The other machines: they do what the first announces, and end when it ends."""
+"""The following machines: they do what the first announces, and end when it ends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from qwen3_mlx.options import CacheFormat
 def load_share(
     path: Path, share: Share, context: int | None, cache_format: CacheFormat, force: bool = False
 ) -> Qwen3Network:
-    """One machine's part of the network at `path`, which sums with the others'."""
+    """Load one machine's share of the network at `path`. Raises as `load_network`."""
     memory_limits.apply()
     network, _ = load_network(path, context=context, share=share, force=force)
     network.share_out(sums_of(share))
@@ -46,9 +46,9 @@ def load_share(
 
 
 def one_dtype(network: Qwen3Network) -> str:
-    """The float type of a network's weights, in which hidden states go from machine to machine.
+    """The only float dtype of a network's weights, in which a pipeline sends hidden states.
 
-    Raises `CheckpointError` where they have several.
+    Raises `CheckpointError` if there are several.
     """
     weights: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
     found = {str(w.dtype) for w in weights.values() if mx.issubdtype(w.dtype, mx.floating)}
@@ -59,7 +59,7 @@ def one_dtype(network: Qwen3Network) -> str:
 
 
 class Follower:
-    """A machine of a group that isn't the first."""
+    """A machine of a group other than the first."""
 
     def __init__(self, plan: Plan, rank: int) -> None:
         self.plan, self.rank = plan, rank
@@ -67,11 +67,11 @@ class Follower:
         self.network: Qwen3Network | None = None
         self.caches: dict[int, PromptCache] = {}
         self.format = CacheFormat()
-        self._behind: tuple[int, mx.array] | None = None
-        self._said = "nothing"
+        self._pending: tuple[int, mx.array] | None = None
+        self._last_action = "nothing"
 
     def _connect(self) -> Line:
-        """Reach the first machine. Raises `BackendError`."""
+        """Connect to the first machine. Raises `BackendError`."""
         address, _, port = self.plan.control.rpartition(":")
         until = time.monotonic() + GATHER_S
         while True:
@@ -99,9 +99,9 @@ class Follower:
         self.line.start(self._lost)
         while True:
             try:
-                message = self.line.receive(None if self._behind is None else 0.05)
+                message = self.line.receive(None if self._pending is None else 0.05)
             except TimeoutError:
-                self._settle()
+                self._finish_pending()
                 continue
             if message is None or message.get("do") == "end":
                 self.line.close()
@@ -110,7 +110,7 @@ class Follower:
                 self.line.close()
                 raise BackendError("this machine can't join", got=message["refused"])
             try:
-                self._obey(message)
+                self._handle(message)
             except (Qwen3Error, RuntimeError, ValueError, KeyError) as error:
                 if message.get("do") in ("load", "join", "measure"):
                     self.line.send({"error": str(error)})
@@ -118,22 +118,22 @@ class Follower:
                     self._tell_fault(error)
 
     def _lost(self, why: str) -> None:
-        """End this process."""
-        broken(self.plan, 0, why, self._said)
+        """End this process, after the connection to the first machine was lost."""
+        broken(self.plan, 0, why, self._last_action)
 
     def _tell_fault(self, error: Exception) -> None:
-        """Tell the first machine that a pass failed here, unless another's loss was the cause.
+        """Report a failed pass to the first machine, unless another machine's loss caused it.
 
-        That machine's own line says so to the first, which then ends all.
+        In that case the lost machine's line shows it to the first, which then ends all.
         """
         if str(error).startswith(f"[{self.plan.backend}]"):
             time.sleep(NOTICED_S)
         with suppress(OSError):
             self.line.send({"fault": f"{type(error).__name__}: {error}"})
 
-    def _obey(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:
         do = message["do"]
-        self._said = str(do)
+        self._last_action = str(do)
         if do == "forward":
             self._forward(message)
         elif do == "load":
@@ -142,7 +142,7 @@ class Follower:
             note_status("joining")
             group = mx.distributed.init(strict=True, backend=self.plan.backend)
             mx.eval(mx.distributed.all_sum(mx.ones((1,)), group=group))
-            self.line.heard = time.monotonic()
+            self.line.last_heard = time.monotonic()
             note_status("joined")
             self.line.send({"joined": group.size()})
         elif do == "measure":
@@ -159,7 +159,7 @@ class Follower:
             self.caches[message["cache"]].mark()
 
     def _load(self, message: Message) -> Message:
-        self.network = self._behind = None
+        self.network = self._pending = None
         self.caches.clear()
         mx.clear_cache()
         path = resolve.find_local(message["model"])
@@ -182,7 +182,7 @@ class Follower:
     def _forward(self, message: Message) -> None:
         network = self.network
         assert network is not None
-        caches = [self._at(*place) for place in message["caches"]]
+        caches = [self._cache_at(*place) for place in message["caches"]]
         if self.plan.pipeline:
             tokens = mx.zeros(message["tokens"], mx.uint32)  # hidden states come instead
         elif message["drawn"]:
@@ -191,10 +191,10 @@ class Follower:
             tokens = mx.array(message["tokens"], mx.uint32)
         out = self._computed(network, tokens, caches)
         mx.async_eval(out)
-        self._settle()
-        self._behind = (int(message["number"]), out)
+        self._finish_pending()
+        self._pending = (int(message["number"]), out)
         if tokens.shape[1] > 1:
-            self._settle()
+            self._finish_pending()
 
     def _computed(
         self, network: Qwen3Network, tokens: mx.array, caches: list[PromptCache]
@@ -208,16 +208,16 @@ class Follower:
             return step(tokens, layers)
         return network.model(tokens, layers)
 
-    def _settle(self) -> None:
-        """Wait for the pass behind, and tell that it is done."""
-        if self._behind is not None:
-            number, out = self._behind
+    def _finish_pending(self) -> None:
+        """Wait for the pending pass, and report that it is done."""
+        if self._pending is not None:
+            number, out = self._pending
             mx.eval(out)
-            self._behind = None
+            self._pending = None
             self.line.send({"done": number})
 
-    def _at(self, number: int, offset: int) -> PromptCache:
-        """The cache of that number, which holds `offset` tokens."""
+    def _cache_at(self, number: int, offset: int) -> PromptCache:
+        """The cache `number`, trimmed to `offset` tokens. Raises `BackendError` if it has fewer."""
         assert self.network is not None
         cache = self.caches.get(number)
         if cache is None:
@@ -232,9 +232,9 @@ class Follower:
 def follow(plan: Plan, rank: int) -> None:
     """Follow the first machine of `plan` until it ends. Raises `BackendError`."""
     Follower(plan, rank).run()
-    os._exit(0)  # what MLX's group still waits for goes with the process
+    os._exit(0)  # MLX's group may still wait for the others
 
 
 def settings(cache_format: CacheFormat) -> list[Any]:
-    """A cache's format as a message holds it."""
+    """A cache's format as a list for a message."""
     return [cache_format.bits, cache_format.window, cache_format.sinks]

@@ -1,8 +1,8 @@
 """The first machine: it gathers the others, and announces every forward pass before it begins.
 
-An announcement names the cache, the position and the tokens; so whatever a conversation does (cut,
-stop, trim, warm, edit) is, to the others, the next forward pass. Tokens that the device has drawn
-go to all inside the graph. Each pass is begun as it is announced, in the same order everywhere.
+An announcement has the cache, the position and the tokens, so a cut, stop, trim or edit reaches the
+others simply as the next forward pass. Sampled tokens are sent inside the graph. Passes begin in
+the announced order on every machine.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from qwen3_mlx.nn.rows import Together
 T = TypeVar("T")
 
 GATHER_S = 30.0
-"""How long a machine may take to answer at all."""
+"""Seconds in which every machine must connect."""
 STUCK_S, SLOWEST, TOKEN_S = 10.0, 20, 0.1
-"""A pass counts as stuck after that long, or so many times the slowest, and so much a token."""
+"""A pass is stuck after `STUCK_S` or `SLOWEST` times the slowest pass, plus `TOKEN_S` per token."""
 
 
 class Lead:
-    """Rank 0 of a group. One a process."""
+    """Rank 0 of a group; one per process."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -47,7 +47,7 @@ class Lead:
         self._caches: dict[int, int] = {}
         self._numbers = self._count = 0
         self._last: tuple[int, mx.array | None] = (0, None)
-        self._said = "nothing"
+        self._last_action = "nothing"
         self._begun: dict[int, tuple[float, int]] = {}
         self._done: dict[int, int] = {}
         self._slowest = 0.0
@@ -55,7 +55,7 @@ class Lead:
         self._replies, self._replied = dict[int, Message](), threading.Event()
 
     def gather(self, listening: socket.socket | None = None) -> None:
-        """Wait for all the others. Raises `BackendError` naming who is missing or not alike."""
+        """Wait for all others. Raises `BackendError` that names a missing or different machine."""
         address, _, port = self.plan.control.rpartition(":")
         try:
             door = listening or socket.create_server((address, int(port)))
@@ -93,19 +93,19 @@ class Lead:
         return BackendError(what, got=f"{len(self.lines) + 1} of {self.plan.size}", hint=hint)
 
     def _welcome(self, connection: socket.socket) -> None:
-        """Take a machine in; whoever doesn't know the secret is left outside."""
+        """Admit a machine that knows the secret. Raises `BackendError` if its versions differ."""
         line = Line(connection, self.plan.secret)
         try:
             line.prove(welcome=True)
-            said = line.read_one()
+            hello = line.read_one()
         except (OSError, BackendError):
             line.close()
             return
-        rank = said.get("rank")
+        rank = hello.get("rank")
         if not isinstance(rank, int) or not 0 < rank < self.plan.size or rank in self.lines:
             fault = f"rank {rank} is taken already" if rank in self.lines else f"no rank {rank}"
         else:
-            fault = versions.difference(said.get("versions"))
+            fault = versions.difference(hello.get("versions"))
         if fault:
             line.send({"refused": fault})
             line.close()
@@ -114,38 +114,39 @@ class Lead:
             )
         assert isinstance(rank, int)
         self.lines[rank] = line
-        line.on_message = partial(self._heard, rank)
-        line.start(partial(self.fail, rank))  # now: it waits for the slowest, and must hear a beat
+        line.on_message = partial(self._on_message, rank)
+        # Now, because while waiting for the slowest machine this one needs heartbeats.
+        line.start(partial(self.fail, rank))
 
-    def _heard(self, rank: int, message: Message) -> None:
+    def _on_message(self, rank: int, message: Message) -> None:
         if (done := message.get("done")) is not None:
             self._done[rank] = int(done)
-            begun = self._begun.get(int(done))
-            if begun:
-                self._slowest = max(self._slowest, time.monotonic() - begun[0])
+            oldest = self._begun.get(int(done))
+            if oldest:
+                self._slowest = max(self._slowest, time.monotonic() - oldest[0])
             if self._done and len(self._done) == len(self.lines):
-                least = min(self._done.values())
-                for number in [n for n in list(self._begun) if n <= least]:
+                slowest_done = min(self._done.values())
+                for number in [n for n in list(self._begun) if n <= slowest_done]:
                     self._begun.pop(number, None)
         elif "fault" in message:
             self.fail(rank, str(message["fault"]))
         else:
-            self._answers(rank, message)
+            self._on_reply(rank, message)
 
-    def _answers(self, rank: int, message: Message) -> None:
+    def _on_reply(self, rank: int, message: Message) -> None:
         self._replies[rank] = message
         self._replied.set()
 
-    def ask(self, message: Message, own: Callable[[], Message]) -> dict[int, Message]:
-        """Send it to all, do one's own part meanwhile, and collect what they answer.
+    def ask(self, message: Message, own_part: Callable[[], Message]) -> dict[int, Message]:
+        """Send a request to all, do this machine's part meanwhile, and collect the replies.
 
         Raises `BackendError` with the error of a machine that fails.
         """
         self._replies, self._replied = {}, threading.Event()
-        self._said = str(message["do"])
+        self._last_action = str(message["do"])
         self._send(message)
         try:
-            mine = own()
+            own_reply = own_part()
         except RuntimeError as error:
             self.await_loss(error)
             raise
@@ -155,20 +156,20 @@ class Lead:
         for rank, reply in sorted(self._replies.items()):
             if "error" in reply:
                 raise BackendError(f"{self.plan.name(rank)}: {reply['error']}")
-        return {0: mine, **self._replies}
+        return {0: own_reply, **self._replies}
 
     def join(self) -> None:
-        """Have all join MLX's group, once."""
+        """Make all machines join MLX's group; called once."""
         note_status("joining")
 
-        def own() -> Message:
+        def own_part() -> Message:
             group = mx.distributed.init(strict=True, backend=self.plan.backend)
             mx.eval(mx.distributed.all_sum(mx.ones((1,)), group=group))
-            for line in self.lines.values():  # while MLX connected, no thread could listen
-                line.heard = time.monotonic()
+            for line in self.lines.values():  # no thread could run while MLX connected
+                line.last_heard = time.monotonic()
             return {"size": group.size()}
 
-        self.ask({"do": "join"}, own)
+        self.ask({"do": "join"}, own_part)
         note_status("joined")
 
     def forward(
@@ -177,11 +178,11 @@ class Lead:
         tokens: mx.array,
         cache: Sequence[KVCache | Together] | None,
     ) -> T:
-        """`compute` of `tokens`, announced, and begun by all. Raises `BackendError`."""
+        """Announce a pass, and start `compute(tokens)` on all machines. Raises `BackendError`."""
         with self._computing, uninterrupted():
             me = threading.get_ident()
             if self._last[0] not in (0, me) and self._last[1] is not None:
-                mx.eval(self._last[1])  # two threads' streams keep no order of their own
+                mx.eval(self._last[1])  # streams of different threads aren't ordered
             drawn = tokens.shape[1] == 1
             message = self._announced(tokens, cache, drawn)
             self._send(message)
@@ -207,11 +208,11 @@ class Lead:
         message: Message = {"do": "forward", "number": self._count, "caches": places}
         message["tokens"] = list(tokens.shape) if drawn or self.plan.pipeline else tokens.tolist()
         at = places[0][1] if places else 0
-        self._said = f"{tokens.shape[1]} tokens at position {at}"
+        self._last_action = f"{tokens.shape[1]} tokens at position {at}"
         return message | {"drawn": drawn}
 
     def _place(self, layer: KVCache) -> tuple[int, int]:
-        """The number of the cache whose first layer this is, and how far it goes."""
+        """The number of the cache whose first layer this is, and its offset."""
         if layer.offset and id(layer) not in self._caches:
             hint = "keys and values that were saved are one machine's only"
             raise BackendError("a cache that the other machines don't have", hint=hint)
@@ -231,16 +232,16 @@ class Lead:
             self._tell({"do": "drop", "cache": number})
 
     def mark(self, layers: Sequence[KVCache]) -> None:
-        """As `KVCache.mark`, of every layer on every machine."""
+        """`KVCache.mark` on every layer of every machine."""
         if layers and (number := self._caches.get(id(layers[0]))):
             self._tell({"do": "mark", "cache": number})
 
     def copy(self, source: Sequence[KVCache], target: Sequence[KVCache], count: int) -> None:
-        """As `engine.prefixes.copied`, on every machine."""
+        """`engine.prefixes.copied` on every machine."""
         with self._computing:
-            number = self._number(target[0])
-            known = self._caches.get(id(source[0]), 0)
-            self._send({"do": "copy", "from": known, "to": number, "count": count})
+            to = self._number(target[0])
+            from_ = self._caches.get(id(source[0]), 0)
+            self._send({"do": "copy", "from": from_, "to": to, "count": count})
 
     def _tell(self, message: Message) -> None:
         with self._computing:
@@ -254,38 +255,38 @@ class Lead:
                 self.fail(rank, f"its connection was lost ({error})")
 
     def _watch(self) -> None:
-        """End the process where a pass takes far too long, or the launcher is gone."""
+        """End the process if a pass is stuck or the launcher is gone."""
         launcher = launched_by()
         while not self._ended:
             time.sleep(0.5)
             if launcher is not None and launched_by() is None:
                 self.fail(0, "qwen3-mlx launch has ended, which watched the group")
-            begun = min(list(self._begun.items()), default=None)
-            if begun is None:
+            oldest = min(list(self._begun.items()), default=None)
+            if oldest is None:
                 continue
-            number, (since, tokens) = begun
+            number, (since, tokens) = oldest
             took = time.monotonic() - since
             if took > max(STUCK_S, SLOWEST * self._slowest) + TOKEN_S * tokens:
                 late = [r for r in self.lines if self._done.get(r, 0) < number]
                 self.fail(late[0] if late else 0, f"a pass is stuck for {took:.0f} s")
 
     def await_loss(self, error: Exception) -> None:
-        """Where a pass failed since MLX lost a machine: wait until `fail` says so and ends all.
+        """If a pass failed because MLX lost a machine, wait for `fail` to end the process.
 
-        A pass fails as soon as MLX's sockets break, often before the control line has heard it.
+        A pass fails as soon as MLX's sockets break, often before the control line notices.
         """
         if str(error).startswith(f"[{self.plan.backend}]"):
             time.sleep(NOTICED_S)
 
     def fail(self, rank: int, why: str) -> None:
-        """Say what broke, and end this process: no thread can end a collective that waits."""
+        """Report the failure and end this process, since no thread can end a waiting collective."""
         if self._ended:
             return
         self._ended = True
-        broken(self.plan, rank, why, self._said)
+        broken(self.plan, rank, why, self._last_action)
 
     def close(self) -> None:
-        """Tell the others that it is over."""
+        """End the group: tell the others and close the connections."""
         if self._ended:
             return
         self._ended = True

@@ -1,7 +1,7 @@
 """The control line: messages and heartbeats over TCP between machines that share a secret.
 
-A line of JSON a message. It carries no tensor; where a machine waits, it waits here, in Python, and
-not inside a collective, which nothing can end.
+Each message is a line of JSON without tensors. Machines wait here, in Python, and not inside a
+collective, which can't be interrupted.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from qwen3_mlx.errors import BackendError
 Message = dict[str, Any]
 
 BEAT_S, QUIET_S = 1.0, 6.0
-"""Seconds between heartbeats, and without any after which the other side counts as gone."""
+"""Seconds between heartbeats, and of silence after which the other side counts as gone."""
 LONGEST = 1 << 24
-"""Bytes of a message at most; a prompt of a million tokens is less."""
+"""Largest message in bytes; a prompt of a million tokens is smaller."""
 
 
 class Line:
-    """One connection. What is received waits in a queue; `on_lost` is told why it ended."""
+    """One connection. Received messages go into a queue; `on_lost` gets the reason of its end."""
 
     def __init__(self, connection: socket.socket, secret: str) -> None:
         self._socket, self._secret = connection, secret
         self._sending, self._closed = threading.Lock(), threading.Event()
         self._messages: queue.Queue[Message | None] = queue.Queue()
         self._buffer = b""
-        self.heard = time.monotonic()
+        self.last_heard = time.monotonic()
         self.on_message: Callable[[Message], object] | None = None
-        """Takes a message in the thread that reads, in place of the queue."""
+        """Handles messages in the reading thread, instead of the queue."""
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(QUIET_S)
 
     def send(self, message: Message) -> None:
-        """Send it, or raise `OSError`."""
+        """Send a message. Raises `OSError`."""
         data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         with self._sending:
             self._socket.sendall(data)
 
     def prove(self, welcome: bool) -> Message:
-        """Exchange proofs that both sides know the secret, and a first message of each.
+        """Exchange proofs that both sides know the secret.
 
-        Returns the other's nonce in a message. Raises `BackendError`.
+        Returns a message with the other's nonce. Raises `BackendError` for a wrong proof.
         """
         own = secrets.token_hex(16)
         self.send({"nonce": own})
@@ -66,7 +66,7 @@ class Line:
         return hmac.digest(self._secret.encode(), text, "sha256").hex()
 
     def read_one(self) -> Message:
-        """The next message, before `start`. Raises `OSError`; `BackendError` for what is none."""
+        """Wait for the next message. Raises `OSError`; `BackendError` if it is invalid."""
         while b"\n" not in self._buffer:
             data = self._socket.recv(1 << 16)
             if not data:
@@ -84,8 +84,8 @@ class Line:
         return message
 
     def start(self, on_lost: Callable[[str], object]) -> None:
-        """Begin to read, and to send heartbeats."""
-        self.heard = time.monotonic()
+        """Start the threads that read and send heartbeats."""
+        self.last_heard = time.monotonic()
         for work in (self._read, self._beat):
             threading.Thread(target=work, args=(on_lost,), name="control", daemon=True).start()
 
@@ -95,11 +95,11 @@ class Line:
             try:
                 message = self.read_one()
             except TimeoutError:
-                continue  # `_beat` says when it is too long
+                continue  # `_beat` reports when the silence is too long
             except (OSError, BackendError) as error:
                 why = f"its connection was lost ({error})"
                 break
-            self.heard = time.monotonic()
+            self.last_heard = time.monotonic()
             if "beat" in message:
                 continue
             if message.get("do") == "end":
@@ -118,8 +118,8 @@ class Line:
             try:
                 self.send({"beat": 1})
             except OSError:
-                return  # `_read` says it
-            quiet = time.monotonic() - self.heard
+                return  # `_read` reports it
+            quiet = time.monotonic() - self.last_heard
             if quiet > QUIET_S:
                 on_lost(f"nothing was heard of it for {quiet:.0f} s")
                 return
@@ -132,7 +132,7 @@ class Line:
             raise TimeoutError from None
 
     def close(self) -> None:
-        """End it without telling `on_lost`."""
+        """Close the connection without calling `on_lost`."""
         self._closed.set()
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""How fast this group's sums are, and which way of sharing a model out that speaks for."""
+"""Measures the group's links, and compares the divisions of a model by predicted rates."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from qwen3_mlx.hub.releases import SIZES
 from qwen3_mlx.nn.pipeline import Stage
 
 TOKEN, PROMPT = 8192, 1 << 23
-"""Bytes of a sum: of one token of 235B-A22B, and of a thousand."""
+"""Bytes of an all-reduce: for one token of 235B-A22B, and for a thousand."""
 Speeds = dict[str, float]
 
 
 def speeds(backend: str, rank: int, size: int) -> Speeds:
-    """Seconds of a small sum, of those that need each other, and bytes a second of a large one.
+    """Seconds of a small all-reduce in a dependent chain, and bytes/s of a large one.
 
-    Where the backend can send, seconds from one machine to the next too.
+    If the backend can send, also seconds from one machine to the next.
     """
     small, large = _seconds(TOKEN, 50), _seconds(PROMPT, 4)
     found = {"sum_s": small, "bytes_s": PROMPT / large}
@@ -35,7 +35,7 @@ def speeds(backend: str, rank: int, size: int) -> Speeds:
 
 
 def _hop_seconds(stage: Stage, count: int) -> float:
-    """Seconds a hop of one token's hidden state that goes round all machines."""
+    """Seconds per hop of one token's hidden state around all machines."""
     x = mx.zeros((1, 1, TOKEN // 4), mx.float32)
     best = 1e9
     for _ in range(3):
@@ -60,8 +60,8 @@ def _seconds(nbytes: int, count: int) -> float:
     return best
 
 
-def told(size: int, found: Speeds, gigabytes: float = 128) -> Iterator[tuple[str, str]]:
-    """A subject and a sentence each: the link, and what it means for the large models."""
+def report(size: int, found: Speeds, gigabytes: float = 128) -> Iterator[tuple[str, str]]:
+    """Pairs of subject and text: the link's speeds, and predicted rates of the large models."""
     yield "a token's sum", f"{1e6 * found['sum_s']:.0f} µs for {TOKEN // 1024} KB"
     yield "a prompt's sum", f"{gb(found['bytes_s'], 2)}/s at {PROMPT >> 20} MB"
     if "hop_s" in found:

@@ -1,11 +1,11 @@
-"""A model that is loaded in a group: what `load` does on the first machine."""
+"""This process's membership in a group, and how the first machine loads a model in one."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
 
-from qwen3_mlx.config.share import ALL, Share
+from qwen3_mlx.config.share import WHOLE_NETWORK, Share
 from qwen3_mlx.errors import BackendError
 from qwen3_mlx.group import measure, versions
 from qwen3_mlx.group.follow import load_share, one_dtype, settings
@@ -17,13 +17,13 @@ from qwen3_mlx.options import CacheFormat
 
 
 def own_share() -> Share:
-    """What this process holds of a model: all of it, unless it leads a group.
+    """This process's share of a model: the whole, unless it leads a group.
 
-    Raises `BackendError` in a process that is to follow.
+    Raises `BackendError` in a following process.
     """
     found = current()
     if found is None:
-        return ALL
+        return WHOLE_NETWORK
     plan, rank = found
     if rank:
         hint = "run qwen3-mlx follow there; models are loaded by the first machine"
@@ -48,7 +48,7 @@ def _joined() -> bool:
 
 
 def measured() -> tuple[int, measure.Speeds]:
-    """The machines of this group, and how fast their sums are. Raises `BackendError`."""
+    """The number of machines in this group, and its links' speeds. Raises `BackendError`."""
     if own_share().size == 1:
         hint = "qwen3-mlx launch --hosts A,B doctor --group"
         raise BackendError("this process leads no group", hint=hint)
@@ -64,7 +64,7 @@ def measured() -> tuple[int, measure.Speeds]:
 
 
 def _require_one_dtype(network: Qwen3Network, replies: dict[int, Message]) -> None:
-    """Raise `BackendError` unless all machines compute in the same float type."""
+    """Raise `BackendError` unless all machines compute in the same dtype."""
     own = one_dtype(network)
     for rank, reply in replies.items():
         if (there := reply.get("dtype", own)) != own:
@@ -77,7 +77,7 @@ def _require_one_dtype(network: Qwen3Network, replies: dict[int, Message]) -> No
 def load_together(
     name: str, path: Path, context: int | None, cache_format: CacheFormat, force: bool
 ) -> Qwen3Network:
-    """The first machine's part of a network, when all have loaded theirs."""
+    """Load the network on all machines; returns the first one's share."""
     lead, share = _lead(), own_share()
     found: list[Qwen3Network] = []
 

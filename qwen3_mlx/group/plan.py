@@ -1,4 +1,4 @@
-"""Which machines make a group, where they meet, and the variables that MLX reads of it."""
+"""The plan of a group: its machines, their addresses, and the variables for MLX."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from qwen3_mlx.errors import BackendError, OptionError, Qwen3Error, shown
 from qwen3_mlx.files import read_json, read_small
 
 VARIABLE, STATUS = "QWEN3_MLX_GROUP", "QWEN3_MLX_GROUP_STATUS"
-"""The file of the plan; the file in which a process notes how far it is."""
+"""Variables with the plan's file, and with the file for a process's status."""
 LAUNCHER = "QWEN3_MLX_GROUP_LAUNCHER"
-"""The id of the process that `launch` is, or which it has started there: it speaks for a group
-whose first machine is lost, and the group ends with it."""
+"""The id of the watching process, `launch` itself or the one it has started on another machine: it
+reports the loss of a machine, and the group ends with it."""
 BACKENDS = ("ring", "jaccl", "nccl")
 LOCAL = ("localhost", "127.0.0.1")
 MOST = 16
@@ -25,42 +25,42 @@ MOST = 16
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A group of machines; the first is the one that its user sits at."""
+    """A group of machines; the first is the user's."""
 
     hosts: tuple[str, ...]
-    """As ssh knows them, and as messages name them."""
+    """The machines' names for ssh and in messages."""
     links: tuple[str, ...]
-    """``address:port`` of each, for MLX's sums."""
+    """``address:port`` of each machine for MLX's collectives."""
     control: str
-    """``address:port`` where the first is told of and tells the others."""
+    """``address:port`` of the first machine's control line."""
     secret: str
     backend: str = "ring"
     attention: bool = True
-    """Whether attention is split as well as the feed-forward networks."""
+    """Whether attention is split, not only the feed-forward networks."""
     pipeline: bool = False
-    """Whether each machine holds whole layers in place of a part of every one."""
+    """Whether each machine holds whole layers instead of a part of every layer."""
     rdma: tuple[tuple[str | None, ...], ...] = ()
-    """JACCL's devices: from each host to each other."""
+    """JACCL's devices from each host to every other."""
 
     def share(self, rank: int) -> Share:
-        """What that machine holds of a model."""
+        """The share of machine `rank`."""
         return Share(rank, self.size, self.attention, self.pipeline)
 
     @property
     def size(self) -> int:
-        """Machines in all."""
+        """The number of machines."""
         return len(self.hosts)
 
     def name(self, rank: int) -> str:
-        """How messages call one of them."""
+        """The name of a machine in messages."""
         return f"machine {rank} ({self.hosts[rank]})"
 
     def text(self) -> str:
-        """As a file, with the secret."""
+        """The plan as JSON, including the secret."""
         return json.dumps(asdict(self))
 
     def variables(self, rank: int, folder: Path) -> dict[str, str]:
-        """What the environment of that process must hold; writes files beside the plan's."""
+        """The environment variables of process `rank`; writes MLX's files to `folder`."""
         file = folder / "plan.json"
         _private(file, self.text())
         own = {VARIABLE: str(file), "MLX_RANK": str(rank), STATUS: str(folder / f"status-{rank}")}
@@ -79,7 +79,7 @@ class Plan:
 
 
 def read_plan(text: str | dict[str, Any]) -> Plan:
-    """A plan from its text. Raises `OptionError`."""
+    """Parse a plan. Raises `OptionError`."""
     try:
         values = json.loads(text) if isinstance(text, str) else text
         for name in ("hosts", "links"):
@@ -94,7 +94,7 @@ def read_plan(text: str | dict[str, Any]) -> Plan:
 
 
 def current() -> tuple[Plan, int] | None:
-    """The group of this process and its rank; None: it runs alone. Raises `OptionError`."""
+    """This process's group and rank; None outside a group. Raises `OptionError`."""
     file = os.environ.get(VARIABLE)
     if not file:
         return None
@@ -116,7 +116,7 @@ def new_plan(
 ) -> Plan:
     """The plan of `hosts`, the first of which is this machine. Raises `OptionError`.
 
-    A host named twice gets two processes only if it is this machine, or of one machine's cards.
+    A host may be named twice only if all hosts are this machine.
     """
     if not 2 <= len(hosts) <= MOST:
         raise OptionError("--hosts", got=f"{len(hosts)} of them", expected=f"2 to {MOST} names")
@@ -148,7 +148,7 @@ def new_plan(
 
 
 def read_rdma(plan: Plan, file: Path | None) -> Plan:
-    """The plan with JACCL's devices, from a hostfile of MLX's. Raises `OptionError`."""
+    """The plan with JACCL's devices from MLX's hostfile. Raises `OptionError`."""
     if file is None:
         hint = "mlx.distributed_config --backend jaccl --hosts … --output-hostfile FILE makes one"
         raise OptionError("--rdma is missing", expected="a hostfile of MLX's", hint=hint)
@@ -188,7 +188,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _private(file: Path, text: str) -> None:
-    """Write a file that only its owner reads."""
+    """Write a file readable only by its owner. Raises `Qwen3Error`."""
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
             out.write(text)
@@ -197,15 +197,15 @@ def _private(file: Path, text: str) -> None:
 
 
 def launched_by() -> int | None:
-    """The id of the process that watches this one, if it is still its parent."""
+    """The id of the watching process, if it is still this one's parent."""
     parent = os.environ.get(LAUNCHER, "")
     return int(parent) if parent.isdigit() and int(parent) == os.getppid() else None
 
 
 def note_status(status: str) -> bool:
-    """Note how far this process is, for the one that watches it; whether one is there.
+    """Note this process's status for the watching one; returns whether there is one.
 
-    Raises `Qwen3Error` where it can't be written.
+    Raises `Qwen3Error` if the file can't be written.
     """
     if file := os.environ.get(STATUS):
         _private(Path(file), status)

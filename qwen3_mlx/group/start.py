@@ -1,7 +1,7 @@
-"""Starting a group's processes, and ending all of them when one has ended.
+"""Starts a group's processes, and ends all of them when one has ended.
 
-MLX's own launcher takes the terminal of every process, so a chat could not run under it: the first
-process here inherits the terminal, the others run on this machine or behind ssh without one.
+MLX's launcher captures the terminal of every process, so a chat can't run under it. Here the first
+process inherits the terminal; the others run without one, on this machine or over ssh.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from qwen3_mlx.group.ending import EXIT, NOTICED_S, lost, noted_end, say
 from qwen3_mlx.group.plan import LAUNCHER, LOCAL, STATUS, Plan
 
 JOIN_S = 30.0
-"""How long MLX may take to connect the machines: within it no thread of theirs can run."""
+"""Seconds in which MLX must connect the machines; meanwhile none of their threads can run."""
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
-"""How MLX's ring may end a process whose neighbour is lost, before the process has heard it."""
+"""Signals by which MLX's ring may end a process whose neighbour is lost."""
 WISHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""By what its user ends a process."""
+"""Signals by which a user ends a process."""
 HANG_S = 1.5
-"""How long the first process may go on after another has ended since it lost it."""
+"""Seconds that the first process may continue after another has ended because it lost it."""
 HANGS = signal.SIGSTOP
-"""Stands for a first process that had to be ended, as it was stopped or hung."""
+"""Represents a first process that was killed because it was stopped or hung."""
 LOST_FIRST = (None, 0, EXIT)
-"""Exit codes of one that follows, where it didn't end before the first."""
+"""Exit codes of a follower that didn't end before the first process."""
 REMOTE = "qwen3-mlx"
 PROGRAM = [sys.executable, "-c", "from qwen3_mlx.cli import main; main()"]
 
 
 def run(plan: Plan, arguments: Sequence[str], folder: Path) -> int:
-    """Run the command `arguments` on the first machine, the others following; its exit code."""
+    """Run the command `arguments` on the first machine with followers; returns its exit code."""
     others: list[subprocess.Popen[bytes]] = []
     try:
         for rank in range(1, plan.size):
@@ -47,19 +47,19 @@ def run(plan: Plan, arguments: Sequence[str], folder: Path) -> int:
         with _terminal_restored():
             first = subprocess.Popen(_command(arguments), env=environment)
             code = _watched(first, environment, others)
-        return _told(plan, _said(code, environment), others)
+        return _reported_code(plan, _noted_code(code, environment), others)
     finally:
         for process in others:
             _end(process)
 
 
 def _environment(plan: Plan, rank: int, folder: Path) -> dict[str, str]:
-    """Of the process that computes, which this one starts and watches."""
+    """The environment of the computing process that this one starts and watches."""
     return os.environ | plan.variables(rank, folder) | {LAUNCHER: str(os.getpid())}
 
 
-def _told(plan: Plan, code: int, others: Sequence[subprocess.Popen[bytes]]) -> int:
-    """The exit code for that of the first process; if that was ended from outside, it is said."""
+def _reported_code(plan: Plan, code: int, others: Sequence[subprocess.Popen[bytes]]) -> int:
+    """The exit code for the first process's; reports a process that was ended by a signal."""
     if code >= 0 or -code in WISHED:
         return code
     name, culprit = signal.Signals(-code).name, 0
@@ -75,7 +75,7 @@ def _told(plan: Plan, code: int, others: Sequence[subprocess.Popen[bytes]]) -> i
 
 
 def _ends(others: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
-    """The exit codes of the others, within some seconds; None of those that go on."""
+    """The exit codes of the others after some seconds; None for those that still run."""
     until = time.monotonic() + NOTICED_S
     while time.monotonic() < until and any(process.poll() is None for process in others):
         time.sleep(0.05)
@@ -83,38 +83,39 @@ def _ends(others: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
 
 
 def follow(plan: Plan, rank: int, launched: bool) -> int:
-    """Run a process that follows, and watch it; its exit code.
+    """Run a following process and watch it; returns its exit code.
 
-    `launched` by `run`, which says itself why a group ends.
+    launched: by `run`, which reports itself why the group ends.
     """
     with tempfile.TemporaryDirectory(prefix="qwen3-mlx-") as folder:
         environment = _environment(plan, rank, Path(folder))
         command = [*PROGRAM, "follow"]
         code = _watched(subprocess.Popen(command, env=environment), environment)
-        return code if launched else _said(code, environment)
+        return code if launched else _noted_code(code, environment)
 
 
 def _command(arguments: Sequence[str]) -> list[str]:
-    """qwen3-mlx with these arguments, or a Python program."""
+    """The command line of qwen3-mlx with these arguments, or of a Python program."""
     if arguments and arguments[0].endswith(".py"):
         return [sys.executable, *arguments]
     return [*PROGRAM, *arguments]
 
 
 def _follower(plan: Plan, rank: int, folder: Path) -> subprocess.Popen[bytes]:
-    """Start one that follows: with the plan on its standard input, as the secret is in it."""
+    """Start a follower; it reads the plan from stdin, because the plan contains the secret."""
     follow = ["follow", "--group", "-", "--rank", str(rank)]
     if plan.hosts[rank] in LOCAL:
         command = [*PROGRAM, *follow]
     else:
-        shell = f"$SHELL -lc {shlex.quote(shlex.join([REMOTE, *follow]))}"  # it knows the PATH
+        # A login shell, which sets the PATH.
+        shell = f"$SHELL -lc {shlex.quote(shlex.join([REMOTE, *follow]))}"
         command = ["ssh", "-o", "BatchMode=yes", plan.hosts[rank], shell]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
     )
     stdin: IO[bytes] | None = process.stdin
     assert stdin is not None
-    with suppress(BrokenPipeError):  # it says itself why it has ended
+    with suppress(BrokenPipeError):  # the process reports itself why it has ended
         stdin.write(plan.text().encode() + b"\n")
         stdin.flush()
     return process
@@ -125,9 +126,10 @@ def _watched(
     environment: dict[str, str],
     others: Sequence[subprocess.Popen[bytes]] = (),
 ) -> int:
-    """Wait for a process, which is killed where joining MLX's group takes too long.
+    """Wait for a process; kill it if joining MLX's group takes too long.
 
-    And where it goes on though others have ended since they lost it: -`HANGS` then.
+    Also kill it, with the code -`HANGS`, if it continues though others have ended because they lost
+    it.
     """
     status = Path(environment[STATUS])
     since = alone = None
@@ -138,7 +140,7 @@ def _watched(
         except subprocess.TimeoutExpired:
             pass
         except KeyboardInterrupt:
-            continue  # it has got it too, and decides what that means
+            continue  # the process gets the signal too, and handles it
         left = any(other.poll() == EXIT for other in others)
         alone = (alone or time.monotonic()) if left else None
         if alone is not None and time.monotonic() - alone > HANG_S:
@@ -155,20 +157,20 @@ def _watched(
             return 1
 
 
-def _said(code: int, environment: dict[str, str]) -> int:
-    """The exit code, where the process that ended with it left no word to be said."""
-    words = noted_end(Path(environment[STATUS]))
-    if words is None:
+def _noted_code(code: int, environment: dict[str, str]) -> int:
+    """`code`, or `EXIT` after printing the message that the process has noted."""
+    message = noted_end(Path(environment[STATUS]))
+    if message is None:
         return code
-    say(words)
+    say(message)
     return EXIT
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, which mostly has by itself, and what it started."""
+    """End a process and its children, unless it has ended by itself."""
     if process.stdin is not None:
         with suppress(OSError):
-            process.stdin.close()  # what stands behind ssh ends with it
+            process.stdin.close()  # ends the process behind ssh
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=2)
         return
@@ -179,7 +181,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _terminal_restored() -> Iterator[None]:
-    """Leave the terminal as it was, also where a full-screen chat had to end at once."""
+    """Restore the terminal's settings, even if a full-screen chat was killed."""
     try:
         import termios
 

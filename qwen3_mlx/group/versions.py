@@ -1,4 +1,4 @@
-"""Are two machines' programs and model files alike?"""
+"""Compares versions and model files of machines."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NAMES = ("qwen3-mlx", "mlx")
 
 
 def own() -> dict[str, str]:
-    """The versions that must be equal on all machines."""
+    """This machine's versions, which must be equal on all machines."""
     return {name: metadata.version(name) for name in NAMES}
 
 
 def difference(other: object) -> str:
-    """What differs from this machine's, in words; empty if nothing does."""
+    """The differences of another machine's versions, as text; "" if there are none."""
     theirs = other if isinstance(other, dict) else {}
     return ", ".join(
         f"{name} {theirs.get(name, 'unknown')} there, {mine} here"
@@ -30,13 +30,13 @@ def difference(other: object) -> str:
 
 
 def digest(directory: Path) -> str:
-    """What tells two checkpoints apart on different machines: all but the files' times.
+    """A digest of a checkpoint that is the same on all machines: without file times.
 
     Raises `CheckpointError`, `ConfigError` or `OSError`.
     """
     found = hashlib.sha256(read_small(directory / "config.json"))
     if read_shares(directory) is not None:
-        return found.hexdigest()  # it knows the file of every machine, and each checks its own
+        return found.hexdigest()  # config.json has every file's digest; each machine checks its own
     for file in shard_files(directory):
         found.update(f"{file.name} {digest_of_file(file)}\n".encode())
     return found.hexdigest()

@@ -1,1 +1,1 @@
-"""A model's name to files on this machine: names, releases, the cache, downloads; never MLX."""
+"""Finds a model's files by its name: releases, the hub's cache, downloads. No MLX."""

@@ -1,4 +1,4 @@
-"""What can be known of a model on the hub without its weights."""
+"""The description of a model on the hub, made without its weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A remote tensor: type as safetensors spells it, shape, bytes."""
+    """A remote tensor; `dtype` is safetensors' name."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -17,9 +17,9 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What can be known of a model without its weights."""
+    """A model's place, its parsed config.json, and its tensors' headers."""
 
     where: str
     config: dict[str, Any]
     tensors: dict[str, Any] | None
-    """Each tensor's dtype, shape and nbytes by name; None where there are no weights to ask."""
+    """The tensors by name, each with dtype, shape and nbytes; None if there are no headers."""

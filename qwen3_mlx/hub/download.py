@@ -1,4 +1,4 @@
-"""Downloading whole snapshots from the hub, or a model's config.json and headers alone."""
+"""Downloads whole snapshots from the hub, or only a model's config.json and headers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ NOTICES = ("README*", "LICENSE*", "LICENCE*", "NOTICE*")
 
 
 def snapshot(source: Source) -> Path:
-    """Download a repository's model files to the hub's cache; an unfinished download resumes.
+    """Download a repository's model files to the hub's cache, resuming an unfinished download.
 
-    Progress is drawn on stderr. Raises `HubError`.
+    Draws progress on stderr. Raises `HubError`.
     """
     from huggingface_hub import snapshot_download
 
@@ -33,8 +33,8 @@ def snapshot(source: Source) -> Path:
         )
     except HubError:
         raise
-    except Exception as error:  # a network stack's errors are many; each becomes one of ours
-        raise download_error(error, source) from None  # its text may echo a header
+    except Exception as error:  # the network libraries raise many types
+        raise download_error(error, source) from None  # the cause may quote a header
     if gguf:
         return found
     missing = [name for name in missing_files(found) if name in REQUIRED or "safetensors" in name]
@@ -50,7 +50,7 @@ def snapshot(source: Source) -> Path:
 
 
 def _gguf_files(source: Source) -> list[str]:
-    """The files of the repository's GGUF model, if that is what it has, or what is asked for."""
+    """The files of the repository's GGUF model, if it has only GGUF or `source` selects one."""
     from huggingface_hub import HfApi
 
     if not source.variant and "gguf" not in source.repo.lower():
@@ -63,9 +63,9 @@ def _gguf_files(source: Source) -> list[str]:
 
 
 def describe(source: Source) -> Description:
-    """Config and safetensors headers of a repository, by ranged requests: some kilobytes.
+    """Config and safetensors headers of a repository, fetched by ranged requests (kilobytes).
 
-    A released model is described from its known shape if the hub can't be reached.
+    If the hub can't be reached, a released model is described from its known shape.
     Raises `HubError`.
     """
     try:
@@ -84,7 +84,7 @@ def _ask_hub(source: Source) -> Description:
 
     api = HfApi()
     try:
-        # asked first because it fails at once without a network; the others retry for 45 s
+        # First, because it fails at once without a network; the other calls retry for 45 s.
         commit = api.model_info(source.repo, revision=source.revision).sha or source.revision
         if gguf := _gguf_files(source):
             return remote_gguf.describe(source, commit, gguf)
@@ -97,7 +97,7 @@ def _ask_hub(source: Source) -> Description:
     except Qwen3Error:
         raise
     except Exception as error:
-        raise download_error(error, source) from None  # its text may echo a header
+        raise download_error(error, source) from None  # the cause may quote a header
     tensors = {
         name: Tensor(info.dtype, tuple(info.shape), info.data_offsets[1] - info.data_offsets[0])
         for shard in metadata.files_metadata.values()

@@ -1,6 +1,6 @@
-"""The one place where errors of ``huggingface_hub`` become ours, for downloads and for uploads.
+"""Translates errors of ``huggingface_hub`` to `HubError`, for downloads and uploads.
 
-No message here holds a token: none quotes a header or the body of an answer.
+No message contains a token: none quotes a header or the body of a response.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class HubUnreachable(HubError):
 
 
 def download_error(error: Exception, source: Source) -> HubError:
-    """Our error for one that a download raised."""
+    """The `HubError` for an error of a download."""
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,
@@ -31,7 +31,7 @@ def download_error(error: Exception, source: Source) -> HubError:
     )
 
     name = source.repo
-    if found := _between(error):
+    if found := _middlebox_error(error):
         return found
     if isinstance(error, GatedRepoError):
         hint = f"accept its terms at https://huggingface.co/{name}, then: hf auth login"
@@ -57,8 +57,8 @@ def download_error(error: Exception, source: Source) -> HubError:
     return HubError(f"{name} can't be downloaded", got=got)
 
 
-def _between(error: Exception) -> HubError | None:
-    """What stands between this machine and the hub, by its name: certificate, proxy, address."""
+def _middlebox_error(error: Exception) -> HubError | None:
+    """The error if a certificate, a proxy or HF_ENDPOINT prevents the connection, else None."""
     for cause in _causes(error):
         text, kind = str(cause), type(cause).__name__
         if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in text:
@@ -81,7 +81,7 @@ _PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those behind it, each once."""
+    """The error and its chain of causes, each once."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -90,7 +90,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _mirror() -> str:
-    """HF_ENDPOINT without what may be a password in it; empty for the hub itself."""
+    """HF_ENDPOINT without credentials; "" for the hub itself."""
     address = os.environ.get("HF_ENDPOINT", "").strip()
     return re.sub(r"//[^/@]*@", "//", address)
 
@@ -100,7 +100,7 @@ def _host() -> str:
 
 
 def upload_error(error: Exception, repo: str) -> HubError:
-    """Our error for one that an upload raised. It quotes nothing: the cause may hold a header."""
+    """The `HubError` for an error of an upload. It doesn't quote the cause."""
     again = "run the same command again: what has arrived is not sent twice"
     owner, status = repo.partition("/")[0], _status(error)
     if status in (401, 403):
@@ -121,12 +121,11 @@ def _hub_failed(status: int, hint: str) -> HubError:
 
 
 def _status(error: BaseException | None) -> int | None:
-    """The HTTP status of an error, or of the nearest error behind it that has one."""
-    while error is not None:
-        status = getattr(getattr(error, "response", None), "status_code", None)
+    """The HTTP status of an error or of the nearest cause that has one."""
+    for cause in _causes(error):
+        status = getattr(getattr(cause, "response", None), "status_code", None)
         if isinstance(status, int):
             return status
-        error = error.__cause__ or error.__context__
     return None
 
 
@@ -137,7 +136,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _is_network(error: Exception) -> bool:
-    # httpx, httpx2 or requests, by version of huggingface_hub; none is a dependency of ours
+    # huggingface_hub uses httpx, httpx2 or requests, depending on its version.
     modules = ("httpx", "httpcore", "requests", "urllib3")
     return isinstance(error, ConnectionError | TimeoutError) or any(
         kind.__module__.startswith(modules) for kind in type(error).__mro__
@@ -149,7 +148,7 @@ def _is_offline() -> bool:
 
 
 def _unreachable(source: Source) -> HubUnreachable:
-    """The error for no network: it lists the files missing here, and says the download resumes."""
+    """The error without a network; it lists the files that are missing here."""
     partial, offline = snapshot_dir(source), _is_offline()
     where = f"HF_ENDPOINT ({_mirror()})" if _mirror() else "the hub"
     why = "HF_HUB_OFFLINE is set" if offline else f"{where} can't be reached"
@@ -168,7 +167,7 @@ def _unreachable(source: Source) -> HubUnreachable:
 
 def _missing_repo_hint(repo: str) -> str:
     known = [release.repo for release in releases.RELEASES if release.repo != repo]
-    near = difflib.get_close_matches(repo, known, n=3, cutoff=0.7)
-    if near:
-        return f"did you mean {', '.join(near)}?"
+    close = difflib.get_close_matches(repo, known, n=3, cutoff=0.7)
+    if close:
+        return f"did you mean {', '.join(close)}?"
     return "check the spelling; a private repository needs: hf auth login"

@@ -1,4 +1,4 @@
-"""What models lie on this machine: bundled, in the hub's cache, and in directories one names."""
+"""Lists the models on this machine: bundled, in the hub's cache, and in given directories."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from qwen3_mlx.gguf.model import models
 from qwen3_mlx.hub import cache, releases, resolve
 
 DEPTH = 2
-"""How deep models are looked for in a directory: OWNER/NAME, as LM Studio keeps them."""
+"""Levels of subdirectories that are searched: LM Studio stores models as OWNER/NAME."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model's name as one types it, its directory, and why it can't be used, if so."""
+    """A model: the name that selects it, its path, and the reason if it can't be used."""
 
     name: str
     path: Path
@@ -28,41 +28,41 @@ class Found:
 
 
 def everything() -> list[Found]:
-    """The bundled models and the cached ones, those with an alias first, in the family's order."""
+    """The bundled and the cached models; cached ones with an alias come first."""
     order = {alias: place for place, alias in enumerate(releases.aliases())}
     cached = sorted(in_cache(), key=lambda found: (order.get(found.name, len(order)), found.name))
     return [*(Found(name, path) for name, path in resolve.bundled()), *cached]
 
 
 def in_cache() -> Iterator[Found]:
-    """The Qwen3 snapshots of the hub's cache, half downloaded ones with what is missing."""
+    """The Qwen3 snapshots in the hub's cache; incomplete ones with the missing files."""
     for repository in _folders(cache.cache_dir()):
         kind, _, name = repository.name.partition("--")
         repo = name.replace("--", "/", 1)
         if kind != "models" or "/" not in repo:
             continue
         named = list(_snapshots(repository))
-        if not named and _sounds_right(repo):
-            yield Found(_typed(repo, "main"), repository, "a download that broke off", repo)
+        if not named and _named_qwen3(repo):
+            yield Found(_name_of(repo, "main"), repository, "a download that broke off", repo)
         for revision, snapshot in named:
             problem = _problem(snapshot, repo)
             if problem is not None:
-                yield Found(_typed(repo, revision), snapshot, problem, repo)
+                yield Found(_name_of(repo, revision), snapshot, problem, repo)
 
 
 def in_directory(folder: Path) -> list[Found]:
-    """The models in `folder`: itself, or what lies in it, up to two levels deep; GGUF files too.
+    """The models in `folder` and up to two levels below, including GGUF files.
 
-    A GGUF file of another architecture is left out, one that can't be read is listed with why.
+    GGUF files of other architectures are omitted; unreadable ones are listed with the reason.
     """
-    found = list(_models_below(folder, DEPTH))
-    files = [file for below in _levels(folder, DEPTH) for file in _gguf_files(below)]
+    folders = list(_levels(folder, DEPTH))
+    files = [file for below in folders for file in _gguf_files(below)]
     listed = filter(None, map(_gguf, files))
-    return [*(Found(str(path), path) for path in found), *listed]
+    return [*(Found(str(path), path) for path in folders if _is_qwen3(path)), *listed]
 
 
 def _levels(folder: Path, depth: int) -> Iterator[Path]:
-    """`folder` and what lies in it, up to `depth` levels, but for dot folders and checkpoints."""
+    """`folder` and its subfolders up to `depth` levels, without hidden ones or those of models."""
     yield folder
     if depth and not _has_config(folder):
         for below in _folders(folder):
@@ -79,10 +79,10 @@ def _gguf_files(folder: Path) -> list[Path]:
 
 
 def _gguf(file: Path) -> Found | None:
-    """The model in a GGUF file, by its metadata; None if it says that it is no Qwen3."""
+    """The model in a GGUF file; None if its metadata names another architecture."""
     try:
-        said = read_file(file).metadata.get("general.architecture")
-        if said not in ("qwen3", "qwen3moe"):
+        architecture = read_file(file).metadata.get("general.architecture")
+        if architecture not in ("qwen3", "qwen3moe"):
             return None
         return Found(str(file), as_folder(file))
     except (Qwen3Error, OSError) as error:
@@ -90,30 +90,21 @@ def _gguf(file: Path) -> Found | None:
         return Found(str(file), file, f"can't be read: {why}")
 
 
-def _models_below(folder: Path, depth: int) -> Iterator[Path]:
-    if _is_qwen3(folder):
-        yield folder
-    elif depth and not _has_config(folder):
-        for below in _folders(folder):
-            if not below.name.startswith("."):
-                yield from _models_below(below, depth - 1)
-
-
 def _problem(snapshot: Path, repo: str) -> str | None:
-    """What a snapshot lacks, "" if nothing; None if it is no Qwen3."""
+    """What a snapshot lacks, "" if it is complete; None if it isn't Qwen3."""
     try:
         ours = (snapshot / "config.json").is_file()
         missing = cache.missing_files(snapshot)
     except OSError as error:
-        return f"can't be read: {error.strerror}" if _sounds_right(repo) else None
-    if not (_is_qwen3(snapshot) if ours else _sounds_right(repo)):
+        return f"can't be read: {error.strerror}" if _named_qwen3(repo) else None
+    if not (_is_qwen3(snapshot) if ours else _named_qwen3(repo)):
         return None
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return f"incomplete: {missing[0]}{more} missing" if missing else ""
 
 
 def _snapshots(repository: Path) -> Iterator[tuple[str, Path]]:
-    """The snapshots of a cached repository, each once, under the best name for it."""
+    """The snapshots of a cached repository with their revisions; ``main`` is preferred."""
     revisions: dict[str, str] = {}
     references = repository / "refs"
     for reference in sorted(references.rglob("*"), key=lambda file: (file.name != "main", file)):
@@ -126,20 +117,20 @@ def _snapshots(repository: Path) -> Iterator[tuple[str, Path]]:
         yield revisions.get(snapshot.name, snapshot.name), snapshot
 
 
-def _typed(repo: str, revision: str) -> str:
-    """What one types to get it."""
+def _name_of(repo: str, revision: str) -> str:
+    """The name that selects a repository and revision."""
     release = releases.of_repo(repo)
     if revision != "main":
         return f"{repo}@{revision}"
     return release.alias if release else repo
 
 
-def _sounds_right(repo: str) -> bool:
+def _named_qwen3(repo: str) -> bool:
     return "qwen3" in repo.lower()
 
 
 def _is_qwen3(folder: Path) -> bool:
-    """Whether config.json names Qwen3; where it is damaged, whether the folder's name does."""
+    """Whether config.json, or if it is damaged the folder's name, names Qwen3."""
     try:
         if not (folder / "config.json").is_file():
             return False
@@ -147,7 +138,7 @@ def _is_qwen3(folder: Path) -> bool:
     except OSError:
         return False
     except ConfigError:
-        return _sounds_right(str(folder))
+        return _named_qwen3(str(folder))
 
 
 def _has_config(folder: Path) -> bool:

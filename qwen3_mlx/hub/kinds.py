@@ -1,7 +1,7 @@
-"""What a model is for: most write text, some turn texts into vectors or judge documents.
+"""The kind of a model: chat, embedder or reranker.
 
-Qwen3-Embedding and Qwen3-Reranker are Qwen3 networks like the others; only the files beside the
-weights, or the name, tell them apart.
+Qwen3-Embedding and Qwen3-Reranker have the same network as the chat models; only the other files
+or the name distinguish them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BASE = re.compile(r"^base_model:[ \t]*\n?[- \t\"']*([\w./-]+)", re.MULTILINE)
 
 
 def of_name(name: str) -> Kind:
-    """What a repository's or a directory's name says; ``chat`` where it says nothing."""
+    """The kind by a repository's or directory's name; ``chat`` by default."""
     match = _NAME.search(name)
     if match is None:
         return "chat"
@@ -28,18 +28,18 @@ def of_name(name: str) -> Kind:
 
 
 def of_directory(directory: Path) -> Kind:
-    """What the files in `directory`, its card and its name say.
+    """The kind by the files in `directory`, its name and its card.
 
-    sentence-transformers' modules.json with a pooling decides; then an architecture without a
-    head, or with a classifying one, the name (in the hub's cache, the repository's), and the
-    card's ``base_model``.
+    In this order: sentence-transformers' modules.json with a pooling, an architecture without a
+    head or with a classification head, the name (in the hub's cache the repository's), the card's
+    ``base_model``.
     """
     if _pools(directory):
         return "embedder"
     try:
         architectures = read_json(directory / "config.json").get("architectures")
     except ConfigError:
-        architectures = None  # whoever loads it says what is wrong
+        architectures = None  # loading the model reports the error
     if architectures == ["Qwen3Model"]:
         return "embedder"
     if architectures == ["Qwen3ForSequenceClassification"]:
@@ -72,7 +72,7 @@ def _base_model(card: Path) -> str:
 
 
 def check_writes_text(kind: Kind, name: str) -> None:
-    """Raise `OptionError` for a model that can't chat: an embedder."""
+    """Raise `OptionError` for an embedder, which can't write text."""
     if kind == "embedder":
         raise OptionError(
             "this model turns texts into vectors and writes none",
@@ -83,7 +83,7 @@ def check_writes_text(kind: Kind, name: str) -> None:
 
 
 def check_judges(kind: Kind, name: str) -> None:
-    """Raise `OptionError` for a model that can't say yes or no: an embedder."""
+    """Raise `OptionError` for an embedder, which can't answer yes or no."""
     if kind == "embedder":
         raise OptionError(
             "this model turns texts into vectors and judges none",

@@ -1,18 +1,18 @@
-"""The first bytes of a file on the hub."""
+"""Fetches the first bytes of a file on the hub."""
 
 from __future__ import annotations
 
 from typing import Any
 
 BROKEN = ("ReadError", "RemoteProtocolError")
-"""Names of errors of a connection that broke: httpx's or httpx2's, by huggingface_hub's version."""
+"""Names of errors of a lost connection in httpx and httpx2."""
 
 
 def first_bytes(url: str, count: int) -> bytes:
-    """The first `count` bytes behind an address of the hub's.
+    """The first `count` bytes of the file at the hub's `url`.
 
-    A connection that breaks is tried once more; a network that is not there fails at once. Raises
-    what huggingface_hub's requests raise.
+    A lost connection is retried once; a missing network fails at once. Raises the errors of
+    huggingface_hub's requests.
     """
     from huggingface_hub.utils import hf_raise_for_status
 
@@ -27,7 +27,7 @@ def first_bytes(url: str, count: int) -> bytes:
 
 
 def _get(url: str, count: int) -> Any:
-    """The response: httpx's or httpx2's."""
+    """The response, of httpx or httpx2."""
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers
 

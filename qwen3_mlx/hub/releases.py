@@ -1,8 +1,7 @@
-"""The released Qwen3 models: what people call them, where they lie, and their shapes.
+"""The released Qwen3 models: aliases, repositories and shapes.
 
-The shapes answer "will it fit?" before anything is downloaded, and offline. Sources: the models'
-own config.json (Qwen on the hub); mlx-community's repositories quantize them with 4 bits a weight
-in groups of 64.
+The shapes answer "will it fit?" before a download, and offline. Sources: the config.json of Qwen's
+repositories; mlx-community's repositories quantize to 4 bits in groups of 64.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ OWNER = "mlx-community"
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The numbers in which sizes of Qwen3 differ; names as in config.json."""
+    """The hyperparameters in which Qwen3's sizes differ; names as in config.json."""
 
     num_hidden_layers: int
     hidden_size: int
@@ -77,13 +76,13 @@ class Release:
 
     @property
     def repo(self) -> str:
-        """The 4-bit repository on the hub; of embedders and rerankers Qwen's own, in bf16."""
+        """The 4-bit repository on the hub; for embedders and rerankers Qwen's own in bf16."""
         return f"{OWNER}/{self.name}-4bit" if self.kind == "chat" else f"Qwen/{self.name}"
 
     def config(self) -> dict[str, Any]:
-        """The keys of the repository's config.json that shape the network.
+        """The keys of the repository's config.json that determine the network.
 
-        An embedder is said to be tied: whether it is or has no head, it has no weights for one.
+        Embedders count as tied: with or without tying they have no weights for a head.
         """
         values = SIZES[self.size].config() | {
             "vocab_size": self.vocab_size,
@@ -125,7 +124,7 @@ RETRIEVAL = (
     Release("rerank-4b", "Qwen3-Reranker-4B", "4B", 40_960, 1e6, "reranker", 151_669),
     Release("rerank-8b", "Qwen3-Reranker-8B", "8B", 40_960, 1e6, "reranker", 151_669),
 )
-"""Those that write no text. Packing costs vectors more than words, so theirs are not packed."""
+"""Embedders and rerankers. They aren't quantized, which would cost vectors more than text."""
 
 SHORT = {
     "30b": "30b-a3b",
@@ -146,17 +145,17 @@ _BY_ALIAS = {release.alias: release for release in (*RELEASES, *RETRIEVAL)}
 
 
 def find(name: str) -> Release | None:
-    """The release an alias means, whatever its case; ``qwen3-8b`` and ``8b-4bit`` mean ``8b``."""
+    """The release of an alias in any case, also spelled ``qwen3-8b`` or ``8b-4bit``; or None."""
     alias = name.lower().removeprefix("qwen3-").removesuffix("-4bit")
     return _BY_ALIAS.get(SHORT.get(alias, alias))
 
 
 def of_repo(repo: str) -> Release | None:
-    """The release that lies in `repo`, or None for any other repository."""
+    """The release in the repository `repo`, or None."""
     every = _BY_ALIAS.values()
     return next((release for release in every if release.repo.lower() == repo.lower()), None)
 
 
 def aliases() -> list[str]:
-    """All short names, the canonical ones first."""
+    """All aliases, the canonical ones first."""
     return [*_BY_ALIAS, *SHORT]

@@ -1,9 +1,9 @@
-"""A repository's checkpoint as a folder whose weight files are here only while they are read.
+"""A repository's checkpoint as a folder whose weight files are fetched only while they are read.
 
-Small files are fetched at once. Each weight file begins as its header alone, in a file of its full
-size that takes no space; `require` puts the whole one in its place, and takes away those not asked
-for lately. Small tensors stay when a file goes. What was fetched is held to the hub's digest, and
-a fetch that broke off goes on where it was.
+Small files are fetched at once. A weight file begins as a sparse file of full size with only the
+header; `require` replaces it by the fetched file, and drops the least recently used ones, whose
+small tensors stay. Fetched files are checked against the hub's digests; an interrupted fetch
+resumes.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from qwen3_mlx.hub.errors import download_error
 from qwen3_mlx.hub.ranged import first_bytes
 from qwen3_mlx.hub.weight_files import INDEX, choose
 
-HELD = 3
-"""Whole weight files kept at a time, besides those that are pinned: a layer may lie in two, and
-the converter reads ahead."""
+MAX_FETCHED = 3
+"""Fetched weight files on disk besides the pinned ones: a layer may span two, and the converter
+reads ahead."""
 SMALL = 2**20
-"""Bytes of a tensor that stays when its file goes."""
+"""Largest tensor, in bytes, that stays when its file is dropped."""
 
 
 class RemoteFiles:
-    """The files of one commit, in `directory`, which lies below `root`."""
+    """The files of one commit in `directory`, below `root`."""
 
     def __init__(self, source: Source, root: Path) -> None:
-        """Ask for the listing, fetch the small files and the headers. Raises `HubError`."""
+        """Fetch the listing, the small files and the headers. Raises `HubError`."""
         try:
             self._open(source, root)
         except Qwen3Error:
             raise
-        except Exception as error:  # a network stack's errors are many
+        except Exception as error:  # the network libraries raise many types
             raise download_error(error, source) from None
 
     def _open(self, source: Source, root: Path) -> None:
@@ -46,11 +46,11 @@ class RemoteFiles:
         info = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True)
         self.source, self.commit = source, info.sha or source.revision
         self.root, self.fetches = root, 0
-        # laid out as the hub's cache is, so that its readers know repository and commit
+        # The layout of the hub's cache, from which other code reads repository and commit.
         repository = root / f"models--{source.repo.replace('/', '--')}"
         self.directory = repository / "snapshots" / self.commit
         listed = info.siblings or []
-        # those of folders within it, or above, are no files of the checkpoint
+        # Files in subfolders don't belong to the checkpoint.
         files = {file.rfilename: file for file in listed if "/" not in file.rfilename}
         small = [name for name in MODEL_FILES if not name.endswith(".safetensors")]
         snapshot_download(
@@ -65,13 +65,13 @@ class RemoteFiles:
             file = files[name]
             self.sizes[name] = file.size or 0
             self.digests[name] = file.lfs.sha256 if file.lfs else f"git {file.blob_id}"
-        self._held: dict[str, None] = {}
+        self._fetched: dict[str, None] = {}
         self._pinned: set[str] = set()
         for name in self.sizes:
             self._make_stub(name)
             if self._whole(name).is_file():
                 self._show(name, self._whole(name))
-                self._held[name] = None
+                self._fetched[name] = None
 
     def _weight_names(self, present: set[str]) -> list[str]:
         import json
@@ -87,46 +87,46 @@ class RemoteFiles:
 
     @property
     def identity(self) -> str:
-        """A digest that changes with any byte of the weights."""
+        """A digest of all weight files."""
         listed = sorted(f"{name} {digest}" for name, digest in self.digests.items())
         return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
     def require(self, tensors: Iterable[tuple[Path, int]]) -> None:
-        """Have these tensors here, each by its file and bytes. Raises `HubError`."""
+        """Fetch the files of these tensors, given as (file, bytes). Raises `HubError`."""
         names = [f.name for f, size in tensors if size > SMALL or not self._has_small(f.name)]
-        wanted = [name for name in dict.fromkeys(names) if name in self.sizes]
-        for name in wanted:
-            if name in self._held:
-                self._held[name] = self._held.pop(name)  # the latest last
-        for name in wanted:
-            if name not in self._held:
-                self._drop(HELD - 1, wanted)
+        needed = [name for name in dict.fromkeys(names) if name in self.sizes]
+        for name in needed:
+            if name in self._fetched:
+                self._fetched[name] = self._fetched.pop(name)  # the latest last
+        for name in needed:
+            if name not in self._fetched:
+                self._drop(MAX_FETCHED - 1, needed)
                 self._fetch(name)
-                self._held[name] = None
+                self._fetched[name] = None
 
     def pin(self, files: Iterable[Path]) -> None:
-        """Keep these once they are here: they are needed at the beginning and at the end."""
+        """Never drop `files` once fetched: they are needed at the beginning and at the end."""
         self._pinned |= {file.name for file in files}
 
     @property
     def most_bytes(self) -> int:
-        """Bytes of disk that it takes at most."""
+        """The most bytes of disk that fetched weight files take."""
         largest = max(self.sizes.values())
-        return (HELD + len(self._pinned)) * largest
+        return (MAX_FETCHED + len(self._pinned)) * largest
 
     def close(self) -> None:
-        """Remove all of it."""
+        """Remove the folder."""
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def _drop(self, most: int, wanted: list[str]) -> None:
-        loose = [n for n in self._held if n not in self._pinned and n not in wanted]
-        for name in loose[: max(len(self._held.keys() - self._pinned) - most, 0)]:
+    def _drop(self, most: int, needed: list[str]) -> None:
+        loose = [n for n in self._fetched if n not in self._pinned and n not in needed]
+        for name in loose[: max(len(self._fetched.keys() - self._pinned) - most, 0)]:
             self._show(name, self._stub(name))
             self._whole(name).unlink()
-            del self._held[name]
+            del self._fetched[name]
 
     def _fetch(self, name: str) -> None:
-        """The whole file, through a place of its own, then under its name in one step."""
+        """Fetch a whole file to a temporary folder, check it, and move it into place."""
         from huggingface_hub import hf_hub_download
 
         folder = self.root / "arriving"
@@ -145,7 +145,7 @@ class RemoteFiles:
     def _check(self, name: str, file: Path) -> None:
         with file.open("rb") as stream:
             if self.digests[name].startswith("git "):
-                return  # a small file, without a digest of its own
+                return  # a small file, for which the hub has no SHA-256
             got = hashlib.file_digest(stream, "sha256").hexdigest()
         if got != self.digests[name]:
             file.unlink()
@@ -163,7 +163,7 @@ class RemoteFiles:
         return self.root / "whole" / name
 
     def _make_stub(self, name: str) -> None:
-        """The header, in a file of full size without anything behind it."""
+        """Fetch the header into a sparse file of full size."""
         from huggingface_hub import hf_hub_url
 
         stub = self._stub(name)
@@ -182,7 +182,7 @@ class RemoteFiles:
         self._show(name, stub)
 
     def _show(self, name: str, file: Path) -> None:
-        """Let the folder's `name` be `file`, in one step."""
+        """Point the folder's link `name` to `file`, atomically."""
         link = self.directory / name
         part = link.with_name(f".{name}.link")
         part.unlink(missing_ok=True)
@@ -190,7 +190,7 @@ class RemoteFiles:
         part.replace(link)
 
     def _keep_small(self, name: str) -> None:
-        """Copy small tensors to the stub: norms are written long after the matrices beside them."""
+        """Copy small tensors to the stub: norms are needed long after their file is dropped."""
         import json
 
         with self._whole(name).open("rb") as stream, self._stub(name).open("r+b") as stub:
@@ -206,5 +206,5 @@ class RemoteFiles:
         self._stub(name).with_name(f"{name}.small").touch()
 
     def _has_small(self, name: str) -> bool:
-        """Whether the small tensors of a file are here, whole or not."""
+        """Whether the file's small tensors are in its stub."""
         return self._stub(name).with_name(f"{name}.small").is_file()

@@ -1,4 +1,4 @@
-"""The headers of GGUF files on the hub, by ranged requests: some megabytes, mostly vocabulary."""
+"""Reads headers of GGUF files on the hub by ranged requests (megabytes, mostly vocabulary)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from qwen3_mlx.hub.description import Description, Tensor
 from qwen3_mlx.hub.ranged import first_bytes
 
 _FIRST = 2**23
-"""Bytes that are asked for first; Qwen3's header has 6 MB."""
+"""Bytes of the first request; Qwen3's header has 6 MB."""
 
 
 def describe(source: Source, commit: str, names: Sequence[str]) -> Description:
-    """Config and tensors of the GGUF model in the files `names`. Raises what the hub raises."""
+    """Config and tensors of the GGUF model in the files `names`. Raises the hub's errors."""
     paths = [Path(name) for name in names]
     model = join(paths, [_header(source, commit, name) for name in names])
     tensors = {}

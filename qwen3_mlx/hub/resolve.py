@@ -1,6 +1,6 @@
-"""A model's name becomes a local directory: bundled, your own, or a snapshot from the hub.
+"""Resolves a model's name to a local directory: bundled, the user's own, or a hub snapshot.
 
-Offline first: a complete snapshot in the hub's cache is used without any request.
+A complete snapshot in the hub's cache is used without any request.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?(@[\w./-]+)
 
 
 def resolve(name: str = "demo") -> Path:
-    """The directory of the model `name`, downloaded to the hub's cache if it isn't there yet.
+    """The directory of the model `name`, downloaded to the hub's cache if necessary.
 
     `name` is ``demo``, ``demo-moe`` or ``demo-tools``, a directory, a GGUF file, an alias such as
     ``8b`` (in any case, ``qwen3-8b`` too), or ``owner/name``, with ``:Q4_K_M`` for one of its GGUF
-    files and ``@revision`` if not the newest. Progress is drawn on stderr. Raises
-    `ModelNotFoundError` for a name that means nothing, `HubError` if the hub can't be reached or
-    refuses, or lacks what a model needs.
+    files and ``@revision`` if not the newest. Draws progress on stderr. Raises
+    `ModelNotFoundError` for an unknown name, `HubError` if the hub can't be reached or refuses, or
+    the repository lacks a file.
     """
     source = parse(name)
     found = source.path or complete_snapshot(source)
@@ -38,14 +38,14 @@ def resolve(name: str = "demo") -> Path:
 
 
 def find_local(name: str) -> Path | None:
-    """As `resolve`, but None where a download would be needed. Makes no request."""
+    """As `resolve`, but None if a download would be needed. Makes no request."""
     source = parse(name)
     found = source.path or complete_snapshot(source)
     return None if found is None else _as_folder(found, source)
 
 
 def _as_folder(path: Path, source: Source) -> Path:
-    """`path`, or the folder that stands for the GGUF model that it is or holds."""
+    """`path`, or for a GGUF model the folder of files that represents it."""
     if path.is_dir() and not source.variant and not folder.only_gguf(path):
         return path
     if path.is_dir() and source.repo:
@@ -54,24 +54,25 @@ def _as_folder(path: Path, source: Source) -> Path:
 
 
 def bundled() -> list[tuple[str, Path]]:
-    """The models that come with the package: names and directories."""
-    here = Path(__file__).parents[1]
-    return [(name, here / name) for name in _BUNDLED if (here / name / "config.json").is_file()]
+    """The models in the package, as (name, directory)."""
+    package = Path(__file__).parents[1]
+    folders = [(name, package / name) for name in _BUNDLED]
+    return [(name, path) for name, path in folders if (path / "config.json").is_file()]
 
 
 def is_model_name(text: str) -> bool:
-    """Whether `text` has a model name's form: bundled, directory, alias, or ``owner/name``."""
+    """Whether `text` has the form of a model's name rather than of a prompt."""
     if text in _BUNDLED or releases.find(text) or _REPO.fullmatch(text) or _is_gguf(text):
         return True
-    # a prompt may begin with a path, or with a soft switch, but has more to say
+    # A prompt may begin with a path or a soft switch, but continues after it.
     bare = not any(map(str.isspace, text)) and text not in ("/think", "/no_think")
     return (bare and _looks_like_path(text)) or _is_model_directory(text)
 
 
 def parse(name: str) -> Source:
-    """What `name` means. Raises `ModelNotFoundError`, with the nearest names, if nothing."""
-    if name in (own := dict(bundled())):
-        return Source(path=own[name])
+    """The source that `name` refers to. Raises `ModelNotFoundError` with similar names."""
+    if name in (bundled_names := dict(bundled())):
+        return Source(path=bundled_names[name])
     if _is_gguf(name):
         return Source(path=expanded(name))
     if name and (_is_model_directory(name) or (_looks_like_path(name) and _is_directory(name))):
@@ -123,14 +124,14 @@ def _not_found(name: str) -> ModelNotFoundError:
             siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
         except OSError:
             siblings = []
-        near = difflib.get_close_matches(path.name, siblings)
-        hint = f"near it lies: {', '.join(near)}" if near else "check the path"
+        close = difflib.get_close_matches(path.name, siblings)
+        hint = f"near it lies: {', '.join(close)}" if close else "check the path"
         return ModelNotFoundError("no such model directory", got=name, hint=hint)
-    own = [name for name, _ in bundled()]
-    known = [*own, *releases.aliases()]
-    main = ", ".join([*own, *(release.alias for release in releases.RELEASES)])
-    near = difflib.get_close_matches(name.lower().removeprefix("qwen3-"), known, n=3, cutoff=0.4)
-    did_you_mean = f"did you mean {', '.join(near)}?" if near else f"aliases: {main}"
+    bundled_names = [name for name, _ in bundled()]
+    known = [*bundled_names, *releases.aliases()]
+    main = ", ".join([*bundled_names, *(release.alias for release in releases.RELEASES)])
+    close = difflib.get_close_matches(name.lower().removeprefix("qwen3-"), known, n=3, cutoff=0.4)
+    did_you_mean = f"did you mean {', '.join(close)}?" if close else f"aliases: {main}"
     return ModelNotFoundError(
         "unknown model",
         got=shown(name),

@@ -1,9 +1,9 @@
-"""Which files of a folder are the model's weights: one answer for directories and the hub's cache.
+"""Chooses a model's weight files, for directories and the hub's cache alike.
 
-Of a checkpoint that is shared out (`qwen3_mlx.config.shares`), the shares that are here. Else in
-transformers' order: a whole ``model.safetensors``, then the files that the index names, then a set
-of shards whose own names say how many there are, then ``model*.safetensors``, then any other, then
-the GGUF files that a folder of ours links to.
+For a checkpoint split among machines (`qwen3_mlx.config.shares`) these are the present shares.
+Otherwise in transformers' order: ``model.safetensors``, the files in the index, a set of numbered
+shards, ``model*.safetensors``, any other safetensors, the GGUF files that a folder of ours links
+to.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _ADAPTER = re.compile(r"adapter.*|.*adapters?\.safetensors")
 
 @dataclass(frozen=True, slots=True)
 class WeightFiles:
-    """The choice: the files to read, those that are missing, and those passed over."""
+    """The files to read, the missing ones, and the ignored ones."""
 
     names: tuple[str, ...]
     missing: tuple[str, ...] = ()
     passed_over: tuple[str, ...] = ()
-    """Each with the reason: ``consolidated.safetensors: …``."""
+    """The ignored files with the reason: ``consolidated.safetensors: …``."""
 
 
 def choose(present: Collection[str], indexed: Collection[str] | None = None) -> WeightFiles:
-    """Choose among the names `present` in a folder; `indexed` are those its index names."""
-    # AppleDouble files (._model.safetensors), which macOS writes to foreign disks, begin with a dot
+    """Choose among the file names `present`; `indexed` are the names in the index, if any."""
+    # macOS writes AppleDouble files (._model.safetensors) to foreign file systems.
     found = sorted(n for n in present if n.endswith(".safetensors") and not n.startswith("."))
     if indexed is not None and WHOLE in found and WHOLE not in indexed:
         return _rest(found, (WHOLE,), f"a whole {WHOLE} wins", f"{INDEX}: names other files")
@@ -68,7 +68,7 @@ def _rest(found: list[str], names: tuple[str, ...], why: str, *more: str) -> Wei
 
 
 def _shard_sets(found: list[str]) -> Iterator[WeightFiles]:
-    """Files ``STEM-0000N-of-0000M``, a set for each stem and M."""
+    """The sets of files ``STEM-0000N-of-0000M``, one per stem and M."""
     matches = [match for name in found if (match := _SHARD.fullmatch(name))]
     for stem, total in sorted({(match[1], match[3]) for match in matches}):
         if not 1 <= int(total) <= 10_000:

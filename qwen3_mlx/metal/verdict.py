@@ -184,7 +184,7 @@ def write(file: Path, verdict: Verdict) -> str | None:
     return None
 
 
-def all_kept() -> list[Verdict]:
+def load_all() -> list[Verdict]:
     """Every verdict of the folder that can be understood, the newest first."""
     try:
         found = sorted(folder().glob("*.json"), key=lambda f: f.stat().st_mtime, reverse=True)

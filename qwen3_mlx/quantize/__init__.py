@@ -1,1 +1,1 @@
-"""Conversion: read any packing, quantize as it streams, verify, write the card, upload."""
+"""Converts checkpoints: reads any packing, quantizes, verifies, writes the card, uploads."""

@@ -1,6 +1,6 @@
-"""The model card: what was done to the weights, what it cost, and how to use them.
+"""Writes the model card: the recipe, the measured loss, and how to use the model.
 
-Every number is computed from the plan or was measured by `verify`; nothing is claimed otherwise.
+Every number is computed from the plan or measured by `verify`.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _measured(plan: Plan, measured: dict[str, Any] | None) -> str:
 
 
 def _fit(plan: Plan) -> str:
-    """Which Macs hold it, and how much context beside it."""
+    """The section on which Macs the model fits, and with how much context."""
     config, weights = plan.source.config, _weights(plan)
     lines = [
         "## Will it fit?",
@@ -183,7 +183,7 @@ def _use(plan: Plan, title: str) -> str:
 
 
 def family_of(directory: Path) -> Family | None:
-    """The model's family by its chat template, or None where it has none that works."""
+    """The model's family by its chat template; None without a valid one."""
     from qwen3_mlx.text import ChatTemplate
 
     try:

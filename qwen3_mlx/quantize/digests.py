@@ -1,7 +1,7 @@
-"""Are the source's bytes those that were published?
+"""Checks that the source's files are those that were published.
 
-The hub's cache names each large file by its sha256, so the file can be held to its own name. That
-reads the source a second time, beside the conversion, in a thread.
+The hub's cache names each large file by its SHA-256, so a file can be checked against its name.
+A thread reads the source a second time during the conversion.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def published_digest(file: Path) -> str | None:
-    """The sha256 that the hub's cache knows for `file`, or None for any other file."""
+    """The SHA-256 by which the hub's cache names `file`; None for a file elsewhere."""
     blob = file.resolve()
     return blob.name if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name) else None
 
 
 class DigestCheck:
-    """Digests the source's files in the background, from ``with`` on."""
+    """A context manager that digests the source's files in the background."""
 
     def __init__(self, source: Source) -> None:
         infos = (
@@ -49,8 +49,8 @@ class DigestCheck:
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def damage(self) -> CheckpointError | None:
-        """Wait for the digests; the error to raise if one is wrong."""
+    def error(self) -> CheckpointError | None:
+        """Wait for the digests; returns the error if one is wrong."""
         for file, future in self._futures.items():
             got, expected = future.result(), self._expected[file]
             if got != expected:

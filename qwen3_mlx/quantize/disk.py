@@ -1,4 +1,4 @@
-"""Every change a conversion makes on the disk goes through a `Disk`: tests fill it, or kill it."""
+"""All disk writes of a conversion go through a `Disk`, which tests replace."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import IO
 
 
 class Disk:
-    """The real one."""
+    """Writes to the real file system."""
 
     def free_bytes(self, path: Path) -> int:
-        """Bytes free where `path` lies, or is to lie."""
+        """Free bytes on the file system of `path`, which need not exist."""
         while not path.exists():
             path = path.parent
         return shutil.disk_usage(path).free
 
     def make_directory(self, path: Path) -> None:
-        """Make a directory unless it is there."""
+        """Make a directory and its parents unless they exist."""
         path.mkdir(parents=True, exist_ok=True)
 
     def create(self, path: Path, *, append: bool = False) -> IO[bytes]:
-        """Open a file to write it anew, or to go on at its end."""
+        """Open a file for writing from the start, or at its end."""
         return path.open("ab" if append else "wb", buffering=0)
 
     def write(self, stream: IO[bytes], data: memoryview | bytes) -> None:
@@ -36,7 +36,7 @@ class Disk:
         os.fsync(stream.fileno())
 
     def rename(self, source: Path, target: Path) -> None:
-        """Rename over `target`, and wait until the directory says so."""
+        """Rename over `target`, and sync the directory."""
         source.replace(target)
         handle = os.open(target.parent, os.O_RDONLY)
         try:
@@ -52,7 +52,7 @@ class Disk:
             path.unlink(missing_ok=True)
 
     def write_file(self, path: Path, data: bytes) -> None:
-        """Write a whole small file: beside its place, to the disk, then renamed into it."""
+        """Write a small file atomically: under a temporary name, synced, then renamed."""
         part = path.with_name(f".{path.name}.part")
         with self.create(part) as stream:
             self.write(stream, data)

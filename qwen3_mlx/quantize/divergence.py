@@ -1,10 +1,10 @@
-"""How far two next-token distributions are apart, from logits that come some tokens at a time.
+"""The KL divergence of two next-token distributions, from blocks of the vocabulary's logits.
 
 With z the source's logits, w the result's, and p = softmax(z):
 
     KL = sum p (log p - log q) = E_p[z - w] - logsumexp(z) + logsumexp(w)
 
-so one pass over blocks of the vocabulary is enough, and the logits are never whole in memory.
+so one pass over blocks of the vocabulary suffices, and the logits are never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import mlx.core as mx
 
 
 class Divergence:
-    """Sums over the vocabulary for T positions; `add` the blocks in order, then ask."""
+    """Sums over the vocabulary for T positions; `add` all blocks before reading results."""
 
     def __init__(self, targets: mx.array) -> None:
         """``targets [T]``: the token that follows each position."""
@@ -53,7 +53,7 @@ class _Side:
         self.target = mx.zeros((count,))
 
     def add(self, z: mx.array, seen: int, targets: mx.array) -> mx.array:
-        """Take in a block; returns ``exp(z - peak)``."""
+        """Add a block of logits; returns ``exp(z - peak)``."""
         highest = z.max(-1)
         self.best = mx.where(highest > self.peak, mx.argmax(z, -1) + seen, self.best)
         peak = mx.maximum(self.peak, highest)

@@ -1,4 +1,4 @@
-"""One conversion from end to end: plan, write, verify, card; skipped where it is done already."""
+"""Runs a conversion from end to end, plan, write, verify, card, unless it is already done."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from qwen3_mlx.quantize.source_pass import SourcePass
 from qwen3_mlx.quantize.streamed import streamed
 
 StageProgress = Callable[[str, int, int], None]
-"""Called with the stage (measure, convert, verify), how much is done, and how much there is."""
+"""Called with the stage (measure, convert, verify), the units done, and all units."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionRequest:
-    """What was asked for."""
+    """The parameters of a conversion."""
 
     source: Path
     name: str
@@ -42,7 +42,7 @@ class ConversionRequest:
     recipe: Recipe
     command: str
     title: str = ""
-    """What the card calls the model: the repository it goes to, or the directory's name."""
+    """The model's name in the card: the target repository, or by default the directory's name."""
     dtype: mx.Dtype | None = None
     allow_lossy: bool = False
     force: bool = False
@@ -51,22 +51,22 @@ class ConversionRequest:
     adapter: Path | None = None
     """A LoRA adapter to fuse into the weights."""
     remote: RemoteFiles | None = None
-    """What fetches the source's files, if they are not here."""
+    """Fetches the source's files, if they aren't on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """A request, planned."""
+    """A request with its plan."""
 
     request: ConversionRequest
     plan: Plan
     origin: Origin
     target: staging.Target
     findings: tuple[Finding, ...] = ()
-    """What the source's files say against one another; errors are raised instead."""
+    """Contradictions between the source's files; errors are raised instead."""
 
     def card(self, measured: dict[str, Any] | None) -> str:
-        """The card, with what was measured."""
+        """The card with the measurements, if there are any."""
         title = self.request.title or self.request.out.name
         return card(self.plan, self.origin, title, measured, self.request.command)
 
@@ -74,7 +74,7 @@ class Conversion:
 def prepare(
     request: ConversionRequest, on_progress: StageProgress | None = None, disk: Disk | None = None
 ) -> Conversion:
-    """Plan the conversion; nothing is written. A recipe with a target measures the source first.
+    """Plan the conversion without writing. A recipe with a target measures the source first.
 
     Raises `ConfigError`, `CheckpointError` or `OptionError`.
     """
@@ -107,24 +107,24 @@ def prepare(
 def run(job: Conversion, on_progress: StageProgress | None = None) -> dict[str, Any]:
     """Convert unless it is done; returns the record of the conversion.
 
-    Raises `OptionError`, also while another process converts to the same place, `CheckpointError`,
-    and what the loader raises.
+    Raises `OptionError`, also while another process converts to the same target,
+    `CheckpointError`, and the loader's errors.
     """
     request, target = job.request, job.target
     target.check(request.source, request.force)
     found = target.record()
     if found is not None and _is_enough(found, request) and not target.is_unfinished:
-        return found  # from a disk too that can't be written
+        return found  # without locking, so that a read-only disk works too
     with target.held():
         return _run(job, on_progress)
 
 
 def _run(job: Conversion, on_progress: StageProgress | None) -> dict[str, Any]:
     request, target = job.request, job.target
-    target.check(request.source, request.force)  # another one may have finished meanwhile
+    target.check(request.source, request.force)  # another process may have finished meanwhile
     found = target.record()
     if found is not None:
-        staging.clean(target)  # it may have been killed just before
+        staging.clean(target)  # an earlier run may have been killed just before cleaning
         if _is_enough(found, request):
             return found
         return finish(job, request.out, on_progress)
@@ -154,7 +154,7 @@ def finish(
     on_progress: StageProgress | None = None,
     beside: SourcePass | None = None,
 ) -> dict[str, Any]:
-    """Measure what lies in `directory`, write card and record, and let it take its name."""
+    """Verify the checkpoint in `directory`, write card and record, and rename it to the target."""
     request, target = job.request, job.target
     require_sound(check(directory), "the result")
     measured = None
@@ -181,7 +181,7 @@ def passes(record: dict[str, Any]) -> bool:
 
 
 def check_publishable(record: dict[str, Any], force: bool) -> None:
-    """Raise `HubError` for a result that was not measured, or is too far from its source."""
+    """Raise `HubError` for a result that wasn't verified or exceeds the recipe's bound."""
     if force or passes(record):
         return
     measured, bound = record["measured"], record["recipe"]["bound"]

@@ -1,8 +1,8 @@
-"""What a conversion has finished, a line each, so that a killed one goes on where it was.
+"""The journal of a conversion's finished shards, with which a killed conversion resumes.
 
-The journal stands beside the directory that grows, begins with the conversion's key and has a line
-for each shard that lies under its own name, with its digest. A line torn off by a crash is dropped;
-a shard whose bytes are not those of its digest is made again.
+It is beside the growing directory, and has the conversion's key on the first line and a line with
+name and digest per finished shard. An incomplete line is dropped; a shard that doesn't match its
+digest is written again.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ from qwen3_mlx.quantize.disk import Disk
 
 @dataclass(frozen=True)
 class ConversionJournal:
-    """The journal of the conversion that grows in `directory`."""
+    """The journal of the conversion in `directory`."""
 
     disk: Disk
     file: Path
     directory: Path
     shards: dict[str, str]
-    """sha256 by name of shard, as written down."""
+    """SHA-256 of each finished shard, by name."""
 
     @classmethod
     def open(cls, disk: Disk, file: Path, directory: Path, key: str) -> ConversionJournal:
-        """Go on with the conversion `key` in `directory`, or empty it and begin.
+        """Resume the conversion `key` in `directory`, or empty the directory and begin.
 
-        Raises `OptionError` for a directory that no conversion of ours made.
+        Raises `OptionError` if the directory wasn't made by a conversion.
         """
         if directory.exists() and not file.exists():
             hint = "move it away: the conversion grows there before it takes its own name"
             raise OptionError("a directory is in the way", got=str(directory), hint=hint)
         lines = _read(file)
         if lines and lines[0] == {"key": key}:
-            # written anew, so that nothing is appended to a torn line
-            kept = {line["shard"]: line["sha256"] for line in lines[1:]}
+            # The file is rewritten, so that nothing is appended to an incomplete line.
+            finished = {line["shard"]: line["sha256"] for line in lines[1:]}
         else:
-            kept = {}
+            finished = {}
             if directory.exists():
                 disk.remove(directory)
-        records = [{"key": key}, *({"shard": n, "sha256": d} for n, d in kept.items())]
+        records = [{"key": key}, *({"shard": n, "sha256": d} for n, d in finished.items())]
         disk.make_directory(file.parent)
         disk.write_file(file, b"".join(map(_line, records)))
         disk.make_directory(directory)
-        return cls(disk, file, directory, kept)
+        return cls(disk, file, directory, finished)
 
     def holds(self, shard: str, size: int) -> bool:
-        """Whether `shard` was finished and still has the bytes it had."""
+        """Whether `shard` was finished and is unchanged."""
         path = self.directory / shard
         if shard not in self.shards or not path.is_file() or path.stat().st_size != size:
             return False
         return sha256(path) == self.shards[shard]
 
     def add(self, shard: str, digest: str) -> None:
-        """Write down that `shard` is finished."""
+        """Record that `shard` is finished, and sync."""
         with self.disk.create(self.file, append=True) as stream:
             self.disk.write(stream, _line({"shard": shard, "sha256": digest}))
             self.disk.sync(stream)
@@ -67,7 +67,7 @@ class ConversionJournal:
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file."""
+    """The SHA-256 of a file, in hex."""
     with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -77,7 +77,7 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    """The whole lines; the first that isn't one ends them."""
+    """The valid lines before the first invalid one."""
     try:
         text = read_small(file)
     except OSError:

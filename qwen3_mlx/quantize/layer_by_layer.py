@@ -1,4 +1,4 @@
-"""A forward pass that holds one layer at a time: any checkpoint the converter reads, any size.
+"""A forward pass over a checkpoint of any format and size that holds one layer in memory.
 
 Packed weights are unpacked and multiplied as floats, which gives the same numbers.
 """
@@ -20,23 +20,23 @@ from qwen3_mlx.quantize.pack import packed_blocks, two_streams
 
 
 class ForwardPass:
-    """One text of T token ids on its way through the layers; `layers` of them are behind it."""
+    """A forward pass of T token ids; `layers` counts the finished layers."""
 
     def __init__(self, source: Source, ids: list[int]) -> None:
-        """Begin before the first layer. Nothing is read yet."""
+        """Start before the first layer; nothing is read yet."""
         self.source, self.ids = source, ids
         self.layers, self.x = 0, mx.zeros(0)
         self._weights = {weight.path: weight for weight in source.weights}
         self._dtype = compute_dtype(source)
 
     def step(self) -> None:
-        """Go through the next layer, whose weights are dense in memory meanwhile."""
+        """Compute the next layer, whose dense weights are in memory meanwhile."""
         self.begin()
         mx.eval(self.x)
         mx.clear_cache()
 
     def begin(self) -> None:
-        """Go through the next layer, on the current stream, as soon as `x` is evaluated."""
+        """Build the next layer's graph on the current stream; evaluating `x` computes it."""
         if self.layers == 0:
             self.x = _embed(self._weights["model.embed_tokens"], self.ids, self._dtype)[None]
         block = Block(self.source.config, self.layers)
@@ -49,7 +49,7 @@ class ForwardPass:
         self.layers += 1
 
     def states(self) -> mx.array:
-        """The hidden states ``[T, C]`` behind the last norm."""
+        """The hidden states ``[T, C]`` after the last norm."""
         config = self.source.config
         norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         norm.weight = _dense(self._weights["model.norm"], self._dtype)
@@ -61,7 +61,7 @@ class ForwardPass:
 def hidden_states(
     source: Source, ids: list[int], on_layer: Callable[[int], None] | None = None
 ) -> mx.array:
-    """The hidden states ``[T, C]`` behind the last norm, for one text of T token ids."""
+    """The hidden states ``[T, C]`` after the last norm, for T token ids."""
     forward = ForwardPass(source, ids)
     for index in range(source.config.num_hidden_layers):
         forward.step()
@@ -73,9 +73,9 @@ def hidden_states(
 def side_by_side(
     source: Source, result: Source, ids: list[int], on_layer: Callable[[int], None]
 ) -> tuple[mx.array, mx.array]:
-    """The hidden states of both, each on a stream of its own: a processor's other core works too.
+    """The hidden states of source and result, on separate streams to use two CPU cores.
 
-    Two layers are dense in memory at a time.
+    Two dense layers are in memory at a time.
     """
     passes = ForwardPass(source, ids), ForwardPass(result, ids)
     for index in range(source.config.num_hidden_layers):
@@ -89,10 +89,10 @@ def side_by_side(
 
 
 def logits_blocks(source: Source, hidden: mx.array, number: int = 0) -> Iterator[mx.array]:
-    """The logits of ``hidden [T, C]``, float32 ``[T, n]``: some of the vocabulary at a time.
+    """The logits of ``hidden [T, C]`` in blocks of the vocabulary, float32 ``[T, n]``.
 
-    Where there is no head (an embedder's), the embedding stands in: any matrix tells two apart.
-    `number` chooses one of the two streams to multiply on.
+    Without a head (an embedder) the embedding is used, since any matrix can expose a difference.
+    number: which of the two streams multiplies.
     """
     tied = source.config.tie_word_embeddings or not source.config.head
     path = "model.embed_tokens" if tied else "lm_head"
@@ -104,12 +104,12 @@ def logits_blocks(source: Source, hidden: mx.array, number: int = 0) -> Iterator
 
 
 def compute_dtype(source: Source) -> mx.Dtype:
-    """What the checkpoint is computed in on this machine."""
+    """The dtype in which this machine computes the checkpoint."""
     return backend.compute_dtype(source.dtype or mx.float32)[0]
 
 
 def _dense(weight: Weight, dtype: mx.Dtype) -> mx.array:
-    """A whole weight, unpacked, in its own shape."""
+    """A whole weight, unpacked, in its shape."""
     weight.open_for_reading()
     parts = [part.open(dtype)(0, part.shape[0]) for part in weight.parts]
     array = parts[0] if len(parts) == 1 else mx.concatenate(parts)
@@ -117,7 +117,7 @@ def _dense(weight: Weight, dtype: mx.Dtype) -> mx.array:
 
 
 def _embed(weight: Weight, ids: list[int], dtype: mx.Dtype) -> mx.array:
-    """The rows of these tokens, read singly: the embedding is the largest matrix."""
+    """The tokens' rows, read one by one because the embedding is the largest matrix."""
     weight.open_for_reading()
     read = weight.parts[0].open(dtype)
     rows = {token: read(token, token + 1) for token in set(ids)}

@@ -1,7 +1,8 @@
-"""Packings that mlx-lm learns from text: DWQ tunes the scales of our packing, AWQ makes its own.
+"""Learned quantization by mlx-lm: DWQ tunes the scales of our packing, AWQ makes its own.
 
-Both hold the whole model in memory, DWQ a packed copy too, and mlx-lm downloads the text. AWQ takes
-dense models only. Comparison, card, record and upload are ours; a killed run begins anew.
+Both hold the whole model in memory, DWQ also a packed copy, and mlx-lm downloads a text. AWQ
+supports dense models only. This package does comparison, card, record and upload; a killed run
+starts again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Run = Callable[[str, list[str]], None]
 
 
 def check(method: str | None) -> None:
-    """Raise `OptionError` for a method that mlx-lm doesn't have or this package doesn't run."""
+    """Raise `OptionError` unless `method` is None or one of `METHODS`."""
     if method is not None and method not in METHODS:
         raise OptionError("--learned", got=shown(method), expected=" or ".join(METHODS))
 
@@ -62,7 +63,7 @@ def _run(
 
 
 def _arguments(job: jobs.Conversion, method: str, part: Path, made: Path) -> list[str]:
-    """mlx-lm's command line."""
+    """The arguments for mlx-lm. Raises `OptionError` for a recipe that AWQ can't use."""
     source = ["--model", str(job.request.source), "--mlx-path", str(made)]
     if method == "dwq":
         return [*source, "--quantized-model", str(part)]
@@ -75,7 +76,7 @@ def _arguments(job: jobs.Conversion, method: str, part: Path, made: Path) -> lis
 
 
 def mlx_lm(method: str, arguments: list[str]) -> None:
-    """Run mlx-lm's own program in this process. Raises `CheckpointError`."""
+    """Run mlx-lm's program in this process. Raises `CheckpointError`."""
     module, before = import_module(f"mlx_lm.quant.{method}"), sys.argv
     sys.argv = [f"mlx_lm.{method}", *arguments]
     try:
@@ -88,7 +89,7 @@ def mlx_lm(method: str, arguments: list[str]) -> None:
 
 
 def _adopt(job: jobs.Conversion, method: str, made: Path) -> jobs.Conversion:
-    """Put mlx-lm's weights in the place of ours, and plan anew what they turned out to be."""
+    """Replace our weights by mlx-lm's, and plan again from their actual packing."""
     result = open_source(made)
     firsts = ((weight.path, weight.parts[0]) for weight in result.weights)
     specs = {path: one.spec if isinstance(one, MlxPart) else None for path, one in firsts}

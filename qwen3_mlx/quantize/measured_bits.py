@@ -1,9 +1,9 @@
-"""Bits chosen by measuring: the ``dynamic`` recipe.
+"""Chooses each matrix's bits by measurement, for the ``dynamic`` recipe.
 
-Each matrix is packed at 4, 5, 6 and 8 bits on a sample of its rows; the error is that of the
-weights, relative to their own size. Errors of different matrices add up on the way through the
-network, so the sum of the relative errors is what is made small: from the fewest bits on, the step
-that takes away most error for each byte is taken, again and again, until the size is used up.
+A sample of each matrix's rows is packed at 4, 5, 6 and 8 bits to measure the relative error of the
+weights. Errors of matrices add up through the network, so a greedy search minimizes the sum of the
+relative errors: from the fewest bits on, it takes the step that removes the most error per byte,
+until the size is used up.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ STEPS = (4, 5, 6, 8)
 _SAMPLES, _ROWS = 8, 64
 
 Errors = dict[str, dict[int, float]]
-"""By module path and bits: the squared error of the weights over their squared size."""
+"""Squared error over squared norm of the weights, by module path and bits."""
 
 
 def measure(
     source: Source, recipe: Recipe, on_progress: Callable[[int, int], None] | None = None
 ) -> Errors:
-    """The error of every matrix the recipe packs, at each number of bits it may have."""
+    """The error of every matrix that the recipe packs, at each number of bits it may get."""
     weights = [(weight, spec) for weight, spec in _packed(source, recipe)]
     errors: Errors = {}
     for number, (weight, spec) in enumerate(weights, 1):
@@ -50,7 +50,7 @@ def measure(
 
 
 def choose(source: Source, recipe: Recipe, errors: Errors, dtype: mx.Dtype) -> Recipe:
-    """The recipe with bits for each path, within its target. Raises `OptionError` if too small."""
+    """The recipe with bits per path, within its target. Raises `OptionError` if it's too small."""
     assert recipe.target is not None
     specs = {weight.path: (weight, spec) for weight, spec in _packed(source, recipe)}
     bits = {path: min(steps) for path, steps in errors.items()}
@@ -79,7 +79,7 @@ def choose(source: Source, recipe: Recipe, errors: Errors, dtype: mx.Dtype) -> R
 def _spend(
     bits: dict[str, int], errors: Errors, size: Callable[[str, int], int], left: int
 ) -> None:
-    """Raise `bits` step by step, the best bargain first; ties go by path."""
+    """Raise `bits` step by step, most error per byte first; ties are broken by path."""
 
     def bargain(path: str) -> tuple[float, str] | None:
         above = [step for step in errors[path] if step > bits[path]]
@@ -109,14 +109,14 @@ def _packed(source: Source, recipe: Recipe) -> Iterable[tuple[Weight, QuantSpec]
 
 
 def _steps(source: Source, weight: Weight, spec: QuantSpec) -> Iterable[int]:
-    """The bits this matrix may have: no fewer than the recipe gives, nor than its class needs."""
+    """The bits that a matrix may get: at least the recipe's and its class's floor."""
     kind = weight_class(weight.path, source.config)
     least = max(spec.bits, FLOORS.get(kind or "", 0))
     return [least, *(bits for bits in STEPS if bits > least)]
 
 
 def _sample(weight: Weight) -> list[mx.array]:
-    """Some bands of rows, spread evenly over the matrix, or over the experts."""
+    """Blocks of rows, spread evenly over the matrix or the experts."""
     chosen = weight.parts[:: max(len(weight.parts) // _SAMPLES, 1)][:_SAMPLES]
     bands = []
     for part in chosen:
@@ -134,7 +134,7 @@ def _starts(rows: int, height: int, count: int) -> list[int]:
 
 
 def _error(sample: list[mx.array], spec: QuantSpec) -> float:
-    lost = [((unpack(pack(rows, spec), spec) - rows) ** 2).sum() for rows in sample]
-    kept = [(rows**2).sum() for rows in sample]
-    total = float(mx.stack(kept).sum())
-    return float(mx.stack(lost).sum()) / total if total else 0.0
+    losses = [((unpack(pack(rows, spec), spec) - rows) ** 2).sum() for rows in sample]
+    sizes = [(rows**2).sum() for rows in sample]
+    total = float(mx.stack(sizes).sum())
+    return float(mx.stack(losses).sum()) / total if total else 0.0

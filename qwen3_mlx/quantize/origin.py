@@ -1,4 +1,4 @@
-"""Where a checkpoint came from: repository, commit, and what its own card says."""
+"""Finds a checkpoint's origin: repository, commit, and its card's licence and base model."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _FIELD = r"^{}:[ \t]*[\"']?([^\"'\n#]+)"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What the card says about the source."""
+    """A source checkpoint's origin."""
 
     name: str
-    """The repository, or the directory as it was named."""
+    """The repository, or the directory as the user named it."""
     repo: str | None
     revision: str | None
-    """The commit, where the hub's cache knows it."""
+    """The commit, if the source is in the hub's cache."""
     license: str | None
     license_link: str | None
     chain: str | None = None
-    """What the source itself was made from, by its own card."""
+    """The source's own base model, by its card."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The known fields, for JSON."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 def origin_of(directory: Path, name: str) -> Origin:
-    """Read the origin off the hub cache's directory names, and licence off the source's card."""
+    """Read repository and commit from the hub cache's paths, the rest from the source's card."""
     repo = revision = None
     snapshot = directory.absolute()
     match = _SNAPSHOT.fullmatch(snapshot.parent.parent.name)

@@ -1,4 +1,4 @@
-"""The result's config.json: the source's, with the packing, spelled so that mlx-lm reads it too."""
+"""Writes the result's config.json in a form that mlx-lm reads too."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from qwen3_mlx.quantize.formats import Source
 def output_config(
     source: Source, dtype: mx.Dtype, specs: Mapping[str, QuantSpec | None]
 ) -> dict[str, Any]:
-    """config.json for weights stored as `specs` says, by module path (None: floats).
+    """config.json for weights packed by `specs`, by module path (None: not quantized).
 
-    The most frequent packing is the default, the others are exceptions by path. mlx-lm reads
-    neither ``rope_parameters`` of a Mixture of Experts nor transformers 5's ``num_local_experts``,
-    so the older spellings are written beside them, and defaults that transformers leaves out.
+    The most common packing is the default, others are exceptions. mlx-lm reads neither
+    ``rope_parameters`` of a Mixture of Experts nor transformers 5's ``num_local_experts``, so the
+    older keys are written too, and defaults that transformers omits.
     """
     gone = {"quantization", "quantization_config", "_name_or_path"}
     values = {key: value for key, value in source.values.items() if key not in gone}
@@ -41,7 +41,7 @@ def output_config(
     if not config.head:
         values["architectures"] = ["Qwen3Model"]  # the body alone: no head is missing
     if block := _quantization(specs):
-        # the second name is the one by which the hub recognises a quantized model
+        # By the second name the hub recognises a quantized model.
         values |= {"quantization": block, "quantization_config": block}
     return dict(sorted(values.items()))
 

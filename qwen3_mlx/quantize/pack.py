@@ -1,4 +1,4 @@
-"""Packing a weight block by block: what is resident is a few blocks, however large the weight."""
+"""Packs weights block by block, so only a few blocks are in memory."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from qwen3_mlx.quantize.formats import Weight
 from qwen3_mlx.quantize.formats.parts import Part, Reader
 
 BLOCK = 4 * 2**20
-"""Weights in a block: large enough to hide Python, small enough to forget."""
+"""Weights per block: large enough to hide Python's overhead, small compared with memory."""
 AHEAD = 4
-"""Blocks in work at once: two streams, and one block each waiting."""
+"""Blocks in progress: one running and one waiting on each of two streams."""
 _UNSIGNED = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32}
 MULTIPLE = 128
-"""Rows of a block are a multiple of this: no format's own block or packing is cut."""
+"""Rows per block are a multiple of this, so that no format's own block is cut."""
 
 
 class _Streams(threading.local):
-    """Two streams for each thread: MLX's CPU backend works with one thread each."""
+    """Two streams per thread; MLX's CPU backend runs each stream in its own thread."""
 
     def __init__(self) -> None:
         device = mx.default_device()
@@ -43,17 +43,17 @@ def _streams() -> _Streams:
 
 
 def two_streams() -> tuple[mx.Stream, mx.Stream]:
-    """Two streams of this thread's, which a processor's two cores work on."""
+    """This thread's two streams, to use two CPU cores."""
     return _streams().pair
 
 
 def packed_blocks(
     weight: Weight, spec: QuantSpec | None, dtype: mx.Dtype
 ) -> Iterator[list[mx.array]]:
-    """The weight in blocks of rows, each as its packed arrays (weight, scales, biases), in order.
+    """The weight in blocks of rows, each as packed arrays (weight, scales, biases), in order.
 
-    `dtype` is that of the floats, and of scales and biases. Rows are packed independently of each
-    other, so the blocks together are what packing the whole weight at once would give.
+    dtype: of floats, scales and biases. Rows are packed independently, so the blocks together equal
+    the packed whole weight.
     """
     return (arrays for _, arrays in packed_stream([(weight, spec)], dtype))
 
@@ -61,10 +61,10 @@ def packed_blocks(
 def packed_stream(
     work: Iterable[tuple[Weight, QuantSpec | None]], dtype: mx.Dtype, *, raw: bool = False
 ) -> Iterator[tuple[int, list[mx.array]]]:
-    """The blocks of many weights, one behind the other, each with its weight's number.
+    """The blocks of many weights in order, each with its weight's index.
 
-    Both streams stay busy from one weight to the next. `raw` gives all arrays as unsigned integers
-    of the same bits, for `bytes_of`: a view made later would have to wait for its own stream.
+    Both streams stay busy across weights. `raw` returns all arrays as unsigned integers of the same
+    bits, for `bytes_of`: a view made later would have to wait for its own stream.
     """
     waiting: deque[_Block] = deque()
     turns = cycle(_streams().pair)
@@ -86,21 +86,21 @@ def packed_stream(
 
 
 def pack(rows: mx.array, spec: QuantSpec | None) -> list[mx.array]:
-    """Rows as MLX packs them: weight, scales and, in affine mode, biases; floats stay one array."""
+    """Pack rows with MLX: weight, scales and, in affine mode, biases; without a spec the rows."""
     if spec is None:
         return [rows]
     return list(mx.quantize(rows, spec.group_size, spec.bits, mode=spec.mode))
 
 
 _INFINITY = {mx.float16: 0x7C00, mx.bfloat16: 0x7F80, mx.float32: 0x7F800000}
-"""The bits of infinity; NaN's are above. With the sign's bit, those of the negative ones."""
+"""The bit pattern of infinity; those of NaN are larger. The sign bit makes them negative."""
 _SIGNED = {2: mx.int16, 4: mx.int32}
 
 
 def _highest_bits(rows: mx.array) -> tuple[mx.array, mx.array]:
-    """The highest of all numbers as integers, signed and not, which tell NaN and infinity.
+    """The largest bit patterns as signed and unsigned integers, which reveal NaN and infinity.
 
-    On a processor this takes a twentieth of the packing's time; `mx.isfinite` takes half of it.
+    On a CPU this takes a twentieth of the packing's time; `mx.isfinite` takes half of it.
     """
     size = rows.dtype.size
     return rows.view(_SIGNED[size]).max(), rows.view(_UNSIGNED[size]).max()
@@ -108,7 +108,7 @@ def _highest_bits(rows: mx.array) -> tuple[mx.array, mx.array]:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Some rows under way."""
+    """A block that is being packed."""
 
     number: int
     arrays: list[mx.array]
@@ -116,7 +116,7 @@ class _Block:
     part: Part
 
     def ready(self, dtype: mx.Dtype) -> tuple[int, list[mx.array]]:
-        """Wait for it. Raises `CheckpointError` for NaN and infinity, which no packing can hold."""
+        """Wait for the block. Raises `CheckpointError` for NaN or infinity."""
         mx.eval(self.highest, self.arrays)
         positive, negative = (bits.tolist() for bits in self.highest)
         assert isinstance(positive, int) and isinstance(negative, int)
@@ -140,15 +140,15 @@ def _blocks(weight: Weight, dtype: mx.Dtype) -> Iterator[tuple[Part, Reader, int
 
 
 def bytes_of(array: mx.array) -> memoryview:
-    """The bytes of an array in its order, without a copy where it is evaluated and contiguous."""
-    # an array has the buffer protocol, which its annotations don't say
+    """The bytes of an array, without a copy if it is evaluated and contiguous."""
+    # mx.array supports the buffer protocol, which its annotations lack.
     data: Any = mx.contiguous(array.view(_UNSIGNED[array.dtype.size]))
     return memoryview(data).cast("B")
 
 
 @contextmanager
 def bounded_cache(limit: int) -> Iterator[None]:
-    """Let MLX keep at most `limit` bytes of freed memory inside, and none afterwards."""
+    """Limit MLX's cache of freed memory to `limit` bytes in the block, and clear it afterwards."""
     before = mx.set_cache_limit(limit)
     try:
         yield

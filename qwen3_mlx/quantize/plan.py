@@ -1,11 +1,11 @@
-"""What a conversion will write, to the byte, before it reads a weight.
+"""Plans all bytes that a conversion will write, before it reads a weight.
 
-A plan follows from headers, config and recipe alone. The dry run, the disk check, the estimate of
-time left, resuming and the card all read it.
+A plan follows from headers, config and recipe. The dry run, the disk check, the estimated time,
+resuming and the card use it.
 
-Layout: a shard's header is padded with spaces so that its tensors begin on a page of 16 KiB (the
-page of Apple's machines). Tensors whose size is a multiple of the page come first, so each of them
-begins on a page too; the few others (norms, a router's scales) follow. The format allows no holes.
+Layout: spaces pad a shard's header so that its tensors begin at a page of 16 KiB (Apple silicon's
+page). Tensors whose size is a multiple of the page come first, so each begins at a page; the few
+others (norms, a router's scales) follow, because the format allows no gaps.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ COPIED = (
     "LICENSE.md",
     "NOTICE",
 )
-"""Files that go along unchanged. Nothing that could hold code is among them."""
+"""Files that are copied unchanged; none can contain code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +67,16 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One weight: where it comes from, how it is packed, what it becomes."""
+    """A weight, its packing, and the resulting tensors."""
 
     weight: Weight
     spec: QuantSpec | None
     stored: tuple[Stored, ...]
-    """The weight, then scales and biases where it is packed."""
+    """The weight, then its scales and biases if it is packed."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all it becomes."""
+        """Bytes of the resulting tensors."""
         return sum(tensor.nbytes for tensor in self.stored)
 
 
@@ -86,17 +86,17 @@ class Shard:
 
     name: str
     paged: tuple[Item, ...]
-    """Items whose weight fills whole pages: these come first."""
+    """Items whose weight fills whole pages; they come first."""
     rest: tuple[Item, ...]
 
     @property
     def late(self) -> list[Stored]:
-        """Scales and biases of `paged` that don't fill pages: they stand between the two."""
+        """Scales and biases of `paged` that don't fill pages; they come between the two."""
         found = [t for item in self.paged for t in item.stored[1:] if t.nbytes % PAGE]
         return sorted(found, key=lambda tensor: -_evenness(tensor.nbytes))
 
     def order(self) -> list[Stored]:
-        """The tensors as they lie in the file."""
+        """The tensors in the file's order."""
         first = [t for item in self.paged for t in item.stored if not t.nbytes % PAGE]
         return [*first, *self.late, *(t for item in self.rest for t in item.stored)]
 
@@ -132,7 +132,7 @@ class Plan:
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits a parameter over the whole result, norms, scales and biases included."""
+        """Bits per parameter of the whole result, including norms, scales and biases."""
         return 8 * self.weight_bytes / parameters(self.source.config)
 
     def config(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class Plan:
         return output_config(self.source, self.dtype, specs)
 
     def index(self) -> dict[str, Any]:
-        """The result's index: which tensor lies in which shard."""
+        """The result's index of tensors and shards."""
         places = {t.name: shard.name for shard in self.shards for t in shard.order()}
         totals = {
             "total_size": self.weight_bytes,
@@ -150,25 +150,25 @@ class Plan:
         return {"metadata": totals, "weight_map": dict(sorted(places.items()))}
 
     def copied(self) -> list[Path]:
-        """Files that go along unchanged."""
+        """The source's files that are copied unchanged."""
         files = (self.source.directory / name for name in COPIED)
         return [file for file in files if file.is_file()]
 
     def files(self) -> dict[str, int]:
-        """Every file of the result and its size, but for the card and the record."""
+        """All files of the result except card and record, with their sizes in bytes."""
         sizes = {shard.name: shard.nbytes for shard in self.shards}
         sizes[INDEX] = len(as_json(self.index()))
         sizes |= {file.name: file.stat().st_size for file in self.copied()}
         return sizes | {"config.json": len(as_json(self.config()))}
 
     def digest(self) -> str:
-        """What identifies the result: the same digest and source, the same bytes."""
+        """A digest that, together with the source, determines the result's bytes."""
         value = [[shard.name, shard.header().decode("latin-1")] for shard in self.shards]
         return hashlib.sha256(as_json([value, self.config()])).hexdigest()
 
 
 def as_json(value: Any) -> bytes:
-    """The JSON every file of ours has: two spaces, keys in the given order, one line feed."""
+    """JSON as all our files have it: indented by two, keys in the given order, a final newline."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -182,8 +182,8 @@ def make_plan(
 ) -> Plan:
     """Plan a conversion.
 
-    `dtype` is what floats (and scales and biases) are stored in; None keeps float16 and bfloat16
-    and makes bfloat16 of float32. Raises `OptionError` or `CheckpointError`.
+    dtype: of stored floats, scales and biases; None keeps float16 and bfloat16 and stores float32
+    as bfloat16. Raises `OptionError` or `CheckpointError`.
     """
     dtype = dtype or _dtype(source, recipe)
     items = [_item(weight, recipe, source, dtype) for weight in source.weights]
@@ -219,7 +219,7 @@ def _item(weight: Weight, recipe: Recipe, source: Source, dtype: mx.Dtype) -> It
 def stored_as(
     path: str, shape: tuple[int, ...], spec: QuantSpec | None, dtype: mx.Dtype
 ) -> list[Stored]:
-    """The tensors that a weight becomes. Raises `OptionError` if the group doesn't divide it."""
+    """The tensors of a packed weight. Raises `OptionError` if groups don't divide its columns."""
     lead, columns = shape[:-1], shape[-1]
     if spec is None:
         return [_stored(f"{path}.weight", NAMES[dtype], shape)]
@@ -246,7 +246,7 @@ def _stored(name: str, dtype: str, shape: tuple[int, ...]) -> Stored:
 
 
 def _shards(items: list[Item], limit: int) -> Iterable[Shard]:
-    """Fill shards in the order of the network; a weight larger than the limit has its own."""
+    """Fill shards in the network's order; a weight larger than the limit has its own shard."""
     groups: list[list[Item]] = []
     size = 0
     for item in items:
@@ -265,5 +265,5 @@ def _shards(items: list[Item], limit: int) -> Iterable[Shard]:
 
 
 def _evenness(size: int) -> int:
-    """The largest power of two that divides `size`: what the next tensor is aligned to."""
+    """The largest power of two that divides `size`, which aligns the next tensor."""
     return size & -size

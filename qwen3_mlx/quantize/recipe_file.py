@@ -1,4 +1,4 @@
-"""A recipe of one's own, from a TOML file.
+"""Reads a user's recipe from a TOML file.
 
 name = "mine"                    # what the card calls it; the file's name if absent
 about = "what it is for"
@@ -32,10 +32,10 @@ _BITS, _GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 
 
 def read(path: Path) -> Recipe:
-    """Read and check a recipe file. Raises `OptionError` naming the key."""
+    """Read and check a recipe file. Raises `OptionError` that names the key."""
     try:
         values = tomllib.loads(read_given(path).decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # tomllib: of any kind
+    except (OSError, ValueError, RecursionError) as error:
         raise OptionError(f"recipe {path} can't be read", got=str(error)) from None
     for key, value in values.items():
         kinds: Any = _KEYS.get(key, {"bits": dict, "group_size": int}.get(key))
@@ -43,7 +43,7 @@ def read(path: Path) -> Recipe:
             expected = f"one of {', '.join([*_KEYS, 'group_size', 'bits'])}, of the right type"
             raise OptionError(f"{path.name}: {key}", got=shown(value), expected=expected)
     for key, lowest, highest in (("bound", 0, 100), ("target", 2, 16)):
-        if key in values and not lowest <= values[key] <= highest:  # nan is between no two
+        if key in values and not lowest <= values[key] <= highest:  # also refuses NaN
             expected = f"a number from {lowest} to {highest}"
             raise OptionError(f"{path.name}: {key}", got=shown(values[key]), expected=expected)
     bits = values.get("bits") or {}
@@ -64,7 +64,7 @@ def _recipe(path: Path, values: Mapping[str, Any], bits: Mapping[str, Any]) -> R
     default = specs.pop("default")
     if default is not None:
         for kind in ("router", "head", "tied"):
-            # what the recipe does not mention is protected, as in the recipes here
+            # As in the built-in recipes, these classes are protected by default.
             specs.setdefault(kind, RECIPES["8bit" if default.bits >= 8 else "4bit"].of_class(kind))
     recipe = Recipe(
         values.get("name", path.stem),

@@ -1,4 +1,4 @@
-"""Writing a shard front to back, as planned: header, whole pages, the rest; then its digest."""
+"""Writes a shard in the planned order, and digests it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from qwen3_mlx.quantize.pack import AHEAD, bytes_of, packed_stream
 from qwen3_mlx.quantize.plan import PAGE, Item, Shard
 
 BytesDone = Callable[[int], None]
-"""Called with the bytes of source that have just been dealt with."""
+"""Called with the source's bytes processed since the last call."""
 
 
 def write_shard(
@@ -54,9 +54,9 @@ def write_shard(
 
 
 class _Writer:
-    """A file that is only ever appended to, and digested on the way, in a thread of its own.
+    """Appends to a file and digests it, in its own thread.
 
-    What the thread raises is raised by the next `write` or `drain`.
+    The thread's errors are raised by the next `write` or `drain`.
     """
 
     def __init__(self, disk: Disk, stream: IO[bytes]) -> None:
@@ -118,17 +118,17 @@ def _write_item(
     on_bytes: BytesDone,
     late: dict[str, list[memoryview]] | None,
 ) -> None:
-    """Write the packed weight as it comes, then its scales and biases, which wait for that.
+    """Write the packed weight block by block, then its scales and biases.
 
-    Those that don't fill pages are put into `late`, where it is given.
+    Those that don't fill pages go into `late` instead, if it is given.
     """
     constants: list[list[memoryview]] = [[] for _ in item.stored[1:]]
     total = sum(part.shape[0] for part in item.weight.parts)
     done = counted = 0
     for first, *others in blocks:
         out.write(bytes_of(first))
-        for kept, array in zip(constants, others, strict=True):
-            kept.append(bytes_of(array))
+        for collected, array in zip(constants, others, strict=True):
+            collected.append(bytes_of(array))
         done += first.shape[0]
         share = item.weight.nbytes * done // total
         on_bytes(share - counted)

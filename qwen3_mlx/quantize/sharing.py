@@ -1,7 +1,7 @@
-"""Sharing a checkpoint out: a file a machine, so that each needs its own alone on its disk.
+"""Splits a checkpoint into one file per machine, so each machine stores only its own.
 
-The files hold the whole's bytes as they are, under the whole's names: what a machine would read of
-the whole, one tensor behind the other. At most one tensor is in memory.
+The files have the bytes that a machine would read of the whole checkpoint, under its names. At most
+one tensor is in memory.
 """
 
 from __future__ import annotations
@@ -33,40 +33,40 @@ from qwen3_mlx.quantize.plan import COPIED, PAGE, as_json
 from qwen3_mlx.quantize.staging import MARGIN, RECORD, Target, finish, full_disk
 
 Progress = Callable[[int, int], None]
-"""Called with bytes written, and bytes in all."""
+"""Called with (bytes written, total bytes)."""
 BLOCK = 1 << 24
 """Bytes copied at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnTensor:
-    """One tensor of a machine's file, and the tensors of the whole that it is read from."""
+    """A tensor of a machine's file, and the tensors of the whole checkpoint that it comes from."""
 
     name: str
     infos: tuple[TensorInfo, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Experts that lie apart are stacked."""
+        """The shape; separately stored experts are stacked."""
         first = self.infos[0].shape
         return first if len(self.infos) == 1 else (len(self.infos), *first)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all of it."""
+        """Bytes of the tensor."""
         return sum(info.nbytes for info in self.infos)
 
     @property
     def place(self) -> tuple[bool, int]:
-        """What orders the tensors of a file: whole pages first, as conversions write them."""
+        """The sort key for a file's order: whole pages first, as in conversions."""
         even = self.nbytes & -self.nbytes
         return self.nbytes % PAGE != 0, -even
 
 
 def own_tensors(source: Path, share: Share) -> list[OwnTensor]:
-    """What machine `share` holds of the checkpoint `source`, as it lies in its file.
+    """The tensors of machine `share` of the checkpoint `source`, in the file's order.
 
-    Raises `OptionError` where the parts would not be equal, `ConfigError` or `CheckpointError`.
+    Raises `OptionError` if the parts would not be equal, `ConfigError` or `CheckpointError`.
     """
     tensors = named_tensors(checkpoint_tensors(source))
     unread_network(source, None, share)  # accounts for every tensor
@@ -79,7 +79,7 @@ def own_tensors(source: Path, share: Share) -> list[OwnTensor]:
 
 
 def key_of(whole: str, share: Share) -> str:
-    """What identifies the result, by what identifies the whole checkpoint."""
+    """A key of the split checkpoint; `whole` is that of the whole one."""
     text = f"{whole} {share.size} {share.way}"
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -91,10 +91,10 @@ def share_out(
     record: dict[str, Any],
     on_progress: Progress | None = None,
 ) -> Shares:
-    """Write the files of the `share.size` machines, and the small files, to ``target.out``.
+    """Write the files of `share.size` machines, and the small files, to ``target.out``.
 
-    Of `share` the way counts. Files of a run that was cut off, if whole, are kept. `record` goes
-    into conversion.json. Raises `CheckpointError`, also for a full disk, or as `own_tensors`.
+    The rank of `share` is ignored. Complete files of an interrupted run are reused. record: for
+    conversion.json. Raises `CheckpointError`, also for a full disk, or as `own_tensors`.
     """
     ranks = [replace(share, rank=rank) for rank in range(share.size)]
     plans = [own_tensors(source, one) for one in ranks]
@@ -119,23 +119,23 @@ def share_out(
 
 
 class _Progress:
-    def __init__(self, total: int, told: Progress | None) -> None:
-        self.total, self.told, self.done = total, told, 0
+    def __init__(self, total: int, on_progress: Progress | None) -> None:
+        self.total, self.on_progress, self.done = total, on_progress, 0
 
     def add(self, nbytes: int) -> None:
         self.done += nbytes
-        if self.told is not None:
-            self.told(self.done, self.total)
+        if self.on_progress is not None:
+            self.on_progress(self.done, self.total)
 
 
 def _header(plan: list[OwnTensor], shares: Shares, rank: int) -> bytes:
     entries = ((t.name, t.infos[0].dtype, t.shape, t.nbytes) for t in plan)
-    said = {"format": "mlx", "share": f"{rank + 1} of {shares.said}", "of": shares.of}
-    return header_bytes(entries, said, align=PAGE)
+    metadata = {"format": "mlx", "share": f"{rank + 1} of {shares.description}", "of": shares.of}
+    return header_bytes(entries, metadata, align=PAGE)
 
 
 def _is_whole(file: Path, header: bytes, plan: list[OwnTensor]) -> bool:
-    """Whether an earlier run has written the file: it takes its name when it is on the disk."""
+    """Whether an earlier run has completed the file, which gets its name only when synced."""
     if not file.is_file() or file.stat().st_size != len(header) + sum(t.nbytes for t in plan):
         return False
     with open_regular(file) as stream:
@@ -165,12 +165,12 @@ def _write(
                     disk.write(stream, data)
                     progress.add(len(data))
         disk.sync(stream)
-    read_header(unfinished)  # raises where it does not fit its file
+    read_header(unfinished)  # raises if it doesn't match the file
     disk.rename(unfinished, file)
 
 
 def _bytes(info: TensorInfo) -> Iterator[memoryview | bytes]:
-    """The bytes of a tensor, or of the part that is wanted."""
+    """The bytes of a tensor, or of its part for the machine."""
     if info.part is not None:
         yield bytes_of(read_part(info))
         return
@@ -195,12 +195,12 @@ def _write_small_files(source: Path, target: Target, shares: Shares) -> None:
         if (source / name).is_file():
             disk.write_file(part / name, read_small(source / name))
     values = read_config(source) | {KEY: shares.block()}
-    # last: without it, nothing takes the directory for a model
+    # Last: without config.json the directory isn't recognised as a model.
     disk.write_file(part / "config.json", as_json(values))
 
 
 def record_of(source: Path) -> dict[str, Any]:
-    """The record of the conversion that made `source`; empty where there is none."""
+    """The record of the conversion that made `source`; empty without one."""
     try:
         found = json.loads(read_small(source / RECORD).decode("utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""The source's half of the comparison, computed while its files are here to be converted.
+"""Computes the source's forward pass while its fetched files are being converted.
 
-A layer is computed when its matrices have been written. What was computed is kept beside the
-journal, so that a conversion that goes on fetches no file a second time.
+A layer is computed once its matrices are written. The state is saved beside the journal, so a
+resumed conversion fetches no file twice.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class SourcePass:
     """A forward pass through the source that follows the conversion."""
 
     def __init__(self, source: Source, ids: list[int], file: Path, key: str) -> None:
-        """Go on from `file` if it is of the conversion `key`."""
+        """Resume from `file` if it belongs to the conversion `key`."""
         self.forward, self.file, self.key = ForwardPass(source, ids), file, key
         self._left = [
             {w.path for w in source.weights if w.path.startswith(f"model.layers.{n}.")}
@@ -32,22 +32,22 @@ class SourcePass:
         self._restore()
 
     def written(self, path: str) -> None:
-        """Take notice that a weight was written; compute the layers that are complete."""
+        """Note that the weight at `path` was written, and compute the completed layers."""
         for layer in self._left:
             layer.discard(path)
         while self.forward.layers < len(self._left) and not self._left[self.forward.layers]:
             self.forward.step()
 
     def save(self) -> None:
-        """Keep what was computed."""
+        """Save the current state, if any layer is computed."""
         if self.forward.layers:
             part = self.file.with_name(f".{self.file.name}.part.safetensors")
-            said = {"key": self.key, "layers": str(self.forward.layers)}
-            mx.save_safetensors(str(part), {"x": self.forward.x}, said)
+            metadata = {"key": self.key, "layers": str(self.forward.layers)}
+            mx.save_safetensors(str(part), {"x": self.forward.x}, metadata)
             part.replace(self.file)
 
     def states(self) -> mx.array:
-        """The hidden states ``[T, C]`` behind the last norm."""
+        """The hidden states ``[T, C]`` after the last norm."""
         while self.forward.layers < len(self._left):
             self.forward.step()
         return self.forward.states()
@@ -55,9 +55,9 @@ class SourcePass:
     def _restore(self) -> None:
         try:
             loaded: Any = mx.load(str(self.file), return_metadata=True)
-            arrays, said = loaded
-            same = said["key"] == self.key and arrays["x"].shape[1] == len(self.forward.ids)
-            layers = int(said["layers"])
+            arrays, metadata = loaded
+            same = metadata["key"] == self.key and arrays["x"].shape[1] == len(self.forward.ids)
+            layers = int(metadata["layers"])
         except (RuntimeError, KeyError, ValueError, IndexError):
             return
         if same and 0 < layers <= len(self._left):

@@ -1,8 +1,7 @@
-"""Converting a checkpoint: plan, space, shards, the small files, config.json last.
+"""Writes a checkpoint in ``OUT.part``: shards, small files, and config.json last.
 
-All of it happens in ``OUT.part`` beside ``OUT``. That directory becomes ``OUT`` in one rename when
-everything, the measurements and the card included, is there; a killed conversion goes on from its
-journal. An existing ``OUT`` stays as it is until then.
+``OUT.part`` is renamed to ``OUT`` when everything, including measurements and card, is there. A
+killed conversion resumes from its journal. An existing ``OUT`` is unchanged until the rename.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ from qwen3_mlx.quantize.shard_writer import write_shard
 from qwen3_mlx.quantize.source_pass import SourcePass
 
 RECORD = "conversion.json"
-"""In the result: what was converted, how, and what was measured."""
+"""The result's file that records the source, the recipe and the measurements."""
 MARGIN = 16 * 2**20
-"""Bytes of disk kept free for tokenizer files, card and record."""
+"""Disk bytes reserved for tokenizer files, card and record."""
 _CACHE = 256 * 2**20
 
 Progress = Callable[[int, int], None]
-"""Called with bytes of the source done, and bytes in all."""
+"""Called with (bytes of the source done, total bytes)."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a conversion goes, and what is there already."""
+    """A conversion's output directory and its auxiliary files."""
 
     out: Path
     key: str
@@ -48,34 +47,34 @@ class Target:
 
     @property
     def part(self) -> Path:
-        """The directory it grows in."""
+        """The directory in which the result is written."""
         return self.out.with_name(f"{self.out.name}.part")
 
     @property
     def journal(self) -> Path:
-        """What of it is finished."""
+        """The journal of finished shards."""
         return self.out.with_name(f"{self.out.name}.journal")
 
     @property
     def states(self) -> Path:
-        """How far the source's half of the comparison has come."""
+        """The saved state of the source's forward pass."""
         return self.out.with_name(f"{self.out.name}.states.safetensors")
 
     @property
     def replaced(self) -> Path:
-        """Where an old result waits until the new one is in its place."""
+        """The old result's name while the new one is moved into place."""
         return self.out.with_name(f"{self.out.name}.replaced")
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether something is left of a conversion that did not come to its end."""
+        """Whether files of an unfinished conversion are left."""
         return self.journal.exists() or self.replaced.exists()
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Have the target to this conversion, which makes its parent.
+        """Lock the target for this conversion; makes its parent directory.
 
-        Raises `OptionError` while another one has it, `CheckpointError` where nothing can be made.
+        Raises `OptionError` if another process holds it, `CheckpointError` if it can't be created.
         """
         with ExitStack() as stack:
             try:
@@ -90,7 +89,7 @@ class Target:
             yield
 
     def record(self) -> dict[str, Any] | None:
-        """The record of a finished conversion that is just this one, if it is there."""
+        """The record in ``OUT`` if it is of this same conversion, else None."""
         try:
             record = json.loads(read_small(self.out / RECORD).decode("utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -98,7 +97,7 @@ class Target:
         return record if isinstance(record, dict) and record.get("key") == self.key else None
 
     def check(self, source: Path, force: bool) -> None:
-        """Raise `OptionError` where nothing may be written."""
+        """Raise `OptionError` if ``OUT`` must not be written."""
         out, source = self.out.resolve(), source.resolve()
         if out == source or source in out.parents or out in source.parents:
             hint = "the source is never touched: name a directory outside it"
@@ -111,7 +110,7 @@ class Target:
 
 
 def target_of(plan: Plan, out: Path, disk: Disk | None = None) -> Target:
-    """The target of a plan: its key says which source, which recipe and which layout."""
+    """The target of a plan; its key identifies source, recipe and layout."""
     parts = (plan.source.fingerprint(), plan.digest())
     return Target(out, hashlib.sha256(" ".join(parts).encode()).hexdigest(), disk or Disk())
 
@@ -135,12 +134,12 @@ def write_checkpoint(
         journal = ConversionJournal.open(disk, target.journal, part, target.key)
         done = {shard.name for shard in plan.shards if journal.holds(shard.name, shard.nbytes)}
         _check_space(plan, target, done, extra_bytes)
-        with DigestCheck(plan.source) as digests, bounded_cache(_CACHE):
+        with DigestCheck(plan.source) as digest_check, bounded_cache(_CACHE):
             _write_shards(plan, journal, done, on_progress, beside)
-            if damage := digests.damage():
+            if error := digest_check.error():
                 disk.remove(part)
                 disk.remove(target.journal)
-                raise damage
+                raise error
         _write_small_files(plan, target)
     except OSError as error:
         raise full_disk(error, target) from error
@@ -148,7 +147,7 @@ def write_checkpoint(
 
 
 def finish(target: Target, files: dict[str, bytes]) -> None:
-    """Add `files` (the card, the record) and let the directory take its name."""
+    """Add `files` (card and record), and rename ``OUT.part`` to ``OUT``."""
     disk, part = target.disk, target.part
     try:
         for name, data in files.items():
@@ -171,7 +170,7 @@ def clean(target: Target) -> None:
 
 
 def full_disk(error: OSError, target: Target) -> CheckpointError:
-    """What to say when the disk refuses."""
+    """The `CheckpointError` for an error of writing."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = f"free some space and run the same command again: it goes on from {target.part}"
         return CheckpointError("the disk is full", got=str(target.out.parent), hint=hint)
@@ -232,5 +231,5 @@ def _write_small_files(plan: Plan, target: Target) -> None:
     target.disk.write_file(part / INDEX, as_json(plan.index()))
     for file in plan.copied():
         target.disk.write_file(part / file.name, read_small(file))
-    # last: without it, nothing takes the directory for a model
+    # Last: without config.json the directory isn't recognised as a model.
     target.disk.write_file(part / "config.json", as_json(plan.config()))

@@ -1,4 +1,4 @@
-"""A source whose files come from the hub while it is read, and go when they have been."""
+"""A source whose weight files are fetched from the hub while it is read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qwen3_mlx.quantize.formats import Source, Weight
 
 
 def streamed(source: Source, remote: RemoteFiles) -> Source:
-    """`source` with weights that fetch their files. Tied embeddings stay: they end the network."""
+    """`source` with weights that fetch their files; tied embeddings, needed twice, are pinned."""
     weights = tuple(_fetching(weight, remote) for weight in source.weights)
     if source.config.tie_word_embeddings or not source.config.head:
         first = next(weight for weight in weights if weight.path == "model.embed_tokens")
@@ -20,5 +20,5 @@ def streamed(source: Source, remote: RemoteFiles) -> Source:
 
 def _fetching(weight: Weight, remote: RemoteFiles) -> Weight:
     tensors = {info for part in weight.parts for info in part.tensors}
-    wanted = [(info.file, info.nbytes) for info in sorted(tensors, key=lambda t: t.file.name)]
-    return replace(weight, fetch=partial(remote.require, wanted))
+    needed = [(info.file, info.nbytes) for info in sorted(tensors, key=lambda t: t.file.name)]
+    return replace(weight, fetch=partial(remote.require, needed))

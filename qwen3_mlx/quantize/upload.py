@@ -1,8 +1,8 @@
-"""Publishing a result: each large file first, then one commit, so no half model is ever public.
+"""Uploads a result: large files first, then one commit, so no partial model is ever public.
 
-An interrupted upload is resumed by running it again: large files that arrived are not sent twice.
-The token comes from HF_TOKEN and goes to ``huggingface_hub`` alone; no message here quotes what
-the hub or the library said, except for the HTTP status.
+Running an interrupted upload again resumes it: large files that arrived aren't sent twice. The
+token from HF_TOKEN goes only to ``huggingface_hub``; messages quote nothing of the hub's response
+but the HTTP status.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SHARD = ".safetensors"
 
 FileProgress = Callable[[str, int, int], None]
-"""Called with a file's name, files done, and files in all."""
+"""Called with (file name, files done, total files)."""
 
 
 def check_name(repo: str) -> None:
@@ -38,7 +38,7 @@ def token() -> str:
 
 
 def files_of(directory: Path) -> list[Path]:
-    """What is uploaded: every plain file of the result, weights first."""
+    """The files to upload: all but hidden ones, weights first."""
     files = (file for file in directory.iterdir() if not file.name.startswith("."))
     return sorted(files, key=lambda file: (file.suffix != _SHARD, file.name))
 
@@ -57,7 +57,7 @@ def upload(
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    disable_progress_bars()  # ours says what is left of all
+    disable_progress_bars()  # ours shows the progress over all files
     api = HfApi(token=secret)
     files = files_of(directory)
     try:
@@ -72,6 +72,6 @@ def upload(
                 api.preupload_lfs_files(repo, [operation], revision=revision, free_memory=False)
         message = f"Convert with qwen3-mlx: {directory.name}"
         commit = api.create_commit(repo, operations, commit_message=message, revision=revision)
-    except Exception as error:  # a network stack's errors are many; each becomes one of ours
+    except Exception as error:  # the network libraries raise many types
         raise upload_error(error, repo) from None  # the cause may quote a header
     return commit.commit_url

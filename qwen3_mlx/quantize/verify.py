@@ -1,9 +1,8 @@
-"""Is the result still the same model? Measured on a short text in ten languages and some code.
+"""Compares a conversion's result with its source on a short text in ten languages and some code.
 
-KL divergence of the result's next-token distribution from the source's (nats a token), how often
-their first choices agree, and the perplexity of the text under both. Both run layer by layer, one
-after the other, so neither must fit into memory. Then the ordinary loader loads the result, and
-must compute the same logits for the first tokens.
+It measures the KL divergence of the next-token distributions (nats per token), how often the most
+likely tokens agree, and both perplexities. Both models run layer by layer, so neither must fit into
+memory. Then the ordinary loader must compute the same logits for the first tokens.
 """
 
 from __future__ import annotations
@@ -35,45 +34,45 @@ TEXT = Path(__file__).with_name("verify.txt")
 MAX_TOKENS = 1024
 RANDOM_TOKENS = 256
 SMALL = 50_000_000
-"""Parameters up to which a processor compares over the whole text too."""
+"""Parameters up to which a CPU compares over the whole text."""
 CPU_TOKENS, PLAIN_CPU_TOKENS = 32, 4
-"""Tokens for larger networks on a processor, with an optimized BLAS and without: the comparison
-then takes two to three times as long as the conversion, not a hundred times."""
+"""Tokens for larger networks on a CPU, with an optimized BLAS and without: the comparison then
+takes two to three times as long as the conversion, not a hundred times."""
 LOADED_TOKENS, CPU_LOADED_TOKENS = 8, 2
-"""Tokens that the ordinary loader's network is run on; fewer for larger networks on a processor."""
+"""Tokens for the ordinary loader's network; the second for larger networks on a CPU."""
 SMALL_LAYER = 800 * 10**6
-"""Bytes of a dense layer up to which source and result are computed side by side."""
+"""Bytes of a dense layer up to which source and result are computed at the same time."""
 _CACHE = 64 * 2**20
-"""Bytes that MLX may keep of freed blocks of logits."""
+"""Limit of MLX's cache in bytes while blocks of logits are computed."""
 _TOLERANCE = {mx.float32: 1e-6, mx.float16: 1e-3, mx.bfloat16: 1e-2}
-"""Normalised mean squared error allowed between the two ways to the same logits: what rounding
-activations to the dtype adds up to over all layers."""
+"""Allowed normalised mean squared error between the two computations of the logits: the rounding
+of activations over all layers."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What was measured. NaN anywhere means that the result is broken, and passes no bound."""
+    """The measurements. NaN means that the result is broken, and exceeds every bound."""
 
     tokens: int
     text: str
-    """What the tokens are."""
+    """A description of the tokens."""
     kl_mean: float
     kl_max: float
     agreement: float
-    """Share of tokens after which both have the same first choice."""
+    """Share of positions at which both have the same most likely token."""
     perplexity_source: float
     perplexity_result: float
     loaded: bool
-    """Whether the ordinary loader's network was run too; not where it doesn't fit into memory."""
+    """Whether the ordinary loader was checked too; False if the model doesn't fit into memory."""
 
     def within(self, bound: float) -> bool:
         """Whether the divergence is at most `bound`."""
         return self.kl_mean <= bound and math.isfinite(self.perplexity_result)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: four digits, so that a record doesn't depend on the last bits."""
+        """The fields for JSON, with four digits so that records don't depend on rounding."""
         return {k: _round(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
@@ -87,11 +86,10 @@ def compare(
     on_progress: Progress | None = None,
     beside: SourcePass | None = None,
 ) -> Comparison:
-    """Compare the checkpoint in `result` with what it was made from.
+    """Compare the checkpoint in `result` with `source`.
 
-    `beside` has computed the source's half already. `on_progress` is called with layers done and
-    layers in all. Raises what opening and loading
-    raise, and `CheckpointError` if the loader computes something else than was written.
+    on_progress: called with (layers done, total layers). beside: has computed the source's forward
+    pass. Raises as opening and loading, and `CheckpointError` if the loader's logits differ.
     """
     ids, text = token_ids(source)
     some = _token_limits(source.config)[1]
@@ -113,7 +111,7 @@ def compare(
     with bounded_cache(_CACHE):
         for z, w in zip(*blocks, strict=True):
             sums.add(z, w)
-            first.append(mx.add(w[:some], 0))  # a copy: a slice keeps the whole block
+            first.append(mx.add(w[:some], 0))  # a copy: a slice would keep the whole block alive
             mx.eval(first[-1])
     loaded = _check_loader(result, ids[:some], mx.concatenate(first, axis=-1))
     return _comparison(sums, len(ids), text, loaded)
@@ -129,8 +127,8 @@ def _layer_bytes(config: Qwen3Config) -> int:
 
 
 def _comparison(sums: Divergence, tokens: int, text: str, loaded: bool) -> Comparison:
-    kl = mx.maximum(sums.kl(), 0)  # rounding may leave it a little below
-    # the last token has no successor to be surprised by
+    kl = mx.maximum(sums.kl(), 0)  # rounding may make it slightly negative
+    # The last position has no target.
     entropies = [float(side.loss()[:-1].mean()) for side in (sums.source, sums.result)]
     return Comparison(
         tokens=tokens,
@@ -149,7 +147,7 @@ def _exp(value: float) -> float:
 
 
 def token_ids(source: Source) -> tuple[list[int], str]:
-    """The ids of the bundled text and a word on it; made-up ids where there is no tokenizer."""
+    """The ids of the bundled text and its description; pseudo-random ids without a tokenizer."""
     from qwen3_mlx.text import Tokenizer
 
     limit = min(_token_limits(source.config)[0], source.config.context)
@@ -168,17 +166,17 @@ def token_ids(source: Source) -> tuple[list[int], str]:
 
 
 def _token_limits(config: Qwen3Config) -> tuple[int, int]:
-    """Tokens to compare over, and tokens for the ordinary loader's network.
-
-    A processor would take minutes for what a GPU does in seconds.
-    """
+    """The number of tokens to compare, and for the loader's check; a slow CPU gets fewer."""
     if backend.device() != "cpu" or parameters(config) <= SMALL:
         return MAX_TOKENS, LOADED_TOKENS
     return (CPU_TOKENS if backend.BLAS else PLAIN_CPU_TOKENS), CPU_LOADED_TOKENS
 
 
 def _check_loader(result: Path, ids: list[int], want: mx.array) -> bool:
-    """Load the result as everybody does, and hold its logits to `want`; False if it can't fit."""
+    """Load the result normally and compare its logits with `want`; False if it doesn't fit.
+
+    Raises `CheckpointError` if they differ.
+    """
     weights = weights_from_headers(checkpoint_tensors(result).values())
     config = Qwen3Config.from_dir(result)
     if not fit(config, weights, this_machine(), len(ids)).fits:

@@ -1,1 +1,1 @@
-"""Texts to vectors and documents to scores: what Qwen3-Embedding and Qwen3-Reranker are for."""
+"""Embeddings and document scores, by Qwen3-Embedding and Qwen3-Reranker."""

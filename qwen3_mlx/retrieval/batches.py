@@ -1,7 +1,7 @@
-"""The hidden state at the end of many token sequences, computed together.
+"""Computes the last hidden states of many token sequences in batches.
 
-Shorter sequences are filled up on the right. A token sees only what stands before it, so what is
-filled in changes nothing, and needs no mask.
+Shorter sequences are padded on the right. Attention is causal, so the padding changes nothing and
+needs no mask.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from qwen3_mlx.errors import ContextError
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 CHUNK = 2048
-"""Tokens of one forward pass, all sequences of a batch together. Longer sequences go alone, in
-chunks behind one another, which bounds the memory."""
+"""Most tokens of one forward pass over a batch. A longer sequence runs alone in chunks of this
+size, which bounds the memory."""
 
 Ids = list[int]
 Progress = Callable[[int, int], object]
-"""Called with sequences done, and sequences in all."""
+"""Called with (sequences done, all sequences)."""
 
 
 def fitted(before: Ids, text: Ids, after: Ids, context: int, what: str, *, truncate: bool) -> Ids:
-    """``before + text + after``, the text cut at its end if `truncate` allows and it must be.
+    """``before + text + after``; with `truncate` a text that is too long loses its end.
 
-    Raises `ContextError` for `what` where it is too long.
+    Raises `ContextError` for `what` if it is too long.
     """
     over = len(before) + len(text) + len(after) - context
     if over > 0 and not (truncate and over <= len(text)):
@@ -40,7 +40,7 @@ def fitted(before: Ids, text: Ids, after: Ids, context: int, what: str, *, trunc
 def last_states(
     network: Qwen3Network, sequences: Sequence[Ids], on_progress: Progress | None = None
 ) -> mx.array:
-    """The states ``[N, C]`` behind the last norm at the last token of each, in float32, in order.
+    """The hidden states ``[N, C]`` of each sequence's last token after the norm, float32.
 
     No sequence may be empty.
     """
@@ -53,7 +53,7 @@ def last_states(
 
 
 def batch_states(network: Qwen3Network, sequences: Sequence[Ids]) -> Iterator[dict[int, mx.array]]:
-    """The states of one batch after the other: each ``[C]``, by its sequence's number."""
+    """The states of each batch in turn: ``[C]`` by the sequence's index."""
     for batch in batches([len(ids) for ids in sequences]):
         rows = _states(network, [sequences[i] for i in batch])
         mx.eval(rows)
@@ -68,7 +68,7 @@ def in_order(network: Qwen3Network, states: dict[int, mx.array]) -> mx.array:
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Which sequences go together: neighbours in length, at most `CHUNK` tokens filled up."""
+    """Indices of sequences by batch: of similar length, at most `CHUNK` tokens with padding."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         if batch and (len(batch) + 1) * lengths[i] > CHUNK:

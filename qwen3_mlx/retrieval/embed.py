@@ -1,8 +1,8 @@
-"""Texts to vectors, as Qwen3-Embedding's card does it.
+"""Embeds texts as described in Qwen3-Embedding's card.
 
-The vector is the state at the end token that is put behind every text, divided by its length. The
-first `dimensions` of it are a vector of their own, divided again (MRL, arXiv 2205.13147). A query
-begins with its instruction; documents stand alone.
+The vector is the normalised state at an end token appended to the text. Its first `dimensions`,
+normalised again, are a vector too (MRL, arXiv 2205.13147). A query begins with its instruction; a
+document has none.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def token_ids(
 ) -> Ids:
     """The ids of a text with its instruction and the end token.
 
-    Raises `OptionError` for what is no text, `ContextError` where it is too long for `context`.
+    Raises `OptionError` unless both are str, `ContextError` if the ids exceed `context`.
     """
     for name, given in ((what, text), ("instruct", instruct or "")):
         if not isinstance(given, str):
@@ -57,12 +57,12 @@ def vectors(
     dimensions: int | None = None,
     on_progress: Progress | None = None,
 ) -> mx.array:
-    """The vectors ``[N, dimensions]``, float32, each of length 1."""
+    """The vectors ``[N, dimensions]``, float32, of norm 1."""
     return normalised(last_states(network, sequences, on_progress), dimensions)
 
 
 def normalised(states: mx.array, dimensions: int | None = None) -> mx.array:
-    """The first `dimensions` of the states ``[N, C]``, each row divided by its length."""
+    """The first `dimensions` of the states ``[N, C]``, with every row divided by its norm."""
     states = states[:, :dimensions]
     lengths = mx.sqrt((states * states).sum(axis=-1, keepdims=True))
     found = states / mx.maximum(lengths, 1e-12)

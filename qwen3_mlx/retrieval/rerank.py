@@ -1,6 +1,6 @@
-"""How well documents answer a query, as Qwen3-Reranker's card asks it: yes or no.
+"""Scores documents against a query as described in Qwen3-Reranker's card.
 
-The score is the probability of "yes" where only "yes" and "no" are possible.
+The score is the probability of "yes" if only "yes" and "no" are possible.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def token_ids(
 ) -> Ids:
     """The ids of the question whether `document` answers `query`.
 
-    A marker that either spells (``<|im_end|>``) stays letters, so no document can answer for the
-    model. Raises `OptionError` for what is no text, `ContextError` where it is too long.
+    Markers in query or document (``<|im_end|>``) are encoded as plain text, so no document can
+    answer for the model. Raises `OptionError` unless all are str, `ContextError` if too long.
     """
     for name, text in (("query", query), (what, document), ("instruct", instruct or "")):
         if not isinstance(text, str):
@@ -54,14 +54,14 @@ def scores(
     sequences: Sequence[Ids],
     on_progress: Progress | None = None,
 ) -> list[float]:
-    """A score from 0 to 1 for each of the questions that `token_ids` wrote."""
+    """A score from 0 to 1 for each sequence of `token_ids`."""
     if not sequences:
         return []
     return judged(network, tokenizer, last_states(network, sequences, on_progress))
 
 
 def judged(network: Qwen3Network, tokenizer: Tokenizer, states: mx.array) -> list[float]:
-    """The scores that the states ``[N, C]`` at the questions' ends stand for."""
+    """The scores of the states ``[N, C]`` at the sequences' ends."""
     logits = network.head(states.astype(network.model.norm.weight.dtype)).astype(mx.float32)
     yes, no = (logits[:, tokenizer.token_id(word)] for word in ("yes", "no"))
     found: list[float] = mx.sigmoid(yes - no).tolist()  # type: ignore[assignment]  # nested, to mypy

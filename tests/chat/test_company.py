@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qwen3_mlx.chat.company import Place
+from qwen3_mlx.chat.concurrent_turns import TurnSlot
 from qwen3_mlx.chat.draft import Drafts
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.chat.turns import Turn
@@ -49,7 +49,7 @@ class Together:
         self.barrier = threading.Barrier(parties, self.have_met.set, timeout=60)
         submitted: list[None] = []  # a task would hold its model
         submit, act, step = Scheduler.submit, Scheduler.round, SideBySide.step
-        leave = Place.leave
+        leave = TurnSlot.leave
 
         def count(scheduler: Scheduler, task: Task) -> None:
             submitted.append(None)
@@ -62,7 +62,9 @@ class Together:
             self.rows.append(len(decoders))
             return step(side_by_side, decoders, waited)
 
-        monkeypatch.setattr(Place, "leave", lambda place: self.have_met.is_set() and leave(place))
+        monkeypatch.setattr(
+            TurnSlot, "leave", lambda place: self.have_met.is_set() and leave(place)
+        )
         monkeypatch.setattr(Scheduler, "submit", count)
         monkeypatch.setattr(Scheduler, "round", wait)
         monkeypatch.setattr(SideBySide, "step", note)
@@ -109,7 +111,7 @@ def test_as_alone_from_the_middle(
     """Turns that were begun in their own threads, each alone."""
     model = Qwen3(replace(tiny.runtime(3, head_dim=32), cache_format=cache_format))
     expected = [talk(model.session("ab"), n, None) for n in range(4)]
-    assert model.runtime.company._scheduler is None, "one thread needs no other"
+    assert model.runtime.concurrent_turns._scheduler is None, "one thread needs no other"
     together = Together(monkeypatch, 4)
     found = at_once(*(partial(talk, model.session("ab"), n, together) for n in range(4)))
     assert all(map(agree, found, expected)), found
@@ -123,17 +125,17 @@ def test_as_alone_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [talk(model.session("ab"), n, None) for n in range(4)]
     together, done = Together(monkeypatch, 4), list[tuple[int, int]]()
     together.have_met.set()
-    with model.runtime.company.place(joins=True):  # a turn of this thread
+    with model.runtime.concurrent_turns.place(joins=True):  # a turn of this thread
         acts = [partial(talk, model.session("ab"), n, None) for n in range(4)]
         found = at_once(*acts)
         assert all(map(agree, found, expected)), found
         drafting = Qwen3(replace(model.runtime, drafts=Drafts(model.runtime, None)))
-        assert drafting.runtime.company is not model.runtime.company
+        assert drafting.runtime.concurrent_turns is not model.runtime.concurrent_turns
         progress = partial(model.generate, "ab cde " * 9, on_progress=lambda *at: done.append(at))
         reply = at_once(partial(progress, prefill_chunk=16, max_tokens=3))[0]
         assert isinstance(reply, Reply) and len(done) > 2 and done == sorted(done)
         assert done[-1] == (reply.stats.prompt_tokens, reply.stats.prompt_tokens)
-    with drafting.runtime.company.place(joins=True):
+    with drafting.runtime.concurrent_turns.place(joins=True):
         reply = at_once(partial(drafting.generate, "ab", **OPTIONS[0], max_tokens=3))[0]
     assert reply.stats.speculation == Speculation(), "there has been no time to learn"
     assert max(together.rows) == 4
@@ -144,7 +146,7 @@ def test_one_thread_with_several_turns_open_computes_them_itself() -> None:
     turns = [model.session().send("ab", seed=n, max_tokens=10) for n in range(2)]
     for events in zip(*turns, strict=False):
         assert events
-    assert model.runtime.company._scheduler is None
+    assert model.runtime.concurrent_turns._scheduler is None
 
 
 def test_what_one_suffers_the_others_do_not_notice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +174,7 @@ def test_what_one_suffers_the_others_do_not_notice(monkeypatch: pytest.MonkeyPat
             sessions[4].interrupt()
         if number == 5:
             events.close()
-            scheduler = model.runtime.company._scheduler
+            scheduler = model.runtime.concurrent_turns._scheduler
             assert scheduler is not None
             held = [task.own is sessions[5].cache for task in scheduler._running]
             assert not any(held), "whoever closes it may use the session at once"
@@ -192,14 +194,17 @@ def test_what_one_suffers_the_others_do_not_notice(monkeypatch: pytest.MonkeyPat
         replies = [Reply.from_events(one.send(SECOND, **options)) for one in (session, fresh)]
         assert same(*replies), number
         assert [layer.offset for layer in session.cache.layers] == [len(session.cache.tokens)] * 2
-    assert model.runtime.company._scheduler is not None
-    assert not model.runtime.company._scheduler.busy and not model.runtime.company.crowded
+    assert model.runtime.concurrent_turns._scheduler is not None
+    assert (
+        not model.runtime.concurrent_turns._scheduler.busy
+        and not model.runtime.concurrent_turns.several_threads
+    )
 
 
 def test_a_model_that_is_dropped_takes_its_thread_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model, together = Qwen3(tiny.runtime(3)), Together(monkeypatch, 1)
     together.have_met.set()
-    with model.runtime.company.place(joins=True):
+    with model.runtime.concurrent_turns.place(joins=True):
         assert at_once(partial(model.generate, "ab", max_tokens=3))[0].answer is not None
     network = weakref.ref(model.network)
     thread = next(one for one in threading.enumerate() if one.name == "scheduler")

@@ -312,7 +312,7 @@ def test_an_error_between_two_events_leaves_the_cache_free(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("qwen3_mlx.chat.session.AssistantMessage.take", pressed)
+        patch.setattr("qwen3_mlx.chat.session.AssistantMessage.add", pressed)
         with pytest.raises(KeyboardInterrupt) as caught:
             list(chat.send("hello"))
     assert not chat.cache.lock.locked()

@@ -63,7 +63,7 @@ def test_many_lists_beside_sessions_and_warming(drafts: bool) -> None:
     fresh = plain.session("fghi jk")
     replies = [Reply.from_events(one.send("ab", **GREEDY)) for one in (warming, fresh)]
     assert same(*replies) and replies[0].stats.cached_tokens > 0
-    assert not model.runtime.company.crowded and BACKGROUND.wait(60)
+    assert not model.runtime.concurrent_turns.several_threads and BACKGROUND.wait(60)
 
 
 def test_a_list_asked_for_while_another_is_under_way() -> None:

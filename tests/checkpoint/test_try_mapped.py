@@ -14,7 +14,7 @@ import pytest
 
 from qwen3_mlx.checkpoint import mapped, try_mapped
 from qwen3_mlx.checkpoint.mapped import PAGE
-from qwen3_mlx.checkpoint.try_mapped import Reading
+from qwen3_mlx.checkpoint.try_mapped import Measurement
 
 SIZES = {"a": 2, "b": 3, "c": 1}
 """Pages of each tensor."""
@@ -44,7 +44,7 @@ def test_it_is_tried_and_kept(pages: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """End to end: the same pages both ways; which is faster here is no matter."""
     state, unkept = try_mapped.prove(pages)
     assert unkept is None and state.right and "to the first pass" in state.why
-    assert mapped.known() == state and mapped.state().on == state.on
+    assert mapped.saved_state() == state and mapped.state().on == state.on
     monkeypatch.setattr(try_mapped, "CHILD", ["false"])
     assert try_mapped.prove(pages, again=False) == (state, None), "it was tried again"
     assert not try_mapped.prove(pages)[0].right
@@ -71,7 +71,7 @@ def test_what_goes_wrong_leaves_weights_read(
     assert not mapped.state().on, "what is wrong can't be asked for"
 
 
-GIVEN = Reading("x", 1.0, 0.1, 1000)
+GIVEN = Measurement("x", 1.0, 0.1, 1000)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ GIVEN = Reading("x", 1.0, 0.1, 1000)
         (replace(GIVEN, first=0.5, sums="y"), False, False),
     ],
 )
-def test_who_wins(found: Reading, on: bool, right: bool) -> None:
+def test_who_wins(found: Measurement, on: bool, right: bool) -> None:
     """Sooner by 1.03 ×, and nothing lost on the way."""
     state = try_mapped.decide([GIVEN] * 2, [found] * 2)
     assert (state.on, state.right) == (on, right)
@@ -96,7 +96,7 @@ def test_reading_itself_must_agree() -> None:
 
 
 def test_children_take_no_more_than_they_may(pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(try_mapped, "MOST", 4 * PAGE)
+    monkeypatch.setattr(try_mapped, "MAX_BYTES", 4 * PAGE)
     assert [info.name for info in try_mapped.tensors(pages)] == ["a", "c"]
 
 
@@ -105,7 +105,7 @@ def test_there_may_be_nothing_to_try(pages: Path, monkeypatch: pytest.MonkeyPatc
     assert "no tensor begins at a page" in try_mapped.prove(pages)[0].why
     monkeypatch.setattr(backend, "device", lambda: "cuda")
     assert "on Metal only" in try_mapped.prove(pages)[0].why
-    assert mapped.known() is None
+    assert mapped.saved_state() is None
 
 
 def test_a_folder_that_cannot_be_written(pages: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from qwen3_mlx.config.matrices import weight_shapes
-from qwen3_mlx.config.share import WAYS, Share, asked
+from qwen3_mlx.config.share import WAYS, Share, from_options
 from qwen3_mlx.config.stages import stages
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.fit.inequality import weights_from_config, weights_of_share
@@ -77,9 +77,9 @@ def test_a_pipeline_splits_nothing() -> None:
 
 def test_ways_have_names() -> None:
     assert [Share(0, 2, *values).way for values in WAYS.values()] == [*WAYS]
-    assert asked(0, 2, "whole", False).way == "attention whole"
-    assert asked(1, 2, "split", True).way == "pipeline"
+    assert from_options(0, 2, "whole", False).way == "attention whole"
+    assert from_options(1, 2, "split", True).way == "pipeline"
     with pytest.raises(OptionError, match="--pipeline and --attention"):
-        asked(0, 2, "whole", True)
+        from_options(0, 2, "whole", True)
     with pytest.raises(OptionError, match="expected split or whole"):
-        asked(0, 2, "half", False)
+        from_options(0, 2, "half", False)

@@ -53,7 +53,7 @@ def test_one_message_for_what_ended_the_first(
     code: int, others: list[int], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     group = plan_of(("localhost",) * (len(others) + 1))
-    got = start._told(group, code, [Ended(other) for other in others])  # type: ignore[misc]
+    got = start._reported_code(group, code, [Ended(other) for other in others])  # type: ignore[misc]
     assert got == (ending.EXIT if said else code)
     err = capsys.readouterr().err
     assert err.count("error: ") == bool(said)

@@ -311,7 +311,7 @@ def follower(plan: Plan) -> Follower:
     """One that has no line yet."""
     found = object.__new__(Follower)
     found.plan, found.rank, found.network, found.caches = plan, 1, None, {}
-    found._behind = None
+    found._pending = None
     return found
 
 
@@ -348,8 +348,8 @@ def test_the_link_is_measured() -> None:
 
 
 def test_a_link_says_which_way_pays() -> None:
-    quick = dict(measure.told(2, {"sum_s": 10e-6, "bytes_s": 5e9}))
-    slow = dict(measure.told(2, {"sum_s": 300e-6, "bytes_s": 1e9}))
+    quick = dict(measure.report(2, {"sum_s": 10e-6, "bytes_s": 5e9}))
+    slow = dict(measure.report(2, {"sum_s": 300e-6, "bytes_s": 1e9}))
     assert quick["235B-A22B"].startswith("attention split pays")
     assert slow["30B-A3B"].startswith("one machine pays")
     assert slow["235B-A22B"].startswith("attention whole pays")  # no single one holds it

@@ -261,7 +261,7 @@ def test_a_bench_of_rows_compiles_them_all(compiler: Compiler) -> None:
     network = net()
     keep(network, proven("fused", "fused"))
     steps = Steps.of(network)
-    assert steps.few is not None and steps.compile_ahead() > 0
+    assert steps.fused_rows is not None and steps.compile_ahead() > 0
     compiled = compiler.now
-    assert compiled > 0 and not steps.few.ahead.compile_next()
+    assert compiled > 0 and not steps.fused_rows.ahead.compile_next()
     assert Steps.of(network, fused=False).compile_ahead() == 0.0

@@ -1,1 +1,1 @@
-"""What both chats share, and the chat by lines."""
+"""The parts that both chat interfaces share, and the line-based one."""

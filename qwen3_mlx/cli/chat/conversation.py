@@ -1,4 +1,4 @@
-"""A chat as both interfaces see it: the session, its mode, its totals and its files."""
+"""The state of a chat that both interfaces share: session, mode, totals and files."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Conversation:
     model: Qwen3
     session: ChatSession
     files: set[Path] = field(default_factory=set)
-    """Files this chat wrote or read itself, which it may write again."""
+    """Files this chat has written or read, which it may overwrite."""
     turns: int = 0
     total: Stats = field(default_factory=Stats)
     journal: ChatJournal | None = None
-    """The file it is kept in as it grows; None keeps it nowhere."""
+    """The file that records the chat; None if it isn't recorded."""
     tools: ChatTools | None = None
-    """The servers whose tools are on offer."""
-    _unkept: bool = False
+    """The tool servers, if there are any."""
+    _save_failed: bool = False
     _sending: str = ""
     """The message of the running turn: the session adds it to its messages a moment later."""
 
@@ -51,7 +51,7 @@ class Conversation:
 
     @property
     def budget(self) -> int | None:
-        """Tokens that a turn may think at most."""
+        """The most thinking tokens per turn; None: no limit."""
         return self.session.options.thinking_limit
 
     @property
@@ -69,7 +69,10 @@ class Conversation:
 
     @property
     def thinks(self) -> bool:
-        """Whether the running turn thinks, or else the next one: by options, then by flags."""
+        """Whether the running turn, or else the next one, thinks.
+
+        Options override the soft switches in the messages, which override the model's default.
+        """
         options = self.session.options
         if self.model.family != "hybrid":
             return self.model.family not in NEVER_THINK
@@ -88,11 +91,11 @@ class Conversation:
         return [joined_text(message.get("content")) for message in messages]
 
     def sending(self, text: str) -> str:
-        """Get ready to send `text`; returns it as text that any tokenizer takes.
+        """Prepare to send `text`; returns it with undecodable bytes replaced.
 
-        A soft switch in it is the person's latest word, so an earlier option gives way to it.
+        A soft switch in the text is newer than the thinking option, so it resets that option.
         """
-        clean = text.encode("utf-8", "replace").decode()  # pasted bytes may be none
+        clean = text.encode("utf-8", "replace").decode()  # a paste may hold lone surrogates
         if self.model.family == "hybrid" and _flag(clean) is not None:
             self.set_options(thinking=None, thinking_budget=self.session.options.budget or None)
         self._sending = clean
@@ -101,9 +104,9 @@ class Conversation:
     def begin(
         self, text: str | None, on_progress: Callable[[int, int], None]
     ) -> Generation | ToolTurn:
-        """Begin a turn: send `text`, which `sending` returned, or answer the last message anew.
+        """Begin a turn: send `text` as `sending` returned it, or (None) retry the last message.
 
-        Raises as `ChatSession.send`; with tools, the turn does when it is iterated.
+        Raises as `ChatSession.send`; with tools these errors come while the turn is iterated.
         """
         if self.tools is not None and self.tools.offered():
             from qwen3_mlx.cli.tools.turn import ToolTurn
@@ -122,11 +125,11 @@ class Conversation:
         return f"thinking, budget {self.budget_name}" if limited else "thinking"
 
     def set_options(self, **changes: Any) -> None:
-        """Change options for the turns to come; all or nothing. Raises `OptionError`."""
+        """Change options of later turns. Raises `OptionError`, which changes none."""
         self.session.options = replace(self.session.options, **changes)
 
     def switch(self, thinking: bool) -> None:
-        """Turn thinking on or off. Raises `OptionError` where the model can't switch."""
+        """Turn thinking on or off. Raises `OptionError` if the model can't switch."""
         family = self.model.family
         if family in NEVER_THINK:
             hint = "for a model that does, start: qwen3-mlx chat 4b"
@@ -139,22 +142,22 @@ class Conversation:
         self.set_options(thinking=thinking, thinking_budget=budget)
 
     def take_up(self) -> str:
-        """Restore the prompt cache that an earlier chat computed for these messages.
+        """Restore the prompt cache that an earlier chat stored for these messages.
 
-        Returns a note if something kept was of no use, else nothing.
+        Returns a note for the user if a stored cache could not be used, else "".
         """
         from qwen3_mlx.chat.prompt_store import PromptStore  # brings MLX
 
         note = ""
-        if self.journal is not None:  # else it is not to leave a computed prompt either
+        if self.journal is not None:  # a chat that isn't recorded stores no prompt either
             note = self.session.restore_prompt(PromptStore(folders.prompts()))
         self.session.warm_in_background()
         return note
 
     def keep(self, *, again: bool = False) -> None:
-        """Write what changed to the journal: after every turn and command.
+        """Write the changes to the journal; called after every turn and command.
 
-        Raises `SessionError`, but only for the first of several failures unless `again` is set.
+        Raises `SessionError`; of several failures in a row only the first, unless `again` is set.
         """
         self._sending = ""
         if self.journal is None:
@@ -164,10 +167,10 @@ class Conversation:
             self.journal.keep(
                 folders.lasting_name(self.model.name), session.options, session.messages
             )
-            self._unkept = False
+            self._save_failed = False
         except SessionError:
-            if again or not self._unkept:
-                self._unkept = True
+            if again or not self._save_failed:
+                self._save_failed = True
                 raise
 
     def as_saved(self, path: Path) -> SavedChat:
@@ -179,7 +182,7 @@ class Conversation:
         return SavedChat(path, self.model.name, options, self.session.messages)
 
     def close(self) -> None:
-        """Leave nothing undone that the next chat can use, and let go of the file and servers."""
+        """Store the computed prompt, close the journal and stop the tool servers."""
         if self.tools is not None:
             self.tools.close()
         self.session.save_prompt()
@@ -188,12 +191,12 @@ class Conversation:
 
     @property
     def context(self) -> int | None:
-        """Tokens the model can look back on."""
+        """The model's context length in tokens."""
         config = getattr(self.model, "config", None)
         return int(config.context) if config is not None else None
 
     def prompt_tokens(self) -> int:
-        """Tokens of the conversation as the next turn will begin with it."""
+        """Tokens of the conversation as the next prompt renders it."""
         if not self.session.messages:
             return 0
         offered = [tool.as_offer() for tool in self.tools.known()] if self.tools else []
@@ -218,7 +221,7 @@ class Conversation:
             self.set_options(thinking_budget=less[-1] if less else steps[0])
 
     def adopt(self, model: Qwen3) -> None:
-        """Go on with another model: same messages, and the options it can have."""
+        """Continue with another model: the same messages, and the options it supports."""
         options, messages = self.session.options, self.session.messages
         if (model.family == "thinking" and not self.thinks) or model.family in NEVER_THINK:
             options = replace(options, thinking=None, thinking_budget=None)
@@ -240,7 +243,7 @@ class Conversation:
         )
 
 
-@lru_cache(512)  # the status asks five times a second
+@lru_cache(512)  # the status line calls it five times a second
 def _flag(text: str) -> bool | None:
     """The soft switch in `text`."""
     from qwen3_mlx.text import soft_switch

@@ -16,13 +16,13 @@ from qwen3_mlx.text.messages import joined_text
 
 
 def undo(chat: Conversation, _text: str) -> CommandResult:
-    """Take the last turn back."""
+    """Remove the last turn."""
     message = _take_back(chat)
     return CommandResult(f"taken back: {_short(message)}", changed=True)
 
 
 def edit(chat: Conversation, text: str) -> CommandResult:
-    """Take the last turn back, and send its message changed."""
+    """Remove the last turn, and send `text` instead or return its message to be edited."""
     message = _take_back(chat)
     if text:
         return CommandResult(changed=True, send=text)
@@ -30,7 +30,7 @@ def edit(chat: Conversation, text: str) -> CommandResult:
 
 
 def drop(chat: Conversation, text: str) -> CommandResult:
-    """Forget the oldest turns, which makes room in the context."""
+    """Remove the oldest turns to make room in the context. Raises `OptionError`."""
     if text and not (text.isdecimal() and int(text)):
         raise OptionError("/drop", got=shown(text), expected="a number of turns, 1 or more")
     count = int(text or 1)
@@ -46,7 +46,7 @@ def drop(chat: Conversation, text: str) -> CommandResult:
 
 
 def export(chat: Conversation, text: str) -> CommandResult:
-    """Write the messages for people (md) or programs (json)."""
+    """Write the conversation as Markdown or JSON. Raises `OptionError`, `SessionError`."""
     kind, _, name = text.partition(" ")
     if kind not in ("", "md", "json"):
         kind, name = Path(text).suffix.removeprefix("."), text
@@ -72,7 +72,7 @@ def export(chat: Conversation, text: str) -> CommandResult:
 
 
 def tokens(chat: Conversation, _text: str) -> CommandResult:
-    """The conversation's share of the context."""
+    """Report how much of the context the conversation uses."""
     used, context = chat.prompt_tokens(), chat.context
     lines = [f"the conversation: {used:,} tokens"]
     if context:
@@ -87,7 +87,7 @@ def tokens(chat: Conversation, _text: str) -> CommandResult:
 
 
 def model(chat: Conversation, text: str) -> CommandResult:
-    """Go on with another model."""
+    """Switch to another model, or show the current one."""
     if not text:
         return CommandResult(f"model: {chat.model.name}")
     return CommandResult(model=text.strip("'\""))
@@ -104,7 +104,7 @@ def _take_back(chat: Conversation) -> str:
 
 
 def _starts(messages: Sequence[dict[str, Any]]) -> list[int]:
-    """Where turns begin: at the person's messages."""
+    """The indices of the user messages, where turns begin."""
     return [n for n, message in enumerate(messages) if message["role"] == "user"]
 
 

@@ -1,6 +1,6 @@
-"""The lines typed in earlier chats, in the file that the line prompt keeps too.
+"""The input history of both chat interfaces, in one file.
 
-An entry is a line ``# date`` and the message's lines, each behind a ``+``.
+An entry is a line ``# date`` and the message's lines, each prefixed with ``+``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 from qwen3_mlx.files import open_regular, open_to_append
 
 READ_BYTES = 1_000_000
-"""Of a longer file only the newest entries are read."""
+"""Only the last so many bytes of the file are read."""
 
 
 def read(path: Path | None) -> list[str]:
-    """All entries, oldest first; none where there is no file to read."""
+    """All entries, oldest first; empty if the file can't be read."""
     if path is None:
         return []
     try:
@@ -35,7 +35,7 @@ def read(path: Path | None) -> list[str]:
 
 
 def add(path: Path | None, text: str) -> None:
-    """Append an entry. A file that can't be written is left as it is."""
+    """Append an entry; errors of writing are ignored."""
     if path is None:
         return
     lines = "".join(f"+{line}\n" for line in text.split("\n"))
@@ -54,14 +54,14 @@ class History:
         self._at, self._draft = len(self._entries), ""
 
     def add(self, text: str) -> None:
-        """Remember a message that was sent, unless it is the last one again."""
+        """Add a sent message, unless it repeats the last one."""
         if not self._entries or self._entries[-1] != text:
             self._entries.append(text)
             add(self._path, text)
         self._at, self._draft = len(self._entries), ""
 
     def older(self, typed: str) -> str | None:
-        """The entry before; None at the oldest."""
+        """The previous entry; None at the oldest. `typed` becomes the draft."""
         if self._at == 0:
             return None
         if self._at == len(self._entries):
@@ -70,7 +70,7 @@ class History:
         return self._entries[self._at]
 
     def newer(self) -> str | None:
-        """The entry after, and last the draft; None behind it."""
+        """The next entry, finally the draft; None after that."""
         if self._at >= len(self._entries):
             return None
         self._at += 1

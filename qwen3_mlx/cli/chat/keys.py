@@ -17,10 +17,10 @@ KEYS = {
     "Ctrl-D": "leave",
 }
 LINE_KEYS = ("Enter", "Alt-Enter", "Ctrl-C", "Up, Down", "Tab", "Ctrl-D")
-"""Those that the line chat has too."""
+"""The keys that also work in the line-based chat."""
 
 
 def key_help(*, is_full_screen: bool) -> list[str]:
-    """Two keys a row, and what each does."""
+    """The help text of the keys, two per line."""
     cells = [f"{key:<14}{does}" for key, does in KEYS.items() if is_full_screen or key in LINE_KEYS]
     return [f"{left:<40}{right}" for left, right in zip(cells[::2], cells[1::2], strict=True)]

@@ -1,4 +1,4 @@
-"""The chat line by line: read a message, paint the turn, again."""
+"""The line-based chat: reads a message, prints the turn, and repeats."""
 
 from __future__ import annotations
 
@@ -44,7 +44,12 @@ class LineChat:
         draft: str | None = None,
         save: bool = True,
     ) -> None:
-        self.chat, self.screen, self._context, self._kept = chat, screen, context, cache_format
+        self.chat, self.screen, self._context, self._cache_format = (
+            chat,
+            screen,
+            context,
+            cache_format,
+        )
         self._hide, self._debug, self._save = hide_thinking, debug, save
         self.interactive = is_terminal(sys.stdin) and screen.out_is_terminal
         self.failed = False
@@ -52,9 +57,9 @@ class LineChat:
         self._adapter = (chat.name, adapter)
 
     def run(self) -> int:
-        """Talk until the end of the input or /quit; returns the exit code.
+        """Chat until the end of the input or /quit; returns the exit code.
 
-        That is 1 if a message came through a pipe and failed; a person has seen the error.
+        The code is 1 if a message that came through a pipe has failed.
         """
         if self.interactive:
             self.screen.note(f"{self.chat.name}: {self.chat.mode}. {GREETING}")
@@ -72,7 +77,7 @@ class LineChat:
                 draft, self._draft = self._draft, ""
                 line = reader.read(f"{self.chat.name} [{self.chat.mode}] > ", draft)
                 presses = 0
-                if line.strip() and not self._take(line):
+                if line.strip() and not self._handle(line):
                     break
             except EOFError:
                 break
@@ -82,7 +87,7 @@ class LineChat:
                     self.screen.note("to leave: /quit or Ctrl-D")
 
     def _start_tools(self, tools: ChatTools) -> None:
-        """Start the servers; a person is asked for each, a pipe has those that are allowed."""
+        """Start the servers: with the user's consent, or in a pipe those that are allowed."""
         if self.interactive:
             tools.ask_server = self._questions.server
         else:
@@ -94,12 +99,14 @@ class LineChat:
         tools.start(name)
         self.screen.note(tools_commands.server_state(tools, tools.config(name)))
 
-    def _asks(self, turn: ToolTurn, tools: ChatTools, renderer: Renderer) -> None:
-        """Have the calls of `turn` asked for; Ctrl-C at the question ends the turn."""
+    def _ask_before_calls(self, turn: ToolTurn, tools: ChatTools, renderer: Renderer) -> None:
+        """Ask the user about every tool call of `turn`; Ctrl-C at the question ends the turn."""
 
         def ask(call: ToolCall, tool: Tool) -> Decision:
             try:
-                return self._questions.call(call, tool, partial(renderer.show_call, asked=True))
+                return self._questions.call(
+                    call, tool, partial(renderer.show_call, is_question=True)
+                )
             except KeyboardInterrupt:
                 turn.stop()
                 return No("they ended the turn")
@@ -116,8 +123,8 @@ class LineChat:
             [f"/{name}" for name in slash_commands.COMMANDS],
         )
 
-    def _take(self, line: str) -> bool:
-        """Run a command or a turn; whatever fails is shown, and the chat goes on."""
+    def _handle(self, line: str) -> bool:
+        """Run a command or a turn; returns False to quit. Errors are shown, the chat goes on."""
         try:
             if not slash_commands.is_command(line):
                 self._turn(line)
@@ -140,42 +147,44 @@ class LineChat:
             return not outcome.quit
         except BrokenPipeError:
             raise
-        except Exception as error:  # a bug or MLX out of memory must not cost the conversation
+        except Exception as error:  # a bug or lack of memory must not end the conversation
             self.failed = True
             if self._debug:
                 self.screen.trace(error)
             self.screen.error(error)
             if slash_commands.is_command(line):
-                self._draft = line  # to be corrected
+                self._draft = line  # the user can correct it
             return True
 
     def _switch(self, name: str) -> None:
-        """Go on with another model."""
+        """Switch to the model `name`. Raises as `load.open_model`."""
         adapter = self._adapter[1] if name == self._adapter[0] else None
-        model = load.open_model(name, self._context, self.screen, self._kept, adapter, self._drafts)
-        if self.screen.is_watched and (said := try_kernels(model, self.screen.note)):
-            self.screen.note(said)
+        model = load.open_model(
+            name, self._context, self.screen, self._cache_format, adapter, self._drafts
+        )
+        if self.screen.is_watched and (outcome := try_kernels(model, self.screen.note)):
+            self.screen.note(outcome)
         self.chat.adopt(model)
         if self._save:
             folders.remember_model(name)
         self.screen.note(f"from now on: {self.chat.name}, {self.chat.mode}")
 
     def _turn(self, text: str | None) -> None:
-        """Send `text`, or answer the last message anew, and paint the reply."""
+        """Send `text`, or (None) retry the last message, and print the reply."""
         progress = ProgressLine(self.screen, "reading the prompt")
         generation = self.chat.begin(
             None if text is None else self.chat.sending(text), on_progress=progress
         )
         renderer = Renderer(self.screen, self._answer_view(), hide_thinking=self._hide)
         if isinstance(generation, ToolTurn) and self.chat.tools is not None and self.interactive:
-            self._asks(generation, self.chat.tools, renderer)
+            self._ask_before_calls(generation, self.chat.tools, renderer)
         with interrupts_turn(generation, answer_first=True) as presses:
             try:
                 events = progress.cleared_by(presses.watch(generation))
                 if isinstance(generation, ToolTurn) and not self.screen.out_is_terminal:
-                    events = only_last_answer(events, lambda said: self.screen.note(said.strip()))
+                    events = only_last_answer(events, lambda text: self.screen.note(text.strip()))
                 done = renderer.paint(events)
-            finally:  # a Ctrl-C that comes late must not cost the turn that is kept here
+            finally:  # inside the handler, so that a late Ctrl-C can't prevent saving the turn
                 progress.clear()
                 generation.close()
                 self.chat.keep()
@@ -183,7 +192,7 @@ class LineChat:
             self.chat.count(done)
             if self.interactive:
                 self.screen.note(f"\n{footer(done, self.chat.budget)}\n")
-        self.chat.session.warm_in_background()  # while the answer is read
+        self.chat.session.warm_in_background()  # while the user reads the answer
 
     def _answer_view(self) -> AnswerView:
         if self.interactive and not self.screen.is_dumb and self.screen.is_utf8:

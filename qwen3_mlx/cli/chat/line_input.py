@@ -1,4 +1,4 @@
-"""Where a chat's lines come from: an editing prompt, a bare terminal, or a pipe."""
+"""Reads a chat's messages from an editing prompt, a plain terminal, or a pipe."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ class Reader(Protocol):
     """A source of messages."""
 
     def read(self, prompt: str, draft: str = "") -> str:
-        """The next message; one who can edit begins with `draft`.
+        """The next message; an editing prompt starts with `draft`.
 
         Raises `EOFError` at the end, `KeyboardInterrupt` for Ctrl-C.
         """
 
     def ask(self, question: str, draft: str = "") -> str:
-        """The answer to a question; what was typed before it was shown is none.
+        """The answer to a question; input typed before the question was shown is not an answer.
 
-        It joins no history. Raises as `read`.
+        The answer doesn't enter the history. Raises as `read`.
         """
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal's state."""
 
 
 class Lines:
-    """A message a line; the prompt is drawn on stderr if a person types there."""
+    """Reads one message per line; on a terminal the prompt is drawn on stderr."""
 
     def __init__(self, screen: Screen) -> None:
-        self._screen, self._ask = screen, is_terminal(sys.stdin)
+        self._screen, self._is_terminal = screen, is_terminal(sys.stdin)
         self._lines: Iterator[str] = stdin.lines()
-        self._kept, self._begun = deque[str](), ""
+        self._waiting, self._partial = deque[str](), ""
 
     def read(self, prompt: str, draft: str = "") -> str:
         """The next line of stdin."""
-        if self._kept:
-            return self._kept.popleft()
-        begun, self._begun = self._begun, ""
-        return begun + self._next(f"{prompt}{begun}")
+        if self._waiting:
+            return self._waiting.popleft()
+        partial, self._partial = self._partial, ""
+        return partial + self._next(f"{prompt}{partial}")
 
     def _next(self, prompt: str) -> str:
-        if self._ask:
+        if self._is_terminal:
             self._screen.prompt(prompt)
         line = next(self._lines, None)
         if line is None:
@@ -66,21 +66,22 @@ class Lines:
         return line
 
     def ask(self, question: str, draft: str = "") -> str:
-        """The next line that is typed from now on; the draft is shown, to be typed changed.
+        """The next line typed from now on; the draft is only shown.
 
-        The lines before it are the next messages, and the one begun is the beginning of another.
+        Complete lines typed earlier become the next messages; an incomplete one starts the message
+        after them.
         """
-        if self._ask:
+        if self._is_terminal:
             with typed_ahead() as typed:
-                *lines, self._begun = f"{self._begun}{typed}".split("\n")
-            self._kept.extend(lines)
+                *lines, self._partial = f"{self._partial}{typed}".split("\n")
+            self._waiting.extend(lines)
         if draft:
             self._screen.note(draft)
         with interruptible():
             return self._next(question)
 
     def close(self) -> None:
-        """Nothing to leave behind."""
+        """Do nothing: the terminal's state is unchanged."""
 
 
 class Prompt:
@@ -92,10 +93,10 @@ class Prompt:
         from prompt_toolkit.input.vt100 import Vt100Input
 
         source = Vt100Input(sys.stdin)
-        self._restore = _keep_typed(source.fileno())
+        self._restore = _keep_typed_lines(source.fileno())
         self._keys = PromptKeys(source.fileno())
         source.stdin_reader = cast(Any, self._keys)
-        self._aside = ""
+        self._typed_earlier = ""
         self._session: PromptSession[str] = PromptSession(
             input=source,
             history=_history(history),
@@ -111,18 +112,18 @@ class Prompt:
     def read(self, prompt: str, draft: str = "") -> str:
         """The text typed or pasted before Enter."""
         self._keys.begin()
-        draft, self._aside = f"{draft}{self._aside}", ""
+        draft, self._typed_earlier = f"{draft}{self._typed_earlier}", ""
         return self._prompt(self._session, prompt, draft)
 
     def ask(self, question: str, draft: str = "") -> str:
-        """The text typed before Enter; what was typed earlier waits for the next message."""
+        """The text typed before Enter; earlier input is saved for the next message."""
         from prompt_toolkit import PromptSession
         from prompt_toolkit.history import InMemoryHistory
         from prompt_toolkit.input.typeahead import get_typeahead
 
         earlier = "".join(key.data for key in get_typeahead(self._session.input))
-        self._aside += self._keys.put_aside(earlier)
-        asked: PromptSession[str] = PromptSession(
+        self._typed_earlier += self._keys.put_aside(earlier)
+        session: PromptSession[str] = PromptSession(
             input=self._session.input,
             output=self._session.output,
             history=InMemoryHistory(),
@@ -130,12 +131,12 @@ class Prompt:
             key_bindings=_keys(),
             prompt_continuation="",
         )
-        return self._prompt(asked, question, draft)
+        return self._prompt(session, question, draft)
 
     def _prompt(self, session: PromptSession[str], prompt: str, draft: str) -> str:
         try:
             return session.prompt(printable(prompt), default=draft)
-        finally:  # a paste is to be told from typing while the model answers too
+        finally:  # keep pastes distinguishable from typing while the model answers
             self._session.output.enable_bracketed_paste()
             self._session.output.flush()
 
@@ -146,16 +147,16 @@ class Prompt:
         self._restore()
 
 
-def _keep_typed(terminal: int) -> Callable[[], None]:
-    """Have a Ctrl-C leave the lines typed before it; returns what undoes this.
+def _keep_typed_lines(terminal: int) -> Callable[[], None]:
+    """Make the terminal keep lines typed before a Ctrl-C; returns a function that undoes it.
 
-    A terminal drops them otherwise, and a turn that is cut would cost the next messages.
+    A terminal discards them by default, so interrupting a turn would lose the next messages.
     """
     try:
         before = termios.tcgetattr(terminal)
-        kept = [*before[:3], before[3] | termios.NOFLSH, *before[4:]]
-        termios.tcsetattr(terminal, termios.TCSANOW, kept)
-    except termios.error:  # no terminal, or one that has gone
+        attributes = [*before[:3], before[3] | termios.NOFLSH, *before[4:]]
+        termios.tcsetattr(terminal, termios.TCSANOW, attributes)
+    except termios.error:  # no terminal, or a disconnected one
         return lambda: None
 
     def restore() -> None:
@@ -166,7 +167,7 @@ def _keep_typed(terminal: int) -> Callable[[], None]:
 
 
 class PromptKeys:
-    """What prompt_toolkit reads the terminal with: a `PasteReader`."""
+    """Adapts `PasteReader` to prompt_toolkit's stdin reader."""
 
     def __init__(self, terminal: int) -> None:
         self._reader, self._is_typed_ahead = PasteReader(terminal), False
@@ -177,13 +178,13 @@ class PromptKeys:
         return self._reader.closed
 
     def begin(self) -> None:
-        """A prompt begins: lines that wait by now were typed ahead, and each is sent."""
+        """Note that a prompt begins: lines already waiting were typed ahead, and each is sent."""
         self._is_typed_ahead = self._reader.is_waiting()
 
     def put_aside(self, earlier: str) -> str:
-        """What was typed before a question was shown, as text: it must answer nothing.
+        """The input typed before a question was shown, which must not answer it.
 
-        `earlier`: what a prompt has read and left, behind the Enter that ended it.
+        earlier: input that the last prompt read after the Enter that ended it.
         """
         typed = self._reader.typed_ahead() if self._reader.is_waiting() else ""
         return cleaned(f"{earlier}{typed}").replace("\r", "\n").strip("\n")
@@ -199,17 +200,17 @@ class PromptKeys:
 
 
 def _history(path: Path | None) -> History:
-    """The lines of earlier chats; what can't be read or written any more is as if it were none."""
+    """The history file as prompt_toolkit's history; errors of reading or writing are ignored."""
     from prompt_toolkit.history import History, InMemoryHistory
 
-    class Kept(History):
+    class FileHistory(History):
         def load_history_strings(self) -> list[str]:
             return list(reversed(input_history.read(path)))
 
         def store_string(self, string: str) -> None:
             input_history.add(path, string)
 
-    return InMemoryHistory() if path is None else Kept()
+    return InMemoryHistory() if path is None else FileHistory()
 
 
 def _keys() -> KeyBindings:

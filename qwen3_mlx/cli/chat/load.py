@@ -1,4 +1,4 @@
-"""Chooses a model and loads it, with progress for a download or a long load."""
+"""Chooses a model and loads it, showing progress."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ DEMO_NOTE = (
 )
 
 GONE = (ModelNotFoundError, HubError, ConfigError, CheckpointError)
-"""A model that isn't there, or isn't whole: errors of opening it."""
+"""Errors of opening a model that is missing or incomplete."""
 
 
 def choose(model: str | None) -> tuple[str, str]:
-    """The model to open, and a note if it is the demo by default.
+    """The name of the model to open, and a note if it is the demo by default.
 
-    Without `model` it is the one that is set, else that of the last chat, else the demo; the demo
-    too where the last one is gone. Raises `ConfigError` if a setting is not valid.
+    Without `model`: the model of the settings, else the last chat's, else the demo, which also
+    replaces a last model that is gone. Raises `ConfigError` for an invalid setting.
     """
     from qwen3_mlx.cli.settings import settings
 
@@ -46,7 +46,7 @@ def choose(model: str | None) -> tuple[str, str]:
 
 
 def unset() -> tuple[str, str]:
-    """The same where no model is set: that of the last chat, else the demo."""
+    """As `choose` if the settings name no model: the last chat's model, else the demo."""
     last = folders.last_model() or DEMO
     if last == DEMO:
         return DEMO, DEMO_NOTE
@@ -58,14 +58,14 @@ def unset() -> tuple[str, str]:
 
 
 def is_last(model: str | None, name: str) -> bool:
-    """Whether `name` is no more than the model of the last chat, where `model` was asked for."""
+    """Whether `name` was chosen only because the last chat used it, not by argument or setting."""
     from qwen3_mlx.cli.settings import settings
 
     return model is None and name != DEMO and settings.load().get("model") is None
 
 
 def stand_in_note(name: str, error: Exception) -> str:
-    """One line: the model of the last chat can't be opened, and why."""
+    """A line that says why the demo replaces the last chat's model."""
     why = error.summary if isinstance(error, Qwen3Error) else str(error)
     name, why = _one_line(name), _one_line(why)
     return f"{name}, the model of the last chat, can't be opened, so demo answers: {why}"
@@ -77,7 +77,10 @@ def _one_line(text: str) -> str:
 
 
 def default_context(name: str, screen: Screen) -> int | None:
-    """The context that is set, unless the model `name` can't have it. Raises `ConfigError`."""
+    """The settings' context in tokens; None, with a note, if it is too long for `name`.
+
+    Raises `ConfigError` for an invalid setting.
+    """
     from qwen3_mlx.cli.settings import settings
     from qwen3_mlx.config import Qwen3Config
 
@@ -91,21 +94,27 @@ def default_context(name: str, screen: Screen) -> int | None:
         screen.note(f"the context that is set, {tokens:,} tokens, is too long for {name}")
         return None
     except Qwen3Error:
-        pass  # loading it says what is wrong
+        pass  # loading the model reports the error
     return tokens
 
 
 def check_chats(name: str) -> None:
-    """Raise `OptionError` for an embedder, before it is downloaded or read."""
+    """Raise `OptionError` for an embedder or reranker, before it is downloaded or read."""
     found = resolve.find_local(name)
     kind = kinds.of_directory(found) if found else kinds.of_name(resolve.parse(name).repo)
     kinds.check_writes_text(kind, name)
 
 
 def check_drafts(draft: str | None) -> None:
-    """Raise for a name that means no model, or one that can't draft, before anything is loaded."""
+    """Raise for a name that isn't a model or can't draft, before anything is loaded."""
     if draft not in (None, "lookup"):
         check_chats(draft)
+
+
+def note_download(name: str, screen: Screen) -> None:
+    """Tell the user if loading `name` begins with a download."""
+    if resolve.find_local(name) is None:
+        screen.note(f"downloading {resolve.parse(name).repo}; it is kept for the next time")
 
 
 def open_model(
@@ -116,10 +125,9 @@ def open_model(
     adapter: Path | None = None,
     draft: str | None = None,
 ) -> Qwen3:
-    """Load `name`, saying so if it must be downloaded first or takes long. Raises as `load`."""
+    """Load `name`, with a note on a download and a progress line. Raises as `load`."""
     check_chats(name)
-    if resolve.find_local(name) is None:
-        screen.note(f"downloading {resolve.parse(name).repo}; it is kept for the next time")
+    note_download(name, screen)
     progress = ProgressLine(screen, f"loading {name}")
     try:
         model = load_model(name, context, progress, cache_format, adapter, draft)
@@ -138,12 +146,12 @@ def open_or_demo(
     adapter: Path | None = None,
     draft: str | None = None,
 ) -> tuple[str, Qwen3]:
-    """As `open_model`, for the model of the last chat: the demo, with a note, where it is gone."""
+    """As `open_model` for the last chat's model; if it is gone, the demo with a note."""
     try:
         return name, open_model(name, context, screen, cache_format, adapter, draft)
     except GONE as error:
         if adapter is not None or draft is not None:
-            raise  # either may be what is wrong, and fits no other model
+            raise  # either may be the cause, and neither fits the demo
         screen.note(stand_in_note(name, error))
     return DEMO, open_model(DEMO, None, screen, cache_format)
 

@@ -1,4 +1,4 @@
-"""A slash command, and its result."""
+"""The types of a slash command and its result."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class CommandResult:
     retry: bool = False
     quit: bool = False
     changed: bool = False
-    """The messages have changed: show them again."""
+    """Whether the messages have changed and must be shown again."""
     edit: str | None = None
-    """A message for the person to change and send again."""
+    """A message for the user to edit and send again."""
     send: str | None = None
     """A message to send at once."""
     model: str | None = None
     """The model to switch to."""
     start_server: str | None = None
-    """The tool server to start, or to start again."""
+    """The tool server to start or restart."""
     stop_server: str | None = None
-    """The tool server to end, which may take it seconds."""
+    """The tool server to stop, which may take seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Going on with a kept conversation: ``chat --resume``."""
+"""``chat --resume``: continues a saved conversation."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ID = re.compile(r"last|\d{4}-[\d-]*[0-9a-f]*")
 
 
 def with_last(arguments: list[str]) -> list[str]:
-    """The arguments with the id that a bare ``--resume`` means put in.
+    """The arguments with "last" inserted after a ``--resume`` without an id.
 
-    What follows is the id only if it looks like one, so that ``--resume 8b`` names a model.
+    The next argument counts as an id only if it looks like one: in ``--resume 8b`` it is a model.
     """
     given = []
     for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
@@ -32,28 +32,31 @@ def with_last(arguments: list[str]) -> list[str]:
 
 
 def find(id: str) -> journal.SavedChat:
-    """The kept conversation that `id`, its beginning, or ``last`` names. Raises `SessionError`."""
+    """The saved conversation named by an id, a prefix of one, or ``last``.
+
+    Raises `SessionError`.
+    """
     return journal.read(journal_files.find(folders.sessions(), None if id == LAST else id))
 
 
 def attach(
     chat: Conversation, resumed: journal.SavedChat | None, *, save: bool = True
 ) -> list[str]:
-    """Have `chat` kept as it grows, after taking up `resumed`; returns notes to show.
+    """Attach a journal to `chat` after loading `resumed` into it; returns notes to show.
 
-    Without `save` nothing is written, neither the conversation nor what is computed for it.
+    Without `save` nothing is written: neither the conversation nor its prompt cache.
     """
     folder = folders.sessions()
     if resumed is None:
         if not save:
             return [UNKEPT]
         chat.journal = journal.ChatJournal(journal_files.new_path(folder))
-        # a system prompt may be long, and is computed while the first message is typed
+        # A long system prompt is prefilled while the user types the first message.
         return list(filter(None, [chat.take_up()])) if chat.session.messages else []
-    kept = None
-    if save:  # what was read before the model loaded may have grown meanwhile
-        with contextlib.suppress(SessionError):  # removed: this chat has it still
-            resumed, kept = journal.take(resumed.path)
+    own_journal = None
+    if save:  # another chat may have changed the file while the model was loading
+        with contextlib.suppress(SessionError):  # the file was removed; `resumed` is in memory
+            resumed, own_journal = journal.take(resumed.path)
     session = chat.session
     system = session.system
     session.messages = [dict(message) for message in resumed.messages]
@@ -64,8 +67,8 @@ def attach(
         notes.insert(0, resumed.damage)
     if not save:
         return [*notes, UNKEPT, *filter(None, [chat.take_up()])]
-    chat.journal = kept or journal.ChatJournal(journal_files.new_path(folder))
-    if kept is None:
+    chat.journal = own_journal or journal.ChatJournal(journal_files.new_path(folder))
+    if own_journal is None:
         why = "is left as it is" if not resumed.can_append else "is open in another chat"
         notes.append(f"{resumed.path.name} {why}; this one goes on as {chat.journal.path.stem}")
     return [*notes, *filter(None, [chat.take_up()])]

@@ -1,6 +1,6 @@
-"""The slash commands of a chat. They act on a `Conversation` and return a text about it.
+"""The slash commands. They act on a `Conversation` and return a `CommandResult`.
 
-No drawing here: a line interface and a full-screen one run the same commands.
+They draw nothing: both chat interfaces run them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from qwen3_mlx.options import NEVER_THINK
 
 
 def is_command(line: str) -> bool:
-    """Whether `line` is for the chat and not for the model.
+    """Whether `line` is a command rather than a message.
 
-    ``/think`` and ``/no_think`` in front of more text stay text: the model's own soft switch. So
-    does a line that begins with a blank, or with a path (``/etc/hosts what is this?``).
+    ``/think`` or ``/no_think`` followed by text is the model's soft switch, so it is a message. So
+    is a line that begins with a blank or a path (``/etc/hosts what is this?``).
     """
     name, _, rest = line.rstrip().partition(" ")
     if "/" in name[1:]:
@@ -39,7 +39,7 @@ def is_command(line: str) -> bool:
 
 
 def is_unknown(line: str) -> bool:
-    """Whether `line` is a command that there is not."""
+    """Whether `line` is a command that doesn't exist."""
     return is_command(line) and line.split()[0].removeprefix("/") not in COMMANDS
 
 
@@ -48,15 +48,15 @@ def run(chat: Conversation, line: str) -> CommandResult:
     name, _, rest = line.strip().partition(" ")
     command = COMMANDS.get(name.removeprefix("/"))
     if command is None:
-        near = difflib.get_close_matches(name, [f"/{known}" for known in COMMANDS], n=1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        hint = f"{meant}/help lists them; to send it as text, begin with a space"
+        close = difflib.get_close_matches(name, [f"/{known}" for known in COMMANDS], n=1)
+        suggestion = f"did you mean {close[0]}? " if close else ""
+        hint = f"{suggestion}/help lists them; to send it as text, begin with a space"
         raise OptionError("unknown command", got=name, hint=hint)
     return command.run(chat, rest.strip())
 
 
 def help_text(*, is_full_screen: bool) -> str:
-    """The commands and the keys."""
+    """The text of /help: the commands and the keys."""
     width = max(len(command.usage) for command in COMMANDS.values())
     lines = [f"/{command.usage:<{width}}  {command.help}" for command in COMMANDS.values()]
     return "\n".join([*lines, "", *key_help(is_full_screen=is_full_screen)])
@@ -88,8 +88,8 @@ def _budget(chat: Conversation, text: str) -> CommandResult:
         chat.switch(False)
         return CommandResult("a budget of 0 switches thinking off; /think switches it on again")
     if chat.model.family in NEVER_THINK:
-        chat.switch(True)  # says that this model never thinks
-    if not chat.thinks:  # who asks for a budget asks for thinking
+        chat.switch(True)  # raises: this model never thinks
+    if not chat.thinks:  # setting a budget implies thinking
         chat.switch(True)
     chat.set_options(thinking_budget=budget)
     if isinstance(budget, int):
@@ -98,7 +98,7 @@ def _budget(chat: Conversation, text: str) -> CommandResult:
 
 
 def _spelled_budget(text: str, first: str) -> int | AutoBudget | None:
-    """The budget that a person means. Raises `OptionError`."""
+    """Parse the argument of /budget. Raises `OptionError`."""
     expected = "a number of tokens, auto, auto:N, auto first, low, medium, high, or off"
     try:
         budget: int | AutoBudget | None = read_budget(text)
@@ -122,8 +122,8 @@ def _retry(_chat: Conversation, _text: str) -> CommandResult:
 
 def _clear(chat: Conversation, _text: str) -> CommandResult:
     chat.session.clear()
-    kept = ", the system prompt stays" if chat.session.system else ""
-    return CommandResult(f"the conversation is forgotten{kept}", changed=True)
+    remark = ", the system prompt stays" if chat.session.system else ""
+    return CommandResult(f"the conversation is forgotten{remark}", changed=True)
 
 
 def _save(chat: Conversation, text: str) -> CommandResult:
@@ -142,7 +142,10 @@ def _save(chat: Conversation, text: str) -> CommandResult:
 
 
 def _own_path(chat: Conversation) -> Path:
-    """The last file of a chat without a journal, or a new one among the kept conversations."""
+    """Where /save writes without a path: the chat's latest file, or a new one.
+
+    Raises `SessionError` if the folder can't be created.
+    """
     if chat.files:
         return max(chat.files, key=lambda file: file.stat().st_mtime if file.exists() else 0)
     folder = folders.sessions()
@@ -164,7 +167,7 @@ def _load(chat: Conversation, text: str) -> CommandResult:
             path, is_id = journal_files.find(folders.sessions(), text), True
     damage = journal.read(path).damage
     chat.session = session = type(chat.session).load(path, chat.model)
-    if not is_id:  # a kept conversation has a journal of its own, which /save must not replace
+    if not is_id:  # /save must not replace the journal of a saved conversation
         chat.files.add(path.resolve())
     turns = sum(message["role"] == "user" for message in session.messages)
     loaded = f"loaded: {path} ({turns} turns); {chat.mode}"

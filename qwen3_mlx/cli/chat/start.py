@@ -1,4 +1,4 @@
-"""Starting a chat: the model, the session, and the interface to talk through."""
+"""Starts a chat: chooses the model, prepares the session and runs an interface."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ class ChatRequest:
     resume: str | None = None
     system_file: Path | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Options that hold where `options` say nothing and the model can have them."""
+    """Defaults for `options`, as far as the model supports them."""
     theme: str = "auto"
     cache_format: CacheFormat = AS_COMPUTED
     save: bool = True
     adapter: Path | None = None
-    """A LoRA adapter for the model that the chat begins with."""
+    """A LoRA adapter for the chat's first model."""
     draft: str | None = None
-    """Where drafts come from, for every model of the chat."""
+    """The source of drafts for every model of the chat."""
     mcp: Path | None = None
     """The file that lists tool servers."""
     allow: tuple[str, ...] = ()
-    """Tools that run unasked."""
+    """Patterns of tools that run without asking the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The model a chat begins with."""
+    """The model with which a chat begins."""
 
     name: str
     note: str = ""
-    """What is to be said of it: that it is the demo by default."""
+    """A note to show: that it is the demo by default."""
     is_last: bool = False
-    """Nobody asked for it, it is the last chat's: where it is gone, the demo stands in."""
+    """Whether it was chosen only as the last chat's model; if it is gone, the demo replaces it."""
 
 
 Prepare = Callable[["Conversation"], list[str]]
@@ -77,7 +77,7 @@ def run(request: ChatRequest) -> int:
     screen = Screen()
     file, system = request.system_file, request.system
     system = stdin.text_of(file) if file else system and stdin.argument(system)
-    load.check_drafts(request.draft)  # here, so that no other model is blamed
+    load.check_drafts(request.draft)  # first, so that the error names the draft model
     tools = _tools(request)
     resumed = resuming.find(request.resume) if request.resume else None
     chosen = _choose(request.model, resumed)
@@ -108,7 +108,7 @@ def run(request: ChatRequest) -> int:
 
 
 def _choose(model: str | None, resumed: SavedChat | None) -> Chosen:
-    """The model of the command line, else of the resumed conversation, else the usual one."""
+    """The model of the command line, else of the resumed conversation, else of `load.choose`."""
     if model or resumed is None:
         name, note = load.choose(model)
         return Chosen(name, note, load.is_last(model, name))
@@ -116,7 +116,7 @@ def _choose(model: str | None, resumed: SavedChat | None) -> Chosen:
 
 
 def _tools(request: ChatRequest) -> ChatTools | None:
-    """The tools that the command line names; no server is started yet. Raises `OptionError`."""
+    """The tool servers of ``--mcp``, not started yet. Raises `OptionError`."""
     if request.mcp is None:
         return None
     from qwen3_mlx.cli.tools.chat_tools import ChatTools
@@ -126,7 +126,7 @@ def _tools(request: ChatRequest) -> ChatTools | None:
 
 
 def _by_lines(request: ChatRequest, chosen: Chosen, screen: Screen, prepare: Prepare) -> int:
-    """The chat in lines, for pipes and terminals that can't do more."""
+    """Run the line-based chat, for pipes and simple terminals; returns the exit code."""
     from qwen3_mlx.cli.chat.conversation import Conversation
     from qwen3_mlx.cli.chat.line_chat import LineChat
 
@@ -136,8 +136,8 @@ def _by_lines(request: ChatRequest, chosen: Chosen, screen: Screen, prepare: Pre
         name, loaded = load.open_or_demo(*parts)
     else:
         name, loaded = chosen.name, load.open_model(*parts)
-    if screen.is_watched and (said := try_kernels(loaded, screen.note)):
-        screen.note(said)
+    if screen.is_watched and (outcome := try_kernels(loaded, screen.note)):
+        screen.note(outcome)
     if request.save and name == chosen.name and not chosen.note:
         folders.remember_model(name)
     chat = Conversation(loaded, loaded.session(request.system, request.options))
@@ -159,14 +159,17 @@ def _by_lines(request: ChatRequest, chosen: Chosen, screen: Screen, prepare: Pre
 def _full_screen(
     request: ChatRequest, chosen: Chosen, prepare: Prepare, tools: ChatTools | None
 ) -> int:
-    """Run the full-screen chat; a download comes first, because it draws its own progress."""
-    asked, chosen = chosen, _fetched(chosen)
+    """Run the full-screen chat; returns the exit code.
+
+    A download comes first because it draws its own progress.
+    """
+    wanted, chosen = chosen, _fetched(chosen)
     name = chosen.name
     from qwen3_mlx.cli.terminal.typed_ahead import typed_ahead
     from qwen3_mlx.cli.tui.app import Chat
     from qwen3_mlx.cli.tui.chat_setup import ChatSetup
 
-    context = request.context if chosen is asked else None
+    context = request.context if chosen is wanted else None
     cache_format = request.cache_format
     notes: list[str] = []
 
@@ -208,7 +211,7 @@ def _full_screen(
 
 
 def _fetched(chosen: Chosen) -> Chosen:
-    """`chosen`, downloaded if it must be; the demo for the model of the last chat that is gone."""
+    """`chosen`, downloaded if necessary; the demo if it is the last chat's model and gone."""
     try:
         load.check_chats(chosen.name)
         if resolve.find_local(chosen.name) is None:

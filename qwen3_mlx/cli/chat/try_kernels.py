@@ -1,4 +1,4 @@
-"""The first chat with a model tries its kernels on this machine, once, and says so in a line."""
+"""Tries a model's kernels on this machine before the first chat with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
 
 TryKernels = Callable[["Qwen3", Callable[[str], object], Callable[[], bool]], str]
-"""`try_kernels`, or what stands for it in a test."""
+"""The type of `try_kernels`."""
 
 
 def try_kernels(
@@ -21,11 +21,11 @@ def try_kernels(
     skipped: Callable[[], bool] = lambda: False,
     key: str = "Ctrl-C",
 ) -> str:
-    """Find out whether this machine's kernels are right and faster for `model`, if nobody has.
+    """Test whether the kernels are correct and faster for `model`, unless a verdict is saved.
 
-    say: shows the line that it begins. skipped: whether its user wants to go on without; then,
-    and after Ctrl-C or a failure, MLX's plain operations run, and the next start tries again.
-    Returns a line on how it ended; empty where there was nothing to find out.
+    say: shows the line that announces the trial. skipped: whether the user skips it; then, and
+    after Ctrl-C or a failure, MLX's plain operations run, and the next start tries again.
+    Returns a line on the outcome; empty if there was nothing to test.
     """
     from qwen3_mlx.checkpoint import try_mapped
     from qwen3_mlx.metal import prove
@@ -39,14 +39,16 @@ def try_kernels(
             f"trying the kernels for {model.name} on this machine: some ten seconds, once;"
             f" {key} skips it"
         )
-        found, unkept = trial.run(network, cache_format, model.name, rows=False, skipped=skipped)
-        with contextlib.suppress(Exception):  # then weights are read as they were
+        found, save_error = trial.run(
+            network, cache_format, model.name, rows=False, skipped=skipped
+        )
+        with contextlib.suppress(Exception):  # on failure the weights are read as before
             if model.runtime.path is not None and not skipped():
                 try_mapped.prove(model.runtime.path, again=False)
     except (prove.Skipped, KeyboardInterrupt):
         return "kernels: skipped; the next start tries them again"
-    except Exception as error:  # nothing that a trial meets may cost the chat
+    except Exception as error:  # no failure of a trial may end the chat
         return f"kernels: not tried, plain operations run ({describe(error)})"
-    if unkept:
-        return f"kernels: plain operations run, the result can't be kept: {unkept}"
+    if save_error:
+        return f"kernels: plain operations run, the result can't be kept: {save_error}"
     return f"kernels: {trial.summary(found)}" if found else ""

@@ -1,4 +1,4 @@
-"""``qwen3-mlx bench``: prefill and decode rates of one model here, beside mlx-lm if asked."""
+"""``qwen3-mlx bench``: measures a model's prefill and decode rates, optionally beside mlx-lm's."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from qwen3_mlx.nn.transformer import Qwen3Network
 
 SIZES = {"cpu": (128, 16, 3)}
-"""Tokens of prompt, tokens to decode and rounds, where none are given; elsewhere `LARGE`."""
+"""Default prompt tokens, decoded tokens and rounds by device; `LARGE` for other devices."""
 LARGE = (512, 128, 5)
 
 NOTICED_S = 1.0
-"""Seconds of compiling from which a line says so."""
+"""Compile time in seconds above which a note reports it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A network to measure, and a function that loads mlx-lm's of the same weights."""
+    """A network to measure, and a function that loads the same weights in mlx-lm."""
 
     name: str
     network: Qwen3Network
@@ -41,19 +41,19 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """The fastest that decoding could be: the bytes of one token at the bandwidth measured here."""
+    """The upper bound of the decode rate: measured bandwidth (bytes/s) over bytes per token."""
 
     bytes_per_token: int
     bandwidth: float
 
     @property
     def tokens(self) -> float:
-        """Tokens a second."""
+        """Tokens per second."""
         return self.bandwidth / self.bytes_per_token
 
 
 def from_checkpoint(model: str) -> Subject:
-    """The model of that name, loaded."""
+    """Load the network of `model`. Raises as `resolve` and `load_network`."""
     from qwen3_mlx.checkpoint import load_network
     from qwen3_mlx.hub.resolve import resolve
 
@@ -69,7 +69,7 @@ def from_checkpoint(model: str) -> Subject:
 
 
 def from_shape(shape: str, recipe: str, layers: int | None, context: int) -> Subject:
-    """A network of that shape with random weights, if it fits. Raises `OptionError`."""
+    """A network of `shape` with random weights. Raises `OptionError` if it doesn't fit."""
     from qwen3_mlx.bench import random_network
     from qwen3_mlx.config import Qwen3Config
     from qwen3_mlx.fit import inequality
@@ -99,7 +99,7 @@ def from_shape(shape: str, recipe: str, layers: int | None, context: int) -> Sub
 
 
 def sides(subject: Subject, against: str | None, ids: list[int], tokens: int) -> dict[str, Any]:
-    """A run of each side, by name."""
+    """By the side's name, a function that measures it once: qwen3-mlx, and perhaps mlx-lm."""
     from qwen3_mlx.bench import rates as speed
 
     arms: dict[str, Callable[[], Rates]] = {
@@ -112,7 +112,7 @@ def sides(subject: Subject, against: str | None, ids: list[int], tokens: int) ->
 
 
 def rows(samples: dict[str, list[Rates]]) -> dict[str, Any]:
-    """Summaries of both rates of each side."""
+    """Summaries of each side's prefill and decode rates."""
     from qwen3_mlx.bench.measure import summary
 
     return {
@@ -125,7 +125,7 @@ def rows(samples: dict[str, list[Rates]]) -> dict[str, Any]:
 
 
 def table(measured: dict[str, Any], roofline: Roofline) -> Iterator[str]:
-    """A Markdown table of medians, fit for an issue; more than 5 % of spread is marked."""
+    """A Markdown table of the medians; a spread of more than 5 % is marked."""
     yield "| | prefill tok/s | decode tok/s | of roofline |"
     yield "|---|---|---|---|"
     for name, row in measured.items():
@@ -148,7 +148,10 @@ def run(
     sizes: tuple[int, int, int],
     record: Path | None = None,
 ) -> int:
-    """Measure, interleaved in an order shuffled anew each round, and print one table."""
+    """Measure all sides, interleaved in an order shuffled each round, and print one table.
+
+    record: where all samples are written as JSON. Returns the exit code.
+    """
     from qwen3_mlx.bench import random_network
     from qwen3_mlx.bench import rates as speed
     from qwen3_mlx.bench.measure import environment, interleaved
@@ -179,7 +182,7 @@ def run(
 
 
 def run_rows(subject: Subject, sizes: tuple[int, int, int], record: Path | None = None) -> int:
-    """Measure steps of 1 to 16 rows, say what they are good for, and remember it for `doctor`."""
+    """Measure steps of 1 to 16 rows, print them, and save them for `doctor`."""
     from qwen3_mlx.bench import rows_reading
     from qwen3_mlx.bench.measure import environment
     from qwen3_mlx.bench.rows import Steps
@@ -199,8 +202,8 @@ def run_rows(subject: Subject, sizes: tuple[int, int, int], record: Path | None 
     for line in rows_reading.table(reading):
         screen.answer(f"{line}\n")
     screen.answer("\n× one row; in brackets the drafts that a step is best given\n")
-    if unkept := rows_reading.keep(reading):
-        screen.note(f"doctor won't show this: it can't be kept ({unkept})")
+    if save_error := rows_reading.save(reading):
+        screen.note(f"doctor won't show this: it can't be kept ({save_error})")
     if record is not None:
         results = {"reading": asdict(reading), "samples": samples, "tokens": sizes[1]}
         results |= {"rounds": sizes[2], "machine": dict(machine()), "paths": dict(paths())}
@@ -257,10 +260,10 @@ def command(
     """
     from qwen3_mlx.device import backend
 
-    usual = SIZES.get(backend.device(), LARGE)
+    defaults = SIZES.get(backend.device(), LARGE)
     given = (context, tokens, rounds)
     first, second, third = (
-        other if own is None else own for own, other in zip(given, usual, strict=True)
+        other if value is None else value for value, other in zip(given, defaults, strict=True)
     )
     if steps_of_rows and against is not None:
         raise OptionError("--rows doesn't go with --against", hint="leave one of the two out")

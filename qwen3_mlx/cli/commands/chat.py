@@ -1,4 +1,4 @@
-"""``qwen3-mlx chat``: talk with a model."""
+"""``qwen3-mlx chat``: a chat with a model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from qwen3_mlx.cli.settings import settings, suggestions
 
 
 class Command(TyperCommand):
-    """`chat`, whose ``--resume`` takes an id or none."""
+    """A command whose ``--resume`` takes an optional id, which click can't declare."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments."""
+        """Parse `args` after completing a bare ``--resume``."""
         from qwen3_mlx.cli.chat.resume import with_last
 
         return super().parse_args(ctx, with_last(args))
@@ -25,7 +25,7 @@ class Command(TyperCommand):
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """The options of `chat` besides the model's and the turns'."""
+    """The options that only `chat` has."""
 
     resume: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""``qwen3-mlx config``: what is set, where, and how to change it."""
+"""``qwen3-mlx config``: shows and changes the settings."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def command(
 
 
 def _row(name: str, found: settings.Settings) -> tuple[str, Any, str]:
-    """A key, what holds (None: it has no word), and where that comes from."""
+    """A key, its value (None if unset), and the source of the value."""
     if name in found.values:
         return name, found.values[name].value, found.values[name].source
     if name == "model":
@@ -88,7 +88,7 @@ def _row(name: str, found: settings.Settings) -> tuple[str, Any, str]:
 
 
 def _shown(value: Any) -> str:
-    """A value in a line."""
+    """A value on one line, at most 60 characters."""
     text = " ".join(printable(_as_text(value)).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -120,19 +120,19 @@ def set_value(key: Key, value: Value, debug: opt.Debug = False) -> None:
         qwen3-mlx config set budget 1024
         qwen3-mlx config set theme light
     """
-    wanted = settings.known(key)
+    setting = settings.known(key)
     if value == settings.DEFAULT:
         write.put(key, None)
     else:
-        meant = wanted.from_text(value)
+        parsed = setting.from_text(value)
         if key == "model":
             from qwen3_mlx.hub import resolve
 
-            resolve.parse(meant)  # a name that means nothing is an error here, not at the next chat
-            meant = folders.lasting_name(meant)
-        write.put(key, meant)
-    if os.environ.get(wanted.variable):
-        Screen().note(f"{wanted.variable} is set, and wins over the file")
+            resolve.parse(parsed)  # refuse an invalid name now rather than at the next chat
+            parsed = folders.lasting_name(parsed)
+        write.put(key, parsed)
+    if os.environ.get(setting.variable):
+        Screen().note(f"{setting.variable} is set, and wins over the file")
 
 
 @app.command()
@@ -171,7 +171,7 @@ def edit(debug: opt.Debug = False) -> None:
     """
     where = settings.file()
     command = _editor()
-    with write.alone(where):
+    with write.exclusive(where):
         if not where.exists():
             write.save(where, template())
         _edit(where, command)
@@ -194,7 +194,7 @@ def _edit(where: Path, command: list[str]) -> None:
 
 
 def _editor() -> list[str]:
-    """The editor's command. Raises `ConfigError` where there is none."""
+    """The editor's command. Raises `ConfigError` if none is found."""
     import shlex
     import shutil
 
@@ -211,7 +211,7 @@ def _editor() -> list[str]:
 
 
 def template() -> str:
-    """A file that sets nothing and says what can be set."""
+    """The text of a configuration file in which every key is commented out."""
     lines = ["# qwen3-mlx: what holds unless a command or a variable says otherwise", ""]
     for key in settings.KEYS.values():
         choices = f": {', '.join(key.choices)}" if key.choices else ""
@@ -237,4 +237,4 @@ _EXAMPLES = {
     "plain": "false",
     "theme": '"auto"',
 }
-"""A value of each key as TOML spells it."""
+"""An example value of each key, in TOML."""

@@ -1,4 +1,4 @@
-"""``qwen3-mlx convert``: quantize a checkpoint, measure what it cost, write the card, upload."""
+"""``qwen3-mlx convert``: quantizes a checkpoint, measures the loss, writes the card, uploads."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
     if options.upload is not None:
         hub.check_name(options.upload)
         if not options.dry_run:
-            hub.token()  # before hours of work, not after
+            hub.token()  # a missing token is an error before hours of work
     request = _request(source, options, screen)
     job = jobs.prepare(request, on_progress)
     progress.clear()
@@ -195,9 +195,9 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
 def _share_out(
     source: str, options: ConvertOptions, screen: Screen, progress: ProgressLine
 ) -> None:
-    """A file a machine: of a packed checkpoint as it is, of another behind its conversion."""
+    """Write one file per machine; a checkpoint that isn't packed is converted first."""
     assert options.shares is not None
-    share = conversion_shares.asked(options.shares, options.attention, options.pipeline)
+    share = conversion_shares.first_share(options.shares, options.attention, options.pipeline)
     if options.upload is not None or options.dry_run:
         raise OptionError(
             "--shares",
@@ -216,7 +216,7 @@ def _share_out(
 
 
 def _request(source: str, options: ConvertOptions, screen: Screen) -> ConversionRequest:
-    """The job that the options describe. Raises `OptionError`, or as `hub.resolve.resolve`."""
+    """The conversion that the options describe. Raises `OptionError`, or as `resolve`."""
     import qwen3_mlx.device.backend  # noqa: F401
 
     import mlx.core as mx
@@ -236,7 +236,7 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Conversion
     name = conversion_source.original(source)
     stem = re.split("[@:]", Path(name).name)[0].removesuffix(".gguf")
     out = options.out or Path(f"{stem}-{recipe.name}")
-    # a recipe with a target and a learned packing read the source more than once
+    # A recipe with a target and learned packing both read the source more than once.
     once = recipe.target is None and options.learned is None and not options.keep_source
     remote = conversion_source.remote(name, out, screen) if once and not options.dry_run else None
     directory = (
@@ -275,7 +275,7 @@ def _recipe(name: str, target: float | None) -> Recipe:
 
 
 def _command(name: str, directory: Path, out: Path, options: ConvertOptions) -> str:
-    """The command that makes the same bytes."""
+    """The command line that reproduces the output, for the card."""
     from qwen3_mlx.quantize.origin import origin_of
 
     origin = origin_of(directory, name)

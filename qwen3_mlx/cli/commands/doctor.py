@@ -1,4 +1,4 @@
-"""``qwen3-mlx doctor``: what runs on this machine and where, and why the rest doesn't."""
+"""``qwen3-mlx doctor``: shows which code paths and kernels run here, and why others don't."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from qwen3_mlx.nn.transformer import Qwen3Network
 
 Row = tuple[str, str]
-"""A subject, and its state."""
+"""A subject and its state."""
 
 
 def machine() -> list[Row]:
-    """The device and how MLX uses it. Raises `BackendError` where MLX is missing."""
+    """The device and how MLX uses it. Raises `BackendError` if MLX is missing."""
     from importlib.metadata import version
 
     import qwen3_mlx.device.backend as backend
@@ -42,7 +42,7 @@ def machine() -> list[Row]:
 
 
 def memory() -> list[Row]:
-    """Memory for a model, MLX's limits, and the way weights are read."""
+    """The memory available to a model, MLX's limits, and whether weights are mapped."""
     from qwen3_mlx.checkpoint import mapped
     from qwen3_mlx.device import memory_limits
     from qwen3_mlx.fit import machine
@@ -57,62 +57,63 @@ def memory() -> list[Row]:
 
 
 def kernels() -> list[Row]:
-    """A row a kernel: whether it runs without a word on the model, else why not."""
+    """One row per kernel: whether it may run on this machine, else why not."""
     from qwen3_mlx.metal import dispatch
 
     return [(name, state) for name, _, state in dispatch.rows()]
 
 
 def verdicts() -> list[Row]:
-    """What this machine has found out about its kernels, the newest first: a row each finding."""
+    """The saved verdicts on this machine's kernels, the newest first, one row per finding."""
     from qwen3_mlx.metal import verdict
     from qwen3_mlx.nn import trial
 
-    here = [held for held in verdict.all_kept() if held.machine == verdict.machine()]
-    rows = [(held.model or "a model", line) for held in here for line in trial.described(held)]
+    here = [entry for entry in verdict.load_all() if entry.machine == verdict.machine()]
+    rows = [(entry.model or "a model", line) for entry in here for line in trial.described(entry)]
     return rows or [("none yet", "qwen3-mlx doctor --prove MODEL tries a model's kernels")]
 
 
 def paths() -> list[Row]:
-    """How tokens are read and written here: many at once, and one after another."""
+    """The code paths of prefill and decode on this machine."""
     from qwen3_mlx.nn import choose_backend
 
     return list(choose_backend.reasons())
 
 
 def readings_of_rows() -> list[Row]:
-    """How steps of several rows run here, and the readings that `bench --rows` has left."""
+    """How steps of several rows run here, and the saved results of `bench --rows`."""
     from qwen3_mlx.bench import rows_reading
     from qwen3_mlx.metal import dispatch, proof_parts, verdict
 
     reason = next(filter(None, map(dispatch.off_reason, proof_parts.ROWS)), None)
-    here = [held for held in verdict.all_kept() if held.machine == verdict.machine()]
+    here = [entry for entry in verdict.load_all() if entry.machine == verdict.machine()]
     if reason:
         rows = [("now", f"plain operations: {reason}")]
     else:
-        rows = [(held.model or "a model", _rows_state(held)) for held in here]
-    found = [(one.model, rows_reading.said(one)) for one in rows_reading.kept()]
+        rows = [(entry.model or "a model", _rows_state(entry)) for entry in here]
+    found = [(one.model, rows_reading.described(one)) for one in rows_reading.load_all()]
     return [*rows, *(found or [("not yet read", "qwen3-mlx bench MODEL --rows reads them")])]
 
 
-def _rows_state(held: Verdict) -> str:
+def _rows_state(entry: Verdict) -> str:
     from qwen3_mlx.metal import proof_parts
 
-    faults = {name: held.fault(name) for name in proof_parts.ROWS}
+    faults = {name: entry.fault(name) for name in proof_parts.ROWS}
     wrong = next((f"{name}: {fault}" for name, fault in faults.items() if fault), None)
     return f"plain operations: {wrong}" if wrong else "fused"
 
 
 def try_kernels(network: Qwen3Network, name: str, kv_bits: int | None = None) -> list[Row]:
-    """Try the kernels of `network` at its sizes, time them, and other cuts; what came out of it."""
+    """Try and time the kernels and launch sizes for `network`; one row per finding."""
     from qwen3_mlx.metal import dispatch, prove
     from qwen3_mlx.nn import trial
     from qwen3_mlx.nn.trial_cuts import best_cuts
     from qwen3_mlx.options import CacheFormat
 
-    kept, name = CacheFormat(kv_bits), f"{name}, keys in {kv_bits} bits" if kv_bits else name
+    cache_format = CacheFormat(kv_bits)
+    name = f"{name}, keys in {kv_bits} bits" if kv_bits else name
     try:
-        found, unkept = trial.run(network, kept, name, again=True, further=best_cuts)
+        found, save_error = trial.run(network, cache_format, name, again=True, further=best_cuts)
     except prove.Skipped:
         return [(name, "the machine slept meanwhile, so nothing was found out: once more, please")]
     if found is None:
@@ -121,11 +122,14 @@ def try_kernels(network: Qwen3Network, name: str, kv_bits: int | None = None) ->
     rows = [(name, line) for line in trial.described(found)]
     rows.append(("right", ", ".join(found.right) or "nothing"))
     rows += [("seconds", f"{what}: {spent:.1f}") for what, spent in found.seconds.items()]
-    return [*rows, *([("not kept", unkept)] if unkept else [])]
+    return [*rows, *([("not kept", save_error)] if save_error else [])]
 
 
 def try_shape(shape: str, kv_bits: int | None = None) -> list[Row]:
-    """The same for a published shape with random weights, 4 bits: nothing is downloaded."""
+    """`try_kernels` for a published shape with random 4-bit weights; needs no download.
+
+    Raises `OptionError` for an unknown shape.
+    """
     from qwen3_mlx.bench import random_network
     from qwen3_mlx.config import Qwen3Config
 
@@ -137,18 +141,18 @@ def try_shape(shape: str, kv_bits: int | None = None) -> list[Row]:
 
 
 def try_model(name: str, kv_bits: int | None = None) -> list[Row]:
-    """The same for a model that is loaded for it. Raises as `load`."""
+    """`try_kernels` for the model `name`, and a trial of mapped weights. Raises as `load`."""
     from qwen3_mlx.checkpoint import load_network, try_mapped
     from qwen3_mlx.hub import resolve
 
     directory = resolve.resolve(name)
-    state, unkept = try_mapped.prove(directory)  # before the model takes its memory
-    rows = [("zero-copy", f"{state.why}{f'; not kept: {unkept}' if unkept else ''}")]
+    state, save_error = try_mapped.prove(directory)  # before the model takes its memory
+    rows = [("zero-copy", f"{state.why}{f'; not kept: {save_error}' if save_error else ''}")]
     return [*try_kernels(load_network(directory)[0], name, kv_bits), *rows]
 
 
 def files(name: str) -> list[Row]:
-    """The faults of a model's files, NaN in its weights included. Raises as `resolve`."""
+    """The faults of a model's files, including NaN in its weights. Raises as `resolve`."""
     from qwen3_mlx.checkpoint import check
     from qwen3_mlx.hub import resolve
 
@@ -161,7 +165,7 @@ def files(name: str) -> list[Row]:
 
 
 def show(title: str, rows: list[Row]) -> None:
-    """Print a block of rows."""
+    """Print rows under a title."""
     screen = Screen()
     screen.answer(f"{title}\n")
     for name, state in rows:
@@ -209,7 +213,7 @@ def command(
     if group:
         from qwen3_mlx.group import measure, membership
 
-        show("group", list(measure.told(*membership.measured())))
+        show("group", list(measure.report(*membership.measured())))
         return
     for shape in prove_shape or []:
         show("proof", try_shape(shape, kv_bits))

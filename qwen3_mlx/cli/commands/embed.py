@@ -1,4 +1,4 @@
-"""``qwen3-mlx embed``: texts to vectors, JSON lines in and out."""
+"""``qwen3-mlx embed``: embeds texts, JSON lines in and out."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def _answers(
     *,
     truncate: bool,
 ) -> Iterator[dict[str, Any]]:
-    """What comes out for each of these lines: a vector, or the error of that line alone."""
+    """For each line its vector, or its own error."""
     from qwen3_mlx.retrieval import embed
 
-    found: list[dict[str, Any]] = []
+    answers_or_errors: list[dict[str, Any]] = []
     ids = []
     for value in values:
         try:
@@ -78,9 +78,9 @@ def _answers(
                     truncate=truncate,
                 )
             )
-            found.append({})
+            answers_or_errors.append({})
         except Qwen3Error as error:
-            found.append({"error": error.summary})
+            answers_or_errors.append({"error": error.summary})
     vectors = iter(embed.vectors(model.network, ids, dimensions))
-    for answer in found:
+    for answer in answers_or_errors:
         yield answer or {"embedding": next(vectors).tolist()}

@@ -1,4 +1,4 @@
-"""``qwen3-mlx follow``: what `launch` starts on the other machines."""
+"""``qwen3-mlx follow``: the command that `launch` starts on the other machines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def command(
     from qwen3_mlx.group.plan import current, read_plan
 
     found = current()
-    if group is None and found is not None:  # the process that is watched by another of these
+    if group is None and found is not None:  # the child that a watching `follow` has started
         from qwen3_mlx.group.follow import follow
 
         follow(*found)

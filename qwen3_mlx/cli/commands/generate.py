@@ -31,10 +31,10 @@ INTERRUPTED = 130
 
 
 def arrange(first: str | None, second: str | None, piped: str) -> tuple[str | None, str]:
-    """The model's name, if one is given, and the prompt. Raises `OptionError` if it is empty.
+    """The model's name, if given, and the prompt. Raises `OptionError` if the prompt is empty.
 
-    Two arguments are model and prompt. A lone one is the model if it has a model name's form and
-    stdin has the prompt; otherwise it is the prompt. stdin joins the prompt, behind an empty line.
+    Two arguments are model and prompt. A single one is the model if it has the form of a model's
+    name and stdin has text; else it is the prompt. Text from stdin follows after an empty line.
     """
     piped = piped.rstrip("\r\n") if piped.strip() else ""
     model, words = first, second
@@ -52,7 +52,7 @@ def arrange(first: str | None, second: str | None, piped: str) -> tuple[str | No
 
 @dataclass(frozen=True, slots=True)
 class GenerateOptions:
-    """The options of `generate` besides the model's, the turn's and the tools'."""
+    """The options that only `generate` has."""
 
     hide_reasoning: opt.HideThinking = False
     as_json: Annotated[
@@ -129,7 +129,7 @@ def command(
 
 
 def read_tools(file: Path) -> list[dict[str, Any]]:
-    """The tools in a JSON file. Raises `OptionError`, before a model is loaded."""
+    """The tools in a JSON file. Raises `OptionError`."""
     from qwen3_mlx.text.tools import normalise_tools
 
     try:
@@ -143,7 +143,7 @@ def read_tools(file: Path) -> list[dict[str, Any]]:
 
 
 def read_schema(file: Path) -> str:
-    """The text of a schema's file. Raises `OptionError`, before a model is loaded."""
+    """The text of a schema file. Raises `OptionError`."""
     try:
         return read_given(file).decode("utf-8-sig")
     except (OSError, ValueError) as error:
@@ -152,7 +152,7 @@ def read_schema(file: Path) -> str:
 
 
 def _open(name: str | None, turn: opt.TurnOptions, screen: Screen) -> tuple[str, Qwen3]:
-    """The model's name and the model, with remarks for a person at a terminal."""
+    """Load the model; returns its name and the model. Notes go to stderr."""
     chosen, note = load.choose(name)
     if note and (screen.err_is_terminal or note != load.DEMO_NOTE):
         screen.note(note)

@@ -1,4 +1,4 @@
-"""``qwen3-mlx info``: what a model is and whether it fits, from its config and headers alone."""
+"""``qwen3-mlx info``: describes a model and its memory use from its config and headers alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qwen3_mlx.checkpoint.model_files import Finding
 from qwen3_mlx.checkpoint.share_files import read_shares
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.chat import load
-from qwen3_mlx.cli.terminal.numbers import parameters
+from qwen3_mlx.cli.terminal.numbers import EVERYDAY_CONTEXT, parameters
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.config import Qwen3Config, matrices
 from qwen3_mlx.config.shares import Shares
@@ -21,13 +21,10 @@ from qwen3_mlx.fit import inequality, kv_cache, machine
 from qwen3_mlx.hub import kinds, resolve
 from qwen3_mlx.options import check_context
 
-EVERYDAY_CONTEXT = 4096
-"""Tokens the inequality is filled in for unless --context says otherwise."""
-
 
 @dataclass(frozen=True)
 class Facts:
-    """All that `info` tells."""
+    """What `info` reports about a model."""
 
     where: str
     config: Qwen3Config
@@ -40,7 +37,7 @@ class Facts:
     findings: tuple[Finding, ...] = ()
     """Contradictions between the model's files; none if it is not on this machine."""
     shares: Shares | None = None
-    """The machines that its files are shared out to."""
+    """The machines among which its files are split, if they are."""
 
 
 def command(
@@ -75,13 +72,13 @@ def command(
     if note not in ("", load.DEMO_NOTE):
         screen.note(note)
     if machines is not None:
-        from qwen3_mlx.cli import several
+        from qwen3_mlx.cli import machines_report
 
-        found = several.gather(name, context, kv_bits, machines)
+        found = machines_report.gather(name, context, kv_bits, machines)
         if as_json:
-            screen.json(f"{json.dumps(several.record(found))}\n")
+            screen.json(f"{json.dumps(machines_report.record(found))}\n")
         else:
-            screen.answer("\n".join(several.lines(found)) + "\n")
+            screen.answer("\n".join(machines_report.lines(found)) + "\n")
         return
     facts = gather(name, context, kv_bits, memory)
     if as_json:
@@ -92,7 +89,10 @@ def command(
 
 
 def gather(name: str, context: int | None, kv_bits: int | None, gigabytes: float | None) -> Facts:
-    """Find the model here or ask the hub for its headers, and do the sums."""
+    """Collect the facts about `name`, from this machine or from the hub's headers.
+
+    gigabytes: memory of a Mac to compute for; None means this machine. Raises as `find`.
+    """
     where, config, weights, from_headers = find(name)
     place = machine.this_machine() if gigabytes is None else machine.mac(gigabytes)
     check_context(context)
@@ -106,7 +106,10 @@ def gather(name: str, context: int | None, kv_bits: int | None, gigabytes: float
 
 
 def find(name: str) -> tuple[str, Qwen3Config, inequality.Weights, bool]:
-    """Where a model lies, its configuration and weights, and whether headers were read for them."""
+    """A model's place, its configuration and weights, and whether these come from headers.
+
+    Raises as `Qwen3Config.from_dir` and `download.describe`.
+    """
     found = resolve.find_local(name)
     tensors: Any = None
     if found is not None:
@@ -156,7 +159,7 @@ def record(facts: Facts) -> dict[str, Any]:
 
 
 def _would_fit(facts: Facts) -> list[dict[str, Any]]:
-    """What would fit, if this does not: the least loss first."""
+    """The alternatives that fit if this model doesn't, the least loss of quality first."""
     if facts.fit.fits:
         return []
     from qwen3_mlx.fit import alternatives
@@ -169,13 +172,14 @@ def _would_fit(facts: Facts) -> list[dict[str, Any]]:
 
 
 def lines(facts: Facts) -> Iterator[str]:
-    """The report for people: the model, the arithmetic of each term, and advice."""
+    """The report as text: the model, every term of the memory inequality, and advice."""
     config, fit = facts.config, facts.fit
     total, active = matrices.parameters(config), matrices.active_parameters(config)
     yield facts.where
     yield architecture(config)
     if facts.shares is not None:
-        yield f"shared out to {facts.shares.said}; the sum below is of one machine that held all"
+        shares = facts.shares.description
+        yield f"shared out to {shares}; the sum below is of one machine that held all"
     if facts.kind != "chat":
         doing = {"embedder": "turns texts into vectors", "reranker": "judges documents"}
         command = {"embedder": "embed", "reranker": "rerank"}[facts.kind]
@@ -198,7 +202,7 @@ def lines(facts: Facts) -> Iterator[str]:
 
 
 def _sum(facts: Facts, total: int) -> Iterator[str]:
-    """The terms of the memory a model needs, one a row."""
+    """The terms of the required memory, one per row, and their sum."""
     config, fit = facts.config, facts.fit
     per_token = kv_cache.kv_bytes_per_token(config, facts.kv_bits)
     widened = "" if facts.machine.float_bytes is None else "; floats are float32 here"
@@ -220,7 +224,7 @@ def _sum(facts: Facts, total: int) -> Iterator[str]:
 
 
 def architecture(config: Qwen3Config) -> str:
-    """The network in a line."""
+    """The network's architecture on one line."""
     experts = ""
     if config.is_moe:
         experts = (
@@ -237,7 +241,7 @@ def architecture(config: Qwen3Config) -> str:
 
 
 def _advice(facts: Facts) -> Iterator[str]:
-    """The longest context if it fits; what would fit if it doesn't."""
+    """The longest context that fits, or the alternatives if the model doesn't fit."""
     config, fit = facts.config, facts.fit
     if fit.fits:
         longest = inequality.largest_context(config, facts.weights, facts.machine, facts.kv_bits)

@@ -1,4 +1,4 @@
-"""``qwen3-mlx launch``: a command of this program on several machines that share the model."""
+"""``qwen3-mlx launch``: runs a command on several machines that share one model."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def command(
             got=arguments[0] if arguments else "nothing",
             expected=f"{', '.join(RUNS)} or a .py file, behind the options",
         )
-    own = share.asked(0, 1, attention, pipeline)
+    own = share.from_options(0, 1, attention, pipeline)
     names = [name.strip() for name in hosts.split(",") if name.strip()]
     plan = new_plan(
         names,

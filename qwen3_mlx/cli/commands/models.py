@@ -1,7 +1,6 @@
-"""``qwen3-mlx models``: what is on this machine, how big it is, and whether it fits.
+"""``qwen3-mlx models``: lists the models on this machine, their sizes, and whether they fit.
 
-From config.json and the safetensors headers alone: no weight is read, MLX is not imported, and
-nothing is asked of the hub.
+It reads only config.json and the safetensors headers: no weights, no MLX, no network.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli.terminal.numbers import parameters, short
+from qwen3_mlx.cli.terminal.numbers import EVERYDAY_CONTEXT, parameters, short
 from qwen3_mlx.cli.terminal.screen import Screen, printable
 from qwen3_mlx.errors import ModelNotFoundError, OptionError, Qwen3Error, gb
 from qwen3_mlx.files import expanded
@@ -28,13 +27,10 @@ if TYPE_CHECKING:
     from qwen3_mlx.hub.installed import Found
     from qwen3_mlx.hub.kinds import Kind
 
-EVERYDAY_CONTEXT = 4096
-"""Tokens that a model must have room for, as `info` counts."""
-
 
 @dataclass(frozen=True)
 class Row:
-    """A model and the facts in its headers; `problem` if they can't be read."""
+    """A model and the facts from its headers; `problem` says why they can't be read."""
 
     model: Found
     local: bool
@@ -48,7 +44,7 @@ class Row:
 
     @property
     def kind(self) -> Kind:
-        """What the model is for."""
+        """``chat``, ``embedder`` or ``reranker``."""
         from qwen3_mlx.hub import kinds
 
         named = kinds.of_name(self.model.repo)
@@ -56,7 +52,7 @@ class Row:
 
     @property
     def bundled(self) -> bool:
-        """Whether it came with the package."""
+        """Whether the model is one of the package's demos."""
         from qwen3_mlx.hub import resolve as hub
 
         return (self.model.name, self.model.path) in hub.bundled()
@@ -114,8 +110,8 @@ def run(
         found += local.in_directory(folder)
     rows = [_look(model, place, context) for model in found]
     if everything:
-        here = {model.repo for model in found if not model.problem}
-        rows += _elsewhere(here, place, context)
+        installed = {model.repo for model in found if not model.problem}
+        rows += _not_installed(installed, place, context)
     screen = Screen()
     if as_json:
         screen.json(_as_json(rows, place))
@@ -126,7 +122,7 @@ def run(
 
 
 def _look(model: Found, place: Machine, context: int | None) -> Row:
-    """A model's row, from its config.json and headers."""
+    """The row of an installed model, from its config.json and headers."""
     size = _disk_bytes(model.path)
     if model.problem:
         return Row(model, True, size, model.problem)
@@ -143,22 +139,22 @@ def _look(model: Found, place: Machine, context: int | None) -> Row:
         return Row(model, True, size, f"{error.summary}{hint}")
 
 
-def _elsewhere(here: set[str], place: Machine, context: int | None) -> Iterator[Row]:
-    """The released models that are not here, as their shapes say."""
+def _not_installed(installed: set[str], place: Machine, context: int | None) -> Iterator[Row]:
+    """Rows of the released models that aren't installed, computed from their shapes."""
     from qwen3_mlx.config import Qwen3Config
     from qwen3_mlx.fit import inequality as memory
     from qwen3_mlx.hub import releases
     from qwen3_mlx.hub.installed import Found
 
     for release in (*releases.RELEASES, *releases.RETRIEVAL):
-        if release.repo in here:
+        if release.repo in installed:
             continue
         config = Qwen3Config.from_dict(release.config())
         weights = memory.weights_from_config(config)
         size, model = weights.stored_bytes, Found(release.alias, Path(), repo=release.repo)
         try:
             yield _with_fit(model, False, size, config, weights, place, context)
-        except Qwen3Error as error:  # a context that no YaRN reaches
+        except Qwen3Error as error:  # a context beyond YaRN's reach
             yield Row(model, False, size, error.summary)
 
 
@@ -180,7 +176,7 @@ def _with_fit(
 
 
 def _disk_bytes(folder: Path) -> int:
-    """Bytes of the files that lie in or below `folder`, links followed, each counted once."""
+    """Bytes of all files below `folder`; links are followed, every file is counted once."""
     if folder.is_file():
         return folder.stat().st_size
     sizes: dict[tuple[int, int], int] = {}
@@ -195,14 +191,14 @@ def _disk_bytes(folder: Path) -> int:
 
 
 def lines(rows: list[Row], place: Machine) -> Iterator[str]:
-    """The list for people."""
+    """The list as a text table."""
     table: list[tuple[str, ...]] = [("MODEL", "SIZE", "BITS", "PARAMETERS", "CONTEXT", "")]
     table += [_cells(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    told = False
+    has_remote = False
     for row, cells in zip([None, *rows], table, strict=True):
-        if row is not None and not row.local and not told:
-            told = True
+        if row is not None and not row.local and not has_remote:
+            has_remote = True
             yield "\nto be downloaded with `qwen3-mlx chat MODEL`:"
         name, *numbers, verdict = cells
         right = (f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=False))
@@ -210,7 +206,7 @@ def lines(rows: list[Row], place: Machine) -> Iterator[str]:
     yield f"\navailable: {gb(place.available_bytes)}, {place.why}"
     if any(row.model.repo and row.model.problem for row in rows):
         yield "what is incomplete is fetched to its end with: qwen3-mlx chat MODEL"
-    if not told and all(row.bundled for row in rows):
+    if not has_remote and all(row.bundled for row in rows):
         yield "no real model is here yet; to get one: qwen3-mlx chat 4b (2.3 GB)"
 
 
@@ -247,8 +243,8 @@ def _as_json(rows: list[Row], place: Machine) -> str:
 
 
 def _record(row: Row) -> dict[str, Any]:
-    """What ``--json`` says of a model. Sizes in bytes, contexts in tokens."""
-    known: dict[str, Any] = {
+    """A model's entry for ``--json``. Sizes in bytes, contexts in tokens."""
+    fields: dict[str, Any] = {
         "name": row.model.name,
         "repo": row.model.repo or None,
         "local": row.local,
@@ -257,12 +253,12 @@ def _record(row: Row) -> dict[str, Any]:
         "problem": row.problem or None,
     }
     if row.config is None or row.weights is None or row.fit is None:
-        return known
+        return fields
     from qwen3_mlx.config import matrices
 
     total, packing = matrices.parameters(row.config), row.config.quantization
     spec = packing.default if packing else None
-    return known | {
+    return fields | {
         "model_type": row.config.model_type,
         "kind": row.kind,
         "parameters": total,

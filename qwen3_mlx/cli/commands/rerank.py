@@ -1,4 +1,4 @@
-"""``qwen3-mlx rerank``: how well documents answer a query, JSON lines in and out."""
+"""``qwen3-mlx rerank``: scores documents against a query, JSON lines in and out."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def _answers(
     *,
     truncate: bool,
 ) -> Iterator[dict[str, Any]]:
-    """What comes out for each of these lines: its scores, or the error of that line alone."""
+    """For each line its scores, or its own error."""
     from qwen3_mlx.retrieval import rerank
 
-    asked: list[list[list[int]] | Qwen3Error] = []
+    questions: list[list[list[int]] | Qwen3Error] = []
     for value in values:
         try:
             own, documents = _question(value, query, field)
-            asked.append(
+            questions.append(
                 [
                     rerank.token_ids(
                         *(model.tokenizer, own, text, model.config.context, f"document {i}"),
@@ -81,16 +81,16 @@ def _answers(
                 ]
             )
         except Qwen3Error as error:
-            asked.append(error)
-    ids = [one for many in asked if isinstance(many, list) for one in many]
+            questions.append(error)
+    ids = [pair for question in questions if isinstance(question, list) for pair in question]
     scores = iter(rerank.scores(model.network, model.tokenizer, ids))
-    for many in asked:
-        if isinstance(many, Qwen3Error):
-            yield {"error": many.summary}
+    for question in questions:
+        if isinstance(question, Qwen3Error):
+            yield {"error": question.summary}
         elif query is not None:
             yield {"score": next(scores)}
         else:
-            yield {"scores": [next(scores) for _ in many]}
+            yield {"scores": [next(scores) for _ in question]}
 
 
 def _question(value: Any, query: str | None, field: str) -> tuple[str, list[str]]:

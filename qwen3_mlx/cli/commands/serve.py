@@ -1,4 +1,4 @@
-"""``qwen3-mlx serve``: a model for other programs, over HTTP."""
+"""``qwen3-mlx serve``: serves a model to other programs over HTTP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from qwen3_mlx.cli.chat import load
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.screen import Screen
-from qwen3_mlx.hub import resolve
 from qwen3_mlx.options import CacheFormat
 from qwen3_mlx.serve.settings import Settings
 
@@ -26,7 +25,7 @@ WHO, LIMITS = "Who may ask", "Limits"
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where to listen, and to whom."""
+    """The options for the server's address and its clients."""
 
     host: Annotated[
         str, opt.option("NAME", "The address to listen on; beyond this machine a key is needed.")
@@ -51,7 +50,7 @@ class Listening:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much at once."""
+    """The options that limit concurrency and memory."""
 
     parallel: Annotated[
         int, opt.option("N", "Answers that are computed at once.", LIMITS, min=1)
@@ -111,17 +110,19 @@ def command(
     from qwen3_mlx.serve.run import serve
 
     screen, cache_format = Screen(), CacheFormat(kv_bits)
-    _log(quiet=quiet, debug=debug)
+    _configure_logging(quiet=quiet, debug=debug)
     load.check_drafts(draft)
     name, note = load.choose(model)
     if note:
         screen.note(note)
 
-    def open_it() -> Qwen3:
-        asked = context or load.default_context(name, screen)
-        return _open(name, asked, screen, cache_format, adapter, draft)
+    def open_model() -> Qwen3:
+        wanted_context = context or load.default_context(name, screen)
+        return _open(name, wanted_context, screen, cache_format, adapter, draft)
 
-    serve(_settings(listening, limits), open_it, lambda url, model: _tell(screen, url, model))
+    serve(
+        _settings(listening, limits), open_model, lambda url, model: _announce(screen, url, model)
+    )
 
 
 def _settings(listening: Listening, limits: Limits) -> Settings:
@@ -149,9 +150,8 @@ def _open(
     adapter: Path | None,
     draft: str | None,
 ) -> Qwen3:
-    """Load the model, embedders and rerankers too. Raises as `load`."""
-    if resolve.find_local(name) is None:
-        screen.note(f"downloading {resolve.parse(name).repo}; it is kept for the next time")
+    """Load a model of any kind. Raises as `load`."""
+    load.note_download(name, screen)
     from qwen3_mlx.model import load as load_any
 
     progress = ProgressLine(screen, f"loading {name}")
@@ -170,8 +170,8 @@ def _open(
     return model
 
 
-def _tell(screen: Screen, url: str, model: Qwen3) -> None:
-    """The address on stdout, how to use it on stderr."""
+def _announce(screen: Screen, url: str, model: Qwen3) -> None:
+    """Print the address on stdout, and how clients use it on stderr."""
     lines = [f"{model.name} is served; Ctrl-C ends it"]
     if model.kind == "chat":
         lines += [
@@ -185,8 +185,8 @@ def _tell(screen: Screen, url: str, model: Qwen3) -> None:
     screen.notes(lines)
 
 
-def _log(*, quiet: bool, debug: bool) -> None:
-    """The server's words go to stderr with the time; a request has one line, without its text."""
+def _configure_logging(*, quiet: bool, debug: bool) -> None:
+    """Log to stderr with the time: one line per request, without its text."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_without_words)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
@@ -196,13 +196,13 @@ def _log(*, quiet: bool, debug: bool) -> None:
     level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
     logging.getLogger("qwen3_mlx").setLevel(level)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each client that went away
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns for every lost client
 
 
 def _without_words(record: logging.LogRecord) -> bool:
-    """Keep where an error comes from, not what it says: that may quote a prompt.
+    """Log an error's type and traceback but not its message, which may quote a prompt.
 
-    Turns that a second Ctrl-C cancels are no errors.
+    Drops the errors of turns that a second Ctrl-C cancelled.
     """
     if not record.exc_info:
         return True

@@ -1,4 +1,4 @@
-"""``qwen3-mlx sessions``: what is kept, to look at, export or remove."""
+"""``qwen3-mlx sessions``: lists, shows, exports and removes saved conversations."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def command() -> None:
 def _read(id: str | None) -> journal.SavedChat:
     from qwen3_mlx.chat import journal, journal_files
 
-    kept = journal.read(journal_files.find(folders.sessions(), id))
-    if kept.damage:
-        Screen().note(kept.damage)
-    return kept
+    saved = journal.read(journal_files.find(folders.sessions(), id))
+    if saved.damage:
+        Screen().note(saved.damage)
+    return saved
 
 
 @app.command(name="list")
@@ -62,13 +62,13 @@ def list_all(debug: opt.Debug = False) -> None:
     screen = Screen()
     for path in journal_files.all_in(folders.sessions()):
         try:
-            kept = journal.read(path)
+            saved = journal.read(path)
         except SessionError as error:
             screen.note(str(error))
             continue
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
-        title = printable(kept.title)[:50]  # a list is read, also through a pipe
-        screen.answer(f"{kept.id}  {when}  {kept.turns:3} turns  {kept.model}  {title}\n")
+        title = printable(saved.title)[:50]  # also in a pipe, which ends up on a terminal
+        screen.answer(f"{saved.id}  {when}  {saved.turns:3} turns  {saved.model}  {title}\n")
 
 
 @app.command()
@@ -101,12 +101,12 @@ def export(
     """
     from qwen3_mlx.chat.export import as_json, as_markdown
 
-    kept = _read(id)
+    saved = _read(id)
     screen = Screen()
     if format == "md":
-        screen.answer(as_markdown(kept))
+        screen.answer(as_markdown(saved))
     else:
-        screen.json(as_json(kept))
+        screen.json(as_json(saved))
 
 
 @app.command()
@@ -129,7 +129,8 @@ def rm(
     """
     from qwen3_mlx.chat import journal_files
 
-    paths = [journal_files.find(folders.sessions(), id) for id in ids]  # all or nothing
+    # Every id must be found before anything is removed.
+    paths = [journal_files.find(folders.sessions(), id) for id in ids]
     for path in paths:
         journal_files.remove(path)
         Screen().note(f"removed: {path.stem}")

@@ -1,1 +1,1 @@
-"""Settings, the folders they lie in, and completion of arguments."""
+"""Settings, the program's folders, and shell completion."""

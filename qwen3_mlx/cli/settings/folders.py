@@ -1,4 +1,4 @@
-"""The folders and files that the command line keeps between runs."""
+"""The folders and files that persist between runs."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from qwen3_mlx.files import open_to_append, own_folder, read_small, write_atomic
 
 
 def home() -> Path:
-    """The directory of the state files: ``QWEN3_MLX_HOME``, else the platform's own place."""
+    """The directory of state files: ``QWEN3_MLX_HOME``, else the platform's state directory."""
     return own_folder("state")
 
 
 def sessions() -> Path:
-    """The directory of kept conversations: ``QWEN3_MLX_HOME``, else the platform's for data."""
+    """The directory of saved conversations, in ``QWEN3_MLX_HOME`` or the platform's data."""
     return own_folder("data") / "sessions"
 
 
 def prompts() -> Path:
-    """The directory of computed prompts: ``QWEN3_MLX_HOME``, else the platform's for caches."""
+    """The directory of stored prompts, in ``QWEN3_MLX_HOME`` or the platform's cache."""
     return own_folder("cache") / "prompts"
 
 
 def history_file() -> Path | None:
-    """The file of typed lines, readable by its owner only; None where it can't be kept."""
+    """The input history, readable by its owner only; None if it can't be written."""
     file = home() / "history"
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open_to_append(file):  # an old one may be somebody else's
+        with open_to_append(file):  # an existing file may belong to another user
             pass
     except OSError:
         return None
@@ -37,7 +37,7 @@ def history_file() -> Path | None:
 
 
 def last_model() -> str | None:
-    """The model of the last chat, which may be gone by now; None if there was none."""
+    """The name of the last chat's model, which may be gone; None if there is none."""
     try:
         name = json.loads(read_small(home() / "state.json").decode("utf-8"))["model"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -46,7 +46,7 @@ def last_model() -> str | None:
 
 
 def lasting_name(name: str) -> str:
-    """`name`, which must mean the same from another directory: a path is made absolute."""
+    """`name` in a form valid from any directory: a path becomes absolute."""
     from qwen3_mlx.hub import resolve
 
     try:
@@ -54,15 +54,15 @@ def lasting_name(name: str) -> str:
         if path is None or name in dict(resolve.bundled()):
             return name
         return str(path.resolve())
-    except (Qwen3Error, OSError):  # it will be said when the name is used
+    except (Qwen3Error, OSError):  # using the name reports the error
         return name
 
 
 def remember_model(name: str) -> None:
-    """Keep `name` for the next chat, if the file can be written."""
+    """Store `name` for the next chat; errors of writing are ignored."""
     name = lasting_name(name)
     try:
         home().mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(home() / "state.json", json.dumps({"model": name}).encode())
-    except (OSError, ValueError):  # no room, no home; or a name that is no text
+    except (OSError, ValueError):  # a full disk, no home, or an unencodable name
         pass

@@ -1,8 +1,7 @@
-"""Settings that hold for every run: config.toml, and variables such as ``QWEN3_MLX_BUDGET``.
+"""Settings for every run: config.toml, and variables such as ``QWEN3_MLX_BUDGET``.
 
-What a command is told wins over a variable, a variable over the file, the file over what is built
-in. A key left out of the file, an empty variable, and the word ``default`` leave the choice to the
-next in that row.
+A command's options override variables, these override the file, and the file overrides built-in
+defaults. A key missing from the file, an empty variable and the value ``default`` set nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from qwen3_mlx.files import own_folder, read_small
 from qwen3_mlx.options import NEVER_THINK, Family, GenerationOptions
 
 LARGEST = 2**20
-"""Bytes of a file that is read."""
+"""Largest config.toml that is read, in bytes."""
 DEFAULT = "default"
 """The value that stands for the built-in one."""
 ShowThinking = Literal["always", "live", "never"]
@@ -32,13 +31,13 @@ _WORDS |= dict.fromkeys(("false", "off", "no", "0"), False)
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Something that can be set. `option` is its name among a turn's options, if it is one."""
+    """A key of the settings. `option` is its name in `GenerationOptions`, if it has one."""
 
     name: str
     kind: type
     help: str
     builtin: str = "the model's own"
-    """What holds where nobody set it."""
+    """The default, in words."""
     choices: tuple[str, ...] = ()
     option: str = ""
 
@@ -48,7 +47,7 @@ class Key:
         return f"QWEN3_MLX_{self.name.upper()}"
 
     def from_text(self, text: str) -> Any:
-        """What `text` means, from a variable or a command. Raises `ConfigError`."""
+        """Parse a value from a variable or a command. Raises `ConfigError`."""
         value: Any = text
         if self.kind is bool:
             value = _WORDS.get(text.strip().lower(), text)
@@ -61,7 +60,7 @@ class Key:
         return self.checked(value)
 
     def checked(self, value: Any) -> Any:
-        """`value` if it may be that. Raises `ConfigError`."""
+        """`value` if it is valid for this key. Raises `ConfigError`."""
         if self.option and self.kind is not bool:
             try:
                 GenerationOptions(**{self.option: value})
@@ -75,7 +74,7 @@ class Key:
 
     @property
     def expected(self) -> str:
-        """What may be set, in words."""
+        """The valid values, in words."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         if self.name == "model":
@@ -120,22 +119,22 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The valid settings, and an error for each other one."""
+    """The valid settings, and an error for each invalid one."""
 
     values: Mapping[str, Setting]
     problems: tuple[ConfigError, ...] = ()
 
     def get(self, name: str) -> Any:
-        """The value of a key, None where nobody set it."""
+        """The value of a key; None if it isn't set."""
         return self.values[name].value if name in self.values else None
 
     def options(self) -> dict[str, Any]:
-        """The options of a turn among them."""
+        """The set keys that are options of a turn, by the option's name."""
         return {KEYS[n].option: s.value for n, s in self.values.items() if KEYS[n].option}
 
 
 def file() -> Path:
-    """The file: in ``QWEN3_MLX_HOME``, else in the platform's directory for configuration."""
+    """The path of config.toml: in ``QWEN3_MLX_HOME``, else the platform's config directory."""
     return own_folder("config") / "config.toml"
 
 
@@ -148,7 +147,7 @@ def load() -> Settings:
 
 
 def read_all() -> Settings:
-    """All valid settings, with the errors of the others."""
+    """All valid settings, and the errors of the invalid ones."""
     found: dict[str, Setting] = {}
     problems: list[ConfigError] = []
     path = file()
@@ -163,12 +162,12 @@ def read_all() -> Settings:
                 found[name] = Setting(known(name).checked(value), "file")
         except ConfigError as error:
             problems.append(_at(error, f"{path}: ", "qwen3-mlx config edit"))
-    _take_variables(found, problems)
-    _settle(found, problems)
+    _read_variables(found, problems)
+    _resolve_conflict(found, problems)
     return Settings(found, tuple(problems))
 
 
-def _take_variables(found: dict[str, Setting], problems: list[ConfigError]) -> None:
+def _read_variables(found: dict[str, Setting], problems: list[ConfigError]) -> None:
     for key in KEYS.values():
         text = os.environ.get(key.variable, "")
         try:
@@ -181,8 +180,11 @@ def _take_variables(found: dict[str, Setting], problems: list[ConfigError]) -> N
             problems.append(_at(named, "", f"unset {key.variable}"))
 
 
-def _settle(found: dict[str, Setting], problems: list[ConfigError]) -> None:
-    """Where thinking and the budget contradict each other, the variable wins over the file."""
+def _resolve_conflict(found: dict[str, Setting], problems: list[ConfigError]) -> None:
+    """If thinking and budget contradict each other, drop the one from the file.
+
+    If both have the same source, the conflict is a problem.
+    """
     thinking, budget = found.get("thinking"), found.get("budget")
     if thinking is None or budget is None or thinking.value is not (budget.value == 0):
         return
@@ -198,7 +200,7 @@ def _settle(found: dict[str, Setting], problems: list[ConfigError]) -> None:
 
 
 def known(name: str) -> Key:
-    """The key of that name. Raises `ConfigError`, with the nearest ones, if there is none."""
+    """The key `name`. Raises `ConfigError`, which suggests similar keys."""
     if name in KEYS:
         return KEYS[name]
     import difflib
@@ -219,7 +221,7 @@ def _at(error: ConfigError, place: str, hint: str) -> ConfigError:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file as it stands; nothing without one. Raises `ConfigError` if it can't be read."""
+    """The parsed file, unchecked; empty if it is missing. Raises `ConfigError`."""
     import tomllib
 
     hint = "qwen3-mlx config edit"
@@ -230,7 +232,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def text(path: Path) -> str:
-    """The file's text, "" without one. Raises `ConfigError`, and `ValueError` for what is none."""
+    """The file's text, "" if it is missing. Raises `ConfigError`, or `ValueError` if not UTF-8."""
     try:
         return read_small(path, LARGEST).decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
@@ -243,9 +245,9 @@ def text(path: Path) -> str:
 def apply_defaults(
     given: GenerationOptions, defaults: Mapping[str, Any], family: Family | None = None
 ) -> GenerationOptions:
-    """Complete a command's options from `defaults`, where those options and the model allow it.
+    """Complete a command's options `given` from `defaults`.
 
-    A default gives way to a given option that contradicts it, and to the model's family.
+    A default is dropped if it contradicts a given option or the model's family.
     """
     from qwen3_mlx.chat.plain import explicit
 

@@ -1,8 +1,8 @@
-"""Completions of a word on the command line: models, recipes, conversations, keys, values.
+"""Shell completion: models, recipes, conversations, keys, values.
 
-A shell asks while someone waits with a finger on Tab, so nothing here imports MLX or asks the hub.
-Each function takes the word typed so far and returns words with a remark, as typer wants them.
-Typer's zsh script evaluates both, so neither may hold a backslash or rich's markup.
+It must be fast, so nothing here imports MLX or uses the network. Each function takes the word typed
+so far and returns (word, remark) pairs for typer. Typer's zsh script evaluates both, so neither may
+contain a backslash or rich's markup.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import time
 import typer
 
 Words = list[tuple[str, str]]
-"""A word that may stand here, and a remark on it."""
+"""Pairs of a possible word and a remark about it."""
 _UNSAFE = re.compile(r"[^\w ,.;:!?/@+*=<>()-]+")
 
 
 def models(incomplete: str) -> Words:
-    """Models on this machine, then aliases of those that are not."""
+    """Models on this machine, then aliases of models to download."""
     from qwen3_mlx.hub import installed, releases, resolve
 
     bundled = dict(resolve.bundled())
@@ -33,7 +33,7 @@ def models(incomplete: str) -> Words:
 
 
 def sources(incomplete: str) -> Words:
-    """What `convert` reads: an alias means Qwen's original there."""
+    """Sources of `convert`, where an alias means Qwen's original."""
     from qwen3_mlx.hub import releases
 
     every = (*releases.RELEASES, *releases.RETRIEVAL)
@@ -48,7 +48,7 @@ def recipes(incomplete: str) -> Words:
 
 
 def conversations(incomplete: str) -> Words:
-    """Kept conversations, the last one first."""
+    """Saved conversations, the latest first."""
     from qwen3_mlx.chat import journal, journal_files
     from qwen3_mlx.cli.settings import folders
     from qwen3_mlx.errors import SessionError
@@ -73,7 +73,7 @@ def keys(incomplete: str) -> Words:
 
 
 def values(ctx: typer.Context, incomplete: str) -> Words:
-    """The values of the key that stands before."""
+    """Values of the key that was typed before."""
     from qwen3_mlx.cli.settings import settings
 
     key = settings.KEYS.get(ctx.params.get("key") or "")

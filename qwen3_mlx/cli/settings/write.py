@@ -1,4 +1,4 @@
-"""Changing config.toml: by one process at a time, all of a change or nothing."""
+"""Changes config.toml atomically, and by one process at a time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from qwen3_mlx.errors import ConfigError
 from qwen3_mlx.files import held, write_atomically
 
 PATIENCE_S = 3.0
-"""How long a command waits for another one that changes the file; `config edit` may take hours."""
+"""Seconds to wait for another process that changes the file; `config edit` may take hours."""
 
 
 @contextlib.contextmanager
-def alone(file: Path) -> Iterator[None]:
-    """Have the file to this command. Raises `ConfigError`, also while another one changes it."""
-    target = file.resolve()  # it may be a link to where someone keeps such files
+def exclusive(file: Path) -> Iterator[None]:
+    """Lock the file for this process. Raises `ConfigError`, also if another process holds it."""
+    target = file.resolve()  # the file may be a symbolic link, for example to a dotfiles folder
     with contextlib.ExitStack() as stack:
         try:
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -33,11 +33,11 @@ def alone(file: Path) -> Iterator[None]:
 
 
 def put(key: str, value: Any) -> None:
-    """Put a value into the file, or take the key out. Raises `ConfigError` if it can't be."""
+    """Set a key in the file; None removes it. Raises `ConfigError`."""
     file = settings.file()
     if value is None and key not in settings.read(file):
         return
-    with alone(file):
+    with exclusive(file):
         _put(file, key, value)
 
 
@@ -57,7 +57,7 @@ def _put(file: Path, key: str, value: Any) -> None:
 
 
 def save(file: Path, text: str) -> None:
-    """Write the file, with the rights it had, else for its owner only. Raises `ConfigError`."""
+    """Write the file with its old permissions, a new one with 0600. Raises `ConfigError`."""
     target = file.resolve()
     try:
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o600

@@ -1,1 +1,1 @@
-"""Writing to a terminal and reading from it."""
+"""Writes to a terminal and reads from it."""

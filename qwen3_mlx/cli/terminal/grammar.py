@@ -1,7 +1,7 @@
-"""The Markdown of a model's answer: what may be a mark, and what is text that must be shown.
+"""Parses the Markdown of a model's answer, in a dialect that hides no text.
 
-An answer isn't a web page. Text in angle brackets, link definitions, backslashes and formulas are
-text here, and a newline is a newline.
+Unlike on a web page, text in angle brackets, link definitions, backslashes and formulas are shown,
+and every newline breaks the line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from markdown_it.rules_inline import StateInline
     from markdown_it.token import Token
 
-# A formula is short: the bound keeps a text of dollar signs from being searched to its end each.
+# The bounds keep the search linear in a text that is full of dollar signs.
 _FORMULA = re.compile(
     r"\\\(.{1,1000}?\\\)|\\\[.{1,2000}?\\\]|\$\$.{1,2000}?\$\$"
     r"|\\begin\{(?P<name>\w+\*?)\}.{1,4000}?\\end\{(?P=name)\}"
@@ -30,16 +30,16 @@ _YEAR = re.compile(r"\d{4,9}[.)]")
 
 
 def parse(text: str) -> list[Token]:
-    """The tokens of `text`, with every newline of a paragraph kept."""
+    """The tokens of `text`; every newline in a paragraph is a line break."""
     tokens = _parser().parse(text)
     for token in tokens:
         if token.children:
-            token.children = list(_shown(token.children))
+            token.children = list(_made_visible(token.children))
     return tokens
 
 
-def _shown(tokens: list[Token]) -> Iterator[Token]:
-    """Inline tokens, with what rich would leave out as text: images' addresses, links' titles."""
+def _made_visible(tokens: list[Token]) -> Iterator[Token]:
+    """Inline tokens, with what rich omits added as text: images' addresses, links' titles."""
     titles: list[str] = []
     for token in tokens:
         if token.type == "softbreak":
@@ -96,7 +96,7 @@ def _formula(state: StateInline, silent: bool) -> bool:
 
 
 def _backslash(state: StateInline, silent: bool) -> bool:
-    """A backslash takes the meaning from a mark, and is shown."""
+    """A backslash escapes a mark, and is shown."""
     if state.src[state.pos] != "\\":
         return False
     end = min(state.pos + 2, state.posMax)
@@ -109,7 +109,7 @@ def _backslash(state: StateInline, silent: bool) -> bool:
 
 
 def _line_break(state: StateInline, silent: bool) -> bool:
-    """``<br>``, which models write in tables."""
+    """``<br>``, a line break that models write in tables."""
     found = _BREAK.match(state.src, state.pos, state.posMax)
     if found is None:
         return False
@@ -124,7 +124,7 @@ def _line(state: StateBlock, number: int) -> str:
 
 
 def _formula_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """Lines from ``$$``, ``\\[`` or ``\\begin`` to its end, verbatim; none of them is empty."""
+    """Lines from ``$$``, ``\\[`` or ``\\begin`` to its end, verbatim; an empty line prevents it."""
     first = _line(state, start)
     found = _BLOCK.match(first)
     if found is None or state.is_code_block(start):
@@ -152,14 +152,14 @@ def _formula_block(state: StateBlock, start: int, end: int, silent: bool) -> boo
 
 
 def _list(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """A list; but a year at the beginning of a line is no number of an item."""
+    """A list; but a year at the beginning of a line is not an item's number."""
     from markdown_it.rules_block import list_block
 
     return not _YEAR.match(_line(state, start)) and list_block(state, start, end, silent)
 
 
 def _table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """A table, unless a row has more cells than its head: they would not be shown."""
+    """A table, unless a row has more cells than the header, which rich would not show."""
     from markdown_it.rules_block import table
     from markdown_it.rules_block.table import escapedSplit
 

@@ -1,4 +1,4 @@
-"""Ctrl-C while a model speaks: a wish the turn hears, never an exception inside MLX."""
+"""Ctrl-C during a turn asks the turn to stop; it never raises an exception inside MLX."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from qwen3_mlx.tools.events import LoopEvent, ToolResult
 
 
 class Interruptible(Protocol):
-    """A running turn: iterable events, and `interrupt`, which may come from a signal handler."""
+    """A running turn: iterable events, and `interrupt`, which a signal handler may call."""
 
     def __iter__(self) -> Iterator[LoopEvent]: ...
 
     def interrupt(self, kind: Literal["answer", "stop"]) -> None:
-        """End the thought, or the turn."""
+        """End the thought (``"answer"``) or the turn (``"stop"``)."""
 
 
 class InterruptPresses:
-    """What the next Ctrl-C means: in a thought "answer now", anywhere else "stop"."""
+    """Counts presses of Ctrl-C: the first one in a thought means "answer now", others "stop"."""
 
     def __init__(self, turn: Interruptible, answer_first: bool) -> None:
         self._turn, self._answer_first, self._again = turn, answer_first, answer_first
@@ -31,22 +31,22 @@ class InterruptPresses:
         self.count = 0
 
     def press(self) -> None:
-        """Ctrl-C was pressed."""
+        """Handle one press of Ctrl-C."""
         self.count += 1
         cut = self._answer_first and self.thinking
-        # once only: who presses again while the cut is under way wants to stop
+        # Only once: a second press while the thought is being cut means "stop".
         self._answer_first = self._answer_first and not cut
         self._turn.interrupt("answer" if cut else "stop")
 
     def stop(self) -> None:
-        """End the turn, whatever it is at."""
+        """End the turn, also during a thought."""
         self._answer_first = False
         self.press()
 
     def watch(self, events: Iterable[LoopEvent]) -> Iterator[LoopEvent]:
-        """Pass events on, keeping track of whether the model is thinking.
+        """Pass events on, and track whether the model is thinking.
 
-        Behind a tool's result the presses count anew: those before it have ended that call.
+        A tool's result resets the count: the presses before it have ended that call.
         """
         for event in events:
             self.thinking = isinstance(event, Thinking)
@@ -57,7 +57,7 @@ class InterruptPresses:
 
 @contextmanager
 def interrupts_turn(turn: Interruptible, *, answer_first: bool) -> Iterator[InterruptPresses]:
-    """Within, Ctrl-C interrupts `turn`; with `answer_first` the first one only ends its thought."""
+    """Inside the block Ctrl-C interrupts `turn`; with `answer_first`, first only its thought."""
     presses = InterruptPresses(turn, answer_first)
     if threading.current_thread() is not threading.main_thread():
         yield presses  # signals reach the main thread only
@@ -75,7 +75,7 @@ def interrupts_turn(turn: Interruptible, *, answer_first: bool) -> Iterator[Inte
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, Ctrl-C raises `KeyboardInterrupt`, also inside `interrupts_turn`."""
+    """Inside the block Ctrl-C raises `KeyboardInterrupt`, even within `interrupts_turn`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

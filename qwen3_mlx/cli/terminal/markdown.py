@@ -1,8 +1,7 @@
-"""An answer as Markdown while it streams.
+"""Draws an answer as Markdown while it streams.
 
-Finished blocks (paragraph, list, table, code) are printed once and never touched again; only the
-last one is drawn anew as it grows, its end if it is taller than the terminal. So a long answer
-neither flickers nor is cut.
+Finished blocks (paragraph, list, table, code) are printed once. Only the last block is redrawn as
+it grows, and only its end if it is taller than the terminal, so a long answer doesn't flicker.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from qwen3_mlx.cli.terminal.screen import Screen, printable
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
-# rich's own has a black background, a hole in a light terminal
+# rich's default has a black background, which looks wrong on a light terminal.
 THEME = Theme({"markdown.code": "bold cyan", "markdown.code_block": "cyan"})
 
 FRAME_S = 0.08
-"""Seconds between two drawings of the growing block."""
+"""Least seconds between two redraws of the growing block."""
 
 
 def split_finished(text: str) -> tuple[list[str], str]:
-    """The top-level blocks of `text` that can't change any more, and the rest.
+    """The top-level blocks of `text` that further text can't change, and the rest.
 
-    The last block may still grow, and a line that isn't whole yet may turn out to belong to the
-    block before it, so only whole lines are judged and the last block is never finished.
+    The last block may grow, and an incomplete line may turn out to belong to the block before it.
+    So only complete lines count, and the last block is never finished.
     """
     whole = text[: text.rfind("\n") + 1]
     lines = [f"{line}\n" for line in whole.split("\n")[:-1]]
@@ -52,7 +51,7 @@ def split_finished(text: str) -> tuple[list[str], str]:
 
 
 class MarkdownAnswer:
-    """The answer's text, drawn as Markdown on a terminal's stdout."""
+    """Draws an answer as Markdown on a terminal's stdout."""
 
     def __init__(self, screen: Screen) -> None:
         self._console = Console(file=screen.out, highlight=False, theme=THEME)
@@ -60,7 +59,7 @@ class MarkdownAnswer:
         self._tail, self._drawn_at, self._printed = "", 0.0, False
 
     def write(self, text: str) -> None:
-        """A piece came: print the blocks it finishes, redraw the last one now and then."""
+        """Add a piece: print the blocks it finishes, and redraw the last one once per frame."""
         self._tail += printable(text)
         if not self._tail.strip():
             return
@@ -74,7 +73,7 @@ class MarkdownAnswer:
             self._drawn_at = now
 
     def close(self) -> None:
-        """Print the last block: the answer is over."""
+        """Print the last block."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -96,16 +95,16 @@ class MarkdownAnswer:
 
     def _print(self, block: str) -> None:
         if self._live is not None:
-            # empty first, or the live block would be drawn once more below the finished one
+            # Without this rich draws the live block once more below the finished one.
             self._live.update("", refresh=True)
         self._console.print(_Block(block, gap=self._printed))
         self._printed = True
 
 
 class _Block:
-    """A block without the empty lines around it, behind one of our own if `gap`.
+    """A block without surrounding empty lines; with `gap`, one empty line precedes it.
 
-    While it is growing, no more of its last lines are drawn than the terminal can draw again.
+    While it grows, only as many of its last lines are drawn as the terminal can redraw.
     """
 
     def __init__(self, text: str, gap: bool, growing: bool = False) -> None:
@@ -126,34 +125,34 @@ class _Block:
 
 
 class NumberedItem(ListItem):
-    """An item of a list, with the number it was given."""
+    """A list item that keeps the number in the source."""
 
     number = 0
 
     @classmethod
     def create(cls, markdown: Markdown, token: Token) -> MarkdownElement:
-        """The element of a token."""
+        """The element for `token`."""
         item = cls()
         item.number = int(token.info) if token.info.isdecimal() else 0
         return item
 
 
 class NumberedList(ListElement):
-    """A list whose items keep their numbers."""
+    """A list whose items show the numbers in the source."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw the items, each behind its own number."""
+        """Draw the items, each after its own number."""
         numbers = [item.number for item in self.items if isinstance(item, NumberedItem)]
         for item, number in zip(self.items, numbers, strict=True):
             lines = list(item.render_number(console, options, number, max(numbers)))
-            yield from lines or [Segment(f" {number}\n")]  # rich draws nothing of an empty item
+            yield from lines or [Segment(f" {number}\n")]  # rich omits empty items
 
 
 class FoldedTable(TableElement):
-    """A table that breaks a word too long for its column, where rich's cuts it off."""
+    """A table that folds words too long for their column; rich truncates them."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw rich's table, its columns folded."""
+        """Draw rich's table with folding columns."""
         for part in super().__rich_console__(console, options):
             if isinstance(part, Table):
                 for column in part.columns:
@@ -162,7 +161,7 @@ class FoldedTable(TableElement):
 
 
 class AnswerMarkdown(Markdown):
-    """An answer's Markdown. A link shows its address: a hidden one could lead anywhere."""
+    """An answer's Markdown. Links show their address, since a hidden one could mislead."""
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements,
@@ -177,7 +176,7 @@ class AnswerMarkdown(Markdown):
 
 
 def block_lines(text: str, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
-    """A block of Markdown as lines, without the empty ones around it."""
+    """A block of Markdown as lines, without surrounding empty lines."""
     content = AnswerMarkdown(text.strip("\n"))
     lines = [_stripped(line) for line in console.render_lines(content, options, pad=False)]
     while lines and not lines[-1]:
@@ -188,7 +187,7 @@ def block_lines(text: str, console: Console, options: ConsoleOptions) -> list[li
 
 
 def _stripped(line: list[Segment]) -> list[Segment]:
-    """A line without the blanks at its end, so that copying from the terminal brings none."""
+    """A line without trailing blanks, which would end up in copied text."""
     line = [segment for segment in line if not segment.control]
     while line and not line[-1].text.strip() and not _has_background(line[-1]):
         line.pop()

@@ -1,16 +1,19 @@
-"""Numbers as the commands and the chat show them; bytes are spelled by `errors.gb`."""
+"""Formats numbers for commands and chat; `errors.gb` formats bytes."""
 
 from __future__ import annotations
 
+EVERYDAY_CONTEXT = 4096
+"""Tokens of context for which `info` and `models` compute the memory by default."""
+
 
 def short(tokens: int) -> str:
-    """``950``, ``3.2k``, ``131k``: tokens; a k is a thousand."""
+    """A token count: ``950``, ``3.2k``, ``131k``, where k is 1000."""
     if tokens < 1000:
         return str(tokens)
     return f"{tokens / 1000:.1f}k" if tokens < 100_000 else f"{tokens // 1000}k"
 
 
 def parameters(count: int, digits: int = 1) -> str:
-    """``8.2 B``, ``5.8 M``."""
+    """A parameter count: ``8.2 B``, ``5.8 M``."""
     unit, scale = ("B", 1e9) if count >= 1e9 else ("M", 1e6)
     return f"{count / scale:.{digits}f} {unit}"

@@ -1,8 +1,8 @@
-"""Reads a terminal so that pasted text is text: none of it acts as a key, least of all Enter.
+"""Reads a terminal so that nothing in a pasted text acts as a key, above all not Enter.
 
-A terminal that brackets pastes says where one begins and ends, but the text in it may hold the mark
-of the end, or any other control sequence. Other terminals send a paste as if it were typed. So what
-comes at once is read at once, and a paste leaves here bracketed and without control characters.
+A terminal may bracket a paste, but the pasted text may itself hold the end mark or other control
+sequences; other terminals send a paste as if it were typed. So the reader takes all input that
+arrives together as one burst, and returns a paste bracketed and without control characters.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from collections.abc import Callable
 START, END = "\x1b[200~", "\x1b[201~"
 
 QUIET_S = 0.02
-"""Seconds without input that end a burst. Between two keys of a person lie more."""
+"""Seconds without input that end a burst; people type more slowly."""
 
 AFTER_S = 0.1
-"""Seconds behind a paste in which a line end belongs to it: a long one comes in several bursts."""
+"""Seconds after a paste in which a line end still belongs to it: long ones come in bursts."""
 
 ESCAPE_S = 0.1
-"""Seconds behind an ESC in which more makes it a sequence, or Esc and a line that follows."""
+"""Seconds to wait after an ESC for the rest of a sequence, or for a line typed after Esc."""
 
 OPEN_S = 1.0
-"""Seconds to wait for the end of a bracketed paste before the text so far is passed on."""
+"""Seconds to wait for the end of a bracketed paste before returning the text so far."""
 
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]P^_X][^\x07\x1b\r\n]*(?:\x07|\x1b\\))")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _KEY = re.compile(r"\x1b(?:\[[\d;:]*[A-HPQRSZu~]|O[A-Za-z]|[\r\n])")
 _REPORT = re.compile(r"\x1b\[(?:<[\d;]+[Mm]|[IO]|\?[\d;]+(?:\$y|[cu])|\d+;\d+R|\d+(?:;\d+)+t)")
-"""Reports of the mouse, the focus, and of the terminal itself, which come between keys: its modes,
-what it can, where the cursor is (prompt_toolkit asks at each prompt), its size."""
+"""Reports that terminals send between keys: mouse, focus, modes, capabilities, size, and the
+cursor's position, for which prompt_toolkit asks at every prompt."""
 _LEADING = re.compile(r"(?:\A|(?<=[\r\n]))(?:\x1b(?![\[\]OPX^_\r\n])|[\x03\x0c\x15])+")
-"""Keys that end or clear something, before a line's text: Esc, Ctrl-C, Ctrl-L, Ctrl-U."""
+"""Control keys before a line's text: Esc, Ctrl-C, Ctrl-L, Ctrl-U."""
 _ENTER = re.compile(r"[\r\n]|\x1b(?:\[13[\d;:]*u|\[27;\d+;13~|OM)")
 
 
 def is_pasted(burst: str) -> bool:
-    """Whether `burst`, all that came at once, holds an Enter that no one has pressed.
+    """Whether `burst`, input that arrived together, holds an Enter that nobody pressed.
 
-    Typed are: keys without text among them, and text with Enter behind it, and before it keys that
-    end or clear something: a busy program reads them with the line behind them. Whatever else has
-    an Enter is a paste: several lines, or one with a control character or a sequence in it.
+    Typed input is keys without text, or one line of text that ends in Enter, perhaps after control
+    keys that a busy program has not read yet. Anything else with an Enter is a paste: several
+    lines, or a line that holds a control character or sequence.
     """
     if START in burst or END in burst:
         return True
@@ -59,19 +59,19 @@ def is_pasted(burst: str) -> bool:
 
 
 def with_escape(keys: str, escape: str) -> str:
-    """`keys` with Esc before a line's text as `escape`: ESC and a letter would be Alt-letter."""
+    """`keys` with `escape` for an Esc before a line's text; ESC plus a letter would mean Alt."""
     if not _ENTER.search(keys):
         return keys
     return _LEADING.sub(lambda found: found[0].replace("\x1b", escape), keys)
 
 
 def cleaned(text: str) -> str:
-    """`text` without control sequences and control characters; tabs and line ends stay."""
+    """`text` without control sequences and characters, except tabs and line ends."""
     return _CONTROL.sub("", _SEQUENCE.sub("", text))
 
 
 class PasteReader:
-    """The input of a terminal, burst by burst. The methods are for one thread at a time."""
+    """Reads a terminal burst by burst. Not thread-safe."""
 
     def __init__(self, terminal: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._terminal, self._clock = terminal, clock
@@ -80,7 +80,7 @@ class PasteReader:
         self.closed = False
 
     def read(self) -> str:
-        """The next burst, a paste in it bracketed; waits for one. At the end `closed` is set."""
+        """Wait for the next burst; a paste is bracketed. Sets `closed` at the end of the input."""
         began = self._clock()
         pieces = [self._piece()]
         end, seconds = pieces[0], _patience(pieces[0], 0.0)
@@ -89,11 +89,11 @@ class PasteReader:
             end = end[-len(END) :] + pieces[-1]
             seconds = _patience(end, seconds)
         burst = "".join(pieces)
-        goes_on = began < self._paste_ended + AFTER_S and _ENTER.search(burst)
-        return self._bracketed(burst) if goes_on or is_pasted(burst) else burst
+        continues = began < self._paste_ended + AFTER_S and _ENTER.search(burst)
+        return self._bracketed(burst) if continues or is_pasted(burst) else burst
 
     def typed_ahead(self) -> str:
-        """The text typed before the program could read it, each Enter as a key."""
+        """The input typed before the program could read it; every Enter counts as a key."""
         waiting = ""
         while not self.closed and self._is_ready(0):
             waiting += self._piece()
@@ -106,7 +106,7 @@ class PasteReader:
         return f"{START}{cleaned(burst)}{END}"
 
     def is_waiting(self) -> bool:
-        """Whether there is something to read."""
+        """Whether input is available."""
         return self._is_ready(0)
 
     def _is_ready(self, seconds: float) -> bool:
@@ -122,12 +122,12 @@ class PasteReader:
 
 
 def _patience(end: str, before: float) -> float:
-    """Seconds to wait for more of a burst that ends in `end`; 0 if it can be passed on at once.
+    """Seconds to wait for more of a burst that ends in `end`; 0 if the burst is complete.
 
-    `before`: the seconds to wait for what came last. A paste that has begun goes on until its end.
+    before: the seconds waited for the last piece. A bracketed paste continues until its end.
     """
-    begun, ended = end.rfind(START), end.rfind(END)
-    if begun > ended or (before == OPEN_S and ended < 0):
+    start_at, end_at = end.rfind(START), end.rfind(END)
+    if start_at > end_at or (before == OPEN_S and end_at < 0):
         return OPEN_S
     if end.endswith("\x1b"):
         return ESCAPE_S

@@ -1,4 +1,4 @@
-"""How far something is, on a line of the terminal, and how long it will still take."""
+"""Draws progress on one line of the terminal, with the estimated time left."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from typing import TypeVar
 from qwen3_mlx.cli.terminal.screen import Screen
 
 WORTH_SAYING = 2.0
-"""`Eta` shows the time left from this many seconds on."""
+"""`Eta` shows the time left only above this many seconds."""
 
 T = TypeVar("T")
 
 
 class Eta:
-    """Estimates the seconds left: fits a line to the seconds that each unit took.
+    """Estimates the seconds left by fitting a line to the seconds per unit.
 
-    A line, not a mean: the tokens of a long prompt look back on ever more others, so each costs
-    more than the one before.
+    A mean would be too low: in a long prompt every token attends to more others than the last.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, start: int = 0) -> None:
         """`start` units were done before the clock began, by an earlier run."""
         self._clock, self._last = clock, (start, clock())
-        # sums over the parts seen: how many, their middles x, their seconds a unit y, x², x·y
+        # Sums over the measured parts: count, midpoints x, seconds per unit y, x², x·y.
         self._count = self._x = self._y = self._xx = self._xy = 0.0
 
     def __call__(self, done: int, total: int) -> str:
-        """Note that `done` of `total` is reached; returns ``, 12 s left``, or nothing."""
+        """Record that `done` of `total` units are done; returns ``, 12 s left`` or ""."""
         before, then = self._last
         now = self._clock()
         if done > before:
@@ -56,7 +55,7 @@ def _in_words(seconds: float) -> str:
 
 
 class ProgressLine:
-    """``label: 43 %, 12 s left`` on a line of a terminal's stderr, from `delay` seconds on."""
+    """``label: 43 %, 12 s left`` on a terminal's stderr, shown after `delay` seconds."""
 
     def __init__(
         self,
@@ -69,18 +68,18 @@ class ProgressLine:
         self._began, self._drawn, self._eta = clock(), "", Eta(clock)
 
     def __call__(self, done: int, total: int, detail: str = "") -> None:
-        """Draw: `done` of `total`, whatever the unit; `detail` stands behind the percentage."""
+        """Draw `done` of `total` as a percentage, followed by `detail`."""
         left = self._eta(done, total)
         if self._screen.err_is_styled and self._clock() - self._began >= self._delay:
             self._draw(f"{self._label}: {100 * done // max(total, 1)} %{detail}{left}")
 
     def count(self, done: int) -> None:
-        """Draw: so many are done, of nobody knows how many."""
+        """Draw the count `done`, for an unknown total."""
         if self._screen.err_is_styled and self._clock() - self._began >= self._delay:
             self._draw(f"{self._label}: {done:,}")
 
     def stage(self, label: str, done: int, total: int, detail: str = "") -> None:
-        """Draw the progress of one stage of several, each with an estimate of its own."""
+        """Draw the progress of one of several stages; a new label starts a new estimate."""
         if label != self._label:
             self._label, self._eta = label, Eta(self._clock, done)
         self(done, total, detail)
@@ -91,13 +90,13 @@ class ProgressLine:
             self._drawn = text
 
     def cleared_by(self, items: Iterable[T]) -> Iterator[T]:
-        """Pass `items` on, with the line taken away before each."""
+        """Pass `items` on, clearing the line before each."""
         for item in items:
             self.clear()
             yield item
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Erase the line."""
         if self._drawn:
             self._screen.line("")
             self._drawn = ""

@@ -1,4 +1,4 @@
-"""Events onto the terminal: the thought dim on stderr, the answer on stdout."""
+"""Prints a turn's events: the thought dim on stderr, the answer on stdout."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from qwen3_mlx.tools.tool import Tool
 
 
 class AnswerView(Protocol):
-    """Where an answer's text goes."""
+    """Shows the answer's text."""
 
     def write(self, text: str) -> None:
-        """A piece of the answer came."""
+        """Add a piece of the answer."""
 
     def close(self) -> None:
-        """The answer is over: end the line."""
+        """End the answer and its line."""
 
 
 class PlainAnswer:
-    """The answer as it is, piece by piece."""
+    """Writes the answer unchanged, piece by piece."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen, self._last = screen, ""
 
     def write(self, text: str) -> None:
-        """Write it to stdout."""
+        """Write `text` to stdout."""
         if text:
             self._screen.answer(text)
             self._last = text[-1]
 
     def close(self) -> None:
-        """End the line if it isn't."""
+        """End the last line if it has no newline."""
         if self._last and self._last != "\n":
             self._screen.answer("\n")
         self._last = ""
 
 
 class Renderer:
-    """Paints one turn. Where dim can't be shown on a terminal, the thought stands in tags."""
+    """Prints one turn. On a terminal without styles, tags enclose the thought."""
 
     def __init__(self, screen: Screen, answer: AnswerView, *, hide_thinking: bool = False) -> None:
         self._screen, self._answer, self._hide = screen, answer, hide_thinking
         self._tags = screen.err_is_terminal and not screen.err_is_styled
         self._in_thought, self._last = False, ""
-        self._asked: ToolCall | None = None
+        self._shown_call: ToolCall | None = None
 
     def paint(self, events: Iterable[LoopEvent]) -> Done | None:
-        """Paint events to the end; returns the last one if it is `Done`."""
+        """Print all events; returns the `Done` if it comes."""
         try:
             for event in events:
                 match event:
@@ -66,7 +66,7 @@ class Renderer:
                         call = json.dumps({"name": name, "arguments": arguments})
                         self._answer.write(f"\n{call}\n")
                     case ToolRun(call, tool):
-                        if call.id != (self._asked.id if self._asked else None):
+                        if call.id != (self._shown_call.id if self._shown_call else None):
                             self.show_call(call, tool)
                         if self._screen.is_watched:
                             self._screen.lines(["  running (Ctrl-C ends it)"])
@@ -81,21 +81,21 @@ class Renderer:
             self._end_thought()
             self._answer.close()
 
-    def show_call(self, call: ToolCall, tool: Tool, *, asked: bool = False) -> None:
-        """Show a call whole, once: when it is `asked` for, else when it runs."""
-        self._aside()
-        self._asked = call if asked else None
+    def show_call(self, call: ToolCall, tool: Tool, *, is_question: bool = False) -> None:
+        """Show a call with all arguments; `is_question` if the user is asked about it."""
+        self._interrupt_text()
+        self._shown_call = call if is_question else None
         self._screen.note(f"▸ {shown.title(tool)}")
         self._screen.lines(f"  {line}" for line in shown.argument_lines(call.arguments))
 
     def _show_result(self, result: ToolResult) -> None:
-        self._aside()
+        self._interrupt_text()
         if result.tool is None:
             self._screen.note(f"▸ {shown.visible(result.call.name)}")
         self._screen.lines(f"  {line}" for line in shown.result_lines(result))
 
-    def _aside(self) -> None:
-        """End the thought and the answer so far: something else comes between."""
+    def _interrupt_text(self) -> None:
+        """End the lines of the thought and the answer so that a note can follow."""
         self._end_thought()
         self._answer.close()
 
@@ -110,7 +110,7 @@ class Renderer:
         self._screen.thought(text)
 
     def _end_thought(self) -> None:
-        """A new line at the switch, and on a terminal an empty one to tell the two apart."""
+        """End the thought's line; on a terminal an empty line separates it from the answer."""
         if not self._in_thought:
             return
         self._in_thought = False
@@ -120,7 +120,7 @@ class Renderer:
 
 
 def footer(done: Done, budget: int | None) -> str:
-    """One line on a turn: tokens, speed, and the thought against its budget."""
+    """One line about a turn: its tokens, its speed, and the thought's budget."""
     stats = done.stats
     parts = []
     if stats.thinking_tokens:
@@ -141,12 +141,15 @@ def footer(done: Done, budget: int | None) -> str:
     return " | ".join(parts)
 
 
-def drafts(given: Speculation) -> str:
-    """What drafts gave in a turn, or why they are off."""
-    found = f"{given.accepted:,} of {given.drafted:,} drafts right"
-    gain = f", {given.gain:.2f} ×" if given.gain else ""
-    parts = [found + gain] if given.rounds else []
-    return "; ".join([*parts, *([f"drafts off: {given.off}"] if given.off else [])]) or "no drafts"
+def drafts(speculation: Speculation) -> str:
+    """A line about a turn's speculative decoding, or why it is off."""
+    found = f"{speculation.accepted:,} of {speculation.drafted:,} drafts right"
+    gain = f", {speculation.gain:.2f} ×" if speculation.gain else ""
+    parts = [found + gain] if speculation.rounds else []
+    return (
+        "; ".join([*parts, *([f"drafts off: {speculation.off}"] if speculation.off else [])])
+        or "no drafts"
+    )
 
 
 _CUTS = {"budget": "cut by the budget", "user": "cut by you", "sure": "sure of the answer"}

@@ -1,7 +1,7 @@
-"""The standard streams: what may be written to them, and how.
+"""Writes to the standard streams.
 
-Answers and data go to stdout, everything else to stderr. ANSI codes appear on terminals only, and
-nothing a model (or a stranger's file) says can send a terminal a control sequence.
+Answers and data go to stdout, everything else to stderr. ANSI codes are written to terminals only,
+and text of a model or a foreign file can't send a terminal control sequences.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qwen3_mlx.errors import Qwen3Error, without_secrets
 DIM, BOLD_RED, RESET = "\x1b[2m", "\x1b[1;31m", "\x1b[0m"
 
 SMALLEST = (40, 10)
-"""Columns and rows below which a chat goes by lines."""
+"""Columns and rows that the full-screen chat needs; below them the chat is line-based."""
 
 _BIDI = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
 _CONTROLS = {
@@ -30,29 +30,28 @@ _ESCAPED = {code: f"\\u{code:04x}" for code in _CONTROLS}
 
 
 def printable(text: str) -> str:
-    """`text` without C0 and C1 control characters, and without overrides of direction.
+    """`text` without C0 and C1 control characters (but newline and tab) and direction overrides.
 
-    Newline and tab stay. An override would turn round whatever else stands in its row;
-    right-to-left letters need none. Every text of somebody else's passes here on its way to a
-    terminal.
+    An override would reverse the rest of its line; right-to-left letters don't need one. All
+    foreign text passes through here on its way to a terminal.
     """
     return text.translate(_CONTROLS)
 
 
 def prepare_streams() -> None:
-    """Let stdout and stderr take any text, whatever the locale can encode, and even if closed."""
+    """Make stdout and stderr accept any text in any locale, even if they are closed."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by whoever started us: 2>&-
+        if stream is None:  # closed by the parent process: 2>&-
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 (for good)
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def trust_terminal_size() -> None:
-    """Forget COLUMNS and LINES where stdout is a terminal that knows its own size.
+    """Remove COLUMNS and LINES from the environment if stdout's terminal reports its size.
 
-    A person can resize a terminal, but not a variable: whatever is painted by the variable tears.
+    The variables don't follow when the user resizes the terminal, which breaks the layout.
     """
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if all(os.get_terminal_size(sys.stdout.fileno())):
@@ -61,7 +60,7 @@ def trust_terminal_size() -> None:
 
 
 def silence_stdout() -> None:
-    """Send the rest of stdout's buffer nowhere: its reader has gone."""
+    """Discard the rest of stdout's buffer, whose reader is gone."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):
@@ -74,7 +73,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """An error as its user should read it."""
+    """An error's text for the user, without secrets."""
     return without_secrets(_described(error))
 
 
@@ -100,12 +99,12 @@ class Screen:
 
     @property
     def is_watched(self) -> bool:
-        """Whether a person sits before it: nothing is piped."""
+        """Whether stdin, stdout and stderr are all terminals, so a user is present."""
         return self.out_is_terminal and self.err_is_terminal and is_terminal(sys.stdin)
 
     @property
     def can_fill_terminal(self) -> bool:
-        """Whether a full-screen chat can be shown here."""
+        """Whether the full-screen chat can run here."""
         if not self.is_watched or self.is_dumb or not os.environ.get("TERM") or not self.is_utf8:
             return False
         try:
@@ -115,12 +114,12 @@ class Screen:
         return size.columns >= SMALLEST[0] and size.lines >= SMALLEST[1]
 
     def answer(self, text: str) -> None:
-        """Write a piece of an answer to stdout; raw where stdout is no terminal."""
+        """Write a piece of an answer to stdout, unchanged unless stdout is a terminal."""
         self.out.write(printable(text) if self.out_is_terminal else text)
         self.out.flush()
 
     def json(self, text: str) -> None:
-        """Write JSON to stdout; what a terminal must not get is spelled as an escape there."""
+        """Write JSON to stdout; on a terminal, control characters become JSON escapes."""
         self.answer(text.translate(_ESCAPED) if self.out_is_terminal else text)
 
     def prompt(self, text: str) -> None:
@@ -129,12 +128,12 @@ class Screen:
         self.err.flush()
 
     def line(self, text: str) -> None:
-        """Draw `text` over the terminal's current line on stderr; nothing takes it away."""
+        """Draw `text` over the current line on stderr; an empty text erases the line."""
         self.err.write(f"\r\x1b[K{DIM}{printable(text)}{RESET}" if text else "\r\x1b[K")
         self.err.flush()
 
     def trace(self, error: BaseException) -> None:
-        """Where an error comes from, on stderr, without what might be a token of somebody's."""
+        """Write an error's traceback to stderr, without secrets."""
         text = "".join(traceback.format_exception(error))
         self.err.write(printable(without_secrets(text)))
         self.err.flush()
@@ -146,26 +145,26 @@ class Screen:
         self.err.flush()
 
     def note(self, text: str) -> None:
-        """Write a remark to stderr, dim; on a terminal its lines break between words."""
+        """Write a note to stderr, dim; on a terminal its lines wrap between words."""
         if self.err_is_terminal:
             width = shutil.get_terminal_size().columns
             text = "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
         self.thought(f"{text}\n")
 
     def lines(self, texts: Iterable[str]) -> None:
-        """Lines to stderr, dim, as they are: none is broken."""
+        """Write lines to stderr, dim, without wrapping."""
         self.thought("".join(f"{text}\n" for text in texts))
 
     def notes(self, texts: Iterable[str]) -> None:
-        """Remarks, one below the other."""
+        """Write several notes."""
         for text in texts:
             self.note(text)
 
     def error(self, error: BaseException) -> None:
-        """An error and its hint, on stderr."""
+        """Write an error and its hint to stderr."""
         text = describe(error)
         mark = f"{BOLD_RED}error:{RESET}" if self.err_is_styled else "error:"
-        with contextlib.suppress(OSError):  # it may be stdout that failed
+        with contextlib.suppress(OSError):  # the error may come from stdout itself
             self.out.flush()
         self.err.write(f"{mark} {printable(text)}\n")
         self.err.flush()

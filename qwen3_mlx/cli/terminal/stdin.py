@@ -1,4 +1,4 @@
-"""Reading stdin and arguments as UTF-8, and saying where they aren't."""
+"""Reads stdin, files and arguments as UTF-8; errors name the offending byte."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from qwen3_mlx.files import read_given
 
 
 def piped_text() -> str:
-    """All of stdin where it is no terminal, without a byte order mark; else nothing."""
+    """All of stdin without a byte order mark; "" if stdin is a terminal or closed."""
     if sys.stdin is None or sys.stdin.closed or is_terminal(sys.stdin):
         return ""
     return decoded(sys.stdin.buffer.read())
 
 
 def lines() -> Iterator[str]:
-    """The lines of stdin, each as soon as it comes, without its end."""
+    """The lines of stdin without line ends, each as soon as it arrives."""
     offset = 0
     for line in sys.stdin.buffer if sys.stdin is not None else ():
         yield decoded(line, offset).rstrip("\r\n")
@@ -27,7 +27,7 @@ def lines() -> Iterator[str]:
 
 
 def decoded(data: bytes, offset: int = 0) -> str:
-    """`data`, which begins at byte `offset` of stdin, as text. Raises `OptionError`."""
+    """Decode `data`, which begins at byte `offset` of stdin. Raises `OptionError`."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -41,7 +41,7 @@ def decoded(data: bytes, offset: int = 0) -> str:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file. Raises `OptionError` if it can't be read, is no UTF-8, or is empty."""
+    """The text of a file. Raises `OptionError` if it is unreadable, not UTF-8, or empty."""
     hint = "name a text file"
     try:
         text = read_given(path).decode("utf-8-sig")
@@ -56,8 +56,8 @@ def text_of(path: Path) -> str:
 
 
 def argument(text: str) -> str:
-    """An argument as text, in a locale too that can't decode it. Raises `OptionError`."""
-    data = text.encode("utf-8", "surrogateescape")  # the bytes as they were typed
+    """A command-line argument as UTF-8 in any locale. Raises `OptionError`."""
+    data = text.encode("utf-8", "surrogateescape")  # restores the typed bytes
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

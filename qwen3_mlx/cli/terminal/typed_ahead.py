@@ -1,4 +1,4 @@
-"""The text a person typed before the chat could read it."""
+"""Reads the text that the user typed before the chat could read it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def typed_ahead() -> Iterator[str]:
-    """Yield the text that waits in the terminal, each Enter as a newline.
+    """Yield the terminal's pending input, with a newline for every Enter.
 
-    Until then the terminal has turned Enter into a newline, which the full screen would take for
-    Ctrl-J. From here on it doesn't; at the end its settings are as they were.
+    Inside the block the terminal no longer turns Enter into a newline, which the full-screen chat
+    would read as Ctrl-J; afterwards its settings are restored.
     """
     try:
         terminal = sys.stdin.fileno()

@@ -1,1 +1,1 @@
-"""Tools in the terminal: what a person is shown and asked, and the turns that call them."""
+"""Tools in the terminal: shows calls, asks for consent, and runs turns with tools."""

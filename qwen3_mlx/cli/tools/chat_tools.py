@@ -1,4 +1,4 @@
-"""The tools of one run: the servers of its file, what they may do, and who is asked."""
+"""The tool servers of one run, and the user's consent to their calls."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from qwen3_mlx.tools.servers import McpServers, ServerConfig, read_config
 from qwen3_mlx.tools.tool import Tool
 
 AskServer = Callable[[ServerConfig], bool]
-"""Shows what a server would run, and returns whether it may."""
+"""Shows a server's command to the user, and returns whether it may start."""
 
 
 class ChatTools:
-    """Servers and consent, for as long as one program runs. Nothing is remembered behind it.
+    """Servers and consent for one run of the program; nothing is stored.
 
-    Until an interface sets `ask` and `ask_server`, nobody is asked: what `allowed` doesn't name
-    isn't run.
+    Until an interface sets `ask` and `ask_server`, only what `allowed` names is run.
     """
 
     def __init__(
@@ -39,24 +38,24 @@ class ChatTools:
         check_allowed(allowed, [config.name for config in configs])
         self._allowed = set(allowed)
         self._approved: set[str] = set()
-        self.consent = Consent(self._asked, allowed)
+        self.consent = Consent(self._ask_current, allowed)
         if log_folder is not None:
             with contextlib.suppress(OSError):
                 log_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.servers = McpServers(configs, self._approve, log_folder=log_folder)
 
     def only_allowed(self) -> None:
-        """Leave out what nobody has allowed by name, for nobody will be asked."""
+        """Drop the servers that `allowed` doesn't name, for runs without a user to ask."""
         named = {name.partition(".")[0] for name in self._allowed}
         self.servers.configs = [one for one in self.servers.configs if one.name in named]
 
     @property
     def configs(self) -> list[ServerConfig]:
-        """The servers of the file."""
+        """The configurations of the file's servers."""
         return self.servers.configs
 
     def config(self, name: str) -> ServerConfig:
-        """The server `name`. Raises `OptionError`."""
+        """The configuration of the server `name`. Raises `OptionError`."""
         for one in self.configs:
             if one.name == name:
                 return one
@@ -64,23 +63,23 @@ class ChatTools:
         raise OptionError("no such server", got=name, expected=names)
 
     def start_all(self, say: Callable[[str], object] = lambda name: None) -> None:
-        """Start every server, asking first; `say` hears whose turn it is."""
+        """Start every server that is approved; `say` gets each name before its start."""
         for config in self.configs:
             say(config.name)
             self.servers.start(config)
 
     def start(self, name: str) -> None:
-        """Start one, or start it again. Raises `OptionError` if there is none."""
+        """Start or restart the server `name`. Raises `OptionError` if it is unknown."""
         self.servers.start(self.config(name))
 
     def stop(self, name: str) -> str:
-        """End one, which may take it seconds; returns what to say. Raises `OptionError`."""
+        """Stop the server `name`, which may take seconds; returns a note. Raises `OptionError`."""
         self.servers.stop(self.config(name).name)
         self.servers.failures[name] = "stopped by you"
         return f"stopped: {name}"
 
     def _approve(self, config: ServerConfig) -> bool:
-        """Whether a server may be started; each command is asked for once."""
+        """Whether a server may start; the user is asked once per command."""
         named = any(name.partition(".")[0] == config.name for name in self._allowed)
         if not named and config.digest not in self._approved and not self.ask_server(config):
             return False
@@ -88,31 +87,31 @@ class ChatTools:
         self.consent.allowed |= {f"{config.name}.{tool}" for tool in config.allowed}
         return True
 
-    def _asked(self, call: ToolCall, tool: Tool) -> Decision:
+    def _ask_current(self, call: ToolCall, tool: Tool) -> Decision:
         return self.ask(call, tool)
 
     def offered(self) -> list[Tool]:
-        """The tools of the running servers, asked again for them if they have changed."""
+        """The tools of the running servers, refreshed from servers whose tools have changed."""
         return self.servers.tools()
 
     def known(self) -> list[Tool]:
-        """The same as they were last known: nothing is waited for."""
+        """As `offered` but from the last refresh, without waiting for a server."""
         return self.servers.tools(refresh=False)
 
     def remarks(self) -> list[str]:
-        """What a person should know behind a start: what runs, what doesn't, and why."""
+        """Notes for the user after a start: which servers run, and why others don't."""
         offered = self.offered()
         count = len({tool.server for tool in offered})
         what = f"{_counted(len(offered), 'tool')} of {_counted(count, 'server')}"
-        said = [f"{what}: /tools lists them"] if offered else []
+        notes = [f"{what}: /tools lists them"] if offered else []
         try:
             check_tools(self._allowed, offered)
         except OptionError as error:
-            said.append(str(error))
-        return [*said, *map(visible, self.servers.remarks())]
+            notes.append(str(error))
+        return [*notes, *map(visible, self.servers.remarks())]
 
     def close(self) -> None:
-        """End all servers."""
+        """Stop all servers."""
         self.servers.close()
 
 
@@ -129,7 +128,7 @@ def _ask_nobody(_call: ToolCall, _tool: Tool) -> Decision:
 
 
 def check_allowed(allowed: Collection[str], servers: Collection[str]) -> None:
-    """Raise `OptionError` if ``--allow`` names no server of the file, or no tool."""
+    """Raise `OptionError` unless each ``--allow`` is ``server.tool`` with a server of the file."""
     for name in allowed:
         server, dot, tool = name.partition(".")
         if not dot or not tool:
@@ -141,7 +140,7 @@ def check_allowed(allowed: Collection[str], servers: Collection[str]) -> None:
 
 
 def check_tools(allowed: Collection[str], tools: Collection[Tool]) -> None:
-    """Raise `OptionError` if ``--allow`` names a tool that its server hasn't."""
+    """Raise `OptionError` if ``--allow`` names a tool that its server doesn't have."""
     names = [tool.full_name for tool in tools]
     servers = {tool.server for tool in tools}
     for name in allowed:

@@ -1,4 +1,4 @@
-"""The commands /tools and /mcp: what the servers offer, what runs, and what may."""
+"""The slash commands /tools and /mcp."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from qwen3_mlx.tools.servers import ServerConfig
 from qwen3_mlx.tools.tool import Tool
 
 SHORT = 72
-"""Letters of a description that a list shows."""
+"""Characters of a description that the list shows."""
 
 
 def tools(chat: Conversation, text: str) -> CommandResult:
-    """List the tools, show one whole, or forget what was allowed for this session."""
+    """List the tools, show one in full, or forget the consent given in this session."""
     ours = _tools_of(chat)
     offered = ours.known()
     if text == "forget":
@@ -45,7 +45,7 @@ def mcp(chat: Conversation, text: str) -> CommandResult:
 
 
 def server_state(tools: ChatTools, config: ServerConfig) -> str:
-    """Whether a server runs, and what it runs, on two lines and more."""
+    """A server's state and its command or address, on several lines."""
     offered = [tool for tool in tools.known() if tool.server == config.name]
     if config.name in tools.servers.clients:
         state = f"runs, {len(offered)} tool{'s' * (len(offered) != 1)}"

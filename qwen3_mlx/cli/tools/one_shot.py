@@ -1,4 +1,4 @@
-"""`generate` with tools: one question, the tools that are allowed by name, and nobody asked."""
+"""`generate` with tools: answers one question with the tools that ``--allow`` names."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from qwen3_mlx.chat.session import ChatSession
 
 
-def read(asked: opt.ToolOptions, schemas: Path | None) -> ChatTools | None:
-    """The tools that the command line names, if it names any; nothing is started.
+def read(options: opt.ToolOptions, schemas: Path | None) -> ChatTools | None:
+    """The tool servers of the command line, not started yet; None without ``--mcp``.
 
-    Raises `OptionError`, before a model is loaded.
+    schemas: the file of ``--tools``, which excludes ``--mcp``. Raises `OptionError`.
     """
-    asked.check()
-    if asked.mcp is None:
+    options.check()
+    if options.mcp is None:
         return None
     if schemas is not None:
         raise OptionError("--tools and --mcp", expected="one of the two")
-    tools = ChatTools(asked.mcp, asked.allow or ())
-    if not asked.allow:
+    tools = ChatTools(options.mcp, options.allow or ())
+    if not options.allow:
         names = " ".join(f'--allow "{config.name}.*"' for config in tools.configs)
         hint = f"nobody is asked here; all of them: {names}"
         raise OptionError("--mcp without --allow: no tool may run", hint=hint)
@@ -44,7 +44,7 @@ def read(asked: opt.ToolOptions, schemas: Path | None) -> ChatTools | None:
 
 
 class OneShot:
-    """One question to a model with tools."""
+    """Answers one question with tools."""
 
     def __init__(
         self,
@@ -59,9 +59,9 @@ class OneShot:
         self._screen, self._hide = screen, hide_thinking
 
     def run(self, text: str, *, as_json: bool) -> bool:
-        """Answer `text`; returns whether the person interrupted it.
+        """Answer `text`; returns whether the user interrupted it.
 
-        Raises `OptionError` if a server that is allowed doesn't start, and as `ChatSession.send`.
+        Raises `OptionError` if an allowed server doesn't start, and as `ChatSession.send`.
         """
         try:
             self._tools.start_all()
@@ -75,7 +75,7 @@ class OneShot:
             self._tools.close()
 
     def _allowed(self) -> list[Tool]:
-        """What else there is isn't offered: a model that asks for it in vain wastes its turn."""
+        """The allowed tools. Offering others would only waste steps on refused calls."""
         return [tool for tool in self._tools.offered() if self._tools.consent.allows(tool)]
 
     def _answer(self, text: str, as_json: bool) -> bool:
@@ -89,14 +89,14 @@ class OneShot:
                 screen.json(f"{json.dumps(_record(self._name, events))}\n")
             else:
                 if not screen.out_is_terminal:
-                    events = only_last_answer(events, lambda said: screen.note(said.strip()))
+                    events = only_last_answer(events, lambda text: screen.note(text.strip()))
                 Renderer(screen, PlainAnswer(screen), hide_thinking=self._hide).paint(events)
         return turn.ending == "interrupted"
 
 
 def _record(name: str, events: Iterable[LoopEvent]) -> dict[str, Any]:
-    """The object that ``--json`` prints of a turn with tools: each call with what came of it."""
-    said: list[Any] = []
+    """The object that ``--json`` prints for a turn with tools, with each call's result."""
+    turn_events: list[Any] = []
     calls: list[dict[str, Any]] = []
     steps: dict[str, Any] = {}
     for event in events:
@@ -104,14 +104,14 @@ def _record(name: str, events: Iterable[LoopEvent]) -> dict[str, Any]:
             case ToolRun():
                 pass
             case ToolResult():
-                said = [one for one in said if isinstance(one, Thinking)]
+                turn_events = [one for one in turn_events if isinstance(one, Thinking)]
                 calls.append(_call(event))
             case LoopDone(ending, count):
                 steps = {"ending": ending, "steps": count}
             case _:
-                said.append(event)
-    found = record(name, Reply.from_events(said))
-    return found | ({"tool_calls": calls} if calls else {}) | steps
+                turn_events.append(event)
+    result = record(name, Reply.from_events(turn_events))
+    return result | ({"tool_calls": calls} if calls else {}) | steps
 
 
 def _call(result: ToolResult) -> dict[str, Any]:
@@ -127,9 +127,9 @@ def _call(result: ToolResult) -> dict[str, Any]:
 
 
 def record(name: str, reply: Reply) -> dict[str, Any]:
-    """The object that ``--json`` prints."""
+    """The object that ``--json`` prints for a reply."""
     stats = reply.stats
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "model": name,
         "thinking": reply.thinking,
         "answer": reply.answer,
@@ -149,14 +149,14 @@ def record(name: str, reply: Reply) -> dict[str, Any]:
         "peak_memory_bytes": stats.peak_memory_bytes,
     }
     if stats.probes:
-        found["probes"] = {
+        result["probes"] = {
             "count": stats.probes,
             "tokens": stats.probe_tokens,
             "seconds": stats.probe_seconds,
         }
     if stats.speculation is not None:
-        found["speculation"] = asdict(stats.speculation)
+        result["speculation"] = asdict(stats.speculation)
     if reply.tool_calls:
         calls = [{"name": call.name, "arguments": call.arguments} for call in reply.tool_calls]
-        found["tool_calls"] = calls
-    return found
+        result["tool_calls"] = calls
+    return result

@@ -1,4 +1,4 @@
-"""What the line chat asks: whether a server may start, and whether a call may run."""
+"""The line-based chat's questions: may a server start, may a call run."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NO_ANSWER = "that is none of the answers"
 
 
 class LineQuestions:
-    """Asks through a `Reader`, on stderr."""
+    """Asks the user on stderr and reads the answers from a `Reader`."""
 
     def __init__(self, reader: Reader, screen: Screen) -> None:
         self._reader, self._screen = reader, screen
 
     def server(self, config: ServerConfig) -> bool:
-        """Whether a server may start; Ctrl-C and Ctrl-D are a no."""
+        """Whether a server may start; Ctrl-C and Ctrl-D mean no."""
         self._screen.note(f"the server {config.name}:")
         self._screen.lines(f"  {line}" for line in shown.server_lines(config))
         while True:
@@ -42,9 +42,9 @@ class LineQuestions:
     def call(
         self, call: ToolCall, tool: Tool, show: Callable[[ToolCall, Tool], object]
     ) -> Decision:
-        """What a person says to a call, which `show` shows.
+        """The user's decision about a call, which `show` displays.
 
-        Raises `KeyboardInterrupt` and `EOFError` as the reader.
+        Raises `KeyboardInterrupt` and `EOFError` as the reader does.
         """
         show(call, tool)
         edited: dict[str, Any] | None = None
@@ -65,7 +65,7 @@ class LineQuestions:
                     self._screen.note(NO_ANSWER)
 
     def _edited(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments as a person writes them, in JSON; what is no object is asked for again."""
+        """The arguments after the user edits them as JSON; asks again until they are an object."""
         draft = json.dumps(arguments, ensure_ascii=False)
         while True:
             draft = self._reader.ask("arguments > ", draft)
@@ -76,7 +76,7 @@ class LineQuestions:
 
 
 def read_arguments(text: str) -> dict[str, Any]:
-    """The arguments in JSON. Raises `ValueError`, with a word for the person."""
+    """Parse arguments in JSON. Raises `ValueError` with a message for the user."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,6 +1,6 @@
-"""Calls, results and servers as a person sees them: all of it, and nothing that hides or draws.
+"""Formats calls, results and servers for the user, with every hidden character made visible.
 
-A value of several lines stands behind a gutter, so that no value can look like another argument.
+Lines of a multi-line value begin with a bar, so that no value can look like another argument.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from qwen3_mlx.tools.servers import ServerConfig
 from qwen3_mlx.tools.tool import Tool
 
 RESULT_LINES, RESULT_WIDTH = 6, 200
-"""Of a result so much is shown; all of it is in the conversation."""
+"""Lines, and characters per line, of a result that are shown; the conversation has all of it."""
 
 _HIDING = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _BLANKS = "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
-"""Letters that look like nothing."""
+"""Characters of other categories that are invisible."""
 
 
 def visible(text: str) -> str:
-    """`text` with a name in place of each character that isn't seen, or draws: ``⟨U+001B⟩``."""
+    """`text` with ``⟨U+001B⟩`` and the like for every invisible or control character."""
     return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
 
 
@@ -37,13 +37,13 @@ def _visible(letter: str) -> str:
 
 
 def title(tool: Tool) -> str:
-    """``server.tool``, and what the server claims of it."""
+    """``server.tool``, and the server's claims about it."""
     claims = f" (its server says: {', '.join(tool.hints)})" if tool.hints else ""
     return visible(f"{tool.full_name}{claims}")
 
 
 def argument_lines(arguments: dict[str, Any]) -> list[str]:
-    """Every argument, whole."""
+    """All arguments in full, one or more lines each."""
     lines: list[str] = []
     for name, value in arguments.items():
         shown = visible(name)
@@ -56,7 +56,7 @@ def argument_lines(arguments: dict[str, Any]) -> list[str]:
 
 
 def result_lines(result: ToolResult) -> list[str]:
-    """How a call ended, and the beginning of what the model reads of it."""
+    """A call's outcome, and the first lines of its result."""
     took = f" · {result.seconds:.1f} s" if result.seconds else ""
     lines = result.text.split("\n")
     more = len(lines) - RESULT_LINES
@@ -72,7 +72,7 @@ def _short(line: str) -> str:
 
 
 def server_lines(config: ServerConfig) -> list[str]:
-    """What a server would run or connect to; of secrets the names only."""
+    """A server's command or address; of variables and headers only the names."""
     if config.url:
         lines = [f"it is asked at: {visible(config.url)}"]
         lines += [f"with the headers: {visible(', '.join(config.headers))}"] * bool(config.headers)
@@ -92,4 +92,4 @@ ENDINGS: dict[Ending, str] = {
     "steps": "the turn has had all its steps: say what is to be done next",
     "repeated": "the model made the same call again and again: the turn is ended",
 }
-"""What is said of a turn that ended so; of the others the chat says something itself."""
+"""The note for a turn's ending; empty if the chat reports it elsewhere."""

@@ -1,4 +1,4 @@
-"""A user turn with tools, in the form of a turn without: events, a `Done`, and an interrupt."""
+"""A user turn with tools, with the interface of a turn without: events, `Done`, `interrupt`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _FINISH: dict[Ending, FinishReason] = {"length": "length", "interrupted": "inter
 
 
 class ToolTurn:
-    """Runs one user turn of `session`, all its steps; `content` None answers the last anew.
+    """Runs all steps of one user turn of `session`; `content` None retries the last message.
 
-    Iterating gives the steps' thoughts and answers, `ToolRun`, `ToolResult`, `LoopDone`, and at the
-    end one `Done` with the counts of all steps.
+    Iterating yields the steps' thoughts and answers, `ToolRun`, `ToolResult`, `LoopDone`, and
+    finally one `Done` with the counts of all steps.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ToolTurn:
         offered: Callable[[], Sequence[Tool]] | None = None,
         **options: Any,
     ) -> None:
-        """`offered` says which tools are on offer, if not all that run."""
+        """offered: returns the tools on offer; by default all of the running servers."""
         from qwen3_mlx.tools.loop import ToolLoop  # brings MLX
 
         self._tools, self._offered = tools, offered or tools.offered
@@ -50,20 +50,20 @@ class ToolTurn:
             self._events = self._loop.retry(**options)
         else:
             self._events = self._loop.send(content, **options)
-        self._told = self._tell()
+        self._stream = self._turn_events()
         self.ending: Ending = "interrupted"
 
     def __iter__(self) -> Iterator[LoopEvent]:
-        return self._told
+        return self._stream
 
-    def _tell(self) -> Iterator[LoopEvent]:
+    def _turn_events(self) -> Iterator[LoopEvent]:
         steps: list[Done] = []
         for event in self._events:
             match event:
                 case Done():
                     steps.append(event)
                 case ToolCall() | ToolCallDelta():
-                    pass  # what becomes of it follows
+                    pass  # `ToolRun` or `ToolResult` follows
                 case LoopDone(ending):
                     self.ending = ending
                     yield event
@@ -76,23 +76,23 @@ class ToolTurn:
                     yield event
 
     def interrupt(self, kind: Literal["answer", "stop"] = "stop") -> None:
-        """End the running call; without one, the thinking or the turn. From anywhere."""
+        """End the running call, or else the thinking or the turn. Any thread may call it."""
         self._loop.interrupt(kind)
 
     def stop(self) -> None:
-        """End the turn and the call that runs."""
+        """End the turn and its running call."""
         self._loop.stop()
 
     def close(self) -> None:
         """Abandon the turn."""
         self._loop.stop()
-        for events in (self._told, self._events):
+        for events in (self._stream, self._events):
             if hasattr(events, "close"):
                 events.close()
 
 
 def together(steps: Sequence[Stats]) -> Stats:
-    """The counts of a turn's steps: what was said in all of them, the prompt of the last."""
+    """The statistics of a turn's steps: generated tokens summed, the prompt of the last step."""
     if not steps:
         return Stats()
     return replace(
@@ -110,7 +110,7 @@ def together(steps: Sequence[Stats]) -> Stats:
 
 
 def _drafts(steps: Sequence[Speculation]) -> Speculation | None:
-    """What drafts gave in all steps; how much faster it was is known of the last alone."""
+    """The steps' draft counts summed; the gain is the last step's."""
     if not steps:
         return None
     return replace(
@@ -124,25 +124,25 @@ def _drafts(steps: Sequence[Speculation]) -> Speculation | None:
 def only_last_answer(
     events: Iterable[LoopEvent], aside: Callable[[str], object]
 ) -> Iterator[LoopEvent]:
-    """Hold each step's answer until it is known to be the last; `aside` takes the others."""
-    held: list[str] = []
+    """Delay each step's answer until it proves to be the last; `aside` gets the earlier ones."""
+    pieces: list[str] = []
 
     def taken() -> str:
-        text = "".join(held)
-        held.clear()
+        text = "".join(pieces)
+        pieces.clear()
         return text
 
     try:
         for event in events:
             match event:
                 case Answer(text):
-                    held.append(text)
+                    pieces.append(text)
                     continue
-                case ToolRun() | ToolResult() if held:
+                case ToolRun() | ToolResult() if pieces:
                     aside(taken())
-                case LoopDone() if held:
+                case LoopDone() if pieces:
                     yield Answer(taken())
             yield event
     finally:
-        if held:
+        if pieces:
             aside(taken())

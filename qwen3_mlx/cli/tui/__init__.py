@@ -1,1 +1,1 @@
-"""The full-screen chat. Only `app` and what it imports need textual; `chat` imports it last."""
+"""The full-screen chat. Only this package imports textual."""

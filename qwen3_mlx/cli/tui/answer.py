@@ -1,4 +1,4 @@
-"""The answer, drawn as Markdown while it streams."""
+"""The widget that draws an answer as Markdown while it streams."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from qwen3_mlx.cli.tui import code
 from qwen3_mlx.cli.tui.growing_text import Block, GrowingText, canvas, showable
 
 LONG_LINES, LONG_CHARS = 24, 1600
-"""A longer block is cut, because each new piece draws the last block again."""
+"""Size from which a block is cut, because every new piece redraws the last block."""
 LIST_LINES, ITEM_LINES = 10, 60
-"""The same for a list, between items; and for one item, anywhere."""
+"""Lines from which a list is cut between items, and one item at any line."""
 
 _FENCE = re.compile(r" *(```+|~~~+)")
 _ITEM = re.compile(r"([-*+]|\d{1,9}[.)]) ")
 
 
 class Answer(GrowingText):
-    """An answer, block by block."""
+    """An answer, drawn block by block."""
 
     DEFAULT_CSS = "Answer { padding: 0 1 1 1; }"
 
@@ -38,7 +38,7 @@ class Answer(GrowingText):
         super().append(showable(text))
 
     def cut(self, tail: str) -> tuple[list[Block], str]:
-        """The finished blocks of `tail`, and the first part of a last block that grows too long."""
+        """The finished blocks of `tail`, including the start of a last block that is too long."""
         blocks: list[str] = []
         if "\n" in tail:
             blocks, tail = split_finished(tail)
@@ -48,7 +48,7 @@ class Answer(GrowingText):
         return finished, tail
 
     def code_blocks(self) -> list[str]:
-        """The fenced code in it, in order."""
+        """The contents of the answer's fenced code blocks, in order."""
         return code_blocks(self.source)
 
 
@@ -58,11 +58,11 @@ def code_blocks(markdown: str) -> list[str]:
 
 
 def cut_long(tail: str, drawn: Sequence[str] = (), width: int = 0) -> tuple[str, str, bool]:
-    """(the part that won't change, the rest, whether an empty line stands between them).
+    """(the part that won't change, the rest, whether an empty line separates them).
 
-    Code is cut between lines and its fence repeated, a table its head, a list between items;
-    anything else is cut between words, at the end of a line as it was `drawn`. The first is
-    empty where there is no such place yet, or `tail` is still short.
+    Code is cut between lines and its fence repeated, a table likewise with its header, a list
+    between items, other text between words at the end of a line in `drawn`. The first part is
+    empty if `tail` is short or has no such place yet.
     """
     if block := code.fenced(tail):
         if spot := code.cut_line(block, width):
@@ -87,17 +87,17 @@ def cut_long(tail: str, drawn: Sequence[str] = (), width: int = 0) -> tuple[str,
 
 
 def _spot_in_prose(tail: str, drawn: Sequence[str]) -> int:
-    """Behind the words that fill half of the lines, or behind the middle where they can't tell."""
+    """The index after the words of the first half of the drawn lines, or else the middle."""
     words = sum(len(line.split()) for line in drawn[: len(drawn) // 2])
     found = re.match(rf"\s*(?:\S+\s+){{{words}}}", tail) if 0 < words < 1000 else None
     if found and found.end() < 0.8 * len(tail):
         return found.end()
     middle = len(tail) // 2
-    return tail.rfind(" ", middle // 2, middle) + 1 or middle  # Chinese has no blanks
+    return tail.rfind(" ", middle // 2, middle) + 1 or middle  # Chinese has no spaces
 
 
 def _cut_list(tail: str, lines: list[str]) -> tuple[str, str, bool]:
-    """Before its last item; within one that is very long, before its last line."""
+    """Cut a list before its last item, or a very long item before its last line."""
     if len(tail) <= LONG_CHARS and len(lines) <= LIST_LINES:
         return "", tail, False
     spot = _last(range(len(lines) - 1, 0, -1), lambda n: bool(_ITEM.match(lines[n])))

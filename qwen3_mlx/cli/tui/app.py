@@ -1,4 +1,4 @@
-"""The full-screen chat: the conversation above, the input below, and the status in the last row."""
+"""The full-screen chat's Textual app: transcript, input and status row."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from qwen3_mlx.cli.tui.worker import Begin, Inbox, Running, Worker
 from qwen3_mlx.errors import SessionError, gb
 
 STATUS_S = 0.2
-"""Seconds between two changes of the status row while a turn runs."""
+"""Seconds between two updates of the status row during a turn."""
 
 COLLECT_S = 0.1
-"""Seconds from the end of a turn until Python's collector may look through all objects."""
+"""Seconds after a turn until Python's full garbage collection may run."""
 
 FLASH_S = 3.0
-"""Seconds that a remark in the status row stays."""
+"""Seconds that a flashed message stays in the status row."""
 
 
 class Chat(Themed):
-    """The program on the screen."""
+    """The app: widgets, key bindings, and the loop that paints a turn's news."""
 
     ENABLE_COMMAND_PALETTE = False
     AUTO_FOCUS = "Input"
@@ -90,7 +90,7 @@ class Chat(Themed):
         yield self.status
 
     def on_mount(self) -> None:
-        """Begin to load, once the first frame is out."""
+        """Start the worker; load the model after the first frame."""
         if not self.is_headless:
             self._hangup.start()
         self.note(GREETING if not self.setup.note else f"{self.setup.note}\n{GREETING}")
@@ -109,12 +109,12 @@ class Chat(Themed):
         self.controller.close()
         self.worker.finish(1.0)
         if (chat := self.controller.chat) is not None:
-            with contextlib.suppress(SessionError):  # said when it first failed
+            with contextlib.suppress(SessionError):  # the first failure was shown
                 chat.keep()
             chat.close()
 
     def _save_and_die(self) -> None:
-        """Save the conversation and end the process: the terminal is gone."""
+        """Save the conversation and end the process, after the terminal is gone."""
         if (turn := self.controller.turn) is not None:
             turn.running.stop()
             turn.running.over.wait(1.0)
@@ -123,7 +123,7 @@ class Chat(Themed):
                 self.controller.chat.keep()
         os._exit(LOST)
 
-    # what the person does
+    # the user's actions
 
     @on(Input.Sent)
     def _sent(self, event: Input.Sent) -> None:
@@ -146,12 +146,12 @@ class Chat(Themed):
         elif turn is None and self.controller.pending:
             self.controller.take_back()
         elif turn is None and self.input.text:
-            self.input.clear()  # Ctrl-Z brings it back
+            self.input.clear()  # Ctrl-Z restores it
         else:
             self.action_ask()
 
     def action_escape(self) -> None:
-        """Esc: as Ctrl-C, but the text in the input stays; skips a trial of the kernels."""
+        """Esc: skip a trial of the kernels, or act as Ctrl-C but keep the input's text."""
         skipped = self.controller.skip()
         if not skipped and (self.controller.turn or self.controller.pending or not self.input.text):
             self.action_stop()
@@ -172,18 +172,18 @@ class Chat(Themed):
             self.exit(0)
 
     def action_toggle_thinking(self) -> None:
-        """Ctrl-T: think, or don't, from the next turn on."""
+        """Ctrl-T: switch thinking on or off for the next turns."""
         self.attempt(lambda chat: chat.switch(not chat.thinks))
 
     def action_budget(self, up: bool) -> None:
-        """Alt-Up and Alt-Down: the thinking budget, by doubling and halving."""
+        """Alt-Up and Alt-Down: double or halve the thinking budget."""
         self.attempt(lambda chat: chat.step_budget(up))
 
     def action_copy(self) -> None:
-        """Ctrl-O: copy the marked text, else the last answer; again, its code blocks one by one."""
-        self._copied, said = copy(self, self.log_view.last_answer(), self._copied)
-        if said:
-            self.flash(said)
+        """Ctrl-O: copy the selection, or the last answer and then its code blocks in turn."""
+        self._copied, remark = copy(self, self.log_view.last_answer(), self._copied)
+        if remark:
+            self.flash(remark)
 
     def action_fold(self) -> None:
         """Ctrl-R: fold all thoughts, or open them."""
@@ -201,14 +201,14 @@ class Chat(Themed):
         else:
             self.controller.change(change)
 
-    # what the controller asks for
+    # the controller's `View`
 
     def note(self, text: str) -> None:
         """Add a notice to the transcript."""
         self.log_view.note(text)
 
     def fail(self, error: BaseException, *, is_shown: bool = False) -> None:
-        """Keep an error for ``--debug``, and show it unless the transcript does already."""
+        """Record an error for ``--debug``, and show it unless the transcript already does."""
         self.errors.append(error)
         if not is_shown:
             self.log_view.note(f"error: {describe(error)}", error=True)
@@ -218,25 +218,25 @@ class Chat(Themed):
         self.log_view.show(messages, folded=self.setup.show_thinking != "always")
 
     def follow(self) -> None:
-        """Scroll to the end, and stay there."""
+        """Scroll to the end and follow it."""
         self.log_view.follow()
 
     def show_pending(self, texts: list[str]) -> None:
-        """List the texts that wait."""
+        """List the queued texts."""
         self.waiting.show(texts)
 
     def put_in_input(self, text: str) -> None:
-        """Put `text` into the input, above the text in it."""
+        """Insert `text` above the input's text."""
         self.input.put_above(text)
 
     def ask(self, question: Question[Any], answer: Callable[[Any], None]) -> None:
-        """Show a question above the chat, and pass on what the person answers."""
+        """Show a question above the chat, and call `answer` with the user's answer."""
         self.push_screen(question, answer)
 
-    # what the model does
+    # the running turn
 
     def start_turn(self, begin: Begin, message: str) -> TurnView:
-        """Run a turn in the worker, and paint it below its message."""
+        """Run a turn in the worker and show it below its message."""
         chat = self.controller.chat
         assert chat is not None
         self.log_view.follow()
@@ -250,10 +250,10 @@ class Chat(Themed):
         return turn
 
     def paint_news(self) -> None:
-        """Paint the worker's news, and look again a frame later until there is none."""
+        """Show the worker's news, and schedule the next frame until there is none."""
         began, turn = time.monotonic(), self.controller.turn
         if not (news := self.inbox.take()) or turn is None:
-            self.show_status()  # nothing follows for now, so it must tell what is
+            self.show_status()  # the last frame for now, so the status must be current
             return
         turn.take(news)
         if turn.over:
@@ -261,7 +261,7 @@ class Chat(Themed):
         if (running := self.controller.turn) is None or began - self._status_at >= STATUS_S:
             self._status_at = began
             self.show_status()
-        if running is None:  # a collection may take a third of a second: the last words go first
+        if running is None:  # a collection may take 0.3 s, so the last words are shown first
             self.set_timer(COLLECT_S, self._collect)
         due = self._pace.next(began, time.monotonic())
         self._frame = asyncio.get_running_loop().call_at(due, self.call_later, self.paint_news)
@@ -271,13 +271,13 @@ class Chat(Themed):
             collect_all(True)
 
     def flash(self, text: str) -> None:
-        """Show `text` in the last row for a moment."""
+        """Show `text` in the status row for `FLASH_S` seconds."""
         self._flash, self._flash_until = text, time.monotonic() + FLASH_S
         self.show_status()
         self.set_timer(FLASH_S + 0.05, self.show_status)
 
     def show_status(self) -> None:
-        """Bring the last row up to date."""
+        """Update the status row."""
         control = self.controller
         chat, turn = control.chat, control.turn
         note = self._flash if time.monotonic() < self._flash_until else ""
@@ -290,7 +290,7 @@ class Chat(Themed):
         self.status.show(
             note or control.doing,
             chat.name,
-            "" if turn and turn.thinking else chat.mode,  # the gauge says it
+            "" if turn and turn.thinking else chat.mode,  # the gauge shows it
             context_used(chat, turn.tokens if turn else 0),
             f"{speed:.0f} tok/s" if speed else "",
             memory,

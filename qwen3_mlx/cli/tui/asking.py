@@ -1,4 +1,4 @@
-"""Tools in the full screen: servers start in a thread, and questions wait there for the person."""
+"""Tool servers in the full-screen chat: they start in a thread, which asks for consent."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ T = TypeVar("T")
 
 
 class Asking:
-    """Starts the servers of `tools`, and asks for them and their calls on the screen."""
+    """Starts the servers of `tools`, and asks the user about them and their calls."""
 
     def __init__(self, view: View, tools: ChatTools, on_change: Callable[[], object]) -> None:
-        """`on_change` hears in the interface's thread when `starting` has changed."""
+        """on_change: called in the interface's thread whenever `starting` has changed."""
         self._view, self._tools, self._on_change = view, tools, on_change
         self._lock, self._open = threading.Lock(), list[tuple[Future[Any], Any]]()
         self._closed = False
         self.starting = ""
-        """What is being started or stopped, for the status row."""
+        """Which server is starting or stopping, for the status row; "" if none is."""
         tools.ask, tools.ask_server = self._ask_call, self._ask_server
 
     def start(self, name: str | None = None) -> None:
-        """Start all servers in a thread, or one of them again."""
+        """Start all servers in a thread, or restart the server `name`."""
         self._say(f"starting {name or 'the tool servers'}")
         self._in_thread(lambda: self._started(name), daemon=True)
 
     def stop(self, name: str) -> None:
-        """End a server in a thread, for which the program waits at its end."""
+        """Stop a server in a thread that the program waits for at exit."""
         self._say(f"stopping {name}")
         self._in_thread(lambda: [self._tools.stop(name)], daemon=False)
 
     def _started(self, name: str | None) -> list[str]:
-        """Start them; returns what to say."""
+        """Start all servers or `name`; returns notes to show."""
         if name is None:
             self._tools.start_all(lambda one: self._later(self._say, f"starting {one}"))
             return self._tools.remarks()
@@ -50,7 +50,7 @@ class Asking:
         return [server_state(self._tools, self._tools.config(name))]
 
     def _in_thread(self, work: Callable[[], list[str]], *, daemon: bool) -> None:
-        """Do `work`, which returns what to say."""
+        """Run `work` in a thread and show the notes it returns."""
         run = threading.Thread(target=self._do, args=(work,), name="tool servers", daemon=daemon)
         run.start()
 
@@ -58,7 +58,7 @@ class Asking:
         try:
             for note in work():
                 self._later(self._view.note, note)
-        except Exception as error:  # a bug must not cost the conversation
+        except Exception as error:  # a bug must not end the conversation
             self._later(self._view.fail, error)
         finally:
             self._later(self._say, "")
@@ -82,7 +82,7 @@ class Asking:
         return self._answer(show, refused)
 
     def _answer(self, show: Callable[[Callable[[T], None]], object], otherwise: T) -> T:
-        """Have `show` ask, and wait for what it is told; `otherwise` if the chat ends first."""
+        """Ask by `show` and wait for the answer; `otherwise` if the chat ends first."""
         answer = Future[T]()
         with self._lock:
             if self._closed:
@@ -94,7 +94,7 @@ class Asking:
         return answer.result()
 
     def close(self) -> None:
-        """Answer all open questions with no, and end the servers."""
+        """Answer all open questions with no, and stop the servers."""
         with self._lock:
             self._closed, left = True, self._open
         for answer, otherwise in left:

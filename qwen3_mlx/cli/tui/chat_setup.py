@@ -1,4 +1,4 @@
-"""The settings and functions that a full-screen chat is built from."""
+"""The settings and functions that configure a full-screen chat."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Load = Callable[[str, Callable[[int, int], None]], "Qwen3"]
 
 @dataclass(frozen=True)
 class ChatSetup:
-    """The full-screen chat's parts. `load` loads a model and reports bytes: loaded, and in all."""
+    """Configures a full-screen chat. `load` loads a model and reports (bytes loaded, total)."""
 
     name: str
     load: Load
     options: GenerationOptions
     try_kernels: TryKernels = lambda model, say, skipped: ""
-    """Tries a loaded model's kernels, in the worker; returns a note."""
+    """Tries a loaded model's kernels in the worker; returns a note."""
     find: Callable[[str], object] = resolve.find_local
-    """Whether a model is here; None if it must be fetched first."""
+    """Finds a model on this machine; None if it must be downloaded."""
     fetch: Callable[[str], object] = resolve.resolve
-    """Downloads a model, drawing its progress on stderr."""
+    """Downloads a model and draws its progress on stderr."""
     prepare: Callable[[Conversation], list[str]] = lambda chat: []
     """Attaches a new conversation to its file, or resumes one; returns notes to show."""
     tools: ChatTools | None = None
@@ -45,6 +45,6 @@ class ChatSetup:
     theme: str = "auto"
     """One of `settings.THEMES`."""
     typed_ahead: str = ""
-    """Text from before the chat could read: each line was ended by Enter, but for the last one."""
+    """Text typed before the chat could read it; every line but the last ended in Enter."""
     remember: Callable[[str], object] = folders.remember_model
-    """Notes the model for the next chat."""
+    """Stores the model's name for the next chat."""

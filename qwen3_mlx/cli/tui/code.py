@@ -1,4 +1,4 @@
-"""Fenced code in an answer: drawn and cut by lines, so that a long block stays cheap to draw."""
+"""Draws fenced code, and cuts it between lines so that long blocks stay cheap to redraw."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from textual.strip import Strip
 from qwen3_mlx.cli.tui.growing_text import canvas, segments
 
 SHORT, LONG = 8, 60
-"""Lines beyond which code is cut: where no string or comment is open; and anywhere."""
+"""Lines from which code is cut outside strings and comments, and from which at any line."""
 
 LONG_LINE = 2000
-"""Characters from which a line is minified or encoded: it has no colours, and is drawn in parts.
+"""Characters from which a line counts as minified: it is drawn in parts and without colours.
 
-A lexer may take quadratic time on a line that it can't make sense of, and breaking between words
-takes ten times as long as breaking anywhere.
+A lexer may take quadratic time on such a line, and wrapping between words takes ten times as long
+as wrapping anywhere.
 """
 
 _OPEN = re.compile(r"Token\.(Literal\.String|Comment(?!\.Single)|Error)")
@@ -32,17 +32,17 @@ _FENCE = re.compile(r"( {0,3})(```+|~~~+)([^\n]*)\n")
 
 @dataclass(frozen=True)
 class Code:
-    """A block that begins with a fence: ``opening`` is its first line."""
+    """A fenced code block. ``opening`` is its first line, ``mark`` its fence."""
 
     opening: str
     mark: str
     language: str
     lines: list[str]
-    """Each with its line end, but for the last one while it comes."""
+    """The lines with their ends; the last one may be incomplete."""
 
 
 def fenced(source: str) -> Code | None:
-    """`source` as code, if it is one fenced block and nothing else; its end may be missing."""
+    """`source` as code if it is exactly one fenced block, perhaps still open; else None."""
     found = _FENCE.match(source)
     if found is None or ("`" in found[2] and "`" in found[3]):
         return None
@@ -60,7 +60,7 @@ def fenced(source: str) -> Code | None:
 
 
 def draw(code: Code, width: int) -> list[Strip]:
-    """The code's rows in colour, a blank before each; lines wider than `width` are broken."""
+    """The code as coloured rows of at most `width` cells, each after a blank."""
     if not code.lines:
         return []
     if max(map(len, code.lines)) > LONG_LINE:
@@ -75,12 +75,12 @@ def draw(code: Code, width: int) -> list[Strip]:
 
 
 def chopped(line: str, width: int) -> list[str]:
-    """`line` in rows of at most `width` cells, broken wherever a row is full."""
+    """`line` cut into rows of at most `width` cells."""
     width, line = max(width, 2), line.expandtabs(4)
     if line.isascii():
         return [line[start : start + width] for start in range(0, len(line), width)] or [""]
     cells = {letter: cell_len(letter) for letter in set(line)}
-    if 0 in cells.values():  # letters that join others
+    if 0 in cells.values():  # combining characters
         return chop_cells(line, width)
     ends = list(accumulate(map(cells.__getitem__, line)))  # in cells, of each letter
     starts = [0]
@@ -90,7 +90,7 @@ def chopped(line: str, width: int) -> list[str]:
 
 
 def cut(code: Code) -> int:
-    """How many of its first lines can be drawn for good: 0 while it is short, or in a string."""
+    """How many of the first lines can be drawn for good; 0 if the code is short or in a string."""
     whole = len(code.lines) - (not code.lines[-1].endswith("\n")) if code.lines else 0
     if whole <= SHORT:
         return 0
@@ -98,7 +98,7 @@ def cut(code: Code) -> int:
 
 
 def cut_line(code: Code, width: int) -> int:
-    """How many characters of its last line fill rows that can be drawn for good; or 0."""
+    """How many characters of a very long last line can be drawn for good, else 0."""
     line = code.lines[-1] if code.lines else ""
     if len(line) <= 2 * LONG_LINE or "\t" in line:
         return 0
@@ -107,21 +107,21 @@ def cut_line(code: Code, width: int) -> int:
 
 
 def _last_safe_line(code: Code, whole: int) -> int:
-    """The most lines, `whole` at most, behind which no string or comment goes on."""
+    """The most lines, at most `whole`, after which no string or comment is open."""
     lexer = _lexer(code.language)
     if lexer is None:
         return whole
-    settled = line = 0
+    safe = line = 0
     for kind, text in lexer.get_tokens("".join(code.lines[:whole])):
         for number, _ in enumerate(re.finditer("\n", text), 1):
             line += 1
             within = number < text.count("\n") or not text.endswith("\n")
             if not (within or _OPEN.match(str(kind))):
-                settled = line
-    return min(settled, whole)
+                safe = line
+    return min(safe, whole)
 
 
 @cache
 def _lexer(language: str) -> Any:
-    # finding one takes a millisecond, each time
+    # Finding a lexer takes a millisecond.
     return Syntax("", language or "text").lexer

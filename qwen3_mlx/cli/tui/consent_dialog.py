@@ -1,4 +1,4 @@
-"""The questions before a tool server is started and before a call runs."""
+"""The dialogs that ask before a tool server starts and before a call runs."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from qwen3_mlx.tools.servers import ServerConfig
 from qwen3_mlx.tools.tool import Tool
 
 QUIET_S = 0.5
-"""Seconds without a key before one is taken for an answer: who is typing hasn't read it yet."""
+"""Seconds without a key before a key counts as an answer: a typing user hasn't read it yet."""
 
 T = TypeVar("T")
 
 
-class Written(Input):
-    """Where a reason or arguments are written: an empty text is sent too."""
+class AnswerInput(Input):
+    """The input for a reason or arguments; it also sends an empty text."""
 
     def action_send(self) -> None:
-        """Send the text."""
+        """Send the text, even if it is empty."""
         self.post_message(self.Sent(self.text))
 
 
 class Question(ModalScreen[T], Generic[T]):
-    """Shows something whole, to be scrolled, and takes one key as the answer."""
+    """Shows a scrollable text, and takes one key as the answer."""
 
     AUTO_FOCUS = "VerticalScroll"
     DEFAULT_CSS = """
@@ -52,7 +52,7 @@ class Question(ModalScreen[T], Generic[T]):
         super().__init__()
         self._title, self._lines, self._refused = title, lines, refused
         self._since = time.monotonic()
-        self.writing = Written(None, str)
+        self.writing = AnswerInput(None, str)
         self.writing.display = False
         self.answers = Static(self.ANSWERS, id="answers", markup=False)
         self.text = Static(self._whole(), markup=False)
@@ -61,18 +61,18 @@ class Question(ModalScreen[T], Generic[T]):
         return "\n".join([self._title, *(f"  {line}" for line in self._lines)])
 
     def compose(self) -> ComposeResult:
-        """What is asked for, and the answers there are."""
+        """Yield the text, the input and the possible answers."""
         with VerticalScroll():
             yield self.text
         yield self.writing
         yield self.answers
 
     def on_key(self, event: events.Key) -> None:
-        """A key was pressed. Textual calls this of every class that has one: here alone."""
+        """Call `pressed`. Textual calls every class's own on_key, so subclasses override that."""
         self.pressed(event)
 
     def pressed(self, event: events.Key) -> None:
-        """Take an answer; letters of somebody who is typing go on into the chat's input."""
+        """Take an answer; keys of a user who is still typing go to the chat's input."""
         quiet = time.monotonic() - self._since >= QUIET_S
         if not quiet and (event.is_printable or event.key == "enter"):
             self._since = time.monotonic()
@@ -84,11 +84,11 @@ class Question(ModalScreen[T], Generic[T]):
             getattr(self, f"action_{self.KEYS[event.key]}")()
 
     def typed(self, letter: str) -> None:
-        """A letter that was meant for the chat's input."""
+        """Insert a letter into the chat's input."""
         self.app.query_one("Input", TextArea).insert(letter)
 
     def refuse(self) -> None:
-        """Answer with no, for somebody who ends the turn."""
+        """Answer no, because the user ends the turn."""
         self.dismiss(self._refused)
 
 
@@ -102,11 +102,11 @@ class ServerDialog(Question[bool]):
         super().__init__(f"the server {config.name}:", shown.server_lines(config), False)
 
     def action_yes(self) -> None:
-        """It may."""
+        """Answer yes."""
         self.dismiss(True)
 
     def action_no(self) -> None:
-        """It may not."""
+        """Answer no."""
         self.dismiss(False)
 
 
@@ -129,24 +129,24 @@ class CallDialog(Question[Decision]):
         self._editing = False
 
     def action_once(self) -> None:
-        """It may, this time."""
+        """Allow this call."""
         self.dismiss(Once(self._arguments if self._edited else None))
 
     def action_always(self) -> None:
-        """This tool may, for the session; but what was edited is one call's."""
+        """Allow the tool for the session; not available after the arguments were edited."""
         if not self._edited:
             self.dismiss(Always())
 
     def action_refuse(self) -> None:
-        """It may not."""
+        """Refuse the call without a reason."""
         self.dismiss(No())
 
     def action_no(self) -> None:
-        """It may not: the model is told why, if there is a reason."""
+        """Ask for the reason of a refusal, which the model gets."""
         self._write("why not? Enter sends it to the model, an empty one too; Esc: back", "")
 
     def action_edit(self) -> None:
-        """Change the arguments."""
+        """Let the user edit the arguments."""
         self._editing = True
         text = json.dumps(self._arguments, ensure_ascii=False, indent=1)
         self._write("the arguments in JSON; Enter: done, Alt-Enter: a new line, Esc: back", text)
@@ -163,13 +163,13 @@ class CallDialog(Question[Decision]):
         self.query_one(VerticalScroll).focus()
 
     def pressed(self, event: events.Key) -> None:
-        """As `Question.pressed`; while something is written, Esc goes back."""
+        """As `Question.pressed`; while the user writes, Esc goes back."""
         if not self.writing.display:
             super().pressed(event)
         elif event.key == "escape":
             event.stop()
             self._back()
-        elif not self.writing.has_focus:  # it comes a moment later: a fast key mustn't be lost
+        elif not self.writing.has_focus:  # the focus comes later; a fast key must not be lost
             event.stop()
             if event.key == "enter":
                 self._written(self.writing.text)
@@ -197,7 +197,7 @@ class CallDialog(Question[Decision]):
             self.writing.put(text)
 
     def _take(self, arguments: dict[str, Any]) -> None:
-        """Ask again, with the arguments as they are now."""
+        """Ask again with the edited arguments."""
         self._arguments, self._edited = arguments, True
         self._lines = [*shown.argument_lines(arguments), "(edited by you)"]
         self.text.update(self._whole())

@@ -1,4 +1,4 @@
-"""The chat's decisions: what to do with a text, a command, a loaded model, and a finished turn."""
+"""The full-screen chat's logic: messages, commands, loaded models, and finished turns."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
 
 NEARLY_FULL = 0.8
-"""A notice counts the tokens left once this share of the context is used."""
+"""Share of the context from which a notice warns that it is nearly full."""
 
 NO_MODEL = "no model: choose another with /model NAME, or leave with /quit"
 
 AT_ONCE = ("/help", "/quit")
-"""Commands that run even while the model loads or a turn runs."""
+"""Commands that also run while the model loads or a turn runs."""
 
 TRYING = "trying the kernels"
-"""What the worker does behind a model's first load."""
+"""The value of `busy` while the worker tries a new model's kernels."""
 
 
 class Controller:
-    """One chat: its conversation, its running turn, and the texts that wait for their turn."""
+    """Owns the conversation, the running turn, and the queue of texts."""
 
     def __init__(self, view: View, worker: Worker, setup: ChatSetup) -> None:
         self._view, self._worker, self._setup = view, worker, setup
@@ -41,7 +41,7 @@ class Controller:
         self.turn: TurnView | None = None
         self.model_name = setup.name
         self.busy = f"loading {setup.name}"
-        """The worker's job other than a turn; empty if it has none."""
+        """What the worker does besides a turn, as text; "" if nothing."""
         self.pending: list[str] = []
         tools = setup.tools
         self.asking = Asking(view, tools, self._changed) if tools is not None else None
@@ -54,13 +54,13 @@ class Controller:
 
     @property
     def doing(self) -> str:
-        """What goes on, for the status row; empty if nothing does."""
+        """The current activity for the status row; "" if idle."""
         if self.turn is not None:
             return self.turn.status()
         return self.busy or (self.asking.starting if self.asking is not None else "")
 
     def _changed(self) -> None:
-        """A tool server has been started, or is."""
+        """Continue after a change of the tool servers' state."""
         self._run_pending()
         self._view.show_status()
 
@@ -72,7 +72,7 @@ class Controller:
             self.asking.close()
 
     def submit(self, text: str) -> None:
-        """Send a message or run a command, now or when those before it are done."""
+        """Send a message or run a command, or queue it behind earlier ones."""
         try:
             self._submit(text)
         except Exception as error:  # a bug must not cost the conversation
@@ -91,7 +91,7 @@ class Controller:
             self._view.note(NO_MODEL)
 
     def _run_pending(self) -> None:
-        """Run the texts that wait, until one takes time or fails."""
+        """Run queued texts until one takes time or fails."""
         while self.pending and self.is_ready:
             text = self.pending.pop(0)
             try:
@@ -99,7 +99,7 @@ class Controller:
             except Exception as error:  # a bug must not cost the conversation
                 self._view.fail(error)
                 if slash_commands.is_unknown(text):
-                    self.pending.insert(0, text)  # to be corrected
+                    self.pending.insert(0, text)  # the user can correct it
                 self.take_back()
         self._view.show_pending(self.pending)
 
@@ -110,14 +110,14 @@ class Controller:
             self._send(text)
 
     def take_back(self) -> None:
-        """Put the texts that wait back into the input."""
+        """Move the queued texts back into the input."""
         if self.pending:
             self._view.put_in_input("\n".join(self.pending))
             self.pending.clear()
             self._view.show_pending(self.pending)
 
     def change(self, change: Callable[[Conversation], object]) -> None:
-        """Change the conversation, and show an error if that fails."""
+        """Apply `change` to the conversation; an error is shown."""
         if self.chat is not None:
             try:
                 change(self.chat)
@@ -171,7 +171,7 @@ class Controller:
         self.turn = self._view.start_turn(lambda progress: chat.begin(None, progress), "")
 
     def load(self, name: str) -> None:
-        """Load a model in the worker; the present one stays until the new one is loaded."""
+        """Load a model in the worker; the current one stays until then."""
         view, setup = self._view, self._setup
         try:
             if setup.find(name) is None:
@@ -191,11 +191,11 @@ class Controller:
         def job() -> None:
             try:
                 model = setup.load(name, progress)
-                said = setup.try_kernels(model, trying, self._skip.is_set)
+                outcome = setup.try_kernels(model, trying, self._skip.is_set)
             except Exception as error:
                 view.call_later(self._not_loaded, error)
             else:
-                view.call_later(self._loaded, name, model, said)
+                view.call_later(self._loaded, name, model, outcome)
 
         self._skip.clear()
         self._worker.submit(job)
@@ -206,7 +206,7 @@ class Controller:
         self._view.show_status()
 
     def skip(self) -> bool:
-        """Go on without what the worker tries; returns whether it tries something."""
+        """Skip a trial of the kernels; returns whether one is running."""
         if trying := self.busy == TRYING:
             self._skip.set()
         return trying
@@ -217,7 +217,7 @@ class Controller:
             try:
                 self._setup.fetch(name)
             except (Exception, KeyboardInterrupt) as error:
-                failure = error  # Textual comes back from `suspend` only without an exception
+                failure = error  # Textual resumes after `suspend` only without an exception
         if failure is not None:
             raise failure
 
@@ -234,10 +234,10 @@ class Controller:
             self._view.note(NO_MODEL)
         self._view.show_status()
 
-    def _loaded(self, name: str, model: Qwen3, said: str = "") -> None:
+    def _loaded(self, name: str, model: Qwen3, outcome: str = "") -> None:
         self.busy, self.model_name = "", name
-        if said:
-            self._view.note(said)
+        if outcome:
+            self._view.note(outcome)
         self._setup.remember(name)
         if self.chat is None:
             self._open(model)
@@ -257,9 +257,9 @@ class Controller:
             self._view.note(note)
 
     def finish(self, turn: TurnView) -> None:
-        """A turn has ended: count it, warn of a full context, and run the texts that wait.
+        """Finish an ended turn: count it, warn of a full context, and run the queued texts.
 
-        If it failed or was stopped, they go back into the input instead.
+        If the turn failed or was stopped, the queued texts go back into the input instead.
         """
         self.turn = None
         assert self.chat is not None
@@ -272,10 +272,10 @@ class Controller:
         if turn.error is not None:
             self._view.fail(turn.error, is_shown=True)
             if not turn.began:
-                self._view.put_in_input(turn.sent)  # it was refused: to be changed and sent again
+                self._view.put_in_input(turn.sent)  # refused: the user can change it
         self._run_pending()
         if turn.done is not None and self.is_ready:
-            self.chat.session.warm_in_background()  # while the answer is read
+            self.chat.session.warm_in_background()  # while the user reads the answer
 
     def _warn(self, chat: Conversation) -> None:
         last, context = chat.session.last_stats, chat.context

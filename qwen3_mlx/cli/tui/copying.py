@@ -1,4 +1,4 @@
-"""Copies out of the chat: the marked text, the last answer, then its code block by block."""
+"""Ctrl-O: copies the selection, or the last answer and then its code blocks in turn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from qwen3_mlx.cli.tui.answer import Answer
 
 
 def copy(app: App[Any], answer: Answer | None, count: int) -> tuple[int, str]:
-    """Copy what is next behind `count` copies of `answer`; returns the new count, and a remark."""
+    """Copy the selection, or the next piece after `count` copies of `answer`.
+
+    Returns the new count, and a message for the user.
+    """
     if marked := app.screen.get_selected_text():
         app.copy_to_clipboard(marked)
         app.screen.clear_selection()

@@ -1,4 +1,4 @@
-"""Reads the terminal for the full screen, so that a paste reaches it as one."""
+"""A Textual driver that tells pastes from typing."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from textual.drivers.linux_driver import LinuxDriver
 from qwen3_mlx.cli.terminal.paste import PasteReader, with_escape
 
 ESCAPE = "\x1b[27u"
-"""Esc as Textual reads it at once, whatever follows; after an ESC alone it waits for more."""
+"""An Esc key that Textual recognises at once; after a bare ESC it waits for more input."""
 
 
 class PasteDriver(LinuxDriver):
-    """Textual's own driver, behind a `PasteReader`.
+    """Textual's driver with a `PasteReader` in front.
 
-    A thread reads the terminal and passes on what came, through a pipe that Textual reads. Until
-    the chat is drawn all Enters are keys: the person has typed them ahead.
+    A thread reads the terminal and writes to a pipe that Textual reads. Until the chat is drawn,
+    every Enter counts as typed, since the user could only have typed ahead.
     """
 
     def __init__(self, app: App[Any], **options: Any) -> None:
@@ -30,19 +30,19 @@ class PasteDriver(LinuxDriver):
         self._wake = self._pipe = -1
 
     def start_application_mode(self) -> None:
-        """Begin to read; after the first frame, tell pastes from typing."""
+        """Start reading; pastes are recognised after the first frame."""
         super().start_application_mode()
         self._chat.call_after_refresh(self.listen)
 
     def listen(self) -> None:
-        """Tell pastes from typing, from the next input on."""
+        """Recognise pastes from now on."""
         with self._reading:
             if self._pipe >= 0 and not self._is_listening:
                 self._pass_on(self._reader.typed_ahead())
             self._is_listening = True
 
     def run_input_thread(self) -> None:
-        """Read until Textual stops the input: at the end, or for another program."""
+        """Read until Textual stops the input, at the end or to suspend."""
         terminal = self.fileno
         self._wake, stop = os.pipe()
         self.fileno, self._pipe = os.pipe()
@@ -66,12 +66,12 @@ class PasteDriver(LinuxDriver):
                 break
             with self._reading:
                 if not select.select([terminal], [], [], 0)[0]:
-                    continue  # `listen` was quicker
+                    continue  # `listen` has read it
                 read = self._reader.read if self._is_listening else self._reader.typed_ahead
                 self._pass_on(read())
 
     def _pass_on(self, text: str) -> None:
-        is_esc = bool(text) and not text.strip("\x1b")  # the reader has waited for more
+        is_esc = bool(text) and not text.strip("\x1b")  # no sequence: the reader has waited
         keys = text.replace("\x1b", ESCAPE) if is_esc else with_escape(text, ESCAPE)
         data = keys.encode()
         while data:

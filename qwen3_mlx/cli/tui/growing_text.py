@@ -1,7 +1,6 @@
-"""A widget of lines that grows at its end: finished blocks are drawn once, the last one anew.
+"""A widget for text that grows at its end: it draws finished blocks once, and redraws the last.
 
-Textual asks only for the lines that are in view, so what a long text costs per update does not
-grow with its length.
+Textual asks only for visible lines, so the cost of an update doesn't grow with the text.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from qwen3_mlx.cli.terminal.screen import printable
 from qwen3_mlx.cli.tui.theme import on_ground
 
 SPARE_ROWS, QUICK_S = 3, 0.25
-"""Rows laid out ahead where the one before was laid out so many seconds ago, or less."""
+"""Spare rows laid out ahead if the last layout was at most so many seconds ago."""
 
 _BREAKS = re.compile(r"[\n\t]")
 
 
 def showable(text: str) -> str:
-    """`text` as a full screen can take it: `printable`, and without tabs."""
+    """`text` for the full screen: `printable`, with tabs expanded."""
     return printable(text).replace("\t", "    ")
 
 
@@ -43,7 +42,7 @@ def showable(text: str) -> str:
 class Block:
     """A piece of the text that won't change.
 
-    `gap`: an empty line stands before it, or behind it where `Paper.cut` returns it.
+    gap: whether an empty line precedes it; in a result of `GrowingText.cut`, follows it.
     """
 
     source: str
@@ -51,13 +50,13 @@ class Block:
 
 
 class GrowingText(Widget):
-    """Lines of text. A subclass says how a block is drawn and where the text may be cut."""
+    """Base class: subclasses define how a block is drawn and where the text may be cut."""
 
     DEFAULT_CSS = "GrowingText { width: 1fr; height: auto; }"
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: list[str] = []
+        self._pieces: list[str] = []
         self._blocks: list[Block] = []
         self._tail = Block("", gap=False)
         self._fixed: list[Strip] = []
@@ -67,25 +66,25 @@ class GrowingText(Widget):
 
     @abstractmethod
     def draw(self, source: str, width: int) -> list[Strip]:
-        """A block's lines, at `width` cells."""
+        """A block's lines in `width` cells."""
 
     @abstractmethod
     def cut(self, tail: str) -> tuple[list[Block], str]:
-        """The blocks of `tail` that won't change any more, and the rest."""
+        """The blocks of `tail` that won't change, and the rest."""
 
     @property
     def source(self) -> str:
-        """All of the text, as it came."""
-        return "".join(self._said)
+        """The whole text."""
+        return "".join(self._pieces)
 
     @property
     def lines(self) -> list[Strip]:
-        """Every line as drawn."""
+        """All drawn lines."""
         return self._fixed + self._moving
 
     def append(self, text: str) -> None:
         """Add `text` to the end."""
-        self._said.append(text)
+        self._pieces.append(text)
         start, before = len(self._fixed), self._moving
         finished, rest = self.cut(self._tail.source + text)
         gap = self._tail.gap
@@ -101,16 +100,16 @@ class GrowingText(Widget):
             self._changed(start, before)
 
     def free_spare_rows(self) -> None:
-        """Give the spare rows back: no more text comes for now."""
+        """Remove the spare rows, when no more text is expected."""
         if self._spare:
             self._spare = 0
             self.refresh(layout=True)
 
     def _changed(self, start: int, before: list[Strip]) -> None:
-        """Paint the rows that differ.
+        """Repaint the rows that differ from `before`, which began at row `start`.
 
-        A new layout costs ten times as much as a line, so a text that grows quickly has some rows
-        in advance. They are blank until it comes to them.
+        A layout costs ten times as much as a line, so a quickly growing text gets blank spare rows
+        in advance.
         """
         after = [*self._fixed[start:], *self._moving]
         grown = len(after) - len(before)
@@ -140,7 +139,7 @@ class GrowingText(Widget):
             self._moving = self._draw_tail()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """As many rows as there are lines, and the spare ones."""
+        """The number of lines plus spare rows."""
         self._lay_out(max(width, 1))
         return len(self._fixed) + len(self._moving) + self._spare
 
@@ -167,17 +166,17 @@ class GrowingText(Widget):
         return Strip(text.render(canvas()))
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
-        """The text the mouse has marked."""
+        """The selected text."""
         return selection.extract("\n".join(line.text for line in self.lines)), "\n"
 
     def selection_updated(self, selection: Selection | None) -> None:
-        """Paint the new selection."""
+        """Repaint with the new selection."""
         self.refresh()
 
 
 @cache
 def canvas() -> Console:
-    """Draws into nothing: only the segments are wanted. Colours are the app's to reduce."""
+    """A console used only to produce segments; the app reduces the colours."""
     return Console(
         file=StringIO(),
         force_terminal=True,
@@ -191,17 +190,17 @@ def canvas() -> Console:
 
 def wrapped(text: str, width: int, style: str = "") -> list[Strip]:
     """`text` broken between words into lines of at most `width` cells."""
-    if not _BREAKS.search(text) and cell_len(text) <= width:  # as below, but quickly
+    if not _BREAKS.search(text) and cell_len(text) <= width:  # a fast path with the same result
         text = text.rstrip()
         return [Strip([Segment(text, Style.parse(style) if style else None)] if text else [])]
     whole = Text(text)
-    whole.stylize(style)  # a base style would be lost where a line is rendered alone
+    whole.stylize(style)  # rendering a single line would lose a base style
     lines = whole.wrap(canvas(), width, tab_size=4)
     return [Strip(segments(line)) for line in lines]
 
 
 def segments(line: Text, before: str = "") -> list[Segment]:
-    """One line as it is painted, without the blanks at its end."""
+    """A line's segments without trailing blanks, after `before` unless the line is empty."""
     line.rstrip()
     line.end = ""
     parts = [part for part in line.render(canvas()) if part.text]

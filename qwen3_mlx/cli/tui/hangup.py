@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 LOST = 129
-"""The exit code of a chat whose terminal is gone: 128 and SIGHUP."""
+"""The exit code of a chat whose terminal is gone: 128 + SIGHUP."""
 
 
 class HangupWatcher:
@@ -22,16 +22,16 @@ class HangupWatcher:
         self._on_hangup, self._on_terminate = on_hangup, on_terminate
 
     def start(self) -> None:
-        """Begin to watch. Signals are heard in the main thread only."""
+        """Start watching. Does nothing outside the main thread, which alone gets signals."""
         if threading.current_thread() is not threading.main_thread():
             return
         signal.signal(signal.SIGHUP, lambda *_: self._on_hangup())
-        # through the loop, which sleeps while nothing happens and must be woken
+        # By the event loop, which must be woken for the handler to run.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_terminate)
         threading.Thread(target=self._poll, name="terminal", daemon=True).start()
 
     def _poll(self) -> None:
-        """Sleep until the terminal hangs up: it may do so without a signal."""
+        """Wait until the terminal hangs up, which may happen without a signal."""
         poll = select.poll()
         poll.register(0, 0)
         if any(what & (select.POLLHUP | select.POLLERR) for _, what in poll.poll()):

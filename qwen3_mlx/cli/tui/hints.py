@@ -1,4 +1,4 @@
-"""The commands that fit the input: the list above it, and completion with Tab."""
+"""Lists the commands that match the input, and completes them with Tab."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN = 6
 
 
 class Hints(Static):
-    """The commands that begin as the input does; not there when it begins none."""
+    """Lists the commands that match the input; hidden if none does."""
 
     DEFAULT_CSS = """
     Hints {
@@ -26,7 +26,7 @@ class Hints(Static):
     """
 
     def suggest(self, text: str) -> None:
-        """List the commands that `text` may become."""
+        """List the commands that match `text`."""
         fitting = matching(text)
         self.display = bool(fitting)
         lines = [f"/{c.usage:<18} {c.help}" for c in fitting[:SHOWN]]
@@ -35,7 +35,7 @@ class Hints(Static):
 
 
 def matching(text: str) -> list[Command]:
-    """The commands `text` may become."""
+    """The commands of which `text` is a prefix, or the one whose argument it contains."""
     name, space, _ = text.partition(" ")
     if not text.startswith("/") or "\n" in text or len(text) > 100:
         return []
@@ -46,7 +46,7 @@ def matching(text: str) -> list[Command]:
 
 
 def complete(text: str) -> str:
-    """`text` with as much added as is certain; a whole name gets its space."""
+    """`text` extended as far as it is unambiguous; a complete name gets a space."""
     name, space, rest = text.partition(" ")
     if not text.startswith("/") or "\n" in text:
         return text
@@ -71,7 +71,7 @@ def _models(_text: str) -> list[str]:
 
 
 def _files(text: str) -> list[str]:
-    """Paths that begin like `text`; with nothing typed, the saved conversations."""
+    """Paths with the prefix `text`; for an empty text the saved conversations."""
     if not text:
         return sorted(map(str, folders.sessions().glob("*.jsonl")))
     folder, name = os.path.split(text)

@@ -1,4 +1,4 @@
-"""Where the person types: as many lines as they like, with the history of all chats."""
+"""The multi-line input with the history of all chats."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from qwen3_mlx.cli.chat.input_history import History
 from qwen3_mlx.cli.tui.growing_text import showable
 
 JOINERS = ("\u200c", "\u200d")
-"""They join emoji, and part letters in Persian and Indian scripts."""
+"""The zero-width non-joiner and joiner, used by emoji and by Persian and Indian scripts."""
 
 
 class Input(TextArea):
-    """An editor that sends with Enter. Up and Down leave the text for the history."""
+    """An editor that sends with Enter. Up and Down at the text's edges go through the history."""
 
     DEFAULT_CSS = """
     Input, Input:focus {
@@ -27,7 +27,7 @@ class Input(TextArea):
         border: none; border-top: solid ansi_bright_black;
     }
     """
-    # Not bindings with priority: those would overtake the letters typed just before.
+    # Not priority bindings: those would be handled before the letters typed just before.
     KEYS: ClassVar[dict[str, str]] = {
         "enter": "send",
         "alt+enter": "new_line",
@@ -40,46 +40,46 @@ class Input(TextArea):
     }
 
     class Ended(Message):
-        """The person pressed Ctrl-D and nothing is written."""
+        """The user pressed Ctrl-D in an empty input."""
 
     @dataclass
     class Sent(Message):
-        """The person pressed Enter on `text`."""
+        """The user sent `text`."""
 
         text: str
 
     def __init__(self, history: Path | None, complete: Callable[[str], str]) -> None:
         super().__init__(soft_wrap=True, show_line_numbers=False, tab_behavior="focus")
         self.past, self._completer = History(history), complete
-        self.cursor_blink = False  # it would wake the program twice a second
+        self.cursor_blink = False  # blinking would wake the program twice a second
 
     def on_key(self, event: events.Key) -> None:
-        """Act on our keys; the editor acts on all others."""
+        """Handle the keys in `KEYS`; the editor handles all others."""
         if event.key in self.KEYS:
             event.stop()
             event.prevent_default()
             getattr(self, f"action_{self.KEYS[event.key]}")()
-        elif event.character and event.character in JOINERS:  # no letters to the editor
+        elif event.character and event.character in JOINERS:  # the editor ignores these
             event.stop()
             event.prevent_default()
             self.insert(event.character)
 
     def action_end_of_input(self) -> None:
-        """Ctrl-D: delete a character if there is any, else it is the end."""
+        """Ctrl-D: delete the next character; in an empty input, end the chat."""
         if self.text:
             self.action_delete_right()
         else:
             self.post_message(self.Ended())
 
     def action_send(self) -> None:
-        """Send the text, if there is any, and begin an empty one."""
+        """Send the text unless it is blank, and clear the input."""
         if text := self.text if self.text.strip() else "":
             self.past.add(text)
             self.put("")
             self.post_message(self.Sent(text))
 
     def type_ahead(self, text: str) -> None:
-        """Send every line of `text` but the last one, which stays to be written on."""
+        """Send every line of `text` but the last one, which stays in the input."""
         *sent, rest = showable(text).split("\n")
         for line in sent:
             self.put(line)
@@ -87,12 +87,12 @@ class Input(TextArea):
         self.put(rest)
 
     def put(self, text: str) -> None:
-        """Set `text`, the cursor behind it."""
+        """Replace the text, and move the cursor to its end."""
         self.load_text(text)
         self.move_cursor(self.document.end)
 
     def put_above(self, text: str) -> None:
-        """Set `text`, with what stands there kept below it."""
+        """Insert `text` above the current text."""
         self.put("\n".join(filter(None, (text, self.text))))
 
     def action_new_line(self) -> None:
@@ -100,14 +100,14 @@ class Input(TextArea):
         self.insert("\n")
 
     def action_older(self) -> None:
-        """Up a row, or above the first one to the entry before."""
+        """Move up a row; in the first row, show the previous history entry."""
         if self.get_cursor_up_location() != self.cursor_location and self._row() > 0:
             self.action_cursor_up()
         elif (text := self.past.older(self.text)) is not None:
             self.put(text)
 
     def action_newer(self) -> None:
-        """Down a row, or below the last one to the entry after."""
+        """Move down a row; in the last row, show the next history entry."""
         if self._row() < self.wrapped_document.height - 1:
             self.action_cursor_down()
         elif (text := self.past.newer()) is not None:
@@ -122,7 +122,7 @@ class Input(TextArea):
             self.put(text)
 
     def on_paste(self, event: events.Paste) -> None:
-        """Paste as it is, but for what would break the screen; line ends become newlines."""
+        """Insert a paste without control characters; line ends become newlines."""
         event.stop()
         event.prevent_default()
         text = event.text.replace("\r\n", "\n").replace("\r", "\n")

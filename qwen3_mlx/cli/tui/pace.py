@@ -5,21 +5,20 @@ from __future__ import annotations
 import gc
 
 FRAME_S = 1 / 22
-"""Seconds from one frame's beginning to the next one's: so that a second in which one comes late
-still has twenty."""
+"""Seconds between the starts of two frames: a second with a late frame still has twenty."""
 
 
 class Pace:
-    """Frames at even distances. One that comes late doesn't put off those behind it."""
+    """Schedules frames at even intervals; a late frame doesn't delay the following ones."""
 
     def __init__(self) -> None:
         self._due = 0.0
 
     def next(self, began: float, now: float) -> float:
-        """When a frame is due if the last one `began` then and was painted by `now`.
+        """The time of the next frame, if the last one `began` then and ended `now` (seconds).
 
-        A stop of more than a frame isn't made up for, and keys are heard in between, whatever a
-        frame takes.
+        A delay of more than one frame isn't made up for. A quarter of a frame always stays free
+        for keys.
         """
         late = began - self._due
         self._due = (self._due if 0 <= late <= FRAME_S else began) + FRAME_S
@@ -27,15 +26,15 @@ class Pace:
 
 
 NEVER = 1_000_000
-"""Collections of young objects before one of all: more than a turn has."""
+"""Young collections before a full one: more than happen in a turn."""
 _OFTEN = gc.get_threshold()[2]
 
 
 def collect_all(allowed: bool) -> None:
-    """Let Python's collector look through all objects now and then, or only through new ones.
+    """Allow or prevent Python's full garbage collections.
 
-    Of a long answer there are so many that a look stops everything for a quarter of a second, the
-    model too, every few seconds. So it waits for the end of the turn.
+    With the objects of a long answer each of them stops the process, and the model, for 0.25 s
+    every few seconds; so they wait for the end of the turn.
     """
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, _OFTEN if allowed else NEVER)

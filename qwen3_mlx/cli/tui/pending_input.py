@@ -1,4 +1,4 @@
-"""The texts sent while the model loads or a turn runs: they wait, in view."""
+"""Shows the texts that were sent while the model loads or a turn runs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from textual.widgets import Static
 from qwen3_mlx.cli.tui.growing_text import showable
 
 SHOWN = 3
-"""Texts that are shown; of more, the first ones and a count."""
+"""Texts that are shown; more are only counted."""
 
 
 class PendingInput(Static):
-    """A row for each text that waits."""
+    """One row per queued text."""
 
     DEFAULT_CSS = """
     PendingInput {
@@ -26,7 +26,7 @@ class PendingInput(Static):
         super().__init__(markup=False)
 
     def show(self, texts: Sequence[str]) -> None:
-        """List `texts`; of none, nothing shows."""
+        """List `texts`; hidden if there are none."""
         lines = [f"waiting › {' '.join(showable(text).split())}" for text in texts[:SHOWN]]
         if len(texts) > SHOWN:
             lines.append(f"… {len(texts) - SHOWN} more")

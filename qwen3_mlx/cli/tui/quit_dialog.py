@@ -1,4 +1,4 @@
-"""The question before leaving."""
+"""The dialog that asks before leaving."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class QuitDialog(ModalScreen[bool]):
         self._is_typing = False
 
     def compose(self) -> ComposeResult:
-        """The question."""
+        """Yield the question."""
         yield Static("Leave the chat?\n\nEnter or y: leave\nEsc or n: stay")
 
     def on_key(self, event: events.Key) -> None:
-        """Take an answer; who types anything else stays, and it goes on into the chat's input."""
+        """Take an answer; any other typed key means stay, and goes to the chat's input."""
         if not self._is_typing and event.key in self.ANSWERS:
             event.stop()
             self.dismiss(self.ANSWERS[event.key])
@@ -51,6 +51,6 @@ class QuitDialog(ModalScreen[bool]):
             text.insert(event.character)
         elif event.key == "enter":
             text.action_send()
-        if not self._is_typing:  # keys may still come here until it has gone
+        if not self._is_typing:  # more keys may arrive before the dialog is gone
             self._is_typing = True
             self.dismiss(False)

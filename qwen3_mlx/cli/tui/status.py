@@ -1,4 +1,4 @@
-"""The last row: model, mode, context, speed and memory; during a turn, its step."""
+"""The status row: model, mode, context, speed, memory, and a turn's step."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ BAR = 10
 
 
 def bar(done: int, total: int) -> str:
-    """``███░░░░░░░``: how much of `total` is done."""
+    """A progress bar: ``███░░░░░░░``."""
     full = min(BAR * done // max(total, 1), BAR)
     return "█" * full + "░" * (BAR - full)
 
 
 def context_used(chat: Conversation, running: int) -> str:
-    """``1.2k/4.1k (29 %)``, a running turn's tokens counted; "" where the model has no bound."""
+    """``1.2k/4.1k (29 %)`` including the running turn's tokens; "" without a known context."""
     last, context = chat.session.last_stats, chat.context
     if context is None:
         return ""
@@ -31,7 +31,7 @@ def context_used(chat: Conversation, running: int) -> str:
 
 
 class Status(Static):
-    """One row, cut at the terminal's edge, so what matters most stands first."""
+    """One row, cut at the terminal's edge, so the most important part comes first."""
 
     DEFAULT_CSS = "Status { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }"
 
@@ -40,7 +40,7 @@ class Status(Static):
         self._shown = ""
 
     def show(self, *parts: str) -> None:
-        """Show the parts that aren't empty."""
+        """Show the non-empty parts."""
         text = showable(" │ ".join(part for part in parts if part))
         if text != self._shown:
             self._shown = text

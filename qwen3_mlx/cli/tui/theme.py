@@ -1,4 +1,4 @@
-"""The colours of the full screen: the terminal's own, ours on a dark or a light ground, or none."""
+"""The full-screen chat's colours: the terminal's palette, a dark or light theme, or none."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from textual.filter import LineFilter, NoColor
 from textual.strip import Strip
 
 THEMES = {"auto": "ansi-dark", "dark": "textual-dark", "light": "textual-light"}
-"""Textual's name for each; `ansi-dark` takes the terminal's palette, dark or light."""
+"""Textual's names of our themes; `ansi-dark` uses the terminal's palette, dark or light."""
 
 
 class Themed(App[int]):
-    """A program in one of `settings.THEMES`; ``NO_COLOR`` in the environment wins over each."""
+    """An app in one of `settings.THEMES`; the variable ``NO_COLOR`` overrides the theme."""
 
     def __init__(self, theme: str, driver_class: type[Driver] | None = None) -> None:
         self.colourless = theme == "none" or bool(os.environ.get("NO_COLOR"))
@@ -27,18 +27,18 @@ class Themed(App[int]):
         self.theme = name
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """What every line passes before it is painted."""
+        """Textual's filters of painted lines, plus one that removes colours."""
         filters = super().get_line_filters()
         return [*filters, NoColor()] if self.colourless else filters
 
 
 def on_ground(line: Strip, ground: Style) -> Strip:
-    """`line` with the colours of `ground` where it says the terminal's default, or nothing."""
-    return Strip([Segment(part.text, ground + _said(part.style)) for part in line])
+    """`line` with the colours of `ground` in place of default or missing colours."""
+    return Strip([Segment(part.text, ground + _explicit_colours(part.style)) for part in line])
 
 
-def _said(style: Style | None) -> Style:
-    """`style` but for default colours, which Textual would take for the ANSI palette's."""
+def _explicit_colours(style: Style | None) -> Style:
+    """`style` without default colours, which Textual would map to the ANSI palette."""
     if style is None:
         return Style.null()
     colours = (_unless_default(colour) for colour in (style.color, style.bgcolor))

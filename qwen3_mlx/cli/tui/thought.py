@@ -1,4 +1,4 @@
-"""The model's thought: a line that says how long it is, and the text under it, dim, to fold."""
+"""The widget of a thought: a header with its length, and the foldable dim text."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from qwen3_mlx.events import Stats, ThinkingCut
 
 CUTS = {"budget": "cut by the budget", "user": "cut by you", "sure": "sure of the answer"}
 LABEL_S = 0.2
-"""Seconds between two changes of the line: each makes the frame's painting larger."""
+"""Seconds between two updates of the header, which enlarge the repainted region."""
 
 _DIM = Style(dim=True)
 
 
 class ThoughtText(GrowingText):
-    """The thought itself: plain text behind a bar."""
+    """The thought's text: plain, with a bar before each line."""
 
     DEFAULT_CSS = "ThoughtText { padding: 0 1; }"
 
@@ -33,13 +33,13 @@ class ThoughtText(GrowingText):
         self._growing = Rows()
 
     def draw(self, source: str, width: int) -> list[Strip]:
-        """Wrapped lines, each behind a bar, which marks them without colour too."""
+        """Wrapped lines with a bar, which marks a thought even without colours."""
         bar = Segment("│ ", _DIM)
         lines = wrapped(source.removesuffix("\n"), max(width - 2, 1), "dim")
         return [Strip([bar, *line]) for line in lines]
 
     def _draw(self, block: Block) -> list[Strip]:
-        # unlike Markdown's, its empty lines count
+        # Unlike in Markdown, empty lines count.
         return self.draw(block.source, self._width) if block.source else []
 
     def _draw_tail(self) -> list[Strip]:
@@ -47,17 +47,17 @@ class ThoughtText(GrowingText):
         return self._growing(source, self._width, self.draw) if source else []
 
     def cut(self, tail: str) -> tuple[list[Block], str]:
-        """A line that has ended won't change."""
+        """Cut after the last complete line."""
         whole = tail.rfind("\n") + 1
         return ([Block(tail[:whole], gap=False)] if whole else []), tail[whole:]
 
 
 class Rows:
-    """A line that grows, broken into rows; a new piece draws the last row only.
+    """Wraps a growing line into rows, redrawing only the last row.
 
-    A thought may be one line of thousands of words. What stands above the last row stays as it is,
-    because a row is filled before the next one begins. (Rich may give the blanks behind a word
-    longer than a row one of their own; here that shows when the line has ended.)
+    A thought may be one line of thousands of words; rows above the last one don't change. (Rich may
+    put the blanks after a word longer than a row into a row of their own; here this shows only
+    when the line has ended.)
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Rows:
     def __call__(
         self, text: str, width: int, draw: Callable[[str, int], list[Strip]]
     ) -> list[Strip]:
-        """The rows of `text`."""
+        """The rows of `text`, of which earlier calls drew a prefix."""
         if width != self._width or not text.startswith(self._text):
             self._width, self._start, self._above = width, 0, []
         self._text = text
@@ -75,20 +75,20 @@ class Rows:
         rows = draw(rest, width)
         whole = [*self._above, *rows]
         last = rows[-1].text.removeprefix("│ ").rstrip()
-        if last:  # a row of blanks doesn't say where it begins
+        if last:  # the start of a blank row is unknown
             self._above = whole[:-1]
             self._start += len(rest.rstrip()) - len(last)
         return whole
 
 
 class ThoughtHeader(Static):
-    """The line above a thought: how long it is, and whether it is open."""
+    """The line above a thought: its length, and whether it is folded."""
 
     DEFAULT_CSS = "ThoughtHeader { height: 1; padding: 0 1; text-style: dim; }"
 
 
 class Thought(Vertical):
-    """A thought, live or past."""
+    """A thought, growing or finished."""
 
     BLANK = True
     DEFAULT_CSS = "Thought { height: auto; margin: 0 0 1 0; }"
@@ -104,24 +104,24 @@ class Thought(Vertical):
 
     @classmethod
     def past(cls, text: str, *, folded: bool) -> Thought:
-        """A thought from a saved or earlier turn, its counts unknown."""
+        """A thought of an earlier turn, without counts."""
         thought = cls(None, folded=folded)
         thought.live = False
         thought.text.append(showable(text.strip("\n")))
         return thought
 
     def compose(self) -> ComposeResult:
-        """The line, and the text."""
+        """Yield the header and the text."""
         yield self._head
         yield self.text
 
     def on_mount(self) -> None:
-        """Show the line."""
+        """Show the header."""
         self._label()
 
     @property
     def folded(self) -> bool:
-        """Whether only the line is shown."""
+        """Whether only the header is shown."""
         return not self.text.display
 
     def fold(self, folded: bool) -> None:
@@ -131,12 +131,12 @@ class Thought(Vertical):
             self._label()
 
     def on_click(self, event: events.Click) -> None:
-        """A click on the line folds and unfolds."""
+        """Fold or unfold on a click on the header."""
         if event.widget is self._head:
             self.fold(not self.folded)
 
     def append(self, text: str, tokens: int) -> None:
-        """More of it came."""
+        """Add a piece of the thought and its number of tokens."""
         first = not self._began
         self._began = self._began or time.monotonic()
         self.tokens += tokens
@@ -152,7 +152,7 @@ class Thought(Vertical):
             self.set_timer(LABEL_S, self._label_stale)
 
     def end(self, cut: ThinkingCut = "") -> None:
-        """The answer began, or the turn ended."""
+        """Mark the thought as finished; `cut` says what ended it early."""
         if self.live:
             self.live, self.seconds = False, time.monotonic() - self._began
             self.text.free_spare_rows()
@@ -160,18 +160,18 @@ class Thought(Vertical):
         self._label()
 
     def finalize_counts(self, stats: Stats) -> None:
-        """The turn's exact counts are known."""
+        """Show the turn's exact counts."""
         self.tokens = stats.thinking_tokens
         self.end(stats.thinking_cut)
 
     @property
     def gauge(self) -> str:
-        """``412/1,024`` where there is a budget, ``412/auto`` where it has no cap, else ``412``."""
+        """``412/1,024`` with a budget, ``412/auto`` with an automatic one, else ``412``."""
         limit = f"/{self.budget:,}" if self.budget else "/auto" if self._automatic else ""
         return f"{self.tokens:,}{limit}"
 
     def _label_stale(self) -> None:
-        """Tell the count though nothing came since: the model may pause before it says more."""
+        """Update a stale header even without new text, since the model may pause."""
         if self._stale and self.live:
             self.seconds = time.monotonic() - self._began
             self._label()

@@ -1,4 +1,4 @@
-"""A tool's call in the conversation: what was asked, and what came of it."""
+"""The widget of a tool call: its arguments and its result."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from qwen3_mlx.tools.events import ToolResult
 from qwen3_mlx.tools.tool import Tool
 
 ARGUMENT_LINES = 20
-"""Lines of the arguments that stay in view; the question before it has shown them all."""
+"""Lines of arguments that are shown; the consent dialog has shown all of them."""
 
 
 class ToolCard(Static):
-    """A call, running or over."""
+    """A running or finished call."""
 
     DEFAULT_CSS = "ToolCard { width: 1fr; padding: 0 1; margin: 0 0 1 0; text-style: dim; }"
 
@@ -31,17 +31,17 @@ class ToolCard(Static):
 
     @classmethod
     def of(cls, call: ToolCall, tool: Tool | None, result: ToolResult | None = None) -> ToolCard:
-        """The card of a call, which runs unless there is a `result`."""
+        """The card of a call; it is running unless there is a `result`."""
         title = shown.title(tool) if tool is not None else shown.visible(call.name)
         return cls(title, call.arguments, result)
 
     @classmethod
     def past(cls, message: Mapping[str, Any], calls: Mapping[str, Mapping[str, Any]]) -> ToolCard:
-        """The card of a kept result; `calls` are those made before it, by their ids."""
+        """The card of a saved result; `calls` are the earlier calls by their ids."""
         function = calls.get(str(message.get("tool_call_id")), {})
         name = str(function.get("name") or message.get("name") or "tool")
         arguments = function.get("arguments")
-        if isinstance(arguments, str):  # a conversation from elsewhere has them as text
+        if isinstance(arguments, str):  # OpenAI's format has them as JSON text
             arguments = {"arguments": arguments}
         content = message.get("content")
         text = content if isinstance(content, str) else json.dumps(content, default=str)
@@ -53,5 +53,5 @@ class ToolCard(Static):
         return "\n".join([self._text, *(f"  {line}" for line in lines)])
 
     def end(self, result: ToolResult) -> None:
-        """The call is over."""
+        """Show the result."""
         self.update(self._with(result))

@@ -1,4 +1,4 @@
-"""The conversation as a scrollable log."""
+"""The scrollable transcript of the conversation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from qwen3_mlx.cli.tui.thought import Thought
 from qwen3_mlx.cli.tui.tool_card import ToolCard
 
 SHOWN_LINES = 12
-"""Lines of a person's message that are shown; of a longer one, the first and a count."""
+"""Lines of a user message that are shown; more are only counted."""
 
 PAGE = 12
-"""Parts of the conversation that are laid out together, whenever one of them grows."""
+"""Widgets per page; a page is laid out as a whole when one of its widgets grows."""
 
 
 class UserMessage(Static):
-    """A message of the person."""
+    """A user message."""
 
     DEFAULT_CSS = """
     UserMessage { width: 1fr; padding: 0 1; margin: 0 0 1 0; text-style: bold; }
@@ -38,7 +38,7 @@ class UserMessage(Static):
 
 
 class Notice(Static):
-    """A remark of the program's, or an error in place."""
+    """A note of the program, or an error."""
 
     DEFAULT_CSS = """
     Notice { width: 1fr; padding: 0 1; margin: 0 0 1 0; text-style: dim; }
@@ -50,9 +50,9 @@ class Notice(Static):
 
 
 class Page(Vertical):
-    """A part of the conversation; far from the screen it is a blank of its height.
+    """A group of widgets; a page far from the view is replaced by a blank of its height.
 
-    Textual visits every widget for every new line, so that a long conversation would be slow.
+    Textual visits every visible widget for every new line, which is slow in a long conversation.
     """
 
     BLANK = True
@@ -61,7 +61,7 @@ class Page(Vertical):
     _shown: Sequence[Widget] = ()
 
     def sleep(self, asleep: bool) -> None:
-        """Sleep, or wake up."""
+        """Hide the page's widgets but keep its height, or show them again."""
         if asleep == self.asleep or (asleep and not self.size.height):
             return
         self.asleep = asleep
@@ -73,19 +73,19 @@ class Page(Vertical):
 
 
 class Transcript(VerticalScroll):
-    """Messages, thoughts, answers and notes, the newest at the bottom, which stays in view."""
+    """Messages, thoughts, answers and notes; the view follows the newest."""
 
     can_focus = False
     DEFAULT_CSS = "Transcript { height: 1fr; scrollbar-size-vertical: 1; padding: 0; }"
     _page: Page | None = None
-    """The last one, to which is added."""
+    """The last page, to which `add` adds."""
 
     def on_mount(self) -> None:
-        """Follow the end until the person scrolls away from it."""
+        """Follow the end until the user scrolls away."""
         self.anchor()
 
     def add(self, *widgets: Widget) -> None:
-        """Put `widgets` at the end."""
+        """Append `widgets`."""
         if self._page is None or len(self._page.children) >= PAGE:
             self._page = Page()
             self.mount(self._page)
@@ -93,7 +93,7 @@ class Transcript(VerticalScroll):
         self._page.mount(*widgets)
 
     def rest(self) -> None:
-        """Have the pages sleep that are more than a screen away, and the others be awake."""
+        """Hide the pages more than a screen away from the view, and show the others."""
         reach = self.size.height
         top, bottom = self.scroll_y - reach, self.scroll_y + 2 * reach
         pages = list(self.query_children(Page))
@@ -102,26 +102,26 @@ class Transcript(VerticalScroll):
             page.sleep(region.bottom <= top or region.y >= bottom)
 
     def wake(self) -> None:
-        """Wake all pages: their heights may change."""
+        """Show all pages, because their heights may change."""
         for page in self.query_children(Page):
             page.sleep(False)
         self.call_after_refresh(self.rest)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Wake the pages that come into view."""
+        """Show the pages that come into view."""
         super().watch_scroll_y(old_value, new_value)
         self.rest()
 
     def on_resize(self) -> None:
-        """All is as high as its new width makes it."""
+        """Recompute the pages' heights for the new width."""
         self.wake()
 
     def note(self, text: str, *, error: bool = False) -> None:
-        """Add a remark."""
+        """Append a notice."""
         self.add(Notice(text, error=error))
 
     def follow(self) -> None:
-        """Go to the end and stay there."""
+        """Scroll to the end and follow it."""
         self.anchor()
 
     def show(self, messages: Sequence[dict[str, Any]], *, folded: bool) -> None:

@@ -1,4 +1,4 @@
-"""One turn on the screen: its news become a thought, an answer, and notes."""
+"""Shows one turn: turns its news into thoughts, answers, tool cards and notes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qwen3_mlx.tools.events import LoopDone, ToolResult, ToolRun
 
 
 class TurnView:
-    """Paints a turn into the log."""
+    """Shows one turn in the transcript."""
 
     def __init__(
         self,
@@ -47,12 +47,12 @@ class TurnView:
         self._tokens, self._first = 0, 0.0
 
     def _begin_step(self) -> None:
-        """Have the parts of a step, of which a turn with tools has several, ready."""
+        """Add hidden widgets for a step; a turn with tools has several steps."""
         budget = self._budget and max(self._budget - self._thought_before, 0)
         folded = self._show == "never"
         self._parts = Thought(budget, folded=folded, automatic=self._automatic), AnswerText()
         for part in self._parts:
-            part.display = False  # a new part costs more than one that was there, while it streams
+            part.display = False  # showing a widget while streaming is cheaper than adding one
         self._log.add(*self._parts)
         self.thought: Thought | None = None
         self.answer: AnswerText | None = None
@@ -63,7 +63,7 @@ class TurnView:
         return self._tokens > 0
 
     def take(self, batch: list[News]) -> None:
-        """Paint `news`: all of a thought at once, and all of an answer."""
+        """Show a batch of news, joining consecutive pieces of a thought or answer."""
         thought: list[str] = []
         answer: list[str] = []
         for news in batch:
@@ -103,7 +103,7 @@ class TurnView:
             case ToolResult():
                 if self._card is not None:
                     self._card.end(news)
-                else:  # it was not run
+                else:  # the call was not run
                     self._end_step()
                     self._log.add(ToolCard.of(news.call, news.tool, news))
                 self._card, self._tool = None, ""
@@ -112,7 +112,7 @@ class TurnView:
                 self._log.note(shown.ENDINGS[ending])
 
     def _end_step(self) -> None:
-        """Leave the step's parts as they are, and take away those that stayed empty."""
+        """Finish the step's widgets, and remove empty ones."""
         self._end_thought()
         if self.thought is not None:
             self._thought_before += self.thought.tokens
@@ -152,7 +152,7 @@ class TurnView:
             return
         over = self.thought.budget is not None and self.thought.tokens >= self.thought.budget
         cut = "user" if self.running.presses else "budget" if over else ""
-        # a plain str to mypy, one of ThinkingCut here
+        # mypy infers str; the value is a ThinkingCut
         self.thought.end(cut)  # type: ignore[arg-type]
         if self._show == "live":
             self.thought.fold(True)
@@ -175,7 +175,7 @@ class TurnView:
 
     @property
     def stopping(self) -> bool:
-        """Whether a press ends the turn, not only its thought."""
+        """Whether the presses so far end the turn, not only its thought or call."""
         presses = self.running.presses
         if self._tool:
             return presses > 1  # the first one ends the call
@@ -183,11 +183,11 @@ class TurnView:
 
     @property
     def thinking(self) -> bool:
-        """Whether a thought is under way."""
+        """Whether the model is thinking."""
         return self.thought is not None and self.thought.live
 
     def status(self) -> str:
-        """The turn's present step, for the status row."""
+        """The current activity, for the status row."""
         if self.stopping:
             return "stopping …"
         if self._tool:
@@ -206,7 +206,7 @@ class TurnView:
 
     @property
     def speed(self) -> float:
-        """Tokens a second so far; 0 before there are enough to say."""
+        """Tokens per second so far; 0 until it can be estimated."""
         elapsed = time.monotonic() - self._first
         return (self._tokens - 1) / elapsed if self._tokens > 1 and elapsed > 0.2 else 0.0
 

@@ -1,4 +1,4 @@
-"""The screen as the controller uses it, whatever draws it."""
+"""The interface through which the controller uses the app."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from qwen3_mlx.cli.tui.worker import Begin
 
 
 class View(Protocol):
-    """What a controller asks of a screen."""
+    """The app's methods that the controller calls."""
 
     def note(self, text: str) -> None:
         """Add a notice to the transcript."""
 
     def fail(self, error: BaseException, *, is_shown: bool = False) -> None:
-        """Keep an error for ``--debug``, and show it unless the transcript does already."""
+        """Record an error for ``--debug``, and show it unless the transcript already does."""
 
     def show_messages(self, messages: list[dict[str, Any]]) -> None:
         """Replace the transcript by these messages."""
 
     def follow(self) -> None:
-        """Scroll to the end, and stay there."""
+        """Scroll to the end and follow it."""
 
     def show_pending(self, texts: list[str]) -> None:
-        """List the texts that wait."""
+        """List the queued texts."""
 
     def show_status(self) -> None:
-        """Bring the last row up to date."""
+        """Update the status row."""
 
     def put_in_input(self, text: str) -> None:
-        """Put `text` into the input, above the text in it."""
+        """Insert `text` above the input's text."""
 
     def start_turn(self, begin: Begin, message: str) -> TurnView:
-        """Run a turn in the worker, and paint it."""
+        """Run a turn in the worker and show it."""
 
     def ask(self, question: Question[Any], answer: Callable[[Any], None]) -> None:
-        """Show a question above the chat, and pass on what the person answers."""
+        """Show a question above the chat, and call `answer` with the user's answer."""
 
     def call_later(self, callback: Callable[..., Any], *args: Any) -> bool:
-        """Call `callback` in the interface's thread; any thread may ask for it."""
+        """Call `callback` in the interface's thread; thread-safe."""
 
     def suspend(self) -> AbstractContextManager[None]:
-        """Within, the terminal is as it was before the chat."""
+        """Inside the block the terminal is in its normal mode."""
 
     def exit(self, result: int) -> None:
         """End the program with an exit code."""

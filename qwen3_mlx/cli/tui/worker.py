@@ -1,7 +1,7 @@
-"""The thread that loads models and generates, and the way its events take to the screen.
+"""The thread that loads models and generates, and the queue of its events.
 
-One thread for both, because MLX ties work to the thread that began it. It never touches a widget:
-events go into an `Inbox`, which the interface empties some thirty times a second.
+One thread does both, because MLX ties work to the thread that began it. It never touches a widget:
+events go into an `Inbox`, which the interface empties once per frame.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qwen3_mlx.tools.events import LoopEvent
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Prompt tokens read, and how many there are to read."""
+    """Progress of the prefill: `done` of `total` prompt tokens."""
 
     done: int
     total: int
@@ -27,14 +27,14 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The turn broke off."""
+    """The turn failed."""
 
     error: Exception
 
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """The turn's thread is done with it; nothing follows."""
+    """The last news of a turn."""
 
 
 News = LoopEvent | Reading | Failed | Over
@@ -48,18 +48,18 @@ class RunningTurn(Interruptible, Protocol):
 
 
 Begin = Callable[[Callable[[int, int], None]], RunningTurn]
-"""Starts a turn, given where to report the progress on its prompt."""
+"""Starts a turn; its argument is the callback for the prefill's progress."""
 
 
 class Inbox:
-    """News from the worker; `wake` is called when the first piece since the last `take` comes."""
+    """A queue of news; `wake` is called for the first one after an empty `take`."""
 
     def __init__(self, wake: Callable[[], object]) -> None:
         self._wake, self._news = wake, deque[News]()
         self._lock, self._quiet = threading.Lock(), True
 
     def put(self, news: News) -> None:
-        """Add one piece; called by the worker."""
+        """Add one piece of news; called by the worker."""
         with self._lock:
             self._news.append(news)
             first, self._quiet = self._quiet, False
@@ -67,7 +67,7 @@ class Inbox:
             self._wake()
 
     def take(self) -> list[News]:
-        """All there is. After an empty answer the next piece wakes the interface again."""
+        """Remove and return all news. After an empty result the next `put` calls `wake`."""
         with self._lock:
             taken = list(self._news)
             self._news.clear()
@@ -76,7 +76,7 @@ class Inbox:
 
 
 class Running:
-    """A turn under way in the worker's thread."""
+    """A turn that runs in the worker's thread."""
 
     def __init__(self, begin: Begin, inbox: Inbox) -> None:
         self._begin, self._inbox = begin, inbox
@@ -91,25 +91,25 @@ class Running:
 
     @property
     def thinking(self) -> bool:
-        """Whether the model is in its thought."""
+        """Whether the model is thinking."""
         return self._presses is not None and self._presses.thinking
 
     def press(self) -> None:
-        """End the thought if there is one under way, else the turn."""
+        """End the current thought, or else the turn."""
         with self._lock:
             self._stopped_early = True
             if self._presses is not None:
                 self._presses.press()
 
     def stop(self) -> None:
-        """End the turn, thought or not."""
+        """End the turn, also during a thought."""
         with self._lock:
             self._stopped_early = True
             if self._presses is not None:
                 self._presses.stop()
 
     def __call__(self) -> None:
-        """Run it to its end; called by the worker."""
+        """Run the turn to its end; called by the worker."""
         turn: RunningTurn | None = None
         try:
             turn = self._begin(lambda done, total: self._inbox.put(Reading(done, total)))
@@ -119,7 +119,7 @@ class Running:
                     self._presses.press()
             for event in self._presses.watch(turn):
                 self._inbox.put(event)
-        except Exception as error:  # whatever it is, the conversation goes on
+        except Exception as error:  # no error may end the conversation
             self._inbox.put(Failed(error))
         finally:
             if turn is not None:
@@ -129,10 +129,10 @@ class Running:
 
 
 class Worker:
-    """One thread that runs jobs in order, for as long as the process lives.
+    """A daemon thread that runs jobs in order until the process ends.
 
-    It doesn't keep the process alive, but it must not end before it either: where a thread that
-    used MLX has ended, the process now and then aborts at its exit (MLX 0.32).
+    It must not end earlier: after a thread that used MLX has ended, the process sometimes aborts
+    at exit (MLX 0.32).
     """
 
     def __init__(self) -> None:
@@ -140,15 +140,15 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
     def submit(self, job: Callable[[], Any]) -> None:
-        """Run `job` after those before it. It must not raise."""
+        """Run `job` after the jobs before it. It must not raise."""
         self._jobs.put(job)
 
     def finish(self, seconds: float) -> None:
-        """Wait for the jobs submitted so far, but no longer than `seconds`."""
+        """Wait for the jobs submitted so far, at most `seconds`."""
         done = threading.Event()
         self._jobs.put(done.set)
         if self._thread.is_alive():

@@ -1,6 +1,6 @@
-"""Where weights come from: one reader a format, all giving the same dense rows.
+"""Readers of weight formats, which all return dense rows.
 
-`open_source` looks at config.json and the tensors' names and chooses:
+`open_source` chooses one by config.json and the tensors' names:
 
     plain               Hugging Face float16, bfloat16, float32
     mlx                 MLX's own packed weights (affine and the mx and nv formats)
@@ -9,7 +9,7 @@
     gptq                GPTQ and AutoRound, with or without activation order, of mixed bits too
     compressed-tensors  llm-compressor's integers, FP8 and NVFP4
     bitsandbytes        nf4, fp4 and int8
-    gguf                llama.cpp's, all types but those whose codes are points of a grid
+    gguf                llama.cpp's types, except those whose codes index a grid
 """
 
 from qwen3_mlx.quantize.formats.source import Source, Weight, open_source

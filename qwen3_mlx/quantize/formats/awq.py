@@ -62,11 +62,11 @@ class AwqPart:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Outputs and inputs: the dense matrix is the transpose of what is stored."""
+        """Outputs and inputs; the stored matrix is transposed."""
         return self.scales.shape[1], self.qweight.shape[0]
 
     def is_sound(self) -> bool:
-        """Whether the shapes fit together."""
+        """Whether the shapes agree."""
         inputs, packed = self.qweight.shape
         groups, outputs = self.scales.shape
         whole = groups > 0 and inputs % groups == 0
@@ -78,7 +78,7 @@ class AwqPart:
         return self.qweight, self.qzeros, self.scales
 
     def open(self, dtype: mx.Dtype) -> Reader:
-        """Outputs lie across the file, so the packed matrix (a quarter of bf16) is held."""
+        """Rows are stored as columns, so the whole packed matrix (a quarter of bf16) is held."""
         weight, zeros, scales = (read_tensor(info) for info in self.tensors)
         group = self.shape[1] // scales.shape[0]
 
@@ -108,7 +108,7 @@ class GemvPart:
         return self.qweight.shape[0], 8 * self.qweight.shape[1]
 
     def is_sound(self) -> bool:
-        """Whether the shapes fit together: zeros and scales are padded to whole words."""
+        """Whether the shapes agree; zeros and scales are padded to whole words."""
         outputs, inputs = self.shape
         if self.group < 1 or inputs % self.group:
             return False

@@ -1,4 +1,4 @@
-"""bitsandbytes: 4-bit codes of a table (nf4, fp4) with a largest value a block, or int8 a row.
+"""bitsandbytes: 4-bit codes (nf4, fp4) with a maximum per block, or int8 with one per row.
 
 4 bits: ``weight`` has two codes a byte, the first in the upper half, all rows in one line; beside
 it ``weight.absmax`` a block, ``weight.quant_map`` (the table) and ``weight.quant_state.…``, JSON
@@ -47,7 +47,7 @@ def part(tensors: Tensors, path: str, packing: Packing) -> Part | None:
 
 
 def _experts(tensors: Tensors, path: str) -> Part | None:
-    """The stack of experts at `path`, out of the array that all of a layer share, or None."""
+    """The stack of experts at `path`, from the layer's shared array; None without one."""
     block, stacked, projection = path.partition(".switch_mlp.")
     if not stacked:
         return None
@@ -64,7 +64,7 @@ def _experts(tensors: Tensors, path: str) -> Part | None:
 
 
 def _four_bits(tensors: Tensors, name: str) -> BlockPart | None:
-    """The matrix stored as `name`, or the matrices of all experts; None if it isn't packed so."""
+    """The 4-bit matrix, or stacked experts, stored as `name`; None if it isn't in 4 bits."""
     weight = tensors.get(name)
     states = (tensors.get(f"{name}.quant_state.{state}") for state in STATES)
     state = next((info for info in states if info is not None), None)
@@ -72,12 +72,12 @@ def _four_bits(tensors: Tensors, name: str) -> BlockPart | None:
         return None
     kinds = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
     found = {kind: tensors.get(f"{name}.{kind}") for kind in kinds}
-    said = _state(state)
-    shape, size = said.get("shape"), said.get("blocksize")
+    values = _state(state)
+    shape, size = values.get("shape"), values.get("blocksize")
     sound = isinstance(shape, list) and all(type(n) is int and 0 < n < 2**31 for n in shape)
     sound = sound and len(shape or ()) in (2, 3) and type(size) is int and size > 0
     if not sound:
-        raise CheckpointError(state.name, got=said, expected="shape and blocksize")
+        raise CheckpointError(state.name, got=values, expected="shape and blocksize")
     assert isinstance(shape, list) and isinstance(size, int)
     rows, columns = math.prod(shape[:-1]), shape[-1]
     absmax, table = found["absmax"], found["quant_map"]
@@ -87,7 +87,7 @@ def _four_bits(tensors: Tensors, name: str) -> BlockPart | None:
     if 2 * weight.nbytes != rows * columns or rows * columns % size or columns % 2:
         got = f"{weight.nbytes} bytes of codes"
         raise CheckpointError(weight.name, got=got, expected=f"{rows} x {columns} at 4 bits")
-    nested, inner = _nested(name, state, said, found, blocks)
+    nested, inner = _nested(name, state, values, found, blocks)
     require_floats(table, *(nested or [absmax]))
     whole = (rows, columns)
     return BlockPart(weight, absmax, table, state, nested, whole, size, inner, shape[-2])
@@ -96,17 +96,17 @@ def _four_bits(tensors: Tensors, name: str) -> BlockPart | None:
 def _nested(
     name: str,
     state: TensorInfo,
-    said: dict[str, Any],
+    values: dict[str, Any],
     found: dict[str, TensorInfo | None],
     blocks: int,
 ) -> tuple[tuple[TensorInfo, ...], tuple[int, float]]:
-    """What unpacks an `absmax` that is packed itself: two tensors, block size and offset."""
+    """The tensors, block size and offset that unpack a quantized `absmax`; empty otherwise."""
     absmax, outer, table = found["absmax"], found["nested_absmax"], found["nested_quant_map"]
     if absmax is None or absmax.dtype != "U8":
         return (), (1, 0.0)
-    size, offset = said.get("nested_blocksize"), said.get("nested_offset")
+    size, offset = values.get("nested_blocksize"), values.get("nested_offset")
     if type(size) is not int or size < 1 or type(offset) not in (int, float):
-        raise CheckpointError(state.name, got=said, expected="nested_blocksize and nested_offset")
+        raise CheckpointError(state.name, got=values, expected="nested_blocksize and nested_offset")
     if outer is None or table is None or table.shape != (256,):
         raise CheckpointError(f"{name}: nested_absmax and nested_quant_map", expected="256 values")
     if math.prod(outer.shape) != -(-blocks // size):
@@ -119,17 +119,17 @@ def _state(info: TensorInfo) -> dict[str, Any]:
         stream.seek(info.offset)
         raw = stream.read(min(info.nbytes, 65_536))
     try:
-        said = json.loads(raw.decode("utf-8"))
+        values = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
+        values = None
+    if not isinstance(values, dict):
         raise CheckpointError(info.name, got=raw[:80], expected="JSON")
-    return said
+    return values
 
 
 @dataclass(frozen=True, slots=True)
 class BlockPart:
-    """One matrix whose blocks run through the rows in one line."""
+    """A matrix in 4 bits whose blocks continue across rows."""
 
     weight: TensorInfo
     absmax: TensorInfo
@@ -141,15 +141,15 @@ class BlockPart:
     inner: tuple[int, float]
     """Block size and offset of a packed `absmax`."""
     rows_of_one: int
-    """Rows of one expert's matrix; all of them where there is one matrix."""
+    """Rows of one expert's matrix, or of the only matrix."""
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
-        """Codes, largest values, table, state, and what a packed `absmax` needs."""
+        """Codes, maxima, table, state, and the tensors of a quantized `absmax`."""
         return self.weight, self.absmax, self.table, self.state, *self.nested
 
     def open(self, dtype: mx.Dtype) -> Reader:
-        """Read codes row by row; the largest values (one for 64 weights) stay in memory."""
+        """Read codes row by row; the maxima (one per 64 weights) stay in memory."""
         columns, table = self.shape[1], read_tensor(self.table).astype(mx.float32)
         largest = self._largest()
         flat = replace(
@@ -177,7 +177,7 @@ class BlockPart:
 
 @dataclass(frozen=True, slots=True)
 class ShareOfRows:
-    """Of every `period` rows of a matrix the `count` from `first` on: gate's or up's rows."""
+    """From every `period` rows of a matrix, `count` rows from `first`: gate's or up's."""
 
     whole: BlockPart
     period: int
@@ -192,7 +192,7 @@ class ShareOfRows:
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
-        """The whole's."""
+        """The tensors of the whole matrix."""
         return self.whole.tensors
 
     def open(self, dtype: mx.Dtype) -> Reader:

@@ -1,4 +1,4 @@
-"""compressed-tensors, the format of llm-compressor: what each matrix is stored as tells its kind.
+"""compressed-tensors, llm-compressor's format. The stored tensors of a matrix show its kind:
 
     weight_packed int32, weight_scale          integers of 2, 4, 8 bits in words ("pack-quantized")
     weight_packed uint8, weight_scale float8   NVFP4: two 4-bit floats in a byte, groups of 16
@@ -77,10 +77,10 @@ def part(tensors: Tensors, path: str, packing: Packing) -> Part | None:
 
 
 def _require_zeros(path: str, zeros: TensorInfo | None, packing: Packing) -> None:
-    """Raise `CheckpointError` where none are there and config.json calls all weights asymmetric."""
+    """Raise `CheckpointError` if zero points are missing though all weights are asymmetric."""
     groups = (group or {} for group in packing.settings["config_groups"].values())
-    said = [weights.get("symmetric") for group in groups if (weights := group.get("weights"))]
-    if zeros is None and said and all(symmetric is False for symmetric in said):
+    symmetries = [weights.get("symmetric") for group in groups if (weights := group.get("weights"))]
+    if zeros is None and symmetries and all(symmetric is False for symmetric in symmetries):
         expected = "zeros, as config.json says symmetric false"
         raise CheckpointError(f"{path}.weight_zero_point", got="nothing", expected=expected)
 
@@ -94,7 +94,7 @@ def _block_size(packing: Packing) -> tuple[int, int] | None:
 
 
 def _stated_shape(path: str, shape: TensorInfo | None) -> tuple[int, int]:
-    """What ``weight_shape`` says: the file pads packed rows to whole words."""
+    """The dense shape in ``weight_shape``, since packed rows are padded to whole words."""
     if shape is None or shape.shape != (2,) or shape.dtype not in ("I64", "I32"):
         raise CheckpointError(f"{path}.weight_shape", got="nothing", expected="two whole numbers")
     with open_regular(shape.file) as stream:
@@ -107,7 +107,7 @@ def _stated_shape(path: str, shape: TensorInfo | None) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class PackedPart:
-    """One matrix of integers in words, rows one behind the other."""
+    """A matrix of integers packed in words along its rows."""
 
     packed: TensorInfo
     scale: TensorInfo
@@ -124,7 +124,7 @@ class PackedPart:
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
-        """Words, scales, and what else there is."""
+        """Words, scales, and the optional tensors that exist."""
         found = (self.packed, self.scale, self.zeros, self.index, self.stated_shape)
         return tuple(info for info in found if info)
 
@@ -136,7 +136,7 @@ class PackedPart:
         zeros = None if self.zeros is None else read_tensor(self.zeros)
 
         def spread(grid: mx.array) -> mx.array:
-            if index is None:  # a processor gathers columns one number at a time
+            if index is None:  # faster than gathering columns on a CPU
                 return mx.repeat(grid, self.columns // groups, axis=1)
             return grid[:, index]
 
@@ -147,7 +147,7 @@ class PackedPart:
             if zeros is not None:
                 low, high = start // each, -(-stop // each)
                 z = unpack_words(zeros[low:high].T, self.bits)[:, start - low * each :]
-                offset = spread(z[:, : stop - start].T)  # half is added to both, and cancels
+                offset = spread(z[:, : stop - start].T)  # both include `half`, which cancels
             return ((q - offset).astype(mx.float32) * scales).astype(dtype)
 
         return read
@@ -167,7 +167,7 @@ def _nvfp4(
 
 @dataclass(frozen=True, slots=True)
 class Nvfp4Part:
-    """One matrix of 4-bit floats, the even column in a byte's lower half."""
+    """A matrix of 4-bit floats; a byte's lower half is the even column."""
 
     packed: TensorInfo
     scale: TensorInfo

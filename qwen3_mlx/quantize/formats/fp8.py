@@ -1,9 +1,9 @@
 """FP8: ``weight`` in float8_e4m3 and its scale: for the tensor, for each row, or for each block.
 
-Qwen's releases have a ``weight_scale_inv`` a block of 128 x 128; vLLM's and transformers' files a
-``weight_scale``. Scales of activations and of the KV cache (``input_scale``, ``k_scale``) say
-nothing of the weights. transformers 5 has all experts of a layer in one array, and their scales:
-``experts.gate_up_proj [E, 2 I, H]`` beside ``experts.gate_up_proj_scale_inv``.
+Qwen's releases have a ``weight_scale_inv`` per block of 128 x 128; files of vLLM and transformers a
+``weight_scale``. Scales of activations and the KV cache (``input_scale``, ``k_scale``) don't affect
+the weights. transformers 5 stores all experts of a layer, and their scales, in one array:
+``experts.gate_up_proj [E, 2 I, H]`` and ``experts.gate_up_proj_scale_inv``.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _SCALES = re.compile(
 
 
 def one_by_one(tensors: Tensors, packing: Packing) -> Tensors:
-    """The tensors, with the experts that share an array, and their scales, as single ones.
+    """The tensors, with experts that share an array, and their scales, split into single ones.
 
-    Scales of which one is for rows of gate and of up stay, and the matrices are without any.
+    A scale block that spans rows of both gate and up can't be split, so its matrices get no scale.
     """
     found: Tensors = {}
     for name, info in tensors.items():
@@ -42,7 +42,7 @@ def one_by_one(tensors: Tensors, packing: Packing) -> Tensors:
 
 
 def _scales(tensors: Tensors, info: TensorInfo, match: re.Match[str], packing: Packing) -> Tensors:
-    """An array of scales as those of each expert's matrices; empty where it can't be cut so."""
+    """An array of scales split by expert and matrix; empty if it can't be split."""
     path, kind, suffix = match.groups()
     count, each = info.shape[0], info.shape[1:] or (1,)
     if not count or not info.nbytes:

@@ -1,4 +1,4 @@
-"""A checkpoint with a LoRA adapter fused in: products are added to the rows as they are read."""
+"""Fuses a LoRA adapter into a checkpoint: its product is added to rows as they are read."""
 
 from __future__ import annotations
 
@@ -19,54 +19,57 @@ from qwen3_mlx.quantize.formats.source import Source, Weight
 
 
 class Factors:
-    """The factors of the updates that were asked for last: experts come one by one, and each would
-    read those of all. Blocks of two weights are under way together, no more."""
+    """Caches the factors of the last two updates.
+
+    Experts are read one by one but share their factors, and blocks of at most two weights are in
+    progress at once.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[mx.array, mx.array]] = {}
+        self._recent: dict[str, tuple[mx.array, mx.array]] = {}
 
     def of(self, update: Update) -> tuple[mx.array, mx.array]:
         """``A [E, r, in]`` and ``B [E, out, r]``, E = 1 for a matrix, in float32."""
-        if update.path not in self._kept:
-            while len(self._kept) > 1:
-                del self._kept[next(iter(self._kept))]
+        if update.path not in self._recent:
+            while len(self._recent) > 1:
+                del self._recent[next(iter(self._recent))]
             a, b = update.factors()
             pair = (a, b) if a.ndim == 3 else (a[None], b[None])
             mx.eval(pair)
-            self._kept[update.path] = pair
-        return self._kept[update.path]
+            self._recent[update.path] = pair
+        return self._recent[update.path]
 
 
 @dataclass(frozen=True, slots=True)
 class FusedPart:
-    """A matrix, or a stack of experts taken as one tall matrix, and what an adapter adds to it."""
+    """A matrix, or experts stacked to one tall matrix, with an adapter's update."""
 
     base: Part
     update: Update
     first: int
-    """The expert that its first rows belong to."""
+    """The expert of its first rows."""
     factors: Factors
 
     @property
     def shape(self) -> tuple[int, int]:
-        """The base's."""
+        """The base's shape."""
         return self.base.shape
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
-        """The base's, and the factors."""
+        """The base's tensors and the factors."""
         return (*self.base.tensors, *self.update.tensors)
 
     def open(self, dtype: mx.Dtype) -> Reader:
-        """Read rows, add the product in float32, round once."""
+        """Read rows, add the product in float32, and round once."""
         read_base, rows = self.base.open(mx.float32), self.rows
 
         def read(start: int, stop: int) -> mx.array:
             a, b = self.factors.of(self.update)
             added = []
             for expert in range(start // rows, -(-stop // rows)):
-                own = slice(max(start - expert * rows, 0), min(stop - expert * rows, rows))
-                added.append(b[self.first + expert][own] @ a[self.first + expert])
+                own_rows = slice(max(start - expert * rows, 0), min(stop - expert * rows, rows))
+                added.append(b[self.first + expert][own_rows] @ a[self.first + expert])
             return (read_base(start, stop) + mx.concatenate(added)).astype(dtype)
 
         return read
@@ -80,8 +83,8 @@ class FusedPart:
 def fuse(source: Source, adapter: str | Path) -> Source:
     """`source` with the adapter in the directory `adapter` fused into its weights.
 
-    Packed weights are read unpacked. Raises as `read_adapter`, and `CheckpointError` for an
-    adapter that brings weights of its own.
+    Packed weights are unpacked. Raises as `read_adapter`, and `CheckpointError` for an adapter
+    whose copies of weights differ from the model's.
     """
     found = read_adapter(adapter, source.config)
     factors = Factors()
@@ -99,7 +102,7 @@ def _fused(weight: Weight, update: Update | None, factors: Factors) -> Weight:
 
 
 def _check_copy(source: Source, path: str, info: TensorInfo) -> None:
-    """As the loader does: what the adapter's file repeats must be what the model has."""
+    """Raise `CheckpointError` unless the adapter's copy equals the model's weight."""
     weight = next((weight for weight in source.weights if weight.path == path), None)
     part = None if weight is None else weight.parts[0]
     part = part.base if isinstance(part, FusedPart) else part
@@ -108,8 +111,8 @@ def _check_copy(source: Source, path: str, info: TensorInfo) -> None:
     weight.open_for_reading()
     for start in range(0, part.shape[0], 4096):
         stop = min(start + 4096, part.shape[0])
-        own = part.open(mx.float32)(start, stop)
-        if not mx.array_equal(read_rows(info, start, stop).astype(mx.float32), own).item():
+        own_rows = part.open(mx.float32)(start, stop)
+        if not mx.array_equal(read_rows(info, start, stop).astype(mx.float32), own_rows).item():
             hint = "it was trained too: merge it into the model with PEFT's merge_and_unload"
             what = f"the adapter brings its own {path}"
             raise CheckpointError(what, got=info.name, expected="the model's weights", hint=hint)

@@ -1,4 +1,4 @@
-"""GGUF: llama.cpp's blocks, each with scales of its own; experts are stacked."""
+"""GGUF: llama.cpp's blocks with their own scales; experts are stacked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qwen3_mlx.quantize.formats.parts import Part, Reader, Tensors
 
 
 def files(directory: Path) -> list[Path]:
-    """The GGUF files that the folder `directory` stands for; none for another model's."""
+    """The GGUF files of the model folder `directory`; empty for other formats."""
     found = [directory / name for name in weight_files(directory).names]
     return found if found and is_gguf(found[0]) else []
 
@@ -31,7 +31,7 @@ def part(tensors: Tensors, path: str) -> Part | None:
 
 @dataclass(frozen=True, slots=True)
 class GgufPart:
-    """One matrix, or a stack of experts taken as one tall matrix, in any of GGUF's types."""
+    """A matrix, or experts stacked to one tall matrix, in any of GGUF's types."""
 
     info: TensorInfo
 
@@ -46,7 +46,7 @@ class GgufPart:
         return (self.info,)
 
     def open(self, dtype: mx.Dtype) -> Reader:
-        """Unpack rows in float32, rounded once."""
+        """Unpack rows in float32, and round once."""
 
         def read(start: int, stop: int) -> mx.array:
             return read_dense(self.info, start, stop, self.info.dtype).astype(dtype)

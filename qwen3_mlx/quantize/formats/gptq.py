@@ -4,10 +4,10 @@
 out]``, ``g_idx [in]``. With activation order (``desc_act``) the groups of `g_idx` are scattered.
 ``w[out, in] = (q - zero) * scale[g_idx]``: exact in float32, rounded once.
 
-In the first version of the format the stored zero is one too small, modulo 2**bits (AutoGPTQ
-subtracted 1 before packing); ``checkpoint_format: gptq_v2`` stores it as it is. GPTQModel's
-``dynamic`` gives modules other bits: each matrix's own shapes tell which. AutoRound's own symmetric
-format stores the middle of the range, or one less, by its version: the zeros tell which.
+In version 1 of the format the stored zero is one too small, modulo 2**bits (AutoGPTQ subtracted 1
+before packing); ``checkpoint_format: gptq_v2`` stores it unchanged. With GPTQModel's ``dynamic``,
+modules have different bits, which their shapes show. AutoRound's symmetric format stores the middle
+of the range, or one less in some versions, which the zeros show.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def part(tensors: Tensors, path: str, packing: Packing) -> Part | None:
         tensors_of = (weight, zeros, scales, *([index] if index else []))
         got = ", ".join(f"{t.name.rpartition('.')[2]} {list(t.shape)}" for t in tensors_of)
         expected = "qweight [in*bits/32, out], qzeros [groups, out*bits/32], scales, g_idx [in]"
-        said = " or ".join(map(str, known))
-        raise CheckpointError(f"{path} is not GPTQ of {said} bits", got=got, expected=expected)
+        bits_text = " or ".join(map(str, known))
+        raise CheckpointError(f"{path} is not GPTQ of {bits_text} bits", got=got, expected=expected)
     return found[0]
 
 
@@ -65,11 +65,11 @@ class GptqPart:
     g_idx: TensorInfo | None
     bits: int
     plus: int | None
-    """What the stored zeros lack; None if with it all are the middle of the range."""
+    """The offset to add to stored zeros; None: the one that makes all the middle of the range."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Outputs and inputs: the dense matrix is the transpose of what is stored."""
+        """Outputs and inputs; the stored matrix is transposed."""
         return self.scales.shape[1], self.qweight.shape[0] * 32 // self.bits
 
     @property
@@ -78,7 +78,7 @@ class GptqPart:
         return tuple(t for t in (self.qweight, self.qzeros, self.scales, self.g_idx) if t)
 
     def is_sound(self) -> bool:
-        """Whether the shapes fit together, and the bits fit the words."""
+        """Whether the shapes agree, and the bits fill whole words."""
         if len(self.qweight.shape) != 2 or len(self.scales.shape) != 2:
             return False
         outputs, inputs = self.shape
@@ -91,12 +91,12 @@ class GptqPart:
         return sound and inputs % groups == 0
 
     def open(self, dtype: mx.Dtype) -> Reader:
-        """Outputs lie across the file, so the packed matrix (a quarter of bf16) is held."""
+        """Rows are stored as columns, so the whole packed matrix (a quarter of bf16) is held."""
         weight, zeros, scales = map(read_tensor, (self.qweight, self.qzeros, self.scales))
         inputs, groups = self.shape[1], scales.shape[0]
         plus = self._to_the_middle(zeros) if self.plus is None else self.plus
         index = group_index(self.g_idx, inputs, groups)
-        # outputs whose zeros fill whole words: with 3 bits, 32 of them in three
+        # Outputs whose zeros fill whole words: with 3 bits, 32 outputs in three words.
         each, words = (32, 3) if self.bits == 3 else (32 // self.bits, 1)
 
         def read(start: int, stop: int) -> mx.array:
@@ -105,13 +105,13 @@ class GptqPart:
             z = unpack_words(zeros[:, low * words : high * words], self.bits)
             z = (z[:, start - low * each : stop - low * each] + plus) & (2**self.bits - 1)
             s = scales[:, start:stop].astype(mx.float32)
-            # whole rows are gathered: a processor takes columns one number at a time
+            # Whole rows are gathered, because gathering columns is slow on a CPU.
             return ((q - z[index]).astype(mx.float32) * s[index]).astype(dtype).T
 
         return read
 
     def _to_the_middle(self, zeros: mx.array) -> int:
-        """What makes all zeros half the range, 0 or 1. Raises `CheckpointError` if nothing does."""
+        """The offset, 0 or 1, that makes all zeros half the range. Raises `CheckpointError`."""
         stored = unpack_words(zeros, self.bits)
         least, most = int(stored.min()), int(stored.max())
         plus = 2 ** (self.bits - 1) - least

@@ -41,7 +41,7 @@ def part(tensors: Tensors, path: str, quantization: Quantization) -> Part | None
 
 @dataclass(frozen=True, slots=True)
 class MlxPart:
-    """One packed matrix, or a stack of experts taken as one tall matrix."""
+    """A packed matrix, or experts stacked to one tall matrix."""
 
     weight: TensorInfo
     scales: TensorInfo
@@ -60,7 +60,7 @@ class MlxPart:
         return tuple(t for t in (self.weight, self.scales, self.biases) if t)
 
     def open(self, dtype: mx.Dtype) -> Reader:
-        """Unpack rows with MLX, in float32, rounded once."""
+        """Unpack rows with MLX in float32, and round once."""
 
         def read(start: int, stop: int) -> mx.array:
             packed = [read_rows(info, start, stop) for info in self.tensors]
@@ -70,7 +70,7 @@ class MlxPart:
 
 
 def unpack(packed: Sequence[mx.array], spec: QuantSpec) -> mx.array:
-    """Weights, scales and, in affine mode, biases to dense float32."""
+    """Unpack weights, scales and, in affine mode, biases to dense float32."""
     weight, scales = packed[:2]
     biases = None
     if spec.mode == "affine" and spec.bits in (3, 5, 6) and backend.device() == "cpu":
@@ -91,9 +91,9 @@ def unpack(packed: Sequence[mx.array], spec: QuantSpec) -> mx.array:
 def _unpack_odd_bits(
     weight: mx.array, scales: mx.array, biases: mx.array, spec: QuantSpec
 ) -> mx.array:
-    """As `mx.dequantize`, which takes five times as long for these bits on a processor.
+    """As `mx.dequantize`, which takes five times as long for these bits on a CPU.
 
-    Eight codes lie in `bits` bytes, lowest first; a code lies in one byte or in two.
+    Eight codes are packed in `bits` bytes, lowest first, so a code spans one or two bytes.
     """
     bits, lines = spec.bits, weight.view(mx.uint8).reshape(-1, spec.bits)
     codes = []

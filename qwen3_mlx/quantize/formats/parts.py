@@ -1,7 +1,8 @@
-"""A matrix in pieces that can be read row by row, whatever they are packed as."""
+"""The interface of a stored matrix that is read row by row, and helpers for packed formats."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +16,7 @@ from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.errors import CheckpointError
 
 Reader = Callable[[int, int], mx.array]
-"""``read(start, stop)`` gives these rows dense, ``[stop - start, columns]``, unevaluated or not."""
+"""``read(start, stop)`` returns dense rows ``[stop - start, columns]``, perhaps lazy."""
 
 Tensors = dict[str, TensorInfo]
 
@@ -29,26 +30,23 @@ class Part(Protocol):
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
-        """What it is stored in."""
+        """The stored tensors."""
 
     def open(self, dtype: mx.Dtype) -> Reader:
-        """A reader whose rows have `dtype`. What it holds in memory is freed with it."""
+        """A reader whose rows have `dtype`; its memory is freed with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlainPart:
-    """Floats, stored as they are."""
+    """A matrix stored as floats."""
 
     info: TensorInfo
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns; a vector is one row."""
-        width = self.info.shape[-1]
-        rows = 1
-        for n in self.info.shape[:-1]:
-            rows *= n
-        return rows, width
+        *lead, columns = self.info.shape
+        return math.prod(lead), columns
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
@@ -83,7 +81,7 @@ def plain_or_packed(
 
 
 def require_floats(*scales: TensorInfo) -> None:
-    """Raise `CheckpointError` for scales of another type: exponents (E8M0) look like numbers."""
+    """Raise `CheckpointError` for scales that aren't floats, such as exponents (E8M0)."""
     for info in scales:
         if info.dtype not in FLOATS:
             raise CheckpointError(info.name, got=info.dtype, expected=", ".join(FLOATS))
@@ -92,7 +90,7 @@ def require_floats(*scales: TensorInfo) -> None:
 def unpack_words(packed: mx.array, bits: int) -> mx.array:
     """``[n, m]`` int32 to ``[n, m * 32 // bits]`` int32, lowest bits first.
 
-    With 3 bits a value may begin in one word and end in the next: 32 of them fill three words.
+    With 3 bits a value may span two words; 32 values fill three words.
     """
     words = packed.view(mx.uint32)
     if bits == 3:
@@ -105,7 +103,7 @@ def unpack_words(packed: mx.array, bits: int) -> mx.array:
 
 
 def unpack_columns(packed: mx.array, bits: int) -> mx.array:
-    """``[m, n]`` int32 to ``[m * 32 // bits, n]``: each column as `unpack_words` does a row."""
+    """``[m, n]`` int32 to ``[m * 32 // bits, n]``: as `unpack_words`, along columns."""
     if bits == 3:
         return unpack_words(packed.T, bits).T
     shifts = mx.arange(0, 32, bits, dtype=mx.uint32)[:, None]
@@ -114,7 +112,7 @@ def unpack_columns(packed: mx.array, bits: int) -> mx.array:
 
 
 def group_index(info: TensorInfo | None, columns: int, groups: int) -> mx.array:
-    """The group of each column, ``[columns]``. Raises `CheckpointError` for one out of range."""
+    """The group of each column, ``[columns]``. Raises `CheckpointError` if out of range."""
     if info is None:
         return mx.arange(columns) // (columns // groups)
     index = read_tensor(info)

@@ -1,4 +1,4 @@
-"""Codes times scales: FP8 and INT8 weights with a scale for all, for each row, or for each block.
+"""FP8 and INT8 codes with a scale per tensor, row or block.
 
 Tools name the scale ``weight_scale_inv`` (Qwen, DeepSeek: quantizing divided by it) or
 ``weight_scale`` (vLLM, compressed-tensors, transformers); the weight is code x scale in both,
@@ -30,9 +30,9 @@ class ScaledPart:
     scale: TensorInfo
     block: tuple[int, int]
     divisor: float = 1.0
-    """What scales are divided by: 127 for bitsandbytes, whose scale is a row's largest value."""
+    """Divides the scales: 127 for bitsandbytes, whose scale is a row's maximum."""
     zeros: TensorInfo | None = None
-    """What is subtracted from integer codes, of the scales' shape."""
+    """Zero points, subtracted from integer codes; of the scales' shape."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -79,9 +79,9 @@ def scaled_part(
     block: tuple[int, int] | None = None,
     zeros: TensorInfo | None = None,
 ) -> ScaledPart:
-    """The matrix; `block` is the size that config.json says, None for one scale or one a row.
+    """The matrix; `block` is the block size in config.json, None if it has none.
 
-    Raises `CheckpointError` unless the scale's shape is one of a tensor, a row each, or blocks.
+    Raises `CheckpointError` unless the scales are one per tensor, row, block or group of a row.
     """
     path = weight.name.rpartition(".")[0]
     if scale is None or len(weight.shape) != 2:

@@ -1,4 +1,4 @@
-"""A checkpoint as the converter sees it: every weight of the network, whatever it is packed as."""
+"""Opens a checkpoint of any format for the converter."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from qwen3_mlx.quantize.formats.parts import Part, PlainPart, Tensors
 _SAMPLE = 256
 
 Finder = Callable[[str], Part | None]
-"""Gives the matrix at a module path, or None where the checkpoint has none."""
+"""Returns the matrix at a module path, or None if the checkpoint lacks it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,37 +46,37 @@ class Weight:
     path: str
     shape: tuple[int, ...]
     parts: tuple[Part, ...]
-    """One, or one for each expert."""
+    """One part, or one per expert."""
     fetch: Callable[[], None] | None = field(default=None, compare=False)
-    """What has its bytes come, if they are not here all the time."""
+    """Fetches its files from the hub; None if they are on this machine."""
 
     def open_for_reading(self) -> None:
-        """To be called before its parts are read. Raises `HubError`."""
+        """Fetch its files if necessary; call it before reading the parts. Raises `HubError`."""
         if self.fetch is not None:
             self.fetch()
 
     @property
     def nbytes(self) -> int:
-        """Bytes it takes in the source."""
+        """Bytes in the source."""
         return sum(info.nbytes for part in self.parts for info in part.tensors)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A checkpoint, opened: its config, its format, its weights in the order of the network."""
+    """An opened checkpoint: config, format, and weights in the network's order."""
 
     directory: Path
     values: dict[str, Any]
-    """config.json as it stands."""
+    """The parsed config.json."""
     config: Qwen3Config
     format: str
     weights: tuple[Weight, ...]
     dtype: mx.Dtype | None
-    """What its plain floats are stored in; None if they differ."""
+    """The dtype of its plain floats; None if they differ."""
     adapter: str = ""
-    """The digest of the adapter that is fused in, if any."""
+    """The digest of a fused adapter, if any."""
     identity: str = ""
-    """What tells its bytes from others where they are not here to be sampled."""
+    """A digest of its bytes, if they are on the hub and can't be sampled."""
 
     @property
     def nbytes(self) -> int:
@@ -84,12 +84,12 @@ class Source:
         return sum(weight.nbytes for weight in self.weights)
 
     def dtypes(self) -> str:
-        """The types of its plain floats, with an example of each."""
+        """The dtypes of its plain floats, each with an example, as text."""
         found = {info.dtype: info.name for info in _plain_infos(self.weights)}
         return ", ".join(f"{dtype} ({name})" for dtype, name in sorted(found.items()))
 
     def fingerprint(self) -> str:
-        """A digest of names, shapes and a sample of each tensor: which weights these are."""
+        """A digest of the config and of each tensor's name, shape and a sample."""
         digest = hashlib.sha256(json.dumps(self.values, sort_keys=True).encode())
         digest.update(self.adapter.encode())
         digest.update(self.identity.encode())
@@ -107,8 +107,8 @@ class Source:
 def open_source(directory: str | Path) -> Source:
     """Read config.json and all headers of a checkpoint; no weight is read.
 
-    Raises `ConfigError` for a quantization nobody here can read, `CheckpointError` for missing,
-    surplus or mis-shaped tensors, listing the first five.
+    Raises `ConfigError` for an unsupported quantization, `CheckpointError` for missing, surplus or
+    mis-shaped tensors, listing the first five.
     """
     directory = Path(directory)
     values = read_config(directory)
@@ -154,25 +154,19 @@ _READERS = {
 
 
 def _format(values: dict[str, Any], tensors: Tensors) -> tuple[str, Finder, Tensors]:
-    """The name of the checkpoint's format, how its matrices are found, and in which tensors."""
+    """The checkpoint's format, a function that finds its matrices, and its tensors."""
     foreign = values.get("quantization_config") or {}
-    if values.get("quantization") or not foreign or not isinstance(foreign, dict):
+    is_own = values.get("quantization") or not foreign or not isinstance(foreign, dict)
+    found = None if is_own else packing.read(foreign)
+    if found is None:
         quantization = Qwen3Config.from_dict(values).quantization
         if quantization is None:
             return "plain", partial(_plain_part, tensors), tensors
-        return "mlx", partial(_mlx_part, tensors, quantization), tensors
-    found = packing.read(foreign)
-    if found is None:
-        quantization = Qwen3Config.from_dict(values).quantization
-        return "mlx", partial(_mlx_part, tensors, quantization), tensors
+        return "mlx", lambda path: mlx.part(tensors, path, quantization), tensors
     read = _READERS[found.method]
     if found.method == "fp8":
         tensors = fp8.one_by_one(tensors, found)
     return found.method, lambda path: read(tensors, path, found), tensors
-
-
-def _mlx_part(tensors: Tensors, quantization: Any, path: str) -> Part | None:
-    return mlx.part(tensors, path, quantization)
 
 
 def _plain_part(tensors: Tensors, path: str) -> Part | None:
@@ -193,7 +187,7 @@ def _fault(path: str, shape: tuple[int, ...], parts: tuple[Part, ...]) -> str | 
     return f"{wrong.name} has dtype {wrong.dtype}, expected {', '.join(FLOATS)}" if wrong else None
 
 
-# Scales of activations and of the KV cache, which say nothing of the weights.
+# Scales of activations and of the KV cache, which don't affect the weights.
 _ACTIVATIONS = re.compile(
     r".*\.((input|output|[qkv]|kv|prob|attn)_scale|(input|[qkv])_global_scale"
     r"|(input|output)_(zero_point|activation_scale)|activation_scale|weight_format)"

@@ -60,13 +60,13 @@ def test_gains_are_those_of_the_sums() -> None:
 def test_a_damaged_reading_and_another_machine_s_are_nobody_s(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert rows_reading.keep(replace(FLAT, machine="elsewhere")) is None
-    assert rows_reading.kept() == []
+    assert rows_reading.save(replace(FLAT, machine="elsewhere")) is None
+    assert rows_reading.load_all() == []
     monkeypatch.setattr(rows_reading.verdict, "machine", lambda: "elsewhere")
-    assert rows_reading.kept() == [replace(FLAT, machine="elsewhere")]
+    assert rows_reading.load_all() == [replace(FLAT, machine="elsewhere")]
     for text in (b"[]", b"{", b'{"sequences": {"1": 0}, "one": {"1": 0}}', b"[" * 9000):
         (home / "rows" / "8b.json").write_bytes(text)
-        assert rows_reading.kept() == []
+        assert rows_reading.load_all() == []
 
 
 def test_kernels_are_compiled_before_anything_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:

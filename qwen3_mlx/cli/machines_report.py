@@ -1,4 +1,4 @@
-"""What `info --machines` tells: whether each machine holds its part, and how fast they would be."""
+"""`info --machines`: whether every machine holds its share, and the computed decode rates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from qwen3_mlx.cli.commands.info import EVERYDAY_CONTEXT, find
+from qwen3_mlx.cli.commands.info import find
+from qwen3_mlx.cli.terminal.numbers import EVERYDAY_CONTEXT
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.share import WAYS, Share
 from qwen3_mlx.errors import OptionError
@@ -15,28 +16,31 @@ from qwen3_mlx.options import check_context
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """One way to share the model out."""
+class Division:
+    """One way to divide the model among the machines."""
 
     share: Share
     fit: inequality.Fit
     rates: dict[str, float]
-    """Tokens a second by the link's name."""
+    """Tokens per second, by the link's name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Several:
-    """A model, the machines, and the ways that divide it."""
+class MachinesReport:
+    """A model, the machines, and the possible divisions."""
 
     where: str
     config: Qwen3Config
     count: int
     gigabytes: float
-    ways: tuple[Way, ...]
+    ways: tuple[Division, ...]
 
 
-def gather(name: str, context: int | None, kv_bits: int | None, text: str) -> Several:
-    """Do the sums. Raises `OptionError`, with the numbers, where nothing divides the model."""
+def gather(name: str, context: int | None, kv_bits: int | None, text: str) -> MachinesReport:
+    """Compute the report; `text` is the machines, such as ``2x128``.
+
+    Raises `OptionError` if the machines can't divide the model.
+    """
     count, gigabytes = machines.read_machines(text)
     where, config, _, _ = find(name)
     check_context(context)
@@ -51,16 +55,19 @@ def gather(name: str, context: int | None, kv_bits: int | None, text: str) -> Se
             fault = fault or error
             continue
         rates = {x.name: machines.tokens_a_second(config, share, place, x) for x in links}
-        ways.append(Way(share, fit, rates))
+        ways.append(Division(share, fit, rates))
     if not ways and fault is not None:
         raise fault
-    return Several(where, config, count, gigabytes, tuple(ways))
+    return MachinesReport(where, config, count, gigabytes, tuple(ways))
 
 
 def _fullest(
     config: Qwen3Config, share: Share, place: machine.Machine, tokens: int, kv_bits: int | None
 ) -> inequality.Fit:
-    """Of the machine that needs most: all the same, but in a pipeline. Raises `OptionError`."""
+    """The fit of the machine that needs most memory. Raises `OptionError`.
+
+    Only a pipeline gives the machines different shares.
+    """
     ranks = [replace(share, rank=rank) for rank in range(share.size if share.pipeline else 1)]
     fits = [
         inequality.fit(
@@ -71,8 +78,8 @@ def _fullest(
     return max(fits, key=lambda fit: fit.required_bytes)
 
 
-def record(found: Several) -> dict[str, Any]:
-    """What ``--json`` prints; sizes in bytes, of one machine."""
+def record(found: MachinesReport) -> dict[str, Any]:
+    """The object that ``--json`` prints; sizes are bytes per machine."""
     return {
         "where": found.where,
         "machines": found.count,
@@ -93,8 +100,8 @@ def record(found: Several) -> dict[str, Any]:
     }
 
 
-def lines(found: Several) -> Iterator[str]:
-    """The report for people."""
+def lines(found: MachinesReport) -> Iterator[str]:
+    """The report as text."""
     yield found.where
     yield f"{found.count} machines of {found.gigabytes:g} GB; of one of them:"
     for way in found.ways:

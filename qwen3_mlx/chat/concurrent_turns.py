@@ -1,4 +1,4 @@
-"""Turns of one model that several threads have under way: those are computed together."""
+"""Batches the turns that several threads run on one model at the same time."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from qwen3_mlx.engine.scheduler_thread import SchedulerThread
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import CacheFormat
 
-MOST_TOGETHER = 16
-"""Turns in one step; more wait for their turn."""
+MAX_BATCHED_TURNS = 16
+"""Turns that share one decoding step; further turns wait in the queue."""
 
 
-class Company:
-    """Knows who has a turn under way, and has a thread in which turns of several run together.
+class ConcurrentTurns:
+    """Counts the threads that run a turn, and owns the scheduler thread that batches their turns.
 
-    The turns of one thread are computed in it, one after another. The thread for all begins when
-    it is first needed, and stays: MLX gives every thread streams of its own and keeps them.
+    While only one thread runs turns, it computes them itself. The scheduler thread starts when a
+    second one appears, and stays: MLX creates streams per thread and never frees them.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a turn may be ended by the collector, within one of these
-        self._threads: dict[Place, int] = {}
+        # Reentrant: the garbage collector may end a turn while this thread holds the lock.
+        self._lock = threading.RLock()
+        self._threads: dict[TurnSlot, int] = {}
         self._scheduler: Scheduler | None = None
-        self.crowded = False
-        """Whether turns of more than one thread are under way."""
+        self.several_threads = False
+        """Whether more than one thread runs a turn."""
 
     @contextmanager
-    def place(self, joins: bool) -> Iterator[Place]:
-        """Take part with a turn of this thread; it stays in its thread unless it `joins`."""
-        place = Place(self, joins)
+    def place(self, joins: bool) -> Iterator[TurnSlot]:
+        """Register a turn of this thread; only with `joins` may it move to the scheduler."""
+        place = TurnSlot(self, joins)
         self._change(lambda: self._threads.update({place: threading.get_ident()}))
         try:
             yield place
@@ -48,7 +49,7 @@ class Company:
     def _change(self, change: Callable[[], object]) -> None:
         with self._lock:
             change()
-            self.crowded = len(set(self._threads.values())) > 1
+            self.several_threads = len(set(self._threads.values())) > 1
 
     def scheduler(
         self,
@@ -57,9 +58,9 @@ class Company:
         cache_format: CacheFormat,
         helper: Qwen3Config | None = None,
     ) -> Scheduler:
-        """Where turns of this network, whose caches have this format, run together.
+        """The scheduler of this network, started on the first call.
 
-        helper: the network that drafts for them.
+        cache_format: that of the turns' caches. helper: the configuration of the draft model.
         """
         with self._lock:
             if self._scheduler is None:
@@ -70,17 +71,17 @@ class Company:
             return self._scheduler
 
 
-class Place:
-    """One turn's part in a company."""
+class TurnSlot:
+    """One turn's registration in `ConcurrentTurns`."""
 
-    def __init__(self, company: Company, joins: bool) -> None:
-        self._company, self._joins = company, joins
+    def __init__(self, concurrent_turns: ConcurrentTurns, joins: bool) -> None:
+        self._turns, self._joins = concurrent_turns, joins
         self.left = False
-        """Whether the turn is to go on among the others."""
+        """Whether the turn continues in the scheduler."""
 
     def leave(self) -> bool:
-        """Whether to stop computing here, because other threads have turns too."""
-        self.left = self.left or (self._joins and self._company.crowded)
+        """Whether to continue in the scheduler, because other threads run turns too."""
+        self.left = self.left or (self._joins and self._turns.several_threads)
         return self.left
 
 
@@ -95,7 +96,7 @@ def _scheduler(
         config,
         lambda: PromptCache(network, cache_format),
         cache_format=cache_format,
-        parallel=MOST_TOGETHER,
+        parallel=MAX_BATCHED_TURNS,
         waiting=10**9,  # as many as there are threads
         prefix_bytes=0,
         helper=helper,
@@ -108,7 +109,7 @@ _open: weakref.WeakSet[SchedulerThread] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Python must not be taken down around a thread that is inside MLX."""
+    """Stop the scheduler threads: Python must not shut down while a thread is inside MLX."""
     for thread in list(_open):
         thread.close()
     wait_for_ending_threads()

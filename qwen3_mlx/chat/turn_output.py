@@ -1,4 +1,4 @@
-"""What the ids of a turn say: its events, its stop sequences, its timings."""
+"""Converts a turn's token ids to events; applies stop sequences and measures the timings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from qwen3_mlx.events import Done, Event, Speculation, Stats, TokenLogprob
 from qwen3_mlx.text import Splitter, StopSequences
 
 
-class Said:
-    """Turns the ids of a turn into events, and ends `sequence` at a stop sequence.
+class TurnOutput:
+    """Converts the ids of a turn to events, and ends `sequence` at a stop sequence.
 
-    With `deltas`, `ToolCallDelta` events come while a call grows.
+    With `deltas`, a growing tool call yields `ToolCallDelta` events.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Said:
         self._stops = None if stop is None else StopSequences(stop, options.stop_in)
 
     def speculating(self, cache: PromptCache, *, lasting: bool) -> Speculating | None:
-        """What the turn needs for drafts in `cache`, where the model has them and they can pay.
+        """The drafting state for a turn in `cache`; None if the model doesn't draft here.
 
-        lasting: the conversation keeps `cache`, and so what it learns of its drafts.
+        lasting: the conversation keeps `cache`, and with it the statistics of its drafts.
         """
         drafts = self.runtime.drafts
         if drafts is None:
@@ -62,7 +62,7 @@ class Said:
         return splitter
 
     def take(self, ids: tuple[int, ...], generated: bool, logprobs: Logprobs | None) -> list[Event]:
-        """The events that `ids` complete, before the sequence itself takes them."""
+        """The events that `ids` complete; call it before the sequence takes the ids."""
         self.clock.tick(len(ids) if generated else 0)
         before: list[Event] = []
         if generated and logprobs is not None:
@@ -71,14 +71,14 @@ class Said:
         if stops is not None:
             if generated and self.clock.tokens > self._least:
                 events, _ = stops.push_events(events)
-            else:  # what is put in, or comes too early, ends nothing
+            else:  # injected tokens and those before min_tokens don't stop the turn
                 events = [*stops.flush_events(), *events]
             if stops.hit:
                 self._sequence.end("stop")
         return [*before, *events]
 
     def rest(self) -> list[Event]:
-        """What was held back, once the sequence has ended."""
+        """The events that were held back, once the sequence has ended."""
         stops = self._stops
         rest = self._splitter.flush(truncated=self._sequence.finish_reason != "stop")
         if stops is not None:
@@ -88,7 +88,7 @@ class Said:
         return rest
 
     def done(self, cache: PromptCache | None) -> Done:
-        """The last event."""
+        """The `Done` event with the turn's statistics."""
         stopped_by = None if self._stops is None else self._stops.stopped_by
         speculation = Speculation(off=self._no_drafts) if self._no_drafts else None
         speculation = speculation if self._payoff is None else self._payoff.turn
@@ -97,7 +97,7 @@ class Said:
 
 
 def new_sampler(runtime: Runtime, request: Request) -> Sampler:
-    """What draws the tokens of a turn."""
+    """The sampler of a turn."""
     options = request.options
     return Sampler(
         request.sampling,
@@ -118,11 +118,11 @@ def _token_logprob(runtime: Runtime, token: int, logprobs: Logprobs) -> TokenLog
 
 
 def _numbers(values: mx.array) -> list[float]:
-    return values.tolist()  # type: ignore[return-value]  # nested lists, to mypy
+    return values.tolist()  # type: ignore[return-value]  # mypy expects nested lists
 
 
 class Clock:
-    """The timings of a turn."""
+    """Times of a turn, in seconds of `time.perf_counter`, and its token counts."""
 
     def __init__(self, prompt: int) -> None:
         self.prompt, self.cached = prompt, 0
@@ -131,13 +131,13 @@ class Clock:
         self.tokens = 0
 
     def tick(self, tokens: int) -> None:
-        """Some tokens came."""
+        """Note the arrival of `tokens` generated tokens."""
         self.last = time.perf_counter()
         self.first = self.first or self.last
         self.tokens += tokens
 
     def stats(self, turn: TurnSequence, cache: PromptCache | None) -> Stats:
-        """The counts and rates; the first token belongs to the prefill."""
+        """The turn's statistics; the time to the first token counts as prefill."""
         ttft = max(self.first - self.began, 0.0)
         decoding, probing = self.last - self.first, turn.probing
         return Stats(
