@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.config.matrices import parameters, weight_shapes
-from qwen3_mlx.config.share import ALL, Share
-from qwen3_mlx.config.shares import Shares, alone, is_share, shares_of
+from qwen3_mlx.config.share import WHOLE_NETWORK, Share
+from qwen3_mlx.config.shares import Shares, is_share, several_machines_error, shares_of
 from qwen3_mlx.config.stages import stages
 from qwen3_mlx.errors import ConfigError, OptionError
 from tests.config.test_share import config_of
@@ -81,8 +81,8 @@ def test_one_machines_files_without_the_others(names: list[str], got: str) -> No
         " convert without --shares writes a whole one"
     )
     what = "the checkpoint is shared out to several machines: got"
-    assert str(alone(names)) == f"{what} {got}{ends}"
-    assert str(alone(names, "pipeline")) == f"{what} {got}, pipeline{ends}"
+    assert str(several_machines_error(names)) == f"{what} {got}{ends}"
+    assert str(several_machines_error(names, "pipeline")) == f"{what} {got}, pipeline{ends}"
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -130,8 +130,8 @@ def test_the_fullest_machine_holds_as_little_as_it_can(
 
 def test_one_machine_holds_all_of_it() -> None:
     whole = config_of("0.6B")
-    assert Share(0, 1) == ALL and ALL.config(whole) == whole
-    for one in (ALL, Share(0, 1, pipeline=True)):
+    assert Share(0, 1) == WHOLE_NETWORK and WHOLE_NETWORK.config(whole) == whole
+    for one in (WHOLE_NETWORK, Share(0, 1, pipeline=True)):
         assert list(one.layers(whole)) == list(range(28))
         assert one.names(whole, ["model.norm", "model.layers.3.x"]) == {
             name: name for name in ("model.norm", "model.layers.3.x")
