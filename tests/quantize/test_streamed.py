@@ -18,7 +18,7 @@ import pytest
 
 from qwen3_mlx.errors import CheckpointError, HubError
 from qwen3_mlx.hub.cache import Source
-from qwen3_mlx.hub.remote_files import HELD, RemoteFiles
+from qwen3_mlx.hub.remote_files import MAX_FETCHED, RemoteFiles
 from tests.hub_served import served
 from tests.hub_stub import HubStub
 from tests.quantize.build import DENSE, MOE, all_bytes, bf16_model
@@ -110,7 +110,7 @@ def test_the_disk_holds_some_files_at_a_time(hub: HubStub, tmp_path: Path) -> No
     total, largest = sum(files), max(files)
     small = 12 * 70_000 * 2  # what stays of a file, and in blocks of the disk
     assert largest < most[0] <= remote.most_bytes + small < total
-    assert remote.most_bytes == HELD * largest  # untied: nothing is pinned
+    assert remote.most_bytes == MAX_FETCHED * largest  # untied: nothing is pinned
 
 
 def test_tied_embeddings_stay_and_experts_come(tmp_path: Path, hub: HubStub) -> None:
@@ -130,7 +130,7 @@ def test_what_is_finished_is_not_fetched_again(hub: HubStub, tmp_path: Path, sha
     before = fetched(hub)
     hub.requests.clear()
     streamed(tmp_path / "out", verify=True)
-    assert len(fetched(hub)) + len(set(before)) <= SHARDS + HELD
+    assert len(fetched(hub)) + len(set(before)) <= SHARDS + MAX_FETCHED
     convert(tmp_path / "here", tmp_path / "want", shard_bytes=SHARD_BYTES)
     assert weights(tmp_path / "out") == weights(tmp_path / "want")
 
@@ -177,7 +177,7 @@ def test_the_command_is_killed_and_goes_on(hub: HubStub, tmp_path: Path) -> None
     assert not (tmp_path / "out").exists() and (tmp_path / "out.source").is_dir()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(fetched(hub)) <= SHARDS + 1 + HELD
+    assert len(fetched(hub)) <= SHARDS + 1 + MAX_FETCHED
     convert(tmp_path / "here", tmp_path / "want", shard_bytes=SHARD_BYTES)
     assert weights(tmp_path / "out") == weights(tmp_path / "want")
     assert json.loads((tmp_path / "out" / "conversion.json").read_text())["measured"]
