@@ -56,7 +56,7 @@ def test_a_block_that_says_nothing_of_use(block: dict[str, Any]) -> None:
 def test_each_way_of_sharing(way: str, share: Share, option: str) -> None:
     found = shares_of({"shares": shared(3, way)})
     assert found is not None and found.share(1) == share and share.way == way
-    assert found.said == f"3 machines, {way}"
+    assert found.description == f"3 machines, {way}"
     assert found.launch == f"qwen3-mlx launch --hosts A,B,C{option} chat …"
     names = [found.name(rank) for rank in range(3)]
     assert names == [f"model-share-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]

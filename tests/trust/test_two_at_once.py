@@ -66,7 +66,7 @@ def test_who_waits_too_long_for_the_configuration_is_told(
     monkeypatch.setattr(write, "PATIENCE_S", 0.05)
     write.put("budget", 5)
     with (
-        write.alone(settings.file()),
+        write.exclusive(settings.file()),
         pytest.raises(ConfigError, match=r"another command is changing .*config\.toml"),
     ):
         write.put("budget", 6)
