@@ -122,7 +122,7 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch, held: int, left: int, why: str, m
 def test_a_limit_of_the_users(monkeypatch: pytest.MonkeyPatch, limit: str, left: int) -> None:
     monkeypatch.setenv(machine.LIMIT, limit)
     place = Machine(3_000_000_000, "free")
-    found = machine._limited(place, 500_000_000)
+    found = machine._apply_limit(place, 500_000_000)
     assert found.available_bytes == left
     assert found.why == (
         "free" if left == 3_000_000_000 else f"left of the {limit} GB that {machine.LIMIT} allows"
@@ -133,7 +133,7 @@ def test_a_limit_of_the_users(monkeypatch: pytest.MonkeyPatch, limit: str, left:
 def test_a_limit_that_is_none(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     monkeypatch.setenv(machine.LIMIT, limit)
     with pytest.raises(OptionError) as caught:
-        machine._limited(Machine(1, ""), 0)
+        machine._apply_limit(Machine(1, ""), 0)
     said = f"{machine.LIMIT}: got {limit}, expected a number of GB above 0"
     assert str(caught.value) == said
 
