@@ -116,7 +116,7 @@ class Lead:
         self.lines[rank] = line
         line.on_message = partial(self._on_message, rank)
         # Now, because while waiting for the slowest machine this one needs heartbeats.
-        line.start(partial(self.fail, rank))
+        line.start(partial(self.fail, rank))  # now: it needs heartbeats while others still join
 
     def _on_message(self, rank: int, message: Message) -> None:
         if (done := message.get("done")) is not None:
