@@ -115,7 +115,7 @@ class Stats:
     kv_bytes: int = 0
     """Bytes of the KV cache at the end of the turn."""
     kv_kind: str = ""
-    """The format of the KV cache, as `options.CacheFormat` names it, such as ``8 bits``."""
+    """The format of the KV cache in words, such as "as computed" or "8 bits"."""
     speculation: Speculation | None = None
     """Counts of speculative decoding; None for a turn without drafts."""
     probes: int = 0
