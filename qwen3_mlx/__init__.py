@@ -38,7 +38,7 @@ __all__ = [
     "load",
 ]
 
-# These bring MLX with them, which `import qwen3_mlx` alone does not need.
+# Imported on first use: these modules import MLX, and `import qwen3_mlx` stays fast without it.
 _LAZY = {
     "Agent": "qwen3_mlx.tools.agent",
     "ChatSession": "qwen3_mlx.chat.session",

@@ -1,4 +1,4 @@
-"""The shape an answer is asked to have, as the options of a turn hold it: made of JSON's types."""
+"""Normalises the options `schema` and `tool_choice` to plain JSON types."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from qwen3_mlx.errors import OptionError, shown
 
 
 def plain_schema(value: Any) -> dict[str, Any] | None:
-    """A JSON schema as a dict of JSON's types. Raises `OptionError`."""
+    """The JSON schema that `value` gives, as a dict of JSON types; None for None.
+
+    `value` is a dict, a JSON text or a pydantic model class; True, the schema that accepts
+    anything, becomes ``{}``. Raises `OptionError`.
+    """
     expected = "a JSON schema: a dict, its text, or a pydantic model"
     if value is None:
         return None
@@ -31,10 +35,10 @@ def plain_schema(value: Any) -> dict[str, Any] | None:
 
 
 def plain_tool_choice(value: Any) -> str | dict[str, Any] | None:
-    """``"required"``, ``{"name": …}``, the tools allowed, or None for "auto".
+    """A tool choice as ``"required"``, ``{"name": …}`` or a dict of allowed tools; None for "auto".
 
-    Tools allowed are as OpenAI's responses have them: ``{"type": "allowed_tools", "mode": "auto" or
-    "required", "tools": [{"name": …}, …]}``. Raises `OptionError`.
+    Allowed tools have the form of OpenAI's Responses API: ``{"type": "allowed_tools", "mode":
+    "auto" or "required", "tools": [{"name": …}, …]}``. Raises `OptionError`.
     """
     if value is None or value == "auto":
         return None
@@ -50,12 +54,15 @@ def plain_tool_choice(value: Any) -> str | dict[str, Any] | None:
 
 
 def must_call(choice: Any) -> bool:
-    """Whether an answer is a call, by what `plain_tool_choice` returned."""
+    """Whether `choice`, a result of `plain_tool_choice`, forces the answer to be a tool call."""
     return choice is not None and (not isinstance(choice, dict) or choice.get("mode") != "auto")
 
 
 def _allowed(value: Any) -> dict[str, Any]:
-    """The functions among the tools allowed: what else is there, nobody runs here."""
+    """Normalise an ``allowed_tools`` choice; only functions are kept, the sole tool type run here.
+
+    Raises `OptionError` for an unknown mode, or if no function is left.
+    """
     given = value if isinstance(value, Mapping) else {}
     mode, tools = given.get("mode"), given.get("tools")
     if mode not in ("auto", "required"):
@@ -76,7 +83,7 @@ def _allowed(value: Any) -> dict[str, Any]:
 
 
 def _name(value: Any) -> str | None:
-    """The name of a function, whichever way it is wrapped."""
+    """The function name in ``{"name": …}`` or ``{"function": {"name": …}}``; None without one."""
     function = value.get("function", value) if isinstance(value, Mapping) else None
     name = function.get("name") if isinstance(function, Mapping) else None
     return name if isinstance(name, str) else None

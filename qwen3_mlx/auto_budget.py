@@ -1,4 +1,4 @@
-"""``thinking_budget="auto"``: think as long as it changes the answer, and no longer."""
+"""``thinking_budget="auto"``: thinking ends once probes find that the answer is certain."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any
 from qwen3_mlx.errors import OptionError, shown
 
 _DIGITS = 18
-"""Of a number, at most: no context is so long, and Python refuses to read thousands."""
+"""Most digits of a budget: no context is longer, and `int` refuses texts of thousands of digits."""
 SPELLED = "a number of tokens, auto, auto:N (at most N), low, medium or high"
 
 
 @dataclass(frozen=True, slots=True)
 class AutoBudget:
-    """A budget that probes end early; None leaves a number to the model's calibration.
+    """A thinking budget that probes may end early; fields left None use the model's calibration.
 
     Raises `OptionError` for a number out of its range.
     """
 
     cap: int | None = None
-    """Tokens of thinking at most, whatever the probes say."""
+    """Most tokens of thinking, whatever the probes find."""
     floor: int | None = None
     """Tokens of thinking before the first probe."""
     interval: int | None = None
-    """Tokens between two probes; they come at ends of sentences, and ever more rarely."""
+    """Tokens between two probes; probes run at sentence ends, at growing intervals."""
     certainty: float | None = None
-    """The probability, of each token of the answer's value, that ends the thought."""
+    """Least probability of each token of the answer's value with which a probe ends thinking."""
     first: bool = False
-    """Probe before any thought, and answer without one if that is sure: hybrid models only."""
+    """Probe before any thinking, and skip it if the answer is certain: hybrid models only."""
     level: str = ""
-    """``low`` or ``medium``, if that was asked for: its cap gives way to a shorter context."""
+    """``low`` or ``medium`` if the user chose a level: its cap shrinks to fit a short context."""
 
     def __post_init__(self) -> None:
         for name, low in (("cap", 1), ("floor", 0), ("interval", 1)):
@@ -51,7 +51,7 @@ class AutoBudget:
         return f"{self.level or f'auto{cap}'}{', answering first' if self.first else ''}"
 
     def plain(self) -> dict[str, Any]:
-        """What is set, as JSON holds it."""
+        """The fields that differ from their defaults, as a dict of JSON types."""
         return {key: value for key, value in asdict(self).items() if value not in (None, False, "")}
 
 
@@ -60,15 +60,15 @@ _LEVELS = {
     "medium": AutoBudget(cap=4_096, certainty=0.95, level="medium"),
     "high": None,
 }
-"""What people expect of these words. Nobody has measured them on a published model yet."""
+"""The budgets behind the level names; the numbers are not yet measured on a published model."""
 
 _NAMES = {field.name for field in fields(AutoBudget)}
 
 
 def read_budget(value: Any) -> Any:
-    """`value` as a budget: a text or a dict becomes an `AutoBudget`, None for ``high``.
+    """Parse a thinking budget: a text or dict becomes an `AutoBudget`, an int, or None (``high``).
 
-    Everything else comes back as it is. Raises `OptionError`.
+    Any other value is returned unchanged. Raises `OptionError`.
     """
     if isinstance(value, Mapping):
         unknown = [key for key in value if key not in _NAMES]
@@ -95,7 +95,7 @@ def _is_number(text: str) -> bool:
 
 
 def most_tokens(budget: int | AutoBudget | None) -> int | None:
-    """How many tokens of thinking `budget` allows; None is no limit."""
+    """The most tokens of thinking that `budget` allows; None is no limit."""
     return budget.cap if isinstance(budget, AutoBudget) else budget
 
 

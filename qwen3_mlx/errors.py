@@ -1,21 +1,21 @@
-"""Every error a user can cause, as one tree.
+"""The exceptions raised on purpose, all under `Qwen3Error`, and the helpers for their messages.
 
     Qwen3Error
     ├── BackendError        MLX is missing or has no backend here
-    ├── ConfigError         config.json or the tokenizer's files say something we can't honour
+    ├── ConfigError         config.json or a tokenizer file is damaged, or asks for the unsupported
     ├── CheckpointError     the weights are missing, damaged, or not those the config describes
-    ├── ModelNotFoundError  a name that is no alias, no path and no repository
-    ├── HubError            the hub can't be reached, or refuses
+    ├── ModelNotFoundError  a name that is neither an alias, nor a path, nor a repository
+    ├── HubError            the hub can't be reached, or refuses the request
     ├── TemplateError       the chat template raises, or tries to leave its sandbox
-    ├── OptionError         an option, or two together, that can't be honoured
+    ├── OptionError         an invalid option, or options that exclude each other
     │   └── MessageError    messages or tools that no template can render: a TemplateError too
-    ├── ContextError        more tokens than the context holds
-    ├── OutOfMemoryError    the machine has no more memory for keys and values, or for computing
-    ├── BusyError           too much is waiting already
+    ├── ContextError        the prompt has more tokens than the context
+    ├── OutOfMemoryError    too little memory for the KV cache or for computing
+    ├── BusyError           the queue of waiting turns is full
     ├── SessionError        a conversation can't be saved or read back
-    └── ToolError           a tool server can't be started, asked or understood
+    └── ToolError           a tool server can't be started, doesn't answer, or answers invalidly
 
-A message says what is wrong, what was found, what was expected, and, on a second line, a hint.
+A message states what is wrong, what was found, what was expected and, on a second line, a hint.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Qwen3Error(Exception):
 
     @property
     def summary(self) -> str:
-        """The first line: what, got, expected."""
+        """The first line of the message: ``what: got X, expected Y``."""
         parts = []
         if self.got is not None:
             parts.append(f"got {_shortened(shown(self.got, str))}")
@@ -58,15 +58,15 @@ class BackendError(Qwen3Error):
 
 
 class ConfigError(Qwen3Error):
-    """A configuration file holds a key or value this package can't honour."""
+    """A configuration or tokenizer file is missing, damaged, or holds an unsupported value."""
 
 
 class CheckpointError(Qwen3Error):
-    """Weights are missing, damaged, surplus or of another shape than the config says."""
+    """Weights are missing, damaged, surplus, or differ in shape from what config.json implies."""
 
 
 class ModelNotFoundError(Qwen3Error):
-    """A model name that means nothing here."""
+    """A model name is neither an alias, nor a path, nor a repository on the hub."""
 
 
 class HubError(Qwen3Error):
@@ -74,39 +74,39 @@ class HubError(Qwen3Error):
 
 
 class TemplateError(Qwen3Error):
-    """The checkpoint's chat template fails on these messages."""
+    """The checkpoint's chat template fails on the messages, or violates its sandbox."""
 
 
 class OptionError(Qwen3Error):
-    """An option's value, or a combination of options, that can't be honoured."""
+    """An option has an invalid value, or options exclude each other."""
 
 
 class MessageError(OptionError, TemplateError):
-    """A message or a tool that no template can render; `what` names it and its field."""
+    """No template can render a message or a tool; `what` names it and its field."""
 
 
 class ContextError(Qwen3Error):
-    """The prompt needs more tokens than the context holds."""
+    """The prompt has more tokens than the context."""
 
 
 class OutOfMemoryError(Qwen3Error):
-    """Memory ran out, or would: what was said so far is kept."""
+    """Memory ran out, or would run out; the conversation keeps the text generated so far."""
 
 
 class BusyError(Qwen3Error):
-    """Too many turns are waiting already: the same request may be taken later."""
+    """The queue of waiting turns is full; the same request may succeed later."""
 
 
 class SessionError(Qwen3Error):
-    """A conversation can't be written or read back."""
+    """A conversation can't be saved or read back."""
 
 
 class ToolError(Qwen3Error):
-    """A tool server can't be started, asked or understood."""
+    """A tool server can't be started, doesn't answer, or sends an invalid answer."""
 
 
 LONGEST_SHOWN = 1000
-"""Characters of `got` in a message: it may quote a whole file of somebody's."""
+"""Most characters of `got` in a message: the value may be the content of a whole file."""
 
 
 def _shortened(text: str) -> str:
@@ -115,9 +115,10 @@ def _shortened(text: str) -> str:
 
 
 def shown(value: object, spell: Callable[[object], str] = repr) -> str:
-    """`value` as a message quotes it, also where Python can't: an endless number, a lying object.
+    """`spell(value)`, cut after `LONGEST_SHOWN` characters, for a message.
 
-    `spell` is what turns it into text.
+    If `spell` raises, for an int of too many digits or a faulty ``__repr__``, the type and the
+    error are named instead.
     """
     try:
         return _shortened(spell(value))
@@ -126,11 +127,11 @@ def shown(value: object, spell: Callable[[object], str] = repr) -> str:
 
 
 BRIEF = 120
-"""Characters of what somebody gave in place of something short."""
+"""Most characters of `brief`."""
 
 
 def brief(value: object, spell: Callable[[object], str] = repr) -> str:
-    """As `shown`, its beginning alone: what was given may be anything."""
+    """As `shown`, cut after `BRIEF` characters: for a value that should have been short."""
     text = shown(value, spell)
     return text if len(text) <= BRIEF else f"{text[:BRIEF]}…"
 
@@ -143,7 +144,10 @@ _SECRETS = re.compile(
 
 
 def without_secrets(text: str) -> str:
-    """`text` without what looks like a token or a password, and without HF_TOKEN's value."""
+    """`text` with ``…`` for all that looks like a token or password, and for the hub token's value.
+
+    The hub token is that of HF_TOKEN and the two older environment variables.
+    """
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN"):
         if len(token := os.environ.get(name, "").strip()) >= 8:
             text = text.replace(token, "…")
@@ -151,9 +155,9 @@ def without_secrets(text: str) -> str:
 
 
 def gb(size: float, digits: int = 1) -> str:
-    """Bytes as people read them: ``4.6 GB``, ``12.3 MB`` below 50 MB, ``7 kB`` below 100 kB.
+    """`size` in bytes for people: ``4.6 GB``, ``12.3 MB`` below 50 MB, ``7 kB`` below 100 kB.
 
-    A GB is 10**9 bytes; `digits` are those of GB.
+    A GB is 10**9 bytes; `digits` is the number of decimals of a value in GB.
     """
     if abs(size) >= 50e6:
         return f"{size / 1e9:,.{digits}f} GB"

@@ -1,4 +1,4 @@
-"""What a model says, as events: thought, answer, tool call, and how it ended."""
+"""The events of a turn: thinking, answer, tool calls, log probabilities and the end."""
 
 from __future__ import annotations
 
@@ -7,72 +7,74 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 FinishReason = Literal["stop", "length", "interrupted"]
-"""``stop``: the model ended its turn; ``length``: max_tokens or the context ran out."""
+"""``stop``: the model or a stop sequence ended the turn; ``length``: max_tokens or the context ran
+out; ``interrupted``: the user, the server or an error did."""
 
 ThinkingCut = Literal["", "budget", "user", "sure"]
-"""Who ended the thinking: the model itself (empty), the budget, the user's "answer now", or a probe
-that found the model sure of its answer."""
+"""What ended the thinking: the model itself (empty), the budget, the user's "answer now", or a
+probe that found the answer certain (``sure``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """A piece of the model's thought."""
+    """A piece of the thinking text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A piece of the answer."""
+    """A piece of the answer text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A function the model asks to have called."""
+    """A function call that the model requests."""
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
     id: str = field(default="", compare=False)
-    """Pairs the call with its result; new for each call, so two calls may be equal without it."""
+    """Pairs the call with its result; unique per call, and therefore left out of comparisons."""
 
     def as_message(self) -> dict[str, Any]:
-        """The call as an assistant's message holds it among its ``tool_calls``."""
+        """The call as an entry of ``tool_calls`` in an assistant message."""
         function = {"name": self.name, "arguments": self.arguments}
         return {"id": self.id, "type": "function", "function": function}
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """How likely the network held one generated token, before any option changed that.
+    """The log probability of one generated token, before any sampling option changes the logits.
 
-    Comes right before the text that the token completes, if `logprobs` was asked for. Ids that
-    the budget put in were not drawn, and have none.
+    With the option `logprobs`, the event precedes the text that the token completes. Tokens that
+    the thinking budget inserts are not sampled, and have no event.
     """
 
     token: int
     bytes: bytes
-    """What it adds to the text: a part of a character, at times."""
+    """The UTF-8 bytes that the token adds to the text; they may be a part of a character."""
     logprob: float
     top: tuple[TokenLogprob, ...] = ()
-    """The likeliest tokens in its place, as many as were asked for, the likeliest first."""
+    """The likeliest tokens at this position, most likely first, as many as `logprobs` asks for."""
 
     @property
     def text(self) -> str:
-        """`bytes` as text; a part of a character is U+FFFD."""
+        """`bytes` decoded as UTF-8; an incomplete character becomes U+FFFD."""
         return self.bytes.decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """A tool call as it grows, for whoever asks: first its name, then its arguments' JSON text.
+    """A piece of a tool call while it is generated: its name first, then its arguments' JSON text.
 
-    The `ToolCall` that follows is what counts; if none follows, it was no call after all.
+    Sent only on request. The `ToolCall` that follows is authoritative; if none follows, the text
+    was not a valid call.
     """
 
     index: int
-    """Which of the turn's calls, from 0."""
+    """The number of the call within the turn, from 0."""
     name: str = ""
     arguments: str = ""
     id: str = field(default="", compare=False)
@@ -80,17 +82,17 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
-    """What drafts gave in a turn; they change its speed alone."""
+    """Counts of speculative decoding in one turn; drafts change the speed, never the text."""
 
     rounds: int = 0
-    """Steps that checked drafts."""
+    """Forward passes that verified drafted tokens."""
     drafted: int = 0
     accepted: int = 0
-    """Drafts that were right: tokens that needed no step of their own."""
+    """Drafted tokens that the model confirmed: they needed no forward pass of their own."""
     gain: float = 0.0
-    """Tokens a second while drafts were tried, over those of plain steps; 0 if not measured."""
+    """Tokens per second with drafts, divided by those of plain steps; 0 if not measured."""
     off: str = ""
-    """Why they were left off at the end, if they were."""
+    """Why drafting was switched off by the end of the turn; empty if it was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,44 +100,44 @@ class Stats:
     """Counts and timings of one turn; counts are tokens, times seconds, rates tokens per second."""
 
     prompt_tokens: int = 0
-    """All tokens of the rendered prompt."""
+    """All tokens of the rendered prompt, the cached ones included."""
     cached_tokens: int = 0
-    """Those of them that the cache held already."""
+    """Prompt tokens whose keys and values were in the prompt cache."""
     thinking_tokens: int = 0
-    """Generated before ``</think>``: an opening marker counts, the stop text does not."""
+    """Tokens generated before ``</think>``: ``<think>`` counts, the stop text does not."""
     answer_tokens: int = 0
-    """Generated after it, the end-of-turn token not counted."""
+    """Tokens generated after ``</think>``, without the end-of-turn token."""
     thinking_cut: ThinkingCut = ""
     ttft_s: float = 0.0
     prefill_tps: float = 0.0
     decode_tps: float = 0.0
     peak_memory_bytes: int = 0
     kv_bytes: int = 0
-    """What the keys and values take at the end of the turn."""
+    """Bytes of the KV cache at the end of the turn."""
     kv_kind: str = ""
-    """How they are kept: as computed, in 8 bits, …"""
+    """The format of the KV cache in words, such as "as computed" or "8 bits"."""
     speculation: Speculation | None = None
-    """What drafts gave, if there were to be any."""
+    """Counts of speculative decoding; None for a turn without drafts."""
     probes: int = 0
-    """Times that an automatic budget asked what the answer would be."""
+    """Probes of an automatic budget: each asks what the answer would be now."""
     probe_tokens: int = 0
-    """Tokens that this took; they are in no other count."""
+    """Tokens that the probes processed; no other count includes them."""
     probe_seconds: float = 0.0
 
     @property
     def ttft(self) -> float:
-        """`ttft_s` by its usual name: seconds from the request to the first token."""
+        """Time to first token: seconds from the request to the first token; same as `ttft_s`."""
         return self.ttft_s
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The turn is over."""
+    """The last event of a turn."""
 
     finish_reason: FinishReason
     stats: Stats
     stopped_by: str | None = None
-    """The stop sequence that ended the turn; None if the model did, or `finish_reason` says."""
+    """The stop sequence that ended the turn; None if anything else did."""
 
 
 Event = Thinking | Answer | ToolCall | ToolCallDelta | TokenLogprob | Done
@@ -143,7 +145,7 @@ Event = Thinking | Answer | ToolCall | ToolCallDelta | TokenLogprob | Done
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole turn: its events, joined."""
+    """The result of a whole turn: its events, joined."""
 
     thinking: str
     answer: str
@@ -153,11 +155,11 @@ class Reply:
     logprobs: tuple[TokenLogprob, ...] = ()
     stopped_by: str | None = None
     alternatives: tuple[Reply, ...] = ()
-    """The other answers, where several were asked for."""
+    """The other n - 1 replies of ``generate(n=…)``."""
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> Reply:
-        """Join the events of one turn, which must end in `Done`."""
+        """Join the events of one turn. Raises `ValueError` if they don't end in `Done`."""
         thinking: list[str] = []
         answer: list[str] = []
         calls: list[ToolCall] = []

@@ -1,4 +1,4 @@
-"""Files: read only where they are regular ones, and written so that none is ever half written."""
+"""Reads regular files only, and writes files atomically; locks, and the program's own folders."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from typing import Any, BinaryIO, Literal
 from qwen3_mlx.errors import ConfigError, OptionError, shown
 
 LFS_POINTER = b"version https://git-lfs"
-"""How a file begins that git-lfs would have replaced by the real one."""
+"""The first bytes of a git-lfs pointer, the text that stands for a file not yet downloaded."""
 LFS = {
     "got": "a pointer of git-lfs, a text of some lines",
     "hint": "the repository was cloned without git-lfs; in its directory: git lfs pull",
 }
-"""What to say of such a file: arguments of an error."""
+"""Keyword arguments of a `Qwen3Error` about a git-lfs pointer."""
 
 
 NOWHERE = Path(os.devnull) / "no-home"
-"""A place that nobody can make: nothing is found there, and writing fails with one line."""
+"""A path that can't exist: reading finds nothing, and writing fails with a plain `OSError`."""
 
 Kind = Literal["config", "state", "data", "cache"]
 
 
 def expanded(path: str | Path) -> Path:
-    """`path` with ``~`` put in; as it stands where that is nobody's."""
+    """`path` with ``~`` expanded; unchanged if the home directory is unknown."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -43,7 +43,7 @@ def expanded(path: str | Path) -> Path:
 
 
 def check_path(what: str, path: object) -> None:
-    """Raise `OptionError`, naming `what`, unless the system could have a file of that path."""
+    """Raise `OptionError`, naming `what`, unless `path` is a valid str or Path on this system."""
     try:
         if not isinstance(path, bytes) and b"\0" not in os.fsencode(path):  # type: ignore[arg-type]
             return
@@ -53,9 +53,9 @@ def check_path(what: str, path: object) -> None:
 
 
 def own_folder(kind: Kind) -> Path:
-    """The folder of this program: ``QWEN3_MLX_HOME`` for all kinds, else the platform's own places.
+    """This program's folder of a kind: ``QWEN3_MLX_HOME`` for all kinds, else the platform's.
 
-    `NOWHERE` for a user without a home, as a container may have.
+    `NOWHERE` for a user without a home directory, as in some containers.
     """
     if own := os.environ.get("QWEN3_MLX_HOME"):
         return expanded(own)
@@ -64,7 +64,7 @@ def own_folder(kind: Kind) -> Path:
             mac = "~/Library/Application Support"
             state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
             return Path(mac if sys.platform == "darwin" else state).expanduser() / "qwen3-mlx"
-        import platformdirs  # a few milliseconds
+        import platformdirs  # imported here because it takes a few milliseconds
 
         find = getattr(platformdirs, f"user_{kind}_path")
         return Path(find("qwen3-mlx", appauthor=False))
@@ -73,13 +73,13 @@ def own_folder(kind: Kind) -> Path:
 
 
 SMALL = 64 * 2**20
-"""Bytes of a file that is read whole; the largest index of a Qwen3 has 4 MB."""
+"""The largest file that is read whole, in bytes; the largest index of a Qwen3 has 4 MB."""
 
 
 def open_regular(path: str | Path) -> io.BufferedReader:
-    """Open `path` for reading if it is a regular file, or a link to one.
+    """Open `path` for reading if it is a regular file, or a link to one. Never blocks.
 
-    Never waits: a pipe, a device and a directory are an `OSError` that says what they are.
+    Raises `IsADirectoryError` for a directory, `OSError` (EINVAL) for a pipe or a device.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(handle).st_mode
@@ -92,9 +92,9 @@ def open_regular(path: str | Path) -> io.BufferedReader:
 
 
 def read_given(path: Path, limit: int = SMALL) -> bytes:
-    """The bytes of what a user names: a pipe too, as the shell's ``<(command)`` gives one.
+    """The bytes of a file that the user names; a pipe works too, as the shell's ``<(command)``.
 
-    Raises `OSError`, also for more than `limit` of them.
+    Raises `OSError`, also for more than `limit` bytes.
     """
     with path.open("rb") as stream:
         data = stream.read(limit + 1)
@@ -104,9 +104,9 @@ def read_given(path: Path, limit: int = SMALL) -> bytes:
 
 
 def open_to_append(path: Path) -> BinaryIO:
-    """Open a regular file to write at its end; a new one is for its owner only.
+    """Open a regular file for appending; a new file gets mode 0600.
 
-    Never waits, as `open_regular`. Raises `OSError`.
+    Never blocks, as `open_regular`. Raises `OSError`.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
     handle = os.open(path, flags, 0o600)
@@ -117,7 +117,7 @@ def open_to_append(path: Path) -> BinaryIO:
 
 
 def read_small(path: str | Path, limit: int = SMALL) -> bytes:
-    """The bytes of a regular file. Raises `OSError`, also for more than `limit` of them."""
+    """The bytes of a regular file. Raises `OSError`, also for more than `limit` bytes."""
     with open_regular(path) as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:
@@ -126,7 +126,7 @@ def read_small(path: str | Path, limit: int = SMALL) -> bytes:
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether a clone without git-lfs left a pointer in the place of the file."""
+    """Whether `path` is a git-lfs pointer, which a clone without git-lfs leaves for a file."""
     try:
         with open_regular(path) as stream:
             return stream.read(len(LFS_POINTER)) == LFS_POINTER
@@ -135,10 +135,10 @@ def is_lfs_pointer(path: Path) -> bool:
 
 
 def read_json(path: Path, missing: str | None = None) -> dict[str, Any]:
-    """The object in a JSON file of a model: config.json, tokenizer_config.json and the like.
+    """The object in a model's JSON file, such as config.json or tokenizer_config.json.
 
-    Raises `ConfigError` for what is no JSON object. Where there is no file: an empty object, or
-    `ConfigError` with the hint `missing`.
+    Raises `ConfigError` if the file can't be read or holds no JSON object. A missing file gives
+    an empty dict, or `ConfigError` with the hint `missing` if that is given.
     """
     try:
         values = json.loads(read_small(path).decode("utf-8-sig"))
@@ -158,16 +158,16 @@ def read_json(path: Path, missing: str | None = None) -> dict[str, Any]:
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:
-    """config.json of a model directory, as it stands. Raises `ConfigError`."""
+    """The raw content of config.json in a model directory. Raises `ConfigError`."""
     missing = "a model directory has config.json beside its safetensors files"
     return read_json(Path(directory) / "config.json", missing)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` beside `path`, flush it to the disk, then rename it into place.
+    """Write `data` to a temporary file beside `path`, fsync it, then rename it to `path`.
 
-    Raises `OSError`, for a full disk for example; then `path` is as it was before. What a killed
-    process left half written goes an hour later.
+    Raises `OSError`, for a full disk for example; `path` is then unchanged. Also deletes the
+    temporary files that killed processes left for `path` more than an hour ago.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
@@ -186,9 +186,11 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def locked(path: Path, *, create: bool = False) -> int:
-    """Open `path` for reading and writing, as the only process that does.
+    """Open `path` for reading and writing, locked (flock) against other processes.
 
-    Raises `BlockingIOError` if another one has it, `OSError` for what is no regular file.
+    Returns the file descriptor; closing it releases the lock. With `create`, a missing file is
+    created with mode 0600. Raises `BlockingIOError` if another process holds the lock, `OSError`
+    if `path` is not a regular file.
     """
     while True:
         new = os.O_CREAT if create else 0
@@ -204,15 +206,15 @@ def locked(path: Path, *, create: bool = False) -> int:
         except BaseException:
             os.close(file)
             raise
-        os.close(file)  # the path leads elsewhere since it was opened
+        os.close(file)  # the file was removed or replaced since it was opened: open the new one
 
 
 @contextlib.contextmanager
 def held(lock: Path, patience: float = 0) -> Iterator[None]:
-    """Have the empty file `lock`, which stands for what lies beside it, to this process alone.
+    """Hold the lock on the empty file `lock`, which protects a file or folder beside it.
 
-    It is removed at the end; one that a killed process left is in nobody's way. Raises
-    `BlockingIOError` if another process has it for longer than `patience` seconds, or `OSError`.
+    The file is removed at the end; one left by a killed process blocks nobody. Raises
+    `BlockingIOError` if another process holds the lock for more than `patience` seconds; `OSError`.
     """
     until = time.monotonic() + patience
     while True:
@@ -226,5 +228,6 @@ def held(lock: Path, patience: float = 0) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)  # while it is held: nobody else's goes
+        # Removed while still locked: afterwards, it could be another process's lock.
+        lock.unlink(missing_ok=True)
         os.close(file)

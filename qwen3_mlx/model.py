@@ -46,15 +46,15 @@ def load(
 ) -> Qwen3:
     """Load a model by name: ``"demo"``, an alias such as ``"8b"``, a directory, or a hub repo id.
 
-    `context` asks for that many positions; beyond the model's own, YaRN is switched on.
-    `kv_bits` (8 or 4) packs keys and values; `kv_window` sees only the last so many tokens and
-    the first `kv_sinks`. `on_progress` is called with bytes loaded and bytes in all. What does
-    not fit in memory is refused before a weight is read, unless `force`; what of the context does
-    not fit is said in `Qwen3.note`. `adapter` is the directory of a LoRA adapter for this model,
-    PEFT's or mlx-lm's. `draft` changes the speed alone: ``"lookup"`` finds the next tokens in the
-    conversation, a smaller model of the same vocabulary (``"0.6b"``) guesses them, and this one
-    checks several at once. Raises `ModelNotFoundError`, `HubError`, `ConfigError`,
-    `CheckpointError`, `ContextError`, `OptionError` or `OutOfMemoryError`.
+    `context` is the context length in tokens; above the model's own, YaRN is switched on.
+    `kv_bits` (8 or 4) quantises the KV cache; with `kv_window`, attention sees only the last so
+    many tokens and the first `kv_sinks`. `on_progress` is called with bytes loaded and bytes in
+    all. A model that does not fit in memory is refused before a weight is read, unless `force`;
+    `Qwen3.note` says how much of the context does not fit. `adapter` is the directory of a LoRA
+    adapter for this model, PEFT's or mlx-lm's. `draft` changes only the speed: ``"lookup"`` drafts
+    tokens from the conversation, a smaller model of the same vocabulary (``"0.6b"``) predicts
+    them, and this model verifies several at once. Raises `ModelNotFoundError`, `HubError`,
+    `ConfigError`, `CheckpointError`, `ContextError`, `OptionError` or `OutOfMemoryError`.
     """
     for what, path in (("name", name), ("adapter", adapter), ("draft", draft)):
         if path is not None or what == "name":
@@ -74,7 +74,7 @@ def load(
 
 
 class Qwen3(LoadedModel):
-    """A Qwen3 ready to talk. Turns of several threads run together, each as it would alone."""
+    """A loaded model. Turns of several threads run in one batch, each as if it ran alone."""
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime)
@@ -93,8 +93,8 @@ class Qwen3(LoadedModel):
     ) -> Reply:
         """The whole reply to a prompt or a list of messages. Arguments and errors as `stream`.
 
-        With `n` above 1, ``alternatives`` holds the n - 1 others, drawn one after another from a
-        prompt that is computed once; reply number i is what ``seed + i`` alone would give.
+        With `n` above 1, ``alternatives`` holds the n - 1 other replies, sampled one after another
+        from a prompt that is prefilled once; reply i equals that of ``seed + i`` alone.
         """
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise OptionError("n", got=shown(n), expected="1 or more answers")
@@ -120,12 +120,12 @@ class Qwen3(LoadedModel):
         on_progress: PromptProgress | None = None,
         **overrides: Any,
     ) -> Generation:
-        """The events of the reply as they come: `Thinking`, `Answer`, `ToolCall`, then `Done`.
+        """The events of the reply while it is generated: `Thinking`, `Answer`, `ToolCall`, `Done`.
 
-        Options come as `GenerationOptions`, as keywords (``thinking_budget=256``), or both: a
-        keyword wins. `continue_last` goes on with the last message, which is the assistant's.
-        `on_progress` is called with prompt tokens done and in all. Raises `OptionError`,
-        `TemplateError` or `ContextError` before anything is computed.
+        Options are given as `GenerationOptions`, as keywords (``thinking_budget=256``), or both;
+        keywords override. `continue_last` continues the last message, which must be the
+        assistant's. `on_progress` is called with prompt tokens done and in all. Raises
+        `OptionError`, `TemplateError` or `ContextError` before anything is computed.
         """
         asked = (options or GenerationOptions()).override(overrides)
         return self._start(prompt, asked, tools, continue_last, on_progress, None)
@@ -157,10 +157,10 @@ class Qwen3(LoadedModel):
     ) -> list[Reply | Qwen3Error]:
         """The replies to many prompts, in their order, at most `parallel` at a time.
 
-        Each is what `generate` would give for that prompt alone. `on_progress` is called with
-        replies done and in all. A prompt that fails, by an option or its length or for want of
-        memory, stops none of the others: with `return_errors` its error stands in its place;
-        without, the first error is raised when all the others are done.
+        Each reply is what `generate` would return for that prompt alone. `on_progress` is called
+        with replies done and in all. A prompt that fails (invalid option, too long, out of
+        memory) does not stop the others: with `return_errors` its error takes the reply's place;
+        without, the first error is raised after all the others are done.
         """
         if isinstance(parallel, bool) or not isinstance(parallel, int) or parallel < 1:
             raise OptionError("parallel", got=shown(parallel), expected="1 or more at a time")
@@ -197,12 +197,12 @@ class Qwen3(LoadedModel):
         truncate: bool = False,
         on_progress: Progress | None = None,
     ) -> mx.array:
-        """The texts' vectors, ``[N, D]`` float32, each of length 1, as Qwen3-Embedding makes them.
+        """Qwen3-Embedding's vectors of the texts: ``[N, D]`` float32, each of length 1.
 
-        `instruct` says what queries are asked for; documents go without. `dimensions` keeps the
-        first so many. Raises `OptionError`, or `ContextError` naming the text that is too long,
-        whose beginning is taken instead with `truncate`. `on_progress` is called with texts done
-        and in all.
+        `instruct` describes the search task of queries; leave it out for documents. `dimensions`
+        keeps the first so many components. Raises `OptionError`, or `ContextError` naming a text
+        that is too long; with `truncate` its beginning is embedded instead. `on_progress` is called
+        with texts done and in all.
         """
         if isinstance(texts, str):
             raise OptionError("texts", got="a str", expected="a list of them", hint="[text]")
@@ -225,7 +225,7 @@ class Qwen3(LoadedModel):
         truncate: bool = False,
         on_progress: Progress | None = None,
     ) -> list[float]:
-        """How well each document answers `query`, from 0 to 1, as Qwen3-Reranker judges it.
+        """Qwen3-Reranker's score, 0 to 1, of how well each document answers `query`.
 
         Arguments and errors as `embed`.
         """
@@ -256,14 +256,14 @@ class Qwen3(LoadedModel):
         tools: Tools | None = None,
         **overrides: Any,
     ) -> ChatSession:
-        """A conversation with this model; options and `tools` as for `stream`, for every turn."""
+        """A conversation with this model; options and `tools`, as in `stream`, for each turn."""
         check_writes_text(self.kind, self.name)
         asked = (options or GenerationOptions()).override(overrides)
         return ChatSession(self.runtime, system, asked, tools)
 
 
 def as_messages(prompt: str | Sequence[MessageLike]) -> Sequence[MessageLike]:
-    """`prompt` as a list of messages. Raises `OptionError` for one that is blank."""
+    """`prompt` as a list of messages. Raises `OptionError` for a blank text."""
     if not isinstance(prompt, str):
         return prompt
     if not prompt.strip():

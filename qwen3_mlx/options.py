@@ -1,4 +1,4 @@
-"""How a turn is generated: its options, and Qwen's sampling presets."""
+"""The options of a turn, Qwen's sampling presets, and the formats of the KV cache."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ DEFAULT_MAX_TOKENS: dict[Family, int] = {
     "instruct": 16_384,
     "coder": 65_536,
 }
-"""Generated tokens at most, where nobody says otherwise: the model cards' "adequate length"."""
+"""The defaults of `max_tokens`: the "adequate output length" of the model cards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is drawn. Temperature 0 is greedy; top_k 0, top_p 1, min_p 0 are off."""
+    """Sampling parameters. Temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 are off."""
 
     temperature: float
     top_p: float
@@ -58,19 +58,19 @@ def _within(value: Any, low: float, high: float, integer: bool) -> bool:
 
 
 def check_context(tokens: object) -> None:
-    """Raise `OptionError` unless `tokens` is a context that could be asked for, or None."""
+    """Raise `OptionError` unless `tokens` is None or an int from 1 to 2**31 - 1."""
     if tokens is not None and not _within(tokens, 1, 2**31 - 1, True):
         raise OptionError("context", got=shown(tokens), expected="1 to 2**31 - 1 tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class CacheFormat:
-    """How a conversation's keys and values are kept. Raises `OptionError`."""
+    """The format of the KV cache. Raises `OptionError` for an invalid value or combination."""
 
     bits: int | None = None
-    """8 or 4: packed in groups; None keeps them as they are computed."""
+    """8 or 4 bits, quantised in groups; None keeps the dtype computed in."""
     window: int | None = None
-    """Only the last so many tokens are seen (and the first `sinks`); None sees all of them."""
+    """Attention sees only the last `window` tokens and the first `sinks`; None: all tokens."""
     sinks: int = 4
 
     def __post_init__(self) -> None:
@@ -87,12 +87,12 @@ class CacheFormat:
             raise OptionError("kv-bits and kv-window don't go together", hint=hint)
 
     def check(self, head_dim: int) -> None:
-        """Raise `OptionError` unless a model with heads of that size can do it."""
+        """Raise `OptionError` if `bits` is set and no group size divides `head_dim`."""
         if self.bits is not None:
             self.group(head_dim)
 
     def group(self, head_dim: int) -> int:
-        """Numbers that share a scale and a bias: 64, or 32 where 64 doesn't divide a head."""
+        """Values per scale and bias: 64, or 32 if 64 doesn't divide `head_dim`; `OptionError`."""
         for group in (64, 32):
             if head_dim % group == 0:
                 return group
@@ -116,9 +116,9 @@ AS_COMPUTED = CacheFormat()
 _SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
 
 LARGEST = 2**63 - 1
-"""Of any integer: Python can't write those of more than 4,300 digits into a message."""
+"""The largest integer of any option: Python can't format ints of more than 4,300 digits."""
 
-# option -> (lowest, highest, the range in words); None always means "the preset's".
+# option -> (minimum, maximum, the range in words); the value None is always valid.
 _RANGES: dict[str, tuple[float, float, str]] = {
     "thinking_budget": (0, math.inf, "0 or more tokens"),
     "max_tokens": (1, math.inf, "1 or more tokens"),
@@ -140,7 +140,7 @@ _INTEGERS = {
 
 
 def _bias(value: Any) -> dict[int, float]:
-    """Token ids to biases; JSON has ids as text. Raises `OptionError`."""
+    """`logit_bias` with int keys, where JSON has them as text. Raises `OptionError`."""
     expected = "a dict of token ids and numbers from -100 to 100"
     if not isinstance(value, Mapping):
         raise OptionError("logit_bias", got=shown(value)[:80], expected=expected)
@@ -157,53 +157,53 @@ def _bias(value: Any) -> dict[int, float]:
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """The options of a turn; ``None`` leaves the choice to the model's family and mode.
+    """The options of a turn; None selects the default of the model's family and mode.
 
     Raises `OptionError` for a value outside its range.
     """
 
     thinking: bool | None = None
-    """Think before answering; None is the model's default."""
+    """Whether to think before answering; None is the model's default."""
     thinking_budget: int | str | Mapping[str, Any] | AutoBudget | None = None
-    """At most this many tokens of thinking; None is no limit, 0 is ``thinking=False``.
+    """The most tokens of thinking; None is no limit, 0 is ``thinking=False``.
 
     ``"auto"``, ``"auto:2048"``, ``"low"``, ``"medium"`` or a dict of `AutoBudget`'s fields end
-    a thought where probes find its answer sure; ``"high"`` is no limit."""
+    the thinking once probes find its answer certain; ``"high"`` is no limit."""
     max_tokens: int | None = None
-    """All generated tokens, the stop text included; must exceed budget + stop text."""
+    """The most generated tokens, stop text included; must exceed budget + stop text."""
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
     presence_penalty: float | None = None
-    """Subtracted once from every token generated so far."""
+    """Subtracted once from the logit of every token generated so far."""
     repetition_penalty: float | None = None
-    """Divides (or multiplies, below zero) the logits of every token of prompt and answer."""
+    """Divides positive logits, multiplies negative ones, of every token of prompt and answer."""
     frequency_penalty: float | None = None
-    """Subtracted from a token each time it was generated."""
+    """Subtracted from a token's logit once per time that it was generated."""
     logit_bias: Mapping[int, float] | None = None
-    """Added to the logits of these token ids, -100 to 100, before everything else."""
+    """Added to the logits of these token ids, -100 to 100, before all other changes."""
     stop: str | Sequence[str] | None = None
-    """Texts that end the turn, wherever tokens split them; they are not part of the reply."""
+    """Texts that end the turn, also across token borders; the reply doesn't include them."""
     stop_in: Literal["answer", "thinking", "both"] = "answer"
-    """In which text `stop` counts."""
+    """The text in which `stop` is searched."""
     min_tokens: int | None = None
-    """The model can't end its turn before it has generated so many tokens, nor can `stop`."""
+    """Before so many generated tokens neither the model nor `stop` can end the turn."""
     logprobs: int | None = None
-    """Report every token's log probability, and those of so many likeliest in its place."""
+    """Report each token's log probability, and those of so many likeliest at its position."""
     schema: Mapping[str, Any] | str | type | bool | None = None
-    """The answer is JSON of this JSON schema: a dict, its text, or a pydantic model."""
+    """The answer is JSON valid under this JSON schema: a dict, its text, or a pydantic model."""
     regex: str | None = None
-    """The answer is a text that this regular expression (Rust's syntax) matches whole."""
+    """The whole answer matches this regular expression (Rust's syntax)."""
     tool_choice: str | Mapping[str, Any] | None = None
-    """``"required"``: the answer is one tool call or more; ``{"name": …}``: one of that tool."""
+    """``"required"``: one tool call or more; ``{"name": …}``: a call of that tool."""
     seed: int | None = None
-    """The same seed gives the same draws; None draws afresh each turn."""
+    """The same seed samples the same tokens; None is random."""
     stop_text: str = STOP_TEXT
     special_tokens_in_text: bool = False
-    """Read ``<|im_end|>`` in a message as the token, as transformers does; else it is letters."""
+    """Encode ``<|im_end|>`` in a message as the token, as transformers does; False: as letters."""
     prefill_chunk: int | None = None
-    """Prompt tokens in one forward pass; None is 2,048, or fewer where memory is short."""
+    """Prompt tokens per forward pass; None is 2,048, or fewer if memory is short."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thinking_budget", read_budget(self.thinking_budget))
@@ -232,13 +232,13 @@ class GenerationOptions:
 
     @property
     def budget(self) -> int | AutoBudget | None:
-        """`thinking_budget`, which a text or a dict no longer is."""
+        """`thinking_budget` as parsed by `read_budget`, typed without texts and dicts."""
         found: int | AutoBudget | None = self.thinking_budget  # type: ignore[assignment]
         return found
 
     @property
     def thinking_limit(self) -> int | None:
-        """Tokens of thinking at most, as far as an option says so."""
+        """The most tokens of thinking; None is no limit."""
         return most_tokens(self.budget)
 
     def _check_form(self) -> None:
@@ -251,7 +251,7 @@ class GenerationOptions:
             raise OptionError("min_tokens doesn't go with schema and regex", hint=hint)
 
     def override(self, changes: Mapping[str, Any]) -> GenerationOptions:
-        """A copy with `changes` (names of options); `OptionError` names an unknown one."""
+        """A copy with the options in `changes` replaced. Raises `OptionError` for unknown names."""
         known = {field.name for field in fields(self)}
         for name in changes:
             if name not in known:
@@ -265,8 +265,8 @@ class GenerationOptions:
     ) -> Sampling:
         """These options, else generation_config.json's values, else Qwen's preset for the mode.
 
-        generation_config.json speaks of a model's default mode: a hybrid's is thinking, so its
-        other mode takes the preset. Raises `OptionError`.
+        generation_config.json holds the values of a model's default mode, which is thinking for a
+        hybrid; a hybrid that doesn't think uses the preset. Raises `OptionError`.
         """
         base = preset(family, thinking)
         if family != "hybrid" or thinking:
@@ -279,10 +279,10 @@ class GenerationOptions:
 
 
 def with_generation_config(base: Sampling, generation_config: Mapping[str, Any]) -> Sampling:
-    """`base` with what a checkpoint's generation_config.json says about sampling.
+    """`base` with the sampling values of a checkpoint's generation_config.json.
 
-    ``do_sample: false`` there means greedy. Raises `OptionError` for a value out of range, which
-    says that the file holds it.
+    ``do_sample: false`` means temperature 0. Raises `OptionError` for a value out of range; the
+    message names the file.
     """
     names = [name for name in _SAMPLING_FIELDS if generation_config.get(name) is not None]
     try:

@@ -1,4 +1,4 @@
-"""The thinking budget: how many tokens a turn may think, and the sentence that ends a thought."""
+"""The thinking budget: the most tokens of thinking in a turn, and the text that ends thinking."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ STOP_TEXT = (
     "\n\nConsidering the limited time by the user, I have to give the solution"
     " based on the thinking directly now.\n</think>\n\n"
 )
-"""What ends a thought that has used its budget: Qwen's documentation, quickstart, "Thinking
+"""The text that ends thinking when the budget is used: Qwen's documentation, quickstart, "Thinking
 Budget". (The technical report, arXiv 2505.09388 §4.3, prints a variant with a stray full stop.)"""
 
 LEAST_ANSWER = 256
-"""Tokens that a budget which may give way leaves for the answer, or a quarter of all."""
+"""Tokens that `ThinkingBudget.within` reserves for the answer, unless a quarter of all is more."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingBudget:
-    """How many tokens a user turn may think, and how the thought is ended when they are used."""
+    """The most tokens of thinking in a user turn, and the tokens that end the thinking then."""
 
     limit: int | None
-    """Tokens at most; None is no limit, 0 closes a thought as soon as it opens."""
+    """The most tokens of thinking; None is no limit, 0 closes thinking as soon as it opens."""
     stop_ids: tuple[int, ...]
-    """The stop text: it ends the first thought that has used the budget."""
+    """The tokens of the stop text, inserted when the budget is first used up."""
     close_ids: tuple[int, ...] = ()
-    """What closes a thought that nobody asked for, or that is opened again; else the stop text."""
+    """The tokens that close thinking with budget 0 or opened again; empty: the stop text's."""
 
     def check(self, max_tokens: int) -> None:
-        """Raise `OptionError` unless an answer still fits behind budget and stop text."""
+        """Raise `OptionError` unless `max_tokens` exceeds the budget and the stop text."""
         if self.limit is None:
             return
         needed = self.limit + len(self.stop_ids)
@@ -42,9 +42,9 @@ class ThinkingBudget:
             )
 
     def within(self, max_tokens: int) -> ThinkingBudget:
-        """This budget, lowered where the answer would have less than `LEAST_ANSWER` or a quarter.
+        """This budget, lowered so that `LEAST_ANSWER` tokens or a quarter are left for the answer.
 
-        Where not even the stop text fits there is no limit: nothing would come behind it.
+        If not even the stop text fits, the limit is None: no answer could follow the text anyway.
         """
         if not self.limit:
             return self

@@ -1,4 +1,4 @@
-"""Text on both sides of the network: prompts in, events out. Nothing here imports MLX."""
+"""Messages to token ids, and token ids to events. Nothing here imports MLX."""
 
 from qwen3_mlx.text.detokenize import StreamDetokenizer
 from qwen3_mlx.text.messages import Message, normalise

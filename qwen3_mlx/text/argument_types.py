@@ -1,4 +1,4 @@
-"""Reads the text of a Coder's parameter as the type that the tool's schema declares."""
+"""Converts the text of a Coder call's parameter to the type in the tool's schema."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 from qwen3_mlx.text.loose_json import strict_json
 
 _WARNINGS = threading.Lock()
-"""Held while Python's filters, which all threads share, are others."""
+"""Held while the warning filters are changed: all threads share them."""
 _INTEGER = re.compile(r"[+-]?\d+(\.0+)?")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WORDS: dict[str, Any] = {"true": True, "false": False}
 _NULL = ("null", "None")
-# Types as schemas written by hand name them, after Python.
+# Python's type names, which hand-written schemas use.
 _ALIASES = {
     "str": "string",
     "int": "integer",
@@ -29,15 +29,15 @@ _ALIASES = {
     "tuple": "array",
     "none": "null",
 }
-_MAX_DEPTH = 32  # of references and combinations of schemas
+_MAX_DEPTH = 32  # most levels of references and of combined schemas
 _MISSING = object()
 
 
 class ArgumentTypes:
-    """The types of one tool's parameters."""
+    """The types of one tool's parameters, from its JSON schema."""
 
     def __init__(self, schema: object) -> None:
-        """Take a tool's ``parameters``; anything else than a schema declares nothing."""
+        """`schema` is a tool's ``parameters``; anything but a dict declares no parameter."""
         self._root = schema if isinstance(schema, Mapping) else {}
         self._properties: dict[str, Any] = {}
         self._others: Any = None
@@ -48,9 +48,9 @@ class ArgumentTypes:
         return name in self._properties
 
     def value(self, name: str, text: str) -> Any:
-        """`text` as its parameter's type; as it stands where it doesn't fit that type.
+        """`text` converted to its parameter's type; unchanged if it doesn't fit that type.
 
-        JSON is guessed only where the schema declares no type.
+        If the schema declares no type, text that is JSON is parsed.
         """
         kinds, enum = self._kinds(self._properties.get(name, self._others), 0)
         for member in enum:
@@ -61,14 +61,14 @@ class ArgumentTypes:
         lossless = "string" in kinds
         for kind in ("null", "boolean", "integer", "number", "array", "object"):
             if kind in kinds and (value := _READERS[kind](text.strip())) is not _MISSING:
-                # "007" and "1.10" of a number or a text are texts.
+                # If text is allowed too, "007" and "1.10" stay text.
                 number = kind in ("integer", "number")
                 if not (lossless and number) or json.dumps(value) == text:
                     return value
         return text
 
     def streams(self, name: str) -> bool:
-        """Whether the parameter can be nothing but text, so that it can be shown as it grows."""
+        """Whether the parameter can only be text, so that its value can be streamed."""
         kinds, enum = self._kinds(self._properties.get(name, self._others), 0)
         return kinds == {"string"} and all(isinstance(member, str) for member in enum)
 
@@ -91,7 +91,7 @@ class ArgumentTypes:
                 self._collect(part, depth + 1)
 
     def _resolve(self, schema: object) -> object:
-        """Follow ``$ref`` within the schema, as far as it leads."""
+        """Follow ``$ref`` within the schema; None if it leads nowhere."""
         for _ in range(_MAX_DEPTH):
             reference = schema.get("$ref") if isinstance(schema, Mapping) else None
             if not isinstance(reference, str):
@@ -104,7 +104,7 @@ class ArgumentTypes:
         return None
 
     def _kinds(self, schema: object, depth: int) -> tuple[set[str], list[Any]]:
-        """The types a schema allows (none: it declares none), and the members of its enums."""
+        """The types that `schema` allows (empty: it declares none), and its enums' members."""
         schema = self._resolve(schema)
         if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
             return set(), []
@@ -140,7 +140,7 @@ def _kind_of(member: object) -> str:
 
 
 def _guess(text: str) -> Any:
-    """JSON where it is an object, array, number or boolean; otherwise the text as it stands."""
+    """`text` parsed, if it is a JSON object, array, number or boolean, or Python's; else `text`."""
     try:
         value = strict_json(text)
     except ValueError:
@@ -157,7 +157,7 @@ def _boolean(text: str) -> Any:
 
 
 def _integer(text: str) -> Any:
-    fits = _INTEGER.fullmatch(text) and len(text) < 4300  # Python reads no longer ones
+    fits = _INTEGER.fullmatch(text) and len(text) < 4300  # int() refuses longer texts
     return int(text.partition(".")[0]) if fits else _MISSING
 
 
@@ -177,9 +177,9 @@ def _structure(text: str, kind: type) -> Any:
 
 
 def python_literal(text: str) -> Any:
-    """The value of a Python literal made of JSON's types; None for any other text."""
+    """The value of a Python literal that JSON can hold; None for any other text."""
     try:
-        # a model's text is no code of ours: what Python would warn of in it is read all the same
+        # Python's warnings about the model's text are suppressed: it isn't code of this program.
         with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             value = ast.literal_eval(text) if len(text) < 100_000 else None

@@ -1,4 +1,4 @@
-"""Finds calls in an answer's text that begin with <function=f>, without a <tool_call>."""
+"""Finds tool calls in an answer that begin with <function=f>, without a <tool_call>."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _LONGEST_NAME = 200
 
 
 class BareCalls:
-    """Finds the opening tag of a function on offer, wherever tokens split it.
+    """Finds the opening tag of a function on offer, also across token borders.
 
-    One in backticks, in quotes or in a block of code is text.
+    A tag in backticks, in quotes or in a code block is text.
     """
 
     def __init__(self, on_offer: Callable[[str], bool]) -> None:
@@ -23,7 +23,7 @@ class BareCalls:
         self._fences = 0
 
     def push(self, text: str) -> tuple[str, str]:
-        """Text that is none of a call, and the beginning of a call, if there is one."""
+        """Append `text`; returns text outside calls, and the beginning of a call (or "")."""
         if not self._held and "<" not in text:
             self._passed(text)
             return text, ""
@@ -42,7 +42,7 @@ class BareCalls:
         return text, ""
 
     def flush(self) -> str:
-        """The text held back."""
+        """End the text; returns the text held back."""
         held, self._held = self._held, ""
         self._passed(held)
         return held
@@ -59,7 +59,7 @@ class BareCalls:
         return in_fence or before.endswith(("`", '"', "'"))
 
     def _passed(self, text: str) -> None:
-        """Count the fences in text that was passed on; keep an unfinished one for later."""
+        """Count the code fences in text passed on; keeps its last two characters for next time."""
         if not text:
             return
         text = self._before + text

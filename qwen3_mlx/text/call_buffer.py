@@ -1,4 +1,4 @@
-"""Collects the pieces of a tool call, and the places where it may have ended."""
+"""Collects the pieces of a tool call, and the positions where it may have ended."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ _MOST_CUTS = 32
 
 @dataclass(slots=True)
 class CallBuffer:
-    """Collects the pieces behind a ``<tool_call>``, or those of a bare ``<function=f>``.
+    """Collects the pieces after a ``<tool_call>``, or those of a bare ``<function=f>``.
 
-    A marker within a string or a parameter's value may be part of it, or the call may be damaged:
-    the buffer keeps it as a cut, a place where the call ended if nothing better comes.
+    A marker within a string or a parameter's value may be part of it, or the call may be damaged.
+    The buffer records it as a cut: the call ended there if the whole text can't be parsed.
     """
 
     opener: str
-    """The text in front of it, to be shown if it is no call."""
+    """The text of the opening marker, shown if this is no call; "" for a bare call."""
     pieces: list[Piece] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
     tries: int = 0
-    """How often a ``</function>`` of a bare call turned out to be within a value."""
+    """How often a ``</function>`` was tried as the end of a bare call."""
     deltas: CallDeltas | None = None
-    """Where they are asked for."""
+    """Makes the call's deltas; None if they are not requested."""
     _scanner: JsonScanner | None = None
     _is_json: bool | None = None
 
     def append(self, piece: Piece) -> None:
-        """Take one piece of the call."""
+        """Append a piece of the call."""
         text = piece.value if isinstance(piece, Marker) else piece
         self.pieces.append(piece)
         if self._is_json is None and (start := text.lstrip()[:1]):
@@ -42,7 +42,7 @@ class CallBuffer:
             self._scanner.push(text)
 
     def cut(self, marker: Marker) -> None:
-        """Take a marker that may end the call, or be part of it."""
+        """Append a marker that may end the call or be part of it, and record a cut there."""
         if self.deltas:
             self.deltas.stop()
         self.cuts.append(len(self.pieces))
@@ -50,27 +50,27 @@ class CallBuffer:
 
     @property
     def is_full(self) -> bool:
-        """Whether the call has more unclear places than it may wait for."""
+        """Whether the call has reached `_MOST_CUTS` possible ends."""
         return max(len(self.cuts), self.tries) >= _MOST_CUTS
 
     @property
     def text(self) -> str:
-        """All pieces, joined."""
+        """The text of all pieces, markers included."""
         return joined(self.pieces)
 
     @property
     def is_bare(self) -> bool:
-        """Whether no ``<tool_call>`` came before it."""
+        """Whether the call began without ``<tool_call>``."""
         return not self.opener
 
     def may_go_on(self) -> bool:
-        """Whether a marker that comes now may be part of a string or of a value."""
+        """Whether a marker at this point may be part of a string or of a parameter's value."""
         if self._scanner:
             return self._scanner.in_string
         return inside_value(self.text) or self._nested() > 0
 
     def _nested(self) -> int:
-        """Calls within a value, as an example of one has them, that are still open."""
+        """The number of open calls quoted within a value, such as in an example."""
         depth = 0
         for index in self.cuts:
             if self.pieces[index] is Marker.TOOL_CLOSE:
@@ -82,5 +82,5 @@ class CallBuffer:
 
 
 def joined(pieces: list[Piece]) -> str:
-    """The text of pieces, markers as they are spelled."""
+    """The text of `pieces`, markers by their spelling."""
     return "".join([piece if isinstance(piece, str) else piece.value for piece in pieces])

@@ -1,8 +1,8 @@
-"""Streams a tool call as it grows: its name, then its arguments as JSON text.
+"""Streams a tool call while it is generated: its name, then its arguments as JSON text.
 
-The pieces are always a beginning of ``json.dumps(arguments)``: text that damage could still change
-waits. The rest comes when the call is read; if it then says something else than it began with, no
-more comes.
+The pieces joined are always a prefix of ``json.dumps(arguments)``; text that a repair of damaged
+JSON could still change is held back. The rest is sent when the whole call is parsed; if the parsed
+call contradicts the pieces sent, no more are sent.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _STRING = re.compile(
 _BEHIND_MARK = {",": ", ", ":": ": "}
 _PARAMETER = re.compile(rf"\s*<\s*parameter{NAME}(?=\r\n|[^\r])(\r?\n)?")
 _END = re.compile(rf"(?:\r?\n)?{CLOSE}\s*(?=<\s*parameter|<[/\\]\s*function)")
-# What may become a tag of the format, at the end of what has come so far.
+# The beginning of a possible tag of the format at the end of the text so far.
 _MAY_END = re.compile(
     r"<\s*(?:[/\\]\s*)?(?:(?:param|func).*|(?:p(?:ar?)?|f(?:un?)?|para)?)$", re.DOTALL
 )
-_LONGEST_HELD = 4_000  # characters that may be a tag, or the value of another type than text
+_LONGEST_HELD = 4_000  # most characters held back: a possible tag, or a value that isn't text
 
 
 def _dumps(value: Any) -> str:
@@ -41,7 +41,7 @@ class _Reader(Protocol):
 
 
 class CallDeltas:
-    """The deltas of one call, which is the turn's `index`-th from 0."""
+    """Makes the deltas of one call; `index` is its number within the turn, from 0."""
 
     def __init__(self, index: int, id: str, offer: Offer) -> None:
         self.index, self.id, self._offer = index, id, offer
@@ -49,7 +49,7 @@ class CallDeltas:
         self._reader: _Reader | None = None
 
     def push(self, text: str) -> list[ToolCallDelta]:
-        """Take more of the call's text."""
+        """Append text of the call; returns the deltas that are now certain."""
         deltas: list[ToolCallDelta] = []
         if not self._name:
             self._beginning += text
@@ -60,11 +60,11 @@ class CallDeltas:
         return deltas
 
     def stop(self) -> None:
-        """Stop at a marker that may end the call, until `finish` says where it ended."""
+        """Send no more after a marker that may end the call; `finish` sends the rest."""
         self._reader = None
 
     def finish(self, call: ToolCall) -> list[ToolCallDelta]:
-        """End a call that was read; returns the rest of its arguments."""
+        """The remaining delta of the parsed `call`; none if it contradicts the deltas sent."""
         whole = _dumps(call.arguments)
         if not self._name:
             return [self._delta(whole, call.name)]
@@ -87,11 +87,11 @@ class CallDeltas:
 
 
 class _JsonReader:
-    """Hermes' arguments behind their first bracket, spelled anew token by token."""
+    """Reads a Hermes call's arguments after the opening brace; returns them in normalised JSON."""
 
     def __init__(self) -> None:
         self._text, self._depth, self._in_string = "", 1, False
-        self._waiting = "{"  # brackets and commas wait for what comes behind them
+        self._waiting = "{"  # brackets and commas are held back until the next token
 
     def push(self, text: str) -> str:
         self._text += text
@@ -121,13 +121,13 @@ class _JsonReader:
         self._in_string = mark == '"'
         try:
             return waiting + (mark or _dumps(json.loads(found[2])))
-        except ValueError:  # nothing that JSON has: the call tells, if it is one
+        except ValueError:  # not JSON: `finish` sends it if the whole call can be parsed
             self._depth = 0
             return ""
 
 
 class _CoderReader:
-    """The Coder's parameters: texts as they grow, other values when they end."""
+    """Reads a Coder call's parameters: text values are streamed, others sent when complete."""
 
     def __init__(self, types: ArgumentTypes) -> None:
         self._types = types
@@ -136,7 +136,7 @@ class _CoderReader:
         self._separator = "{"
 
     def push(self, text: str) -> str:
-        if len(self._text) > _LONGEST_HELD:  # the call tells when it is read
+        if len(self._text) > _LONGEST_HELD:  # `finish` sends the rest
             return ""
         self._text += text
         parts: list[str] = []
@@ -160,7 +160,7 @@ class _CoderReader:
         return self._grow() if streams else ""
 
     def _grow(self) -> str:
-        """Write the text that belongs to the value for sure."""
+        """The JSON of the text that certainly belongs to the current value."""
         held = _MAY_END.search(self._text)
         safe = (self._text[: held.start()] if held else self._text).rstrip("\r\n")
         if not safe:

@@ -1,8 +1,8 @@
-"""Grammars of tool calls, in the two forms that Qwen3's templates ask for.
+"""Grammars of tool calls, in the two forms that Qwen3's templates prescribe.
 
-Between ``<tool_call>`` and ``</tool_call>``, each on a line of its own, stands the Hermes form
-(2504, 2507), ``{"name": "f", "arguments": {…}}``, or the Coder's: ``<function=f>``, and for each
-parameter ``<parameter=key>``, its value, ``</parameter>``, then ``</function>``, all on own lines.
+Between ``<tool_call>`` and ``</tool_call>``, each on its own line, is either the Hermes form (2504,
+2507), ``{"name": "f", "arguments": {…}}``, or the Coder's: ``<function=f>``, for each parameter
+``<parameter=key>``, its value and ``</parameter>``, then ``</function>``, all on their own lines.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from qwen3_mlx.text.tool_calls import Tools
 from qwen3_mlx.text.tools import function_of
 
 _BARE = r"<\s*function(\s*=|\s+name)"
-"""How a call begins that has no <tool_call> around it: what is read as one must not be text."""
+"""The beginning of a call without <tool_call>: excluded from text, as the splitter reads a call."""
 _FREE_BY_TOKEN = (
     "start: text (OPENED rest text)*\n"
     "text: TEXT\n"
     f"TEXT: /(?s:.*)/ & ~/(?s:.*)({TOOL_OPEN}|{_BARE})(?s:.*)/\n"
 )
-"""Text and calls in any order, where no text holds the token that opens a call."""
+"""Text and calls in any order, if <tool_call> is a token: text can't contain it."""
 _FREE_BY_TEXT = (
     "start: (before rest)* text\n"
     "before[lazy]: PLAIN OPENED\n"
@@ -34,20 +34,20 @@ _FREE_BY_TEXT = (
     f"PLAIN: /(?s:.*)/ & ~/(?s:.*){_BARE}(?s:.*)/\n"
     f"TEXT: /(?s:.*)/ & ~/(?s:.*)({TOOL_OPEN}|{_BARE})(?s:.*)/\n"
 )
-"""The same where letters open a call: a text ends at the first that do."""
+"""Text and calls in any order, if <tool_call> is spelled in letters: it ends the text."""
 _NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 @dataclass(frozen=True, slots=True)
 class CallChoice:
-    """Which tools may be called, and whether one must be."""
+    """Which tools may be called, and whether a call is required."""
 
     certain: bool = False
-    """The answer is one call or more; else it is text too, or alone."""
+    """True: the answer is one call or more, without text; False: text and calls in any order."""
     names: tuple[str, ...] | None = None
-    """Those that may be called; None: all."""
+    """The tools that may be called; None: all."""
     once: bool = False
-    """A certain call is the only one."""
+    """With `certain`: exactly one call."""
 
 
 _END = '"\\n</parameter>\\n"'
@@ -55,10 +55,10 @@ _LENGTHS = ("minLength", "maxLength")
 
 
 def call_grammar(tools: Tools, tokenizer: Tokenizer, choice: CallChoice, *, coder: bool) -> Grammar:
-    """The calls of `tools` that `choice` wants or allows.
+    """The grammar of the calls of `tools` that `choice` requires or allows.
 
-    Arguments follow the tool's schema, keywords that can't be honoured apart, unless the tool is
-    ``strict``. Raises `OptionError`.
+    Arguments follow the tool's schema; its unsupported keywords are ignored unless the tool is
+    ``strict``. Raises `OptionError` for an unknown name, or an unsupported schema.
     """
     functions = [function_of(tool) for tool in tools]
     known = {one["name"] for one in functions}
@@ -121,7 +121,7 @@ def _coder_rules(rule: str, function: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _any_text(schema: Mapping[str, Any], key: str) -> str:
-    """The rest of a rule for text that ends at the first end of a parameter."""
+    """The rest of a Lark rule: text up to the first ``</parameter>``, within the length limits."""
     one: Any = schema["properties"][key]
     limits = [one.get(name) if isinstance(one, Mapping) else None for name in _LENGTHS]
     least, most = (n if type(n) is int and n >= 0 else None for n in limits)
@@ -132,7 +132,7 @@ def _any_text(schema: Mapping[str, Any], key: str) -> str:
 def _value(
     schema: Mapping[str, Any], key: str, types: ArgumentTypes, function: Mapping[str, Any]
 ) -> str:
-    """A parameter's value in Lark: members of an enum, or JSON; "" where any text will do."""
+    """A parameter's value in Lark: an enum's members, or JSON; "" if any text is allowed."""
     one: Any = schema["properties"][key]
     members = one.get("enum") if isinstance(one, Mapping) else None
     if members and all(isinstance(member, str) for member in members):

@@ -1,7 +1,7 @@
-"""Reads the Coder's calls: functions and parameters in tags, whose values are raw text.
+"""Parses the Coder's calls: functions and parameters in tags, with raw text as values.
 
-A value may hold anything, tags too. It ends at a closing tag that the next parameter or the end of
-the function follows; where that tag is missing, at the next parameter.
+A value may contain anything, tags included. It ends at a closing tag that is followed by the next
+parameter or the end of the function; if that tag is missing, at the next parameter.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _TAG = re.compile(
     r"|<[/\\](?P<named>[\w.-]+)>"
 )
 _BOUNDARY = re.compile(rf"<[/\\]\s*function\s*>\s*(?=<\s*function{NAME})")
-_MOST_STEPS = 100_000  # of a search among readings
+_MOST_STEPS = 100_000  # most steps of the backtracking search
 
 
 @dataclass(frozen=True, slots=True)
 class _Tag:
     kind: Literal["open", "close"]
     name: str
-    """Of an opening tag; of a closing tag that names its parameter (``</city>``)."""
+    """The parameter named by an opening tag, or by a closing tag such as ``</city>``; else ""."""
     start: int
     end: int
 
@@ -42,17 +42,17 @@ def read_functions(
     on_offer: Callable[[str], bool],
     known: bool,
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Names and arguments of the functions in `text`. Raises `ValueError`.
+    """Names and arguments of the functions called in `text`. Raises `ValueError`.
 
-    `known` says whether the tools on offer are known; then a closing tag of a parameter may only
-    be missing before a parameter that the schema declares.
+    `known` says whether the tools on offer are known. The closing tag of a parameter may only be
+    missing before a parameter that the schema declares, or if the function is not on offer.
     """
     parts = _split(text, on_offer, known)
     return [_function(part, types, on_offer) for part in parts]
 
 
 def _split(text: str, on_offer: Callable[[str], bool], known: bool) -> list[str]:
-    """`text` cut where one function ends and another, which is on offer, begins."""
+    """`text` split where one function ends and the next begins; if `known`, one on offer."""
     parts, start = [], 0
     for found in _BOUNDARY.finditer(text):
         before = text[start : found.start()].rstrip()
@@ -64,7 +64,7 @@ def _split(text: str, on_offer: Callable[[str], bool], known: bool) -> list[str]
 
 
 def inside_value(text: str) -> bool:
-    """Whether `text`, the beginning of a function, ends within a parameter's value."""
+    """Whether `text`, the beginning of a call, ends inside a parameter's value."""
     if not any(found[1] for found in _TAG.finditer(text)):
         return False
     text = text.rstrip()
@@ -108,14 +108,14 @@ def _json_body(body: str) -> dict[str, Any]:
 
 
 def value_text(raw: str) -> str:
-    """A value without the line break at either end, which belongs to the tags."""
+    """`raw` without one line break at either end: these belong to the tags."""
     raw = raw.removeprefix("\r\n") if raw.startswith("\r\n") else raw.removeprefix("\n")
     return raw.removesuffix("\r\n") if raw.endswith("\r\n") else raw.removesuffix("\n")
 
 
 @dataclass(slots=True)
 class _Frame:
-    """One parameter of a reading: where its value ends, and the other places it might."""
+    """One parameter in the search: its opening tag, its value's end, and the remaining ends."""
 
     tag: int
     ends: Iterator[tuple[int, int]]
@@ -124,13 +124,13 @@ class _Frame:
 
 @dataclass(slots=True)
 class _Search:
-    """The first reading of a function's body in which everything has its place."""
+    """Backtracking search for the first parse of a function's body that uses all its text."""
 
     body: str
     is_declared: Callable[[str], bool]
     tags: list[_Tag] = field(init=False)
     follows: list[int] = field(init=False)
-    """The tag with which a reading goes on behind this closing tag; -1: it closes nothing."""
+    """For each tag, the index of the tag that follows if it closes a value; -1 if it can't."""
 
     def __post_init__(self) -> None:
         self.tags = [_tag(found) for found in _TAG.finditer(self.body)]
@@ -139,7 +139,7 @@ class _Search:
             self.follows[index] = self._follow(index)
 
     def parameters(self) -> dict[str, str]:
-        """Names and texts of the parameters. Raises `ValueError` if there is no such reading."""
+        """Names and texts of the parameters. Raises `ValueError` if the body can't be parsed."""
         if not self.body.strip():
             return {}
         if not self.tags or self.tags[0].kind != "open" or self.body[: self.tags[0].start].strip():
@@ -174,7 +174,7 @@ class _Search:
         return self.follows[following] if not self.tags[following].name else -1
 
     def _ends(self, opened: int) -> Iterator[tuple[int, int]]:
-        """Where the value of a parameter may end, and the tag behind it, the likeliest first."""
+        """Where the value of a parameter may end, and the tag that follows, most likely first."""
         name, loose = self.tags[opened].name, True
         for index in range(opened + 1, len(self.tags)):
             tag = self.tags[index]

@@ -1,4 +1,4 @@
-"""Token ids to text as they come: only complete characters, at a constant cost per token."""
+"""Incremental decoding of token ids: complete characters only, at constant cost per token."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from qwen3_mlx.text.tokenizer import Tokenizer
 
 
 class StreamDetokenizer:
-    """Collects the bytes of tokens and hands out what is complete UTF-8.
+    """Collects the bytes of tokens and returns complete UTF-8 characters.
 
-    All pieces joined are ``tokenizer.decode(ids)``: bytes that can't be UTF-8 become U+FFFD the
-    same way, as soon as that is certain.
+    All pieces joined equal ``tokenizer.decode(ids)``: invalid bytes become U+FFFD in the same way,
+    as soon as they are certain to be invalid.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -19,9 +19,9 @@ class StreamDetokenizer:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
-        """The text that `token` completes: "" while a character is still open."""
+        """The text that `token` completes; "" while a character is incomplete."""
         return self._decoder.decode(self._bytes_of(token))
 
     def flush(self) -> str:
-        """The rest of the text; an unfinished character is U+FFFD. The next `push` begins anew."""
+        """End the text; returns its rest, with U+FFFD for an incomplete character."""
         return self._decoder.decode(b"", final=True)

@@ -1,7 +1,7 @@
-"""Grammars of answers: which token may come next, by llguidance.
+"""Constrained decoding with llguidance: which tokens a grammar allows next.
 
-A `Grammar` says what a whole answer looks like, in llguidance's Lark; a `Vocabulary` is a tokenizer
-as llguidance takes it; a `Match` follows one answer, token by token.
+A `Grammar` defines all valid answers, in llguidance's dialect of Lark; a `Vocabulary` wraps a
+tokenizer for llguidance; a `Match` follows one answer, token by token.
 """
 
 from __future__ import annotations
@@ -19,48 +19,48 @@ if TYPE_CHECKING:
 
 _CONTROL = frozenset(map(chr, [*range(0x20), 0x7F])) - frozenset("\b\f\n\r\t")
 _STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""JSON as Qwen writes it: one way to set blanks, so that none can go on and on."""
+"""JSON in Qwen's own style; blanks are fixed, so that the model can't generate them endlessly."""
 _ESCAPES = 'nrtbf\\"'
-"""No ``\\u0061``: a key spelled so would take the place of the ``a`` that came before."""
+"""Allowed escapes, without ``\\u0061``: as a key it would be a duplicate of ``a``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What a whole answer looks like: rules in Lark, of which `start` is the first."""
+    """The Lark rules of a whole answer; the first line is the rule `start`."""
 
     rules: str
     what: str
-    """The option that it was made of, for messages."""
+    """The option that the grammar was made from, for error messages."""
 
 
 def schema_grammar(schema: Mapping[str, Any]) -> Grammar:
-    """JSON that a schema describes. Raises `OptionError` for a schema that can't be honoured."""
+    """The grammar of JSON valid under `schema`. Raises `OptionError` for an unsupported schema."""
     return Grammar(f"start: json\njson: {json_rule(schema, 'schema')}\n", "schema")
 
 
 def regex_grammar(pattern: str) -> Grammar:
-    """Text that `pattern` matches whole, in the syntax of Rust's regex."""
+    """The grammar of texts that `pattern`, in the syntax of Rust's regex, matches whole."""
     from llguidance import regex_to_lark
 
     return Grammar(f"start: /{regex_to_lark(pattern, use_ascii='')}/\n", "regex")
 
 
 def either(first: Grammar, second: Grammar) -> Grammar:
-    """What one of two grammars takes; their rules have different names, apart from `start`."""
+    """The union of two grammars; apart from `start`, their rules must have different names."""
     (one, rest), (other, more) = (_parts(grammar) for grammar in (first, second))
     return Grammar(f"start: ({one}) | ({other})\n{rest}{more}", f"{first.what} and {second.what}")
 
 
 def _parts(grammar: Grammar) -> tuple[str, str]:
-    """The right side of `start`, and the other rules."""
+    """The right side of the rule `start`, and the other rules."""
     start, _, rest = grammar.rules.partition("\n")
     return start.partition(":")[2].strip(), rest
 
 
 def json_rule(schema: Mapping[str, Any], what: str, lenient: bool = False) -> str:
-    """A rule's right side: the JSON of `schema`. Raises `OptionError`, which names it `what`.
+    """The right side of a rule for JSON under `schema`. Raises `OptionError`, naming `what`.
 
-    With `lenient`, keywords that llguidance doesn't know are passed over.
+    With `lenient`, keywords that llguidance doesn't support are ignored.
     """
     from llguidance import LLMatcher
 
@@ -80,7 +80,7 @@ def json_rule(schema: Mapping[str, Any], what: str, lenient: bool = False) -> st
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All strings in `value`, however deep."""
+    """All strings in `value`, keys included, at any depth."""
     left = [value]
     while left:
         one = left.pop()
@@ -101,9 +101,9 @@ def _refuse(what: str, said: str) -> NoReturn:
 
 
 class Vocabulary:
-    """A tokenizer's tokens as llguidance takes them; with Qwen3's that takes a second and 100 MB.
+    """A tokenizer's tokens in llguidance's form; Qwen3's take about a second and 100 MB.
 
-    `rows` are the network's, one a token. Markers, as ``<think>``, are no part of any text.
+    `rows` is the number of the network's logits. Markers such as ``<think>`` never match as text.
     """
 
     def __init__(self, tokenizer: Tokenizer, rows: int) -> None:
@@ -118,9 +118,9 @@ class Vocabulary:
         )
 
     def match(self, grammar: Grammar) -> Match:
-        """Follows an answer from its beginning.
+        """A `Match` at the beginning of an answer.
 
-        Raises `OptionError` for a grammar that is wrong, too large, or that no answer satisfies.
+        Raises `OptionError` for a grammar that is invalid, too large, or satisfied by no answer.
         """
         from llguidance import LLMatcher
 
@@ -128,14 +128,14 @@ class Vocabulary:
         matcher = LLMatcher(self._tokens, lark, log_level=0)
         if matcher.is_error():
             _refuse(grammar.what, matcher.get_error())
-        matcher.compute_bitmask()  # it finds out here that there is no way to go on
+        matcher.compute_bitmask()  # only this call detects that no token is allowed
         if matcher.is_error() or (matcher.is_stopped() and not matcher.is_accepting()):
             _refuse(grammar.what, "no answer satisfies it")
         return Match(matcher, grammar.what)
 
 
 class _Tokens:
-    """What llguidance asks a tokenizer for."""
+    """The attributes and the call that llguidance's `TokenizerWrapper` expects of a tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, rows: int, eos: int) -> None:
         self.eos_token_id, self.bos_token_id = eos, None
@@ -148,27 +148,27 @@ class _Tokens:
 
 
 class Match:
-    """One answer on its way through a grammar."""
+    """The state of one answer within a grammar."""
 
     def __init__(self, matcher: LLMatcher, what: str) -> None:
         self._matcher, self._what = matcher, what
 
     def copy(self) -> Match:
-        """Another answer that has come as far."""
+        """An independent copy of the state."""
         return Match(self._matcher.deep_copy(), self._what)
 
     def mask(self) -> bytes:
-        """A bit for each token that may come next, the first token's bit the lowest."""
+        """A bit per token, set if the token may come next; token 0 is the lowest bit of byte 0."""
         mask = self._matcher.compute_bitmask()
         self._check()
         return mask
 
     def take(self, token: int) -> bool:
-        """Go on by `token`; False if it may not come."""
+        """Append `token`; False if the grammar doesn't allow it."""
         return bool(self._matcher.try_consume_tokens([token]))
 
     def forced(self) -> list[int]:
-        """The tokens that have to come next, perhaps none, as far as more come behind them."""
+        """The tokens that must come next, perhaps none; without the last if it ends the answer."""
         tokens: list[int] = self._matcher.compute_ff_tokens()
         taken = self._matcher.try_consume_tokens(tokens) if tokens else 0
         ended = taken and self._matcher.is_stopped()
@@ -178,7 +178,7 @@ class Match:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing may come but the end."""
+        """Whether the answer is complete and no token but the end may follow."""
         return self._matcher.is_stopped()
 
     def _check(self) -> None:

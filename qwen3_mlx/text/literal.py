@@ -1,7 +1,7 @@
-"""Sends markers that people and tools spell in their texts to the model as letters.
+"""Encodes markers that appear in the texts of users and tools as letters, not as tokens.
 
-The template is rendered with a word in place of each such spelling; the words are put back when
-the markers of the template itself are ids already.
+The template is rendered with a placeholder word for each such marker. After the template's own
+markers have become ids, the placeholders are replaced by the original spellings.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ _TOOL_RESULT = re.compile(r"(<tool_response>)(.*)(</tool_response>)", re.DOTALL)
 
 
 class LiteralText:
-    """Words that stand for spellings of markers in one conversation, while it is rendered.
+    """Placeholders for the markers spelled in one conversation.
 
-    From user and tool messages all markers are kept, from system messages, tools and the
-    assistant's own text those that structure the conversation: a system message may explain to
-    the model how ``<tool_call>`` is used, and an assistant's text may hold its thought.
+    In user and tool messages all markers are replaced; in system messages, tools and the
+    assistant's text only tokens flagged special, because a system message may explain how
+    ``<tool_call>`` is used, and an assistant's text may contain its thinking.
     """
 
     def __init__(self, tokenizer: Tokenizer, messages: list[dict[str, Any]], tools: Any) -> None:
-        """Make `messages` and `tools` with words in them; both are copied."""
+        """Copy `messages` and `tools` with placeholders in place of spelled markers."""
         self._tokenizer = tokenizer
         self._spellings: list[str] = []
         whole = json.dumps([messages, tools]).encode()
-        # No text holds its own digest. Letters and digits: JSON and templates leave them alone.
+        # No text contains its own digest. JSON and templates don't change letters and digits.
         self._word = f"marker{hashlib.sha256(whole).hexdigest()[:16]}"
         self.messages = [self._message(message) for message in messages]
         self.tools = self._deep(tools, self._hide_control)
 
     @property
     def anything(self) -> bool:
-        """Whether any text spells a marker."""
+        """Whether any text contains a marker that was replaced."""
         return bool(self._spellings)
 
     def encode(self, prompt: str) -> list[int]:
-        """The ids of the rendered `prompt`, spelled markers as letters."""
+        """The ids of the rendered `prompt`; replaced markers are encoded as letters."""
         ids: list[int] = []
         for index, piece in enumerate(self._tokenizer.split_markers(prompt)):
             if index % 2:
@@ -55,7 +55,7 @@ class LiteralText:
         hide = self._hide_all if from_outside else self._hide_control
         hidden: dict[str, Any] = self._deep({**message, "role": ""}, hide)
         result = _TOOL_RESULT.fullmatch(message["content"])
-        if message["role"] == "user" and result:  # that's how a tool's result is sent by hand
+        if message["role"] == "user" and result:  # a tool result written by hand
             hidden["content"] = result[1] + self._hide_all(result[2]) + result[3]
         return {**hidden, "role": message["role"]}
 

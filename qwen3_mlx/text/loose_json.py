@@ -1,4 +1,4 @@
-"""Reads JSON as models write it: whole, or damaged in a way that leaves one reading."""
+"""Parses JSON that models generate: valid, or damaged in a way that has one repair."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _TOKEN = re.compile(r'["{}\[\],]|[^"{}\[\],]+')
 _IN_STRING = re.compile(r'["\\]|[^"\\]+')
 _CLOSERS = {"{": "}", "[": "]"}
 _ESCAPED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_MOST_MISSING = 2  # closing brackets at the end
+_MOST_MISSING = 2  # most closing brackets that may be missing at the end
 
 
 def strict_json(text: str) -> Any:
-    """JSON without NaN, infinities, lone surrogates or absurd nesting. Raises `ValueError`."""
+    """Parse JSON. Raises `ValueError`; also for NaN, infinity, lone surrogates and deep nesting."""
     try:
         value = json.loads(text)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
@@ -24,14 +24,14 @@ def strict_json(text: str) -> Any:
 
 
 class JsonScanner:
-    """Follows a JSON text that comes in pieces, to know whether it is within a string."""
+    """Tracks whether a JSON text, given in pieces, is inside a string."""
 
     def __init__(self) -> None:
         self.in_string = False
         self._escaped = False
 
     def push(self, text: str) -> None:
-        """Take a piece."""
+        """Append a piece of text."""
         for character in text:
             if self._escaped:
                 self._escaped = False
@@ -42,10 +42,10 @@ class JsonScanner:
 
 
 def loose_values(text: str) -> list[Any]:
-    """The objects and arrays in `text`, one behind the other. Raises `ValueError`.
+    """The objects and arrays in `text`, one after another. Raises `ValueError`.
 
-    Mended are line breaks and tabs within strings, escapes that JSON lacks (``\\d``), commas
-    before a closing bracket, up to two closing brackets missing at the end, and one too many.
+    Repairs control characters in strings (line breaks, tabs), invalid escapes (``\\d``), commas
+    before a closing bracket, up to two missing closing brackets at the end, and one too many.
     """
     values: list[Any] = []
     position = 0
@@ -61,7 +61,7 @@ def loose_values(text: str) -> list[Any]:
 
 
 def _value(text: str, start: int) -> tuple[Any, int]:
-    """The value that begins at `start`, and where it ends."""
+    """The object or array that begins at `start`, and the position after it."""
     if text[start] not in _CLOSERS:
         raise ValueError("neither an object nor an array")
     try:
@@ -107,7 +107,7 @@ def _drop_comma(parts: list[str]) -> None:
 
 
 def _string(text: str, position: int) -> tuple[str, int]:
-    """The inside of a string, as strict JSON has it, and where it ends."""
+    """The content of a string, repaired to strict JSON, and the position after its quote."""
     parts: list[str] = []
     while found := _IN_STRING.match(text, position):
         token, position = found[0], found.end()

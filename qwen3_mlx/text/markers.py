@@ -1,4 +1,4 @@
-"""Token ids to pieces: text, and the markers that give it structure."""
+"""Splits token ids into text and the markers that structure a turn."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from qwen3_mlx.text.tokenizer import THINK_CLOSE, THINK_OPEN, TOOL_CLOSE, TOOL_O
 
 
 class Marker(Enum):
-    """A token that says what the text around it is; the value is its spelling."""
+    """A token that structures the text; the value is its spelling."""
 
     THINK_OPEN = THINK_OPEN
     THINK_CLOSE = THINK_CLOSE
     TOOL_OPEN = TOOL_OPEN
     TOOL_CLOSE = TOOL_CLOSE
-    END = ""  # of the turn, or another token of the format: never shown, however it is spelled
+    END = ""  # the end of the turn, or another special token: never shown
 
 
 Piece = str | Marker
 
 
 class MarkerStream:
-    """Turns ids into pieces as they come.
+    """Turns token ids into pieces incrementally.
 
-    Markers are told by their token ids. Those that the vocabulary lacks are told by their text,
-    wherever the tokens split it.
+    Markers are recognised by their token ids; those that the vocabulary lacks, by their text,
+    also across token borders.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -50,12 +50,12 @@ class MarkerStream:
         return [*self.flush(), marker]
 
     def flush(self) -> list[Piece]:
-        """The text held back: an unfinished character, the beginning of a spelled marker."""
+        """End the text; returns what was held back: a partial character or a partial marker."""
         return [*self._scanner.push(self._text.flush()), *self._scanner.flush()]
 
 
 class _Scanner:
-    """Finds spelled markers in text that comes in pieces."""
+    """Finds markers by their spelling in text that arrives in pieces."""
 
     def __init__(self, spellings: Iterable[str]) -> None:
         self._spellings = tuple(spellings)
@@ -76,7 +76,7 @@ class _Scanner:
         return [held] if held else []
 
     def _open_marker(self, text: str) -> int:
-        """How many characters at the end of `text` may begin a marker."""
+        """The number of characters at the end of `text` that may begin a marker."""
         at = text.rfind("<")
         begun = at >= 0 and any(spelling.startswith(text[at:]) for spelling in self._spellings)
         return len(text) - at if begun else 0

@@ -1,4 +1,4 @@
-"""Messages in every shape that OpenAI's API knows, made into the one that chat templates read."""
+"""Normalises messages in all shapes of OpenAI's API to the one that chat templates read."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from qwen3_mlx.errors import MessageError, shown
 from qwen3_mlx.events import ToolCall
 
 MessageLike = Mapping[str, Any]
-"""A message in any accepted shape, typed as loosely as JSON is."""
+"""A message in any accepted shape, without the checks of the TypedDicts below."""
 
 
 class TextPart(TypedDict):
-    """One part of a content that is a list."""
+    """One part of a message's content when that is a list."""
 
     type: Literal["text"]
     text: str
@@ -24,14 +24,14 @@ Content = str | Sequence[TextPart] | None
 
 
 class CalledFunction(TypedDict, total=False):
-    """The function of a tool call. `arguments` is an object, or its JSON; empty means none."""
+    """The function of a tool call; `arguments` is a dict or its JSON text, empty for none."""
 
     name: Required[str]
     arguments: Mapping[str, Any] | str | None
 
 
 class RequestedCall(TypedDict, total=False):
-    """A tool call in an assistant's message."""
+    """A tool call in an assistant message."""
 
     id: str
     type: Literal["function"]
@@ -39,7 +39,7 @@ class RequestedCall(TypedDict, total=False):
 
 
 class SystemMessage(TypedDict, total=False):
-    """What the model is told about its task; ``developer`` is OpenAI's newer word for it."""
+    """Instructions for the model; ``developer`` is OpenAI's newer name of the role."""
 
     role: Required[Literal["system", "developer"]]
     content: Content
@@ -47,7 +47,7 @@ class SystemMessage(TypedDict, total=False):
 
 
 class UserMessage(TypedDict, total=False):
-    """What the user says."""
+    """A message of the user."""
 
     role: Required[Literal["user"]]
     content: Content
@@ -55,7 +55,7 @@ class UserMessage(TypedDict, total=False):
 
 
 class AssistantMessage(TypedDict, total=False):
-    """What the model said. ``reasoning`` and ``thinking`` are spellings of reasoning_content."""
+    """A message of the model; ``reasoning`` and ``thinking`` are aliases of reasoning_content."""
 
     role: Required[Literal["assistant"]]
     content: Content
@@ -68,7 +68,7 @@ class AssistantMessage(TypedDict, total=False):
 
 
 class ToolMessage(TypedDict, total=False):
-    """What a tool returned; a `content` that is neither text nor text parts becomes JSON."""
+    """A tool's result; a `content` that is neither text nor a list of parts becomes JSON text."""
 
     role: Required[Literal["tool", "function"]]
     content: Any
@@ -77,14 +77,15 @@ class ToolMessage(TypedDict, total=False):
 
 
 Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage
-"""A message as OpenAI's API writes it."""
+"""A message in the form of OpenAI's Chat Completions API."""
 
 ROLES = ("system", "user", "assistant", "tool")
 _SAME_ROLE = {"developer": "system", "function": "tool"}
 _TEXT_PARTS = ("text", "input_text", "output_text")
-_MAX_DEPTH = 128  # of nested lists and dicts; tools' schemas have about 10
+_MAX_DEPTH = 128  # levels of nested lists and dicts; tools' schemas have about 10
 
-# Enum members, numpy's floats: scalars with methods of their own.
+# Subclasses such as Enum members and numpy's floats have extra methods that a template could
+# call; these functions make plain scalars of them.
 _SUBCLASSED: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (str, str.__str__),
     (int, int.__int__),
@@ -93,9 +94,9 @@ _SUBCLASSED: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 
 
 def normalise(messages: object, *, parse_arguments: bool = False) -> list[dict[str, Any]]:
-    """Copies of `messages` with text in every ``content``, made of JSON's types only.
+    """Copies of `messages` with a str in every ``content``, made of JSON's types only.
 
-    With `parse_arguments`, arguments of tool calls that are JSON text become objects. Raises
+    With `parse_arguments`, tool calls' arguments given as JSON text become dicts. Raises
     `MessageError`, which names the message by its index, and the field.
     """
     if not isinstance(messages, list | tuple) or not messages:
@@ -106,7 +107,7 @@ def normalise(messages: object, *, parse_arguments: bool = False) -> list[dict[s
 
 
 def joined_text(content: object) -> str:
-    """The text of a content: itself, or its text parts, a line each; "" for anything else."""
+    """The text of a message's content: the str, or its text parts joined by newlines; else ""."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list | tuple) else ()
@@ -120,7 +121,7 @@ def _message(message: object, where: str, parse_arguments: bool) -> dict[str, An
     if not isinstance(message, Mapping) or role not in ROLES:
         expected = f"a dict whose role is one of {', '.join(ROLES)}"
         raise MessageError(where, got=shown(message)[:80], expected=expected)
-    # Other programs write "name": null; templates know only fields that are there or not.
+    # Other programs write "name": null; templates only test whether a field is present.
     special = ("role", "content", "tool_calls", "function_call")
     fields: dict[str, Any] = {"role": role, "content": _content(message, role, where)}
     fields |= {
@@ -146,7 +147,7 @@ def _content(message: Mapping[str, Any], role: str, where: str) -> str:
 
 
 def _are_parts(values: Sequence[object]) -> bool:
-    """Whether a tool's list is a content in parts, not a result that happens to be a list."""
+    """Whether a tool message's list is made of content parts, not a result that is a list."""
     kinds = (*_TEXT_PARTS, "refusal", "image", "image_url", "input_image", "input_audio", "file")
     return bool(values) and all(isinstance(v, Mapping) and v.get("type") in kinds for v in values)
 
@@ -233,9 +234,10 @@ def _arguments(value: object, where: str, parse: bool) -> Any:
 
 
 def json_value(value: object, where: str, depth: int = 0) -> Any:
-    """A deep copy made of JSON's types only: a template could call the methods of any other.
+    """A deep copy of JSON's types only, as a template could call the methods of other types.
 
-    Raises `MessageError` naming `where`, for other types, lone surrogates, and absurd nesting.
+    Raises `MessageError`, naming `where`, for other types, lone surrogates, and more than
+    `_MAX_DEPTH` levels of nesting.
     """
     if value is None or type(value) in (bool, int, float):
         return value

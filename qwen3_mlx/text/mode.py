@@ -1,4 +1,4 @@
-"""Decides whether a turn thinks: by the family, the options and the soft switches in messages."""
+"""Decides whether a turn thinks, from the family, the options and the soft switches in messages."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from qwen3_mlx.errors import OptionError
 from qwen3_mlx.options import Family
 from qwen3_mlx.text.messages import joined_text
 
-# A word of its own: not /thinking, not a/think/b, not ./think, not </think>; nor in quotes or
-# backticks, nor what a question asks about. ASCII, because Chinese is written without spaces and
-# may stand right before it.
+# A separate word: not /thinking, not a/think/b, not ./think, not </think>; nor in quotes or
+# backticks, nor before a question mark. re.ASCII, because Chinese, written without spaces, may
+# precede it directly.
 _FLAG = r"/(?:no_)?think(?![\w/`'\"<>?-]|[”’»」』？]|\.\w)"
 _AT_START = re.compile(rf"[\s(\[]*({_FLAG})(?:[\s,]+({_FLAG}))*", re.ASCII)
 _AT_END = re.compile(
@@ -25,14 +25,14 @@ _FENCES = ("```", "~~~")
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """How one turn treats thinking."""
+    """The thinking mode of one turn."""
 
     thinking: bool
-    """The model is expected to think: decides the sampling preset."""
+    """Whether the model is expected to think; selects the sampling preset."""
     template_flag: bool | None
-    """What the template gets as ``enable_thinking``; None passes nothing."""
+    """The template's variable ``enable_thinking``; None leaves it undefined."""
     starts_inside: bool
-    """The prompt itself ends in an open ``<think>``."""
+    """Whether the rendered prompt ends in an open ``<think>``."""
 
 
 def resolve_mode(
@@ -44,8 +44,8 @@ def resolve_mode(
 ) -> Mode:
     """The mode of a turn from the model's family, the options and the soft switches.
 
-    A budget of 0 is ``thinking=False``. `thinking` beats the soft switches, they beat the default
-    of the template. Raises `OptionError` where the family has no such mode.
+    A budget of 0 means ``thinking=False``. `thinking` overrides the soft switches, which override
+    the template's default. Raises `OptionError` if the family lacks the requested mode.
     """
     off = thinking is False or budget == 0
     if family == "hybrid":
@@ -68,7 +68,8 @@ def _hybrid(
         return Mode(thinking, thinking, starts_inside=False)
     switch = soft_switch(messages)
     expected = thinks_by_default if switch is None else switch
-    # A template that is off by default closes the block, where the word can't open it.
+    # A template that is off by default renders a closed think block; /think in the text can't
+    # reopen it, so the template gets the flag.
     opened = True if expected and not thinks_by_default else None
     return Mode(expected, opened, starts_inside=False)
 
@@ -76,8 +77,8 @@ def _hybrid(
 def soft_switch(messages: Iterable[Mapping[str, Any]]) -> bool | None:
     """The last /think (True) or /no_think (False) in system and user messages, else None.
 
-    A flag counts at the start or the end of a line. In quotes, in backticks, in code, in a quoted
-    line (``> …``), or with a question mark behind it, it is mentioned and decides nothing.
+    A flag counts at the start or the end of a line. It is ignored in quotes, in backticks, in
+    code, in a quoted line (``> …``), and before a question mark.
     """
     flags = [
         flag
@@ -94,7 +95,7 @@ def _text(content: object) -> str:
 
 
 def _prose(text: str) -> Iterator[str]:
-    """The lines of `text` that are neither code nor a quotation."""
+    """The lines of `text` outside fenced code and ``>`` quotations."""
     fence = ""
     for line in text.splitlines():
         start = line.strip()[:3]

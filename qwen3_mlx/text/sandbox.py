@@ -1,11 +1,11 @@
-"""Runs chat templates, which come from strangers: they can only read arguments and write text.
+"""Runs untrusted chat templates: they can only read their variables and produce text.
 
-jinja2's immutable sandbox keeps them from Python's internals and from changing what they are given.
-Whatever multiplies asks an allowance first (`template_limits`), so nothing may run for long or fill
-the memory; nothing is computed while a template is compiled. The dialect is the one that templates
-are written for: transformers' (trimmed blocks, loop controls, ``tojson`` as plain JSON,
-``generation`` blocks).
-This module imports jinja2, so it is itself imported only where a template is compiled.
+jinja2's immutable sandbox blocks access to Python's internals and changes of the variables. Costly
+operations charge an allowance first (`template_limits`), so that no template runs for long or fills
+the memory; compiling evaluates nothing. The dialect is that of transformers, for which templates
+are written: trimmed blocks, loop controls, ``tojson`` as plain JSON, ``generation`` blocks.
+
+This module imports jinja2, and is therefore imported only where a template is compiled.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from qwen3_mlx.text import template_limits as limits
 from qwen3_mlx.text.template_limits import ALLOWANCE, CALL, Allowance
 from qwen3_mlx.text.template_tree import SPEND, guard_tree
 
-_HELPERS = (LoopContext, Cycler, Joiner)  # jinja2's own, whose methods make nothing
-_SCOPES = ("_loop_vars", "_block_vars")  # which jinja2 passes along with a call's arguments
+_HELPERS = (LoopContext, Cycler, Joiner)  # jinja2's own objects, whose methods cost nothing
+_SCOPES = ("_loop_vars", "_block_vars")  # keywords that jinja2 adds to a call's arguments
 _UNTRUSTED = "Qwen's own templates do nothing of the kind: use a checkpoint from a source you trust"
 _DAMAGED = "compare it with chat_template in the original checkpoint's tokenizer_config.json"
 _CONVERSATION = "check the order and the fields of the messages, and the tools"
 
 
-_MAX_RANGE = 100_000  # numbers in one rendering; no conversation has as many messages
-_MAX_SOURCE = 60_000  # characters; Qwen's have 4,000 to 8,000
+_MAX_RANGE = 100_000  # most numbers of all ranges in one rendering; more than any chat's messages
+_MAX_SOURCE = 60_000  # most characters of a template; Qwen's have 4,000 to 8,000
 
 
 class _Refusal(Exception):
@@ -49,9 +49,9 @@ class _Refusal(Exception):
 
 
 class _Generation(jinja2.ext.Extension):
-    """``{% generation %}`` marks the assistant's text for training; it renders as its body."""
+    """``{% generation %}``, which marks the assistant's text for training: renders its body."""
 
-    tags = {"generation"}  # noqa: RUF012  (declared so by jinja2)
+    tags = {"generation"}  # noqa: RUF012  (jinja2 declares it so)
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno
@@ -64,11 +64,11 @@ class _Environment(ImmutableSandboxedEnvironment):
     concat = staticmethod(limits.concatenate)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
-        """Refuse at once: jinja2 would let ``{{ x.__class__ }}`` print nothing."""
+        """Raise `SecurityError`; jinja2's own method lets ``{{ x.__class__ }}`` print nothing."""
         raise SecurityError(f"{attribute!r} of a {type(obj).__name__}")
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """``left operator right``, when the allowance has room for the result."""
+        """``left operator right``, charged first. Raises `OverflowError`."""
         if operator == "+" and type(left) is type(right) is str:
             ALLOWANCE.get().make(len(left) + len(right))
             return left + right
@@ -76,11 +76,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         return self.binop_table[operator](left, right)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """``obj[argument]``; a tuple is hashed with all that it holds."""
+        """``obj[argument]``; charges for the argument, as hashing a tuple visits its contents."""
         return super().getitem(obj, limits.weighed(argument))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """jinja2's own ``str.format``, asked for after the size of what it makes."""
+        """jinja2's sandboxed ``str.format``, wrapped to charge for its result first."""
         wrapped = super().wrap_str_format(value)
         if wrapped is None:
             return None
@@ -93,7 +93,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return guarded
 
     def call(self, context: Any, obj: Any, /, *args: Any, **named: Any) -> Any:
-        """``obj(...)``, when the allowance has room for it."""
+        """``obj(...)``, charged first. Raises `OverflowError` or `SecurityError`."""
         allowance = ALLOWANCE.get()
         allowance.spend(CALL)
         own = {one: named[one] for one in named if one not in _SCOPES} if named else named
@@ -110,7 +110,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 class _Range:
-    """`range` with one allowance for a whole rendering: nested loops don't multiply past it."""
+    """`range` with `_MAX_RANGE` numbers for the whole rendering, which nested loops share."""
 
     def __init__(self) -> None:
         self._left = _MAX_RANGE
@@ -130,7 +130,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Plain JSON; jinja2's own filter escapes for HTML."""
+    """`value` as plain JSON; jinja2's own filter escapes characters for HTML."""
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,
@@ -150,7 +150,7 @@ def _strftime_now(layout: str) -> str:
     return datetime.now().strftime(layout)
 
 
-@jinja2.pass_context  # jinja2 calls it when it renders, and never while it compiles
+@jinja2.pass_context  # makes jinja2 call it only when rendering, never when compiling
 def _finalize(context: Any, value: Any) -> Any:
     del context
     return value if type(value) is str else limits.printed(value)
@@ -174,12 +174,12 @@ def _environment() -> _Environment:
         name: costs.compared(tests[name]) for name in costs.COMPARING_TESTS
     }
     environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
-    del environment.globals["lipsum"]  # no chat needs filler text, at any length
+    del environment.globals["lipsum"]  # it generates filler text of any length
     return environment
 
 
 class SandboxedTemplate:
-    """One compiled template. Raises `TemplateError` for whatever goes wrong inside it."""
+    """A compiled template. Any failure inside it is raised as `TemplateError`."""
 
     def __init__(self, source: str) -> None:
         if len(source) > _MAX_SOURCE:
@@ -193,11 +193,11 @@ class SandboxedTemplate:
         except jinja2.TemplateSyntaxError as error:
             where = f"line {error.lineno}: {error.message}"
             raise TemplateError("chat template: syntax error", got=where, hint=_DAMAGED) from None
-        except Exception as error:  # Python's compiler has limits of its own
+        except Exception as error:  # Python's compiler has its own limits, of nesting for example
             raise TemplateError("chat template", got=_describe(error), hint=_DAMAGED) from None
 
     def render(self, variables: Mapping[str, Any]) -> str:
-        """The text for `variables`."""
+        """The rendered text. Raises `TemplateError`."""
         token = ALLOWANCE.set(Allowance(variables))
         try:
             return limits.concatenate(self._template.generate(variables, range=_Range()))
@@ -207,7 +207,7 @@ class SandboxedTemplate:
         except (SecurityError, OverflowError, MemoryError) as error:
             what = "the chat template breaks the rules of its sandbox"
             raise TemplateError(what, got=_describe(error), hint=_UNTRUSTED) from None
-        except Exception as error:  # a template can make any operation fail
+        except Exception as error:  # a template can cause any exception
             what = "the chat template fails on this conversation"
             raise TemplateError(what, got=_describe(error), hint=_CONVERSATION) from None
         finally:

@@ -1,4 +1,4 @@
-"""Splits the tokens of a turn into thought, answer and tool calls."""
+"""Splits the tokens of a turn into thinking, answer and tool calls."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from qwen3_mlx.text.mode import Mode
 from qwen3_mlx.text.tokenizer import Tokenizer
 from qwen3_mlx.text.tool_calls import Offer, Tools, parse_tool_calls
 
-_CLOSER_PIECES = len("</function>") + 4  # at most, and some blanks within
+_CLOSER_PIECES = len("</function>") + 4  # most pieces of the tag, allowing for some blanks
 
 
 class Splitter:
-    """Turns the ids of one turn into events; how the ids are chunked makes no difference.
+    """Turns the ids of one turn into events, independently of how the ids are chunked.
 
-    Newlines that frame thought and answer are dropped, markers and end tokens never shown. Behind
-    a closed thought and some answer, ``<think>`` and ``</think>`` are text. A ``<tool_call>``
-    inside a thought ends the thought if a valid call follows; otherwise it was thought too. A call
-    that can't be read is text, so nothing is lost.
+    Newlines around thinking and answer are dropped; markers and end tokens are never shown. After
+    closed thinking and some answer, ``<think>`` and ``</think>`` are text. A ``<tool_call>`` inside
+    thinking ends it if a valid call follows; otherwise it is thinking text. A call that can't be
+    parsed is shown as text, so nothing is lost.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class Splitter:
         tools: Tools | None = None,
         deltas: bool = False,
     ) -> None:
-        """`tools` are those on offer: with none, nothing is a call; None takes any call.
+        """`tools` are those on offer; an empty list accepts no call, None accepts any call.
 
-        With `deltas`, `ToolCallDelta` events come while a call grows.
+        With `deltas`, `ToolCallDelta` events are sent while a call is generated.
         """
         self._pieces = MarkerStream(tokenizer)
         self._has_tool_token = tokenizer.tool_open is not None
@@ -52,7 +52,7 @@ class Splitter:
         self._deltas, self._calls = deltas, 0
 
     def resume(self) -> None:
-        """The text has begun before these ids: newlines in front of them are part of it."""
+        """Continue a text begun earlier: newlines at the beginning of the next ids are kept."""
         self._text.started = True
 
     def push(self, ids: Sequence[int]) -> list[Event]:
@@ -63,7 +63,7 @@ class Splitter:
     def flush(self, truncated: bool = False) -> list[Event]:
         """End the turn; returns the events that were held back.
 
-        A call without an end counts if it can be read, unless the turn was `truncated`.
+        A call without a closing marker counts if it parses, unless the turn was `truncated`.
         """
         events = [event for piece in self._pieces.flush() for event in self._take(piece)]
         events += self._release()
@@ -93,7 +93,7 @@ class Splitter:
             case Marker.TOOL_OPEN if self._opens_call():
                 self._call = self._new_call(Marker.TOOL_OPEN.value)
             case Marker.TOOL_CLOSE if self._behind_call:
-                pass  # one too many
+                pass  # a surplus closing marker after a call
             case _:
                 return self._text.push(marker.value) if marker.value else []
         return []
@@ -111,7 +111,7 @@ class Splitter:
         return events
 
     def _release(self) -> list[Event]:
-        """Show text that was held back because it might have begun a bare call."""
+        """The events of text held back as the possible beginning of a bare call."""
         if self._bare is None or self._call is not None:
             return []
         held = self._bare.flush()
@@ -144,7 +144,7 @@ class Splitter:
         return [*grown, *self._end_bare(call)] if call.is_bare and ">" in text else grown
 
     def _end_or_cut(self, call: CallBuffer, marker: Marker) -> list[Event]:
-        """End the call at a marker, unless the marker may be part of a value."""
+        """End the call at `marker`; if that may be part of a value, only record a cut."""
         if not self._inside and call.may_go_on():
             call.cut(marker)
             return self._end(call) if call.is_full else []
@@ -167,7 +167,7 @@ class Splitter:
         return [*self._end(call), *(self._take(rest) if rest else [])]
 
     def _end(self, call: CallBuffer, closer: str = "") -> list[Event]:
-        """Read the call, or what stands before the first place where it may have ended."""
+        """Parse the call; failing that, end it at its first cut and split the rest anew."""
         if not (call.cuts and call.may_go_on()) and (events := self._read(call)):
             return events
         if call.is_bare and not call.cuts and (closed := FUNCTION_CLOSE.search(call.text)):
@@ -189,7 +189,7 @@ class Splitter:
         return [*events, *(event for piece in rest for event in self._take(piece))]
 
     def _read(self, buffer: CallBuffer) -> list[Event]:
-        """The calls in `buffer`; none if its text is not made of calls."""
+        """The events of the calls in `buffer`; none if its text can't be parsed as calls."""
         try:
             calls = parse_tool_calls(buffer.text, self._offer)
         except ValueError:
@@ -208,18 +208,18 @@ class Splitter:
         return events
 
     def _abandon(self, call: CallBuffer, closer: str = "") -> list[Event]:
-        """Show the text of a buffer that holds no call."""
+        """The buffer's content, which is no call, as text."""
         self._call = None
         return self._text.push(call.opener + joined(call.pieces) + closer)
 
 
 def new_id() -> str:
-    """An id that no other call has."""
+    """A random call id: ``call_`` and 16 hexadecimal digits."""
     return f"call_{secrets.token_hex(8)}"
 
 
 class _Text:
-    """Drops the newlines around one kind of text: those at the end wait for more text."""
+    """Drops the newlines around one kind of text; trailing ones are held until more text comes."""
 
     def __init__(self, event: type[Thinking] | type[Answer]) -> None:
         self._event = event
@@ -238,7 +238,7 @@ class _Text:
         return [self._event("\n" * held + body)]
 
     def seal(self) -> None:
-        """Mark the text as ended: the newlines it ends in are shown only if it goes on."""
+        """Mark the text as ended: its trailing newlines are shown only if more text follows."""
         self._sealed = True
 
     def flush(self) -> list[Event]:
@@ -247,7 +247,7 @@ class _Text:
 
 
 def _merge(events: Iterable[Event]) -> list[Event]:
-    """Neighbouring pieces of one text become one event."""
+    """Join adjacent `Thinking` or `Answer` events."""
     merged: list[Event] = []
     for kind, group in groupby(events, type):
         run = list(group)

@@ -1,4 +1,4 @@
-"""Finds the tokens of the next prompt that the next message cannot change."""
+"""Finds the prompt's prefix that no next message can change, so that its KV cache can be kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.text.template import ChatTemplate
 from qwen3_mlx.text.tokenizer import Tokenizer
 
-# Two messages that nothing in a template or a tokenizer would treat alike.
+# Two messages that differ in their first token, and that no template treats alike.
 _PROBES = ("a", "1")
 
 
@@ -20,14 +20,14 @@ def stable_prefix(
     tools: Sequence[Mapping[str, Any]] | None = None,
     special_tokens_in_text: bool = False,
 ) -> list[int]:
-    """The ids that the prompt will begin with, whatever is said after `messages`.
+    """The ids with which the next prompt begins, whatever message follows `messages`.
 
-    Found by saying two different things and comparing the ids, not the texts: whatever the
-    template does to the history of a next turn (Qwen3's drops the thoughts of answered turns and
-    keeps those of a turn whose tools are still at work) and however the tokenizer joins what it
-    finds there, it does here. The prefix ends before the ``<|im_start|>`` of the new message,
-    where no text can change the tokens on the left, nor the switch of thinking, which Qwen3's
-    templates read behind it. `special_tokens_in_text` is `ChatTemplate.encode`'s. Raises as that.
+    Renders two different next messages and compares the ids, not the texts. This reproduces what
+    the template does to the history (Qwen3's drops the thinking of answered turns and keeps that
+    of a turn whose tool calls are pending) and how the tokenizer merges text there. The prefix
+    ends before the ``<|im_start|>`` of the new message: no later text can change the tokens before
+    it, nor can the thinking switch, which Qwen3's templates use after it. `special_tokens_in_text`
+    and the errors raised are those of `ChatTemplate.encode`.
     """
     waiting = bool(messages) and bool(messages[-1].get("tool_calls"))
     role = "tool" if waiting else "user"
@@ -48,7 +48,7 @@ def stable_prefix(
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids the two begin with in common."""
+    """The length of the longest common prefix."""
     for index, (left, right) in enumerate(zip(one, other, strict=False)):
         if left != right:
             return index

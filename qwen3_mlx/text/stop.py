@@ -1,4 +1,4 @@
-"""Stop sequences: texts that end a turn, wherever tokens split them."""
+"""Stop sequences: texts that end a turn, also across token borders."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from qwen3_mlx.errors import OptionError, shown
 from qwen3_mlx.events import Answer, Event, Thinking
 
 Where = Literal["answer", "thinking", "both"]
-"""In which of the model's texts a stop sequence ends the turn."""
+"""The text in which a stop sequence ends the turn."""
 
 
 class StopSequences:
-    """Passes text on until a stop sequence is complete; holds back text that may begin one.
+    """Passes text on until a stop sequence is complete; holds back a possible beginning of one.
 
-    The sequence that is complete first ends the text; of two that are complete at once, the longer
-    one. Neither it nor text behind it is shown. How the text is chunked makes no difference.
+    The sequence completed first ends the text; of two completed at once, the longer one. Neither
+    the sequence nor text after it is shown. How the text is chunked makes no difference.
     """
 
     def __init__(self, stops: str | Sequence[str], where: Where = "answer") -> None:
@@ -29,16 +29,16 @@ class StopSequences:
         self._held = ""
         self._hit = False
         self.stopped_by: str | None = None
-        """The stop sequence that came."""
+        """The stop sequence that was found; None before."""
         self._kind: type[Thinking | Answer] = Answer
 
     @property
     def hit(self) -> bool:
-        """Whether a stop sequence has come."""
+        """Whether a stop sequence has been found."""
         return self._hit
 
     def push(self, text: str) -> tuple[str, bool]:
-        """The text that can be shown now, and whether a stop sequence has come."""
+        """The text that can be shown now, and whether a stop sequence has been found."""
         if self._hit or not self._matches:
             return "" if self._hit else text, self._hit
         for index, character in enumerate(text):
@@ -54,16 +54,16 @@ class StopSequences:
         return shown[: len(shown) - held], False
 
     def flush(self) -> str:
-        """End the text; returns what was held back. The next `push` begins a new text."""
+        """End the text; returns the text held back. The next `push` begins a new text."""
         held, self._held = self._held, ""
         for match in self._matches:
             match.state = 0
         return held
 
     def push_events(self, events: Iterable[Event]) -> tuple[list[Event], bool]:
-        """The events that can be passed on now, and whether a stop sequence has come.
+        """The events that can be passed on now, and whether a stop sequence has been found.
 
-        A sequence is found within a thought or an answer, never across the border of the two.
+        A sequence is found within the thinking or the answer, never across their border.
         """
         shown: list[Event] = []
         for event in events:
@@ -80,7 +80,7 @@ class StopSequences:
         return shown, self._hit
 
     def flush_events(self) -> list[Event]:
-        """End a turn that had no stop sequence; returns the text held back, as an event."""
+        """End a turn without a stop sequence; returns the text held back as an event."""
         held = self.flush()
         return [self._kind(held)] if held else []
 
@@ -89,17 +89,20 @@ class StopSequences:
 
 
 class _Match:
-    """How much of one stop sequence the text ends in (Knuth, Morris and Pratt)."""
+    """Matches one stop sequence incrementally (Knuth, Morris and Pratt).
+
+    `state` is the length of the longest prefix of the sequence with which the text ends.
+    """
 
     def __init__(self, stop: str) -> None:
         self.stop, self.length = stop, len(stop)
-        self._shorter = [0] * len(stop)  # of the first n+1 characters: the longest border
+        self._shorter = [0] * len(stop)  # the longest border of the first n+1 characters
         self.state = 0
         for n in range(1, len(stop)):
             self._shorter[n] = self._next(self._shorter[n - 1], stop[n])
 
     def step(self, character: str) -> bool:
-        """Take one character of text; whether it completes the stop sequence."""
+        """Append a character of text; returns whether it completes the stop sequence."""
         self.state = self._next(self.state, character)
         return self.state == self.length
 

@@ -1,4 +1,4 @@
-"""Messages to the prompt's text: the checkpoint's own chat template, rendered in a sandbox."""
+"""Renders messages to a prompt with the checkpoint's own chat template, in a sandbox."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _PROBE_TOOL: dict[str, Any] = {
 
 
 class ChatTemplate:
-    """A checkpoint's chat template, or its two: one may be set aside for turns with tools."""
+    """A checkpoint's chat template; a checkpoint may have a second one for turns with tools."""
 
     def __init__(
         self, source: str | Mapping[str, str], special_tokens: Mapping[str, str] | None = None
     ) -> None:
-        """Compile `source`: a template, or templates by name, "default" and perhaps "tool_use".
+        """Compile `source`: a template, or templates by name, "default" and optionally "tool_use".
 
         `special_tokens` (``eos_token`` and so on) become variables. Raises `TemplateError`.
         """
@@ -53,7 +53,7 @@ class ChatTemplate:
 
     @classmethod
     def from_dir(cls, path: str | Path) -> ChatTemplate:
-        """Read the template files in `path`, else what tokenizer_config.json declares.
+        """Read the template files in `path`, else the template in tokenizer_config.json.
 
         Raises `TemplateError` (no template, or a damaged one), `ConfigError` (damaged JSON).
         """
@@ -64,7 +64,7 @@ class ChatTemplate:
 
     @staticmethod
     def is_declared(path: str | Path) -> bool:
-        """Whether the files in `path` hold a template, damaged or not. Raises `ConfigError`."""
+        """Whether `path` has a template, valid or not. Raises `ConfigError`, `TemplateError`."""
         config = read_json(Path(path) / "tokenizer_config.json")
         return bool(_template_files(Path(path)) or config.get("chat_template"))
 
@@ -75,10 +75,10 @@ class ChatTemplate:
         thinking: bool | None = None,
         add_generation_prompt: bool = True,
     ) -> str:
-        """The prompt for `messages`, which stay as they are.
+        """The prompt's text for `messages`, which are not changed.
 
         `tools` are JSON schemas; `thinking` is passed as ``enable_thinking`` unless it is None.
-        `normalise` says which shapes a message may have. Raises `MessageError`, `TemplateError`.
+        `normalise` defines the accepted shapes. Raises `MessageError`, `TemplateError`.
         """
         conversation = self.conversation(messages)
         return self._render(conversation, normalise_tools(tools), thinking, add_generation_prompt)
@@ -92,10 +92,10 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         special_tokens_in_text: bool = False,
     ) -> list[int]:
-        """The ids of the prompt, in which ``<|im_end|>`` in anybody's text is letters.
+        """The prompt's ids; ``<|im_end|>`` in the text of a message is encoded as letters.
 
-        With `special_tokens_in_text` it is the token, as transformers has it: whoever writes a
-        message can then end it, and begin another. Raises as `render` does, and `OptionError`.
+        With `special_tokens_in_text` it becomes the token, as in transformers: the author of a
+        message can then end it and begin another. Raises as `render`, and `OptionError`.
         """
         conversation, offered = self.conversation(messages), normalise_tools(tools)
         return self.encode_conversation(
@@ -116,7 +116,7 @@ class ChatTemplate:
         add_generation_prompt: bool,
         special_tokens_in_text: bool,
     ) -> list[int]:
-        """`encode` for what `conversation` and `normalise_tools` returned."""
+        """As `encode`, for results of `conversation` and `normalise_tools`."""
         literal = LiteralText(tokenizer, conversation, tools)
         if special_tokens_in_text or not literal.anything:
             prompt = self._render(conversation, tools, thinking, add_generation_prompt)
@@ -125,7 +125,10 @@ class ChatTemplate:
         return literal.encode(prompt)
 
     def conversation(self, messages: object) -> list[dict[str, Any]]:
-        """`messages` in the shape that this template reads. Raises `MessageError`."""
+        """`messages` normalised for this template: calls' arguments parsed if it needs dicts.
+
+        Raises `MessageError`.
+        """
         conversation = normalise(messages)
         calls = [call for m in conversation for call in m.get("tool_calls", ())]
         as_text = any(isinstance(c.get("function", c)["arguments"], str) for c in calls)
@@ -152,7 +155,7 @@ class ChatTemplate:
 
     @cached_property
     def _reads_argument_text(self) -> bool:
-        """Whether the template takes a call's arguments as JSON text; the Coder's does not."""
+        """Whether the template accepts a call's arguments as JSON text; the Coder's does not."""
         call = {"name": "probe", "arguments": '{"probe_key": 1}'}
         calling = {"role": "assistant", "content": "", "tool_calls": [{"function": call}]}
         try:
@@ -162,20 +165,20 @@ class ChatTemplate:
 
     @property
     def family(self) -> Family:
-        """Which kind of Qwen3 this template speaks for, found by how it behaves.
+        """The model family, inferred from the prompts that the template renders.
 
-        Raises `TemplateError` for a template that renders no message.
+        Raises `TemplateError` if the template can't render a message.
         """
         return self._behaviour[0]
 
     @property
     def thinks_by_default(self) -> bool:
-        """Whether a turn thinks where nobody says otherwise."""
+        """Whether a turn thinks if neither an option nor a soft switch decides."""
         return self._behaviour[1]
 
     @cached_property
     def _behaviour(self) -> tuple[Family, bool]:
-        """`family` and `thinks_by_default`, from the prompts that the template makes of a probe."""
+        """`family` and `thinks_by_default`, inferred by rendering a probe message."""
         default = self._render(_PROBE, None)
         if default.rstrip().endswith(THINK_OPEN):
             return "thinking", True
@@ -186,9 +189,9 @@ class ChatTemplate:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it knows no tools and no thinking, as fine-tunes' templates of turns alone.
+        """Whether the template supports neither tools nor thinking, as those of many fine-tunes.
 
-        It tells nothing of the model: one that thinks, or one that doesn't.
+        Such a template doesn't tell whether the model thinks.
         """
         if self.family != "instruct":
             return False
@@ -200,7 +203,7 @@ class ChatTemplate:
     def _calls_in_xml(self) -> bool:
         try:
             return "<function=" in self._render(_PROBE, [_PROBE_TOOL])
-        except TemplateError:  # it knows no tools
+        except TemplateError:  # the template doesn't support tools
             return False
 
 
@@ -215,7 +218,7 @@ def _template_files(path: Path) -> dict[str, str]:
 
 
 def _declared(value: Any) -> dict[str, str]:
-    """tokenizer_config.json's chat_template: the template itself, or a list of named ones."""
+    """tokenizer_config.json's chat_template, a str or a list of named ones, as a dict by name."""
     if value is None:
         return {}
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What each operator, filter and method of a chat template costs, before it is carried out."""
+"""The cost of each operator, filter and method of a chat template, charged before it runs."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from qwen3_mlx.text.template_limits import (
     counting,
 )
 
-_COPIES = 6  # characters that one becomes at most where it is escaped, or letters change
-_PIECE = 64  # bytes of a text's head: what a split makes of every character or two
-_SORT = 16  # comparisons of a value when a list is sorted
-_PASSED = (Environment, Context, EvalContext)  # what jinja2 puts before a filter's value
+_COPIES = 6  # most characters that escaping or changing case makes of one
+_PIECE = 64  # bytes of a str object's header: a split may make one per one or two characters
+_SORT = 16  # comparisons per value when a list is sorted
+_PASSED = (Environment, Context, EvalContext)  # jinja2 may pass one of these before the value
 
 WIDTHS = re.compile(r"\d{4,}|\*|\{[^{}]*\{")
-"""In a format: a width of four digits or more, or one that comes from the arguments."""
+"""Matches a format's field widths of four or more digits, or taken from the arguments."""
 
 
 def operator(symbol: str, left: Any, right: Any) -> None:
-    """Spend what ``left symbol right`` makes."""
+    """Charge for the result of ``left symbol right``. Raises `OverflowError`."""
     allowance = ALLOWANCE.get()
     if isinstance(left, int) and isinstance(right, int):
         _numbers(symbol, left, right)
@@ -56,12 +56,12 @@ def _numbers(symbol: str, left: int, right: int) -> None:
 
 
 def formatting(allowance: Allowance, layout: Any, *values: Any) -> None:
-    """Spend what a format makes of `values`; refuse wide fields."""
+    """Charge for formatting `values`. Raises `OverflowError` for wide fields."""
     if not isinstance(layout, str) or WIDTHS.search(layout):
         raise OverflowError(f"a format with fields wider than {MAX_WIDTH}, or of any width")
     fields = 1 + layout.count("{") + layout.count("%")
     allowance.make(len(layout) + fields * MAX_WIDTH)
-    # One value may stand in every field.
+    # Every field may show the same value.
     allowance.make(_COPIES * fields * sum(map(allowance.weigh, values)))
 
 
@@ -96,7 +96,7 @@ def _json(allowance: Allowance, value: Any, *args: Any, **named: Any) -> None:
     indent = named.get("indent", args[1] if len(args) > 1 else None)
     separators = named.get("separators", args[2] if len(args) > 2 else ())
     size = len(indent) if isinstance(indent, str) else abs(_width(indent))
-    each = size * 20 + allowance.weigh(separators)  # twenty levels deep on the average
+    each = size * 20 + allowance.weigh(separators)  # assumes an average nesting of 20 levels
     weight = allowance.weigh(value)
     allowance.make(weight * _COPIES + weight // VALUE * each)
 
@@ -110,7 +110,7 @@ def _round(allowance: Allowance, value: Any, precision: Any = 0, *_: Any, **name
 def _sum(allowance: Allowance, values: Any, *_: Any, **named: Any) -> None:
     del named
     many = len(values) if hasattr(values, "__len__") else 1
-    allowance.make(many * allowance.weigh(values) // VALUE)  # lists are copied at every step
+    allowance.make(many * allowance.weigh(values) // VALUE)  # summing lists copies at each step
 
 
 def _join(allowance: Allowance, values: Any, between: Any = "", *_: Any, **named: Any) -> None:
@@ -142,7 +142,7 @@ def _rows(allowance: Allowance, values: Any, *rest: Any, **named: Any) -> None:
     for number in (*rest, *named.values()):
         _width(number)
     _listed(allowance, values)
-    allowance.make(MAX_WIDTH)  # to fill the last row, or for rows without anything
+    allowance.make(MAX_WIDTH)  # the filling of the last row, or empty rows
 
 
 def _as_text(allowance: Allowance, value: Any, *rest: Any, **named: Any) -> None:
@@ -161,7 +161,7 @@ def _searched(
     needle = allowance.weigh(wanted if chars is None else chars)
     allowance.make(
         allowance.weigh(text) * (1 + needle // 16)
-    )  # from behind, Python searches in squares
+    )  # searching from the end takes quadratic time in Python
 
 
 def _split(allowance: Allowance, text: str, wanted: Any = None, *_: Any, **named: Any) -> None:
@@ -201,7 +201,7 @@ FILTERS = _table(
         formatting: "format",
     }
 )
-"""The filters a template may use: all of jinja2's but those that make web pages."""
+"""The filters that a template may use: jinja2's without those for HTML pages."""
 
 METHODS: dict[type, dict[str, Cost]] = {
     str: _table(
@@ -225,19 +225,22 @@ METHODS: dict[type, dict[str, Cost]] = {
     int: _table({_nothing: "bit_length"}),
     float: _table({_nothing: "is_integer"}),
 }
-"""The methods of plain values that a template may call."""
+"""The methods of plain values that a template may call, by type, with their costs."""
 
 COMPARING_TESTS = (
     *("!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in"),
     *("le", "lessthan", "lt", "ne"),
 )
-"""jinja2's tests that walk through what they compare."""
+"""jinja2's tests that traverse the values they compare."""
 
 
 def guarded(function: Callable[..., Any], cost: Cost) -> Callable[..., Any]:
-    """`function`, a filter or a test, that asks first; an iterator it gives is counted."""
+    """`function`, a filter or a test, wrapped to charge `cost` first.
 
-    @wraps(function)  # which keeps jinja2's mark of what it passes
+    If it returns an iterator, each value is charged as it is consumed.
+    """
+
+    @wraps(function)  # keeps the attribute by which jinja2 knows whether to pass a context
     def guard(*args: Any, **named: Any) -> Any:
         allowance = ALLOWANCE.get()
         allowance.spend(CALL)
@@ -252,19 +255,19 @@ def guarded(function: Callable[..., Any], cost: Cost) -> Callable[..., Any]:
 
 
 def _settled(value: Any) -> Any:
-    """`value`, or the list of what it would bring one by one."""
+    """`value`; an iterator becomes a list, each item charged."""
     return list(counting(value)) if hasattr(value, "__next__") else value
 
 
 def compared(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A test that compares, guarded."""
+    """The test `function`, wrapped to charge for traversing the values it compares."""
     return guarded(function, _looked_at)
 
 
 def method(function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-    """Spend what calling a plain value's method costs; the arguments to call it with.
+    """Charge for calling a method of a plain value, and return the arguments to call it with.
 
-    Raises `SecurityError` for a method that no template needs.
+    Raises `SecurityError` for a method that is not in `METHODS`.
     """
     owner = function.__self__
     known = next((METHODS[kind] for kind in type(owner).__mro__ if kind in METHODS), {})

@@ -1,9 +1,9 @@
-"""How much a chat template may do: one allowance of work and one of memory for each rendering.
+"""Limits of a chat template: an allowance of work and one of memory for each rendering.
 
-A template's range is finite, but it multiplies: texts by numbers, lists by themselves, loops by
-loops. So whatever multiplies asks here first, and the answer depends on the work, not on the clock
-of a busy machine; the clock only stands behind it. What a conversation brings along counts in the
-template's favour: a long one may be rendered as often as a short one.
+A template can multiply texts by numbers, lists by lists and loops by loops. So each such operation
+charges an allowance first. The allowance counts work, so a busy machine doesn't change the result;
+a limit of processor time is only the second guard. The allowance grows with the size of the
+conversation, so that a long one is not refused for its length.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from typing import Any
 from jinja2.utils import Namespace
 
 _WORK = (
-    4_000_000  # a unit is four characters copied, an eighth of a value looked at: 100 ns at most
+    4_000_000  # a unit is four characters copied, or an eighth of a value visited: at most 100 ns
 )
-_MEMORY = 10_000_000  # characters and references made, 1 to 8 bytes each
+_MEMORY = 10_000_000  # characters and references created, 1 to 8 bytes each
 _WORK_FOR_INPUT, _MEMORY_FOR_INPUT = 200, 30
 _CPU_SECONDS = 1.5
-_BETWEEN_LOOKS = 250_000  # units of work; looking at the clock costs half a microsecond
+_BETWEEN_LOOKS = 250_000  # units of work; reading the clock takes half a microsecond
 
-VALUE = 8  # units: one value looked at
-CALL = 20  # units: one call of a filter, a macro or a method
-MAX_BITS = 1024  # of a whole number; no chat counts further
-MAX_WIDTH = 1000  # of padding, of an indent, of a batch
+VALUE = 8  # units for visiting one value
+CALL = 20  # units for one call of a filter, a macro or a method
+MAX_BITS = 1024  # most bits of an integer; no chat needs larger ones
+MAX_WIDTH = 1000  # most characters of padding or indent, most items of a batch
 
 
 class Allowance:
-    """What one rendering may still do. `OverflowError` says that it has done too much."""
+    """The work and memory that one rendering has left; its methods raise `OverflowError`."""
 
     def __init__(self, variables: Mapping[str, Any]) -> None:
         self._variables: Mapping[str, Any] | None = variables
@@ -49,13 +49,13 @@ class Allowance:
         self._end = time.thread_time() + _CPU_SECONDS
 
     def spend(self, units: int) -> None:
-        """Take `units` off the work that is left."""
+        """Charge `units` of work. Raises `OverflowError` if none is left."""
         self._work -= units
         if self._work < self._next_look:
             self._look()
 
     def make(self, size: int) -> None:
-        """Take a text or a list of `size`, which is about to be made, off work and memory."""
+        """Charge memory and work for a text or list of `size`. Raises `OverflowError`."""
         self._memory -= size
         self.spend(size // 4)
         if self._memory < 0:
@@ -71,7 +71,7 @@ class Allowance:
         self._next_look = self._work - _BETWEEN_LOOKS
 
     def _extend(self) -> None:
-        """Add, once, what the conversation is worth; most never come so far."""
+        """Add the allowance for the conversation's size, once; weighed only when it is needed."""
         if self._variables is None:
             return
         variables, self._variables = self._variables, None
@@ -80,7 +80,7 @@ class Allowance:
         self._memory += size * _MEMORY_FOR_INPUT
 
     def weigh(self, value: Any) -> int:
-        """The size of `value` with all it holds, each mention counted; spends as it looks."""
+        """The size of `value` and all its contents, repeated ones included; charges that size."""
         if isinstance(value, str):
             self.spend(len(value))
             return len(value)
@@ -95,7 +95,7 @@ def _weigh(value: Any, spend: Callable[[int], None]) -> int:
             size = len(one)
         elif parts := _parts(one):
             size = VALUE * len(parts)
-            spend(size)  # before there are so many more to look at
+            spend(size)  # before the parts are added to `waiting`
             total += size
             waiting.extend(parts)
             continue
@@ -112,7 +112,7 @@ def _parts(value: Any) -> Collection[Any]:
             raise OverflowError(f"a number of more than {MAX_BITS} bits")
         return ()
     if isinstance(value, Namespace):
-        raise OverflowError("a namespace used as a value")  # its text shows all that it holds
+        raise OverflowError("a namespace used as a value")  # printing it would print its contents
     if isinstance(value, Mapping):
         return list(chain(value.keys(), value.values()))
     if isinstance(value, (list, tuple, set, frozenset, KeysView, ValuesView, ItemsView)):
@@ -121,18 +121,18 @@ def _parts(value: Any) -> Collection[Any]:
 
 
 ALLOWANCE: ContextVar[Allowance] = ContextVar("allowance")
-"""The allowance of the rendering that runs; set by whoever renders."""
+"""The allowance of the current rendering; `SandboxedTemplate.render` sets it."""
 
 
 def concatenate(pieces: Iterable[str]) -> str:
-    """``"".join`` for what macros and blocks put out."""
+    """``"".join(pieces)``, charged; jinja2 uses it for the output of macros and blocks."""
     texts = pieces if isinstance(pieces, list) else list(pieces)
     ALLOWANCE.get().make(sum(map(len, texts)))
     return "".join(texts)
 
 
 def counted(values: Any, weight: int) -> Any:
-    """`values` as a loop takes them, each turn of which costs `weight`."""
+    """`values` for a loop, charged `weight` per iteration."""
     allowance = ALLOWANCE.get()
     if hasattr(values, "__len__"):
         allowance.spend(len(values) * weight)
@@ -141,7 +141,7 @@ def counted(values: Any, weight: int) -> Any:
 
 
 def counting(values: Iterable[Any], weight: int = VALUE) -> Iterator[Any]:
-    """`values`, each of which costs `weight` when it comes."""
+    """Yields `values`, charging `weight` for each."""
     allowance = ALLOWANCE.get()
     for value in values:
         allowance.spend(weight)
@@ -149,21 +149,21 @@ def counting(values: Iterable[Any], weight: int = VALUE) -> Iterator[Any]:
 
 
 def weighed(value: Any) -> Any:
-    """`value`, when it isn't too big to be compared or to be a key."""
+    """`value`, charged for its size: it will be compared, or hashed as a key."""
     if type(value) is not int and value is not None and type(value) is not bool:
         ALLOWANCE.get().weigh(value)
     return value
 
 
 def sliced(value: Any) -> Any:
-    """`value`, of which a part will be copied."""
+    """`value`, charged for its length: a slice will be copied."""
     if hasattr(value, "__len__"):
         ALLOWANCE.get().make(len(value))
     return value
 
 
 def printed(value: Any) -> Any:
-    """`value`, whose text will be put out."""
+    """`value`, charged for the text that it will be printed as."""
     if not isinstance(value, str):
         allowance = ALLOWANCE.get()
         allowance.make(4 * allowance.weigh(value))

@@ -1,7 +1,7 @@
-"""A chat template's syntax tree, changed so that whatever multiplies asks the allowance first.
+"""Rewrites a chat template's syntax tree so that costly operations charge the allowance first.
 
-jinja2 lets an environment intercept operators, calls and filters. Loops, comparisons, slices, ``~``
-and the keys of a dict it carries out by itself, so they get filters around their operands here.
+jinja2 lets an environment intercept operators, calls and filters, but not loops, comparisons,
+slices, ``~`` and the keys of a dict; so this module wraps the operands of those in filters.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ def _spend(weight: int) -> None:
     ALLOWANCE.get().spend(weight)
 
 
-# No template can spell these names.
+# Names with parentheses, which no template can use itself.
 SPEND = {
     "(counted)": limits.counted,
     "(sliced)": limits.sliced,
     "(spend)": _spend,
     "(weighed)": limits.weighed,
 }
-_SEPARATE = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)  # bodies that pay for themselves
+_SEPARATE = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)  # each charges its own body
 
 
 def guard_tree(tree: nodes.Template, environment: Environment) -> nodes.Template:
-    """Change `tree` and return it. Raises `SecurityError` for a tag that no chat needs."""
+    """Rewrite `tree` in place and return it. Raises `SecurityError` for an autoescape block."""
     _Guard().visit(tree)
     tree.set_environment(environment)
     return tree
@@ -48,7 +48,7 @@ class _Guard(NodeTransformer):
         return node
 
     def visit_Macro(self, node: nodes.Macro) -> nodes.Macro:
-        """Let the body, which may be called from anywhere, pay whenever it runs."""
+        """Charge for the body each time that it runs, as it may be called from anywhere."""
         weight = _weight(node.body)
         self.generic_visit(node)
         node.body.insert(0, _paying(weight, node))
@@ -66,7 +66,7 @@ class _Guard(NodeTransformer):
         searches = any(operand.op in ("in", "notin") for operand in node.ops)
         scalar = any(isinstance(one, nodes.Const) for one in (node.expr, first.expr))
         if len(node.ops) == 1 and scalar and not searches:
-            return node  # text against a constant is over at the first difference
+            return node  # comparing text with a constant stops at the first difference
         node.expr = _weighed(node.expr)
         for operand in node.ops:
             operand.expr = _weighed(operand.expr)
@@ -85,7 +85,8 @@ class _Guard(NodeTransformer):
         return node
 
     def visit_ScopedEvalContextModifier(self, node: nodes.Node) -> nodes.Node:
-        raise SecurityError("an autoescape block")  # jinja2 computes its condition as it compiles
+        # jinja2 evaluates the block's condition when it compiles, outside the allowance.
+        raise SecurityError("an autoescape block")
 
     visit_EvalContextModifier = visit_ScopedEvalContextModifier
 
@@ -102,19 +103,19 @@ def _weighed(value: nodes.Expr) -> nodes.Expr:
 
 
 def _paying(weight: int, node: nodes.Node) -> nodes.Node:
-    """A statement that spends `weight`, without which a body runs for nothing."""
+    """A statement that charges `weight`, to be inserted at the start of a body."""
     return nodes.ExprStmt(_filtered("(spend)", nodes.Const(weight, lineno=node.lineno)))
 
 
 def _plain(value: nodes.Expr) -> bool:
-    """Whether it is a constant, or a list of some."""
+    """Whether `value` is a constant, or a list or tuple of constants."""
     if isinstance(value, (nodes.List, nodes.Tuple)):
         return all(isinstance(item, nodes.Const) for item in value.items)
     return isinstance(value, nodes.Const)
 
 
 def _weight(body: list[Any]) -> int:
-    """What carrying out `body` once costs, without loops and macros inside it."""
+    """The cost of running `body` once, without the loops and macros inside it."""
     waiting, count = list(body), 0
     while waiting:
         node = waiting.pop()

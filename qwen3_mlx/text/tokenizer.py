@@ -1,7 +1,7 @@
-"""Text to token ids and back: Qwen3's byte-level BPE, with the chat markers found by name.
+"""Text to token ids and back: Qwen3's byte-level BPE, with the chat markers looked up by name.
 
-Uses the `tokenizers` library directly. The 11 MB tokenizer.json is parsed once, in Rust; names and
-bytes of single ids are asked for as they are needed.
+Uses the `tokenizers` library directly. Its Rust code parses the 11 MB tokenizer.json once; the
+bytes of a single id are looked up on first use.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MARKERS = (
 )
 
 
-_LARGEST = 2**28  # bytes of tokenizer.json; Qwen3's has 11 MB
+_LARGEST = 2**28  # most bytes of a tokenizer.json; Qwen3's has 11 MB
 _KINDS = {
     "decoder": ("ByteLevel",),
     "model": ("BPE",),
@@ -41,9 +41,9 @@ _DAMAGED = "the file is damaged or incomplete: download it again"
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The character that stands for each of the 256 bytes in a byte-level BPE, inverted.
+    """Maps the characters of a byte-level BPE (GPT-2's) to the 256 bytes that they stand for.
 
-    Bytes that Latin-1 prints stand for themselves; the others are numbered from U+0100 (GPT-2).
+    Printable Latin-1 bytes stand for themselves; the others are numbered from U+0100.
     """
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = sorted(set(range(256)) - set(visible))
@@ -54,14 +54,14 @@ _BYTES = _byte_alphabet()
 
 
 class Tokenizer:
-    """Encodes and decodes; special tokens are recognised in text and kept in what is decoded.
+    """Encodes and decodes text; special tokens are recognised in the text and kept by `decode`.
 
-    Attributes `think_open`, `think_close`, `tool_open`, `tool_close`, `im_start` and `im_end` are
-    the ids of the chat markers, None where the vocabulary has no such token; `eos_ids` end a turn.
+    `think_open`, `think_close`, `tool_open`, `tool_close`, `im_start` and `im_end` are the ids of
+    the chat markers, None if the vocabulary lacks one; the tokens in `eos_ids` end a turn.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, eos_ids: Iterable[int] = ()) -> None:
-        """Wrap `backend`. `eos_ids` are joined by ``<|im_end|>``. Raises `ConfigError`."""
+        """Wrap `backend`; ``<|im_end|>`` is added to `eos_ids`. Raises `ConfigError`."""
         _check_kinds(backend)
         backend.no_truncation()
         backend.no_padding()
@@ -79,10 +79,10 @@ class Tokenizer:
 
     @classmethod
     def from_dir(cls, path: str | Path) -> Tokenizer:
-        """Read tokenizer.json, and the end tokens from the configurations beside it.
+        """Read tokenizer.json, and the end tokens from the configuration files beside it.
 
-        Without tokenizer.json, vocab.json and merges.txt will do, as some tools save them.
-        Raises `ConfigError` when a file is missing, damaged, or not a byte-level tokenizer's.
+        Without tokenizer.json, reads vocab.json and merges.txt, which some tools save instead.
+        Raises `ConfigError` if a file is missing, damaged, or not of a byte-level BPE.
         """
         from tokenizers import Tokenizer as Backend
 
@@ -98,16 +98,16 @@ class Tokenizer:
             raise ConfigError("unreadable tokenizer.json", got=got, expected=expected)
         try:
             backend = Backend.from_file(str(file))
-        except BaseException as error:  # the library raises the bare class, or panics
+        except BaseException as error:  # the library raises plain Exception, or panics
             if is_lfs_pointer(file):
                 raise ConfigError(f"{file.name} was not downloaded", **LFS) from None
             _raise_ours(error, "unreadable tokenizer.json")
         return cls(backend, _declared_eos(Path(path), backend))
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`; ``<think>`` and its like become their own ids, never pieces.
+        """The ids of `text`; added tokens such as ``<think>`` become their single ids.
 
-        Raises `OptionError` for text with lone surrogates, which no UTF-8 can spell.
+        Raises `OptionError` for text with lone surrogates, which UTF-8 can't encode.
         """
         return self._encode(self._backend, text)
 
@@ -122,49 +122,49 @@ class Tokenizer:
             _raise_ours(error, "the tokenizer fails on a text")
 
     def encode_letters(self, text: str) -> list[int]:
-        """The ids of `text` where ``<think>`` and its like are letters, as all else.
+        """The ids of `text` with added tokens such as ``<think>`` encoded as ordinary letters.
 
         Raises `OptionError` for text with lone surrogates.
         """
         return self._encode(self._plain, text)
 
     def encode_exactly(self, text: str) -> list[int]:
-        """As `encode_letters`, but what isn't normalised stays so: decoded, the ids are `text`."""
+        """As `encode_letters` without NFC normalisation: the ids decode to exactly `text`."""
         return self._encode(self._unnormalised, text)
 
     def split_markers(self, text: str) -> list[str]:
-        """`text` in pieces: text, marker, text, marker, …, text."""
+        """`text` split at added tokens: text, marker, text, marker, …, text."""
         return self._added.split(text)
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
-        """The tokens that the vocabulary calls special: ``<|im_start|>``, not ``<think>``."""
+        """The added tokens that are flagged special: ``<|im_start|>``, but not ``<think>``."""
         added = self._backend.get_added_tokens_decoder().items()
         return frozenset(token for token, one in added if one.special)
 
     @cached_property
     def added_ids(self) -> frozenset[int]:
-        """Those and ``<think>`` and its like: all tokens that stand beside the letters."""
+        """All added tokens, special or not: `special_ids` and those such as ``<think>``."""
         return frozenset(self._backend.get_added_tokens_decoder())
 
     @cached_property
     def all_markers(self) -> re.Pattern[str]:
-        """Finds the spelling of any token that structures a conversation.
+        """Matches the spelling of any token that structures a conversation.
 
-        Tokens that a prompt for completing code is made of (``<|fim_prefix|>``) are not among them.
+        Tokens of code completion prompts (``<|fim_prefix|>``) are not included.
         """
         names = [token.content for token in self._added_tokens if token.special]
         return _any_of([*names, *(name for name in _MARKERS if self._has(name))])
 
     @cached_property
     def control_markers(self) -> re.Pattern[str]:
-        """Finds the spelling of a token that the vocabulary calls special: ``<|im_end|>``."""
+        """Matches the spelling of any token flagged special, such as ``<|im_end|>``."""
         return _any_of([token.content for token in self._added_tokens if token.special])
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, special tokens included; broken UTF-8 becomes U+FFFD.
+        """The text of `ids`, special tokens included; invalid UTF-8 becomes U+FFFD.
 
-        Ids the vocabulary doesn't use add nothing. Raises `OptionError` for what is no id.
+        Ids that the vocabulary doesn't use add nothing. Raises `OptionError` for invalid ids.
         """
         try:
             return self._backend.decode(list(ids), skip_special_tokens=False)
@@ -174,9 +174,9 @@ class Tokenizer:
             _raise_ours(error, "the tokenizer fails on token ids")
 
     def id_to_bytes(self, token: int) -> bytes:
-        """The bytes `token` adds to the text; none for an id the vocabulary doesn't use.
+        """The bytes that `token` adds to the text; empty for an id that the vocabulary doesn't use.
 
-        Raises `OptionError` for what is no id.
+        Raises `OptionError` unless `token` is an int from 0 to 2**32 - 1.
         """
         try:
             return self._bytes[token]
@@ -187,7 +187,7 @@ class Tokenizer:
         return self._bytes[token]
 
     def token_id(self, name: str) -> int:
-        """The id of the token spelled `name`. Raises `ConfigError` if there is none."""
+        """The id of the token spelled `name`. Raises `ConfigError` if the vocabulary lacks it."""
         token = self._backend.token_to_id(name)
         if token is None:
             hint = "this tokenizer.json is not one of Qwen3's"
@@ -196,7 +196,7 @@ class Tokenizer:
 
     @cached_property
     def _plain(self) -> tokenizers.Tokenizer:
-        """The same vocabulary, which it shares, without the tokens added to it."""
+        """A tokenizer that shares the BPE model of this one, but has no added tokens."""
         plain = type(self._backend)(self._backend.model)
         for part in ("normalizer", "pre_tokenizer"):
             if (value := getattr(self._backend, part)) is not None:
@@ -223,19 +223,19 @@ class Tokenizer:
 
     @property
     def largest_id(self) -> int:
-        """An id that no token's exceeds, where a vocabulary has no gaps; Qwen's have none."""
+        """The largest token id, provided that the vocabulary has no gaps; Qwen's have none."""
         return max([self.vocab_size - 1, *self._backend.get_added_tokens_decoder()])
 
     @property
     def vocab_size(self) -> int:
-        """Tokens in use; the network may have more rows."""
+        """The number of tokens, added ones included; the network's embedding may have more rows."""
         return self._backend.get_vocab_size(with_added_tokens=True)
 
 
 def _raise_ours(error: BaseException, what: str) -> NoReturn:
-    """Raise `ConfigError` for a failure of the library, else `error` itself.
+    """Raise `ConfigError` if `error` comes from the library, else re-raise `error`.
 
-    A panic of its Rust is a `BaseException` whose class can't be imported.
+    A panic of the library's Rust code is a `BaseException` whose class can't be imported.
     """
     if isinstance(error, Exception) or type(error).__name__ == "PanicException":
         raise ConfigError(what, got=error, hint=_DAMAGED) from None
@@ -243,9 +243,9 @@ def _raise_ours(error: BaseException, what: str) -> NoReturn:
 
 
 def _check_kinds(backend: tokenizers.Tokenizer) -> None:
-    """Raise `ConfigError` unless the tokenizer is made of what Qwen's are made of.
+    """Raise `ConfigError` unless the tokenizer's components are of the kinds that Qwen's have.
 
-    Other parts fail in ways of their own, panics among them.
+    Components of other kinds may fail in unexpected ways, with panics for instance.
     """
     before = backend.pre_tokenizer
     several = type(before).__name__ == "Sequence"
@@ -263,7 +263,7 @@ def _check_kinds(backend: tokenizers.Tokenizer) -> None:
 
 
 def _any_of(texts: list[str]) -> re.Pattern[str]:
-    """Finds the longest of `texts` in a group; nothing where there are none."""
+    """A pattern with one group, the longest of `texts` that fits; without any it never matches."""
     longest_first = sorted(texts, key=len, reverse=True)
     return re.compile(f"({'|'.join(map(re.escape, longest_first))})" if texts else "((?!))")
 
@@ -271,18 +271,18 @@ def _any_of(texts: list[str]) -> re.Pattern[str]:
 def _token_bytes(token: str) -> bytes:
     try:
         return bytes(_BYTES[character] for character in token)
-    except KeyError:  # an added token, spelled as plain text
+    except KeyError:  # an added token: its name is plain text, not GPT-2's byte alphabet
         return token.encode()
 
 
 def token_text(value: object) -> str | None:
-    """A special token of tokenizer_config.json, which is spelled plainly or as an object."""
+    """The text of a special token in tokenizer_config.json: a str, or an object's ``content``."""
     text = value.get("content") if isinstance(value, Mapping) else value
     return text if isinstance(text, str) else None
 
 
 def _declared_eos(path: Path, backend: tokenizers.Tokenizer) -> set[int]:
-    """What generation_config.json calls the end, else config.json and tokenizer_config.json."""
+    """The end tokens in generation_config.json, else in config.json and tokenizer_config.json."""
     declared = _eos_of(path / "generation_config.json")
     if declared:
         return declared

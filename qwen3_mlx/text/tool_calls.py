@@ -1,10 +1,10 @@
-"""Reads the text between <tool_call> and </tool_call>: Hermes JSON, or the Coder's XML.
+"""Parses the text between <tool_call> and </tool_call>: Hermes JSON, or the Coder's XML.
 
 Hermes (2504, 2507):  {"name": "f", "arguments": {"key": value}}
 Coder:                <function=f> <parameter=key> value </parameter> </function>
 
-A damaged call that leaves one reading is read so, as vLLM, SGLang and llama.cpp do. An unclear
-text is no call: the chat shows it.
+A damaged call with a single possible meaning is repaired, as in vLLM, SGLang and llama.cpp. An
+ambiguous text is not a call: the chat shows it as text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Tools = Sequence[Mapping[str, Any]]
 
 
 class Offer:
-    """The tools on offer, as their calls are read; None: they are not known."""
+    """The names and parameter types of the tools on offer; None: the tools are not known."""
 
     def __init__(self, tools: Tools | None) -> None:
         self.known = tools is not None
@@ -39,7 +39,7 @@ class Offer:
 
     @property
     def nothing(self) -> bool:
-        """Whether it is known that there is no tool to call."""
+        """Whether the tools are known, and there are none."""
         return self.known and not self._types
 
     def has(self, name: str) -> bool:
@@ -47,12 +47,12 @@ class Offer:
         return name in self._types
 
     def types(self, name: str) -> ArgumentTypes:
-        """The types of that tool's parameters."""
+        """The types of the tool's parameters; for an unknown tool, none are declared."""
         return self._types.get(name, self._unknown)
 
 
 def parse_tool_call(text: str, tools: Tools | None = None) -> ToolCall:
-    """The one call in `text` (without the tags around it). Raises `ValueError` if it is none."""
+    """The call in `text`, given without its tags. Raises `ValueError` unless it is one call."""
     calls = parse_tool_calls(text, Offer(tools))
     if len(calls) != 1:
         raise ValueError(f"{len(calls)} tool calls")
@@ -60,7 +60,7 @@ def parse_tool_call(text: str, tools: Tools | None = None) -> ToolCall:
 
 
 def parse_tool_calls(text: str, offer: Offer) -> list[ToolCall]:
-    """The calls in `text`, at least one. Raises `ValueError` if anything else is in it."""
+    """The calls in `text`, at least one. Raises `ValueError` if it contains anything else."""
     text = text.strip()
     if fenced := _FENCE.fullmatch(text):
         text = fenced[1].strip()
@@ -106,7 +106,7 @@ def _arguments(call: dict[str, Any]) -> dict[str, Any]:
         arguments = values[0] if len(values) == 1 else None
         if arguments is None:
             raise ValueError("arguments that are no JSON object")
-    if arguments is None:  # a function that takes none
+    if arguments is None:  # JSON null: a function without parameters
         arguments = {}
     if not isinstance(arguments, dict):
         raise ValueError("the arguments of a tool call are a JSON object")

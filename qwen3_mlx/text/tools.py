@@ -1,4 +1,4 @@
-"""Tools on offer: their shapes checked, their names and schemas at hand."""
+"""Validates tool definitions, and unwraps their functions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _HINT = (
 
 
 def normalise_tools(tools: object) -> list[dict[str, Any]] | None:
-    """Copies of `tools`, made of JSON's types only; None stays None.
+    """Validated copies of `tools`, made of JSON's types only; None for None.
 
-    A tool may come without the ``function`` around it. Raises `MessageError`, which names the
-    tool by its index, and the field.
+    A tool may lack the outer ``function``. Raises `MessageError`, which names the tool by its
+    index, and the field.
     """
     if tools is None:
         return None
@@ -29,7 +29,7 @@ def normalise_tools(tools: object) -> list[dict[str, Any]] | None:
 
 
 def function_of(tool: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The name, description and parameters of a tool, whichever way it is wrapped."""
+    """The dict with a tool's name, description and parameters: its ``function``, or itself."""
     function = tool.get("function")
     return function if isinstance(function, Mapping) else tool
 
@@ -51,7 +51,7 @@ def _tool(tool: object, where: str) -> dict[str, Any]:
 
 
 def _check_schema(schema: object, where: str) -> None:
-    """Raise `MessageError` unless `schema` may describe an object's properties."""
+    """Raise `MessageError` unless `schema` is None or a plausible JSON schema of an object."""
     if schema is None:
         return
     _expect(isinstance(schema, Mapping), schema, where, "a JSON schema, which is a dict")

@@ -1,7 +1,7 @@
-"""Qwen's tokenizer from vocab.json and merges.txt: what some tools save without tokenizer.json.
+"""Builds Qwen's tokenizer from vocab.json and merges.txt, which some tools save instead.
 
-The rules that only tokenizer.json spells out are Qwen's own (its ``tokenizer.json``, the same since
-Qwen2): NFC, its way to split text, bytes as letters. Added tokens come from tokenizer_config.json.
+Rules that only tokenizer.json holds are Qwen's own (its ``tokenizer.json``, the same since Qwen2):
+NFC, its pattern to split text, byte-level BPE. Added tokens come from tokenizer_config.json.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""Words, single digits, marks, line ends, blanks."""
+"""Qwen's pre-tokenizer: splits into words, single digits, punctuation, line ends and blanks."""
 
 
 def has_both(directory: Path) -> bool:
-    """Whether both files are there."""
+    """Whether `directory` has vocab.json and merges.txt."""
     return (directory / VOCABULARY).is_file() and (directory / MERGES).is_file()
 
 
 def build(directory: Path) -> tokenizers.Tokenizer:
-    """The tokenizer. Raises `ConfigError` for files that don't fit together."""
+    """The tokenizer of `directory`. Raises `ConfigError` for damaged or inconsistent files."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
     from tokenizers import pre_tokenizers as before
 
     try:
         model = models.BPE.from_file(str(directory / VOCABULARY), str(directory / MERGES))
-    except Exception as error:  # the library raises the bare class
+    except Exception as error:  # the library raises plain Exception
         hint = "the files are damaged, or of different models: take the original's tokenizer.json"
         what = f"unreadable {VOCABULARY} or {MERGES}"
         raise ConfigError(what, got=error, hint=hint) from None

@@ -1,1 +1,1 @@
-"""Tools: functions and MCP servers that a model may call, the loop that runs them, and consent."""
+"""Tools: functions and MCP servers that a model may call, the tool loop, and the user's consent."""

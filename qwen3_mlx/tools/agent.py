@@ -1,4 +1,4 @@
-"""An agent in Python: a model, functions and MCP servers, and a question.
+"""An agent in Python: a model that may call functions and MCP tools to answer a question.
 
 >>> from qwen3_mlx import Agent, load
 >>> def weather(city: str) -> str:
@@ -32,28 +32,28 @@ from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
 
 @dataclass(frozen=True, slots=True)
 class AgentReply:
-    """A whole user turn: the last step's answer, and all that ran before it."""
+    """The result of a whole user turn: the last step's answer, and all steps' tool results."""
 
     answer: str
     thinking: str
-    """All steps' thoughts."""
+    """The thinking of all steps."""
     results: tuple[ToolResult, ...]
     ending: Ending
     steps: int
     stats: Stats | None
-    """Those of the last step."""
+    """The statistics of the last step."""
 
 
 class Agent:
     """A conversation with a model that may call functions and tools.
 
-    tools: Python functions, whose signature and docstring become their schema, and `Tool`s, such
-        as ``McpServers.tools()``. The program's own functions run unasked; a server's tools only if
-        `allow` names them (``server.tool`` or ``server.*``) or `ask` says so. With `ask`, functions
-        are asked for too.
-    options: of every step, as in ``model.generate``; the thinking budget spans a whole turn.
+    tools: Python functions, whose signatures and docstrings become their schemas, and `Tool`s, such
+        as those of ``McpServers.tools()``. Functions run without asking; a server's tools run only
+        if `allow` names them (``server.tool`` or ``server.*``) or `ask` permits the call. With
+        `ask`, functions need its permission too.
+    options: those of every step, as in ``model.generate``; the thinking budget spans a whole turn.
 
-    Not for concurrent use. Raises `OptionError` for a function that no schema can say.
+    Not for concurrent use. Raises `OptionError` for a function that no schema can describe.
     """
 
     def __init__(
@@ -87,13 +87,13 @@ class Agent:
         return self.loop.send(content, **overrides)
 
     def run(self, content: str, **overrides: Any) -> AgentReply:
-        """One user turn, to its end. Raises as `ChatSession.send`."""
+        """Run one user turn to its end. Raises as `ChatSession.send`."""
         return _joined(self.stream(content, **overrides))
 
     async def astream(self, content: str, **overrides: Any) -> AsyncIterator[LoopEvent]:
-        """`stream` for asyncio: all turns compute in one thread, which is the agent's.
+        """`stream` for asyncio; all turns are computed in one thread of the agent.
 
-        A task that is cancelled stops the turn.
+        Cancelling the task stops the turn.
         """
         queue: asyncio.Queue[LoopEvent | BaseException | None] = asyncio.Queue()
         events = asyncio.get_running_loop()
@@ -125,7 +125,7 @@ class Agent:
         return _joined([event async for event in self.astream(content, **overrides)])
 
     def interrupt(self) -> None:
-        """End the running call; without one, the turn. From any thread."""
+        """End the running call; if none runs, end the turn. From any thread."""
         self.loop.interrupt()
 
 
@@ -155,8 +155,8 @@ def _joined(events: Any) -> AgentReply:
 def tool_of(function: Callable[..., Any]) -> Tool:
     """A Python function as a tool. Raises `OptionError`.
 
-    It may be a coroutine function; it is run in an event loop of its own. What it returns is given
-    to the model as text, or as JSON if it is no text; what it raises, as an error.
+    A coroutine function runs in its own event loop. The model reads the returned text, other
+    values as JSON, and exceptions as errors.
     """
     description, parameters = schema_of(function)
     name = getattr(function, "__name__", type(function).__name__)
@@ -189,11 +189,11 @@ def _awaited(work: Coroutine[Any, Any, Any], cancel: Cancel) -> Any:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if hasattr(value, "model_dump_json"):  # pydantic's
+    if hasattr(value, "model_dump_json"):  # a pydantic model
         return str(value.model_dump_json())
     try:
         return json.dumps(value, ensure_ascii=False, default=_plain)
-    except Exception:  # a __str__ of the value's own may raise anything
+    except Exception:  # the value's own __str__ may raise anything
         return shown(value, str)
 
 

@@ -1,7 +1,7 @@
-"""A client of one MCP server: its tools, and calls of them.
+"""A client of one MCP server: lists its tools and calls them.
 
-JSON-RPC 2.0 as https://modelcontextprotocol.io/specification/2025-11-25 has it. A server may ask
-for a ping; sampling, elicitation and roots are refused.
+JSON-RPC 2.0 as in https://modelcontextprotocol.io/specification/2025-11-25. Of a server's
+requests, ping is answered; sampling, elicitation and roots are refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KNOWN_VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 START_SECONDS, LIST_SECONDS = 30.0, 30.0
 MOST_TOOLS, MOST_PAGES = 512, 100
 _NAME = re.compile(r"[\w./:-]{1,128}")
-"""A tool's name: what the specification has, and a few signs more that servers use."""
+"""Valid names of tools: the specification's, and a few more characters that servers use."""
 _HINTS = {
     "readOnlyHint": "read-only",
     "destructiveHint": "destructive",
@@ -35,17 +35,17 @@ _HINTS = {
 
 
 class McpClient:
-    """One server. Its calls may come from several threads."""
+    """The connection to one server; `call` may be used from several threads."""
 
     def __init__(self, name: str, connect: Open, on_change: Callable[[], object]) -> None:
-        """Connect and agree on a version; `on_change` is told when its tools changed.
+        """Connect and agree on a protocol version. Raises `ToolError`.
 
-        Raises `ToolError`.
+        `on_change` is called when the server announces that its tools have changed.
         """
         self.name, self._on_change = name, on_change
         self.title, self.instructions = name, ""
         self.remarks: list[str] = []
-        """What was passed over, and why."""
+        """The tools left out of `list_tools`, and why."""
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Future[Message]] = {}
         self._lock = threading.Lock()
@@ -58,7 +58,7 @@ class McpClient:
 
     @property
     def ended(self) -> str:
-        """Why the server is gone; empty as long as it may answer."""
+        """Why the server has ended; empty while it may still answer."""
         return self._transport.ended
 
     def _begin(self) -> None:
@@ -81,10 +81,10 @@ class McpClient:
             self.title = server["name"]
         self._tell("notifications/initialized", {})
 
-    # ---- what a transport calls
+    # ---- called by the transport
 
     def received(self, message: Message) -> None:
-        """As `Receiver.received`."""
+        """Match a response with its request; answer a server's request; note changed tools."""
         method, number = message.get("method"), message.get("id")
         if isinstance(method, str):
             if number is not None:
@@ -95,27 +95,27 @@ class McpClient:
         with self._lock:
             waiting = self._waiting.pop(number, None) if isinstance(number, int) else None
         if waiting is not None:
-            with contextlib.suppress(InvalidStateError):  # a person has just cancelled it
+            with contextlib.suppress(InvalidStateError):  # the call has just been cancelled
                 waiting.set_result(message)
 
     def lost(self, why: str) -> None:
-        """As `Receiver.lost`."""
+        """Fail all waiting requests with `ToolError`, giving the reason `why`."""
         with self._lock:
             waiting, self._waiting = list(self._waiting.values()), {}
         for one in waiting:
             with contextlib.suppress(InvalidStateError):
                 one.set_exception(ToolError(f"the server {self.name} gave no answer", got=why))
 
-    # ---- asking
+    # ---- requests
 
     def _answer(self, method: str, number: Any) -> None:
-        """Answer what a server asks of us."""
+        """Answer a server's request: ping with a result, anything else with an error."""
         reply: Message = {"jsonrpc": "2.0", "id": number}
         if method == "ping":
             reply["result"] = {}
         else:
             reply["error"] = {"code": -32601, "message": f"{method} is not offered"}
-        with contextlib.suppress(ToolError, AttributeError):  # it is gone, or only opening
+        with contextlib.suppress(ToolError, AttributeError):  # ended, or not yet open
             self._transport.send(reply)
 
     def _tell(self, method: str, params: Mapping[str, Any]) -> None:
@@ -124,7 +124,7 @@ class McpClient:
     def _ask(
         self, method: str, params: Mapping[str, Any], seconds: float, cancel: Cancel | None = None
     ) -> Message:
-        """The result of a request. Raises `ToolError`: refused, gone, cancelled, or out of time."""
+        """The result of a request. Raises `ToolError` (refused, ended, cancelled, timed out)."""
         number, answer = next(self._numbers), Future[Message]()
         with self._lock:
             self._waiting[number] = answer
@@ -167,7 +167,8 @@ class McpClient:
     def list_tools(self) -> list[dict[str, Any]]:
         """The server's tools: ``name``, ``description``, ``inputSchema``, ``hints``.
 
-        Those that no template could render are left out, with a remark. Raises `ToolError`.
+        Tools with an invalid name or schema, or that run only as tasks, are left out, each with a
+        remark. Raises `ToolError`.
         """
         found: dict[str, dict[str, Any]] = {}
         self.remarks = []
@@ -215,7 +216,7 @@ class McpClient:
         }
 
     def call(self, tool: str, arguments: dict[str, Any], cancel: Cancel, seconds: float) -> Result:
-        """Call a tool; what goes wrong is a failed result."""
+        """Call a tool; an error becomes a failed `Result`."""
         try:
             params = {"name": tool, "arguments": arguments}
             found = self._ask("tools/call", params, seconds, cancel)
@@ -226,13 +227,13 @@ class McpClient:
             return Result(f"the server {self.name} answers in too many levels", failed=True)
 
     def close(self) -> None:
-        """End the connection, and the server if it is a child."""
+        """Close the connection, end the server if it is a child process, fail all waiting calls."""
         self._transport.close()
         self.lost("it was closed")
 
 
 def _text(result: Message) -> str:
-    """A result's content as text; what is no text is named."""
+    """A result's content as text; parts that aren't text are named in brackets."""
     content = result.get("content")
     parts = [_part(one) for one in content] if isinstance(content, list) else []
     if not parts and result.get("structuredContent") is not None:

@@ -1,4 +1,4 @@
-"""What a docstring says of a function and its parameters, in Google's, NumPy's or Sphinx's way."""
+"""Parses docstrings in Google, NumPy or Sphinx style: the summary and the parameters' texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _END = re.compile(r"^(Returns?|Raises|Yields?|Examples?|Notes?|Attributes|See Al
 
 
 def read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """What it does, and what each parameter is."""
+    """The description of `function`, and the texts of its parameters by name."""
     lines = (inspect.getdoc(function) or "").splitlines()
     summary: list[str] = []
     texts: dict[str, str] = {}
@@ -26,7 +26,7 @@ def read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
         elif _END.match(bare) or bare.startswith((":return", ":rtype", ":raise")):
             inside, name = False, "\0"
         elif bare and set(bare) <= {"-", "="}:
-            continue  # NumPy's line below a heading
+            continue  # NumPy's underline of a heading
         elif inside and bare:
             depth = len(line) - len(line.lstrip())
             indent = depth if indent < 0 else indent
@@ -43,7 +43,7 @@ def read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
 
 
 def _after_name(line: str) -> str:
-    """The text of ``name (type): text``; nothing of NumPy's ``name : type``."""
+    """The text in ``name (type): text``; "" for NumPy's ``name : type``."""
     if re.match(r"\w+ : ", line):
         return ""
     return re.sub(r"^\*{0,2}\w+\s*(?:\(.*?\))?\s*:?\s*", "", line)

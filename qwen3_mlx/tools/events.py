@@ -1,4 +1,4 @@
-"""What a turn with tools says besides the model's own events. Needs no MLX."""
+"""The events that the tool loop adds to the model's own. Needs no MLX."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Ending = Literal["answered", "length", "interrupted", "steps", "repeated"]
 
 @dataclass(frozen=True, slots=True)
 class ToolRun:
-    """A call is about to run: it was allowed, with these arguments."""
+    """An allowed call is about to run, with the arguments in `call`."""
 
     call: ToolCall
     tool: Tool
@@ -21,19 +21,19 @@ class ToolRun:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a call gave, ran or not, as the model reads it."""
+    """The text that the model reads as a call's result, also if the call did not run."""
 
     call: ToolCall
     text: str
     failed: bool = False
     tool: Tool | None = None
-    """None: there is no tool of that name."""
+    """The tool called; None if no tool has that name."""
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class LoopDone:
-    """The user turn is over."""
+    """The last event of a user turn: why it ended, and how often the model was run."""
 
     ending: Ending
     steps: int

@@ -1,4 +1,4 @@
-"""Arguments as JSON has them, made what a function's annotations ask for."""
+"""Converts a call's JSON arguments to the types in a function's annotations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qwen3_mlx.tools.function_schema import LISTS, PLAIN, Json, hints_of, parame
 
 
 def converted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Json:
-    """`arguments` as `function` annotates them. Raises `ValueError` naming the wrong one."""
+    """`arguments` converted to the annotated types. Raises `ValueError`, naming the invalid one."""
     parameters, hints = parameters_of(function), hints_of(function)
     if unknown := [name for name in arguments if name not in parameters]:
         raise ValueError(
@@ -27,7 +27,7 @@ def converted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Jso
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
-    """`value`, as JSON has it, as `hint` asks for it. Raises `ValueError`."""
+    """The JSON `value` converted to the type `hint`. Raises `ValueError`, naming `where`."""
     if get_origin(hint) is Annotated:
         return _convert(value, get_args(hint)[0], where)
     origin, given = get_origin(hint), get_args(hint)

@@ -1,6 +1,6 @@
-"""A Python function as a tool: its signature, annotations and docstring become a JSON Schema.
+"""The JSON Schema of a Python function, from its signature, annotations and docstring.
 
-pydantic's models are taken where a program has them.
+Annotations may be pydantic models; pydantic itself is not imported here.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ LISTS = (list, tuple, set, frozenset, Sequence, Iterable, Set)
 def schema_of(function: Callable[..., Any]) -> tuple[str, Json]:
     """The description and the parameters' JSON Schema of `function`.
 
-    Raises `OptionError` for a parameter that no schema can say: ``*args``, positional only, or
-    an annotation without a JSON form.
+    Raises `OptionError` for a parameter that no schema can describe: ``*args``, ``**kwargs``,
+    positional-only, or an annotation without a JSON form.
     """
     summary, texts = read_docstring(function)
     hints, definitions = hints_of(function), dict[str, Any]()
@@ -49,7 +49,7 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters by name. Raises `OptionError` for one that has none."""
+    """The parameters by name. Raises `OptionError` for one that can't be passed by its name."""
     try:
         found = inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -65,7 +65,7 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def hints_of(function: Callable[..., Any]) -> Json:
-    """The annotations, evaluated. Raises `OptionError` for one that isn't defined."""
+    """The evaluated annotations by name. Raises `OptionError` for an undefined name in one."""
     target = function if inspect.isroutine(function) else type(function).__call__
     try:
         return typing.get_type_hints(target, include_extras=True)
@@ -75,7 +75,7 @@ def hints_of(function: Callable[..., Any]) -> Json:
 
 
 def _schema(hint: Any, where: str, definitions: Json) -> Json:
-    """JSON Schema of one annotation."""
+    """The JSON Schema of one annotation; adds to `definitions`. Raises `OptionError`."""
     if get_origin(hint) is Annotated:
         inner, *notes = get_args(hint)
         text = next((note for note in notes if isinstance(note, str)), None)
@@ -116,7 +116,7 @@ def _generic_schema(hint: Any, where: str, definitions: Json) -> Json:
 def _class_schema(hint: type, where: str, definitions: Json) -> Json:
     if issubclass(hint, enum.Enum):
         return _choices([member.value for member in hint])
-    if hasattr(hint, "model_json_schema"):  # pydantic's
+    if hasattr(hint, "model_json_schema"):  # a pydantic model
         found = hint.model_json_schema()
         definitions.update(found.pop("$defs", {}))
         return dict(found)

@@ -1,7 +1,7 @@
-"""An MCP server behind an address: each message a POST, answered by JSON or by a stream of events.
+"""MCP's HTTP transport: each message is a POST, answered by JSON or a stream of events.
 
-A stream of its own, which a GET opens, brings what the server says unasked. One that the server
-closes is opened again, from the last event on.
+A GET opens a separate stream for messages that the server sends on its own. A stream that the
+server closes is opened again, from the last event on.
 https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#streamable-http
 """
 
@@ -23,21 +23,22 @@ from qwen3_mlx.tools.transport import LARGEST_MESSAGE, Message, Receiver, parsed
 
 CONNECT_SECONDS = 30.0
 SILENCE_SECONDS = 300.0
-"""Longest that a stream may stay silent; a call's own time is up long before."""
+"""Longest silence of a stream; the time limit of a call is much shorter."""
 RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 60.0
-"""What passes before a stream is opened again; longer each time as long as nothing comes."""
+"""The pause before a stream is opened again; it doubles, up to the maximum, while none brings a
+message."""
 CANCELLED = "notifications/cancelled"
 _LONGEST_ID = 1_000
 
 
 class Http:
-    """The POSTs of one session with a server."""
+    """One session with a server."""
 
     ended = ""
-    """An address may answer again: it is never known to be gone."""
+    """Always empty: a server behind an address may answer again."""
 
     def __init__(self, url: str, headers: Mapping[str, str], receiver: Receiver) -> None:
-        """Nothing is asked yet. Raises `ToolError` for an address that is none."""
+        """Makes no connection yet. Raises `ToolError` for an invalid address."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ToolError("a server's url", got=url, expected="http://… or https://…")
@@ -47,11 +48,14 @@ class Http:
         self._lock = threading.Lock()
         self._open: set[_Exchange] = set()
         self._waiting: dict[Any, _Exchange | None] = {}
-        """The requests without an answer, and what brings it."""
+        """The unanswered requests by id, each with the exchange that its answer will come by."""
         self._over = threading.Event()
 
     def send(self, message: Message) -> None:
-        """As `Transport.send`; the answer comes in a thread of its own."""
+        """Send one message, in a new thread; that thread also receives the answer.
+
+        Raises `ToolError` if the session is closed; a request's other errors arrive as responses.
+        """
         if self._over.is_set():
             raise ToolError("the server is closed")
         if "id" in message and "method" in message:
@@ -59,7 +63,7 @@ class Http:
         work = threading.Thread(target=self._post, args=(message,), name="mcp post", daemon=True)
         work.start()
         if "id" not in message or "method" not in message:
-            # what follows a notification must find it done, and replies must not pile up
+            # Later messages must not overtake a notification, and replies must not pile up.
             work.join(CONNECT_SECONDS)
         if message.get("method") == "notifications/initialized":
             threading.Thread(target=self._listen, name="mcp events", daemon=True).start()
@@ -95,7 +99,7 @@ class Http:
             exchange.hang_up()
 
     def _take(self, messages: Iterator[Message], number: Any) -> bool:
-        """Hand `messages` on; returns whether the answer to `number` is among them."""
+        """Pass `messages` to the receiver; returns whether the answer to `number` is among them."""
         answered = False
         for one in messages:
             self._receiver.received(one)
@@ -103,7 +107,7 @@ class Http:
         return answered
 
     def _listen(self) -> None:
-        """Hear what the server says unasked, if it has a stream for it."""
+        """Receive messages that the server sends on its own, if it offers a stream for them."""
         place, pause = _Place(), RETRY_SECONDS
         while not self._over.is_set():
             heard = False
@@ -112,10 +116,10 @@ class Http:
                     for one in self._events(exchange, place):
                         self._receiver.received(one)
                         heard = True
-            except ToolError:  # it has none, or it is over
+            except ToolError:  # the server has no such stream, or the session is over
                 return
             except _BROKEN:
-                pass  # it may answer again
+                pass  # the server may answer again
             pause = RETRY_SECONDS if heard else min(2 * pause, MOST_RETRY_SECONDS)
             self._over.wait(max(pause, place.retry_s))
 
@@ -126,7 +130,7 @@ class Http:
 
     @contextlib.contextmanager
     def _exchange(self, number: Any = None) -> Iterator[_Exchange]:
-        """A request and what comes for it; for the answer to `number`, if it is given."""
+        """A connection for one request; registered for the answer to `number`, if it is given."""
         kind = http.client.HTTPSConnection
         make = kind if self._url.scheme == "https" else http.client.HTTPConnection
         exchange = _Exchange(
@@ -147,7 +151,7 @@ class Http:
         return (self._url.path or "/") + (f"?{self._url.query}" if self._url.query else "")
 
     def _own_headers(self) -> dict[str, str]:
-        """What each request to the server carries."""
+        """The headers of every request: the configured ones, session id and protocol version."""
         headers = dict(self._headers)
         if self._session is not None:
             headers["Mcp-Session-Id"] = self._session
@@ -156,7 +160,7 @@ class Http:
         return headers
 
     def _answers(self, exchange: _Exchange, message: Message, place: _Place) -> Iterator[Message]:
-        """What the server answers to `message`. Raises `ToolError`, and those of a connection."""
+        """The server's answers to `message`. Raises `ToolError` and the errors in `_BROKEN`."""
         headers = {
             **self._own_headers(),
             "Content-Type": "application/json",
@@ -172,7 +176,7 @@ class Http:
             yield from parsed(_whole(response))
 
     def _events(self, exchange: _Exchange, place: _Place) -> Iterator[Message]:
-        """What comes behind `place`, or unasked. Raises as `_answers`."""
+        """The messages of a stream, from the event after `place` on. Raises as `_answers`."""
         headers = {**self._own_headers(), "Accept": "text/event-stream"}
         if place.last_id:
             headers["Last-Event-ID"] = place.last_id
@@ -197,7 +201,7 @@ class Http:
         return ToolError("the server refused", got=got, hint=hint)
 
     def close(self) -> None:
-        """Give up what is under way, and tell the server that the session is over."""
+        """Abort all requests, and tell the server that the session has ended (DELETE)."""
         if self._over.is_set():
             return
         self._over.set()
@@ -212,19 +216,19 @@ class Http:
 
 
 _BROKEN = (OSError, http.client.HTTPException, ValueError)
-"""What a connection raises that doesn't come about, breaks off or carries no HTTP."""
+"""The errors of a connection that can't be opened, breaks, or doesn't speak HTTP."""
 
 
 @dataclass
 class _Place:
-    """Where a stream of events is: what opens it again from there."""
+    """The position in a stream of events, from which it can be opened again."""
 
     last_id: str = ""
     retry_s: float = 0.0
 
 
 class _Exchange:
-    """One request over a connection of its own."""
+    """One request over its own connection."""
 
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self.connection, self.silence_s = connection, SILENCE_SECONDS
@@ -233,15 +237,16 @@ class _Exchange:
     def ask(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> http.client.HTTPResponse:
-        """The response, as soon as its head is there. Raises what `_BROKEN` lists."""
+        """Send the request; returns the response once its headers arrive. Raises as `_BROKEN`."""
         self.connection.request(method, path, body, headers)
-        self._sock = self.connection.sock  # a response that ends it takes it from the connection
+        # Kept here: for a response that closes the connection, `connection.sock` becomes None.
+        self._sock = self.connection.sock
         if self._sock is not None:
             self._sock.settimeout(self.silence_s)
         return self.connection.getresponse()
 
     def hang_up(self) -> None:
-        """Wake the thread that waits for what comes."""
+        """Shut the socket down, which wakes the thread that reads from it."""
         with contextlib.suppress(OSError):
             if self._sock is not None:
                 self._sock.shutdown(socket.SHUT_RDWR)
@@ -255,7 +260,7 @@ def _whole(response: http.client.HTTPResponse) -> bytes:
 
 
 def _events(response: http.client.HTTPResponse, place: _Place) -> Iterator[Message]:
-    """The messages in a stream of server-sent events; `place` is kept up with it."""
+    """The messages in a stream of server-sent events; updates `place`. Raises `ToolError`."""
     data: list[bytes] = []
     size = 0
     while line := response.readline(LARGEST_MESSAGE):

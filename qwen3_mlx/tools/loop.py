@@ -1,7 +1,7 @@
-"""The tool loop: the model asks, a person allows, the tool runs, the model reads, and so on.
+"""The tool loop: the model requests calls, the user allows them, the model reads the results.
 
-One user turn: the thinking budget spans all its steps, and each step computes its new part only,
-for the session's cache holds the rest.
+A user turn has several steps, one per run of the model. The thinking budget spans all of them, and
+each step prefills only the new messages, because the session's cache holds the rest.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from qwen3_mlx.tools.result_text import RESULT_TOKENS, for_model
 from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
 
 MAX_STEPS = 20
-"""Times that the model is asked in one user turn."""
+"""The most runs of the model in one user turn."""
 SAME_CALL = 3
-"""The same call, so many times in one user turn, ends it."""
+"""A user turn ends when it has requested the same call this many times."""
 CALL_MARKS = ("<tool_call>", "<function=")
 
 
 class ToolLoop:
-    """Runs user turns of `session` with `tools` on offer, as far as `consent` goes.
+    """Runs user turns of `session` with `tools` on offer; `consent` decides which calls run.
 
     One turn at a time. `interrupt` may be called from any thread or a signal handler.
     """
@@ -55,7 +55,7 @@ class ToolLoop:
         self._stopped = False
 
     def offer(self, tools: Sequence[Tool]) -> None:
-        """Offer `tools` from the next step on. Raises `OptionError` if two have one name."""
+        """Offer `tools` from the next step on. Raises `OptionError` if two have the same name."""
         counted = Counter(tool.name for tool in tools)
         if twice := [name for name, count in counted.items() if count > 1]:
             raise OptionError("tools", got=f"two named {twice[0]!r}", expected="a name each")
@@ -64,34 +64,34 @@ class ToolLoop:
     def send(
         self, content: str | MessageLike | Sequence[MessageLike], **options: Any
     ) -> Iterator[LoopEvent]:
-        """One user turn. Yields what the model says in each step, what runs and what it gave.
+        """One user turn. Yields the model's events of each step, `ToolRun` and `ToolResult`.
 
-        Ends in `LoopDone`. Raises as `ChatSession.send`; what was said and run until then stays in
-        the session's messages, each call with its result.
+        The last event is `LoopDone`. Raises as `ChatSession.send`; the messages until then stay in
+        the session, each call with its result.
         """
         self._stopped = False
         turn = _Turn(self, options)
         return turn.events(content)
 
     def retry(self, **options: Any) -> Iterator[LoopEvent]:
-        """Answer the last user message anew, as `send` does. Raises as `ChatSession.retry`."""
+        """Answer the last user message again; yields as `send`. Raises as `ChatSession.retry`."""
         self._stopped = False
         return _Turn(self, options).events(None)
 
     def interrupt(self, kind: Literal["answer", "stop"] = "stop") -> None:
-        """End the running call, which the model is told; without one, the thinking or the turn."""
+        """End the running call, and tell the model so; if none runs, the thinking or the turn."""
         cancel = self._cancel
         if cancel is not None and not cancel.asked:
             cancel.ask()
             return
         self._stopped = self._stopped or kind == "stop" or cancel is not None
         if self._stopped and (begun := self._cancel) is not None:
-            begun.ask()  # a call that began meanwhile
+            begun.ask()  # a call that has begun in the meantime
         if self._generation is not None:
             self._generation.interrupt(kind)
 
     def stop(self) -> None:
-        """End the turn, and the call that runs; from any thread."""
+        """End the turn and the running call; from any thread."""
         self._stopped = True
         if (cancel := self._cancel) is not None:
             cancel.ask()
@@ -99,12 +99,12 @@ class ToolLoop:
             generation.interrupt("stop")
 
     def run(self, tool: Tool, arguments: dict[str, Any]) -> Result:
-        """Run a call, and give up on it after `call_seconds` or an `interrupt`."""
+        """Run a call in a thread; returns a failed result after `call_seconds` or `interrupt`."""
         self._cancel = cancel = Cancel()
         found: list[Result] = []
         ended = threading.Event()
         cancel.then(ended.set)
-        if self._stopped:  # since the model called
+        if self._stopped:  # stopped after the model requested the call
             self._cancel = None
             return Result("The user ended the turn before it ran.", failed=True)
 
@@ -127,24 +127,24 @@ class ToolLoop:
         return Result(f"It gave no result within {self.call_seconds:g} seconds.", failed=True)
 
     def room(self) -> int:
-        """Tokens that one more result may take: a quarter of what the context has left."""
+        """A quarter of the context left, from 32 to `result_tokens`: most tokens of a result."""
         left = self.session.runtime.config.context - len(self.session.cache.tokens)
         return max(min(self.result_tokens, left // 4), 32)
 
 
 class _Turn:
-    """One user turn of a loop."""
+    """The state of one user turn."""
 
     def __init__(self, loop: ToolLoop, options: dict[str, Any]) -> None:
         self.loop, self.options = loop, options
         self.steps = 0
         self.seen: Counter[str] = Counter()
         self.told = False
-        """Whether the model was told already that a call of its can't be read."""
+        """Whether the model has been told that its call can't be parsed."""
         self.calls: list[ToolCall] = []
-        """The calls of the latest step that had some."""
+        """The calls of the latest step with calls."""
         self.results: dict[str, dict[str, Any]] = {}
-        """Their results until now, by the calls' ids."""
+        """The results of `calls` so far, as messages by the calls' ids."""
 
     def events(self, content: Any) -> Iterator[LoopEvent]:
         try:
@@ -153,7 +153,7 @@ class _Turn:
             self._close_calls()
 
     def _close_calls(self) -> None:
-        """Give a result to each call that the turn's end left without one."""
+        """Append a result message for each call that has none when the turn breaks off."""
         messages = self.loop.session.messages
         asked = messages[-1].get("tool_calls") if messages else None
         if not self.calls or not asked or asked[0].get("id") != self.calls[0].id:
@@ -182,9 +182,9 @@ class _Turn:
         yield LoopDone(ending, self.steps)
 
     def _step(self, content: Any) -> Any:
-        """Ask the model once; returns its calls, its answer, and how it ended.
+        """Run the model once, yielding its events; returns its calls, its answer and `Done`.
 
-        `content` is new, or None to answer the last user message anew.
+        `content` holds the new messages; None answers the last user message again.
         """
         self.steps += 1
         offered = [tool.as_offer() for tool in self.loop.tools.values()]
@@ -218,7 +218,7 @@ class _Turn:
         return calls, "".join(answer), done
 
     def _too_long(self, error: ContextError, offered: list[dict[str, Any]]) -> ContextError:
-        """`error`, which says what the tools take of the prompt."""
+        """`error` with the number of prompt tokens that the tools take."""
         if not offered:
             return error
         tokens = len(self.loop.session.runtime.tokenizer.encode(json.dumps(offered)))
@@ -238,7 +238,7 @@ class _Turn:
         return "steps" if calls and self.steps >= self.loop.max_steps else None
 
     def _result(self, call: ToolCall, ending: Ending | None) -> Any:
-        """Run `call` if it may; yields what happens, and returns its result."""
+        """Run `call` if it is allowed; yields `ToolRun` and `ToolResult`, returns the latter."""
         tool = self.loop.tools.get(call.name)
         if ending is not None:
             result = ToolResult(call, f"Not run: {_WHY[ending]}.", True, tool)
@@ -270,7 +270,7 @@ class _Turn:
         return ToolResult(call, text, found.failed, tool, seconds)
 
     def _unreadable(self, answer: str) -> list[dict[str, Any]]:
-        """What tells the model, once, that its answer holds a call that nobody could read."""
+        """The message that tells the model, once per turn, that its call can't be parsed."""
         if self.told or not any(mark in answer for mark in CALL_MARKS):
             return []
         self.told = True

@@ -1,4 +1,4 @@
-"""A tool's result as the model reads it: capped, and marked with where it comes from."""
+"""Formats a tool's result for the model: shortened, and marked with the server's name."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Callable, Sequence
 from qwen3_mlx.tools.tool import Result, Tool
 
 RESULT_TOKENS = 8_192
-"""Most tokens of one result that the model reads."""
+"""The most tokens of one result that the model reads."""
 CHARACTERS_A_TOKEN = 12
-"""More than any text has on average: what is longer is cut before it is encoded."""
+"""More characters per token than any text has on average: longer texts are cut before encoding."""
 
 
 def for_model(
     tool: Tool | None, result: Result, encode: Callable[[str], Sequence[int]], most: int
 ) -> str:
-    """`result` in at most some `most` tokens, the middle left out and said to be.
+    """The text of `result`, its middle replaced by a note if it has more than `most` tokens.
 
-    What a server says is marked with its name, so that the model can tell it from the user.
+    A server's result begins with the tool's full name, so that the model can tell it from the
+    user's words; the name adds to the `most` tokens.
     """
     text = shortened(result.text, encode, most)
     if result.failed:
@@ -26,7 +27,7 @@ def for_model(
 
 
 def shortened(text: str, encode: Callable[[str], Sequence[int]], most: int) -> str:
-    """The head and the tail of `text`, as far as `most` tokens go."""
+    """`text`, or its head and tail with a note between, in at most about `most` tokens."""
     size = most * CHARACTERS_A_TOKEN
     kept = len(text)
     if kept > size:

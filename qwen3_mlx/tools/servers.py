@@ -1,4 +1,4 @@
-"""MCP servers as a file lists them, in the form that other programs use: ``mcpServers``.
+"""The MCP servers in a configuration file of the usual form, ``mcpServers``, and their processes.
 
 {"mcpServers": {"time": {"command": "mcp-server-time", "args": [], "env": {}},
                 "docs": {"url": "https://…/mcp", "headers": {}}}}
@@ -32,7 +32,7 @@ _MOST_SERVERS = 64
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """One entry of the file: a command, or an address."""
+    """One server in the file: a command, or an address."""
 
     name: str
     command: tuple[str, ...] = ()
@@ -41,19 +41,19 @@ class ServerConfig:
     url: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     allowed: tuple[str, ...] = ()
-    """Tools that the file has run unasked: ``alwaysAllow``."""
+    """``alwaysAllow``: tools that run without asking."""
     only: tuple[str, ...] | None = None
-    """The tools on offer, where the file has chosen: ``includeTools``."""
+    """``includeTools``: the only tools on offer; None offers all."""
     without: tuple[str, ...] = ()
-    """Tools that aren't on offer: ``excludeTools``."""
+    """``excludeTools``: tools that are not on offer."""
 
     def offers(self, tool: str) -> bool:
-        """Whether the file leaves `tool` on offer."""
+        """Whether the file's choice of tools includes `tool`."""
         return (self.only is None or tool in self.only) and tool not in self.without
 
     @property
     def shown(self) -> str:
-        """What will run, or be asked, as a person reads it: without secrets' values."""
+        """The command or address for the user; values of environment variables are hidden."""
         if self.url:
             return self.url
         names = "".join(f"{name}=… " for name in self.env)
@@ -61,13 +61,13 @@ class ServerConfig:
 
     @property
     def digest(self) -> str:
-        """Names the command, so that a changed one is asked for again."""
+        """A hash of command, env names, cwd, url, alwaysAllow: if it changes, approval lapses."""
         told = json.dumps([self.command, sorted(self.env), self.cwd, self.url, self.allowed])
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def read_config(path: Path) -> list[ServerConfig]:
-    """The servers that the file lists and doesn't disable. Raises `OptionError`, naming the key."""
+    """The enabled servers in the file. Raises `OptionError`, naming the file and the key."""
     try:
         found = json.loads(read_small(path).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
@@ -112,7 +112,7 @@ def _server(name: str, one: Any, where: str) -> ServerConfig | None:
 
 
 def _chosen(name: str, one: dict[str, Any], where: str) -> ServerConfig:
-    """An entry with what it says of the server's tools, and nothing of the server."""
+    """A `ServerConfig` with the entry's choice of tools, without command or address."""
     allowed, only, without = (
         _words(one.get(key), f"{where}.{key}")
         for key in ("alwaysAllow", "includeTools", "excludeTools")
@@ -136,7 +136,10 @@ def _texts(value: Any, where: str) -> dict[str, str]:
 
 
 def _expanded(text: str, where: str) -> str:
-    """`text` with ``${NAME}`` and ``${NAME:-otherwise}`` replaced from our environment."""
+    """`text` with ``${NAME}`` and ``${NAME:-default}`` replaced from the environment.
+
+    Raises `OptionError` for a variable that is not set and has no default.
+    """
 
     def value(found: re.Match[str]) -> str:
         known = os.environ.get(found[1], found[2])
@@ -150,10 +153,10 @@ def _expanded(text: str, where: str) -> str:
 
 
 class McpServers:
-    """The running servers of one session. A context manager: they end with it.
+    """The running servers of one session: a context manager that ends them on exit.
 
-    `approve` is asked before a server is started; one that is refused, or fails, is left out, and
-    `failures` says why.
+    `approve` is called before a server is started. A server that is refused or fails is left out,
+    and `failures` says why.
     """
 
     def __init__(
@@ -169,7 +172,7 @@ class McpServers:
         self.clients: dict[str, McpClient] = {}
         self.failures: dict[str, str] = {}
         self.changed = False
-        """Whether a server said that its tools changed, since `tools` was last asked."""
+        """Whether a server has announced changed tools since `tools` last refreshed them."""
         self._listed: dict[str, list[dict[str, Any]]] = {}
 
     def __enter__(self) -> McpServers:
@@ -185,7 +188,7 @@ class McpServers:
         self.close()
 
     def start(self, config: ServerConfig) -> None:
-        """Start one, or start it again; a failure is noted."""
+        """Start or restart a server; an error is recorded in `failures`."""
         from qwen3_mlx.tools.client import McpClient
 
         self.stop(config.name)
@@ -202,7 +205,7 @@ class McpServers:
             self.stop(config.name)
 
     def stop(self, name: str) -> None:
-        """End one, if it runs."""
+        """End the server `name`, if it runs."""
         self._listed.pop(name, None)
         if client := self.clients.pop(name, None):
             client.close()
@@ -212,7 +215,7 @@ class McpServers:
 
     def _open(self, config: ServerConfig, receiver: Receiver) -> Transport:
         if config.url:
-            from qwen3_mlx.tools.http import Http  # with http.client, which takes long to import
+            from qwen3_mlx.tools.http import Http  # http.client is slow to import
 
             return Http(config.url, config.headers, receiver)
         from qwen3_mlx.tools.stdio import Stdio
@@ -221,10 +224,10 @@ class McpServers:
         return Stdio(config.command, config.env, receiver, log, config.cwd)
 
     def tools(self, *, refresh: bool = True) -> list[Tool]:
-        """The running servers' tools. One whose name is taken twice is called ``server__tool``.
+        """The running servers' tools; those that share a name are called ``server__tool``.
 
-        A server that has ended is left out from here on, and noted among the failures. With
-        `refresh`, one that said that its tools changed is asked again, which may take a while.
+        A server that has ended is removed, and recorded in `failures`. With `refresh`, all servers
+        are asked again if one has announced changed tools, which may take a while.
         """
         for name, client in list(self.clients.items()):
             if why := client.ended:
@@ -249,7 +252,7 @@ class McpServers:
         return [self._tool(name, one, counted[one["name"]] > 1) for name, one in every]
 
     def remarks(self) -> list[str]:
-        """What is to be known about them: failures, and tools left out."""
+        """Messages for the user: failures, tools left out, and unknown names in the file."""
         failed = [f"{name}: {why}" for name, why in self.failures.items()]
         listed = [remark for client in self.clients.values() for remark in client.remarks]
         return (
@@ -257,7 +260,7 @@ class McpServers:
         )
 
     def _gone(self, config: ServerConfig) -> list[str]:
-        """A remark on names in the file that none of the server's tools has."""
+        """Remarks on names in the file that none of the server's tools has."""
         if config.name not in self._listed:
             return []
         has = {one["name"] for one in self._listed[config.name]}
@@ -288,7 +291,7 @@ class McpServers:
         )
 
     def close(self) -> None:
-        """End them all, at the same time: one may take its seconds."""
+        """End all servers in parallel, as each may take some seconds."""
         ends = [threading.Thread(target=self.stop, args=(name,)) for name in list(self.clients)]
         for end in ends:
             end.start()

@@ -1,4 +1,4 @@
-"""An MCP server as a child process: one JSON message a line, on stdin and stdout.
+"""MCP's stdio transport: the server is a child process; each message is a line of JSON.
 
 https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#stdio
 """
@@ -23,9 +23,9 @@ from qwen3_mlx.tools.transport import LARGEST_MESSAGE, Message, Receiver, parsed
 from qwen3_mlx.tools.watch import WATCHER
 
 INHERITED = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
-"""What a server gets of our environment; its configuration says what else."""
+"""The environment variables that a server inherits; its configuration may set more."""
 DEPTH, DEEPEST = "QWEN3_MLX_TOOL_DEPTH", 3
-"""How many programs of ours are around this one, each a tool of the next; and how many may be."""
+"""The variable that counts nested programs, each started as a tool by another; its maximum."""
 GRACE_SECONDS = 2.0
 _LOG_BYTES = 2**20
 
@@ -33,7 +33,7 @@ _open: WeakSet[Stdio] = WeakSet()
 
 
 class Stdio:
-    """A child process in a process group of its own, which ends with it."""
+    """A child process in its own process group; the whole group is ended with the child."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Stdio:
         log: Path | None = None,
         cwd: str | None = None,
     ) -> None:
-        """Start `command`; its stderr goes to `log`. Raises `ToolError`."""
+        """Start `command`; the first MB of its stderr is written to `log`. Raises `ToolError`."""
         depth = int(os.environ.get(DEPTH, "0") or 0) + 1
         if depth > DEEPEST:
             raise ToolError(f"{command[0]} runs within itself", got=f"{depth} programs deep")
@@ -73,18 +73,18 @@ class Stdio:
             threading.Thread(target=work, name=f"{work.__name__} {command[0]}", daemon=True)
             for work in (self._note, self._read)
         )
-        self._noting.start()  # first: the other waits for its end
+        self._noting.start()  # first, because `_read` joins this thread
         self._reading.start()
 
     def send(self, message: Message) -> None:
-        """As `Transport.send`."""
+        """Write one message as a line. Raises `ToolError`, with the reason why the server ended."""
         line = json.dumps(message, ensure_ascii=True).encode() + b"\n"
         try:
             with self._writing:
                 self._stdin.write(line)
                 self._stdin.flush()
         except (OSError, ValueError):
-            if self._reading is not threading.current_thread():  # it knows how the server ended
+            if self._reading is not threading.current_thread():  # it sets `ended`
                 self._reading.join(GRACE_SECONDS)
             raise ToolError("the server is gone", got=self.ended or self._why()) from None
 
@@ -108,12 +108,12 @@ class Stdio:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE_SECONDS)
         self._end_group()
-        self._noting.join(GRACE_SECONDS)  # or the last words may be missing
+        self._noting.join(GRACE_SECONDS)  # so that `_last_words` is complete
         self.ended = self._why()
         self._receiver.lost(self.ended)
 
     def _note(self) -> None:
-        """Keep the beginning of what the server prints on stderr, and its last words."""
+        """Write the beginning of the server's stderr to the log, and keep its last 400 bytes."""
         err, written = self._process.stderr, 0
         assert err is not None
         with err, contextlib.ExitStack() as stack:
@@ -139,7 +139,7 @@ class Stdio:
         return f"it ended with {'signal' if code < 0 else 'exit code'} {abs(code)}{last}"
 
     def close(self) -> None:
-        """Close its stdin, and end it and its children: by SIGTERM, then by SIGKILL."""
+        """Close the server's stdin, then end its process group by SIGTERM, later by SIGKILL."""
         if self._closed:
             return
         self._closed = True
@@ -156,7 +156,7 @@ class Stdio:
     def _end_group(self) -> None:
         group, until = self._process.pid, time.monotonic() + GRACE_SECONDS
         for kind in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(OSError):  # nobody is left in it
+            with contextlib.suppress(OSError):  # no process is left in the group
                 os.killpg(group, kind)
                 while kind == signal.SIGTERM and time.monotonic() < until:
                     self._process.poll()

@@ -1,4 +1,4 @@
-"""A tool: what the model reads about it, and what runs when it is called."""
+"""A tool: its definition for the model, and the function that runs a call."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CALL_SECONDS = 60.0
-"""How long a call may take before it is given up."""
+"""Seconds after which a call is cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a call gave: text for the model."""
+    """The result of a call: text for the model."""
 
     text: str
     failed: bool = False
 
 
 class Cancel:
-    """Asks a running call to end: an event that a call may wait for, or be told of."""
+    """Requests that a running call end; the call polls `asked`, or registers a callback."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -29,11 +29,11 @@ class Cancel:
 
     @property
     def asked(self) -> bool:
-        """Whether the call is to end."""
+        """Whether the call has been asked to end."""
         return self._event.is_set()
 
     def ask(self) -> None:
-        """Have the call end; from any thread."""
+        """Ask the call to end, and run the callbacks; from any thread."""
         with self._lock:
             self._event.set()
             then, self._then = self._then, []
@@ -41,7 +41,7 @@ class Cancel:
             act()
 
     def then(self, act: Callable[[], object]) -> None:
-        """Do `act` when asked; at once if that has been."""
+        """Call `act` when the call is asked to end; at once if it already was."""
         with self._lock:
             if not self._event.is_set():
                 self._then.append(act)
@@ -54,29 +54,29 @@ Run = Callable[[dict[str, Any], Cancel], Result]
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One function on offer."""
+    """A function that the model may call."""
 
     name: str
-    """As the model calls it."""
+    """The name that the model uses, unique among the tools on offer."""
     description: str
     parameters: dict[str, Any]
-    """JSON Schema of an object."""
+    """The arguments' JSON Schema, of type object."""
     run: Run = field(repr=False)
-    """Blocks until the call is done, in a thread of its own; raises nothing but `ToolError`."""
+    """Runs a call, in a separate thread, and blocks; an exception becomes a failed result."""
     server: str = ""
-    """The MCP server that runs it; empty: a function of this program."""
+    """The MCP server that runs the tool; empty for a function of this program."""
     called: str = ""
-    """Its name at its server."""
+    """The tool's name at its server."""
     hints: tuple[str, ...] = ()
-    """What the server claims of it, such as "read-only": to be shown, never trusted."""
+    """The server's claims about the tool, such as "read-only": shown, but never trusted."""
 
     @property
     def full_name(self) -> str:
-        """``server.tool``, by which it is allowed; the bare name of a function."""
+        """The name used for consent: ``server.tool``, or a function's plain name."""
         return f"{self.server}.{self.called or self.name}" if self.server else self.name
 
     def as_offer(self) -> dict[str, Any]:
-        """The tool as a template renders it."""
+        """The tool definition that chat templates render."""
         function = {
             "name": self.name,
             "description": self.description,

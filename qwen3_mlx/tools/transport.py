@@ -1,4 +1,4 @@
-"""What carries an MCP client's messages, and what both carriers hold to."""
+"""The interface between an MCP client and its two transports, `stdio` and `http`."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ from typing import Any, Protocol
 
 Message = dict[str, Any]
 LARGEST_MESSAGE = 32 * 2**20
-"""Bytes of one message of a server; a larger one is dropped, and its call fails."""
+"""The most bytes of a server's message; a larger one is dropped, and its call fails (over stdio,
+all waiting calls)."""
 
 
 class Transport(Protocol):
-    """Carries messages to a server; what comes back goes to the receiver it was opened with."""
+    """Sends messages to a server, and passes its messages to the `Receiver` given at opening."""
 
     ended: str
-    """Why the server is gone; empty as long as it may answer."""
+    """Why the server has ended; empty while it may still answer."""
 
     def send(self, message: Message) -> None:
-        """Send one message. Raises `ToolError` if the server is gone."""
+        """Send one message. Raises `ToolError` if the server has ended."""
 
     def close(self) -> None:
-        """End the connection, and the server if it is ours."""
+        """Close the connection, and end the server if it is a child process."""
 
 
 class Receiver(Protocol):
-    """Takes what a server sends, in the transport's thread."""
+    """Receives a server's messages; called in the transport's threads."""
 
     def received(self, message: Message) -> None:
-        """One message."""
+        """Handle one message of the server."""
 
     def lost(self, why: str) -> None:
-        """The connection is over, or what came through it was dropped: all calls fail."""
+        """Fail all waiting calls: the connection has ended, or a message was dropped."""
 
 
 Open = Callable[[Receiver], Transport]
 
 
 def parsed(line: bytes | str) -> list[Message]:
-    """The messages in a line of JSON; none if it is no JSON-RPC, which servers print at times."""
+    """The JSON-RPC messages in a line; empty for other text, which some servers print."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):

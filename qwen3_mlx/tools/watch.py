@@ -1,8 +1,8 @@
-"""A watcher: a small process that ends the tool servers when this one was killed.
+"""A watcher process that ends the tool servers when this process is killed.
 
-A program that SIGKILL ends can end nothing itself. Its pipe to the watcher closes then, on every
+A process killed by SIGKILL can't clean up. But its pipe to the watcher then closes, on every
 system, and the watcher ends the process groups that are still in its list. A server's child that
-has made a session of its own is in no such group, and escapes.
+has started its own session is in no such group, and survives.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ for kind, seconds in ((signal.SIGTERM, 2), (signal.SIGKILL, 0)):
 
 
 class Watcher:
-    """The watcher of this process, started with the first server."""
+    """The watcher of this process, started for the first server."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
     def add(self, group: int) -> None:
-        """Have the process group `group` end with this process."""
+        """End the process group `group` when this process ends."""
         self._tell(b"+%d\n" % group)
 
     def drop(self, group: int) -> None:
-        """The group has ended: its number may be another's soon."""
+        """Forget a group that has ended, as the system may reuse its number."""
         self._tell(b"-%d\n" % group)
 
     def _tell(self, line: bytes) -> None:
-        with self._lock, contextlib.suppress(OSError, ValueError):  # servers run without one too
+        with self._lock, contextlib.suppress(OSError, ValueError):  # servers run without it too
             if self._process is None:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-S", "-c", _WATCH],
