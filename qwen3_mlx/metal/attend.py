@@ -1,8 +1,8 @@
-"""Attention of new tokens, from the joined projections to the heads' outputs.
+"""Attention of new tokens, from the joint projection of q, k and v to the heads' outputs.
 
-Stock MLX makes nine launches of this (two norms, two rotations, two cache writes, their offsets,
-the attention); here it is one, or two where the past is long enough to be split. The new tokens are
-one, or rows: the last tokens of several sequences, several new ones of a sequence, or both.
+Stock MLX needs nine launches for this (two norms, two rotations, two cache writes, their offsets,
+the attention); here it is one, or two if the past is long enough to be split. The input is one new
+token, or rows: the last tokens of several sequences, several new tokens of one sequence, or both.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from qwen3_mlx.metal.launch import SIMD, Constant, Launch, run
 from qwen3_mlx.metal.matrix import FLOATS, Matrix, float_bits
 
 TAIL = 64
-"""Tokens a tail holds before they must be written to the keys and values."""
+"""Tokens that a tail holds; when it is full, they are moved to the keys and values."""
 
 SHARED_FROM = 4
-"""Sequences from which several heads read their past together: there are threadgroups enough."""
+"""Sequences from which several heads share one read of their past: there are then enough
+threadgroups without a threadgroup for every head."""
 
-_SPLIT_FROM = 1024  # tokens of capacity: below, one threadgroup a head reads them as fast
+_SPLIT_FROM = 1024  # tokens of capacity: up to here, one threadgroup per head is as fast
 _PART = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What one layer remembers: ``keys, values [1, K, S, D]``, as computed or packed, of which the
-    first ``counts[0]`` tokens count, and ``tail [2, K, TAIL, D]``, keys then values of the
-    ``counts[1]`` after them, in the dtype of what was computed.
+    """One layer's cache of a sequence: ``keys, values [1, K, S, D]``, plain or packed, of which the
+    first ``counts[0]`` tokens are valid, and ``tail [2, K, TAIL, D]``, the keys, then the values,
+    of the next ``counts[1]`` tokens, in the activations' dtype.
     """
 
     keys: Matrix
@@ -43,10 +44,10 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Pasts:
-    """What one layer remembers of S sequences: ``keys`` and ``values`` of each as in `Past`,
-    ``tails [S, 2, K, TAIL, D]``, ``counts [S, 2]``, and ``rows [R, 2]`` int32: which sequence each
-    row is of, and how many rows before it are of the same one, directly before it. ``most``: rows
-    that a sequence may have.
+    """One layer's caches of S sequences: ``keys`` and ``values`` of each as in `Past`,
+    ``tails [S, 2, K, TAIL, D]``, ``counts [S, 2]``, and ``rows [R, 2]`` int32: the sequence of each
+    row, and the number of rows of that sequence directly before it. ``most``: rows that a sequence
+    may have.
     """
 
     keys: Sequence[Matrix]
@@ -58,11 +59,11 @@ class Pasts:
 
 
 MOST_ROWS = 16
-"""Of a step: as many as matrix units take at once."""
+"""Rows of one step: as many as two tiles of a matrix unit hold."""
 
 
 def most_sequences(packed: bool) -> int:
-    """That one launch takes: Metal has room for 31 arrays."""
+    """Sequences that one launch takes: Metal allows at most 31 arrays."""
     if backend.device() == "cuda":
         return MOST_ROWS
     return 2 if packed else 8
@@ -76,7 +77,7 @@ def reference(
     turns: mx.array,
     past: Past | Pasts,
 ) -> tuple[mx.array, mx.array]:
-    """``attend`` in float32; of the tail only the rows in use, of several tails the new ones."""
+    """`attend` in float32; returns only the tail's used rows, for `Pasts` only the new rows."""
     if isinstance(past, Pasts):
         return one_by_one(reference, qkv, heads, norms, eps, turns, past)
     held, recent = (int(past.counts[i]) for i in range(2))
@@ -103,9 +104,9 @@ def one_by_one(
     turns: mx.array,
     pasts: Pasts,
 ) -> tuple[mx.array, mx.array]:
-    """Rows by an `attend` of one token, which gives of the tail the rows in use.
+    """Compute rows one by one, by an `attend` of one token that returns the tail's used rows.
 
-    Returns ``[R, 1, H · D]``, and of each row what it added, ``[R, 2, K, D]``.
+    Returns ``[R, 1, H · D]``, and the key and value that each row added, ``[R, 2, K, D]``.
     """
     outs, added = [], []
     tails: dict[int, mx.array] = {}
@@ -122,7 +123,7 @@ def one_by_one(
 
 
 def _turned(x: mx.array, norm: mx.array, eps: float, turns: mx.array) -> mx.array:
-    """``x [..., D]`` after its norm and rotation."""
+    """``x [..., D]``, float32, after its RMS norm and rotation; turns ``[2, D/2]``."""
     x = x * mx.rsqrt((x * x).mean(-1, keepdims=True) + eps) * norm.astype(mx.float32)
     a, b = mx.split(x, 2, axis=-1)
     cos, sin = turns
@@ -130,7 +131,7 @@ def _turned(x: mx.array, norm: mx.array, eps: float, turns: mx.array) -> mx.arra
 
 
 def unsupported_dim(dim: int) -> str | None:
-    """Why heads of `dim` elements don't fit a simdgroup's lanes, or None."""
+    """Why a simdgroup's lanes can't share heads of `dim` elements, or None."""
     if dim not in (8, 16, 32, 64, 128, 256):
         return f"head_dim {dim}: expected a power of two from 8 to 256"
     return None
@@ -139,7 +140,7 @@ def unsupported_dim(dim: int) -> str | None:
 def unsupported_reason(
     qkv: mx.array, heads: tuple[int, int], norms: tuple[mx.array, mx.array], past: Past
 ) -> str | None:
-    """Why `attend` can't take these, or None."""
+    """Why `attend` can't run on these inputs, or None."""
     dim, dtypes = norms[0].shape[0], {array.dtype for array in (qkv, *norms)}
     kept = past.keys.weight if past.keys.scales is None else past.keys.scales
     if {kept.dtype, past.tail.dtype} != {qkv.dtype}:
@@ -161,10 +162,10 @@ def attend(
     turns: mx.array,
     past: Past | Pasts,
 ) -> tuple[mx.array, mx.array]:
-    """``qkv [R, 1, (H + 2K) · D]`` to ``[R, 1, H · D]``, and the tails that they are added to.
+    """``qkv [R, 1, (H + 2K) · D]`` to ``[R, 1, H · D]``, and the tails with what was added.
 
-    heads: H and K. norms: the weights of q-norm and k-norm, ``[D]``. turns: from `rotation`, of the
-    same counts and rows. A `Past` is of one row.
+    heads: H and K. norms: the weights of q-norm and k-norm, ``[D]``. turns: from `rotation` of the
+    same counts and rows. With a `Past`, R is 1.
     """
     dim, count = norms[0].shape[0], qkv.size // ((heads[0] + 2 * heads[1]) * norms[0].shape[0])
     pasts, rowed = (_one(past), False) if isinstance(past, Past) else (past, True)
@@ -199,42 +200,42 @@ def attend(
 
 
 def _one(past: Past) -> Pasts:
-    """One sequence and one row of it, of which no rows are read."""
+    """One sequence with one row; the kernel doesn't read ``rows`` then, so `counts` stands in."""
     return Pasts([past.keys], [past.values], past.tail, past.counts, past.counts)
 
 
 def padded(sequences: int, packed: bool) -> int:
-    """Sequences that a text is made for: a power of two, so that there are few texts."""
+    """The number of sequences that the source is compiled for: a power of two, to compile few."""
     return min(1 << (sequences - 1).bit_length(), max(most_sequences(packed), sequences))
 
 
 def _repeated(names: int, packed: bool) -> frozenset[str]:
-    """The arrays of `names` sequences behind the first, which a text takes one by one."""
+    """The names of all sequences' arrays but the first's: the source takes each of them."""
     letters = "wsb" if packed else "w"
     prefixes = (f"{prefix}_{letter}" for prefix in ("keys", "values") for letter in letters)
     return frozenset(f"{prefix}{index}" for prefix in prefixes for index in range(1, names))
 
 
 def _padded_capacities(capacities: list[int]) -> mx.array:
-    """Tokens that each sequence's buffers have room for; Metal passes few numbers as constants,
-    which are another address space. A single token reads its buffer's shape: that costs no read.
+    """Each sequence's capacity in tokens, padded to `MOST_ROWS`: Metal passes shorter arrays as
+    constants, in another address space. A single token reads its buffer's shape, without a load.
     """
     return mx.array(capacities + [0] * (MOST_ROWS - len(capacities)), mx.int32)
 
 
 def _arrays(pasts: Pasts, names: int, unused: mx.array) -> dict[str, mx.array]:
-    """The arrays of all sequences by name; the first stands for those that aren't there."""
+    """The arrays of all sequences by name; the first sequence's stand in for missing ones."""
     found: dict[str, mx.array] = {}
     for prefix, matrices in (("keys_", pasts.keys), ("values_", pasts.values)):
-        for index in range(MOST_ROWS if names > 1 else 1):  # as the text of one names no others
+        for index in range(MOST_ROWS if names > 1 else 1):  # one sequence's source names no more
             matrix = matrices[index] if index < len(matrices) else matrices[0]
             found |= matrix.inputs(prefix, str(index), unused)
     return found
 
 
 def _splits(capacity: int) -> int:
-    """Parts of the past. The kernel reads their number from its grid, so that none is compiled when
-    the past grows.
+    """The number of parts of the past, at most 32. The kernel reads it from its grid, so a growing
+    past needs no new compilation.
     """
     if capacity <= _SPLIT_FROM:
         return 1

@@ -1,22 +1,22 @@
-"""Whether the machine slept: what a GPU did meanwhile, or how long it took, says nothing then."""
+"""Detects that the machine slept: a GPU's faults and timings from that time mean nothing."""
 
 from __future__ import annotations
 
 import time
 
 SLEPT_S = 5.0
-"""By how much the clock on the wall may be ahead of the one that stops when the machine sleeps."""
+"""Seconds that the wall clock may gain on the monotonic clock, which stops during sleep."""
 
 Moment = tuple[float, float]
-"""By the clock on the wall, and by the one that stops."""
+"""Seconds of the wall clock, and of the monotonic clock."""
 
 
 def now() -> Moment:
-    """This moment, for `slept`."""
+    """The current `Moment`, for `slept`."""
     return time.time(), time.monotonic()
 
 
 def slept(since: Moment) -> bool:
-    """Whether the machine slept since then; setting its clock forward counts as that."""
+    """Whether the machine has slept since then; setting the wall clock forward counts too."""
     wall, awake = (b - a for a, b in zip(since, now(), strict=True))
     return wall - awake > SLEPT_S

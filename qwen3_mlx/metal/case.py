@@ -1,4 +1,4 @@
-"""One thing that a proof tries."""
+"""One case of a proof."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Arrays = list[mx.array]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One call of a kernel on `x`, its float32 reference, and MLX's operations in its place."""
+    """A kernel's call on `x`, its float32 reference, and the same by MLX's operations."""
 
     kernel: str
-    """By the name that `dispatch` has for it; ``step`` for a whole layer."""
+    """The kernel's name in `dispatch`; ``step`` for a whole layer."""
     name: str
     x: mx.array
     run: Callable[[mx.array], Arrays]
     reference: Callable[[mx.array], Arrays]
     stock: Callable[[mx.array], Arrays]
     roundings: int = field(default=1, kw_only=True)
-    """To the dtype on the way, where there are more than at the end."""
+    """How often values are rounded to the dtype; more than 1 if intermediate ones are too."""

@@ -1,7 +1,7 @@
-"""What a proof computes: every kernel that a network uses, at its sizes, on random numbers.
+"""The cases of a proof: every kernel that a network uses, at its sizes, on random numbers.
 
-Of a stack of experts a few stand for all (how many there are is a stride to most kernels), and of
-the head's rows some are compared. A test holds that these cases launch every text of `variants`.
+A few experts stand for the whole stack (to most kernels their number is only a stride), and only
+some rows of the head are compared. A test checks that the cases launch all sources of `variants`.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from qwen3_mlx.metal.random_inputs import (
 from qwen3_mlx.metal.variants import PROMPT, Signature
 
 STACK = 16
-"""Experts that stand for all."""
+"""Experts in the cases' stacks, instead of all the network's."""
 
 PASTS = (0, 1, 63, 64, 1000, 5000)
-"""Tokens behind which `attend` is tried; the last are split."""
+"""Lengths of the past, in tokens, for the cases of `attend`; the last is split into parts."""
 
 TOKENS = (1, 2, gate_up.MAX_TOKENS)
-"""Of a few tokens: the cuts for most and for fewest rows are among them."""
+"""Tokens of the experts' cases: they include the cuts for the most and the fewest rows."""
 
 
 def cases(signature: Signature) -> Iterator[Case]:
-    """The cases of a network's layer and its head, one after the other, arrays lazy."""
+    """The cases of a network's layer and head, one after the other; their arrays are lazy."""
     n = signature
     yield from Products(n).all()
     for past in PASTS:
@@ -96,7 +96,7 @@ def _dense(n: Signature) -> Case:
 
 
 def _logits(n: Signature, tokens: int) -> mx.array:
-    """A router's, who prefers the experts that are there."""
+    """A router's logits ``[T, E]`` that prefer the experts of the stack."""
     near = mx.where(mx.arange(n.experts) < _stack(n), 0.0, -30.0)
     return (mx.random.normal((tokens, n.experts)) + near).astype(n.dtype)
 
@@ -109,14 +109,14 @@ def _choices(n: Signature) -> Iterator[Case]:
     def by(make: Callable[..., tuple[mx.array, mx.array]], x: mx.array) -> Arrays:
         return list(make(x, n.top_k, n.normalise))[::-1]
 
-    made = (route.route, route.reference, route.reference)  # MLX's ties fall as they like
+    made = (route.route, route.reference, route.reference)  # MLX's own order of ties is not defined
     for tokens in TOKENS:
         x = _logits(n, tokens)
         yield Case("route", f"{tokens} tokens", x, *(partial(by, make) for make in made))
 
 
 def _experts(n: Signature, tokens: int) -> Iterator[Case]:
-    """Both launches of a few tokens: of one with the norm and the residual, as a step has it."""
+    """Both launches for a few tokens; for one token also with norm and residual, as in a step."""
     count, logits = _stack(n), _logits(n, tokens)
     gate, up = (of(n, "gate_up", count, n.feed_forward, n.hidden) for _ in range(2))
     experts, weights = route.reference(logits, n.top_k, n.normalise)
@@ -148,7 +148,7 @@ def _summed(n: Signature, experts: mx.array) -> Iterator[Case]:
 
 
 def _prompt(n: Signature) -> Iterator[Case]:
-    """A prompt's rows; its first and last four tokens are compared."""
+    """The case of a prompt's rows; only its first and last four tokens are compared."""
     shapes = ((n.feed_forward, n.hidden), (n.feed_forward, n.hidden), (n.hidden, n.feed_forward))
     roles = ("gate_up", "gate_up", "down")
     whole = tuple(of(n, role, n.experts, *s) for role, s in zip(roles, shapes, strict=True))
@@ -168,7 +168,7 @@ def _prompt(n: Signature) -> Iterator[Case]:
         return [gather_matmul.reference(x[ends], matrices, experts[ends], weights[ends])[1]]
 
     def theirs(x: mx.array) -> Arrays:
-        """MLX's way with many rows: weights are unpacked to the dtype first."""
+        """As MLX does with many rows: it unpacks the weights to the dtype first."""
         chosen, rows = experts[ends], x[ends][:, None, :, None]
         plain = [matrix.dequantized().astype(n.dtype)[chosen] for matrix in few]
         g, u = plain[0] @ rows, plain[1] @ rows
@@ -179,9 +179,9 @@ def _prompt(n: Signature) -> Iterator[Case]:
 
 
 def _layer(n: Signature) -> Case:
-    """A whole layer, token after token, over the closing of its tail.
+    """A whole layer, one token after another, until after its tail was emptied into the cache.
 
-    All experts are chosen: otherwise one rounding of a logit could choose another one.
+    All experts are chosen: otherwise the rounding of a logit could choose a different one.
     """
     if n.experts:
         n = replace(n, experts=max(n.top_k, FEWEST))
@@ -204,7 +204,7 @@ def _layer(n: Signature) -> Case:
         return out
 
     def there(operations: layer.Operations, x: mx.array) -> Arrays:
-        del x  # the same rows, behind what our own steps have left
+        del x  # the rows that `ours` recorded, with the pasts that its steps left
         return [made.step(*given, operations)[0] for given in met]
 
     rest = (partial(there, layer.REFERENCE), partial(there, layer.STOCK))

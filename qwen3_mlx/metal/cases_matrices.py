@@ -1,4 +1,4 @@
-"""A proof's cases of a network's matrices: by `matvec` of one token, or by `skinny` of several."""
+"""A proof's cases for matrices: `matvec` for one token, `skinny` for several."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from qwen3_mlx.metal.random_inputs import gain, of, packed, random
 from qwen3_mlx.metal.variants import Signature
 
 COMPARED = 4096
-"""Rows at each end of the head that are compared: a float32 copy of all is gigabytes."""
+"""Rows compared at each end of the head: a float32 copy of the whole head takes gigabytes."""
 
 NORMED = 3
-"""Roundings where x times the norm's weight is rounded for the matrix units."""
+"""`Case.roundings` with a norm on matrix units: x times the norm's weight is rounded too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """The cases of one kernel, whose x has `rows` rows."""
+    """The cases of `matvec` (one row) or `skinny` (several), whose x has `rows` rows."""
 
     n: Signature
     rows: int = 1
 
     def all(self) -> Iterator[Case]:
-        """Every matrix of a layer but a dense gate and up, and the head."""
+        """Every matrix of a layer except a dense gate and up, then the head."""
         n, rows, width = self.n, self.rows, self.n.heads * self.n.head_dim
         sizes = (width, n.kv_heads * n.head_dim, n.kv_heads * n.head_dim)
         wide = random(n.dtype, rows, 1, n.hidden)

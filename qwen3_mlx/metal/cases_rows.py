@@ -1,4 +1,4 @@
-"""The cases of a proof that have rows: several sequences, new tokens of one, experts read once."""
+"""A proof's cases with rows: several sequences, several new tokens, experts read once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from qwen3_mlx.metal.variants import PLAIN, Signature
 from qwen3_mlx.metal.variants_rows import ROWS, New, skinny_runs
 
 PASTS = (700, 5000)
-"""Tokens behind which rows are tried: one past that is read in one part, and one that is split."""
+"""Lengths of the past in tokens: one that is read in one part, and one that is split."""
 
 FEW_AND_MANY = (2, 16)
-"""Rows that fill one tile of a matrix unit, and two."""
+"""Numbers of rows that need one tile of a matrix unit, and two."""
 
 
 def cases_of_rows(n: Signature, stack: int) -> Iterator[Case]:
-    """Every launch of a step of rows; `stack` experts stand for all."""
+    """Every launch of a step with rows; `stack` experts stand for all."""
     most = attend.most_sequences(n.kv_packing != PLAIN)
     for tokens in PASTS:
         for new in ROWS:
@@ -36,7 +36,7 @@ def cases_of_rows(n: Signature, stack: int) -> Iterator[Case]:
 
 
 def _attention(n: Signature, tokens: int, new: New) -> Case:
-    """Pasts of different lengths, the tails among them."""
+    """The case of pasts whose lengths differ, and whose tails' lengths differ."""
     pasts = [
         past_of(n, max(tokens - 17 * i, 0), (5 * i) % (attend.TAIL - count + 1))
         for i, count in enumerate(new)
@@ -83,7 +83,7 @@ def _dense(n: Signature, rows: int) -> Iterator[Case]:
 
 
 def _experts(n: Signature, rows: int, stack: int) -> Iterator[Case]:
-    """Both products, of experts that rows share."""
+    """Both of the experts' products, with experts shared by several rows."""
     near = mx.where(mx.arange(n.experts) < stack, 0.0, -30.0)
     logits = (mx.random.normal((rows, 1, n.experts)) + near).astype(n.dtype)
     gate, up = (of(n, "gate_up", stack, n.feed_forward, n.hidden) for _ in range(2))

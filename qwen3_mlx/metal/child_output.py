@@ -1,4 +1,4 @@
-"""What a proof's child prints, a line of JSON when a case begins and one when it ends."""
+"""Reads what a proof's child process prints: a line of JSON when a case begins, and at its end."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 
 
 class ChildOutput:
-    """The files into which one child prints, and the time of its start."""
+    """The files of one child's stdout and stderr, and its start time in seconds (`time.time`)."""
 
     def __init__(self, folder: Path, name: str, begun: float) -> None:
         self.name, self.begun = name, begun
         self.out, self.err = folder / f"{name}.out", folder / f"{name}.err"
 
     def lines(self) -> list[dict[str, Any]]:
-        """What can be read by now."""
+        """The JSON objects printed so far; other lines are skipped."""
         found = []
         for line in self.out.read_text("utf-8", "replace").splitlines():
-            with contextlib.suppress(ValueError):  # a line cut short, or a library's
+            with contextlib.suppress(ValueError):  # an incomplete line, or a library's output
                 value = json.loads(line)
                 if isinstance(value, dict):
                     found.append(value)
         return found
 
     def texts(self) -> list[str]:
-        """The digests of the texts whose cases were right so far."""
+        """The digests (`variants.text_digest`) of the sources whose cases were right so far."""
         ended = [line for line in self.lines() if line.get("fault", "") is None]
         return [text for line in ended for text in line.get("texts", [])]
 
 
 def spent(outputs: Sequence[ChildOutput]) -> dict[str, float]:
-    """The seconds of each child from its start, and of what the slowest spent them on."""
+    """The seconds that each child took, and how the slowest spent them: start, compile, compare."""
     found: dict[str, float] = {}
     slowest, longest = list[dict[str, Any]](), 0.0
     for one in outputs:

@@ -1,7 +1,8 @@
-"""Kernels compiled before a decode step needs them.
+"""Compiles kernels before a decode step needs them.
 
-A compiler takes a tenth of a second for a kernel on Metal and two seconds on CUDA, in every process
-anew. So what a verdict has found right is launched once beforehand: one threadgroup, on blanks.
+The compiler takes a tenth of a second per kernel on Metal and two seconds on CUDA, again in every
+process. So the kernels that a verdict found right are launched once beforehand: one threadgroup
+each, on blank arrays.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.variants import text_digest
 
 FEW, MOST = 1 << 16, 1 << 23
-"""Bytes of an input up to which it is computed as it is: indices are; and more than the rows that
-one threadgroup reads, to which a longer one is cut."""
+"""In bytes: inputs up to `FEW` are passed as they are, such as indices; longer ones are replaced by
+zeros of at most `MOST`, which is more than the rows that one threadgroup reads."""
 
 COMPILED: set[str] = set()
-"""Texts that were compiled here in this process, by `variants.text_digest`."""
+"""Sources compiled here in this process, by `variants.text_digest`."""
 
 WHOLE = ("attend", "combine", "gather_matmul")
-"""Kernels that look at their arrays' shapes, or read them far apart: those are not cut."""
+"""Kernels that read their arrays' shapes, or distant elements: their inputs keep their size."""
 
 
 def settle(launches: Iterable[Launch]) -> None:
-    """Compute the short inputs of `launches`: what is lazy belongs to the thread that made it."""
+    """Evaluate the short inputs of `launches`: lazy arrays belong to the thread that made them."""
     mx.eval([x for one in launches for x in one.inputs.values() if x.nbytes <= FEW])
 
 
 def one_group(given: Launch) -> Launch:
-    """The first threadgroup of `given`, its long inputs blanks of this thread."""
-    made: dict[int, mx.array] = {}  # an array given twice stays one: the text names it once
+    """`given` reduced to one threadgroup, with blank arrays of this thread as its long inputs."""
+    made: dict[int, mx.array] = {}  # an array given twice stays one: the source names it once
 
     def blank(array: mx.array) -> mx.array:
         if array.nbytes <= FEW:
@@ -47,10 +48,10 @@ def one_group(given: Launch) -> Launch:
 
 
 def compile_ahead(launches: Iterable[Launch], given_up: Callable[[], bool] = lambda: False) -> int:
-    """Have `launches` compiled, one after the other; returns how many were.
+    """Compile `launches`, one after the other; returns how many were compiled.
 
-    given_up: asked before each. What fails here is left to the step that needs it, which goes
-    back to MLX's operations.
+    given_up: checked before each. A failure ends the loop without an error: the step that needs the
+    kernel will fall back to MLX's operations.
     """
     done = 0
     for one in launches:

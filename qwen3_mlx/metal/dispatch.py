@@ -1,8 +1,8 @@
-"""Which kernels run here and which don't, and why: the one place that decides.
+"""Decides which kernels run on this machine, and gives the reason for those that don't.
 
-A kernel runs where a `Verdict` of this machine, for the network's own sizes, says that it is right
-and that decode steps with it are faster than MLX's operations. ``QWEN3_MLX_KERNELS`` overrides what
-is faster: ``auto`` takes all that are right, names only those of them, ``off`` none.
+A kernel runs if this machine's `Verdict` for the network's own sizes says that it is right, and
+that decode steps with it are faster than MLX's operations. ``QWEN3_MLX_KERNELS`` overrides the
+second condition: ``auto`` runs all kernels that are right, names run those of them, ``off`` none.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ KERNELS = {
     "skinny": "2 to 16 tokens through matrices and experts, the weights read once",
     "gather_matmul": "a prompt's rows, sorted by expert, through the packed experts",
 }
-"""Every kernel and what it does; `attend_packed` and `attend_rows` are cuts of `attend`'s text."""
+"""Every kernel and its task; `attend_packed` and `attend_rows` are variants of `attend`."""
 
 STEP = ("matvec", "attend", "gate_up")
-"""What the fused decode step of any network needs; where the cache is packed `attend_packed`."""
+"""The kernels of any network's fused decode step; `attend_packed` for a packed cache."""
 
 HYBRID = ("attend",)
-"""The same of the step that leaves single matrices to MLX's operations."""
+"""The kernels of the hybrid step, which leaves single matrices to MLX's operations."""
 
 EXPERTS = ("route", "gate_up", "down")
-"""What a fused Mixture of Experts needs."""
+"""The kernels of a fused Mixture of Experts."""
 
 PROMPT = ("route", "gather_matmul")
-"""What it needs for many tokens."""
+"""The kernels of a Mixture of Experts for many tokens."""
 
 STOCK = {
     ("metal", "gather_matmul"): "MLX's own sorted gather_qmm runs on Metal's matrix units",
     ("metal", "skinny"): "its matrix units are CUDA's; MLX's own products run on Metal",
 }
-"""Kernels that are not wanted on a backend, whatever is asked for, and why."""
+"""Kernels that never run on a backend, whatever the user asks for, and why."""
 
 
 def unavailable_reason(*names: str, verdict: Verdict | None = None) -> str | None:
-    """Why one of these kernels doesn't run here, or None if all do. Raises `OptionError`.
+    """Why one of these kernels doesn't run here, or None if all run. Raises `OptionError`.
 
-    verdict: this machine's on the network that asks; None where there is none.
+    verdict: this machine's for the network; None if there is none.
     """
     return next((reason for name in names if (reason := _unavailable_reason(name, verdict))), None)
 
@@ -82,7 +82,7 @@ def _slower(verdict: Verdict) -> str | None:
 
 
 def off_reason(name: str) -> str | None:
-    """Why `name` can't run here whatever a verdict says, or None. Raises `OptionError`."""
+    """Why `name` can't run here, whatever the verdict, or None. Raises `OptionError`."""
     choice = os.environ.get("QWEN3_MLX_KERNELS", "")
     if choice and name not in _allowed(choice):
         return "switched off by QWEN3_MLX_KERNELS"
@@ -95,13 +95,13 @@ def off_reason(name: str) -> str | None:
 
 
 def forced() -> bool:
-    """Whether the user said which kernels run: then none is timed. Raises `OptionError`."""
+    """Whether the user chose the kernels, so that none is timed. Raises `OptionError`."""
     choice = os.environ.get("QWEN3_MLX_KERNELS", "")
     return bool(choice and _allowed(choice))
 
 
 def trusted() -> bool:
-    """Whether something else than MLX's GPU runs the launches: what put it there answers for it."""
+    """Whether a trusted executor other than MLX's GPU runs the launches, so no proof is needed."""
     return launch.executor is not launch.on_gpu and launch.trusted
 
 
@@ -122,7 +122,7 @@ def _allowed(choice: str) -> frozenset[str]:
 
 
 def rows(verdict: Verdict | None = None) -> list[tuple[str, str, str]]:
-    """A row a kernel for people to read: its name, what it does, and whether it runs."""
+    """A readable row per kernel: its name, its task, and "runs" or why it doesn't."""
     return [
         (name, what, unavailable_reason(name, verdict=verdict) or "runs")
         for name, what in KERNELS.items()

@@ -1,4 +1,4 @@
-"""The experts' second matrix: all of a token's experts summed, and the residual, in one launch."""
+"""The experts' second matrix: sums all experts of a token and the residual, in one launch."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from qwen3_mlx.metal.matrix import (
 )
 
 TILE = 6144
-"""Elements of h in threadgroup memory at a time: 24 of the 32 KiB that Metal allows. 30B-A3B's
-eight hidden layers fit; its rows are too few to hide a second staging behind."""
+"""Elements of h in threadgroup memory at a time: 24 of the 32 KiB that Metal allows. The eight
+hidden layers of 30B-A3B fit; its rows are too few to hide the latency of a second staging."""
 
 IN_FLIGHT = 8
-"""As `matrix.IN_FLIGHT`: here all pieces of a lane, on an H100 9.5 µs with two and 6.8 with six."""
+"""As `matrix.IN_FLIGHT`, here all pieces of a lane: on an H100 two take 9.5 µs and six 6.8 µs."""
 
 
 def reference(
     h: mx.array, down: Matrix, experts: mx.array, residual: mx.array | None = None
 ) -> mx.array:
-    """``down`` in float32."""
+    """`down` in float32, always ``[T, C]``."""
     y = (down.dequantized()[experts] @ h.astype(mx.float32)[..., None])[..., 0].sum(-2)
     return y if residual is None else y + residual.astype(mx.float32).reshape(y.shape)
 
 
 def unsupported_reason(h: mx.array, down: Matrix, experts: mx.array) -> str | None:
-    """Why `down` can't take these, or None."""
+    """Why `down` can't run on these inputs, or None."""
     if len(experts) > MAX_TOKENS:
         return f"{len(experts)} tokens: expected at most {MAX_TOKENS}"
     if experts.dtype != mx.uint32:
@@ -45,7 +45,7 @@ def down(
 ) -> mx.array:
     """``Σ_slot W_e h``: ``h [T, top_k, F]`` and ``experts [T, top_k]`` uint32 to ``[T, C]``.
 
-    A `residual` of T · C elements is added, and gives the output its shape.
+    A `residual` of T · C elements is added; the output then has its shape.
     """
     tokens, top_k = experts.shape
     shape = (tokens, matrix.rows) if residual is None else residual.shape

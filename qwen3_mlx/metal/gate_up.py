@@ -1,4 +1,4 @@
-"""``silu(gate x) · up x``, of one network or of each token's experts, in one launch."""
+"""``silu(gate x) · up x``, of a dense network or of each token's experts, in one launch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from qwen3_mlx.metal.matrix import (
 Outputs = dict[str, tuple[Sequence[int], mx.Dtype]]
 
 MAX_TOKENS = 8
-"""Beyond, pairs share experts so often that sorting them pays."""
+"""Tokens of one launch: with more, pairs share experts so often that sorting them is faster."""
 
 
 def reference(
@@ -34,7 +34,7 @@ def reference(
     norm: mx.array | None = None,
     eps: float = 1e-6,
 ) -> mx.array:
-    """``gate_up`` in float32."""
+    """`gate_up` in float32; the shapes are the same."""
     x = x.astype(mx.float32)
     if norm is not None:
         squares = _sums(x * x)[..., None] / x.shape[-1]
@@ -49,7 +49,7 @@ def reference(
 
 
 def _sums(products: mx.array) -> mx.array:
-    """Sums of rows in two steps: MLX adds one by one on the CPU, 6,144 of them to 1.5e-12 only."""
+    """Row sums in two steps: on the CPU MLX adds one by one, 6,144 elements to 1.5e-12 only."""
     each = math.gcd(products.shape[-1], 64)
     return products.reshape(*products.shape[:-1], -1, each).sum(-1).sum(-1)
 
@@ -57,7 +57,7 @@ def _sums(products: mx.array) -> mx.array:
 def unsupported_reason(
     x: mx.array, gate: Matrix, up: Matrix, experts: mx.array | None
 ) -> str | None:
-    """Why `gate_up` can't take these, or None."""
+    """Why `gate_up` can't run on these inputs, or None."""
     tokens = x.size // x.shape[-1]
     limit = 1 if experts is None else MAX_TOKENS
     if tokens > limit:
@@ -76,11 +76,11 @@ def gate_up(
     norm: mx.array | None = None,
     eps: float = 0.0,
 ) -> mx.array:
-    """The hidden layer of SwiGLU networks, after an optional norm, in the dtype of `x`.
+    """The hidden layer of a SwiGLU network, after an optional RMS norm, in the dtype of `x`.
 
     Without `experts`: ``[..., K]`` of one token to ``[..., F]``. With ``experts [T, top_k]``
-    uint32 and ``weights [T, top_k]`` float32: ``[..., K]`` of T tokens to ``[T, top_k, F]``, the
-    weights multiplied in (the second matrix is linear, so they may come before it).
+    uint32 and ``weights [T, top_k]`` float32: ``[..., K]`` of T tokens to ``[T, top_k, F]``, times
+    the weights (the second matrix is linear, so they may be applied before it).
     """
     routed = experts is not None and weights is not None
     top_k = experts.shape[-1] if experts is not None else 1
@@ -133,7 +133,7 @@ def _launch(
     each, simds = tuning.gate_up(gate.rows * pairs, gate.columns)
     each = rows_per_simdgroup(each, gate.rows)
     sizes: dict[str, Constant] = {"K": gate.columns, "F": gate.rows, "ROWS": each, "SIMDS": simds}
-    staged = "chosen" in outputs or tuning.staged()  # who chooses has the others wait anyway
+    staged = "chosen" in outputs or tuning.staged()  # routing needs a barrier anyway
     if staged:
         sizes |= staging(min(TILE, gate.columns), 2 * each, gate, x.dtype)
     return Launch(

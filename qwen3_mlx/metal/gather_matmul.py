@@ -1,4 +1,4 @@
-"""Many tokens through packed experts: rows sorted by expert, multiplied on matrix units."""
+"""Many tokens through packed experts: sorts rows by expert, multiplies on matrix units."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from qwen3_mlx.metal.launch import SIMD, Constant, Launch, run
 from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
 
 ROWS = 48
-"""Rows of one expert that a threadgroup takes."""
+"""Rows of one expert that a threadgroup computes."""
 
 SIMDS, TILES = 4, 8
-"""Simdgroups of a threadgroup, and tiles of 8 columns that each makes."""
+"""Simdgroups of a threadgroup, and tiles of 8 columns that each simdgroup computes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The (token, expert) pairs, P = T · top_k, in the order of their experts."""
+    """The (token, expert) pairs, P = T · top_k, sorted by expert."""
 
     order: mx.array
-    """``[P]`` uint32: which pair comes i-th, token · top_k + slot."""
+    """``[P]`` uint32: the pair at each sorted position, as token · top_k + slot."""
     ends: mx.array
-    """``[E]`` int32: where each expert's pairs end in that order."""
+    """``[E]`` int32: the position at which each expert's pairs end."""
     tiles: mx.array
-    """``[E]`` int32: where its tiles of `ROWS` pairs end, counted likewise."""
+    """``[E]`` int32: the index at which each expert's tiles of `ROWS` pairs end."""
     top_k: int
 
 
 def plan(experts: mx.array, count: int) -> Plan:
-    """Sort ``experts [T, top_k]`` uint32, of `count` experts; lazy, nothing is computed here."""
+    """Sort ``experts [T, top_k]`` uint32, indices below `count`; the plan's arrays are lazy."""
     pairs = experts.flatten()
     rows = (pairs == mx.arange(count, dtype=mx.uint32)[:, None]).sum(axis=1)
     tiles = (rows + (ROWS - 1)) // ROWS
@@ -44,9 +44,9 @@ def reference(
     weights: mx.array,
     rounded: mx.Dtype = mx.float32,
 ) -> tuple[mx.array, mx.array]:
-    """`gate_up` in the pairs' own order, ``[T, top_k, F]``, and `down` of it, in float32.
+    """`gate_up` unsorted, ``[T, top_k, F]``, and `down` of it, ``[T, top_k, C]``, in float32.
 
-    rounded: the dtype that weights and hidden layers are rounded to, as matrix units take them.
+    rounded: the dtype to which weights and hidden layers are rounded, as for matrix units.
     """
     gate, up, down = (_rounded(matrix.dequantized(), rounded)[experts] for matrix in matrices)
     x = x.astype(mx.float32)[:, None, :, None]
@@ -60,7 +60,7 @@ def _rounded(x: mx.array, dtype: mx.Dtype) -> mx.array:
 
 
 def unsupported_reason(dtype: mx.Dtype, gate: Matrix, up: Matrix, down: Matrix) -> str | None:
-    """Why these matrices can't meet rows of `dtype` here, or None."""
+    """Why the kernel can't multiply these matrices with rows of `dtype`, or None."""
     if dtype not in (mx.float16, mx.bfloat16):
         return f"activations are {dtype}: expected 16 bits"
     if reason := unsupported_matrices([gate, up], dtype) or unsupported_matrices([down], dtype):
@@ -76,16 +76,16 @@ def unsupported_reason(dtype: mx.Dtype, gate: Matrix, up: Matrix, down: Matrix) 
 
 
 def gate_up(x: mx.array, gate: Matrix, up: Matrix, weights: mx.array, plan: Plan) -> mx.array:
-    """The hidden layers ``[P, F]``, sorted and weighted, of ``x [T, C]``.
+    """The hidden layers ``[P, F]`` of ``x [T, C]``, sorted by expert, times the weights.
 
-    weights: ``[T, top_k]`` float32, multiplied in (the second matrix is linear).
+    weights: ``[T, top_k]`` float32, applied here because the second matrix is linear.
     """
     inputs = {"x": x, "weights": weights} | gate.inputs("gate_", "", x) | up.inputs("up_", "", x)
     return _run(inputs, gate, x, plan, (plan.order.size, gate.rows), True)
 
 
 def down(h: mx.array, matrix: Matrix, plan: Plan) -> mx.array:
-    """``h [P, F]``, sorted, through `matrix` and back in the tokens' order: ``[T, top_k, C]``."""
+    """``h [P, F]``, sorted by expert, to ``[T, top_k, C]`` in the order of the tokens."""
     inputs = {"x": h, "weights": h} | matrix.inputs("gate_", "", h) | matrix.inputs("up_", "", h)
     shape = (plan.order.size // plan.top_k, plan.top_k, matrix.rows)
     return _run(inputs, matrix, h, plan, shape, False)
@@ -104,7 +104,7 @@ def _run(
     constants |= {"TOPK": plan.top_k, "GATED": gated}
     constants |= {"ROWS": ROWS, "SIMDS": SIMDS, "TILES": TILES}
     columns = SIMDS * TILES * 8 // (2 if gated else 1)
-    most = (rows + min(count, rows) * (ROWS - 1)) // ROWS  # tiles, however the rows are spread
+    most = (rows + min(count, rows) * (ROWS - 1)) // ROWS  # tiles, for any distribution of rows
     threads = SIMDS * SIMD
     (y,) = run(
         Launch(

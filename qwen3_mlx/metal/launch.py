@@ -1,4 +1,4 @@
-"""From a kernel's text to a call: the text is package data, varied only by template constants."""
+"""Launches kernels from their source, which is package data varied only by template constants."""
 
 from __future__ import annotations
 
@@ -19,35 +19,36 @@ Constant = int | bool | mx.Dtype
 Size = tuple[int, int, int]
 
 SIMD = 32
-"""Threads of a simdgroup, on every GPU that MLX runs on."""
+"""Threads of a simdgroup (a warp on CUDA), the same on every GPU that MLX supports."""
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One kernel call, before it is known what runs it."""
+    """One kernel call, independent of the executor that runs it."""
 
     kernel: str
     inputs: Mapping[str, mx.array]
-    """Every name that the text reads, in order. An array given twice is passed once, under its
-    first name: an input costs the host time, and most such only stand in for what is not read."""
+    """Every name that the source reads, in order. An array given twice is passed once, under its
+    first name: each input costs the host time, and most repeated ones only stand in for an input
+    that is not read."""
     outputs: Mapping[str, tuple[Sequence[int], mx.Dtype]]
     constants: Mapping[str, Constant]
     grid: Size
-    """Threads in all, not groups."""
+    """The total number of threads, not of threadgroups."""
     threadgroup: Size
     staged: bool = False
-    """Whether the text is the one that puts the activations into threadgroup memory."""
+    """Whether to use the source that first copies the activations into threadgroup memory."""
     repeated: frozenset[str] = frozenset()
-    """Names of arrays that may be given twice and are passed twice, so that one text serves."""
+    """Names that are passed even if their array is given twice, so that one source serves."""
 
 
 def run(launch: Launch) -> list[mx.array]:
-    """The outputs of `launch`, lazy, from whatever `executor` is in charge."""
+    """The outputs of `launch`, lazy, computed by the current `executor`."""
     return executor(launch)
 
 
 def distinct(launch: Launch) -> tuple[dict[str, mx.array], dict[str, str]]:
-    """The inputs to pass, and for the names left out the name that stands for them."""
+    """The inputs to pass, and for each omitted name the name of the same array."""
     first: dict[int, str] = {}
     aliases = {}
     for name, array in launch.inputs.items():
@@ -60,7 +61,7 @@ def distinct(launch: Launch) -> tuple[dict[str, mx.array], dict[str, str]]:
 
 
 def on_gpu(launch: Launch, verbose: bool = False) -> list[mx.array]:
-    """Run on MLX's GPU; `verbose` prints the generated source."""
+    """Run `launch` on MLX's GPU; `verbose` prints the generated source."""
     inputs, aliases = distinct(launch)
     device = backend.device()
     names = (tuple(inputs), tuple(launch.outputs), tuple(aliases.items()))
@@ -76,15 +77,15 @@ def on_gpu(launch: Launch, verbose: bool = False) -> list[mx.array]:
 
 
 executor: Callable[[Launch], list[mx.array]] = on_gpu
-"""What runs launches. Tests without a GPU put a CPU in its place."""
+"""The function that runs launches. Tests without a GPU replace it by one for the CPU."""
 
 trusted = True
-"""Whether another executor needs no proof. Tests of the proof itself say no."""
+"""Whether executors other than `on_gpu` need no proof. Tests of the proof set it to False."""
 
 
 @contextmanager
 def executing_with(other: Callable[[Launch], list[mx.array]]) -> Iterator[None]:
-    """Within, `other` is the `executor`."""
+    """Replace `executor` by `other` within the block, for all threads."""
     global executor
     before, executor = executor, other
     try:
@@ -103,14 +104,14 @@ HELPERS = {
     "gather_matmul": ("units",),
     "skinny": ("units", "few_units"),
 }
-"""The shared functions a kernel's text needs before it, by its name and its further outputs."""
+"""Files of shared functions that precede a kernel's source, by its name and further outputs."""
 
 STAND_INS = {"gather_matmul": ("tiles",), "skinny": ("tiles",)}
-"""What it needs besides where `cuda.h` isn't before it."""
+"""Further files that a kernel needs where `cuda.h` doesn't precede it."""
 
 
 def texts(launch: Launch, device: str) -> tuple[str, ...]:
-    """The files of this package that make the text of `launch`, its body last."""
+    """The files of this package that form the source of `launch`, the kernel's body last."""
     further = "".join(f" {output}" for output in list(launch.outputs)[1:])
     name = launch.kernel
     packing = "packed" if launch.constants.get("GROUP") else "plain"
@@ -139,7 +140,7 @@ def kernel(
     outputs: tuple[str, ...],
     aliases: tuple[tuple[str, str], ...],
 ) -> Any:
-    """MLX's callable for the kernel `name`, compiled at its first use with new constants."""
+    """MLX's callable for the kernel `name`; it compiles at its first use with new constants."""
     *helpers, body = files
     renamed = "".join(f"#define {alias} {held}\n" for alias, held in aliases)
     renamed += "".join(f"#define HAS_{output}\n" for output in outputs[1:])
@@ -147,20 +148,20 @@ def kernel(
         header = "".join(map(included, helpers)) + renamed
         return mx.fast.cuda_kernel(f"qwen3_{name}", inputs, outputs, included(body), header)
     header = "".join(squeezed(text(file)) for file in helpers) + renamed
-    safe = {"math_mode": "safe"}  # NaN and infinities are kept
+    safe = {"math_mode": "safe"}  # preserves NaN and infinities
     return mx.fast.metal_kernel(
         f"qwen3_{name}", inputs, outputs, squeezed(text(body)), header, compile_options=safe
     )
 
 
 def included(file: str) -> str:
-    """A line that has CUDA's compiler read a source file of this package.
+    """An ``#include`` line for CUDA's compiler that names a source file of this package.
 
-    MLX hashes what it is given at every launch, 10 KB where the texts are given whole. The comment
-    names the shapes that the file reads: MLX looks for them to pass them.
+    MLX hashes the source at every launch, 10 KB if the files are passed whole. The comment names
+    the shapes that the file reads: MLX passes only shapes whose names it finds in the source.
     """
     path = files(__package__).joinpath(file)
-    if not isinstance(path, Path):  # packed in an archive: there is no file to read
+    if not isinstance(path, Path):  # in an archive, so there is no file to include
         return text(file)
     shapes = sorted(set(re.findall(r"\w+_(?:shape|strides|ndim)\b", text(file))))
     return f'#include "{path.as_posix()}"  // {" ".join(shapes)}\n'
@@ -168,16 +169,16 @@ def included(file: str) -> str:
 
 @cache
 def text(file: str) -> str:
-    """A source file of this package without comments and indentation."""
+    """The text of a source file of this package, without comments and indentation."""
     source = files(__package__).joinpath(file).read_text("utf-8")
     lines = (re.sub(r"//.*", "", line).strip() for line in source.splitlines())
     return "".join(f"{line}\n" for line in lines if line)
 
 
 def squeezed(text: str) -> str:
-    """The same without blanks that part nothing; lines stay.
+    """`text` without needless spaces; line breaks stay.
 
-    MLX hashes the text at every launch, so what says nothing to a compiler costs time.
+    MLX hashes the source at every launch, so every needless character costs time.
     """
     lines = (
         line

@@ -1,7 +1,7 @@
-"""One layer's decode step, written once: in our kernels, in MLX's operations, or in both.
+"""One layer's decode step, written once for our kernels, MLX's operations, or both.
 
-What makes the products is an `Operations`: `FUSED` and `HYBRID` are arms of a decode step, `STOCK`
-and `REFERENCE` (float32) what a proof compares them with.
+An `Operations` supplies its parts: `FUSED` and `HYBRID` run decode steps, `STOCK` and `REFERENCE`
+(float32) are what a proof compares them with.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qwen3_mlx.metal.matrix import Matrix
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """E experts, one stacked matrix a projection, and how a token is routed to `top_k` of them."""
+    """E experts, a stacked matrix per projection, and how a token is routed to `top_k` of them."""
 
     gate: Matrix
     up: Matrix
@@ -29,31 +29,31 @@ class Routed:
 
     @property
     def count(self) -> int:
-        """E."""
+        """The number of experts, E."""
         return self.gate.weight.shape[0]
 
     @property
     def dtype(self) -> mx.Dtype:
-        """The dtype of the activations that the kernels can multiply with these weights."""
+        """The dtype that activations need: the weights', or their scales' if they are packed."""
         return (self.gate.weight if self.gate.scales is None else self.gate.scales).dtype
 
 
 Sum = Callable[[mx.array], mx.array]
 
 Hidden = Callable[[mx.array, mx.array, Routed, mx.array | None, float], tuple[mx.array, Any]]
-"""As `hidden`; the second is for `Operations.down` alone."""
+"""The type of `hidden`; only `Operations.down` interprets the second result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """What a layer's step is made of, each with the arguments of the kernel of its name."""
+    """The functions of a layer's step, each with the arguments of the kernel of the same name."""
 
     matvec: Callable[..., mx.array]
     attend: Callable[..., tuple[mx.array, mx.array]]
     gate_up: Callable[..., mx.array]
-    """Of a dense layer."""
+    """For dense layers."""
     hidden: Hidden
-    """Of routed experts."""
+    """For routed experts."""
     down: Callable[..., mx.array]
 
 
@@ -64,7 +64,10 @@ def hidden(
     norm: mx.array | None = None,
     eps: float = 0.0,
 ) -> tuple[mx.array, mx.array]:
-    """The experts' hidden layers ``[T, top_k, F]``, weighted, and the numbers of the experts."""
+    """The experts' weighted hidden layers ``[T, top_k, F]``, and their indices ``[T, top_k]``.
+
+    x: ``[..., C]`` of T tokens. logits: the router's, ``[..., E]``.
+    """
     gate, up, top_k, normalise = experts.gate, experts.up, experts.top_k, experts.normalise
     if tuning.choosing():
         return gate_up.route_and_gate_up(x, gate, up, logits, top_k, normalise, norm, eps)
@@ -75,7 +78,7 @@ def hidden(
 def hidden_by(
     choose: Callable[..., tuple[mx.array, mx.array]], make: Callable[..., mx.array]
 ) -> Hidden:
-    """`hidden` in two: who chooses, and who makes the hidden layers."""
+    """`hidden` made of two functions: `choose` routes, `make` computes the hidden layers."""
 
     def made(
         x: mx.array, logits: mx.array, experts: Routed, norm: mx.array | None, eps: float
@@ -88,17 +91,17 @@ def hidden_by(
 
 
 FUSED = Operations(matvec.matvec, attend.attend, gate_up.gate_up, hidden, down.down)
-"""Our kernels alone."""
+"""Only our kernels."""
 
 HYBRID = replace(FUSED, matvec=stock.matvec, gate_up=stock.gate_up)
-"""MLX's products of single matrices, which run at the memory's speed on Apple's GPUs already, with
-our attention and our experts, which save most of the launches."""
+"""MLX's products of single matrices, which already reach the memory bandwidth of Apple's GPUs, with
+our attention and experts, which save most of the launches."""
 
 
 def rows_hidden(
     x: mx.array, logits: mx.array, experts: Routed, norm: mx.array | None, eps: float
 ) -> tuple[mx.array, route.Groups]:
-    """`hidden` of a few rows, each expert read once."""
+    """`hidden` for a few rows; each expert is read once."""
     given = (experts.gate, experts.up, experts.top_k, experts.normalise)
     return skinny.hidden(x, logits, *given, norm, eps)
 
@@ -109,7 +112,7 @@ ROWS = Operations(skinny.matvec, attend.attend, skinny.gate_up, rows_hidden, ski
 STOCK = Operations(
     stock.matvec, stock.attend, stock.gate_up, hidden_by(stock.route, stock.gate_up), stock.down
 )
-"""MLX's operations alone."""
+"""Only MLX's operations."""
 
 REFERENCE = Operations(
     matvec.reference,
@@ -118,30 +121,30 @@ REFERENCE = Operations(
     hidden_by(route.reference, gate_up.reference),
     down.reference,
 )
-"""The truth, in float32."""
+"""The reference implementations, in float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer's weights, for one token or a few rows."""
+    """One layer's weights, and its decode step for one token or a few rows."""
 
     qkv: Sequence[Matrix]
     out: Matrix
     heads: tuple[int, int]
-    """Of queries, and of keys."""
+    """The numbers of query heads and of key heads."""
     head_norms: tuple[mx.array, mx.array]
-    """Of queries and of keys, ``[D]``."""
+    """Norm weights of queries and of keys, ``[D]`` each."""
     norms: tuple[mx.array, mx.array]
-    """Before attention and before the feed-forward network, ``[C]``."""
+    """Norm weights before attention and before the feed-forward network, ``[C]`` each."""
     eps: float
     network: Routed | tuple[Matrix, Matrix, Matrix]
-    """Gate, up and down, of experts or dense."""
+    """Gate, up and down: of experts, or of a dense network."""
     router: Matrix | None = None
     sums: tuple[Sum | None, Sum | None] = (None, None)
-    """Over the machines that share the layer: of attention, and of the feed-forward network."""
+    """Sums over the machines that share the layer: after attention, and after the network."""
 
     def groups(self) -> list[list[Matrix]]:
-        """The matrices, those together that one launch reads."""
+        """The matrices, grouped by the launch that reads them."""
         gate, up, last = self.matrices
         return [
             list(self.qkv),
@@ -153,7 +156,7 @@ class Layer:
 
     @property
     def matrices(self) -> tuple[Matrix, Matrix, Matrix]:
-        """Gate, up, down."""
+        """The network's gate, up and down, whether experts or dense."""
         n = self.network
         return (n.gate, n.up, n.down) if isinstance(n, Routed) else n
 
@@ -164,7 +167,7 @@ class Layer:
         past: attend.Past | attend.Pasts,
         operations: Operations = FUSED,
     ) -> tuple[mx.array, mx.array]:
-        """Transform ``x [R, 1, C]``, its heads rotated by `turns`; returns it and the new tail."""
+        """Transform ``x [R, 1, C]``, with `turns` from `rotation`; returns it and the new tail."""
         do = operations
         qkv = do.matvec(x, self.qkv, self.norms[0], self.eps)
         mixed, tail = do.attend(qkv, self.heads, self.head_norms, self.eps, turns, past)
@@ -180,7 +183,7 @@ class Layer:
 
 
 def _added(x: mx.array, product: Callable[..., mx.array], total: Sum | None) -> mx.array:
-    """`x` plus a product, which adds it itself where it is whole."""
+    """`x` plus a product. If one machine computes the whole product, its kernel adds `x`."""
     if total is None:
         return product(residual=x).reshape(x.shape)
     return x + total(product().reshape(x.shape))

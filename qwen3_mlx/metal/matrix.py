@@ -1,4 +1,4 @@
-"""What the matrix kernels share in Python: packed matrices, their constants, their limits."""
+"""Shared by the matrix kernels' wrappers: packed matrices, template constants and limits."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ FLOATS = (mx.float32, mx.float16, mx.bfloat16)
 GROUPS = (32, 64, 128)
 
 FEWEST = 8
-"""Elements of an array that a kernel's functions read. MLX passes a smaller one in Metal's
-`constant` space; the functions take pointers of `device`."""
+"""Fewest elements of an array that a kernel reads: MLX passes smaller ones in Metal's `constant`
+address space, but the kernels' functions take `device` pointers."""
 
 TILE = 4096
-"""Elements of x in threadgroup memory at a time: 16 KiB, half of what Metal allows."""
+"""Elements of x in threadgroup memory at a time: 16 KiB, half of Metal's limit."""
 
 IN_FLIGHT = 4
-"""Pieces of 16 bytes that a lane has under way: what a latency is hidden behind. More of them cost
-registers, and so simdgroups: on an H100 8B's matrices are fastest with this many."""
+"""Loads of 16 bytes that a lane has in flight to hide latency. More of them cost registers, and so
+simdgroups: on an H100 the matrices of 8B are fastest with this many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix ``[..., N, K]`` as checkpoints hold it: packed by MLX's affine mode, or plain.
+    """A matrix ``[..., N, K]`` as in checkpoints: packed in MLX's affine mode, or plain.
 
     ``weight [..., N, K · bits / 32]`` uint32 with ``scales, biases [..., N, K / group]``, or,
     with bits 0, ``weight [..., N, K]`` in the model's dtype.
@@ -41,16 +41,16 @@ class Matrix:
 
     @property
     def rows(self) -> int:
-        """N."""
+        """The number of rows, N."""
         return self.weight.shape[-2]
 
     @property
     def columns(self) -> int:
-        """K."""
+        """The number of columns, K; of unpacked elements."""
         return self.weight.shape[-1] * (32 // self.bits if self.bits else 1)
 
     def dequantized(self) -> mx.array:
-        """The matrix ``[..., N, K]`` in float32: the truth that references compute with."""
+        """The matrix ``[..., N, K]`` in float32, as the references use it."""
         if not self.bits:
             return self.weight.astype(mx.float32)
         assert self.scales is not None and self.biases is not None
@@ -58,7 +58,10 @@ class Matrix:
         return mx.dequantize(self.weight, scales, biases, self.group, self.bits)
 
     def inputs(self, prefix: str, suffix: str, unused: mx.array) -> dict[str, mx.array]:
-        """Kernel inputs named ``{prefix}w{suffix}``, ``…s…``, ``…b…``."""
+        """Weight, scales and biases as kernel inputs ``{prefix}w{suffix}``, ``…s…``, ``…b…``.
+
+        unused: stands in for the scales and biases of a plain matrix.
+        """
         parts = (self.weight, self.scales, self.biases)
         named = zip("wsb", parts, strict=True)
         return {
@@ -66,16 +69,16 @@ class Matrix:
         }
 
     def constants(self, dtype: mx.Dtype) -> dict[str, Constant]:
-        """``T``, ``BITS`` (of a plain matrix its floats') and ``GROUP``."""
+        """The constants ``T``, ``BITS`` (of a plain matrix the bits of `dtype`) and ``GROUP``."""
         return {"T": dtype, "BITS": self.bits or dtype.size * 8, "GROUP": self.group}
 
     def pieces(self, columns: int, dtype: mx.Dtype) -> int:
-        """How many pieces of 16 bytes `columns` of its elements are."""
+        """The number of 16-byte pieces that hold `columns` of its elements."""
         return columns * (self.bits or dtype.size * 8) // 128
 
 
 def float_bits(value: float) -> int:
-    """A float32 as the integer constant that kernels read it from: constants are integers."""
+    """The bits of a float32 as an integer, because template constants can't be floats."""
     (bits,) = struct.unpack("<i", struct.pack("<f", value))
     return int(bits)
 
@@ -105,23 +108,26 @@ def unsupported_matrices(matrices: list[Matrix], dtype: mx.Dtype) -> str | None:
 
 
 def rows_per_simdgroup(wanted: int, *rows: int) -> int:
-    """How many rows a simdgroup takes: `wanted`, or what divides all of `rows`."""
+    """Rows per simdgroup: the greatest common divisor of `wanted` and all of `rows` but zeros."""
     return math.gcd(wanted, *(n for n in rows if n))
 
 
 def loads_in_flight(streams: int, pieces: int, most: int = IN_FLIGHT) -> int:
-    """How many pieces of each of `streams` rows a lane has under way, of a tile of `pieces`."""
+    """16-byte pieces of each of `streams` rows that a lane loads ahead, from a tile of `pieces`."""
     return max(1, min(most // streams, -(-pieces // SIMD)))
 
 
 def staging(
     tile: int, streams: int, matrix: Matrix, dtype: mx.Dtype, most: int = IN_FLIGHT
 ) -> dict[str, Constant]:
-    """Constants of a text that stages `tile` elements, a lane having `streams` rows under way."""
+    """Constants of a source that stages `tile` elements while a lane reads `streams` rows."""
     return {"TILE": tile, "AHEAD": loads_in_flight(streams, matrix.pieces(tile, dtype), most)}
 
 
 def launch_grid(rows: int, each: int, simds: int, second: int = 1) -> tuple[Size, Size]:
-    """Grid and threadgroup for `rows` rows, `each` to a simdgroup, times `second`."""
+    """Grid and threadgroup in threads for `rows` rows, `each` per simdgroup.
+
+    second: the grid's height.
+    """
     groups = -(-rows // (each * simds))
     return (groups * simds * SIMD, second, 1), (simds * SIMD, 1, 1)

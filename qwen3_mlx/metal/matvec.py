@@ -1,7 +1,7 @@
-"""Matrix times vector for one token, with the norm before it and the residual behind it folded in.
+"""Matrix times vector for one token, including the norm before it and the residual after it.
 
-Up to three matrices share one launch (queries, keys and values): a simdgroup picks its matrix by
-its row, so nothing is joined in memory.
+Up to three matrices share one launch (queries, keys and values): a simdgroup selects its matrix by
+its row, so the matrices are not concatenated in memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def reference(
     eps: float = 1e-6,
     residual: mx.array | None = None,
 ) -> mx.array:
-    """``matvec`` in float32: ``[..., K]`` to ``[..., N0 + N1 + N2]``."""
+    """`matvec` in float32, of any number of tokens: ``[..., K]`` to ``[..., N0 + N1 + N2]``."""
     x = x.astype(mx.float32)
     if norm is not None:
         x = x * mx.rsqrt((x * x).mean(-1, keepdims=True) + eps) * norm.astype(mx.float32)
@@ -39,7 +39,7 @@ def reference(
 
 
 def unsupported_reason(x: mx.array, matrices: Sequence[Matrix]) -> str | None:
-    """Why `matvec` can't take these, or None."""
+    """Why `matvec` can't run on these inputs, or None."""
     if x.size != x.shape[-1]:
         return f"{x.size // x.shape[-1]} tokens: expected 1"
     if not 1 <= len(matrices) <= 3:
@@ -56,7 +56,7 @@ def matvec(
 ) -> mx.array:
     """``W · rms_norm(x) + residual`` for one token: ``[..., K]`` to ``[..., N0 + N1 + N2]``.
 
-    norm: the norm's weight ``[K]``; None leaves x as it is.
+    norm: the RMS norm's weight ``[K]``; None omits the norm.
     """
     rows = [m.rows for m in matrices] + [0] * (3 - len(matrices))
     columns = matrices[0].columns

@@ -1,4 +1,4 @@
-"""Which kernels a proof's children try, and which children run side by side."""
+"""Divides a proof: the kernels of each child process, and the children that run in parallel."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from qwen3_mlx.metal.variants_rows import skinny_runs
 T = TypeVar("T")
 
 ROWS = ("attend_rows", "skinny")
-"""Kernels of several rows, which one-token steps don't need: what is wrong with them, or takes too
-long, leaves those their kernels."""
+"""Kernels for several rows. One-token steps don't need them, so their errors and timeouts don't
+disable the other kernels."""
 
 
 def shares(signatures: Sequence[Signature], rows: bool = True) -> list[list[str]]:
-    """The kernels that each child tries.
+    """The names of the kernels that each child tries.
 
-    CUDA's compiler takes two seconds a text, in each process anew: there a kernel has a child of
-    its own as far as the processor has cores. The layer, which needs all, is in the first; within
-    a child it comes last, or its fault would hide whose it is. Those of several `rows` have a
-    child of their own, begun last.
+    CUDA's compiler takes two seconds a source, again in every process: there, each kernel has its
+    own child as far as half the processor's cores suffice. The whole layer (``step``) is in the
+    first child and comes last in it, or its fault would hide which kernel is wrong. With `rows`,
+    the kernels of several rows have their own children, started last.
     """
     names = ["step", "matvec", "gate_up", *sorted({one.attention for one in signatures})]
     if any(one.experts for one in signatures):
@@ -39,10 +39,12 @@ def shares(signatures: Sequence[Signature], rows: bool = True) -> list[list[str]
 
 
 def together(parts: list[T]) -> list[list[T]]:
-    """Those that run side by side: on Metal a fault in one may take down the others' work."""
+    """Groups of `parts` that run in parallel: all on CUDA. On Metal each runs alone: a fault in one
+    process may abort the work of others.
+    """
     return [parts] if backend.device() == "cuda" else [[part] for part in parts]
 
 
 def rows_only(names: Sequence[str]) -> bool:
-    """Whether all of these kernels are of several rows."""
+    """Whether all these kernels are for several rows."""
     return all(name in ROWS for name in names)

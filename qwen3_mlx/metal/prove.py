@@ -1,10 +1,10 @@
-"""Are the kernels right on this machine? Tried in a process of its own, at a network's own sizes.
+"""Checks in child processes, at a network's own sizes, that the kernels are right on this machine.
 
     python -m qwen3_mlx.metal.prove KERNEL... < SIGNATURES  (JSON, by `verdict.described`)
 
-A GPU fault poisons MLX's stream for its whole process, and a kernel may hang: so the parent only
-reads what its child has printed. A wrong number, a refused launch, a hang and a signal are answers,
-and whatever was not reached is not proven.
+A GPU fault breaks MLX's stream for the whole process, and a kernel may hang: so the parent only
+reads what its children print. A wrong number, a refused launch, a hang and a signal are results;
+kernels that a child didn't reach are not proven.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from qwen3_mlx.metal.variants import Signature, text_digest
 from qwen3_mlx.metal.verdict import Verdict
 
 BOUNDS = {mx.float32: 1e-11, mx.float16: 2e-7, mx.bfloat16: 1e-5}
-"""Of the normalised squared error: four times what one rounding to the dtype costs."""
+"""Bounds of the normalised squared error: four times that of one rounding to the dtype."""
 
 LIMIT_S, ROWS_LIMIT_S = 60.0, 180.0
 CHILD = [sys.executable, "-m", "qwen3_mlx.metal.prove"]
-"""What the parent starts. Tests without a GPU put one in its place that runs on the CPU."""
+"""The command of a child. Tests without a GPU replace it by one that runs on the CPU."""
 
 
 class Skipped(Exception):
-    """The user did not want to wait, or the machine slept meanwhile: nothing was found out."""
+    """The user skipped the proof, or the machine slept during it: there is no result."""
 
 
 Meanwhile = Callable[[Collection[str]], bool]
-"""What the parent does while its children run, a piece a call, given the digests of the texts that
-were right so far; returns whether there was a piece to do."""
+"""Work that the parent does while its children run, one piece per call. Its argument: the digests
+of the sources that were right so far. Returns whether there was a piece to do."""
 
 
 def prove(
@@ -57,11 +57,12 @@ def prove(
     names: Sequence[str] = (),
     rows: bool = True,
 ) -> Verdict:
-    """What children find out about the kernels of `signatures`; never raises for what they do.
+    """The verdict of child processes on the kernels of `signatures`; their failures don't raise.
 
-    names: of kernels, ``matvec=8,2`` for one that is cut so; none: all, those of several `rows`
-    only if they are asked for, for they may take minutes. Raises `Skipped` as soon as `skipped`
-    says so, and if the machine slept.
+    names: the kernels to try, with a cut as in ``matvec=8,2``; if empty, all of them, but those of
+    several rows only with `rows`, because they may take minutes. limit_s: seconds per child, for
+    kernels of several rows at least `ROWS_LIMIT_S`. Raises `Skipped` as soon as `skipped` returns
+    True, and if the machine slept.
     """
     since, parts = awake.now(), [list(names)] if names else shares(signatures, rows)
     begin = since[1]
@@ -102,7 +103,7 @@ def _start(folder: Path, said: ChildOutput, kernels: list[str]) -> subprocess.Po
         said.out.open("wb") as out,
         said.err.open("wb") as err,
     ):
-        # a session of its own: Ctrl-C is for the parent, who ends it
+        # a new session: Ctrl-C reaches only the parent, which ends the child
         return subprocess.Popen(
             [*CHILD, *kernels], stdin=given, stdout=out, stderr=err, start_new_session=True
         )
@@ -111,7 +112,7 @@ def _start(folder: Path, said: ChildOutput, kernels: list[str]) -> subprocess.Po
 def _wait(
     children: list[subprocess.Popen[bytes]], until: float, between: Callable[[], bool]
 ) -> list[int | None]:
-    """Their exit statuses; None of one that still ran when the time was over."""
+    """The children's exit statuses; None for one that still runs at the time `until`."""
     while running := [child for child in children if child.poll() is None]:
         busy, left = between(), until - time.monotonic()
         if left <= 0:
@@ -126,13 +127,13 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     if child.poll() is None:
         child.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(10)  # a process in the driver's hands may not end at once
+            child.wait(10)  # a process inside the driver may not end at once
 
 
 def _add(
     found: Verdict, said: ChildOutput, code: int | None, limit_s: float, part: Sequence[str]
 ) -> None:
-    """Take what the child that tries `part` has printed, and how it ended."""
+    """Add to `found` what the child that tries `part` has printed, and how it ended."""
     begun = None
     finished = False
     for value in said.lines():
@@ -151,7 +152,7 @@ def _add(
     if begun or not several:
         kernel = str(begun["kernel"]) if begun else "step"
         _take(found, kernel, f"{begun['name']}: {why}" if begun else why)
-    for unproven in part if several else ("step",):  # whatever of its cases were right
+    for unproven in part if several else ("step",):  # even if some of its cases were right
         _take(found, unproven, f"the proof did not come to its end: {why}")
     if code is None:
         found.late |= dict.fromkeys(set(found.wrong) - before, 1)
@@ -175,7 +176,10 @@ def _ending(code: int | None, complaint: str, limit_s: float) -> str:
 
 
 def check(case: Case, got: Arrays) -> str | None:
-    """What is wrong with `got`, which a kernel made of `case`, or None."""
+    """What is wrong with `got`, a kernel's outputs for `case`, or None.
+
+    A second run must give the same bits, the outputs must be near the reference, and NaN stay NaN.
+    """
     want = case.reference(case.x)
     again, beside = case.run(case.x), case.stock(case.x)
     mx.eval(want, again, beside)
@@ -189,14 +193,15 @@ def check(case: Case, got: Arrays) -> str | None:
 
 
 def _integers(x: mx.array) -> mx.array:
-    """Its bits: NaN would differ from itself."""
+    """The bits of `x` as integers, because NaN differs from itself."""
     return x.view({2: mx.uint16, 4: mx.uint32}[x.dtype.size])
 
 
 def compare(got: mx.array, want: mx.array, stock: mx.array, roundings: int = 1) -> str | None:
-    """Whether `got` is as near to the float32 `want` as its dtype allows, and MLX's own `stock` is.
+    """Why `got` is farther from the float32 `want` than its dtype and MLX's `stock` allow, or None.
 
-    The second bound is twice stock's error; not below one rounding, which stock may be lucky with.
+    The second bound is twice stock's error, which counts as at least one rounding, as it may be
+    small by luck. Integers must be equal.
     """
     if got.shape != want.shape:
         return f"shape {got.shape}, expected {want.shape}"
@@ -205,13 +210,13 @@ def compare(got: mx.array, want: mx.array, stock: mx.array, roundings: int = 1) 
     bound = BOUNDS[got.dtype] * roundings
     mine, theirs = error(got, want), error(stock, want)
     most = min(bound, 2 * max(theirs, bound / 4)) if theirs == theirs else bound
-    if mine <= most:  # NaN never is
+    if mine <= most:  # false for NaN
         return None
     return f"squared error {mine:.1e}, expected at most {most:.1e} (MLX's own: {theirs:.1e})"
 
 
 def error(got: mx.array, want: mx.array) -> float:
-    """``Σ (got - want)² / Σ want²`` in float32; 0 where all is zero."""
+    """``Σ (got - want)² / Σ want²`` in float32; 0 if both are zero, NaN if only `want` is."""
     got, want = got.astype(mx.float32), want.astype(mx.float32)
     above, below = mx.square(got - want).sum().item(), mx.square(want).sum().item()
     assert isinstance(above, float) and isinstance(below, float)
@@ -219,7 +224,7 @@ def error(got: mx.array, want: mx.array) -> float:
 
 
 def _not_finite(case: Case) -> str | None:
-    """NaN in, NaN out: an error elsewhere must stay visible."""
+    """Why a kernel turns NaN inputs into numbers, which would hide other errors; None if not."""
     poisoned: Arrays = case.run(mx.full(case.x.shape, float("nan"), case.x.dtype))
     first, *others = [mx.isnan(out) for out in poisoned if out.dtype in BOUNDS]
     if first.all().item() and all(other.any().item() for other in others):
@@ -228,7 +233,10 @@ def _not_finite(case: Case) -> str | None:
 
 
 def tried(case: Case) -> dict[str, Any]:
-    """`check`, whatever the compiler or the driver throws, the texts met, and the seconds."""
+    """Run and `check` a case: its fault, the digests of its sources, and the seconds.
+
+    An exception of the compiler or the driver is a fault too.
+    """
     met: set[str] = set()
     run, begin = launch.executor, time.monotonic()
     compiled = begin
@@ -251,7 +259,7 @@ def tried(case: Case) -> dict[str, Any]:
 
 
 def report(signatures: Sequence[Signature], names: Collection[str]) -> Iterator[dict[str, Any]]:
-    """What a child prints: a line before each case of the kernels with these names, one behind."""
+    """What a child prints: a line before and a line after each case of the kernels in `names`."""
     mx.random.seed(0)
     for name in names:
         kernel, cuts = parsed_name(name)
@@ -266,14 +274,14 @@ def report(signatures: Sequence[Signature], names: Collection[str]) -> Iterator[
 
 
 def parsed_name(name: str) -> tuple[str, tuning.Cuts]:
-    """The kernel of ``matvec=8,2`` and how it is cut; of ``matvec`` as it is."""
+    """The kernel and the cut of ``matvec=8,2``; of ``matvec`` no cut."""
     kernel, _, cut = name.partition("=")
     rows, _, simds = cut.partition(",")
     return kernel, {kernel: (int(rows), int(simds))} if cut else {}
 
 
 def main() -> None:
-    """The child; its arguments are `names`."""
+    """The child process: signatures on stdin, `names` as its arguments."""
     signatures = verdict.parsed(json.load(sys.stdin))
     for line in report(signatures, sys.argv[1:]):
         sys.stdout.write(json.dumps(line | {"at": time.time()}) + "\n")

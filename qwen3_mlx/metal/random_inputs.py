@@ -1,4 +1,4 @@
-"""Random weights, activations and pasts of a network's sizes, for the proof."""
+"""Random weights, activations and caches in a network's sizes, for the proof."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from qwen3_mlx.metal.variants import Packing, Signature
 
 
 def random(dtype: mx.Dtype, *shape: int) -> mx.array:
-    """Normally distributed numbers."""
+    """An array of numbers from the standard normal distribution."""
     return mx.random.normal(shape).astype(dtype)
 
 
 def gain(n: Signature, size: int) -> mx.array:
-    """A norm's weight."""
+    """A norm's weight ``[size]``: normal, mean 1, standard deviation 1/8."""
     return (1 + mx.random.normal((size,)) / 8).astype(n.dtype)
 
 
 def packed(packing: Packing, dtype: mx.Dtype, *shape: int) -> Matrix:
-    """A random matrix ``[..., N, K]`` of std 1/√K; the integers of a packed one are random bits."""
+    """A random matrix ``[..., N, K]`` of std 1/√K; a packed one's integers are random bits."""
     bits, group = packing
     spread = shape[-1] ** -0.5
     if not bits:
@@ -33,18 +33,18 @@ def packed(packing: Packing, dtype: mx.Dtype, *shape: int) -> Matrix:
 
 
 def of(n: Signature, role: str, *shape: int) -> Matrix:
-    """A random matrix packed as those of `role`."""
+    """A random matrix ``[..., N, K]``, packed as the network's matrices of `role`."""
     return packed(n.packing_of(role), n.dtype, *shape)
 
 
 def rotation_table(n: Signature) -> mx.array:
-    """Radians a position, ``[D/2]``, and a factor of 1."""
+    """The table of `rotation`: radians per position ``[D/2]`` (base 1e6), then the factor 1."""
     half = n.head_dim // 2
     return mx.array([1e6 ** (-i / half) for i in range(half)] + [1.0], mx.float32)
 
 
 def past_of(n: Signature, held: int, recent: int) -> attend.Past:
-    """Keys and values in buffers of whole blocks, as caches have them."""
+    """A random past with `held` tokens in buffers of whole blocks of 256, `recent` in the tail."""
     capacity = -(-max(held, 1) // 256) * 256
     keys, values = (
         packed(n.kv_packing, n.dtype, 1, n.kv_heads, capacity, n.head_dim) for _ in range(2)
@@ -54,7 +54,7 @@ def past_of(n: Signature, held: int, recent: int) -> attend.Past:
 
 
 def closed(n: Signature, past: attend.Past) -> attend.Past:
-    """The tail's tokens in the keys and values, which are as long as they were."""
+    """`past` with its tail's tokens moved to the keys and values, whose capacity stays."""
     held, recent = (int(past.counts[i]) for i in range(2))
 
     def put(old: mx.array | None, new: mx.array | None) -> mx.array | None:

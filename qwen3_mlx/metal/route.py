@@ -1,7 +1,7 @@
-"""The router behind its matrix: softmax, the largest top_k, normalised, in one launch.
+"""Routing from the router's logits: softmax, top-k and normalisation in one launch.
 
-Ties: of equal logits the lowest index wins, and choices come in descending order of weight.
-(MLX's argpartition, the plain path, gives no promise: at Qwen3's sizes the highest index wins.)
+Of equal logits the lowest index wins; the chosen experts come in descending order of weight.
+(MLX's argpartition, the plain path, guarantees nothing: at Qwen3's sizes the highest index wins.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_EXPERTS = 1024
 
 
 def reference(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, mx.array]:
-    """``route`` in float32, with its tie rule: a stable sort of the negated logits."""
+    """`route` in float32, with the same order of ties: a stable sort of the negated logits."""
     logits = logits.astype(mx.float32)
     experts = mx.argsort(-logits, axis=-1)[..., :top_k].astype(mx.uint32)
     weights = mx.take_along_axis(mx.softmax(logits, axis=-1, precise=True), experts, axis=-1)
@@ -27,7 +27,7 @@ def reference(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, 
 
 
 def unsupported_reason(dtype: mx.Dtype, experts: int, top_k: int) -> str | None:
-    """Why `route` can't choose `top_k` of so many experts by logits of `dtype`, or None."""
+    """Why `route` can't choose `top_k` of `experts` by logits of `dtype`, or None."""
     if dtype not in FLOATS:
         return f"logits are {dtype}"
     if not top_k <= min(experts, SIMD):
@@ -38,7 +38,7 @@ def unsupported_reason(dtype: mx.Dtype, experts: int, top_k: int) -> str | None:
 
 
 def route(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, mx.array]:
-    """``logits [..., E]`` to ``[T, top_k]`` uint32 experts and float32 weights, T tokens."""
+    """``logits [..., E]`` of T tokens to ``[T, top_k]`` uint32 experts and float32 weights."""
     experts = logits.shape[-1]
     tokens = logits.size // experts
     indices, weights = run(
@@ -59,34 +59,34 @@ def route(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, mx.a
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Which experts R rows chose, each listed once."""
+    """The experts that R rows chose, each listed once."""
 
     experts: mx.array
-    """``[1 + P]`` int32: how many there are, then their numbers; P is R · top_k, or E if less."""
+    """``[1 + P]`` int32: their number, then their indices; P is R · top_k, or E if less."""
     members: mx.array
-    """``[P, R]`` int32: at which of its slots a row has that expert, or -1."""
+    """``[P, R]`` int32: the slot at which a row has the expert, or -1."""
     weights: mx.array
-    """``[R, top_k]`` float32."""
+    """``[R, top_k]`` float32: each row's weights of its experts."""
     chosen: mx.array
     """``[R, top_k]`` uint32: each row's experts."""
 
     @property
     def top_k(self) -> int:
-        """Experts of a row."""
+        """The number of experts per row."""
         return self.chosen.shape[-1]
 
     @property
     def most(self) -> int:
-        """P."""
+        """P, the most experts that can be listed."""
         return self.members.shape[0]
 
 
 MOST_ROWS = 16
-"""Rows that `grouped` takes: a simdgroup each, of one threadgroup."""
+"""Rows that `grouped` takes at most: each has a simdgroup of one threadgroup."""
 
 
 def grouped(logits: mx.array, top_k: int, normalise: bool) -> Groups:
-    """`route` of ``logits [R, ..., E]``, R at most `MOST_ROWS`, and the experts' own list."""
+    """`route` for ``logits [R, ..., E]``, R at most `MOST_ROWS`, and the list of chosen experts."""
     count, rows = logits.shape[-1], logits.shape[0]
     most = min(rows * top_k, count)
     chosen, weights, experts, members = run(

@@ -1,7 +1,7 @@
-"""A few rows through matrices on matrix units: 2 to 16 tokens, and the weights are read once.
+"""A few rows through matrices on matrix units: 2 to 16 tokens; the weights are read once.
 
-The rows are the last tokens of several sequences, or new ones of one. Experts are read once each,
-however many rows chose them. Activations, and what a norm makes of them, are rounded to bfloat16.
+The rows are the last tokens of several sequences, or new tokens of one. Each expert is read once,
+however many rows chose it. Activations are rounded to bfloat16, also after a norm.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qwen3_mlx.metal.matrix import Matrix, float_bits, unsupported_matrices
 from qwen3_mlx.metal.route import Groups, grouped
 
 MOST_ROWS = 16
-"""Rows that two tiles of a matrix unit have."""
+"""Rows of two tiles of a matrix unit."""
 
 reference = vector_matvec.reference
 gate_up_reference = vector.reference
@@ -27,7 +27,7 @@ gate_up_reference = vector.reference
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """Which product it is."""
+    """The kind of product: its constants and optional inputs."""
 
     gated: bool = False
     summed: bool = False
@@ -38,7 +38,7 @@ class _Kind:
 
 
 def unsupported_reason(dtype: mx.Dtype, matrices: Sequence[Matrix]) -> str | None:
-    """Why rows of `dtype` can't meet these matrices here, or None."""
+    """Why the kernel can't multiply these matrices with rows of `dtype`, or None."""
     if dtype != mx.bfloat16:
         return f"activations are {dtype}: expected bfloat16"
     if reason := unsupported_matrices(list(matrices), dtype):
@@ -58,7 +58,7 @@ def matvec(
     eps: float = 0.0,
     residual: mx.array | None = None,
 ) -> mx.array:
-    """As `matvec.matvec`, of R rows: ``[R, 1, K]`` to ``[R, 1, N0 + N1 + N2]``."""
+    """As `matvec.matvec`, for R rows: ``[R, 1, K]`` to ``[R, 1, N0 + N1 + N2]``."""
     shape = (*x.shape[:-1], sum(matrix.rows for matrix in matrices))
     return _run(x, matrices, shape, _Kind(norm=norm, eps=eps, residual=residual))
 
@@ -66,7 +66,7 @@ def matvec(
 def gate_up(
     x: mx.array, gate: Matrix, up: Matrix, *, norm: mx.array | None = None, eps: float = 0.0
 ) -> mx.array:
-    """As `gate_up.gate_up` of one network, of R rows: ``[R, 1, K]`` to ``[R, 1, F]``."""
+    """As `gate_up.gate_up` of a dense network, for R rows: ``[R, 1, K]`` to ``[R, 1, F]``."""
     return _run(x, [gate, up], (*x.shape[:-1], gate.rows), _Kind(gated=True, norm=norm, eps=eps))
 
 
@@ -80,14 +80,14 @@ def hidden(
     norm: mx.array | None = None,
     eps: float = 0.0,
 ) -> tuple[mx.array, Groups]:
-    """The experts' hidden layers ``[R, top_k, F]``, weighted, by ``logits [R, 1, E]``."""
+    """The experts' weighted hidden layers ``[R, top_k, F]``, from ``logits [R, 1, E]``."""
     groups = grouped(logits, top_k, normalise)
     shape = (x.shape[0], top_k, gate.rows)
     return _run(x, [gate, up], shape, _Kind(True, False, norm, eps, None, groups)), groups
 
 
 def down(h: mx.array, matrix: Matrix, groups: Groups, residual: mx.array | None = None) -> mx.array:
-    """``Σ_slot W_e h`` of ``h [R, top_k, F]``, and the residual ``[R, 1, C]``."""
+    """``Σ_slot W_e h`` of ``h [R, top_k, F]``, plus the residual, ``[R, 1, C]``."""
     shape = (h.shape[0], 1, matrix.rows)
     return _run(h, [matrix], shape, _Kind(summed=True, residual=residual, groups=groups))
 

@@ -1,7 +1,7 @@
-"""MLX's own operations in the kernels' place: what a kernel must be as right as, and faster than.
+"""MLX's own operations in place of the kernels, which must be as exact as these, and faster.
 
-The names and arguments are the kernels'. `matvec` and a dense `gate_up` also serve the hybrid step,
-so they don't compute anything early; the others read counts, and pairs one by one, as a proof may.
+Names and arguments are the kernels'. `matvec` and a dense `gate_up` also serve the hybrid step, so
+they evaluate nothing early; the others read counts, or go pair by pair, which only a proof can do.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def matvec(
     eps: float = 0.0,
     residual: mx.array | None = None,
 ) -> mx.array:
-    """As `matvec.matvec`, of any number of tokens."""
+    """As `matvec.matvec`, for any number of tokens."""
     x = _normed(x, norm, eps)
     parts = [product(x, matrix) for matrix in matrices]
     y = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=-1)
@@ -49,7 +49,7 @@ def gate_up(
     norm: mx.array | None = None,
     eps: float = 0.0,
 ) -> mx.array:
-    """As `gate_up.gate_up`."""
+    """As `gate_up.gate_up`, for any number of tokens."""
     x = _normed(x, norm, eps)
     if experts is None or weights is None:
         g, u = product(x, gate), product(x, up)
@@ -62,15 +62,15 @@ def gate_up(
 def down(
     h: mx.array, matrix: Matrix, experts: mx.array, residual: mx.array | None = None
 ) -> mx.array:
-    """As `down.down`."""
+    """As `down.down`, for any number of tokens; the sum over experts is in float32."""
     y = routed(h, matrix, experts).astype(mx.float32).sum(axis=-2).astype(h.dtype)
     return y if residual is None else residual + y.reshape(residual.shape)
 
 
 def routed(x: mx.array, matrix: Matrix, experts: mx.array) -> mx.array:
-    """``x [T, top_k, K]`` through each pair's expert, ``[T, top_k, N]``.
+    """``x [T, top_k, K]`` through each pair's expert: ``[T, top_k, N]``.
 
-    Pair by pair: on CUDA MLX's gathered product compiles for two minutes.
+    Computed pair by pair: on CUDA, MLX's gathered product takes two minutes to compile.
     """
     rows = []
     for token in range(experts.shape[0]):
@@ -81,7 +81,7 @@ def routed(x: mx.array, matrix: Matrix, experts: mx.array) -> mx.array:
 
 
 def expert(matrix: Matrix, index: mx.array | slice) -> Matrix:
-    """One expert of a stack, or some."""
+    """One expert of a stack ``[E, N, K]``, or with a slice several."""
     if matrix.scales is None or matrix.biases is None:
         return Matrix(matrix.weight[index])
     parts = (matrix.weight[index], matrix.scales[index], matrix.biases[index])
@@ -89,7 +89,7 @@ def expert(matrix: Matrix, index: mx.array | slice) -> Matrix:
 
 
 def route(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, mx.array]:
-    """As `route.route`, but for ties; the heaviest first."""
+    """As `route.route` except for ties; in descending order of weight."""
     weights = mx.softmax(logits.astype(mx.float32), axis=-1, precise=True)
     experts = mx.argsort(-weights, axis=-1)[..., :top_k].astype(mx.uint32)
     chosen = mx.take_along_axis(weights, experts, axis=-1)
@@ -104,7 +104,7 @@ def attend(
     turns: mx.array,
     past: Past,
 ) -> tuple[mx.array, mx.array]:
-    """As `attend.attend`; of the tail only the rows in use."""
+    """As `attend.attend` with a `Past`; returns only the tail's used rows."""
     held, recent = (int(past.counts[i]) for i in range(2))
     x = qkv.reshape(1, sum(heads) + heads[1], 1, -1)
     q, k, v = mx.split(x, [heads[0], sum(heads)], axis=1)

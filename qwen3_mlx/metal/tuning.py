@@ -1,8 +1,8 @@
-"""How the kernels are cut, by backend: rows, simdgroups, and the lanes and heads of attention.
+"""The kernels' cuts by backend: rows, simdgroups, and the lanes and heads of attention.
 
-The CUDA columns were chosen on an H200 and an H100 (docs/log.md). The Metal ones are unmeasured:
-they follow MLX's own matrix-vector kernels (4 rows, 2 simdgroups, nothing staged) and the registers
-that M1 and M2 have (`benchmarks.registers`, docs/kernels.md).
+The CUDA values were chosen on an H200 and an H100 (docs/log.md). The Metal values are unmeasured:
+they follow MLX's own matrix-vector kernels (4 rows, 2 simdgroups, nothing staged) and the number of
+registers of M1 and M2 (`benchmarks.registers`, docs/kernels.md).
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from typing import NamedTuple
 import qwen3_mlx.device.backend as backend
 
 Cut = tuple[int, int]
-"""Rows a simdgroup makes, and simdgroups of a threadgroup."""
+"""Rows per simdgroup, and simdgroups per threadgroup."""
 
 Cuts = Mapping[str, Cut]
-"""By kernel, those that a machine found faster than the ones below."""
+"""By kernel, the cuts that a machine found faster than the defaults below."""
 
 FURTHER: Mapping[str, tuple[Cut, ...]] = {
     "matvec": ((8, 2), (2, 4), (1, 8)),
     "gate_up": ((4, 2), (2, 4), (1, 8)),
     "down": ((8, 2), (2, 4), (1, 8)),
 }
-"""What `doctor --prove` tries besides, on Metal, where nobody has measured any: many rows won on
-others' M5 and M3 Ultra (mlx#3753), many simdgroups hide what memory takes."""
+"""Further cuts that `doctor --prove` tries on Metal, where the defaults are unmeasured: many rows
+were faster on an M5 and an M3 Ultra (mlx#3753), many simdgroups hide the memory's latency."""
 
 _asked: ContextVar[Cuts] = ContextVar("cuts")
 
 
 @contextmanager
 def cut_by(cuts: Cuts) -> Iterator[None]:
-    """Within, in this thread, launches of the kernels in `cuts` are cut so."""
+    """Use `cuts` for the launches of these kernels within the block, in this thread only."""
     token = _asked.set({**_asked.get({}), **cuts})
     try:
         yield
@@ -43,27 +43,27 @@ def cut_by(cuts: Cuts) -> Iterator[None]:
 
 
 class AttendCut(NamedTuple):
-    """How `attend` is shared out."""
+    """How `attend` distributes its work."""
 
     lanes: int
-    """That share a key."""
+    """Lanes that share a key."""
     queries: int
-    """Heads of a threadgroup that read it together."""
+    """Heads of a threadgroup that share one read of a key."""
     simds: int
-    """Simdgroups of a threadgroup."""
+    """Simdgroups per threadgroup."""
 
 
 def staged() -> bool:
-    """Whether the matrix kernels put activations into threadgroup memory first.
+    """Whether the matrix kernels first copy the activations into threadgroup memory.
 
-    On Apple's GPUs that memory is what limits how many simdgroups a core holds: 17 KB a threadgroup
-    of two leave 6 of 24. There the cache serves x, as in MLX's own kernels.
+    On Apple's GPUs that memory limits the simdgroups of a core: 17 KB per threadgroup of two leave
+    6 of 24. There x is read through the cache, as in MLX's own kernels.
     """
     return backend.device() == "cuda"
 
 
 def matvec(rows: int, columns: int) -> Cut:
-    """For `rows` rows of `columns` columns."""
+    """The cut for `rows` rows of `columns` columns."""
     if (asked := _asked.get({}).get("matvec")) is not None:
         return asked
     if backend.device() == "cuda":
@@ -72,7 +72,7 @@ def matvec(rows: int, columns: int) -> Cut:
 
 
 def gate_up(rows: int, columns: int) -> Cut:
-    """For `rows` outputs, each of two rows of `columns` columns."""
+    """The cut for `rows` outputs, each from two rows of `columns` columns."""
     if (asked := _asked.get({}).get("gate_up")) is not None:
         return asked
     if backend.device() == "cuda":
@@ -81,7 +81,7 @@ def gate_up(rows: int, columns: int) -> Cut:
 
 
 def down(rows: int, columns: int) -> Cut:
-    """For `rows` outputs of `columns` columns, all experts of a token together."""
+    """The cut for `rows` outputs of `columns` columns, those of all experts of a token together."""
     if (asked := _asked.get({}).get("down")) is not None:
         return asked
     if backend.device() == "cuda":
@@ -90,19 +90,19 @@ def down(rows: int, columns: int) -> Cut:
 
 
 def skinny(columns: int, gated: bool) -> Cut:
-    """For a few rows through `columns` columns: tiles of 8 that a simdgroup makes, and simdgroups.
+    """Tiles of 8 per simdgroup, and simdgroups, for a few rows through `columns` columns.
 
-    Unmeasured. More tiles read x less often, fewer give a small matrix enough threadgroups.
+    Unmeasured. With more tiles x is read less often; fewer give a small matrix enough threadgroups.
     """
     return (4 if gated or columns >= 4096 else 2, 8)
 
 
 def attend(group: int, dim: int, row_bytes: int, split: bool) -> AttendCut:
-    """For `group` query heads to a key head of `dim` elements, `row_bytes` of them.
+    """The cut for `group` query heads per key head of `dim` elements, which take `row_bytes`.
 
-    Heads read a long past together, and share out a short one. CUDA's threads take 95 registers for
-    rows of 256 bytes, 146 for 512, and 213 where four heads read together; M1 and M2 have 128, and
-    take no threadgroup of 512 threads from 104 on.
+    Several heads share one read of a long past (`split`), and divide a short one. A CUDA thread
+    needs 95 registers for rows of 256 bytes, 146 for 512, and 213 if four heads read together; M1
+    and M2 have 128, and allow no threadgroup of 512 threads from 104 registers on.
     """
     queries = math.gcd(group, 4 if split and dim <= 128 else 1)
     if backend.device() == "cuda":
@@ -111,10 +111,10 @@ def attend(group: int, dim: int, row_bytes: int, split: bool) -> AttendCut:
 
 
 def choosing() -> bool:
-    """Whether `gate_up` makes the router's choice itself, instead of a launch of its own.
+    """Whether `gate_up` also chooses the experts, instead of a separate launch.
 
-    On CUDA a step is bound by what the host does for each launch (10 µs), so one less is worth the
-    choice being made in every threadgroup. On Metal a launch costs the host about 1 µs, and up to
-    12 where it waits for the one before; threadgroups are many and small. That is unmeasured.
+    On CUDA the host's 10 µs per launch bound a step, so saving a launch pays for choosing again in
+    every threadgroup. On Metal a launch costs the host about 1 µs, or up to 12 µs if it waits for
+    the one before, and the threadgroups are many and small. That is unmeasured.
     """
     return backend.device() == "cuda"

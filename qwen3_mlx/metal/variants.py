@@ -1,6 +1,6 @@
-"""Which kernels a network uses, with which constants: its launches, made on blank arrays.
+"""Lists the kernels and constants that a network uses, by recording its launches on blank arrays.
 
-The language check and the proof both go through these, so neither tries a text that no model runs.
+The language check and the proof both use this list, so neither tries a source that no model runs.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ from qwen3_mlx.metal.launch import Launch, executing_with
 from qwen3_mlx.metal.matrix import Matrix
 
 Packing = tuple[int, int]
-"""Bits and group of MLX's affine mode."""
+"""Bits and group size of MLX's affine mode."""
 
 PLAIN: Packing = (0, 0)
-"""Of a matrix that is not quantized."""
+"""The packing of a matrix that is not quantized."""
 
 ROLES = ("qkv", "out", "gate_up", "down", "head")
-"""Matrices that may be packed each in its own way, the router aside."""
+"""Kinds of matrices, without the router; each kind may have its own packing."""
 
 CAPACITIES = (1024, 8192)
-"""Tokens that a cache has room for: one that `attend` reads in one part, and one that it splits."""
+"""Capacities of caches in tokens: one that `attend` reads in one part, and one that it splits."""
 
 SHORT = 8
-"""Elements from which an array isn't short to Metal."""
+"""Elements from which MLX passes an array to Metal as `device` memory, not as `constant`."""
 
 PROMPT = 64
-"""Tokens of a prompt long enough to be sorted by expert."""
+"""Tokens of a prompt that is long enough to be sorted by expert."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What decides a network's kernels. Sizes are the checkpoint's; layers packed in another way
-    are another signature.
+    """Everything that determines a network's kernels. Sizes are the checkpoint's; layers that are
+    packed differently have a signature of their own.
     """
 
     hidden: int
     heads: int
     kv_heads: int
     feed_forward: int
-    """Of one expert where there are experts."""
+    """Width of the feed-forward network; of one expert if there are experts."""
     vocabulary: int
-    """0 where the head is left to MLX's operations."""
+    """Rows of the head; 0 if it is left to MLX's operations."""
     dtype: mx.Dtype
     packing: Packing
     router: Packing = PLAIN
@@ -70,15 +70,15 @@ class Signature:
     eps: float = 1e-6
     kv_packing: Packing = PLAIN
     others: tuple[tuple[str, Packing], ...] = ()
-    """Packings of `ROLES` where they aren't `packing`, by name."""
+    """Packings of those `ROLES` that differ from `packing`, by name."""
 
     def packing_of(self, role: str) -> Packing:
-        """How the matrices of `role` are packed."""
+        """The packing of the matrices of `role`, one of `ROLES`."""
         return dict(self.others).get(role, self.packing)
 
     @property
     def attention(self) -> str:
-        """The kernel of its attention, by the name that `dispatch` has for it."""
+        """The name in `dispatch` of its attention kernel for one token."""
         return "attend_packed" if self.kv_packing[0] else "attend"
 
     @classmethod
@@ -90,7 +90,7 @@ class Signature:
         router: Packing = PLAIN,
         kv_packing: Packing = PLAIN,
     ) -> Signature:
-        """The signature of `config` in `dtype`, with all matrices but the router packed alike."""
+        """The signature of `config` in `dtype`; all matrices except the router have `packing`."""
         return cls(
             config.hidden_size,
             config.num_attention_heads,
@@ -109,16 +109,16 @@ class Signature:
         )
 
     def matrix(self, role: str, *shape: int) -> Matrix:
-        """A blank ``[..., N, K]``, packed as the network's of that `role`."""
+        """A blank matrix ``[..., N, K]``, packed as the network's matrices of `role`."""
         return blank(self.packing_of(role), self.dtype, *shape)
 
     def zeros(self, *shape: int) -> mx.array:
-        """A blank array of activations or norm weights."""
+        """Blank activations or norm weights, in the network's dtype."""
         return mx.zeros(shape, self.dtype)
 
 
 def blank(packing: Packing, dtype: mx.Dtype, *shape: int) -> Matrix:
-    """A matrix of zeros ``[..., N, K]``, lazy, so that its size costs nothing."""
+    """A matrix of zeros ``[..., N, K]``; it is lazy, so its size takes no memory."""
     bits, group = packing
     if not bits:
         return Matrix(mx.zeros(shape, dtype))
@@ -129,9 +129,9 @@ def blank(packing: Packing, dtype: mx.Dtype, *shape: int) -> Matrix:
 
 
 def variants(network: Signature) -> list[Launch]:
-    """Every launch of `network` that has a text of its own, on blank arrays nobody computes.
+    """The launches of `network`, one for each distinct source, on blank arrays never evaluated.
 
-    Those of a step of rows are apart, in `variants_of_rows`: a chat needs none.
+    `variants_of_rows` lists those of steps with rows separately, because a chat needs none.
     """
 
     def made() -> None:
@@ -150,7 +150,7 @@ def variants(network: Signature) -> list[Launch]:
 
 
 def recorded(made: Callable[[], object]) -> list[Launch]:
-    """What `made` launches, each text once."""
+    """Record the launches that `made` calls, without running them: one for each distinct source."""
     found: list[Launch] = []
 
     def record(launch: Launch) -> list[mx.array]:
@@ -163,9 +163,9 @@ def recorded(made: Callable[[], object]) -> list[Launch]:
 
 
 def text_key(launch: Launch) -> tuple[object, ...]:
-    """What the text depends on: the names and dtypes of arrays, and the constants.
+    """Everything that the compiled source depends on: names and dtypes of arrays, and constants.
 
-    On Metal also which arrays are short: those are passed in another address space.
+    On Metal also which arrays are short: MLX passes those in another address space.
     """
     short = SHORT if backend.device() != "cuda" else 0
     arrays = launch.inputs.items()
@@ -175,12 +175,12 @@ def text_key(launch: Launch) -> tuple[object, ...]:
 
 
 def text_digest(launch: Launch) -> str:
-    """The same, short enough to be handed from process to process."""
+    """A digest of `text_key`, 16 hexadecimal digits, to pass between processes."""
     return hashlib.sha256(repr(text_key(launch)).encode()).hexdigest()[:16]
 
 
 def _attention(network: Signature, capacity: int) -> None:
-    """From the norm before attention to the residual behind it."""
+    """Launch one token's attention, from the norm before it to the residual after it."""
     n, dim, heads = network, network.head_dim, (network.heads, network.kv_heads)
     x, gain = n.zeros(1, 1, n.hidden), n.zeros(n.hidden)
     rows = (n.heads * dim, n.kv_heads * dim, n.kv_heads * dim)
@@ -202,7 +202,7 @@ def _dense(network: Signature) -> None:
 
 
 def _experts(network: Signature) -> None:
-    """One token of the decode step, a few of a short prompt, and many of a long one."""
+    """Launch one token of a decode step, the few of a short prompt, and the many of a long one."""
     n = network
     x, gain = n.zeros(1, 1, n.hidden), n.zeros(n.hidden)
     gate, up = (n.matrix("gate_up", n.experts, n.feed_forward, n.hidden) for _ in range(2))
@@ -230,10 +230,7 @@ def _hidden(
     logits: mx.array,
     norm: mx.array | None,
 ) -> tuple[mx.array, mx.array]:
-    """The experts' hidden layers as this backend makes them: choice inside, or in a launch before.
-
-    Also the experts.
-    """
+    """The experts' hidden layers and their indices, as `layer.hidden` computes them."""
     n, eps = network, network.eps if norm is not None else 0.0
     if tuning.choosing():
         return gate_up.route_and_gate_up(x, *matrices, logits, n.top_k, n.normalise, norm, eps)

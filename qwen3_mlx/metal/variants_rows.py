@@ -1,4 +1,4 @@
-"""Which kernels a network's steps of rows use, as `variants` has it of one token."""
+"""Lists the kernels of a network's steps with rows; `variants` lists those for one token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.variants import CAPACITIES, PLAIN, Signature, blank, recorded
 
 New = tuple[int, ...]
-"""The new tokens of each sequence of a step of rows."""
+"""The number of new tokens of each sequence in a step with rows."""
 
 ROWS: tuple[New, ...] = (
     (1,) * 8,
@@ -31,11 +31,11 @@ ROWS: tuple[New, ...] = (
     (16,),
     (*(1,) * 12, 4),
 )
-"""Steps that between them have all texts, the most wanted first."""
+"""Steps that together use all sources, the most frequent first."""
 
 
 def variants_of_rows(network: Signature) -> list[Launch]:
-    """Every launch of a step of rows that has a text of its own, on blank arrays."""
+    """The launches of steps with rows, one for each distinct source, on blank arrays."""
     most = attend.most_sequences(network.kv_packing != PLAIN)
 
     def made() -> None:
@@ -48,12 +48,12 @@ def variants_of_rows(network: Signature) -> list[Launch]:
 
 
 def launches_of(network: Signature, new: New, split: bool) -> list[Launch]:
-    """Those of one such step; split: behind a past that `attend` reads in parts."""
+    """The launches of one step with rows; split: after a past that `attend` reads in parts."""
     return recorded(lambda: _rows(network, CAPACITIES[split], new))
 
 
 def _rows(network: Signature, capacity: int, new: New) -> None:
-    """A layer and the head."""
+    """Launch a step of one layer, and the head if `skinny` runs."""
     n, rows, sequences = network, sum(new), len(new)
     keys, values = (
         [blank(n.kv_packing, n.dtype, 1, n.kv_heads, capacity, n.head_dim)] * sequences
@@ -77,11 +77,11 @@ ATTENTION_ALONE = replace(
     hidden=lambda x, *_: (x, None),
     down=lambda h, *_, residual: h,
 )
-"""What a step of rows has of our kernels where matrices are left to MLX's operations."""
+"""The step with rows where MLX's operations compute the matrices: only attention is ours."""
 
 
 def skinny_runs(network: Signature) -> bool:
-    """Whether `skinny` can take all matrices of a layer and the head here."""
+    """Whether `skinny` can compute all matrices of a layer and the head on this backend."""
     if (backend.device(), "skinny") in dispatch.STOCK:
         return False
     made = [group for group in blank_layer(network).groups() if group]
@@ -91,7 +91,7 @@ def skinny_runs(network: Signature) -> bool:
 
 
 def blank_layer(network: Signature) -> layer.Layer:
-    """A layer of zeros."""
+    """A layer of zeros in the network's sizes; its arrays are lazy."""
     n, stack = network, (network.experts,) if network.experts else ()
     width, kept = n.heads * n.head_dim, n.kv_heads * n.head_dim
     gate, up = (n.matrix("gate_up", *stack, n.feed_forward, n.hidden) for _ in range(2))

@@ -1,8 +1,8 @@
-"""What this machine has found out about the kernels for one network: right or not, faster or not.
+"""Verdicts: whether the kernels for a network are right on this machine, and whether faster.
 
-A verdict is a file of the cache folder, named by everything that could change it: the kernels'
-texts and cuts, MLX, the chip, the system's build (the compiler comes with it), the network's sizes
-and packing. Where no name matches nothing is proven. Nothing is sent anywhere.
+A verdict is a file in the cache folder, named by a hash of everything that could change it: this
+package's files, MLX's version, the chip, the system's build (which includes the compiler), the
+network's sizes and packing. Without such a file nothing is proven. Nothing is sent anywhere.
 """
 
 from __future__ import annotations
@@ -28,91 +28,91 @@ from qwen3_mlx.metal import tuning
 from qwen3_mlx.metal.variants import Signature
 
 Arm = Literal["stock", "hybrid", "fused"]
-"""How one token goes through a network: MLX's operations; those for single matrices with our
-attention and experts; our kernels alone."""
+"""How a network computes one token: by MLX's operations; by these for single matrices, with our
+attention and experts; or only by our kernels."""
 
 ARMS: tuple[Arm, ...] = ("stock", "hybrid", "fused")
 MOST_TRIES = 3
-"""Starts at which noise, or a proof that took too long, is tried again; then MLX's operations keep
-the place."""
+"""How often a noisy trial, or a proof that took too long, is repeated at later starts; after that,
+MLX's operations stay in use."""
 
 
 @dataclass(slots=True)
 class Reading:
-    """Whole decode steps behind one length of past, timed."""
+    """The timing of whole decode steps after a past of one length."""
 
     rates: dict[Arm, float]
-    """Tokens a second, medians."""
+    """Median tokens per second."""
     gains: dict[Arm, float]
-    """Medians of each round's time of `stock` over that of the arm."""
+    """Medians over the rounds of the time of `stock` divided by the arm's time."""
     winner: Arm = "stock"
     noise: str = ""
-    """Why nothing was decided, if so."""
+    """Why nothing was decided; empty if something was."""
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What was found, and when."""
+    """The results of proof and trial for one network on this machine."""
 
     wrong: dict[str, str] = field(default_factory=dict)
-    """Kernels that may not run here, and why; ``step``: none of a decode step may."""
+    """Kernels that must not run here, and why; ``step``: none of a decode step may run."""
     late: dict[str, int] = field(default_factory=dict)
-    """Those of them that were only not done in time, and in how many proofs."""
+    """Kernels of `wrong` whose proof only took too long, and the number of such proofs."""
     right: list[str] = field(default_factory=list)
-    """Kernels that were tried, and were right."""
+    """Kernels that were tried and are right."""
     readings: dict[str, Reading] = field(default_factory=dict)
-    """By tokens of the past, in order; empty until timed."""
+    """Timings by the length of the past in tokens, in ascending order; empty until timed."""
     cuts: dict[str, tuning.Cut] = field(default_factory=dict)
-    """Kernels that decode faster with another cut than `tuning` has, and that one."""
+    """Kernels that decode faster with a different cut than `tuning`'s, and that cut."""
     cut_gains: dict[str, float] = field(default_factory=dict)
-    """By how much each of them won, ``gate_up=4,2``: rows a simdgroup and simdgroups."""
+    """The speedup of each cut, by names like ``gate_up=4,2``: rows per simdgroup, simdgroups."""
     tries: int = 0
-    """How many trials ended in noise."""
+    """How many trials were too noisy to decide."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """What the proof and the trial took."""
+    """The seconds that the parts of the proof and the trial took."""
     model: str = ""
-    """Whose sizes these are, in words."""
+    """A readable name of the model that has these sizes."""
     machine: str = ""
     day: str = ""
 
     def fault(self, name: str) -> str | None:
-        """Why the kernel `name` may not run, or None."""
+        """Why the kernel `name` must not run, or None."""
         if reason := self.wrong.get("step") or self.wrong.get(name):
             return reason
         return None if name in self.right else "not tried on this machine"
 
     def too_late(self, name: str) -> bool:
-        """Whether to try `name` again, whose proof was not done in time: that may change."""
+        """Whether to try `name` again: its proof took too long, fewer than `MOST_TRIES` times."""
         return name in self.wrong and 0 < self.late.get(name, 0) < MOST_TRIES
 
     @property
     def undecided(self) -> bool:
-        """Whether it should be timed: never was, or noise was in the way and it may be less now."""
+        """Whether to time the kernels: never timed, or noisy in fewer than `MOST_TRIES` trials."""
         if self.wrong.get("step"):
             return False
         noisy = any(reading.noise for reading in self.readings.values())
         return not self.readings or (noisy and self.tries < MOST_TRIES)
 
     def arms(self) -> tuple[Arm, Arm]:
-        """The winners behind a short and behind a long past."""
+        """The winners after a short and after a long past."""
         won = [r.winner for r in self.readings.values()] or ["stock"]
         return won[0], won[-1]
 
 
 def folder() -> Path:
-    """Where verdicts are kept: ``QWEN3_MLX_HOME``, else the platform's place for caches."""
+    """The folder of the verdicts: in ``QWEN3_MLX_HOME``, else in the platform's cache folder."""
     return own_folder("cache") / "kernels"
 
 
 def file_of(signatures: Sequence[Signature]) -> Path:
-    """The file of the verdict on a network whose layers have these `signatures`."""
+    """The file of the verdict for a network whose layers have these `signatures`."""
     parts = (_texts(), version("mlx"), machine(), system_build(), described(signatures))
     return folder() / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}.json"
 
 
 @cache
 def _texts() -> str:
-    """A digest of this package's texts, cuts and wrappers."""
+    """A digest of this package's files: kernels' sources, wrappers and cuts."""
     digest = hashlib.sha256()
     own = (f for f in files(__package__).iterdir() if f.name.endswith((".metal", ".h", ".py")))
     for file in sorted(own, key=lambda file: file.name):
@@ -122,7 +122,7 @@ def _texts() -> str:
 
 @cache
 def machine() -> str:
-    """The device's name and architecture, as MLX says them."""
+    """The backend, and the device's name and architecture as MLX reports them."""
     info = mx.device_info()
     named = (str(info.get(key, "")) for key in ("device_name", "architecture"))
     return " ".join([backend.device(), *filter(None, named)])
@@ -130,7 +130,7 @@ def machine() -> str:
 
 @cache
 def system_build() -> str:
-    """The build of the system: macOS brings the compiler, Linux's kernel the GPU's driver."""
+    """The system's build: macOS includes the compiler, Linux's kernel the GPU's driver."""
     if platform.system() != "Darwin":
         return platform.release()
     command = ["/usr/sbin/sysctl", "-n", "kern.osversion"]
@@ -141,14 +141,14 @@ def system_build() -> str:
 
 
 def described(signatures: Sequence[Signature]) -> list[dict[str, Any]]:
-    """`signatures` as JSON has them; `parsed` reads them."""
+    """`signatures` as sorted JSON values; `parsed` reverses it."""
     named = [{f.name: getattr(one, f.name) for f in fields(one)} for one in signatures]
     values = [value | {"dtype": str(value["dtype"]).partition("core.")[2]} for value in named]
     return sorted(values, key=json.dumps)
 
 
 def parsed(values: list[dict[str, Any]]) -> list[Signature]:
-    """The signatures that `described` wrote."""
+    """The signatures from `described`'s values."""
     return [
         Signature(
             **value
@@ -161,7 +161,7 @@ def parsed(values: list[dict[str, Any]]) -> list[Signature]:
 
 
 def read(file: Path) -> Verdict | None:
-    """The verdict in `file`; None if there is none, or none that can be understood."""
+    """The verdict in `file`; None if the file is missing or invalid."""
     try:
         value = json.loads(read_small(file).decode("utf-8"))
         readings = {past: Reading(**reading) for past, reading in value.pop("readings").items()}
@@ -175,7 +175,7 @@ def read(file: Path) -> Verdict | None:
 
 
 def write(file: Path, verdict: Verdict) -> str | None:
-    """Keep `verdict`; returns why it can't be kept, or None."""
+    """Write `verdict` to `file`, atomically; returns why that failed, or None."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(file, json.dumps(asdict(verdict), indent=1).encode())
@@ -185,7 +185,7 @@ def write(file: Path, verdict: Verdict) -> str | None:
 
 
 def load_all() -> list[Verdict]:
-    """Every verdict of the folder that can be understood, the newest first."""
+    """All valid verdicts in the folder, the newest first."""
     try:
         found = sorted(folder().glob("*.json"), key=lambda f: f.stat().st_mtime, reverse=True)
     except OSError:

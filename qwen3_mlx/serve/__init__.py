@@ -1,1 +1,1 @@
-"""The model behind HTTP, in OpenAI's and Anthropic's words: one turn of the scheduler a request."""
+"""An HTTP server with OpenAI's and Anthropic's APIs; every request is a turn of the scheduler."""

@@ -1,4 +1,4 @@
-"""Answers a request by a turn: streamed or whole, and not at all once its client is gone."""
+"""Runs a request's turn and sends the answer, streamed or whole, until the client disconnects."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ MakeWriter = Callable[[str, str, Ask], Writer]
 T = TypeVar("T")
 MOST_LOGGED = 1000
 _LOGGED: set[str] = set()
-"""Lists of unknown fields that the log has already."""
+"""Lists of unknown fields that have been logged already: each list is logged once."""
 _LOG = logging.getLogger(__name__)
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A whole answer."""
+    """A response whose body is `value` as JSON."""
     from starlette.responses import Response
 
     return Response(encoded(value), status, headers, media_type="application/json")
 
 
 def error_response(error: BaseException, dialect: Dialect) -> Response:
-    """What went wrong, as `dialect` says it."""
+    """The response to `error`, in the format of `dialect`; logs the error."""
     found = from_exception(error)
     _log(error, found)
     return json_response(found.body(dialect), found.status, found.headers)
 
 
 def _log(error: BaseException, found: ApiError) -> None:
-    """Where an unforeseen error comes from; its text may quote a prompt, so it stays out."""
+    """Log the traceback of an unforeseen error, without its message, which may quote a prompt."""
     if found.status != 500:
         _LOG.debug("refused with %d (%s)", found.status, found.code or type(error).__name__)
         return
@@ -57,7 +57,7 @@ def _log(error: BaseException, found: ApiError) -> None:
 
 
 async def body_of(request: Request) -> Any:
-    """The JSON of a request. Raises `ApiError`."""
+    """Parse the JSON body of a request. Raises `ApiError` (400); NaN and infinities are refused."""
     body = await request.body()
     try:
         return json.loads(body, parse_constant=_no_number, parse_float=_finite)
@@ -75,7 +75,7 @@ def _finite(digits: str) -> float:
 
 
 def ignored_header(ignored: Sequence[str]) -> dict[str, str]:
-    """The fields that nobody knows, so that their sender can find out."""
+    """The response header that lists the ignored fields, at most 500 characters; {} if none."""
     if not ignored:
         return {}
     names = ", ".join(ignored)[:500].encode("ascii", "backslashreplace").decode()
@@ -89,7 +89,7 @@ def ignored_header(ignored: Sequence[str]) -> dict[str, str]:
 async def answer(
     desk: Desk, request: Request, ask: Ask, prefix: str, make: MakeWriter, dialect: Dialect
 ) -> Response:
-    """Run the turn that `ask` wants. Raises what it is refused for before it begins."""
+    """Run the turn that `ask` describes. Raises its error, unless a stream has already begun."""
     opened = await desk.begin(f"{prefix}{secrets.token_hex(12)}", ask)
     try:
         known = replace(ask, sampling=opened.turn.request.sampling)
@@ -107,9 +107,9 @@ async def answer(
 async def until_gone(
     receive: Receive, work: Coroutine[Any, Any, T], leave: Callable[[], object] = lambda: None
 ) -> T | None:
-    """The result of `work`; once the client goes away it is cancelled, and the result None.
+    """The result of `work`; if the client disconnects first, `work` is cancelled: None.
 
-    `leave` is called before `work` is waited for: nothing is computed while it unwinds.
+    `leave` is called before the cancelled `work` is awaited, so the turn is not computed meanwhile.
     """
     gone = asyncio.create_task(_gone(receive))
     working = asyncio.create_task(work)
@@ -130,11 +130,11 @@ async def _gone(receive: Receive) -> None:
 
 
 def _stream_response(opened: Open, writer: Writer, headers: dict[str, str]) -> Response:
-    """The answer as it comes, as a response: starlette's own ends its stream later than we can."""
+    """A streaming response; starlette's own notices a disconnected client later than this one."""
     from starlette.responses import Response
 
     class Stream(Response):
-        """Sends the pieces of one turn."""
+        """Sends the server-sent events of one turn."""
 
         media_type = "text/event-stream"
 

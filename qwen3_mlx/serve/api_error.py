@@ -1,4 +1,4 @@
-"""What went wrong with a request: a status, and a sentence in the dialect that asked."""
+"""Errors of a request: an HTTP status and a message, in the client's dialect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OPENAI = {401: "authentication_error", 403: "permission_error", 404: "not_found
 
 
 class ApiError(Exception):
-    """A request that can't be answered. `param` names the field, `code` the kind of fault."""
+    """Why a request is refused. `param` names the field, `code` the kind of error."""
 
     def __init__(
         self, status: int, message: str, *, param: str | None = None, code: str | None = None
@@ -31,7 +31,7 @@ class ApiError(Exception):
         self.status, self.message, self.param, self.code = status, message, param, code
 
     def body(self, dialect: Dialect) -> dict[str, Any]:
-        """The error as `dialect` writes it."""
+        """The JSON body of the error in the format of `dialect`."""
         if dialect == "anthropic":
             kind = _ANTHROPIC.get(
                 self.status, "api_error" if self.status >= 500 else _ANTHROPIC[400]
@@ -44,17 +44,17 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the response has beside its body."""
+        """Extra response headers: ``retry-after: 2`` with a 503."""
         return {"retry-after": "2"} if self.status == 503 else {}
 
 
 def refused(field: str, got: object, why: str) -> ApiError:
-    """A 400 that names the field, what it was, and why it can't be honoured."""
+    """A 400 that names the field, its value (at most 120 characters), and why it is refused."""
     return ApiError(400, f"{field}: got {json.dumps(got, default=str)[:120]}; {why}", param=field)
 
 
 def from_exception(error: BaseException) -> ApiError:
-    """The answer to an exception; what nobody foresaw is a 500 without its text."""
+    """The `ApiError` for an exception; an unforeseen one becomes a 500 without its message."""
     match error:
         case ApiError():
             return error

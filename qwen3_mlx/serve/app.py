@@ -1,4 +1,4 @@
-"""The routes: which path reads its requests in which dialect, and writes answers in it."""
+"""The routes of the server: for every path, its handler and its dialect."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Handler = Callable[["Api", "Request"], Awaitable["Response"]]
 
 
 class Api:
-    """What answers requests about one model; `strict` refuses another model's name."""
+    """The request handlers of one model; with `strict`, other model names get a 404."""
 
     def __init__(self, desk: Desk, strict: bool = False) -> None:
         self.desk, self.strict = desk, strict
@@ -74,7 +74,7 @@ class Api:
         return await answer(self.desk, request, ask, "msg_", message_writer.Writer, "anthropic")
 
     async def count_tokens(self, request: Request) -> Response:
-        """``POST /v1/messages/count_tokens``: what the turn would then report."""
+        """``POST /v1/messages/count_tokens``: the prompt's tokens, as the turn would count them."""
         ask = messages.read(await body_of(request), counting=True)
         found = await self.desk.work(lambda: ready(self.desk.model.runtime, ask))
         return json_response({"input_tokens": len(found.prompt)})
@@ -95,7 +95,7 @@ class Api:
         return json_response({"id": id, "object": "response", "deleted": True})
 
     async def interrupt(self, request: Request) -> Response:
-        """``POST /v1/interrupt``: have a turn answer now, or stop; ours, for the page."""
+        """``POST /v1/interrupt``: make a turn answer now, or stop. Only our web page uses it."""
         found = Fields(await body_of(request))
         id, kind = required(found.text("id"), "id"), found.text("kind") or "answer"
         if kind not in ("answer", "stop"):
@@ -107,7 +107,7 @@ class Api:
         return json_response({"id": id, "interrupted": kind})
 
     async def models(self, request: Request) -> Response:
-        """``GET /v1/models``: the only one there is, as the client's dialect has it."""
+        """``GET /v1/models``: the served model, in the client's dialect."""
         if "anthropic-version" in request.headers:
             one = self._anthropic_model()
             ends = {"first_id": one["id"], "last_id": one["id"], "has_more": False}
@@ -140,7 +140,7 @@ class Api:
             raise ApiError(404, message, param="model", code="model_not_found")
 
     async def tokenize(self, request: Request) -> Response:
-        """``POST /tokenize``: the ids of a text, or of messages in the template."""
+        """``POST /tokenize``: the token ids of a text, or of messages rendered by the template."""
         found = Fields(await body_of(request))
         said = found.items("messages")
         runtime = self.desk.model.runtime
@@ -155,7 +155,7 @@ class Api:
         return json_response({"tokens": ids, "count": len(ids), "max_model_len": context})
 
     async def detokenize(self, request: Request) -> Response:
-        """``POST /detokenize``: the text of ids."""
+        """``POST /detokenize``: the text of token ids."""
         ids = required(Fields(await body_of(request)).items("tokens"), "tokens")
         size = self.desk.model.tokenizer.vocab_size
         if not all(type(token) is int and 0 <= token < size for token in ids):
@@ -163,7 +163,7 @@ class Api:
         return json_response({"prompt": self.desk.model.tokenizer.decode(ids)})
 
     async def health(self, request: Request) -> Response:
-        """``GET /health``: whether the loop that computes comes round."""
+        """``GET /health``: 200 if turns are accepted and computed, else 503 with the reason."""
         desk, scheduler = self.desk, self.desk.scheduler
         status = "ok"
         if not await desk.responsive(HEALTH_SECONDS):
@@ -178,13 +178,13 @@ class Api:
         return json_response(body, 200 if status == "ok" else 503)
 
     async def metrics(self, request: Request) -> Response:
-        """``GET /metrics``: Prometheus' text."""
+        """``GET /metrics``: the counters in Prometheus' text format."""
         from starlette.responses import PlainTextResponse
 
         return PlainTextResponse(self.desk.metrics.text(self.desk))
 
     async def page(self, request: Request) -> Response:
-        """``GET /``: a chat in one page."""
+        """``GET /``: the web page with the chat, under a content security policy."""
         from starlette.responses import HTMLResponse
 
         policy = {"content-security-policy": POLICY, "x-content-type-options": "nosniff"}
@@ -196,7 +196,7 @@ class Api:
         return await self._retrieve(request, retrieve.read_embeddings)
 
     async def rerank(self, request: Request) -> Response:
-        """``POST /v1/rerank``, in the words of Jina's and Cohere's."""
+        """``POST /v1/rerank``, with the fields of Jina's and Cohere's APIs."""
         return await self._retrieve(request, retrieve.read_rerank)
 
     async def _retrieve(
@@ -235,7 +235,7 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
 
 
 def _instead(path: str, allowed: Mapping[str, str]) -> str:
-    """What takes such a request: another method, or a path whose beginning is another."""
+    """A suggestion for the error: the allowed methods, or the path with or without ``/v1``."""
     if "Allow" in allowed:
         return f"; it takes {allowed['Allow']}"
     known = {known for known, _, _ in ROUTES}
@@ -245,7 +245,7 @@ def _instead(path: str, allowed: Mapping[str, str]) -> str:
 
 
 def build(desk: Desk, rules: Rules, strict: bool = False) -> Guard:
-    """The ASGI application, guarded by `rules`."""
+    """The ASGI application behind a `Guard` with `rules`. strict: see `Api`."""
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.routing import Route

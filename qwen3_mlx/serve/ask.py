@@ -1,4 +1,4 @@
-"""A request, read from any dialect: what to say, how, and how its answer is to be written."""
+"""A request parsed from any dialect: its messages, its options, and the form of its answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ask:
-    """What one request wants."""
+    """One request, independent of its dialect."""
 
     model: str
     messages: list[Json]
@@ -32,19 +32,19 @@ class Ask:
     usage_in_stream: bool = False
     continues: bool = False
     one_call: bool = False
-    """The turn ends behind its first tool call."""
+    """Whether the turn ends after its first tool call."""
     prompt: str | list[int] | None = None
-    """Text or ids to go on with as they are, without a template."""
+    """Text or token ids that the model continues without a chat template; None for a chat."""
     ignored: tuple[str, ...] = ()
-    """Fields of the request that nobody knows."""
+    """Unknown fields of the request, which are ignored."""
     more: Json = field(default_factory=dict)
-    """What the answer repeats of the request, or is to contain."""
+    """Values of the request that the writer of the answer needs; used by ``/v1/responses``."""
     sampling: Sampling | None = None
-    """How its tokens are drawn, once the model is asked."""
+    """The resolved sampling settings; set once the turn has been prepared."""
 
 
 def ready(runtime: Runtime, ask: Ask) -> Request:
-    """Render, encode and check. Raises `Qwen3Error` or `ApiError`."""
+    """Render the prompt, tokenize it and check the options. Raises `Qwen3Error` or `ApiError`."""
     options = dict(ask.options)
     if ask.prompt is not None:
         return _raw(runtime, ask.prompt, GenerationOptions(**options))
@@ -71,10 +71,10 @@ def ready(runtime: Runtime, ask: Ask) -> Request:
 
 
 def _readable(message: Any) -> Any:
-    """`message`, whose calls have objects as arguments.
+    """`message` with a JSON object as the arguments of every tool call.
 
-    A call that was cut has none, and its client sends it back with every further request: where the
-    template writes arguments one by one, its text is the only one.
+    A call that was cut off has incomplete JSON, and the client sends it back with every further
+    request. Some templates write arguments one by one: the raw text becomes the only argument.
     """
     if not isinstance(message, dict) or not isinstance(message.get("tool_calls"), list):
         return message
@@ -98,7 +98,10 @@ def _readable_call(call: Any) -> Any:
 
 
 def _raw(runtime: Runtime, prompt: str | list[int], options: GenerationOptions) -> Request:
-    """A turn that goes on with `prompt`: nothing in it is a thought or a call."""
+    """A turn that continues `prompt` without thinking or tool calls; 16 tokens unless limited.
+
+    Raises `ApiError` for ids outside the vocabulary, and `ContextError` for a prompt too long.
+    """
     ids = runtime.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
     if not ids or not all(0 <= token < runtime.config.vocab_size for token in ids):
         raise refused("prompt", ids[:8], f"expected ids below {runtime.config.vocab_size}, or text")

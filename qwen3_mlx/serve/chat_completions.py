@@ -1,4 +1,4 @@
-"""``/v1/chat/completions``: OpenAI's chat, with the thought in ``reasoning_content``."""
+"""``/v1/chat/completions``: OpenAI's chat API, with thinking in ``reasoning_content``."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ NOT_HONOURED: dict[str, tuple[Any, ...]] = {
     "echo": (False,),
     "use_beam_search": (False,),
 }
-"""Fields that ask for what is not there yet, and the values that ask for nothing."""
+"""Fields of features that are not implemented, and the values of each that are harmless."""
 
 
 def read(body: Any) -> Ask:
-    """The request in `body`. Raises `ApiError`."""
+    """Parse a request. Raises `ApiError`."""
     found = Fields(body)
     found.refuse(NOT_HONOURED)
     options = fields.sampling(found) | fields.stop_texts(found)
@@ -83,7 +83,7 @@ def _tool(tool: Json) -> Json | None:
 
 
 class Writer:
-    """Writes chunks of ``chat.completion.chunk``, or a whole ``chat.completion``."""
+    """Writes ``chat.completion.chunk`` objects, or one whole ``chat.completion``."""
 
     def __init__(self, id: str, model: str, ask: Ask) -> None:
         self.id, self.model, self.ask = id, model, ask
@@ -93,15 +93,15 @@ class Writer:
 
     @cached_property
     def _answer(self) -> Framed:
-        """Most of what is sent are such chunks, and but for the text they are alike."""
+        """A content chunk encoded in advance: most chunks differ only in their text."""
         return Framed(self._value({"content": Framed.HERE}))
 
     def begin(self, usage: Usage) -> list[bytes]:
-        """As `sse.Writer.begin`."""
+        """The first chunk: the assistant's role and empty content."""
         return [self._chunk({"role": "assistant", "content": ""})]
 
     def take(self, event: Event) -> list[bytes]:
-        """As `sse.Writer.take`."""
+        """A chunk for thinking, text or a piece of a tool call; logprobs wait for their text."""
         match event:
             case Thinking(text):
                 self._logprobs.clear()
@@ -133,7 +133,7 @@ class Writer:
         )
 
     def end(self, done: Done, usage: Usage) -> list[bytes]:
-        """As `sse.Writer.end`."""
+        """The chunk with the finish reason, the usage if it was requested, and ``[DONE]``."""
         reason = finish(done.finish_reason, bool(self._calls), "length", "stop", "tool_calls")
         last = self._chunk({}, reason, stop_reason=done.stopped_by)
         if done.stats.thinking_cut:
@@ -142,15 +142,15 @@ class Writer:
         return [last, *([data(counted)] if self.ask.usage_in_stream else []), data("[DONE]")]
 
     def fail(self, error: ApiError) -> list[bytes]:
-        """As `sse.Writer.fail`."""
+        """The error in OpenAI's format, as the last event."""
         return [data(error.body("openai"))]
 
     def alive(self, done: int, total: int) -> bytes:
-        """As `sse.Writer.alive`."""
+        """A comment with the prefill's progress, in tokens."""
         return comment(f"{done}/{total}")
 
     def whole(self, reply: Reply, usage: Usage) -> Json:
-        """As `sse.Writer.whole`."""
+        """The ``chat.completion`` object."""
         calls = [call_item(call) for call in reply.tool_calls]
         message: Json = {"role": "assistant", "content": reply.answer or None, "refusal": None}
         if not calls:
@@ -194,7 +194,7 @@ class Writer:
 
 
 def call_item(call: ToolCall) -> Json:
-    """A call as a message has it: its arguments are JSON text."""
+    """A tool call in a message's ``tool_calls``: its arguments are JSON text."""
     arguments = json.dumps(call.arguments, ensure_ascii=False)
     return {
         "id": call.id,
@@ -204,7 +204,7 @@ def call_item(call: ToolCall) -> Json:
 
 
 def counts(usage: Usage) -> Json:
-    """Tokens as chat completions have them."""
+    """The ``usage`` object of chat completions: tokens; the prompt's include the cached ones."""
     return {
         "prompt_tokens": usage.prompt,
         "completion_tokens": usage.output,
@@ -215,7 +215,7 @@ def counts(usage: Usage) -> Json:
 
 
 def logprob(one: TokenLogprob) -> Json:
-    """How likely a token was, and the likeliest in its place."""
+    """A token's log probability, and those of the likeliest tokens at its position."""
     found = {"token": one.text, "logprob": one.logprob, "bytes": list(one.bytes)}
     top = [{"token": t.text, "logprob": t.logprob, "bytes": list(t.bytes)} for t in one.top]
     return found | {"top_logprobs": top}

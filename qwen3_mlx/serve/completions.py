@@ -1,4 +1,4 @@
-"""``/v1/completions``: a text gone on with as it is, no template around it."""
+"""``/v1/completions``: continues a text as it is, without a chat template."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qwen3_mlx.serve.usage import Usage
 
 
 def read(body: Any) -> Ask:
-    """The request in `body`. Raises `ApiError`."""
+    """Parse a request; ``max_tokens`` is 16 by default. Raises `ApiError`."""
     found = Fields(body)
     found.refuse(NOT_HONOURED | form.NOT_HONOURED | {"logprobs": (0,), "prompt_logprobs": ()})
     options = fields.sampling(found) | fields.stop_texts(found)
@@ -46,37 +46,37 @@ def _prompt(value: Any) -> str | list[int]:
 
 
 class Writer:
-    """Writes ``text_completion`` objects, in pieces or whole."""
+    """Writes ``text_completion`` objects, streamed or whole."""
 
     def __init__(self, id: str, model: str, ask: Ask) -> None:
         self.id, self.model, self.ask = id, model, ask
         self.created = int(time.time())
 
     def begin(self, usage: Usage) -> list[bytes]:
-        """As `sse.Writer.begin`."""
+        """Nothing: the stream begins with its first text."""
         return []
 
     def take(self, event: Event) -> list[bytes]:
-        """As `sse.Writer.take`."""
+        """The text of an answer or thought; other events add nothing."""
         return [data(self._piece(event.text))] if isinstance(event, Answer | Thinking) else []
 
     def end(self, done: Done, usage: Usage) -> list[bytes]:
-        """As `sse.Writer.end`."""
+        """The object with the finish reason, the usage if it was requested, and ``[DONE]``."""
         last = [data(self._piece("", _reason(done.finish_reason)))]
         if self.ask.usage_in_stream:
             last.append(data({**self._head(), "choices": [], "usage": counts(usage)}))
         return [*last, data("[DONE]")]
 
     def fail(self, error: ApiError) -> list[bytes]:
-        """As `sse.Writer.fail`."""
+        """The error in OpenAI's format, as the last event."""
         return [data(error.body("openai"))]
 
     def alive(self, done: int, total: int) -> bytes:
-        """As `sse.Writer.alive`."""
+        """A comment with the prefill's progress, in tokens."""
         return comment(f"{done}/{total}")
 
     def whole(self, reply: Reply, usage: Usage) -> Json:
-        """As `sse.Writer.whole`."""
+        """The ``text_completion`` object with all text, thoughts first, and the usage."""
         text = reply.thinking + reply.answer
         return self._piece(text, _reason(reply.finish_reason)) | {"usage": counts(usage)}
 

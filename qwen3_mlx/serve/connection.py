@@ -1,4 +1,4 @@
-"""A connection that doesn't wait for ever: for a request's head, or for who doesn't read."""
+"""Time limits of a connection: for a request's head, between requests, and for slow readers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 10.0
-"""From its beginning, or its next request's first byte, until a request's head is there."""
+"""Seconds from the connection's start, or a later request's first byte, to the complete head."""
 IDLE_SECONDS = 75
-"""How long a connection is kept between two requests: httpx keeps one for 5 s, aiohttp for 15, and
-whoever waits longer than its server finds it closed in the moment of asking."""
+"""Seconds that an idle connection stays open: longer than clients keep theirs (httpx 5 s, aiohttp
+15 s), or a client could send a request at the moment when the server closes the connection."""
 STUCK_SECONDS = 120.0
-"""How long a client may leave unread what was sent to it."""
+"""Seconds that a client may leave sent data unread."""
 
 
 def timed_protocol() -> type[H11Protocol]:
-    """uvicorn's protocol, which by itself sets a limit to keep-alive alone."""
+    """uvicorn's HTTP protocol with all three limits; by itself it limits only keep-alive."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Timed(H11Protocol):
-        """Closes its connection when nothing has come, or nothing was taken, for too long."""
+        """Aborts the connection when the client has sent or read nothing for too long."""
 
         timer: asyncio.TimerHandle | None = None
         idle = False
@@ -43,8 +43,8 @@ def timed_protocol() -> type[H11Protocol]:
             self.idle = True
             super().on_response_complete()
             if self.cycle is not None and not self.cycle.response_complete:
-                self._limit(None)  # the next request had come already
-            elif self.conn.trailing_data[0]:  # a part of it
+                self._limit(None)  # the next request has already arrived
+            elif self.conn.trailing_data[0]:  # a part of the next request has arrived
                 self._limit(HEAD_SECONDS)
 
         def pause_writing(self) -> None:

@@ -1,4 +1,4 @@
-"""Between the event loop and the scheduler's thread: turns begin, are followed, and are ended."""
+"""Connects the event loop and the scheduler's thread: starts, follows and ends turns."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from qwen3_mlx.serve.kept_prefixes import KeptPrefixes
 from qwen3_mlx.serve.metrics import Metrics
 
 SILENCE_SECONDS = 5.0
-"""Nobody hears nothing for longer than this."""
+"""A client gets a sign of life at least this often, even if the turn has no events."""
 WRITING_SECONDS = 30.0
-"""How long the end waits for conversations to be written."""
+"""How long the shutdown waits for conversations to be written to disk."""
 LOOK_SECONDS = 0.5
-"""How often a silent turn looks whether anybody computes it."""
+"""How often a turn without events checks that the scheduler's thread is alive."""
 ADMISSION_SECONDS = 2.0
-"""How long the status line waits for a turn to begin: what is refused by then is no 200."""
+"""How long a stream's HTTP status waits for the turn to begin, so that a refusal isn't a 200."""
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 
 class Desk:
-    """Takes requests to the scheduler; everything here but the thread is the event loop's."""
+    """Submits requests to the scheduler; all but its thread belongs to the event loop."""
 
     def __init__(self, model: Qwen3, thread: SchedulerThread, scheduler: Scheduler) -> None:
         self.model, self.thread, self.scheduler = model, thread, scheduler
@@ -52,18 +52,18 @@ class Desk:
         scheduler.on_news = self._wake
 
     def check_open(self) -> None:
-        """Raise `ApiError` if nothing would be computed any more."""
+        """Raise `ApiError` (503) during shutdown, or if the scheduler's thread has ended."""
         if self.draining:
             raise ApiError(503, "the server is shutting down", code="shutting_down")
         if not self.thread.alive:
             raise ApiError(503, "nothing is computed any more: restart the server", code="stopped")
 
     async def work(self, act: Callable[[], T]) -> T:
-        """Do in the helper thread what takes too long for the event loop: templates, tokens."""
+        """Run `act` in the helper thread: templates and tokenizing would block the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._helper, act)
 
     async def begin(self, id: str, ask: Ask) -> Open:
-        """Prepare a turn and queue it. Raises `ApiError` or `Qwen3Error`."""
+        """Prepare a turn and submit it to the scheduler. Raises `ApiError` or `Qwen3Error`."""
         self.check_open()
         request = await self.work(lambda: ready(self.model.runtime, ask))
         self._loop = asyncio.get_running_loop()
@@ -73,9 +73,9 @@ class Desk:
         return opened
 
     async def beside(self, work: Generator[object, None, T]) -> T:
-        """The result of `work`, done where turns are computed, a step of it between theirs.
+        """The result of `work`, run in the scheduler's thread, a step of it between turns' steps.
 
-        Raises what it raises, and `BusyError`.
+        Raises the errors of `work`, `ApiError` and `BusyError`.
         """
         self.check_open()
         loop = asyncio.get_running_loop()
@@ -85,11 +85,11 @@ class Desk:
 
     @property
     def busy(self) -> int:
-        """How many turns are under way."""
+        """The number of open turns."""
         return len(self._turns)
 
     def keep_prefixes(self) -> None:
-        """Write the conversations to disk, if they have a place there; stops what still runs."""
+        """Write the cached conversations to disk if a folder is set; stops running turns first."""
         if self.kept is None or not self.thread.alive:
             return
         self.scheduler.stop_all()
@@ -97,7 +97,7 @@ class Desk:
 
         def work() -> Generator[None]:
             try:
-                while self.scheduler.running:  # what they have computed counts too
+                while self.scheduler.running:  # the stopped turns' caches are written too
                     yield
                 yield from kept.save(prefixes)
             finally:
@@ -107,35 +107,35 @@ class Desk:
         written.wait(WRITING_SECONDS)
 
     def close(self) -> None:
-        """End the turns that still run, and both threads."""
+        """End the running turns, the scheduler's thread and the helper thread."""
         self.draining = True
         self.thread.close(0.0)
         self._helper.shutdown(wait=False, cancel_futures=True)
 
     def forget(self, opened: Open) -> None:
-        """A turn is over, or nobody listens any more."""
+        """Remove a turn that has ended or lost its client; counts and logs it once."""
         if self._turns.pop(opened.id, None) is not None:
             self.metrics.closed(opened.done, opened.failure)
             _LOG.info("%s", opened.summary())
 
     def hear(self, ready: asyncio.Event) -> None:
-        """Have `ready` set once the scheduler's round is over; from its thread."""
+        """Set `ready` once the scheduler's round has ended. Called from the scheduler's thread."""
         self._news.append(ready)
 
     def _wake(self) -> None:
-        """Wake all who have heard something, by one call: each one lets another thread go first."""
+        """Wake all turns with news in one call to the event loop: each call may switch threads."""
         if not self._news or self._loop is None:
             return
         news, self._news = self._news, []
-        with suppress(RuntimeError):  # the event loop has ended: nobody waits
+        with suppress(RuntimeError):  # the event loop has ended, so no turn waits
             self._loop.call_soon_threadsafe(_set_all, news)
 
     def find(self, id: str) -> Open | None:
-        """The turn of that id, if it is under way."""
+        """The open turn with this id; None if there is none."""
         return self._turns.get(id)
 
     async def responsive(self, seconds: float) -> bool:
-        """Whether the scheduler's loop comes round within `seconds`."""
+        """Whether the scheduler's loop completes a round within `seconds`."""
         asked, end = time.monotonic(), time.monotonic() + seconds
         while time.monotonic() < end and self.thread.alive:
             with self.scheduler.arrived:
@@ -149,7 +149,7 @@ class Desk:
 def _told(
     work: Generator[object, None, T], found: asyncio.Future[T], loop: asyncio.AbstractEventLoop
 ) -> Generator[None]:
-    """`work`, whose end becomes that of `found`; nobody waits for it once that is cancelled."""
+    """Run `work` and set `found` to its result or error; stops if `found` is cancelled."""
 
     def tell(set: Callable[[Any], None], value: Any) -> None:
         with suppress(RuntimeError):  # the event loop has ended
@@ -175,7 +175,7 @@ def _set_all(events: list[asyncio.Event]) -> None:
 
 
 class Open:
-    """A turn under way, as the event loop sees it."""
+    """An open turn, used from the event loop."""
 
     def __init__(self, desk: Desk, id: str, ask: Ask, request: Request) -> None:
         self.desk, self.id, self.ask = desk, id, ask
@@ -199,14 +199,14 @@ class Open:
         self.desk.hear(self._ready)
 
     async def admission(self) -> None:
-        """Wait until the turn has begun, or long enough. Raises what it is refused for."""
+        """Wait `ADMISSION_SECONDS` at most for the turn to begin. Raises its error if refused."""
         end = time.monotonic() + ADMISSION_SECONDS
         while not self.admitted and (left := end - time.monotonic()) > 0:
             self._waiting += await self._poll(left)
 
     async def _poll(self, seconds: float) -> list[Event]:
-        """What has come, perhaps nothing, after at most about so many seconds."""
-        if self._look is None:  # one timer for many tokens: each would cost as much as its JSON
+        """The new events, possibly none, after at most about `seconds`."""
+        if self._look is None:  # shared by many tokens: a timer costs as much as a token's JSON
             soon = min(seconds, LOOK_SECONDS)
             self._look = asyncio.get_running_loop().call_later(soon, self._look_now)
         await self._ready.wait()
@@ -227,7 +227,7 @@ class Open:
         self._ready.set()
 
     async def events(self) -> AsyncIterator[Event | None]:
-        """The events to the end; None where there was silence. Raises what the turn failed of."""
+        """The turn's events; None after `SILENCE_SECONDS` without any. Raises the turn's error."""
         try:
             async for event in self._heard():
                 if isinstance(event, Done):
@@ -252,7 +252,7 @@ class Open:
                 yield None
             for event in found:
                 if self._called and not isinstance(event, Done):
-                    continue  # one call was asked for
+                    continue  # the request allows one call
                 yield event
                 if isinstance(event, Done):
                     return
@@ -265,7 +265,7 @@ class Open:
             raise ApiError(503, "the server is shutting down", code="shutting_down")
 
     def summary(self) -> str:
-        """How it ended and what it took, in a line without a word of what was said."""
+        """A line for the log: how the turn ended, tokens and seconds, but no text."""
         failed = "gone" if self.failure is None else f"failed ({type(self.failure).__name__})"
         end = failed if self.done is None else self.done.finish_reason
         turn, seconds = self.turn, time.perf_counter() - self.began
@@ -275,7 +275,7 @@ class Open:
         return f"{self.id} {end}: {read:,} tokens read ({cached:,} cached), {said}, {seconds:.2f} s"
 
     def close(self) -> None:
-        """Nobody listens any more: what is left of the turn is not computed."""
+        """End the turn, because no client listens; the rest of it is not computed."""
         if self._look is not None:
             self._look.cancel()
         if not self.turn.over:

@@ -1,4 +1,4 @@
-"""Reading a request's JSON strictly: a wrong type is a 400 that names the field."""
+"""Strict parsing of a request's JSON: a field of the wrong type is a 400 that names it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
 
 
 LARGEST = 2**63 - 1
-"""Of whole numbers: a sum of longer ones may have more digits than Python would print."""
+"""Largest whole number: larger ones could exceed the number of digits that Python prints."""
 
 
 class Fields:
-    """An object of a request, whose fields are taken one by one; what is left is unknown."""
+    """A JSON object of a request; records which fields were read, so the rest are unknown.
+
+    Every reader returns None for a missing or null field, and raises `ApiError` for a wrong type.
+    """
 
     def __init__(self, body: Any, where: str = "") -> None:
         if not isinstance(body, dict):
@@ -36,14 +39,14 @@ class Fields:
         self._taken: set[str] = set()
 
     def raw(self, name: str) -> Any:
-        """The value of a field of any type; None if it is not there."""
+        """The value of a field of any type; None if the field is missing."""
         self._taken.add(name)
         return self._body.get(name)
 
     def _take(self, name: str, kind: str) -> Any:
         value = self.raw(name)
         if kind == "integer" and isinstance(value, float) and value.is_integer():
-            value = int(value)  # JSON has one kind of number: 16.0 is 16
+            value = int(value)  # JSON has only one number type: 16.0 is 16
         if type(value) is int and abs(value) > LARGEST:
             raise refused(f"{self.where}{name}", value, "expected a number of 64 bits")
         types, expected = _KINDS[kind]
@@ -54,45 +57,45 @@ class Fields:
         return value
 
     def text(self, name: str) -> str | None:
-        """A field that is text."""
+        """Read a string."""
         return self._take(name, "text")
 
     def integer(self, name: str) -> int | None:
-        """A field that is a whole number."""
+        """Read a whole number of at most 64 bits; 16.0 counts as 16."""
         return self._take(name, "integer")
 
     def number(self, name: str) -> float | None:
-        """A field that is a number."""
+        """Read a finite number."""
         return self._take(name, "number")
 
     def flag(self, name: str) -> bool | None:
-        """A field that is true or false."""
+        """Read true or false."""
         return self._take(name, "flag")
 
     def items(self, name: str) -> list[Any] | None:
-        """A field that is a list."""
+        """Read a list; its items are not checked."""
         return self._take(name, "list")
 
     def object(self, name: str) -> Fields | None:
-        """A field that is an object, to be read in its turn."""
+        """Read a nested object; errors name its fields by their full path."""
         value = self._take(name, "object")
         return None if value is None else Fields(value, f"{self.where}{name}")
 
     def refuse(self, values: Mapping[str, Iterable[Any]]) -> None:
-        """Raise for a field whose value is none of those that mean that nobody asked for it."""
+        """Raise `ApiError` for a field of `values` that is set to none of its harmless values."""
         for name, fine in values.items():
             value = self.raw(name)
             if value is not None and value not in (None, *fine):
                 raise refused(f"{self.where}{name}", value, "this server can't honour it")
 
     def unknown(self) -> list[str]:
-        """The fields that nobody took, but for those that are known to be harmless."""
+        """The fields that were not read, except those of `HARMLESS`."""
         names = [name for name in self._body if name not in self._taken | HARMLESS]
         return [f"{self.where}{name}" for name in names]
 
 
 def sampling(fields: Fields) -> dict[str, Any]:
-    """The options about drawing tokens, which all dialects spell alike."""
+    """The sampling options that are set; all dialects use the same names."""
     numbers = (
         *("temperature", "top_p", "min_p", "presence_penalty"),
         *("repetition_penalty", "frequency_penalty"),
@@ -102,14 +105,14 @@ def sampling(fields: Fields) -> dict[str, Any]:
     if found["seed"] is not None:
         found["seed"] %= 2**63
     if found["top_k"] is not None:
-        found["top_k"] = max(found["top_k"], 0)  # -1 is vLLM's word for off
+        found["top_k"] = max(found["top_k"], 0)  # vLLM's clients send -1 for off
     bias = fields.object("logit_bias")
     found["logit_bias"] = None if bias is None else dict(bias._body)
     return {name: value for name, value in found.items() if value is not None}
 
 
 def stop_texts(fields: Fields, name: str = "stop") -> dict[str, Any]:
-    """Stop sequences as an option; none is no option."""
+    """The ``stop`` option from a string or a list of strings; {} without stop sequences."""
     value = fields.raw(name)
     texts = [value] if isinstance(value, str) else value
     if texts is None or texts == []:
@@ -121,7 +124,7 @@ def stop_texts(fields: Fields, name: str = "stop") -> dict[str, Any]:
 
 
 def required(value: Any, name: str) -> Any:
-    """`value`, or a 400 if the field is not there."""
+    """`value`. Raises `ApiError` (400) if the field is missing, that is None."""
     if value is None:
         raise ApiError(400, f"{name} is missing", param=name, code="missing_field")
     return value
@@ -130,9 +133,9 @@ def required(value: Any, name: str) -> Any:
 def tools(
     given: list[Any], as_chat: Callable[[dict[str, Any]], dict[str, Any] | None]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The functions among the tools `given`, and the names of the others, which nobody runs here.
+    """The functions among the tools `given`, and the names of the others, which can't run here.
 
-    as_chat: a tool in chat completions' form, or None if it is no function. Raises `ApiError`.
+    as_chat: gives a tool in chat completions' form, or None for a non-function. Raises `ApiError`.
     """
     kept: list[dict[str, Any]] = []
     others: list[str] = []
@@ -148,7 +151,7 @@ def tools(
 
 
 def _checked(tool: dict[str, Any], where: str) -> dict[str, Any]:
-    """A function that the template, the grammars and the readers of calls can rely on."""
+    """The function validated for templates, grammars and parsers of calls. Raises `ApiError`."""
     try:
         found = (normalise_tools([_with_schema(tool)]) or [tool])[0]
     except MessageError as error:
@@ -161,7 +164,7 @@ def _checked(tool: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _with_schema(tool: dict[str, Any]) -> dict[str, Any]:
-    """`tool`, whose parameters become a schema if they are Qwen-Agent's list of them."""
+    """`tool` with a JSON schema as its parameters, if they are a list in Qwen-Agent's form."""
     function = tool.get("function")
     given = function.get("parameters") if isinstance(function, dict) else None
     if not isinstance(function, dict) or not isinstance(given, list):

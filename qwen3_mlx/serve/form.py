@@ -1,4 +1,4 @@
-"""Every name that programs have for the form of an answer, and for whether tools must be called."""
+"""Parses the form of the answer (schema, regex) and the tool choice from every dialect's fields."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ NOT_HONOURED: dict[str, tuple[Any, ...]] = {
     "guided_regex": (),
     "structured_outputs": (),
 }
-"""The fields of a turn without a chat, whose text goes on as it is."""
+"""Fields that ``/v1/completions`` refuses, and their harmless values: its text has no form."""
 
 
 def read(fields: Fields) -> Json:
-    """The options that hold an answer to a form; none where it is free. Raises `ApiError`.
+    """The ``schema`` or ``regex`` option; {} if the answer is free. Raises `ApiError`.
 
-    Chat completions say ``response_format``, responses ``text.format``, messages
-    ``output_config.format``, and vLLM's clients ``guided_json`` or ``structured_outputs``.
+    Chat completions use ``response_format``, responses ``text.format``, messages
+    ``output_config.format``, vLLM's clients ``guided_json`` or ``structured_outputs``.
     """
     found: dict[str, Json] = {}
     for name in ("response_format", "output_format"):
@@ -44,7 +44,7 @@ def read(fields: Fields) -> Json:
 
 
 def _add(found: dict[str, Json], name: str, form: Fields | None) -> None:
-    """Note what a format object asks for, in whichever of three shapes it holds the schema."""
+    """Add the option of a format object to `found`; a ``json_schema`` may be nested or flat."""
     kind = None if form is None else form.text("type")
     if form is None or kind == "text":
         return
@@ -76,10 +76,10 @@ def _structured(value: Fields) -> dict[str, Json]:
 
 
 def choice(value: Any) -> tuple[bool, Json]:
-    """Whether tools are on offer, and the options about their calls. Raises `ApiError`.
+    """Whether the model may call tools, and the ``tool_choice`` option. Raises `ApiError`.
 
-    Takes the words of all dialects: ``"required"``, ``{"type": "any"}``, a function by its name,
-    or those that are allowed.
+    Accepts the values of all dialects: ``"required"``, ``{"type": "any"}``, a function by its
+    name, or a list of allowed tools.
     """
     kind = value.get("type") if isinstance(value, Mapping) else value
     if kind in (None, "auto") and (value is None or kind == "auto"):

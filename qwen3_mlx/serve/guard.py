@@ -1,4 +1,4 @@
-"""Who may ask: the host, the origin, the key, the kind and the size of a body."""
+"""Access control: checks a request's host, origin, key, content type and body size."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MOST_BODY = 32 * 2**20
 MOST_BODIES = 8 * MOST_BODY
-"""Bytes of all bodies that are being read, together."""
+"""Bytes of all bodies that are being read at the same time."""
 BODY_SECONDS = 30.0
 OPEN_PATHS = frozenset({"/", "/health"})
-"""What needs no key: a page without data, and whether the server lives."""
+"""Paths that need no key: the web page, which contains no data, and the health check."""
 
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::\d+)?")
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What is let through. `hosts` are names, without a port; an `origin` has scheme and port."""
+    """Which requests are allowed. Hosts are names without a port; origins have scheme and port."""
 
     hosts: frozenset[str] = LOOPBACK
     origins: frozenset[str] = field(default_factory=frozenset)
@@ -39,14 +39,14 @@ class Rules:
 
 
 class Guard:
-    """Passes on what the rules allow; answers everything else itself."""
+    """ASGI middleware: forwards the requests that the rules allow, and answers the others."""
 
     def __init__(self, app: App, rules: Rules) -> None:
         self.app, self.rules = app, rules
         self._reading = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
+        """Handle one ASGI connection; only HTTP requests are checked."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -74,7 +74,7 @@ class Guard:
         await self.app(scope, receive, send_shared)
 
     def _check_place(self, said: dict[str, str], origin: str | None) -> None:
-        """Another site's page must reach nothing, under its own name or under ours."""
+        """Refuse pages of other sites (Origin), even under a name that resolves to us (Host)."""
         if host_name(said.get("host", "")) not in self.rules.hosts:
             message = f"this server doesn't answer for the host {said.get('host', '')[:80]!r}"
             raise ApiError(421, message, code="wrong_host")
@@ -93,7 +93,10 @@ class Guard:
             raise ApiError(401, "the key is missing or wrong", code="invalid_api_key")
 
     async def _body(self, said: dict[str, str], receive: Receive) -> Receive:
-        """The body, read whole within bounds, and then what else is received."""
+        """Read the whole body, limited in size and time; returns a `receive` that replays it.
+
+        Raises `ApiError`: 415, 413, 408, 400 or 503.
+        """
         kind = said.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             wrong = f"content-type: got {kind[:60]!r}, expected application/json"
@@ -138,13 +141,13 @@ def _too_large() -> ApiError:
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header: without its port, or the brackets of an IPv6 address."""
+    """The lower-case name in a Host header, without port and IPv6 brackets; "" if invalid."""
     found = _HOST.fullmatch(host)
     return (found[1] or found[2]).lower() if found else ""
 
 
 def dialect_of(path: str) -> Dialect:
-    """In whose shape errors of a path come."""
+    """The dialect in which errors of a path are written."""
     return "anthropic" if path.startswith("/v1/messages") else "openai"
 
 

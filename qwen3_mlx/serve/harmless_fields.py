@@ -1,4 +1,4 @@
-"""The fields of requests that are accepted and ignored, in every dialect."""
+"""Request fields that every dialect accepts and ignores without a note."""
 
 HARMLESS = frozenset(
     {
@@ -9,4 +9,4 @@ HARMLESS = frozenset(
         *("skip_special_tokens", "add_generation_prompt", "inference_geo", "speed"),
     }
 )
-"""Fields that change nothing in what is said here: bookkeeping of hosted services."""
+"""Fields that don't affect the answer here: the bookkeeping of hosted services."""

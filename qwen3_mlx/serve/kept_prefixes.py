@@ -1,4 +1,4 @@
-"""Computed conversations on disk, from the end of one server to the start of another."""
+"""Saves the prompt caches of conversations when the server ends, and restores them later."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from qwen3_mlx.engine.prefixes import Prefixes, common_prefix
 from qwen3_mlx.engine.prompt_cache import PromptCache
 
 SHORTEST = 1024
-"""Tokens below which computing is as quick as reading a file."""
+"""Tokens below which a prefill is as fast as reading a file."""
 _LOG = logging.getLogger(__name__)
 
 
 class KeptPrefixes:
-    """Writes what `Prefixes` holds into a folder, and finds it there again."""
+    """Saves the caches of `Prefixes` in a folder, and restores them from there."""
 
     def __init__(self, runtime: Runtime, store: PromptStore) -> None:
         self._runtime, self._store = runtime, store
 
     def restore(self, tokens: Sequence[int], cache: PromptCache) -> None:
-        """Fill the empty `cache` with the longest beginning of `tokens` that is there."""
+        """Fill the empty `cache` with the longest stored prefix of `tokens`; skips short ones."""
         if len(tokens) < SHORTEST:
             return
         if note := self._store.restore(self._runtime, tokens, cache):
             _LOG.info("%s", note)
 
     def save(self, prefixes: Prefixes) -> Generator[None]:
-        """Write, a file a step: where conversations left each other, then each of them.
+        """Write one file a step: first the prefixes at which conversations branched, then the rest.
 
-        The first serve new conversations with the same tools, the others those that go on.
+        The branching points serve new conversations with the same tools, the rest continued ones.
         """
         for tokens, cache in _worth_keeping(prefixes):
             self._store.save(self._runtime, tokens, cache)
@@ -39,7 +39,7 @@ class KeptPrefixes:
 
 
 def _worth_keeping(prefixes: Prefixes) -> list[tuple[list[int], PromptCache]]:
-    """Beginnings, each with a cache that holds it; the last used conversations first."""
+    """The prefixes to save, each with a cache that holds it; the most recently used first."""
     caches = prefixes.idle()[::-1]
     found: dict[tuple[int, ...], PromptCache] = {}
     for branch in reversed(prefixes.branches):

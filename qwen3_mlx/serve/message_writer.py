@@ -1,4 +1,4 @@
-"""Writes answers as Anthropic's ``/v1/messages`` has them: blocks of thinking, text, tool use."""
+"""Writes answers in Anthropic's ``/v1/messages`` format: blocks of thinking, text, tool use."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from qwen3_mlx.serve.sse import finish, named
 from qwen3_mlx.serve.usage import Usage
 
 SIGNATURE = "qwen3-mlx"
-"""Goes with every thought, because clients expect one; nobody checks it."""
+"""The signature of every thinking block: clients expect one, and nothing verifies it."""
 
 
 class Writer:
-    """Writes the events of a message, or a whole one."""
+    """Writes the events of a streamed message, or a whole message."""
 
     def __init__(self, id: str, model: str, ask: Ask) -> None:
         self.id, self.model = id, model
@@ -24,12 +24,12 @@ class Writer:
         self._called = False
 
     def begin(self, usage: Usage) -> list[bytes]:
-        """As `sse.Writer.begin`."""
+        """``message_start``, with the prompt's usage."""
         message = self._message([], None, None, counts(usage) | {"output_tokens": 0})
         return [named({"type": "message_start", "message": message})]
 
     def take(self, event: Event) -> list[bytes]:
-        """As `sse.Writer.take`."""
+        """A delta of the current block, which opens and closes blocks as its kind changes."""
         match event:
             case Thinking(text):
                 return self._grow("thinking", {"type": "thinking_delta", "thinking": text})
@@ -74,22 +74,22 @@ class Writer:
         return [*(signed if kind == "thinking" else []), stop]
 
     def end(self, done: Done, usage: Usage) -> list[bytes]:
-        """As `sse.Writer.end`."""
+        """``content_block_stop``, ``message_delta`` (stop reason, usage), ``message_stop``."""
         reason = _reason(done.finish_reason, self._called, done.stopped_by)
         delta = {"stop_reason": reason, "stop_sequence": done.stopped_by}
         last = {"type": "message_delta", "delta": delta, "usage": counts(usage)}
         return [*self._close(), named(last), named({"type": "message_stop"})]
 
     def fail(self, error: ApiError) -> list[bytes]:
-        """As `sse.Writer.fail`."""
+        """The error in Anthropic's format, as the last event."""
         return [named(error.body("anthropic"))]
 
     def alive(self, done: int, total: int) -> bytes:
-        """As `sse.Writer.alive`."""
+        """A ``ping`` event; it doesn't report the progress."""
         return named({"type": "ping"})
 
     def whole(self, reply: Reply, usage: Usage) -> Json:
-        """As `sse.Writer.whole`."""
+        """The message with all blocks: thinking, text, then tool calls."""
         blocks: list[Json] = []
         if reply.thinking:
             thought = {"type": "thinking", "thinking": reply.thinking, "signature": SIGNATURE}
@@ -117,7 +117,7 @@ def _reason(reason: Any, called: bool, stopped_by: str | None) -> str:
 
 
 def counts(usage: Usage) -> Json:
-    """Tokens as Anthropic counts them: the three kinds of input add up to the prompt."""
+    """The ``usage`` object, in tokens: the three kinds of input add up to the prompt."""
     return {
         "input_tokens": usage.prompt - usage.cached,
         "cache_creation_input_tokens": 0,

@@ -1,4 +1,4 @@
-"""``/v1/messages``: Anthropic's way of asking, read into the messages of our template."""
+"""``/v1/messages``: converts requests of Anthropic's API to the chat template's messages."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ NOT_HONOURED: dict[str, tuple[Any, ...]] = {"mcp_servers": ([],), "container": (
 _VOLATILE = re.compile(
     r"^x-anthropic-billing-header:[^\n]*\n?|<total_tokens>.*?</total_tokens>\n?", re.M
 )
-"""Lines of a system prompt that Claude Code changes in every request: no prefix would last."""
+"""Lines of the system prompt that Claude Code changes in every request. They are removed, or no
+cached prefix could be reused."""
 
 
 def read(body: Any, counting: bool = False) -> Ask:
-    """The request in `body`. Raises `ApiError`."""
+    """Parse a request; with `counting`, ``max_tokens`` is optional. Raises `ApiError`."""
     found = Fields(body)
     found.refuse(NOT_HONOURED)
     limit = found.integer("max_tokens")
@@ -45,7 +46,7 @@ def read(body: Any, counting: bool = False) -> Ask:
 
 
 def _one_call(value: Fields | None) -> bool:
-    """Whether one call ends the turn."""
+    """Whether the turn ends after one tool call."""
     return value is not None and bool(value.flag("disable_parallel_tool_use"))
 
 
@@ -65,7 +66,7 @@ def _system(value: Any) -> list[Json]:
 
 
 def _text(value: Any, where: str) -> str:
-    """The text of a content: text, or blocks of it."""
+    """The text of a message's content: a string, or text blocks joined by newlines."""
     if value is None or isinstance(value, str):
         return value or ""
     if not isinstance(value, list):
@@ -88,7 +89,7 @@ def _text_block(block: Any, where: str) -> str:
 
 
 def converted(messages: list[Any]) -> list[Json]:
-    """Anthropic's messages as ours: results of tools become messages of their own."""
+    """Anthropic's messages in our form: every tool result becomes a message of role ``tool``."""
     found: list[Json] = []
     for n, message in enumerate(messages):
         where = f"messages[{n}]"

@@ -1,4 +1,4 @@
-"""What has happened so far, as Prometheus reads it."""
+"""The server's counters, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from qwen3_mlx.serve.desk import Desk
 
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds of the histogram of seconds to the first token."""
+"""Upper bounds of the histogram of the time to first token, in seconds."""
 
 
 class Metrics:
-    """Counts of finished turns; the event loop alone writes them."""
+    """Counts of turns, requests and tokens; only the event loop changes them."""
 
     def __init__(self) -> None:
         self.finished: Counter[str] = Counter()
@@ -29,7 +29,7 @@ class Metrics:
         self._first_sum = 0.0
 
     def closed(self, done: Done | None, failure: Exception | None) -> None:
-        """A turn came to its end, or failed; with neither its client went away."""
+        """Count a turn that has ended or failed; with neither, its client disconnected."""
         if done is None:
             self.failed += failure is not None
             self.gone += failure is None
@@ -45,7 +45,7 @@ class Metrics:
         self._first_sum += stats.ttft_s
 
     def text(self, desk: Desk) -> str:
-        """Everything, a line each."""
+        """All metrics in Prometheus' text format, with the scheduler's and the caches' counters."""
         scheduler = desk.scheduler
         prefixes, counts = scheduler.prefixes.counts(), scheduler.counts
         lines = _lines("turns_total", {f'end="{k}"': v for k, v in self.finished.items()})

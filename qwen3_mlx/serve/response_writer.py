@@ -1,4 +1,4 @@
-"""Writes answers as OpenAI's ``/v1/responses`` has them: items, and events about them."""
+"""Writes answers in OpenAI's ``/v1/responses`` format: items, and the events that build them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TEXT = {"reasoning": "reasoning_text", "message": "output_text"}
 
 
 class Writer:
-    """Writes a response in events, or whole; both come from the same items."""
+    """Writes a streamed or whole response; both are built from the same items."""
 
     def __init__(self, id: str, model: str, ask: Ask, kept: Kept) -> None:
         self.id, self.model, self.ask, self._kept = id, model, ask, kept
@@ -32,13 +32,13 @@ class Writer:
         self._calls: list[ToolCall] = []
 
     def begin(self, usage: Usage) -> list[bytes]:
-        """As `sse.Writer.begin`."""
+        """``response.created`` and ``response.in_progress``."""
         now = self._response("in_progress", None)
         kinds = ("response.created", "response.in_progress")
         return [self._event(kind, response=now) for kind in kinds]
 
     def take(self, event: Event) -> list[bytes]:
-        """As `sse.Writer.take`."""
+        """A delta of the current item, which opens and closes items as their kind changes."""
         match event:
             case Thinking(text):
                 return self._grow("reasoning", text)
@@ -101,7 +101,7 @@ class Writer:
         return [said, ended]
 
     def _close(self, status: str = "completed") -> list[bytes]:
-        """End the item that is open; a call that never came to its end is dropped."""
+        """Close the open item; an incomplete tool call is dropped."""
         item, text, self._text = self._item, self._text, ""
         if item is None or item["type"] == "function_call":
             self._item = None
@@ -120,7 +120,7 @@ class Writer:
         return events
 
     def end(self, done: Done, usage: Usage) -> list[bytes]:
-        """As `sse.Writer.end`."""
+        """``response.completed`` or ``response.incomplete``; stores it unless told not to."""
         complete = done.finish_reason == "stop" or (self._calls and done.finish_reason != "length")
         status = "completed" if complete else "incomplete"
         last = self._close(status)
@@ -139,17 +139,17 @@ class Writer:
         self._kept.put(self.id, [*self.ask.more["before"], message], response)
 
     def fail(self, error: ApiError) -> list[bytes]:
-        """As `sse.Writer.fail`."""
+        """``response.failed``, as the last event."""
         response = self._response("failed", None)
         response["error"] = {"code": "server_error", "message": error.message}
         return [self._event("response.failed", response=response)]
 
     def alive(self, done: int, total: int) -> bytes:
-        """As `sse.Writer.alive`."""
+        """A comment with the prefill's progress, in tokens."""
         return comment(f"{done}/{total}")
 
     def whole(self, reply: Reply, usage: Usage) -> Json:
-        """As `sse.Writer.whole`: the items that the events would have made."""
+        """The response object, with the items that the events would have built."""
         if reply.thinking:
             self.take(Thinking(reply.thinking))
         if reply.answer:
@@ -201,7 +201,7 @@ class Writer:
         }
 
     def _echo(self) -> Json:
-        """What else a response must say of its request; null where that said nothing."""
+        """Fields that a response must repeat from its request; null if the request lacks them."""
         drawn, nothing = (
             self.ask.sampling,
             {"description": None, "parameters": None, "strict": None},
@@ -220,7 +220,7 @@ def _part(kind: str, text: str) -> Json:
 
 
 def counts(usage: Usage) -> Json:
-    """Tokens as responses have them."""
+    """The ``usage`` object of responses: tokens; the input's include the cached ones."""
     return {
         "input_tokens": usage.prompt,
         "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},

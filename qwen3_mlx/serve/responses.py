@@ -1,4 +1,4 @@
-"""``/v1/responses``: OpenAI's newer way of asking, read into the messages of our template."""
+"""``/v1/responses``: converts requests of OpenAI's newer API to the chat template's messages."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ NOT_HONOURED: dict[str, tuple[Any, ...]] = {
 
 
 class Kept:
-    """Responses by id, for ``previous_response_id``: the last ones, in memory."""
+    """The last responses by id, in memory, for ``previous_response_id``: by default 256, 64 MB."""
 
     def __init__(self, most: int = 256, most_bytes: int = 64_000_000) -> None:
         self._most, self._most_bytes, self._bytes = most, most_bytes, 0
         self._kept: OrderedDict[str, tuple[list[Json], Json, int]] = OrderedDict()
 
     def put(self, id: str, messages: list[Json], response: Json) -> None:
-        """Keep a response, and the conversation up to its end."""
+        """Store a response and the conversation up to its end; drops the oldest over the limits."""
         size = len(encoded(messages)) + len(encoded(response))
         self._kept[id] = (messages, response, size)
         self._bytes += size
@@ -38,15 +38,15 @@ class Kept:
             self._bytes -= self._kept.popitem(last=False)[1][2]
 
     def messages(self, id: str) -> list[Json]:
-        """The conversation up to a response. Raises `ApiError`."""
+        """The messages up to the end of a response. Raises `ApiError` (404)."""
         return self._get(id)[0]
 
     def response(self, id: str) -> Json:
-        """A response. Raises `ApiError`."""
+        """The stored response object. Raises `ApiError` (404)."""
         return self._get(id)[1]
 
     def drop(self, id: str) -> None:
-        """Forget a response. Raises `ApiError`."""
+        """Delete a response. Raises `ApiError` (404)."""
         self._bytes -= self._get(id)[2]
         del self._kept[id]
 
@@ -59,7 +59,7 @@ class Kept:
 
 
 def read(body: Any, kept: Kept) -> Ask:
-    """The request in `body`. Raises `ApiError`."""
+    """Parse a request; `kept` holds its previous response. Raises `ApiError`."""
     found = Fields(body)
     found.refuse(NOT_HONOURED)
     limit = found.integer("max_output_tokens")
@@ -115,7 +115,7 @@ def _input(value: Any) -> list[Json]:
 
 
 def _add(messages: list[Json], item: Json, where: str) -> None:
-    """Add an item; thought, text and calls of one answer are one message."""
+    """Add an item to `messages`; thought, text and calls of one answer form one message."""
     kind = item.get("type") or "message"
     if kind == "message" and item.get("role") != "assistant":
         messages.append({"role": item.get("role"), "content": item.get("content")})
@@ -135,7 +135,7 @@ def _add(messages: list[Json], item: Json, where: str) -> None:
 
 
 def _answer(messages: list[Json], new: str = "") -> Json:
-    """The assistant's message that is being put together, or a new one."""
+    """The assistant's last message, or a new one; also a new one if that has calls or `new`."""
     last = messages[-1] if messages else {}
     if last.get("role") != "assistant" or (new and (last.get(new) or last.get("tool_calls"))):
         messages.append({"role": "assistant", "content": ""})
@@ -143,7 +143,7 @@ def _answer(messages: list[Json], new: str = "") -> Json:
 
 
 def thought_of(item: Json) -> str:
-    """The text of a reasoning item: its own, or what `encrypted` made of it."""
+    """The text of a reasoning item: plain, or decoded from what `encrypted` returned."""
     parts = item.get("content") or item.get("summary") or []
     if not isinstance(parts, list):
         raise refused("input", parts, "expected a reasoning item's content to be a list")
@@ -152,10 +152,10 @@ def thought_of(item: Json) -> str:
         return "\n".join(texts)
     try:
         return base64.b64decode(str(item.get("encrypted_content") or ""), validate=True).decode()
-    except (binascii.Error, ValueError):  # another server's: nobody here can read it
+    except (binascii.Error, ValueError):  # encrypted by another server
         return ""
 
 
 def encrypted(thought: str) -> str:
-    """A thought as clients carry it for us, unread."""
+    """A thought as base64, for ``encrypted_content``: encoded, not encrypted."""
     return base64.b64encode(thought.encode()).decode()

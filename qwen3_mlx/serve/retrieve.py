@@ -1,4 +1,4 @@
-"""``/v1/embeddings`` and ``/v1/rerank``: texts to vectors, documents to scores."""
+"""``/v1/embeddings`` and ``/v1/rerank``: vectors of texts, and scores of documents."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ MOST_TEXTS = 10_000
 
 @dataclass(frozen=True)
 class Retrieval:
-    """A request, ready to be computed: its sequences, and what is made of their states."""
+    """A prepared request: its token sequences, and how their states become the answer."""
 
     sequences: list[Ids]
     finish: Callable[[Any], Json]
-    """Called with the states ``[N, C]``, where they were computed."""
+    """Makes the answer from the states ``[N, C]``; called in the scheduler's thread."""
     ignored: tuple[str, ...] = ()
 
     def steps(self, runtime: Runtime) -> Generator[None, None, Json]:
-        """Compute, a batch a step; the answer is what is returned."""
+        """Compute one batch a step, and return the answer."""
         states: dict[int, Any] = {}
         for batch in batch_states(runtime.network, self.sequences):
             states |= batch
@@ -40,7 +40,7 @@ class Retrieval:
 
 
 def read_embeddings(body: Any, runtime: Runtime) -> Retrieval:
-    """The texts of `body`, encoded. Raises `ApiError` or `Qwen3Error`."""
+    """Parse a request and tokenize its texts. Raises `ApiError` or `Qwen3Error`."""
     found = Fields(body)
     _check_kind(runtime, "embedder")
     texts = _inputs(fields.required(found.raw("input"), "input"))
@@ -75,7 +75,7 @@ def _check_kind(runtime: Runtime, kind: str) -> None:
 
 
 def _inputs(value: Any) -> list[str | Ids]:
-    """One or many texts, or lists of ids."""
+    """The inputs as a list: at most `MOST_TEXTS` texts or lists of token ids."""
     if isinstance(value, str) or _is_ids(value):
         value = [value]
     expected = f"a text, a list of ids, or at most {MOST_TEXTS:,} of them"
@@ -110,7 +110,7 @@ def _spelled(row: list[float], form: str) -> list[float] | str:
 
 
 def read_rerank(body: Any, runtime: Runtime) -> Retrieval:
-    """The query and documents of `body`, encoded. Raises `ApiError` or `Qwen3Error`."""
+    """Parse a request, tokenize query and documents. Raises `ApiError` or `Qwen3Error`."""
     found = Fields(body)
     _check_kind(runtime, "reranker")
     query = fields.required(found.text("query"), "query")

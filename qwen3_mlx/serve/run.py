@@ -1,4 +1,4 @@
-"""Runs the server: the port first, then the model, then requests until a signal ends it."""
+"""Runs the server: binds the port, loads the model, serves requests until a signal ends it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     import uvicorn
 
 MOST_KEPT = 20 * 10**9
-"""Bytes of conversations on disk; the least recently used make room."""
+"""Bytes of saved conversations on disk; beyond them the least recently used are deleted."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """The socket to listen on. Raises `OptionError` if it can't be had."""
+    """A socket bound to the address. Raises `OptionError` if that fails, as for a used port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -51,7 +51,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def start(model: Qwen3, settings: Settings) -> Desk:
-    """Begin to compute for `model`, in a thread of its own."""
+    """Start the scheduler for `model` in its own thread; returns the desk that feeds it."""
     free = this_machine().available_bytes
     prefixes = free // 4 if settings.prefix_gb is None else int(settings.prefix_gb * 1e9)
     limits: dict[str, Any] = {"parallel": settings.parallel, "waiting": settings.queue}
@@ -66,9 +66,9 @@ def start(model: Qwen3, settings: Settings) -> Desk:
 def serve(
     settings: Settings, load: Callable[[], Qwen3], ready: Callable[[str, Qwen3], object]
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C; `ready` is told the address. Raises `Qwen3Error`.
+    """Serve until SIGTERM or Ctrl-C; `ready` is called with the URL. Raises `Qwen3Error`.
 
-    The port is taken before the model is loaded: whoever connects early waits. Raises
+    The port is bound before the model is loaded, so early clients wait. Raises
     `KeyboardInterrupt` after Ctrl-C, once running answers have ended.
     """
     rules = settings.rules()
@@ -96,11 +96,11 @@ def serve(
 def new_server(
     app: Guard, desk: Desk, drain_seconds: float, ready: Callable[[], object]
 ) -> uvicorn.Server:
-    """A server that tells when it listens, and lets running answers end before it does."""
+    """A uvicorn server that calls `ready` once it listens, and drains turns before it ends."""
     import uvicorn
 
     class Server(uvicorn.Server):
-        """uvicorn's, with a word at its beginning and time at its end."""
+        """uvicorn's server, extended at startup and shutdown."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -129,7 +129,7 @@ def new_server(
 
 
 async def drain(desk: Desk, seconds: float) -> None:
-    """Take nothing new, and interrupt what has not ended after `seconds`."""
+    """Refuse new requests, and interrupt the turns that still run after `seconds`."""
     desk.draining = True
     if desk.busy:
         logging.getLogger(__name__).info("%d answers under way get %g s to end", desk.busy, seconds)
@@ -139,10 +139,10 @@ async def drain(desk: Desk, seconds: float) -> None:
 
 @contextmanager
 def _ignored(number: signal.Signals) -> Iterator[None]:
-    """Nothing comes of a signal in here that nobody else handles.
+    """Ignore a signal within the block, unless another handler is installed there.
 
-    SIGTERM ends the server with exit code 0: uvicorn raises it again when it is done. One more
-    Ctrl-C must not leave the scheduler's thread inside MLX while Python is taken down.
+    SIGTERM must end the server with exit code 0, but uvicorn raises it again when it ends. A
+    second Ctrl-C must not leave the scheduler's thread inside MLX while Python shuts down.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""How to serve: where, for whom, how much at once."""
+"""Settings of the server: its address, its access rules and its limits."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ if TYPE_CHECKING:
     from qwen3_mlx.serve.guard import Rules
 
 KEY = "QWEN3_MLX_API_KEY"
-"""The variable that holds the key."""
+"""The environment variable that holds the API key."""
 ANYWHERE = ("0.0.0.0", "::", "")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to serve."""
+    """The settings of `serve`; the defaults serve this machine alone."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     api_key_file: Path | None = None
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
-    """Names beside the machine's own that a client may call it by."""
+    """Host names that clients may use besides the machine's own."""
     strict: bool = False
-    """Whether a request that names another model is refused."""
+    """Whether requests that name another model are refused."""
     parallel: int = 8
     queue: int = 64
     prefix_gb: float | None = None
     prefix_folder: Path | None = None
-    """Where kept conversations are written at the end; None is nowhere."""
+    """The folder for conversations saved at the end; None saves none."""
     drain_seconds: float = 30.0
 
     def rules(self) -> Rules:
-        """Who may ask. Raises `OptionError`: off loopback nobody may without a key."""
+        """The access rules. Raises `OptionError` without a key, unless the host is loopback."""
         from qwen3_mlx.serve.guard import (
             LOOPBACK,
             Rules,
-        )  # with asyncio, which takes long to import
+        )  # imports asyncio, which is slow
 
         key = self.key()
         if key is None and self.host not in LOOPBACK:
@@ -56,7 +56,7 @@ class Settings:
         return Rules(hosts=hosts, origins=frozenset(self.origins), key=key)
 
     def key(self) -> str | None:
-        """The key, from its file or the environment. Raises `OptionError`."""
+        """The API key, from its file, else the environment; None if unset. Raises `OptionError`."""
         if self.api_key_file is None:
             return os.environ.get(KEY, "").strip() or None
         try:
@@ -71,7 +71,7 @@ class Settings:
 
 
 def _own_names() -> set[str]:
-    """What this machine is called in its network: its name, and its addresses by that name."""
+    """This machine's host name, also with ``.local``, and the addresses it resolves to."""
     name = socket.gethostname()
     try:
         addresses = {str(found[4][0]) for found in socket.getaddrinfo(name, None)}

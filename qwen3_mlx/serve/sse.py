@@ -1,4 +1,4 @@
-"""Server-sent events, and what every dialect's writer of answers has to offer."""
+"""Server-sent events, and the protocol that every dialect's answer writer implements."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", "
 
 
 class Writer(Protocol):
-    """Writes one answer: in pieces as it comes, or whole."""
+    """Writes one answer in a dialect, streamed as events or whole."""
 
     def begin(self, usage: Usage) -> list[bytes]:
-        """What comes before the first event."""
+        """The bytes sent before the turn's first event."""
 
     def take(self, event: Event) -> list[bytes]:
-        """What an event adds to the stream."""
+        """The bytes that an event adds to the stream, possibly none."""
 
     def end(self, done: Done, usage: Usage) -> list[bytes]:
-        """The end of the stream."""
+        """The last bytes of a stream whose turn has ended."""
 
     def fail(self, error: ApiError) -> list[bytes]:
-        """The end of a stream that can't go on."""
+        """The last bytes of a stream whose turn has failed."""
 
     def alive(self, done: int, total: int) -> bytes:
-        """Something that changes nothing, so that nobody takes the silence for a hang."""
+        """A sign of life with no effect; `done` of `total` prompt tokens are in the cache."""
 
     def whole(self, reply: Reply, usage: Usage) -> dict[str, Any]:
-        """The answer in one piece."""
+        """The whole answer as a JSON object."""
 
 
 def data(value: dict[str, Any] | str) -> bytes:
-    """An event without a name."""
+    """An unnamed event with a JSON object, or with text as it is (``[DONE]``)."""
     return b"data: %b\n\n" % (value.encode() if isinstance(value, str) else encoded(value))
 
 
 class Framed:
-    """Events that differ in one text alone, which stands in the place of `HERE`."""
+    """Events that differ only in one text, which replaces `HERE`: the rest is encoded once."""
 
     HERE = "\ue000here\ue000"
 
@@ -48,27 +48,27 @@ class Framed:
         self._before, self._after = data(value).rsplit(encoded(self.HERE), 1)
 
     def data(self, text: str) -> bytes:
-        """As `data`, with `text`."""
+        """The event with `text` in the place of `HERE`."""
         return b"%b%b%b" % (self._before, encoded(text), self._after)
 
 
 def named(value: dict[str, Any]) -> bytes:
-    """An event that is named by its type."""
+    """An event whose name is the ``type`` of `value`."""
     return b"event: %b\ndata: %b\n\n" % (value["type"].encode(), encoded(value))
 
 
 def comment(text: str) -> bytes:
-    """A line that clients skip."""
+    """A comment line, which clients skip."""
     return f": {text}\n\n".encode()
 
 
 def encoded(value: Any) -> bytes:
-    """JSON in one line; half a surrogate pair, which JSON can spell and UTF-8 can't, is "?"."""
+    """JSON on one line, as UTF-8; a lone surrogate, which UTF-8 can't encode, becomes "?"."""
     return _JSON(value).encode("utf-8", "replace")
 
 
 def finish(reason: FinishReason, calls: bool, length: str, stop: str, called: str) -> str:
-    """`reason` in a dialect's words; a turn that the server interrupted was cut, too."""
+    """`reason` in a dialect's words; an interrupted turn counts as cut off by length."""
     if calls and reason != "length":
         return called
     return stop if reason == "stop" else length

@@ -1,4 +1,4 @@
-"""Every name that programs have for thinking, read as one switch and one budget."""
+"""Parses every dialect's fields for thinking into one switch, one budget and one effort."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ EFFORTS: dict[str, int | None] = {
     "xhigh": None,
     "max": None,
 }
-"""What the words mean in tokens of thinking; None is no limit."""
+"""Tokens of thinking for each effort; None is no limit."""
 
 Budget = int | AutoBudget | Literal["high"]
-"""Tokens of thinking, probes that end it, or the word that asks for no limit."""
+"""Tokens of thinking, the settings of probes that end it, or "high" for no limit."""
 
 _OWN = "thinking_budget"
-"""The field that is ours: it takes all budgets, where other programs' names take numbers."""
+"""Our own field: it accepts every `Budget`; the fields of other programs accept only numbers."""
 _NUMBERS = ("thinking_token_budget", "thinking_budget_tokens", "reasoning_max_tokens")
 _TYPES: dict[Any, bool | None] = {
     "enabled": True,
@@ -34,14 +34,15 @@ _TYPES: dict[Any, bool | None] = {
     "adaptive": None,
     "between_tools": False,
 }
-"""Anthropic's words; the last is thinking off, but for notes between calls."""
+"""Anthropic's values of ``thinking.type`` as a switch; ``between_tools`` allows no thinking but
+notes between calls, and counts as off."""
 LEAST_THINKING = 512
-"""Tokens that max_tokens alone must allow for thinking to be worth its while."""
+"""The ``max_tokens`` below which a request without a switch or budget gets no thinking."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request says of thinking, under whatever names; None where it says nothing."""
+    """A request's thinking fields, merged from all their names; None if not set."""
 
     switch: bool | None = None
     budget: Budget | None = None
@@ -49,12 +50,12 @@ class Asked:
 
     @property
     def number(self) -> int:
-        """The tokens that a number asks for; 0 where there is none, or it is 0."""
+        """The budget if it is a number of tokens, else 0."""
         return self.budget if isinstance(self.budget, int) else 0
 
 
 def read(fields: Fields) -> Asked:
-    """Collect all names at once. Raises `ApiError` where two say different things."""
+    """Parse all fields for thinking. Raises `ApiError` if two contradict each other."""
     budgets: dict[str, Budget | None] = {name: fields.integer(name) for name in _NUMBERS}
     budgets[_OWN] = _budget(fields)
     switches = {name: fields.flag(name) for name in ("enable_thinking", "think")}
@@ -76,7 +77,10 @@ def read(fields: Fields) -> Asked:
 
 
 def _budget(fields: Fields) -> Budget | None:
-    """Our own field: a number, a word, or an object of `AutoBudget`'s fields."""
+    """Parse `_OWN`: a number, a word, or an object with `AutoBudget`'s fields.
+
+    Raises `ApiError`.
+    """
     value = fields.raw(_OWN)
     if not isinstance(value, str | dict):
         return fields.integer(_OWN)
@@ -123,11 +127,11 @@ def _name(values: dict[str, Any]) -> str:
 def options(
     asked: Asked, family: Family, max_tokens: int | None, context: int | None = None
 ) -> dict[str, Any]:
-    """`asked` as options of a turn of a model of `family`, whose context has so many tokens.
+    """`asked` as options of a turn; `context` is the model's, in tokens.
 
-    A model that never thinks is not asked to; one that always does is cut after its first token
-    where it should not. An effort, `max_tokens` alone or the cap of probes is a budget that gives
-    way later where it leaves no room for an answer; an explicit number is refused then.
+    A model that never thinks gets no options; one that always thinks gets a budget of 1 token if
+    thinking is off. A budget from an effort, from `max_tokens` alone or from the probes' cap gives
+    way later if it leaves no room for the answer; an explicit number is then refused.
     """
     if family in NEVER_THINK:
         return {}
@@ -148,7 +152,7 @@ def options(
 def _capped(
     limit: int | AutoBudget | None, max_tokens: int | None, context: int | None
 ) -> int | AutoBudget | None:
-    """`limit`, or what is to be generated at most where it has none: an answer is to follow."""
+    """`limit` with an upper bound, by default `max_tokens`, so that an answer can follow."""
     if limit is None:
         return max_tokens
     if isinstance(limit, int) or limit.cap is not None or not max_tokens or max_tokens < 1:

@@ -1,4 +1,4 @@
-"""How many tokens a turn took, exact to the id."""
+"""The token counts of a turn, exact to the token id."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qwen3_mlx.chat.turns import Turn
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Counts of a turn: `output` has every generated id, the end's and the stop text's too."""
+    """A turn's tokens. `output`: generated and injected ids, the end's and stop text's too."""
 
     prompt: int
     cached: int
@@ -18,6 +18,6 @@ class Usage:
 
     @classmethod
     def of(cls, turn: Turn) -> Usage:
-        """The counts so far."""
+        """The counts of `turn` so far."""
         cached = turn.cached_tokens
         return cls(len(turn.request.prompt), cached, turn.used_tokens, turn.thinking_tokens)
