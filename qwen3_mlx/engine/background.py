@@ -1,4 +1,4 @@
-"""Runs work in the background, which stops as soon as a turn needs the processor."""
+"""Runs one job at a time in the background, and stops it as soon as a turn begins."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class ChunkPace:
     seconds: float = 0.0
     """Believed seconds per token; 0 before the first chunk."""
     past: float = 0.0
-    """Past tokens of the measurement behind `seconds`."""
+    """Tokens before the one to which `seconds` applies."""
     longest: int = 0
     """Tokens of the longest chunk so far."""
 

@@ -20,7 +20,7 @@ def probe_steps(
     """A probe of `task`, as a generator; `obey` carries out the sequence's decision on its answer.
 
     Meanwhile the task is `probed` and generates nothing; an interrupt ends the probe.
-    guarded: receives the errors of the passes.
+    guarded: runs each pass and handles its errors.
     """
     steps = _ProbeSteps(task, ask, obey)
     task.probed = True

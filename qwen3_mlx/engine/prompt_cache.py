@@ -34,7 +34,7 @@ class PromptCache:
         self.tokens: list[int] = []
         self.lock = threading.Lock()
         self._kept_beside = False
-        """Whether the cache from which this one branched keeps buffers that are then copied."""
+        """Whether this is a branch: growing copies buffers that the original cache keeps, too."""
 
     def empty_layers(self) -> list[KVCache]:
         """New caches, one per layer."""

@@ -37,7 +37,7 @@ DRAFTS_WORTH = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Speculating:
-    """What a turn needs for drafts in addition to the parts of every turn."""
+    """The drafter, the check and the payoff: what a turn needs for drafts."""
 
     drafter: Drafter
     check: Check

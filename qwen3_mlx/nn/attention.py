@@ -36,7 +36,7 @@ class Attention(nn.Module):
         self.rope = RotaryEmbedding(head_dim, rope)
 
     def __call__(self, x: mx.array, cache: KVCache | Together | None = None) -> mx.array:
-        """Mix ``x [B, L, C]`` with itself and `cache`, which grows by L; returns ``[B, L, C]``."""
+        """Let ``x [B, L, C]`` attend to itself and `cache`, which grows by L; the shape stays."""
         B, L, _ = x.shape
         q = self.q_norm(self.q_proj(x).reshape(B, L, self.heads, self.head_dim))
         k = self.k_norm(self.k_proj(x).reshape(B, L, self.kv_heads, self.head_dim))

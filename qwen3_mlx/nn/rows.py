@@ -1,8 +1,8 @@
 """A step of several sequences: the last token of each is a row, and each row has its own cache.
 
-The device reads weights once for all rows, except the CPU. Its BLAS sums a product of several rows
-in another order than a product of one row, so on the CPU each row is multiplied separately: a
-sequence computes the same bits whichever sequences run beside it.
+A GPU reads the weights once for all rows. The CPU's BLAS sums a product of several rows in another
+order than a product of one row, so on the CPU each row is multiplied separately: a sequence
+computes the same bits whichever sequences run beside it.
 """
 
 from __future__ import annotations

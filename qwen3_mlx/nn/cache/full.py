@@ -1,4 +1,4 @@
-"""The key/value cache of one layer, unpacked and unbounded."""
+"""The key/value cache of one layer, as computed and without forgetting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cache of keys and values in 8 or 4 bits: it needs, and a token reads, a half or a quarter."""
+"""Keys and values in 8 or 4 bits: half or a quarter of the memory, and of each token's reads."""
 
 from __future__ import annotations
 
