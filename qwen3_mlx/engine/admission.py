@@ -1,4 +1,4 @@
-"""Whether one more sequence fits into memory beside those that run."""
+"""Decides whether one more sequence fits into memory beside the running ones."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from qwen3_mlx.fit.prefill_peak import chunk_bytes
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 CHUNK = 64
-"""Tokens of a chunk that must fit; longer ones are read where memory has room for them."""
+"""Tokens of the chunk that must fit; longer chunks are read if memory permits."""
 
 
 class Admission:
     """The memory inequality for sequences that come and go:
 
-    keys and values of its own + a chunk's scratch <= free - what the running ones will yet take.
+    its keys and values + a chunk's scratch <= free - what the running ones will yet take.
 
-    `helper` is the network that drafts for each of them, with keys and values of its own.
+    helper: the draft model's configuration; each sequence then needs its keys and values too.
     """
 
     def __init__(
@@ -32,10 +32,10 @@ class Admission:
         self.config, self.format, self.helper = config, cache_format, helper
 
     def room(self, rows: int, promised: int, alone: bool, prefixes: Prefixes) -> bool:
-        """Whether a sequence of `rows` tokens fits, if kept prefixes must give way for it.
+        """Whether a sequence of `rows` tokens fits, evicting stored prefixes if necessary.
 
-        The running ones will take `promised` rows more. Raises `OutOfMemoryError` if the sequence
-        does not fit even though none runs beside it (`alone`).
+        promised: rows that the running sequences will still need. Raises `OutOfMemoryError` if the
+        sequence doesn't fit although no other runs (`alone`).
         """
         if not checked():
             return True

@@ -1,4 +1,4 @@
-"""Work done while nobody waits for it, and given up as soon as somebody does."""
+"""Runs one job at a time in the background, and stops it as soon as a turn begins."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import threading
 from collections.abc import Callable
 
 Stopped = Callable[[], bool]
-"""Asked by a job between its steps: whether to give up."""
+"""Asked by a job between its steps: whether to stop."""
 BackgroundJob = Callable[[Stopped], object]
 
 
 class Background:
-    """One job at a time, in one thread, which lives as long as the process.
+    """Runs one job at a time, in one thread that lives as long as the process.
 
-    One thread, because MLX gives every thread streams of its own and doesn't take them back.
+    One thread, because MLX creates streams per thread and never frees them.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Background:
         self._thread: threading.Thread | None = None
 
     def run(self, job: BackgroundJob) -> None:
-        """Begin `job`; an earlier one is given up first."""
+        """Start `job`; an earlier one is stopped first."""
         with self._entry:
             self.stop()
             self._given_up = threading.Event()
@@ -37,21 +37,21 @@ class Background:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="background", daemon=True)
                 self._thread.start()
-                # A daemon, so that leaving doesn't wait for the end of a job; but Python must not
-                # be taken down around a thread that is inside MLX.
+                # A daemon thread, so that exiting doesn't wait for the end of a job; but Python
+                # must not shut down while a thread is inside MLX.
                 atexit.register(self.stop)
 
     def give_up(self) -> None:
-        """Tell the job to end at its next step, without waiting for that."""
+        """Ask the job to end at its next step, without waiting."""
         self._given_up.set()
 
     def stop(self) -> None:
-        """Tell the job to end at its next step, and wait until it has."""
+        """Ask the job to end at its next step, and wait until it has."""
         self.give_up()
         self._idle.wait()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Let the job end by itself; returns whether it has."""
+        """Wait up to `timeout` seconds for the job to end by itself; returns whether it has."""
         return self._idle.wait(timeout)
 
     def _work(self) -> None:
@@ -59,7 +59,7 @@ class Background:
             job, given_up = self._jobs.get()
             try:
                 job(given_up.is_set)
-            except Exception:  # it only saves work: what really fails will fail in the next turn
+            except Exception:  # this only saves work: a lasting fault will fail the next turn
                 logging.getLogger(__name__).debug("a background job failed", exc_info=True)
             finally:
                 del job
@@ -67,4 +67,4 @@ class Background:
 
 
 BACKGROUND = Background()
-"""The only one: every turn, whichever model's, stops it before it computes."""
+"""The only instance: each turn, of whichever model, stops its job before it computes."""

@@ -1,4 +1,4 @@
-"""How another thread reaches a running turn."""
+"""Lets another thread interrupt a running turn."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ Interrupt = Literal["answer", "stop"]
 
 
 class Control:
-    """Carries another thread's wish to a running turn, which reads it once a token."""
+    """Carries another thread's request to a running turn, which reads it after every token."""
 
     def __init__(self) -> None:
         self.wish: Interrupt | None = None
 
     def interrupt(self, kind: Interrupt) -> None:
-        """Ask for an end of the thinking, or of the turn; a stop is never taken back."""
+        """Request the end of the thinking, or of the turn; a stop can't be withdrawn.
+
+        Raises `ValueError` for another `kind`.
+        """
         if kind not in ("answer", "stop"):
             raise ValueError(f"interrupt takes 'answer' or 'stop', got {kind!r}")
         if self.wish != "stop":
@@ -23,5 +26,5 @@ class Control:
 
     @property
     def stopped(self) -> bool:
-        """Whether the turn is to end."""
+        """Whether the turn was asked to end."""
         return self.wish == "stop"

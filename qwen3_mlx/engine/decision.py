@@ -1,4 +1,4 @@
-"""What a turn says to do behind each of its tokens."""
+"""The decisions that a turn's state machine makes after each token."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class GoOn:
 class Inject:
     """Append `ids` as if the model had generated them, and never draw `forbidden` again.
 
-    `generated`: they are the model's own, of which there was no other choice.
+    generated: the ids count as the model's own, because a grammar allowed no others.
     """
 
     ids: tuple[int, ...]
     forbidden: int | None = None
     generated: bool = False
     probed: bool = False
-    """The probe before has computed them already."""
+    """Whether the preceding probe has already computed them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +31,15 @@ class Ask:
     """Probe: what would the model answer if `ids` came next?"""
 
     ids: tuple[int, ...]
-    """What ends the thought, or stands for it."""
+    """The ids that end the thought, or replace it."""
     slot_ids: tuple[int, ...]
     tool: int | None = None
-    """The id that would begin a tool call instead."""
+    """The id that would begin a tool call instead of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The turn is over."""
+    """The turn is over, for this reason."""
 
     reason: FinishReason
 

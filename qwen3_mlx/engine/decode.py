@@ -1,4 +1,4 @@
-"""Generating one token after another, with the next step always under way."""
+"""Generates one token after another, with the next step always in progress."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from qwen3_mlx.nn.transformer import Qwen3Network
 
 
 class Decoder:
-    """One sequence being generated: step t+1 is started before token t is read.
+    """Generates one sequence: step t+1 starts before token t is read.
 
-    When `step` returns token t, the cache holds it and the logits behind it are being computed;
-    without a guide token t+1 is drawn too, but never fed. So a cut needs no trimming: the
-    look-ahead token is dropped, and the cache is exactly what it would be had generation stopped
-    at t. With a `guide`, t+1 is drawn in the next `step`, once the guide knows t: it works out what
-    may come while the device computes. With `top_logprobs`, `logprobs` belongs to the token that
-    `step` returned last.
+    When `step` returns token t, the cache holds it and the logits after it are being computed.
+    Without a guide token t+1 is drawn too, but not yet fed to the network. So a cut needs no
+    trimming: the look-ahead token is dropped, and the cache is exactly as if generation had stopped
+    at t. With a `guide`, the next `step` draws t+1, once the guide knows t; the guide works out the
+    allowed tokens while the device computes. With `top_logprobs`, `logprobs` belongs to the token
+    that `step` returned last.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Decoder:
         self._next: mx.array | None = None
         self._next_logprobs: Logprobs | None = None
         self.ahead: Ahead | None = None
-        """What the last probe computed of the cut that may follow it."""
+        """The last probe's computation of the cut that may follow it."""
         self._look_ahead(logits)
 
     def step(self) -> int:
-        """The next token."""
+        """Compute a pass and return the next token. Raises `OutOfMemoryError`."""
         self.cache.make_room(1)
         forward, rows = self.cache.step or self.network, self.rows
         self.take(forward(rows[None], self.cache.layers)[:, -1])
@@ -56,7 +56,7 @@ class Decoder:
 
     @property
     def drawn(self) -> mx.array:
-        """``[1]``: the next token, which the network hasn't been given yet."""
+        """``[1]``: the next token, which the network hasn't received yet."""
         if self._next is None:
             self._draw()
             assert self._next is not None
@@ -68,34 +68,34 @@ class Decoder:
         return self.drawn
 
     def take(self, logits: mx.array) -> None:
-        """Note that the network was given `rows`, which ``logits [n, V]`` follow.
+        """Note that the network has processed `rows`, with the resulting ``logits [n, V]``.
 
-        Without a guide the token after them is drawn, and begun to be computed.
+        Without a guide this draws the token after them and starts to evaluate it.
         """
         self.follow(logits)
         draw_ahead([self])
 
     def follow(self, logits: mx.array) -> None:
-        """As `take`, but for the draw, which is left to `draw_ahead`."""
+        """As `take`, without the draw, which `draw_ahead` makes."""
         token, self.logprobs = self.drawn, self._next_logprobs
         self.sampler.observe(token)
         self._logits, self._next = logits, None
 
     def keep(self, tokens: list[int]) -> int:
-        """Note which tokens were taken, the drawn one first: the cache holds it. Returns it."""
+        """Record the accepted tokens and return the first, the drawn one: the cache holds it."""
         self.cache.tokens.append(tokens[0])
         return tokens[0]
 
     @property
     def ready(self) -> bool:
-        """Whether the next `step` has its token already, and computes nothing."""
+        """Whether the next `step` already has its token and computes nothing."""
         return False
 
     def settle(self) -> None:
-        """Have the cache hold its tokens and no more; nothing that is to be drawn changes."""
+        """Make the cache hold exactly its tokens; later draws don't change."""
 
     def hand_over(self) -> None:
-        """Compute what is under way, so that another thread can go on from here."""
+        """Evaluate pending arrays, so that another thread can continue from here."""
         self.settle()
         self.cache.settle()
         self.sampler.settle()
@@ -104,16 +104,16 @@ class Decoder:
             mx.eval(self._next, *(self._next_logprobs or ()))
 
     def close(self) -> None:
-        """Leave what outlives the turn to any thread."""
+        """Hand what outlives the turn over to any thread; a plain decoder has nothing."""
 
     def adopt(self, tokens: Sequence[int], ahead: Ahead) -> None:
-        """As `inject`, where a probe has computed `tokens` already."""
+        """As `inject`, if a probe has already computed `tokens`."""
         self.sampler.observe(mx.array(list(tokens), mx.uint32))
         self.cache.adopt(ahead.cache)
         self._look_ahead(ahead.logits)
 
     def inject(self, tokens: Sequence[int]) -> None:
-        """Go on as if `tokens` had been generated next: one forward pass for all of them."""
+        """Continue as if `tokens` had been generated: one forward pass for all of them."""
         check_token_ids(tokens, self.network.vocab_size)
         self.sampler.observe(mx.array(list(tokens), mx.uint32))
         logits = prefill(self.network, tokens, self.cache, chunk=len(tokens))
@@ -129,7 +129,7 @@ class Decoder:
         mx.async_eval(self._note(self.sampler.draw(self._logits, allowed)))
 
     def _note(self, token: mx.array) -> list[mx.array]:
-        """Take `token` for the drawn one; returns what is to be computed."""
+        """Set `token` as the drawn one; returns the arrays to evaluate."""
         self._next, self._next_logprobs = token, None
         if self.top_logprobs is None:
             return [token]
@@ -138,10 +138,10 @@ class Decoder:
 
 
 def draw_ahead(decoders: Sequence[Decoder], joint: mx.array | None = None) -> None:
-    """Draw the next token of each of `decoders` that has none yet, and begin to compute it.
+    """Draw the next token of each of `decoders` that has none, and start to evaluate it.
 
-    One with a guide draws later, once the guide knows the token before: its logits are begun.
-    joint: the logits of all of them, ``[B, V]``, if they are rows of one array.
+    A decoder with a guide draws later, once the guide knows the previous token; only its logits
+    are started here. joint: all logits as one array ``[B, V]``, if they are its rows.
     """
     waiting = [one for one in decoders if one._next is None]
     guided = [one for one in waiting if one.guide is not None]
@@ -157,11 +157,11 @@ def draw_ahead(decoders: Sequence[Decoder], joint: mx.array | None = None) -> No
 def run(
     decoder: Decoder, sequence: TurnSequence, left: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[tuple[int, ...], bool]]:
-    """Generate a turn as `sequence` says, yielding (ids, generated).
+    """Generate a turn as `sequence` decides; yields (ids, generated).
 
-    Generated ids come one by one, the end of the turn included; injected ones all at once.
-    `sequence` has counted them, and knows how the turn ended, when the iterator is exhausted. Once
-    `left` says yes, before a step, the turn isn't over: `decoder` and `sequence` can go on with it.
+    Generated ids come one by one, the end of the turn included; injected ones all at once. When the
+    iterator is exhausted, `sequence` has counted them and knows how the turn ended. If `left`
+    returns True before a step, the turn isn't over: `decoder` and `sequence` can continue it.
     """
     decision = probed(decoder, sequence, sequence.begin())
     while not isinstance(decision, End):
@@ -176,9 +176,9 @@ def run(
 
 
 def probed(decoder: Decoder, sequence: TurnSequence, decision: Decision) -> Decision:
-    """`decision`, or what the sequence says to the answer where it wants one.
+    """`decision`, or the sequence's decision after the probe for which `decision` asks.
 
-    The decoder stays where it was, its look-ahead token and its draws to come included.
+    The decoder's state, its look-ahead token and its later draws stay the same.
     """
     if not isinstance(decision, Ask):
         return decision
@@ -190,7 +190,7 @@ def probed(decoder: Decoder, sequence: TurnSequence, decision: Decision) -> Deci
 
 
 def obey(decoder: Decoder, decision: Inject) -> None:
-    """Put in what the sequence wants, and never draw what it forbids."""
+    """Inject the ids of `decision`, and never draw the id that it forbids."""
     decoder.logprobs = None
     if decision.forbidden is not None:
         decoder.sampler.forbid(decision.forbidden)

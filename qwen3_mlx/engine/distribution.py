@@ -1,9 +1,9 @@
-"""What a draw is made from, and how: penalties, temperature, filters, and the noise that decides.
+"""The distribution of a draw: penalties, temperature, filters, and the noise that selects.
 
-In the order Qwen's numbers were tuned for: min_tokens and logit_bias, penalties, a grammar's mask,
-temperature, then top-k, top-p and min-p on the tempered distribution: vLLM's order
-(v1/sample/sampler.py), and transformers' where it has the option.
-(mlx-lm and llama.cpp filter before tempering: below temperature 1 their top_p keeps more tokens.)
+The order is the one that Qwen's numbers were tuned for: min_tokens and logit_bias, penalties, a
+grammar's mask, temperature, then top-k, top-p and min-p on the tempered distribution. vLLM has this
+order (v1/sample/sampler.py), and transformers where it has the option. (mlx-lm and llama.cpp filter
+before tempering: below temperature 1 their top_p keeps more tokens.)
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import mlx.core as mx
 from qwen3_mlx.options import Sampling
 
 TIES = 64
-"""Candidates kept beyond top_k, so that tokens tied with the k-th stay, as in transformers; of more
-ties than these, some are left out."""
+"""Candidates kept beyond top_k, so that tokens tied with the k-th stay, as in transformers. Ties
+beyond this number are dropped."""
 
 GREEDY_BELOW = 1e-30
-"""A lower temperature is greedy: dividing logits by it would overflow float32."""
+"""Lower temperatures are greedy: dividing logits by them would overflow float32."""
 
 
 def penalise(
@@ -33,8 +33,8 @@ def penalise(
 
     ``seen [B, V]`` bool marks tokens of prompt and output: repetition_penalty divides their
     positive logits and multiplies negative ones (arXiv 1909.05858 §4.1). ``generated [B, V]``
-    bool marks tokens of the output, ``counts [B, V]`` float32 says how often each came:
-    presence_penalty is subtracted once, frequency_penalty each time (OpenAI's and vLLM's).
+    bool marks tokens of the output, ``counts [B, V]`` float32 counts them: presence_penalty is
+    subtracted once, frequency_penalty once per occurrence (as OpenAI and vLLM do).
     """
     logits = logits.astype(mx.float32)
     if seen is not None and sampling.repetition_penalty != 1:
@@ -52,7 +52,7 @@ def candidates(logits: mx.array, sampling: Sampling) -> tuple[mx.array, mx.array
     """Temper and filter penalised ``logits [B, V]``, at a temperature above 0.
 
     Returns ``([B, N], [B, N])``: float32 log-weights with filtered ones at -inf, and their token
-    ids; ids None means all V in order. Only as many candidates are sorted as top_k asks for.
+    ids; ids None means all V in order. Only as many candidates are sorted as top_k needs.
     """
     scores = logits / sampling.temperature
     size = scores.shape[-1]
@@ -91,7 +91,7 @@ def distribution(
 ) -> mx.array:
     """The probabilities ``[B, V]`` float32 from which a `Sampler` draws, given ``logits [B, V]``.
 
-    At temperature 0 all of it lies on the largest logit, the lowest id on ties.
+    At temperature 0 the largest logit has probability 1; of ties, the lowest id.
     """
     logits = penalise(logits, sampling, seen, generated, counts)
     if sampling.temperature < GREEDY_BELOW:
@@ -105,16 +105,17 @@ def distribution(
 
 
 def is_random(sampling: Sampling) -> bool:
-    """Whether draws need random numbers."""
+    """Whether draws need random numbers: the temperature isn't greedy."""
     return sampling.temperature >= GREEDY_BELOW
 
 
 def drawn(logits: mx.array, sampling: Sampling, keys: Sequence[mx.array]) -> mx.array:
-    """A token of each row ``[B]`` uint32, from penalised ``logits [B, V]``.
+    """One token per row, ``[B]`` uint32, from penalised ``logits [B, V]``.
 
-    keys: ``[1, 2]`` a row, none if nothing is random. The largest of log-weight plus Gumbel noise
-    is a draw by the weights; what was filtered out, at -inf, can't be it. (`mx.random.categorical`
-    takes one key, so it would be called for each row: 33 operations each, 266 for eight rows.)
+    keys: ``[1, 2]`` per row; none if nothing is random. The index of the largest log-weight plus
+    Gumbel noise is a draw by the weights; filtered tokens, at -inf, are never drawn.
+    (`mx.random.categorical` takes one key, so each row would need its own call: 33 operations,
+    266 for eight rows.)
     """
     if not is_random(sampling):
         return mx.argmax(logits, axis=-1)
@@ -126,7 +127,7 @@ def drawn(logits: mx.array, sampling: Sampling, keys: Sequence[mx.array]) -> mx.
 
 
 def gumbel(keys: Sequence[mx.array], size: int) -> mx.array:
-    """Gumbel noise ``[B, size]`` of B keys ``[1, 2]``: each row's is what its key alone gives."""
+    """Gumbel noise ``[B, size]`` from B keys ``[1, 2]``; each row depends on its own key alone."""
     if len(keys) == 1:
         return mx.random.gumbel((1, size), key=keys[0].reshape(2))
     rows = mx.vmap(lambda key: mx.random.gumbel((size,), key=key))

@@ -1,4 +1,4 @@
-"""Who guesses the next tokens, for a network that checks several in one pass."""
+"""The interface of drafters, which guess next tokens, and of the passes that check them."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import CacheFormat
 
 Check = Callable[[mx.array, list[KVCache]], mx.array]
-"""As `Qwen3Network.successive`."""
+"""Computes a sequence's next rows, as `Qwen3Network.successive` does."""
 
 
 class Drafter(Protocol):
-    """Guesses the tokens of one conversation; right or wrong, they change nothing but the pace."""
+    """Guesses the next tokens of one conversation; guesses affect only the speed, not the text."""
 
     def begin(self) -> None:
         """A turn begins: the conversation may have been cut anywhere."""
 
     def follow(self, tokens: Sequence[int], most: int | None = None) -> bool:
-        """Read of ``tokens``, all that the cache holds, what is new; False if more is left.
+        """Read the new part of ``tokens``, all that the cache holds; False if some is left.
 
-        most: tokens that a network may read at once; None: all.
+        most: tokens that a network may read in this call; None: all.
         """
 
     def settle(self) -> None:
-        """Compute what is under way, so that another thread can go on from here."""
+        """Evaluate pending arrays, so that another thread can continue from here."""
 
     def propose(
         self, tokens: Sequence[int], drawn: mx.array, most: int, sampler: Sampler
     ) -> mx.array | None:
         """Up to `most` tokens ``[K]`` that may follow `tokens` and ``drawn [1]``, or None.
 
-        sampler: stands before ``drawn`` is observed, and is to be left as it is.
+        sampler: in its state before ``drawn`` is observed; it must be left in that state.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class FusedCheck:
-    """A `Check` in fused steps of rows."""
+    """A `Check` by fused steps of rows."""
 
     rows: FusedRows
 
@@ -55,7 +55,7 @@ class FusedCheck:
 
 
 def way_to_check(network: Qwen3Network, cache_format: CacheFormat) -> tuple[Check | None, str]:
-    """What computes several successive rows of `network` here, or None and why nothing should."""
+    """The pass that checks several successive rows of `network`, or None and the reason."""
     if network.model.lead is not None:
         return None, "several machines share the network"
     rows = FusedRows.if_available(network, cache_format)

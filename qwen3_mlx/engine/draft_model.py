@@ -1,4 +1,4 @@
-"""Drafts of a smaller model of the same vocabulary."""
+"""Drafts by a smaller model with the same vocabulary."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
 
 CHUNK = 512
-"""Tokens of the conversation that it reads at once."""
+"""Tokens of the conversation that the draft model reads per forward pass."""
 
 
 class DraftModel:
-    """A smaller network beside the conversation, with a cache of its own.
+    """A smaller network that follows the conversation in a cache of its own.
 
     It draws with the target's sampler: the same random keys, penalties and filters. So where both
     networks agree on the distribution they agree on the token, at any temperature.
@@ -24,14 +24,14 @@ class DraftModel:
     def __init__(self, cache: PromptCache) -> None:
         self.cache = cache
         self._same = 0
-        """Tokens of the conversation, from its beginning, that its cache is known to hold."""
+        """Leading tokens of the conversation that its cache is known to hold."""
 
     def begin(self) -> None:
-        """As `Drafter.begin`."""
+        """Check the cache against the conversation from its beginning again."""
         self._same = 0
 
     def follow(self, tokens: Sequence[int], most: int | None = None) -> bool:
-        """As `Drafter.follow`."""
+        """As `Drafter.follow`; reads nothing beyond the draft model's own context."""
         if len(tokens) >= self.cache.network.context:
             return True
         self._keep(tokens)
@@ -46,7 +46,7 @@ class DraftModel:
     def propose(
         self, tokens: Sequence[int], drawn: mx.array, most: int, sampler: Sampler
     ) -> mx.array | None:
-        """As `Drafter.propose`; None behind its own context. Doesn't wait for ``drawn``."""
+        """As `Drafter.propose`; None beyond its own context. Doesn't wait for ``drawn``."""
         most = min(most, self.cache.network.context - len(tokens) - 1)
         if most < 1:
             return None
@@ -73,14 +73,14 @@ class DraftModel:
         return drafts
 
     def _keep(self, tokens: Sequence[int]) -> None:
-        """Forget what the conversation doesn't begin with."""
+        """Truncate the cache to its common prefix with the conversation."""
         held, same = self.cache.tokens, min(self._same, len(self.cache.tokens), len(tokens))
         while same < min(len(held), len(tokens)) and held[same] == tokens[same]:
             same += 1
         self._same = self.cache.truncate(same)
 
     def _read(self, tokens: Sequence[int]) -> None:
-        """Read what of the conversation is new."""
+        """Read the conversation's new tokens."""
         if new := tokens[self._same :]:
             prefill(self.cache.network, new, self.cache, CHUNK)
         self._same = len(tokens)

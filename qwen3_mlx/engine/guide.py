@@ -1,4 +1,4 @@
-"""What may be drawn in a turn whose answer follows a grammar."""
+"""Restricts a turn's draws to the tokens that a grammar allows."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import mlx.core as mx
 
 
 class Matcher(Protocol):
-    """One answer on its way through a grammar; `text.grammar.Match` is one."""
+    """One answer's position in a grammar, implemented by `text.grammar.Match`."""
 
     def mask(self) -> bytes:
-        """A bit for each token that may come next, the first token's bit the lowest."""
+        """One bit per token that may come next; the first token's bit is the lowest."""
 
     def take(self, token: int) -> bool:
-        """Go on by `token`; False if it may not come."""
+        """Advance by `token`; False if the grammar doesn't allow it."""
 
     def forced(self) -> list[int]:
-        """The tokens that have to come next, as far as more come behind them."""
+        """The tokens that must come next, up to the last one that is followed by others."""
 
     def copy(self) -> Matcher:
-        """Another answer that has come as far."""
+        """Another matcher at the same position."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing may come but the end."""
+        """Whether only the end may follow."""
 
 
 class Guide:
-    """Holds an answer to a grammar from its first token on, and leaves the thought before it free.
+    """Restricts an answer to a grammar from its first token on; the thought before it is free.
 
-    A thought may not end the turn, nor hold any other of `never` (ids of markers). Behind
-    ``</think>`` the ids of `lead`, a line break or two, may come before the answer.
+    A thought may not contain the end of the turn, nor any other id of `never` (ids of markers).
+    After ``</think>`` the ids of `lead`, a line break or two, may precede the answer.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class Guide:
         never: frozenset[int] = frozenset(),
         least_forced: int | None = 2,
     ) -> None:
-        """`thinking`: the prompt ends inside a thought; `opener`: the id that may open one.
+        """thinking: the prompt ends inside a thought. opener: the id that may open one.
 
-        Fewer forced tokens than `least_forced` are drawn one by one; None draws all.
+        least_forced: fewer forced tokens than this are drawn one by one; None: all are drawn.
         """
         self._matcher, self._vocab_size = matcher, vocab_size
         self._thinking, self._opener = thinking, opener
@@ -59,7 +59,7 @@ class Guide:
         self._free: mx.array | None = None
 
     def allowed(self) -> mx.array:
-        """Which tokens may be drawn next, ``[V]`` bool."""
+        """The tokens that may be drawn next, ``[V]`` bool."""
         if self._thinking:
             if self._free is None:
                 self._free = _bits(self._without_never(), self._vocab_size)
@@ -71,7 +71,7 @@ class Guide:
         return _bits(mask, self._vocab_size)
 
     def take(self, token: int, thinking: bool) -> None:
-        """Go on by `token`; `thinking`: it belongs to a thought, or opened one."""
+        """Advance by `token`; thinking: it belongs to a thought, or opened one."""
         before, self._thinking = self._thinking, thinking
         if thinking:
             self._opener = None
@@ -84,28 +84,28 @@ class Guide:
             self._matcher.take(token)
 
     def cut(self) -> None:
-        """The thought was ended by what was put in: the answer begins."""
+        """Injected ids have ended the thought: the answer begins."""
         self._thinking, self._coming, self._opener = False, (), None
 
     def forced(self, most: int) -> tuple[int, ...]:
-        """The tokens that have to come next and are worth a forward pass of their own."""
+        """The tokens, at most `most`, that must come next and are worth a forward pass."""
         if self._least is None or self._thinking or self._coming or self._opener is not None:
             return ()
         ids = tuple(self._matcher.forced()[: max(most, 0)])
         return ids if len(ids) >= self._least else ()
 
     def copy(self) -> Guide:
-        """Another one that has come as far."""
+        """Another guide at the same position."""
         other = copy(self)
         other._matcher = self._matcher.copy()
         return other
 
     def follow(self, token: int) -> None:
-        """As `take`, by who doesn't know where a thought ends: behind its end too it is free."""
+        """As `take`, without knowing where a thought ends: tokens after its end are free too."""
         self.take(token, self._thinking or token == self._opener)
 
     def fitting(self, tokens: Sequence[int]) -> int:
-        """How many of `tokens` may come next, one behind the other, as far as that is known."""
+        """How many of `tokens` may come next in this order, as far as is known."""
         if self._thinking or self._coming or self._opener is not None:
             return len(tokens)
         match = self._matcher.copy()
@@ -116,7 +116,7 @@ class Guide:
 
     @property
     def ended(self) -> bool:
-        """Whether the answer is complete, and nothing may come but the end."""
+        """Whether the answer is complete, and only the end may follow."""
         return not self._thinking and self._matcher.ended
 
     def _without_never(self) -> bytearray:
@@ -128,7 +128,7 @@ class Guide:
 
 
 def _bits(mask: bytearray, size: int) -> mx.array:
-    """The first `size` bits of `mask` as a bool each; lazy."""
+    """The first `size` bits of `mask` as bools ``[size]``; lazy."""
     words = mx.array(memoryview(mask).cast("I"))  # type: ignore[arg-type]  # a buffer
     bits = (words[:, None] >> mx.arange(32, dtype=mx.uint32)) & 1
     return bits.reshape(-1)[:size].astype(mx.bool_)

@@ -1,7 +1,7 @@
-"""Drafts of an answer that follows a grammar: what may be drawn is known one token at a time.
+"""Drafts for an answer that follows a grammar, which determines the allowed tokens one at a time.
 
-So the rows of a pass are not drawn from at once: each draft waits until the guide knows what was
-said before it, and is right if the draw that is allowed there is the very token.
+So the rows of a pass are not drawn from at once: each draft waits until the guide has seen the
+tokens before it. It is correct if it equals the allowed draw in its place.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from qwen3_mlx.engine.speculative import Learn, Speculating, SpeculativeDecoder
 
 
 class GuidedDecoder(SpeculativeDecoder):
-    """As `SpeculativeDecoder`, with a guide; it draws what a plain `Decoder` draws, as late."""
+    """A `SpeculativeDecoder` with a guide; it draws each token when a plain `Decoder` would."""
 
     def __init__(self, *given: Any) -> None:
-        """As `SpeculativeDecoder`'s."""
+        """given: the arguments of `SpeculativeDecoder`."""
         super().__init__(*given)
         self._behind = list[mx.array]()
         """Logits ``[1, V]`` that follow the drafts of a pass."""
         self._drafted = deque[tuple[int, mx.array]]()
-        """Drafts that were not drawn against yet, each with the logits that follow it."""
+        """Drafts that are not yet compared with a draw, each with the logits that follow it."""
         self._learn: Learn | None = None
         self._seconds = 0.0
-        """What drawing against the drafts of the last pass took."""
+        """Seconds spent on draws that are compared with the last pass's drafts."""
 
     @property
     def ready(self) -> bool:
-        """As `Decoder.ready`; draws the next token to know."""
+        """Whether the next draft is correct; this draws the next token."""
         if not self._drafted:
             return False
         began = self.speculating.clock()
@@ -49,7 +49,7 @@ class GuidedDecoder(SpeculativeDecoder):
         return right
 
     def step(self) -> int:
-        """As `Decoder.step`."""
+        """The next token: a correct draft, or the first one of a new pass."""
         if not self.ready:
             return super().step()
         token, logits = self._drafted.popleft()
@@ -61,30 +61,30 @@ class GuidedDecoder(SpeculativeDecoder):
         return token
 
     def follow(self, logits: mx.array) -> None:
-        """As `Decoder.follow`."""
+        """As `Decoder.follow`; also stores the logits after the drafts."""
         first, *self._behind = mx.split(logits, len(logits))
         Decoder.follow(self, first)
 
     def keep(self, tokens: list[int]) -> int:
-        """As `Decoder.keep`: of the drafts none is known to be right yet."""
+        """As `Decoder.keep`: no draft is known to be correct yet."""
         self._drafted = deque(zip(tokens[1:], self._behind, strict=True))
         self._drafts, self._behind, self._seconds = None, [], 0.0
         return Decoder.keep(self, tokens)
 
     def settle(self) -> None:
-        """As `Decoder.settle`."""
+        """As `Decoder.settle`; drops the remaining drafts."""
         self._forget()
         super().settle()
 
     def charge(self, learn: Learn) -> None:
-        """As `SpeculativeDecoder.charge`, once it is known how many drafts were right."""
+        """As `SpeculativeDecoder.charge`, once the number of correct drafts is known."""
         if self._drafted:
             self._learn = learn
         else:
             learn(self.accepted, self._seconds)
 
     def _forget(self) -> None:
-        """Leave off the drafts behind a wrong one, or behind a cut."""
+        """Drop the drafts after a wrong one, or after a cut."""
         if self._drafted:
             self._drafted.clear()
             self.cache.drop_uncommitted()
@@ -100,7 +100,7 @@ class GuidedDecoder(SpeculativeDecoder):
         return _GuidedDraws(self.sampler, self.guide.copy())
 
     def _proposed(self, most: int) -> mx.array | None:
-        """Those drafts that the grammar takes."""
+        """The drafts that the grammar allows."""
         found, guide = super()._proposed(most), self.guide
         if found is None or guide is None:
             return found
@@ -113,7 +113,7 @@ class GuidedDecoder(SpeculativeDecoder):
 
 
 class _GuidedDraws(Sampler):
-    """The draws of `sampler`, each one of what `guide` allows behind what was observed."""
+    """The draws of `sampler`, limited to what `guide` allows after the observed tokens."""
 
     def __init__(self, sampler: Sampler, guide: Guide) -> None:
         self._sampler, self._guide = sampler, guide
@@ -143,7 +143,7 @@ def decoder_of(
     top_logprobs: int | None,
     speculating: Speculating | None,
 ) -> Decoder:
-    """What decodes `sequence` behind the prompt in `cache`, with drafts if it is given any."""
+    """The decoder of `sequence` after the prompt in `cache`; with drafts if `speculating`."""
     given, guide = (cache.network, cache, sampler, logits, top_logprobs), sequence.guide
     if speculating is None:
         return Decoder(*given, guide)

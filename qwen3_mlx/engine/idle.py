@@ -1,4 +1,4 @@
-"""What is computed while nobody waits: the beginnings of the next prompts of idle conversations."""
+"""Computes the beginnings of idle conversations' next prompts, while no sequence runs."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 MOST_IDLE = 8
-"""Conversations that are kept warm between turns: the last ones."""
+"""Conversations whose caches are extended between turns: the most recent ones."""
 
 
 class IdleWork:
-    """Brings kept caches up to what their next prompts begin with, a chunk at a time."""
+    """Extends kept caches to the known beginnings of their next prompts, chunk by chunk."""
 
     def __init__(self, network: Qwen3Network, prefixes: Prefixes, pace: ChunkPace) -> None:
         self._network, self._prefixes, self._pace = network, prefixes, pace
         self._caches: list[tuple[PromptCache, Callable[[], Sequence[int]]]] = []
 
     def add(self, cache: PromptCache, lasting: Callable[[], Sequence[int]]) -> None:
-        """Compute the ids of `lasting` into `cache`, unless a turn takes the cache before."""
+        """Queue `cache` for computing the ids of `lasting`, unless a turn takes the cache first."""
         self._caches = [*self._caches[1 - MOST_IDLE :], (cache, lasting)]
 
     def clear(self) -> None:
-        """Drop all caches that wait to be brought up."""
+        """Drop all queued caches."""
         self._caches.clear()
 
     def step(self) -> bool:
-        """Compute one chunk; False if there is nothing to compute."""
+        """Compute one chunk; False if none is left."""
         while self._caches:
             cache, lasting = self._caches[0]
             try:
                 ids = list(lasting()) if cache in self._prefixes else []
                 if ids and self._chunk(cache, ids):
                     return True
-            except Exception:  # it only saves work: what really fails will fail in the next turn
+            except Exception:  # this only saves work: a lasting fault will fail the next turn
                 logging.getLogger(__name__).debug("keeping a prefix warm failed", exc_info=True)
             self._caches.pop(0)
         return False

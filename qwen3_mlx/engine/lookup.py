@@ -1,4 +1,4 @@
-"""Drafts from the conversation itself: what followed the same few tokens earlier in it."""
+"""Drafts from the conversation itself: the tokens that followed the same few tokens before."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import mlx.core as mx
 from qwen3_mlx.engine.sample import Sampler
 
 SHORTEST, LONGEST = 3, 32
-"""Tokens at the end that must have come before, and beyond which longer is no better."""
+"""The shortest repeated ending that counts, and the length beyond which longer is no better."""
 
 QUICKER = 64
-"""Tokens noted in less time than a network reads one in."""
+"""This many tokens are indexed in less time than a network reads one."""
 
 PLACES = 8
-"""The latest places of the same tokens that are compared."""
+"""Occurrences of the same tokens that are compared: the latest."""
 
 
 class Lookup:
-    """Finds the longest end of the conversation that came before; of equals, the latest."""
+    """Finds the longest earlier occurrence of the conversation's ending; of equals, the latest."""
 
     def __init__(self) -> None:
         self._ends: dict[tuple[int, ...], deque[int]] = {}
         self._noted = 0
 
     def begin(self) -> None:
-        """As `Drafter.begin`."""
+        """Drop the index: the conversation may have been cut."""
         self._ends, self._noted = {}, 0
 
     def follow(self, tokens: Sequence[int], most: int | None = None) -> bool:
-        """As `Drafter.follow`."""
+        """As `Drafter.follow`; most: counted in tokens of a network, so `QUICKER` times as many."""
         last = len(tokens) if most is None else min(len(tokens), self._noted + QUICKER * most)
         for end in range(max(self._noted + 1, SHORTEST), last + 1):
             key = tuple(tokens[end - SHORTEST : end])
@@ -40,7 +40,7 @@ class Lookup:
         return self._noted >= len(tokens)
 
     def settle(self) -> None:
-        """As `Drafter.settle`: nothing is ever under way."""
+        """As `Drafter.settle`: nothing is ever pending."""
 
     def propose(
         self, tokens: Sequence[int], drawn: mx.array, most: int, sampler: Sampler
@@ -54,12 +54,12 @@ class Lookup:
         best = max(places, key=lambda end: (_common(tokens, end, recent), end), default=None)
         if best is None:
             return None
-        found = [*tokens[best : best + most], last][:most]  # a place at the end goes on with it
+        found = [*tokens[best : best + most], last][:most]  # at the end `last` follows
         return mx.array(found, mx.uint32)
 
 
 def _common(tokens: Sequence[int], end: int, recent: Sequence[int]) -> int:
-    """How many tokens before `end` are those at the end of `recent`."""
+    """How many tokens before `end` equal those at the end of `recent`."""
     size = min(end, len(recent))
     for count in range(size):
         if tokens[end - 1 - count] != recent[-1 - count]:

@@ -9,11 +9,11 @@ from enum import Enum, auto
 
 @dataclass(frozen=True, slots=True)
 class Markers:
-    """The token ids that structure a turn; None where a vocabulary lacks one.
+    """The token ids that structure a turn; None if a vocabulary lacks one.
 
     `tool` and `tool_close` enclose a tool call, in a turn that offers tools. With `bytes_of` a cut
-    waits for whole characters, and spelled markers count where the vocabulary has no ids for
-    them. `is_call` judges the bytes between `tool` and `tool_close`.
+    waits for complete characters, and markers spelled in text count if the vocabulary has no ids
+    for them. `is_call` decides whether the bytes between `tool` and `tool_close` are a call.
     """
 
     open: int | None
@@ -26,10 +26,10 @@ class Markers:
 
 
 class Place(Enum):
-    """Which part of the turn the next token belongs to."""
+    """The part of the turn to which the next token belongs."""
 
     UNDECIDED = auto()
-    """Nothing but white space so far."""
+    """Only white space so far."""
     THOUGHT = auto()
     CALL = auto()
     ANSWER = auto()

@@ -1,4 +1,4 @@
-"""Whether checking drafts pays here and now, by the tokens a second of both ways."""
+"""Measures whether checking drafts pays now, by tokens per second with and without drafts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from qwen3_mlx.events import Speculation
 
 SIZES = (1, 3, 7)
-"""Drafts that a step may be given: few sizes, for each is compiled by itself."""
+"""Drafts per step: few sizes, because each is compiled separately."""
 
 LEARNING, ROUNDS, MOST_TOKENS = 5, 8, 64
-"""Plain steps that come first, and rounds or tokens after which a trial is judged."""
+"""Plain steps before the first trial; rounds and tokens after which a trial is judged."""
 
 LEAST, HOPELESS, HOPELESS_ROUNDS = 1.05, 0.7, 2
-"""Gains below which drafts are left off, and below which a trial ends early."""
+"""Drafts stop below the first gain; a trial ends early below the second after these rounds."""
 
 HARMLESS = 0.97
-"""Speed at which it does no harm to look for drafts and find none."""
+"""Relative speed at which a fruitless search for drafts is acceptable."""
 
 FIRST_WAIT, LONGEST_WAIT = 256, 8192
-"""Plain steps before drafts are tried again, doubled each time that they don't pay."""
+"""Plain steps before the next trial; doubled whenever drafts don't pay, up to the second."""
 
 
 @dataclass(slots=True)
@@ -30,22 +30,22 @@ class _Trial:
     rounds: int = 0
     seconds: float = 0.0
     worth: float = 0.0
-    """Seconds of as many plain steps as there are tokens."""
+    """Seconds that as many plain steps would take."""
 
     @property
     def gain(self) -> float:
-        """Tokens a second over those of plain steps."""
+        """Speed relative to plain steps; 0 before the first step."""
         return self.worth / self.seconds if self.seconds else 0.0
 
 
 @dataclass(slots=True)
 class Payoff:
-    """Says how many drafts the next step should check, and learns from what it took."""
+    """Decides how many drafts the next step checks, and learns from the time of each step."""
 
     off: str = ""
-    """Why drafts are left off just now."""
+    """Why drafts are off now; empty if they are on."""
     turn: Speculation = field(default_factory=Speculation)
-    """What drafts gave in this turn."""
+    """The drafts' results in this turn."""
     _plain: deque[float] = field(default_factory=lambda: deque(maxlen=15))
     _trial: _Trial = field(default_factory=_Trial)
     _total: _Trial = field(default_factory=_Trial)
@@ -56,7 +56,7 @@ class Payoff:
     _broken: bool = False
 
     def begin_turn(self) -> None:
-        """Count anew."""
+        """Reset the counts of the turn."""
         self.turn, self._total = Speculation(off=self.off), _Trial()
 
     @property
@@ -66,27 +66,27 @@ class Payoff:
 
     @property
     def drafts(self) -> int:
-        """As `wanted`, of a step that nobody else is in: plain ones have to be known first."""
+        """As `wanted`, for a step without other sequences: plain steps are timed first."""
         return self.wanted if len(self._plain) >= LEARNING else 0
 
     @property
     def begins(self) -> bool:
-        """Whether the next step with drafts is the first of a trial."""
+        """Whether the next step with drafts begins a trial."""
         return not self._trial.tokens
 
     def plain(self, seconds: float) -> None:
-        """Learn from a step without drafts, which weren't asked for and nobody else was in."""
+        """Learn from a step of this sequence alone for which no drafts were requested."""
         self._plain.append(seconds)
         self.passed()
 
     def passed(self) -> None:
-        """Count a step that drafts were not asked for."""
+        """Count a step for which no drafts were requested."""
         self._left = max(self._left - 1, 0)
 
     def round(self, seconds: float, drafted: int, accepted: int) -> None:
-        """Learn from a step for which drafts were asked for; it made ``accepted + 1`` tokens.
+        """Learn from a step for which drafts were requested; it gave ``accepted + 1`` tokens.
 
-        The first of each size is not judged: something is compiled in it.
+        The first step of each size is not judged, because it includes compiling.
         """
         if drafted and drafted not in self._met:
             self._met.add(drafted)
@@ -96,9 +96,9 @@ class Payoff:
         self.shared(seconds, drafted, accepted, known)
 
     def shared(self, seconds: float, drafted: int, accepted: int, plain: float | None) -> None:
-        """As `round`, of a step with others: its part of both, or None if it can't be judged.
+        """As `round`, for a step shared with others; seconds: this sequence's part of it.
 
-        plain: seconds that a token takes without drafts.
+        plain: seconds per token without drafts, None if the step can't be judged.
         """
         if drafted:
             self._count(drafted, accepted)
@@ -116,7 +116,7 @@ class Payoff:
         self._say()
 
     def give_up(self, reason: str) -> None:
-        """Never ask for drafts again in this conversation."""
+        """Turn drafts off for the rest of this conversation."""
         self._broken, self.off = True, reason
         self._say()
 

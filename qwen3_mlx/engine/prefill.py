@@ -1,4 +1,4 @@
-"""Reading a prompt: many tokens in one forward pass, a chunk at a time."""
+"""Reads a prompt: many tokens per forward pass, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 PromptProgress = Callable[[int, int], object]
-"""Called with (tokens done, tokens in all) after every chunk."""
+"""Called after every chunk with the number of finished tokens and the total."""
 
 
 def prefill(
@@ -24,10 +24,10 @@ def prefill(
     on_progress: PromptProgress | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> mx.array | None:
-    """Append `tokens` to `cache`; returns the last one's logits ``[1, V]``, lazy.
+    """Append `tokens` to `cache`; returns the last token's logits ``[1, V]``, lazy.
 
-    `chunk` bounds the tokens of one forward pass, and so the scratch memory. Between chunks
-    `stopped` is asked; if it says yes, None is returned and the chunks done stay in the cache.
+    `chunk` limits the tokens of one forward pass, and so the scratch memory. `stopped` is asked
+    between chunks; if it returns True, the result is None and finished chunks stay in the cache.
     The head is applied to the last token only. Raises `OptionError` for an id without a row.
     """
     about_to_compute()
@@ -43,14 +43,14 @@ def prefill(
         if on_progress is not None:
             on_progress(len(ids) + start, len(tokens))
         if start + chunk < len(tokens):
-            mx.clear_cache()  # scratch of a full chunk is not needed for the next steps
+            mx.clear_cache()  # the next steps don't need a full chunk's scratch memory
     return network.head(hidden[:, -1])
 
 
 def require_numbers(logits: mx.array) -> None:
-    """Raise `CheckpointError` if any of a prompt's last logits is NaN: the answer would be "!!!!".
+    """Raise `CheckpointError` if a prompt's last logits contain NaN: the answer would be "!!!!".
 
-    Asked once a prompt, before anything is drawn; a token costs nothing more.
+    It runs once per prompt, before the first draw, so tokens cost nothing more.
     """
     if mx.isnan(logits).any().item():
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Prompts computed already, kept for whoever's prompt begins in the same way."""
+"""Stores the caches of computed prompts, for prompts with the same beginning."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from qwen3_mlx.engine.prompt_cache import PromptCache
 
 SHORTEST = 16
-"""Tokens in common below which nothing is worth being copied."""
+"""Common tokens below which copying a cache doesn't pay."""
 MOST_BRANCHES = 8
 _BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixCounts:
-    """What a store holds and has done."""
+    """The store's state in numbers: caches, bytes, the limit in bytes, evictions."""
 
     entries: int
     nbytes: int
@@ -25,10 +25,10 @@ class PrefixCounts:
 
 
 class Prefixes:
-    """Caches of conversations that wait for their next turn, the longest unused one first.
+    """Caches of conversations that wait for their next turn, the least recently used first.
 
-    All of them together take at most `limit` bytes. A cache that the next prompt mostly keeps is
-    handed over; of another the rows in common are copied, so that both conversations keep theirs.
+    They take at most `limit` bytes together. If the next prompt keeps most of a cache, it gets
+    the cache itself; otherwise the common rows are copied, so that both conversations keep theirs.
     """
 
     def __init__(self, new_cache: Callable[[], PromptCache], limit: int) -> None:
@@ -36,9 +36,9 @@ class Prefixes:
         self._idle: list[PromptCache] = []
         self.evictions = 0
         self.branches: deque[list[int]] = deque(maxlen=MOST_BRANCHES)
-        """Beginnings at which a prompt left what a cache held: others may begin so again."""
+        """Beginnings at which a prompt diverged from a cache: other prompts may share them."""
         self.elsewhere: Callable[[Sequence[int], PromptCache], None] | None = None
-        """Fills an empty cache with a beginning that is kept on disk, where there is a disk."""
+        """Fills an empty cache with a beginning stored on disk; None if there is no disk store."""
 
     def __len__(self) -> int:
         return len(self._idle)
@@ -48,22 +48,22 @@ class Prefixes:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all caches held."""
+        """Bytes of all stored caches."""
         return sum(cache.nbytes for cache in self._idle)
 
     def idle(self) -> list[PromptCache]:
-        """All caches held, the longest unused one first."""
+        """All stored caches, the least recently used first."""
         return list(self._idle)
 
     def counts(self) -> PrefixCounts:
-        """The state in numbers."""
+        """The store's state in numbers."""
         return PrefixCounts(len(self), self.nbytes, self.limit, self.evictions)
 
     def take(self, prompt: Sequence[int], busy: Iterable[PromptCache] = ()) -> PromptCache:
-        """A cache that holds as much of the beginning of `prompt` as any here, or in `busy`.
+        """The cache that holds most of the beginning of `prompt`, from the store or `busy`.
 
-        Its owner is the caller; ``tokens`` says what it holds. At least the last token of
-        `prompt` is left to compute.
+        The caller owns it; its ``tokens`` lists what it holds. At least the last token of `prompt`
+        is left to compute.
         """
         wanted = list(prompt[:-1])
         lengths = [(common_prefix(cache.tokens, wanted), cache) for cache in self._idle]
@@ -84,7 +84,7 @@ class Prefixes:
                 return kept
         if source is None or common < SHORTEST:
             return self._new_cache()
-        if source in self:  # it was of use, so it is not the next to go
+        if source in self:  # a cache that was useful is not evicted next
             self._remove(source)
             self._idle.append(source)
         return copied(source, common, self._new_cache())
@@ -95,10 +95,10 @@ class Prefixes:
         self.branches.append(tokens)
 
     def add(self, cache: PromptCache) -> None:
-        """Keep `cache`, which nobody computes into any more, as far as the limit allows."""
+        """Store `cache`, in which nobody computes any more, and evict others beyond the limit."""
         if not cache.tokens:
             return
-        for held in list(self._idle):  # what another cache holds as well is no loss
+        for held in list(self._idle):  # drops caches whose tokens this one includes
             if common_prefix(held.tokens, cache.tokens) == len(held.tokens):
                 self._remove(held)
         self._idle.append(cache)
@@ -106,7 +106,7 @@ class Prefixes:
             pass
 
     def evict(self) -> bool:
-        """Give up the cache that was used longest ago; False if there is none."""
+        """Drop the least recently used cache; False if there is none."""
         if not self._idle:
             return False
         self._idle.pop(0).clear()
@@ -114,7 +114,7 @@ class Prefixes:
         return True
 
     def clear(self) -> None:
-        """Give up all caches."""
+        """Drop all caches; each counts as an eviction."""
         while self.evict():
             pass
 
@@ -125,9 +125,9 @@ class Prefixes:
 
 
 def copied(source: PromptCache, count: int, target: PromptCache) -> PromptCache:
-    """`target`, holding the first `count` tokens of `source`, whose rows are copied when it grows.
+    """`target` with the first `count` tokens of `source`; rows are copied when it grows.
 
-    A rotating cache may have forgotten them: then `target` stays empty.
+    `target` stays empty if a rotating cache has dropped the rows.
     """
     arrays = [layer.stored(count) for layer in source.layers]
     if all(arrays):
@@ -140,7 +140,7 @@ def copied(source: PromptCache, count: int, target: PromptCache) -> PromptCache:
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens the two begin with in common."""
+    """The number of leading tokens that both have in common."""
     shorter = min(len(one), len(other))
     start = 0
     while start < shorter and one[start : start + _BLOCK] == other[start : start + _BLOCK]:

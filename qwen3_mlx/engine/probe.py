@@ -1,7 +1,7 @@
-"""A probe: what the model would answer now, found out without leaving a trace.
+"""A probe finds out what the model would answer now, without changing the turn.
 
-It computes in a branch of the cache and draws nothing: neither the look-ahead token, nor the
-random keys, nor the penalties' counts know of it.
+It computes in a branch of the cache and samples nothing: the look-ahead token, the random keys and
+the penalties' counts stay as they are.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 LONGEST = 24
-"""Tokens of a short answer at most; what hasn't ended by then is none."""
+"""Most tokens of a short answer; a longer one counts as none."""
 
 
 class Ahead(NamedTuple):
-    """The cut that a probe has computed already."""
+    """The state after a cut's ids, which a probe has already computed."""
 
     cache: PromptCache
-    """It ends in the cut's ids."""
+    """A cache that ends with the cut's ids."""
     logits: mx.array
-    """``[1, V]``, behind them."""
+    """``[1, V]``, the logits after them."""
 
 
 class Found(NamedTuple):
-    """What a probe found."""
+    """A probe's result."""
 
     answer: ShortAnswer | None
-    """None: no short answer came, or a tool call would."""
+    """None: the model gives no short answer, or would call a tool."""
     ahead: Ahead | None
-    """None: nothing was computed, for want of memory."""
+    """None: memory was too short to compute it."""
     tokens: int
-    """How many it computed."""
+    """The number of computed tokens."""
 
 
 def probe(network: Qwen3Network, cache: PromptCache, ask: Ask, markers: Markers) -> Found:
-    """The model's answer behind `ask`'s ids, drawn greedily; `cache` stays as it is."""
+    """The model's greedy answer after the ids of `ask`; `cache` stays as it is."""
     steps = passes(network, cache, ask, markers)
     while True:
         try:
@@ -57,7 +57,7 @@ def probe(network: Qwen3Network, cache: PromptCache, ask: Ask, markers: Markers)
 def passes(
     network: Qwen3Network, cache: PromptCache, ask: Ask, markers: Markers
 ) -> Generator[None, None, Found]:
-    """As `probe`, with a stop behind each pass but the last; until its end nobody uses `cache`."""
+    """As `probe`, yielding between passes; `cache` must not be used until it ends."""
     branch = cache.branch()
     try:
         logits = prefill(network, ask.ids, branch, chunk=len(ask.ids))
@@ -75,7 +75,7 @@ def passes(
 def _answer(
     network: Qwen3Network, branch: PromptCache, ask: Ask, markers: Markers
 ) -> Generator[None, None, tuple[ShortAnswer | None, int]]:
-    """What comes in the slot, and how many tokens were computed for it."""
+    """The answer in the slot, and the number of tokens computed for it."""
     assert markers.bytes_of is not None
     logits = prefill(network, ask.slot_ids, branch, chunk=len(ask.slot_ids))
     assert logits is not None
@@ -100,7 +100,7 @@ def _answer(
 
 
 def _likeliest(logits: mx.array) -> tuple[int, float]:
-    """The token that greedy decoding takes, and its probability."""
+    """The token that greedy decoding selects, and its probability."""
     scores = logits[0].astype(mx.float32)
     token = mx.argmax(scores)
     probability = mx.exp(scores[token] - mx.logsumexp(scores))

@@ -1,6 +1,6 @@
-"""When to ask a thought for its answer, and when the answers say that it has thought enough.
+"""Decides when to probe a thought for its answer, and when the answers permit ending it.
 
-Nothing here computes: it reads the bytes of a thought and the answers that probes gave.
+This module computes no tokens: it reads the thought's bytes and the answers of the probes.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from qwen3_mlx.engine.short_answer import ShortAnswer
 
 BACK_OFF = 1.5
-"""How much longer the next interval is behind a probe that did not end the thought."""
+"""The factor by which the interval grows after an uncertain probe."""
 
 MISFITS = 2
-"""Probes without a short answer, or that would call a tool: behind so many no more come."""
+"""Probes that found no short answer, or a tool call, after which no more are made."""
 
 _ENDS = (b".", b"!", b"?", "。".encode(), "！".encode(), "？".encode())
 _CLOSING = b" \"')]*_"
@@ -21,36 +21,36 @@ _CLOSING = b" \"')]*_"
 
 @dataclass(frozen=True, slots=True)
 class ProbeRule:
-    """The numbers that a schedule follows, and the ids that a probe puts in."""
+    """A schedule's numbers, and the ids that a probe injects."""
 
     floor: int
     """Tokens of thinking before the first probe."""
     interval: int
-    """Tokens from one probe to the next, before backing off."""
+    """Tokens between two probes, before backing off."""
     certainty: float
-    """The least probability, of each token of the value, that ends a thought."""
+    """A thought may end if each token of the value has at least this probability."""
     slot_ids: tuple[int, ...]
-    """What a probe puts behind the stop text; the model's short answer follows."""
+    """The ids that a probe injects after the stop text; the model's short answer follows."""
     agreeing: int = 2
-    """Probes in a row that must give the same value, the last of them surely."""
+    """Consecutive probes that must give the same value, the last of them with certainty."""
     direct_certainty: float | None = None
-    """Ask before any thought too, and answer at once where the value is so sure; None: never."""
+    """Probe before any thought too, and answer at once if at least this certain; None: never."""
     direct_ids: tuple[int, ...] = ()
-    """The empty think block that such an answer stands behind."""
+    """The ids of the empty think block that precedes such an answer."""
 
 
 @dataclass(slots=True)
 class ProbeSchedule:
-    """The probes of one turn: at ends of sentences outside code, ever further apart.
+    """The probes of one turn: after sentences outside code, at increasing intervals.
 
-    `spent` are the tokens that earlier steps of the same user turn have thought.
+    spent: tokens that earlier steps of the same user turn have thought.
     """
 
     rule: ProbeRule
     spent: int = 0
     probes: int = 0
     tokens: int = 0
-    """All tokens that probes computed."""
+    """All tokens that probes have computed."""
     seconds: float = 0.0
     direct: bool = field(init=False)
     """Whether the turn may still begin with a probe."""
@@ -68,26 +68,26 @@ class ProbeSchedule:
         self.direct = self.rule.direct_certainty is not None and not self.spent
 
     def read(self, piece: bytes) -> None:
-        """Take the bytes of the thought's next token."""
+        """Process the bytes of the thought's next token."""
         if b"`" in piece or self._ticks:
             self._read_fences(piece)
         said = piece.rstrip(_CLOSING)
         self._at_end = b"\n" in piece[-2:] or said.endswith(_ENDS) or (self._at_end and not said)
 
     def _read_fences(self, piece: bytes) -> None:
-        """Three backticks in a row begin a block of code, and the next three end it."""
+        """Three consecutive backticks open a code block, and the next three close it."""
         for byte in piece:
             self._ticks = self._ticks + 1 if byte == ord("`") else 0
             self._fence += self._ticks == 3
 
     def due(self, thinking_tokens: int) -> bool:
-        """Whether to probe here, behind so many tokens of thinking in this step."""
+        """Whether to probe now, after `thinking_tokens` in this step."""
         if not self._at_end or self._fence % 2 or self._misfits >= MISFITS:
             return False
         return self.spent + thinking_tokens >= self._due
 
     def ends_thought(self, found: ShortAnswer | None, thinking_tokens: int) -> bool:
-        """Take what a probe found, None if it found no short answer: is the thought to end?"""
+        """Record a probe's answer, None if it was no short answer; True if the thought may end."""
         sure = self.rule.certainty
         if found is None:
             self._misfits += 1
@@ -103,7 +103,7 @@ class ProbeSchedule:
         return False
 
     def answers_directly(self, found: ShortAnswer | None) -> bool:
-        """Take what the probe before any thought found: is there to be no thought?"""
+        """Record the answer of the probe before any thought; True if no thought is needed."""
         self.direct = False
         least = self.rule.direct_certainty
         return found is not None and least is not None and found.certainty >= least

@@ -1,4 +1,4 @@
-"""A probe beside other sequences: a pass at a time, so that they wait for one and not for all."""
+"""A probe beside other sequences, one pass at a time: they wait for one pass, not for all."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def probe_steps(
     guarded: Callable[[Task, Callable[[Task], None]], bool],
     obey: Callable[[Task, Decoder, Decision], None],
 ) -> Generator[None]:
-    """Probe for `task` as it wants it, and have `obey` do what its sequence says to the answer.
+    """A probe of `task`, as a generator; `obey` carries out the sequence's decision on its answer.
 
-    Until then the task is `probed`, and generates nothing; whoever interrupts it ends the probe.
-    What a pass raises, `guarded` takes.
+    Meanwhile the task is `probed` and generates nothing; an interrupt ends the probe.
+    guarded: runs each pass and handles its errors.
     """
     steps = _ProbeSteps(task, ask, obey)
     task.probed = True
     steps.decoder.settle()
     work = _rounds(task, steps, guarded)
-    next(work)  # so that closing it comes to its end
+    next(work)  # starts the generator, so that closing it runs its `finally`
     return work
 
 
@@ -42,12 +42,12 @@ def _rounds(
                 return
             yield
     finally:
-        if not steps.over:  # else the next probe may be under way
+        if not steps.over:  # after `over`, the next probe may have begun
             task.probed = False
 
 
 class _ProbeSteps:
-    """The passes of one probe, and the seconds that they took by themselves."""
+    """The passes of one probe, and the seconds that they took."""
 
     def __init__(
         self, task: Task, ask: Ask, obey: Callable[[Task, Decoder, Decision], None]
@@ -58,10 +58,10 @@ class _ProbeSteps:
         self._passes = passes(self.decoder.network, cache, ask, task.sequence.markers)
         self._seconds = 0.0
         self.over = False
-        """Whether the sequence has heard what was found."""
+        """Whether the sequence has received the result."""
 
     def advance(self, task: Task) -> None:
-        """Compute the next pass; behind the last one the sequence hears what was found."""
+        """Compute the next pass; after the last one, pass the result to the sequence."""
         began = time.perf_counter()
         with self.decoder.cache.filling():
             found = self._next()

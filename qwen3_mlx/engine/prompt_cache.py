@@ -1,4 +1,4 @@
-"""The tokens a key/value cache holds, so that the next prompt pays for its new part only."""
+"""A key/value cache with its token ids, so that a prompt computes only its new part."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 
 class PromptCache:
-    """A cache of one conversation and the ids it stands for.
+    """The cache of one conversation and the ids that it holds.
 
-    ``tokens`` lists the computed ids; after an interruption layers may hold more, and are trimmed
-    before the next use. A turn or the background holds ``lock`` while it computes here. Raises
-    `OptionError` for a network whose keys and values can't be stored so.
+    ``tokens`` lists the computed ids. After an interruption layers may hold more; they are
+    trimmed before the next use. A turn or the background thread holds ``lock`` while it computes.
+    Raises `OptionError` if the network's keys and values can't be stored in this format.
     """
 
     def __init__(self, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> None:
         self.network, self.cache_format = network, cache_format
         self.step = FusedStep.if_available(network, cache_format)
-        """One token in few launches, where the kernels run; None takes the plain path."""
+        """The fused step of one token; None if the plain network decodes."""
         self.layers: list[KVCache] = self.empty_layers()
         self.tokens: list[int] = []
         self.lock = threading.Lock()
         self._kept_beside = False
-        """Whether another cache, from which this one branched, keeps buffers that are copied."""
+        """Whether this is a branch: growing copies buffers that the original cache keeps, too."""
 
     def empty_layers(self) -> list[KVCache]:
-        """A new cache a layer."""
+        """New caches, one per layer."""
         return self.step.make_cache() if self.step else self.network.make_cache(self.cache_format)
 
     def reuse(self, prompt: Sequence[int]) -> int:
-        """Keep what the cache has in common with `prompt`; returns how many tokens that is.
+        """Keep the common prefix with `prompt`; returns its length.
 
-        At least the last token of `prompt` is left to compute: its logits are wanted.
+        At least the last token of `prompt` is left to compute, because its logits are needed.
         """
         return self.keep(prompt[:-1])
 
     def keep(self, tokens: Sequence[int]) -> int:
         """Keep the longest common prefix with `tokens`, drop the rest; returns its length.
 
-        A rotating cache may have to drop more: what it returns to must be whole.
+        A rotating cache may drop more, because the window it returns to must be complete.
         """
         kept = 0
         for held, wanted in zip(self.tokens, tokens, strict=False):
@@ -60,31 +60,31 @@ class PromptCache:
         return self.truncate(kept)
 
     def truncate(self, length: int) -> int:
-        """Keep the first `length` tokens, or as many of them as can be; returns how many."""
+        """Keep the first `length` tokens, or as many as possible; returns how many."""
         kept = self.layers[0].reach(length)
         whole = True
         for layer in self.layers:
-            if beyond := layer.offset - kept:  # none in most steps, of which each comes here
+            if beyond := layer.offset - kept:  # usually none; this runs in every step
                 whole &= layer.trim(beyond) == beyond
-        if not whole:  # an interrupted step has moved some windows on
+        if not whole:  # an interrupted step has moved some windows
             self.layers[:], kept = self.empty_layers(), 0
         del self.tokens[kept:]
         return kept
 
     def drop_uncommitted(self) -> None:
-        """Forget what an interrupted step may have left beyond `tokens`."""
+        """Remove tokens beyond `tokens` that an interrupted step may have left in the layers."""
         self.truncate(len(self.tokens))
 
     def clear(self) -> None:
-        """Forget everything, and give the memory back."""
+        """Drop all tokens, and return the memory to the system."""
         self.layers[:], self.tokens[:] = self.empty_layers(), []
         mx.clear_cache()
 
     def branch(self) -> PromptCache:
-        """A cache that goes on from here while this one stays as it is, to the bit.
+        """A cache that continues from here while this one stays bit-identical.
 
-        Both share buffers: of rows behind its own tokens this one knows nothing, so only one
-        branch at a time may be computed into, and this cache again once that is done with.
+        Both share buffers: this cache ignores rows after its own tokens. So only one branch at a
+        time may compute, and this cache only when that branch is finished.
         """
         other = copy(self)
         other.layers, other.tokens = [copy(layer) for layer in self.layers], [*self.tokens]
@@ -92,15 +92,15 @@ class PromptCache:
         return other
 
     def adopt(self, branch: PromptCache) -> None:
-        """Go on where `branch` is."""
+        """Take over the layers and tokens of `branch`."""
         self.layers[:], self.tokens[:] = branch.layers, branch.tokens
 
     def settle(self) -> None:
-        """Compute what is under way, so that another thread can go on from here."""
+        """Evaluate pending arrays, so that another thread can continue from here."""
         mx.eval([layer.state for layer in self.layers])
 
     def mark(self) -> None:
-        """Note that the next prompt probably shares the tokens held now, and no more."""
+        """Note that the next prompt probably shares exactly the tokens held now."""
         for layer in self.layers:
             layer.mark()
         if (lead := self.network.model.lead) is not None:
@@ -108,10 +108,10 @@ class PromptCache:
 
     @contextmanager
     def filling(self) -> Iterator[None]:
-        """Surround everything that computes into the cache; at its end the cache holds ``tokens``.
+        """Surround all code that computes into the cache; afterwards the layers hold ``tokens``.
 
         After an error the layers are unknown, so all are dropped, and `OutOfMemoryError` replaces
-        MLX's. An `OutOfMemoryError` that `require` raised beforehand drops nothing.
+        MLX's error. An `OutOfMemoryError` that `require` raised beforehand drops nothing.
         """
         try:
             yield
@@ -129,9 +129,9 @@ class PromptCache:
             self.drop_uncommitted()
 
     def make_room(self, tokens: int) -> None:
-        """Check that the buffers can grow by `tokens`: a copied one takes twice its memory.
+        """Check that the buffers can grow by `tokens`; copying a buffer takes twice its memory.
 
-        Raises `OutOfMemoryError`. `fit.chunk_size` has counted the first buffers already.
+        Raises `OutOfMemoryError`. `fit.chunk_size` already counts the first buffers.
         """
         first = self.layers[0]
         held = first.state[0].shape[2] if first.state else 0
@@ -148,5 +148,5 @@ class PromptCache:
 
     @property
     def kind(self) -> str:
-        """How keys and values are kept, in words."""
+        """The storage format, in words."""
         return self.layers[0].kind

@@ -1,6 +1,6 @@
-"""Drawing the next token of a sequence, by its own seed, options and what it has said.
+"""Draws a sequence's next token, from its own seed, options and history.
 
-`qwen3_mlx.engine.distribution` says from what, and in which order the options apply.
+`qwen3_mlx.engine.distribution` defines the distribution and the order of the options.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from qwen3_mlx.engine.distribution import drawn, is_random, penalise
 from qwen3_mlx.engine.token_ids import check_token_ids
 from qwen3_mlx.options import Sampling
 
-_KEYS = 256  # random keys split at a time: one small kernel for so many tokens
+_KEYS = 256  # random keys split at once: one small kernel for this many tokens
 
 
 class Logprobs(NamedTuple):
-    """How likely a token was, and the likeliest ones; lazy until they are read."""
+    """A token's log probability and the likeliest tokens; lazy arrays."""
 
     token: mx.array
     """``[1]`` float32."""
     top_ids: mx.array
-    """``[n]``, the likeliest first."""
+    """``[n]`` ids, the likeliest first."""
     top: mx.array
     """``[n]`` float32."""
 
 
 class SamplerState(NamedTuple):
-    """How far a `Sampler` is: its draws, and what it has seen."""
+    """A `Sampler`'s position: its draws, and the tokens it has observed."""
 
     draws: int
     observed: int
@@ -42,12 +42,12 @@ class SamplerState(NamedTuple):
 
 
 class Sampler:
-    """Draws tokens for one sequence; remembers which were seen if a penalty needs to know.
+    """Draws tokens for one sequence; records observed tokens if a penalty needs them.
 
-    The same seed gives the same draws; None takes a fresh one. Draw number n has key number n,
-    whatever was drawn and taken back before (`state`, `restore`). `bias` is added to the logits of
-    its ids, and none of `eos` is drawn before `min_tokens` are generated. Nothing here waits for
-    the device: tokens stay lazy arrays. Raises `OptionError` for an id beyond the vocabulary.
+    Equal seeds give equal draws; None takes a random seed. Draw number n uses key number n,
+    even after draws were taken back (`state`, `restore`). `bias` is added to the logits of its
+    ids, and no id of `eos` is drawn before `min_tokens` are generated. Nothing here waits for the
+    device: tokens stay lazy arrays. Raises `OptionError` for an id beyond the vocabulary.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Sampler:
             self._add_bias(bias)
 
     def draw(self, logits: mx.array, allowed: mx.array | None = None) -> mx.array:
-        """Draw a token ``[1]`` uint32 from ``logits [1, V]``, one of ``allowed [V]`` bool."""
+        """Draw a token ``[1]`` uint32 from ``logits [1, V]``, limited to ``allowed [V]`` bool."""
         logits = self.adjusted(logits)
         if allowed is not None:
             logits = mx.where(allowed, logits, -mx.inf)
@@ -90,11 +90,11 @@ class Sampler:
         return drawn(logits, self.sampling, keys)
 
     def adjusted(self, logits: mx.array) -> mx.array:
-        """``logits [1, V]`` with bias, least length and penalties, float32, not yet tempered."""
+        """``logits [1, V]`` with bias, min_tokens and penalties, in float32, before temperature."""
         return adjusted_together([self], logits)
 
     def observe(self, tokens: mx.array) -> None:
-        """Count ``tokens [n]`` as generated: those drawn and kept, and those put in their place."""
+        """Count ``tokens [n]`` as generated: drawn tokens that were kept, and injected ones."""
         self._observed += tokens.size
         for mask in (self._seen, self._generated):
             if mask is not None:
@@ -103,22 +103,22 @@ class Sampler:
             self._counts = self._counts.at[:, tokens].add(1.0)
 
     def state(self) -> SamplerState:
-        """How far it is now; `restore` takes everything since back, but not what was forbidden."""
+        """The current position, for `restore`, which doesn't undo `forbid`."""
         masks = (self._seen, self._generated, self._counts)
         return SamplerState(self._draws, self._observed, *map(_copy, masks))
 
     def restore(self, state: SamplerState) -> None:
-        """Go on from `state`, which is of at most `_KEYS` draws ago."""
+        """Return to `state`, which is at most `_KEYS` draws old."""
         self._draws, self._observed = state.draws, state.observed
         self._seen, self._generated, self._counts = map(_copy, state[2:])
 
     def settle(self) -> None:
-        """Compute what is under way, so that another thread can go on drawing."""
+        """Evaluate pending arrays, so that another thread can continue drawing."""
         masks = (self._seen, self._generated, self._counts, self._bias)
         mx.eval(self._key, self._keys, [mask for mask in masks if mask is not None])
 
     def forbid(self, token: int) -> None:
-        """Never draw `token` from now on; an id that no logit belongs to changes nothing."""
+        """Never draw `token` from now on; an id beyond the logits is ignored."""
         if 0 <= token < self.vocab_size:
             self._add_bias({token: -math.inf})
 
@@ -130,19 +130,19 @@ class Sampler:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What samplers have in common whose rows can be drawn together."""
+        """Samplers of equal kind can draw their rows together."""
         return self.sampling, self._bias is None, self._observed < self._min_tokens
 
     @cached_property
     def _without_eos(self) -> mx.array:
-        """What takes the ends out of the draw when it is added ``[1, V]``."""
+        """The bias ``[1, V]`` that excludes the `eos` ids from a draw."""
         bias = mx.zeros((1, self.vocab_size), mx.float32)
         known = [token for token in self._eos if 0 <= token < self.vocab_size]
         bias[:, mx.array(known, mx.uint32)] = -mx.inf
         return bias
 
     def next_key(self) -> mx.array:
-        """The key ``[1, 2]`` of the next draw, which is thereby done."""
+        """The key ``[1, 2]`` of the next draw; advances the count of draws."""
         if self._draws == self._first_key + len(self._keys):
             self._first_key += max(len(self._keys) - _KEYS, 0)
             first, *new = mx.split(mx.random.split(self._key, _KEYS + 1), _KEYS + 1)
@@ -155,10 +155,10 @@ class Sampler:
 def draw_together(
     samplers: Sequence[Sampler], logits: Sequence[mx.array], joint: mx.array | None = None
 ) -> list[mx.array]:
-    """What each of `samplers` draws ``[1]`` from its own ``logits [1, V]``, the same as alone.
+    """Each sampler's draw ``[1]`` from its own ``logits [1, V]``, the same as if drawn alone.
 
-    Those of one kind take the operations of one: eight rows cost little more, on the host and on
-    a GPU. joint: `logits` as one array ``[B, V]``, if there is one.
+    Samplers of one kind share the operations of one: eight rows cost little more than one, on
+    the host and on a GPU. joint: `logits` as one array ``[B, V]``, if it exists.
     """
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, sampler in enumerate(samplers):
@@ -176,7 +176,7 @@ def draw_together(
 
 
 def adjusted_together(samplers: Sequence[Sampler], logits: mx.array) -> mx.array:
-    """As `Sampler.adjusted`, ``logits [B, V]`` of B samplers of one kind."""
+    """As `Sampler.adjusted`, for ``logits [B, V]`` of B samplers of one kind."""
     first = samplers[0]
     if first._bias is not None:
         logits = logits.astype(mx.float32) + _joined([one._bias for one in samplers])
@@ -192,20 +192,21 @@ def adjusted_together(samplers: Sequence[Sampler], logits: mx.array) -> mx.array
 
 
 def _joined(rows: Sequence[mx.array | None]) -> mx.array:
-    """``[1, V]`` each, as ``[B, V]``; nobody has none."""
+    """Concatenate rows ``[1, V]`` to ``[B, V]``; all of the rows are arrays, none is None."""
     known = [row for row in rows if row is not None]
     return known[0] if len(known) == 1 else mx.concatenate(known)
 
 
 def _copy(mask: mx.array | None) -> mx.array | None:
-    """The same numbers, which `observe` doesn't write into."""
+    """A copy into which `observe` doesn't write."""
     return None if mask is None else mx.array(mask)
 
 
 def logprobs(logits: mx.array, token: mx.array, top: int) -> Logprobs:
-    """log softmax of the network's own ``logits [1, V]`` at ``token [1]`` and the `top` likeliest.
+    """Log softmax of the network's ``logits [1, V]`` at ``token [1]``, and the `top` likeliest.
 
-    Before any option changes them, as vLLM's ``raw_logprobs`` and OpenAI's are.
+    The logits are those before any option changes them, as in vLLM's ``raw_logprobs`` and
+    OpenAI's.
     """
     scores = logits[0].astype(mx.float32)
     scores = scores - mx.logsumexp(scores)

@@ -1,7 +1,7 @@
-"""Many sequences on one network: they join, leave, wait and fail between steps.
+"""Batches many sequences on one network; they join, leave, wait and fail between steps.
 
-Each has its own cache and its own draws, so what it says doesn't depend on who runs beside it. A
-step is one token of every running sequence, in one forward pass that reads the weights once.
+Each sequence has its own cache and its own draws, so its output doesn't depend on the others. A
+step computes one token of every running sequence, in one forward pass that reads the weights once.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 STALLED_SECONDS = 120.0
-"""A sequence whose listener takes nothing for so long is ended."""
+"""Seconds after which a sequence is ended whose listener accepts nothing."""
 
 
 class Scheduler:
-    """Runs the tasks that `submit` brings; one thread calls `round` until nothing is left.
+    """Runs the submitted tasks; one thread calls `round` until nothing is left.
 
-    At most `parallel` tasks run, up to `waiting` more wait in the order they came. A task that
-    doesn't fit into memory beside those that run waits too; one that would never fit is refused.
+    At most `parallel` tasks run; up to `waiting` more wait in order of arrival. A task that doesn't
+    fit into memory beside the running ones waits too; one that can never fit is refused.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class Scheduler:
         self.prefixes, self.counts = Prefixes(new_cache, prefix_bytes), Counts()
         self._side_by_side = SideBySide(network, cache_format, most=parallel, counts=self.counts)
         self.arrived = threading.Condition()
-        """Notified when a task comes, or a listener has room again."""
+        """Notified when a task arrives, or a listener has room again."""
         self.on_news: Callable[[], object] = lambda: None
-        """Called once listeners have been told something: of all the tokens of a round together."""
+        """Called after listeners were told something: once for all tokens of a round."""
         self._admission = Admission(config, cache_format, helper)
         self._waiting, self._running = deque[Task](), list[Task]()
         self._clock, self._pace, self._steps = clock, ChunkPace(), StepTimes(clock)
@@ -70,7 +70,7 @@ class Scheduler:
         self.side_work, self.last_round = SideWork(waiting + parallel), clock()
 
     def submit(self, task: Task) -> None:
-        """Have `task` run as soon as there is room; from any thread. Raises `BusyError`."""
+        """Queue `task` to run when there is room; from any thread. Raises `BusyError`."""
         with self.arrived:
             if len(self._waiting) >= self.most_waiting + self.parallel - len(self._running):
                 raise too_many(f"{len(self._running)} running and {len(self._waiting)} waiting")
@@ -78,29 +78,29 @@ class Scheduler:
             self.arrived.notify_all()
 
     def beside(self, work: Generator[object]) -> None:
-        """Do `work` too, a step of it a round; from any thread. Raises `BusyError`."""
+        """Queue `work`, which advances by a step per round; from any thread. Raises `BusyError`."""
         with self.arrived:
             self.side_work.add(work)
             self.arrived.notify_all()
 
     def position(self, task: Task) -> int | None:
-        """How many wait before `task`; None if it doesn't wait."""
+        """The number of tasks that wait before `task`; None if it doesn't wait."""
         with self.arrived:
             return self._waiting.index(task) if task in self._waiting else None
 
     @property
     def running(self) -> int:
-        """Tasks that are being computed."""
+        """The number of running tasks."""
         return len(self._running)
 
     @property
     def busy(self) -> bool:
-        """Whether anything runs or waits."""
+        """Whether any task or side work runs or waits."""
         return bool(self._running or self._waiting or len(self.side_work))
 
     @property
     def waiting(self) -> int:
-        """Tasks that wait for room."""
+        """The number of tasks that wait for room."""
         return len(self._waiting)
 
     def round(self) -> bool:
@@ -111,11 +111,11 @@ class Scheduler:
         self.last_round = self._clock()
         self._drop_stopped()
         self._admit()
-        self.on_news()  # before a chunk, which may take long; `SchedulerThread` calls it behind us
+        self.on_news()  # before a chunk, which may take long; `SchedulerThread` calls it after
         worked = self.side_work.step(by_turns=any(not task.decoder for task in self._running))
         running = self._answering()
         read = not worked and self._read()
-        # who has just read its prompt comes in the next round: more rows may have to be traced
+        # a task that has just read its prompt joins next round: more rows may need a new trace
         stepped = self._step(running or self._answering())
         if read or stepped or worked or self._running or self._waiting:
             return read or stepped or worked
@@ -125,7 +125,7 @@ class Scheduler:
         return [task for task in self._running if task.decoder and not task.probed]
 
     def stop_all(self) -> None:
-        """Have everything that runs or waits end as interrupted, at its next step."""
+        """Interrupt all running and waiting tasks; they end at their next step."""
         with self.arrived:
             for task in [*self._running, *self._waiting]:
                 task.sequence.control.interrupt("stop")
@@ -133,7 +133,7 @@ class Scheduler:
             self.arrived.notify_all()
 
     def fail_all(self, error: Exception) -> None:
-        """End everything that runs or waits, and forget all prefixes: nobody knows what is true."""
+        """End all running and waiting tasks with `error`; drop all prefixes: none is reliable."""
         self.counts.faults += 1
         with self.arrived:
             tasks = [*self._running, *self._waiting]
@@ -153,7 +153,7 @@ class Scheduler:
             dropped = [task for task in self._waiting if task.sequence.control.stopped]
             for task in dropped:
                 self._waiting.remove(task)
-        # who generates ends at the next token, in the way that its sequence counts
+        # a generating task ends at its next token, where its sequence counts it
         stopped = [task for task in self._running if task.sequence.control.stopped]
         dropped += [task for task in stopped if task.decoder is None or task.listener.full()]
         for task in dropped:
@@ -180,12 +180,12 @@ class Scheduler:
 
     def _has_room(self, task: Task, promised: int) -> bool:
         alone = not self._running
-        if alone and task.own is not None:  # what it needs is looked at as it goes
+        if alone and task.own is not None:  # its memory is checked as it grows
             return True
         return self._admission.room(task.rows, promised, alone, self.prefixes)
 
     def _begin(self, task: Task) -> None:
-        if task.decoder is not None:  # it has been answering elsewhere
+        if task.decoder is not None:  # it has been decoding in another thread
             return
         task.begin(self.prefixes, [other.cache for other in self._running if other.cache])
         assert task.cache is not None
@@ -195,7 +195,7 @@ class Scheduler:
         task.listener.reading(len(task.cache.tokens), len(task.prompt))
 
     def _read(self) -> bool:
-        """Read a chunk of one prompt; False if there is none to be read."""
+        """Read a chunk of one prompt; False if no prompt is left to read."""
         prompts = [task for task in self._running if task.decoder is None]
         if prompts:
             found = next_reader([(task.left, task.touched) for task in prompts], self._clock())
@@ -223,7 +223,7 @@ class Scheduler:
             self._obey(task, task.decode(logits), task.sequence.begin())
 
     def _step(self, tasks: Sequence[Task]) -> bool:
-        """One token of each of `tasks` whose listener has room; False if none has."""
+        """Generate one token for each of `tasks` whose listener has room; False if none has."""
         awake = [task for task in tasks if not task.listener.full()]
         if not awake:
             self._steps.pause()
@@ -236,7 +236,7 @@ class Scheduler:
         return True
 
     def _tokens(self, tasks: Sequence[Task]) -> list[int]:
-        """The next token of each of `tasks`; what the step raises ends them all, so none then."""
+        """The next token of each of `tasks`; if the step raises, all fail and none is returned."""
         try:
             decoders = [task.decoder for task in tasks if task.decoder]
             return self._side_by_side.step(decoders, self._steps.waited)
@@ -246,7 +246,7 @@ class Scheduler:
             return []
 
     def _advance(self, task: Task, token: int) -> None:
-        """Say `token`, and the drafts behind it that were right, up to a cut or the end."""
+        """Deliver `token` and the correct drafts after it, up to a cut or the end."""
         decoder = task.decoder
         assert decoder is not None
         with decoder.cache.filling():
@@ -272,7 +272,7 @@ class Scheduler:
             task.listener.said(decision.ids, decision.generated, None)
 
     def _guarded(self, task: Task, act: Callable[[Task], None]) -> bool:
-        """Do something for one task; what it raises ends that task alone. False if it did."""
+        """Run `act` for one task; an error fails that task alone, and returns False."""
         try:
             act(task)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""The one thread that computes for everybody: it runs a scheduler until it is told to end."""
+"""The thread that computes for all sequences: it runs a scheduler until it is closed."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.scheduler import Scheduler
 
 NAP_SECONDS = 0.05
-"""How long to wait for room in memory, or for a listener, before looking again."""
+"""Seconds to wait for memory, or for a listener, before checking again."""
 
 
 class SchedulerThread:
-    """Runs what `make` returns, which is made in the thread: MLX's arrays belong to it."""
+    """Runs the scheduler that `make` creates in this thread, which then owns its MLX arrays."""
 
     def __init__(self, make: Callable[[], Scheduler]) -> None:
         self._make = make
         self._ready = threading.Event()
         self._closing = False
         self.degraded = False
-        """Whether the last round failed, of an error that no turn could be blamed for."""
+        """Whether the last round failed with an error that belonged to no single turn."""
         self._error: BaseException | None = None
         self._scheduler: Scheduler | None = None
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
 
     def start(self) -> Scheduler:
-        """Begin; returns the scheduler, or raises what kept it from being made."""
+        """Start the thread; returns the scheduler, or raises the error of `make`."""
         self._thread.start()
         self._ready.wait()
         if self._error is not None:
@@ -39,11 +39,11 @@ class SchedulerThread:
 
     @property
     def alive(self) -> bool:
-        """Whether the loop runs."""
+        """Whether the thread runs and isn't closing."""
         return self._thread.is_alive() and not self._closing
 
     def close(self, seconds: float = 0.0) -> None:
-        """Give what runs and waits so many seconds to end, then interrupt it; waits for that."""
+        """Let tasks run for up to `seconds`, interrupt the rest, and wait until the thread ends."""
         scheduler, end = self._scheduler, time.monotonic() + seconds
         if scheduler is None:
             return
@@ -56,7 +56,7 @@ class SchedulerThread:
         self._thread.join()
 
     def let_go(self) -> None:
-        """As `close`, without waiting: what runs is interrupted, and then the thread ends."""
+        """As `close`, but interrupt at once and don't wait for the thread."""
         if self._scheduler is not None:
             self._closing = True
             self._scheduler.stop_all()
@@ -81,7 +81,7 @@ class SchedulerThread:
     def _round(self, scheduler: Scheduler) -> bool:
         try:
             busy = scheduler.round()
-        except Exception as error:  # nobody's fault in particular: the next request must work
+        except Exception as error:  # it belongs to no turn, and the next request must work
             if not self.degraded:
                 said = "the scheduler failed; running turns were ended"
                 logging.getLogger(__name__).exception(said)

@@ -1,8 +1,8 @@
-"""One turn of token ids as a state machine: after each token it says go on, inject, or end.
+"""The state machine of one turn: after each token it decides to go on, inject, probe or end.
 
-The documented procedure (Qwen's quickstart, "Thinking Budget") is two calls: generate at most
-`budget` tokens; if ``</think>`` hasn't come, append the stop text and generate the rest. Here
-counting is a comparison of ints on the host. docs/design.md lists where the two differ.
+Qwen's documented procedure (quickstart, "Thinking Budget") makes two calls: generate at most
+`budget` tokens; if ``</think>`` hasn't come, append the stop text and generate the rest. Here the
+host compares counts after each token. docs/design.md lists the differences between the two.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qwen3_mlx.events import FinishReason, ThinkingCut
 from qwen3_mlx.thinking_budget import ThinkingBudget
 
 PATIENCE = 3
-"""Tokens that a cut may wait for the end of a character: UTF-8 has four bytes at most."""
+"""Tokens that a cut may wait for the end of a character: UTF-8 has at most four bytes."""
 
 OPENER, CLOSER = b"<think>", b"</think>"
 _CALL_BEGINS = (b"{", b"[", b"<", b"`")
@@ -32,11 +32,11 @@ _GO_ON = GoOn()
 
 @dataclass(slots=True)
 class TurnSequence:
-    """Counts a turn and holds its thinking to the budget.
+    """Counts a turn's tokens and enforces the thinking budget.
 
-    `inside`: the prompt ends in an open ``<think>``; `closed`: in a closed one. Whoever opens
-    think blocks and however often, all together have one budget. Once a thought was cut, later
-    ones are closed by ``budget.close_ids`` at once.
+    `inside`: the prompt ends in an open ``<think>``; `closed`: in a closed one. All think blocks of
+    a turn share one budget, whoever opens them. After a cut, `budget.close_ids` closes every later
+    block at once.
     """
 
     markers: Markers
@@ -46,11 +46,11 @@ class TurnSequence:
     inside: bool = False
     closed: bool = False
     guide: Guide | None = None
-    """What holds the answer to a grammar."""
+    """Restricts the answer to a grammar."""
     probing: ProbeSchedule | None = None
-    """When a probe may end the thought before the budget does."""
+    """Decides when a probe may end the thought before the budget does."""
     thinking_tokens: int = 0
-    """Generated before ``</think>``: an opening marker counts, injected ids don't."""
+    """Tokens generated before ``</think>``: an opening marker counts, injected ids don't."""
     answer_tokens: int = 0
     used: int = 0
     """Generated and injected ids, the end of the turn included."""
@@ -70,14 +70,14 @@ class TurnSequence:
         self._place = Place.THOUGHT if self.inside else Place.UNDECIDED
 
     def begin(self) -> Decision:
-        """How to begin: perhaps with a probe for an answer that needs no thought."""
+        """The first decision: perhaps a probe for an answer that needs no thought."""
         probing = self.probing
         if probing is None or not probing.direct or self._place is not Place.UNDECIDED:
             return _GO_ON
         return self._ask(probing, probing.rule.direct_ids)
 
     def hear(self, found: ShortAnswer | None, tokens: int, seconds: float) -> Decision:
-        """Take what the probe that was asked for found, and what it cost."""
+        """Decide after a probe: `found` is its result, `tokens` and `seconds` are its cost."""
         probing = self.probing
         assert probing is not None
         probing.probes, probing.tokens = probing.probes + 1, probing.tokens + tokens
@@ -94,11 +94,11 @@ class TurnSequence:
         return self._put_in(ids, "sure")
 
     def end(self, reason: FinishReason) -> None:
-        """Make the next `take` end the turn."""
+        """Make the next `take` end the turn with `reason`."""
         self._ended = reason
 
     def take(self, token: int) -> Decision:
-        """Count a generated token and say how to go on."""
+        """Count a generated token and decide how to go on."""
         self.used += 1
         self._recent.append(token)
         if token in self.markers.eos:
@@ -117,7 +117,7 @@ class TurnSequence:
         return self._cut_or_go_on()
 
     def _forced(self) -> Decision:
-        """Put in what the grammar leaves no choice of, while a token's room is left behind it."""
+        """Inject the tokens that the grammar forces, if room for one more token remains."""
         ids = () if self.guide is None else self.guide.forced(self.max_tokens - self.used - 1)
         for token in ids:
             self.used += 1
@@ -157,7 +157,7 @@ class TurnSequence:
 
     @property
     def _answered(self) -> bool:
-        """Behind a closed thought and some answer, ``<think>`` and ``</think>`` are text."""
+        """After a closed thought and some answer, ``<think>`` and ``</think>`` are text."""
         return self.closed and self._spoken
 
     def _opens(self, token: int) -> bool:
@@ -188,14 +188,14 @@ class TurnSequence:
         self._settle_pending()
 
     def _settle_pending(self) -> None:
-        """What waited for an opener was the answer's beginning."""
+        """Count the tokens that waited for an opening marker as the answer's beginning."""
         self.answer_tokens += len(self._pending)
         self._spoken = self._spoken or not self._blank(self._pending)
         self._pending.clear()
         self._place = Place.ANSWER
 
     def _may_open(self) -> bool:
-        """Whether an opener may still follow what the turn has said."""
+        """Whether an opening marker may still follow the pending tokens."""
         said = self._bytes(self._pending).strip()
         spelled = self.markers.open is None and OPENER.startswith(said)
         return self._blank(self._pending) or (self.markers.bytes_of is not None and spelled)
@@ -209,7 +209,7 @@ class TurnSequence:
         return b"" if bytes_of is None else b"".join(map(bytes_of, tokens))
 
     def _count_in_call(self, token: int) -> None:
-        """A call ends the thought it stands in, unless it turns out to be none."""
+        """Count a token of a call, which ends the thought around it unless it proves to be none."""
         if self._call_in_thought and token == self.markers.close:
             self._abandon_call()
             self._close()
@@ -231,7 +231,7 @@ class TurnSequence:
         return not said or said.startswith(_CALL_BEGINS)
 
     def _abandon_call(self) -> None:
-        """The thought only mentioned a call, and goes on."""
+        """The thought only mentioned a call: count its tokens as thinking, and resume it."""
         tokens = len(self._call) + 1
         self.answer_tokens -= tokens
         self.thinking_tokens += tokens
@@ -246,14 +246,14 @@ class TurnSequence:
             ids = self.budget.close_ids or ids
         if self._waits_for_character(len(ids)):
             return _GO_ON
-        if self.used + len(ids) >= self.max_tokens:  # no answer would fit behind it
+        if self.used + len(ids) >= self.max_tokens:  # no answer would fit after the stop text
             return self._finish("length")
         if cut == "user":
             self.control.wish = None
         return self._put_in(ids, cut)
 
     def _put_in(self, ids: tuple[int, ...], cut: ThinkingCut) -> Inject:
-        """End the thought by `ids`, for whoever `cut` names."""
+        """End the thought by injecting `ids`; cut: who or what ended it."""
         self.used += len(ids)
         self.cut = self.cut or cut
         self._waited = 0
@@ -263,7 +263,7 @@ class TurnSequence:
         return Inject(ids, forbidden=self.markers.open, probed=cut == "sure")
 
     def _probe(self) -> Ask | None:
-        """Where the schedule wants a probe here, and an answer still fits."""
+        """A probe, if the schedule wants one here and an answer still fits."""
         probing, ids = self.probing, self.budget.stop_ids
         if probing is None or self._place is not Place.THOUGHT or self.cut:
             return None
@@ -275,7 +275,7 @@ class TurnSequence:
         return Ask(ids, probing.rule.slot_ids, self.markers.tool)
 
     def _wanted_cut(self) -> ThinkingCut:
-        """Who wants the thought cut now, if anyone."""
+        """Who wants the thought cut now: ``budget``, ``user``, or an empty string."""
         if self._place is not Place.THOUGHT:
             if self.control.wish == "answer":  # no thought to end
                 self.control.wish = None
@@ -286,7 +286,7 @@ class TurnSequence:
         return "user" if self.control.wish == "answer" else ""
 
     def _waits_for_character(self, injected: int) -> bool:
-        """Whether the cut waits, a few tokens at most, for the rest of a character."""
+        """Whether the cut waits, at most `PATIENCE` tokens, for the rest of a character."""
         room = self.used + 1 + injected < self.max_tokens
         if not room or self._waited >= PATIENCE or self.markers.bytes_of is None:
             return False

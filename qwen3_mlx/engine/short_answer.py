@@ -1,4 +1,4 @@
-"""The short answer that a probe gets, and how sure the model is of its value.
+"""The short answer of a probe, and the model's certainty of its value.
 
 Wording has entropy of its own ("is 12." or "is **12**"), so only the tokens of the value count.
 """
@@ -17,25 +17,25 @@ _BOXED = re.compile(r"\\boxed\{(.*)\}", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class ShortAnswer:
-    """What a model would answer now."""
+    """The answer that a model would give now."""
 
     value: str
-    """In lower case, without emphasis, quotes and full stops around it; never empty."""
+    """In lower case, without surrounding emphasis, quotes and full stops; never empty."""
     certainty: float
-    """The least of its tokens' probabilities, 0 to 1."""
+    """The lowest probability of its tokens, 0 to 1."""
 
 
 def is_complete(text: str) -> bool:
-    """Whether a short answer has ended within `text`: at a line's or a sentence's end."""
+    """Whether `text` contains the end of a short answer: the end of a line or a sentence."""
     said = text.lstrip()
     return _END.search(said) is not None
 
 
 def short_answer(pieces: Sequence[bytes], probabilities: Sequence[float]) -> ShortAnswer | None:
-    """The value that the tokens spell, and the least probability among its tokens.
+    """The value that the tokens spell, and the lowest probability among its tokens.
 
-    `pieces` are the tokens' bytes up to the end of the turn, or beyond the end of the answer.
-    None if they spell nothing.
+    pieces: the tokens' bytes, up to the end of the turn or beyond the end of the answer. None if
+    they spell no value.
     """
     text = b"".join(pieces).decode("utf-8", "replace")
     start = len(text) - len(text.lstrip())

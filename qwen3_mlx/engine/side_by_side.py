@@ -1,4 +1,4 @@
-"""Steps of several sequences in one pass, drafts among their rows where those pay."""
+"""Steps of several sequences in one pass, with drafts among their rows where drafts pay."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from qwen3_mlx.nn.trial_rows import RowsOnDemand
 from qwen3_mlx.options import CacheFormat
 
 AT_ONCE = 64
-"""Tokens of a conversation that one sequence's drafter reads in a step: the others wait for it."""
+"""Tokens that one sequence's drafter reads per step, because the other sequences wait for it."""
 
 REST_SECONDS = 1.0
-"""Without a step, before a kernel is compiled: who asks again at once must not wait for it."""
+"""Seconds without a step before a kernel is compiled: an immediate new request must not wait."""
 
 Rows = Callable[[mx.array, Sequence[Sequence[KVCache]], Sequence[int]], mx.array]
-"""As `Qwen3Network.rows`."""
+"""Computes the rows of several sequences, as `Qwen3Network.rows` does."""
 
 
 def way_together(
     network: Qwen3Network, cache_format: CacheFormat
 ) -> tuple[Rows | None, FusedRows | None]:
-    """What steps all sequences in one pass; None where fused steps of one each are faster.
+    """The pass for all sequences, and its `FusedRows` if it is fused.
 
-    Also whose method that is, if it is fused. On an H100 8B wrote 299 tok/s by steps of one each,
-    and 107 to 204 in MLX's operations for 2 to 16 sequences.
+    None if fused steps of one sequence each are faster. On an H100, 8B wrote 299 tok/s in steps of
+    one each, and 107 to 204 in MLX's operations for 2 to 16 sequences.
     """
     rows = FusedRows.if_available(network, cache_format)
     if rows is not None:
@@ -53,7 +53,7 @@ def way_together(
 def step_together(decoders: Sequence[Decoder], forward: Rows | None) -> list[int]:
     """The next token of each of `decoders`, from one forward pass of their common network.
 
-    Without `forward` from a pass each. Their caches must have room. Each draws by itself: with its
+    Without `forward`, each has a pass of its own. Their caches must have room. Each draws with its
     own seed, options and penalties.
     """
     if len(decoders) == 1 or forward is None:
@@ -62,7 +62,7 @@ def step_together(decoders: Sequence[Decoder], forward: Rows | None) -> list[int
     counts = [len(one) for one in rows]
     ends = [sum(counts[: index + 1]) for index in range(len(counts))]
     tokens = mx.concatenate(rows)  # [R]
-    mx.async_eval(tokens)  # apart, so that reading them doesn't wait for the pass that they begin
+    mx.async_eval(tokens)  # evaluated apart, so that reading the tokens doesn't wait for their pass
     caches = [decoder.cache.layers for decoder in decoders]
     logits = forward(tokens[:, None], caches, counts)[:, -1]
     for decoder, part in zip(decoders, mx.split(logits, ends[:-1]), strict=True):
@@ -74,17 +74,17 @@ def step_together(decoders: Sequence[Decoder], forward: Rows | None) -> list[int
 
 
 class PlainTimes:
-    """How long steps of so many sequences take, each of them one token."""
+    """The times of steps with one token per sequence, by the number of sequences."""
 
     def __init__(self) -> None:
         self._last: dict[int, deque[float]] = {}
 
     def note(self, count: int, seconds: float) -> None:
-        """Learn from a step of `count` sequences."""
+        """Record a step of `count` sequences."""
         self._last.setdefault(count, deque(maxlen=15)).append(seconds)
 
     def of(self, count: int) -> float | None:
-        """Seconds of a step of `count` sequences, or None if too few were seen."""
+        """Median seconds of a step of `count` sequences; None after fewer than `LEARNING` steps."""
         last = self._last.get(count, ())
         if len(last) < LEARNING:
             return None
@@ -92,10 +92,10 @@ class PlainTimes:
 
 
 class SideBySide:
-    """Steps of several sequences, in one pass where that is proven to be right and faster.
+    """Steps of several sequences, in one pass if that is proven to be right and faster.
 
-    The first time that several run it has the kernels of rows tried, if nobody has. Drafts share
-    the rows that a pass has room for, and each sequence judges its own by what they cost all.
+    The first step of several starts the proof of the kernels of rows, if it is missing. Drafts
+    share the free rows of a pass, and each sequence judges its own by their cost to all.
     """
 
     def __init__(
@@ -106,40 +106,40 @@ class SideBySide:
         most: int = MOST_ROWS,
         counts: Counts | None = None,
     ) -> None:
-        """most: sequences that may run side by side; counts: has steps and passes counted."""
+        """most: sequences that may run side by side; counts: counts steps and passes."""
         self._network, self._cache_format = network, cache_format
         self._proof = RowsOnDemand(network, cache_format)
         self._most, self._clock = min(most, attend.most_sequences(bool(cache_format.bits))), clock
         self._drafts = False
-        """Whether anybody drafts."""
+        """Whether any sequence uses drafts."""
         self._find_way()
         self._counts = counts or Counts()
         self.times = PlainTimes()
         self._stepped = -math.inf
-        """When the last step began."""
+        """The time at which the last step began."""
         self._met: set[tuple[int, int]] = set()
         self._aside: float | None = None
-        """Seconds of a step in which drafters caught up with their conversations, if any did."""
+        """Seconds that drafters spent catching up in the current step; None if none did."""
 
     def _find_way(self) -> None:
         self.forward, self._fused = way_together(self._network, self._cache_format)
         self._choose_steps()
 
     def _choose_steps(self) -> None:
-        """Say what is to be compiled ahead."""
+        """Choose the steps to compile ahead."""
         if self._fused is not None:
             able = [new for new in ROWS if len(new) <= self._most]
             self._fused.ahead.steps = [new for new in able if self._drafts or max(new) == 1]
 
     def get_ready(self) -> bool:
-        """Compile a kernel while nobody runs; False if there is none left, or nobody rests yet."""
+        """Compile a kernel while no sequence runs; False if none is left, or a step was recent."""
         fused = self._fused
         if fused is None or fused.fault or self._clock() - self._stepped < REST_SECONDS:
             return False
         return fused.ahead.compile_next()
 
     def step(self, decoders: Sequence[Decoder], waited: float = 0.0) -> list[int]:
-        """As `step_together`; waited: seconds of the last pass that somebody has waited for."""
+        """As `step_together`; waited: seconds already spent waiting for the last pass."""
         self._stepped = self._clock()
         self._counts.steps += 1
         if len(decoders) > 1 and self._proof.ended():
@@ -169,7 +169,7 @@ class SideBySide:
         return tokens
 
     def _is_ready(self, decoders: Sequence[Decoder], drafts: int = 0) -> bool:
-        """Whether the kernels of a pass of `decoders`, with at most `drafts`, are compiled."""
+        """Whether the kernels of a pass of `decoders` with at most `drafts` drafts are compiled."""
         if self._fused is None:
             return True
         first = 1 + max(min(drafts, MOST_ROWS - len(decoders)), 0)
@@ -177,9 +177,9 @@ class SideBySide:
         return self._fused.ready(caches, [first, *[1] * (len(decoders) - 1)])
 
     def _in_parts(self, decoders: Sequence[Decoder]) -> list[int]:
-        """A step in the largest passes that are compiled: nobody waits for the compiler.
+        """A step in the largest passes that are compiled, without waiting for the compiler.
 
-        What that costs is noted, so that in the end they wait for it once instead.
+        Its cost is recorded; once enough is lost, a step waits for the compiler instead.
         """
         began, tokens, passes = self._clock(), list[int](), 0
         while len(tokens) < len(decoders):
@@ -189,7 +189,7 @@ class SideBySide:
             tokens += step_together(left[:size], self.forward)
             passes += 1
         self._counts.passes += passes
-        self._is_ready(decoders)  # so that this is what is compiled next
+        self._is_ready(decoders)  # makes this step the next one to be compiled
         self._lost((self._clock() - began) * (1 - 1 / passes))
         return tokens
 
@@ -200,7 +200,7 @@ class SideBySide:
     def _draft(
         self, drafting: Sequence[SpeculativeDecoder], count: int
     ) -> list[SpeculativeDecoder]:
-        """Share out the rows that are left; returns who was asked for drafts."""
+        """Distribute the free rows; returns the decoders that were asked for drafts."""
         asked: list[SpeculativeDecoder] = []
         if self.times.of(count) is None:
             return asked
@@ -228,7 +228,7 @@ class SideBySide:
         count: int,
         seconds: float,
     ) -> None:
-        """Charge those `asked` with their own part of a step, and what their drafts cost beyond."""
+        """Charge each of `asked` its part of the step, and the extra cost of its drafts."""
         plain, drafted = self.times.of(count), sum(one.drafted for one in asked)
         new = (count, drafted) not in self._met and bool(drafted)
         self._met.add((count, drafted))

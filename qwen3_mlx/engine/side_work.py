@@ -1,4 +1,4 @@
-"""Work that is no sequence, done between the steps of those that are: vectors and scores."""
+"""Work other than sequences, done between decoding steps: vectors, scores and probes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from qwen3_mlx.errors import BusyError
 
 
 class SideWork:
-    """Generators that compute, each advanced by one step in its turn.
+    """Generators of computing steps; each is advanced in turn by one step.
 
-    What one raises is its own affair: it must not. One that can't come to its end is closed.
+    They must not raise. A generator that can't be completed is closed.
     """
 
     def __init__(self, most: int) -> None:
@@ -25,17 +25,17 @@ class SideWork:
         return len(self._work) + (self._stepping is not None)
 
     def add(self, work: Generator[object]) -> None:
-        """Have `work` done. Raises `BusyError`."""
+        """Queue `work`. Raises `BusyError` if the queue is full."""
         if len(self) >= self.most:
             raise too_many(f"{len(self)} of them")
         self.put(work)
 
     def put(self, work: Generator[object]) -> None:
-        """As `add`, of what belongs to a sequence that runs: for that there is always room."""
+        """As `add`, without the limit: for work of a running sequence."""
         self._work.append(work)
 
     def step(self, by_turns: bool = False) -> bool:
-        """Advance the next one; False if there is none, or it is the turn of something else."""
+        """Advance the next generator; False if none is left or, `by_turns`, other work is due."""
         self._our_turn = not (by_turns and self._our_turn)
         if not self._work or not self._our_turn:
             return False
@@ -45,7 +45,7 @@ class SideWork:
             next(work)
             if closed == self._closed:
                 self._work.append(work)
-            else:  # closed from another thread while it ran
+            else:  # `close` was called in another thread while it ran
                 work.close()
         except StopIteration:
             pass
@@ -54,13 +54,13 @@ class SideWork:
         return True
 
     def close(self) -> None:
-        """End all that is here."""
+        """Close all queued generators."""
         self._closed += 1
         while self._work:
             self._work.popleft().close()
 
 
 def too_many(got: str) -> BusyError:
-    """What is raised where no more can wait."""
+    """The error if no more requests may wait; got: their number, in words."""
     hint = "try again in a while, or start the server with a larger --queue"
     return BusyError("too many requests are waiting", got=got, hint=hint)

@@ -1,7 +1,7 @@
-"""Several tokens a step: drafts are checked in one pass, and the right ones kept.
+"""Decodes several tokens per step: one pass checks drafts, and the correct ones are kept.
 
-A draft is right if it is the very token that the target draws in its place, with the random key of
-that place: so a turn says what it says without drafts, and only sooner (or later).
+A draft is correct if it equals the token that the target draws in its place, with the random key of
+that place. So a turn's text is the same as without drafts; only its speed differs.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from qwen3_mlx.nn.transformer import Qwen3Network
 T = TypeVar("T")
 
 Learn = Callable[[int, float], object]
-"""Takes how many drafts of a pass were right, and the seconds of draws that came behind it."""
+"""Receives the number of correct drafts of a pass, and the seconds of draws after it."""
 
 DRAFTS_WORTH = 0.25
-"""Of a step without drafts, what it lost by that, as far as anybody can tell before they run."""
+"""The estimated share of a step's time lost by its having no drafts, before any were tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speculating:
-    """What a turn needs for drafts beside what every turn needs."""
+    """The drafter, the check and the payoff: what a turn needs for drafts."""
 
     drafter: Drafter
     check: Check
@@ -45,21 +45,21 @@ class Speculating:
     clock: Callable[[], float] = time.perf_counter
 
     def ready(self, rows: int, layers: list[KVCache]) -> bool:
-        """Whether a check of up to so many rows would wait for no compiler."""
+        """Whether checking up to `rows` rows needs no compiling."""
         check = self.check
         if not isinstance(check, FusedCheck):
             return True
         return all(check.rows.ready([layers], [count]) for count in (rows, 2))
 
     def lost(self, seconds: float) -> None:
-        """Note what a step took that had no drafts because their check isn't compiled."""
+        """Note the seconds of a step without drafts whose check isn't compiled yet."""
         if isinstance(self.check, FusedCheck):
             self.check.rows.ahead.lost(DRAFTS_WORTH * seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """What the target draws behind a row of a pass: ``logits [1, V]`` and a token ``[1]``."""
+    """The target's draw after a row of a pass: ``logits [1, V]`` and a token ``[1]``."""
 
     logits: mx.array
     token: mx.array
@@ -69,7 +69,7 @@ class _Drawn:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """A draft's token that the model draws too, and the model's draw behind it."""
+    """A correct draft, and the target's draw after it."""
 
     token: int
     logprobs: Logprobs | None
@@ -77,10 +77,10 @@ class _Checked:
 
 
 class SpeculativeDecoder(Decoder):
-    """A `Decoder` whose `step` has at times several tokens at once, and hands them out in turn.
+    """A `Decoder` whose `step` may obtain several tokens at once, and returns them one by one.
 
-    Between two steps everything but the layers' rows behind ``cache.tokens`` is as in a plain one,
-    so a cut, a stop or an end may come after any of them.
+    Between two steps everything except the layers' rows after ``cache.tokens`` is as in a plain
+    decoder, so a cut, a stop or an end may follow any of them.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class SpeculativeDecoder(Decoder):
         room: Callable[[], int],
         guide: Guide | None = None,
     ) -> None:
-        """room: says how many tokens more the turn may have."""
+        """room: returns how many more tokens the turn may have."""
         super().__init__(network, cache, sampler, logits, top_logprobs, guide)
         self.speculating, self._room = speculating, room
         self.drafted = self.accepted = 0
-        """Drafts of the last pass, and those that were right."""
+        """Drafts of the last pass, and the number of correct ones."""
         self.waited = 0.0
-        """Seconds of its last pass that somebody has waited for since."""
+        """Seconds of its last pass that other code has waited for since."""
         self._drafts: mx.array | None = None
         self._drawn: list[_Drawn] = []
         self._checked: deque[_Checked] = deque()
@@ -109,11 +109,11 @@ class SpeculativeDecoder(Decoder):
 
     @property
     def ready(self) -> bool:
-        """As `Decoder.ready`."""
+        """Whether a checked draft is left, so that the next `step` computes nothing."""
         return bool(self._checked)
 
     def step(self) -> int:
-        """As `Decoder.step`."""
+        """The next token: a checked draft, or the first one of a new pass."""
         if self._checked:
             return self._hand_out()
         payoff, clock = self.speculating.payoff, self.speculating.clock
@@ -135,42 +135,42 @@ class SpeculativeDecoder(Decoder):
         return token
 
     def charge(self, learn: Learn) -> None:
-        """Have `learn` told what came of the last pass."""
+        """Call `learn` with the number of correct drafts of the last pass."""
         learn(self.accepted, 0.0)
 
     def settle(self) -> None:
-        """As `Decoder.settle`: what was checked ahead is to be computed again."""
+        """As `Decoder.settle`: drops the checked drafts, which must then be computed again."""
         if self._checked or self._drafts is not None:
             self._checked.clear()
             self._drafts = None
             self.cache.drop_uncommitted()
 
     def close(self) -> None:
-        """As `Decoder.close`."""
+        """As `Decoder.close`; settles the drafter."""
         self._guarded(self.speculating.drafter.settle)
 
     def inject(self, tokens: Sequence[int]) -> None:
-        """As `Decoder.inject`."""
+        """As `Decoder.inject`; settles first."""
         self.settle()
         super().inject(tokens)
 
     def most(self, wanted: int) -> int:
-        """Drafts that there is room for: in the turn, the context, and a tail that stays open."""
+        """Drafts, at most `wanted`, that fit into the turn, the context, and an open tail."""
         if not wanted:
             return 0
         first = self.cache.layers[0]
         room = min(wanted, self._room() - 1, self.network.context - first.offset - 1)
-        if isinstance(first, TailedCache):  # one that a plain step wouldn't close stays open
+        if isinstance(first, TailedCache):  # a tail that a plain step wouldn't close stays open
             room = min(room, (attend.TAIL - first.recent or attend.TAIL) - 1)
         return max((size for size in SIZES if size <= room), default=0)
 
     def catch_up(self, most: int | None = None) -> bool:
-        """Have the drafter read what it hasn't, at most so many tokens; False if more is left."""
+        """Let the drafter read at most `most` new tokens; False if some are left."""
         done = self._guarded(lambda: self.speculating.drafter.follow(self.cache.tokens, most))
         return bool(done)
 
     def draft(self, most: int) -> int:
-        """Have the next pass check up to `most` drafts; returns how many there are."""
+        """Request up to `most` drafts for the next pass; returns how many it will check."""
         self.drafted = self.accepted = 0
         self._drafts = self._proposed(most) if most else None
         if self._drafts is not None:
@@ -179,13 +179,13 @@ class SpeculativeDecoder(Decoder):
 
     @property
     def rows(self) -> mx.array:
-        """As `Decoder.rows`: the drafts come behind the drawn token."""
+        """As `Decoder.rows`: the drafts follow the drawn token."""
         if self._drafts is None:
             return self.drawn
         return mx.concatenate([self.drawn, self._drafts.astype(self.drawn.dtype)])
 
     def follow(self, logits: mx.array) -> None:
-        """As `Decoder.follow`; what follows drafts is drawn at once."""
+        """As `Decoder.follow`; after drafts, the next tokens are drawn at once."""
         if self._drafts is None:
             super().follow(logits)
             return
@@ -199,7 +199,7 @@ class SpeculativeDecoder(Decoder):
         mx.async_eval([(one.token, *(one.logprobs or ())) for one in self._drawn])
 
     def keep(self, tokens: list[int]) -> int:
-        """As `Decoder.keep`, of those that are right."""
+        """As `Decoder.keep`, for the correct drafts."""
         if self._drafts is None:
             return super().keep(tokens)
         drawn: list[int] = mx.concatenate([one.token for one in self._drawn]).tolist()  # type: ignore[assignment]  # nested, to mypy
@@ -222,7 +222,7 @@ class SpeculativeDecoder(Decoder):
         return self.keep(rows.tolist())  # type: ignore[arg-type]  # nested, to mypy
 
     def _draws(self) -> Sampler:
-        """What a drafter may draw with, and leaves as it is."""
+        """The sampler for the drafter, which leaves its state unchanged."""
         return self.sampler
 
     def _proposed(self, most: int) -> mx.array | None:
@@ -234,12 +234,12 @@ class SpeculativeDecoder(Decoder):
             return None
         try:
             self.cache.make_room(1 + found.size)
-        except OutOfMemoryError:  # a plain step may fit yet
+        except OutOfMemoryError:  # a plain step may still fit
             return None
         return found
 
     def _guarded(self, act: Callable[[], T]) -> T | None:
-        """What `act` of the drafter gives; if it fails, there are no more drafts."""
+        """The result of `act`, a call of the drafter; if it fails, drafts stay off."""
         try:
             return act()
         except Exception as error:

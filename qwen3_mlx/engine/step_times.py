@@ -1,4 +1,4 @@
-"""How long the steps of those that answer take, and so what a chunk between two of them may."""
+"""Measures decoding steps, and derives how long a prompt's chunk between two steps may take."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qwen3_mlx.engine.fair import CHUNK_SECONDS, CHUNK_STEPS
 
 
 class StepTimes:
-    """Times steps by `clock`, each with the pass that it leaves behind for the next one."""
+    """Times steps by `clock`, including the pass that each leaves pending for the next step."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -20,21 +20,21 @@ class StepTimes:
 
     @property
     def waited(self) -> float:
-        """Seconds of the last step's pass that were waited for since."""
+        """Seconds spent waiting for the last step's pending pass."""
         return self._behind
 
     def chunk_seconds(self) -> float:
-        """What a chunk may take that is read now; waits for the pass of the last step.
+        """The seconds that a chunk may take now; waits for the pass of the last step.
 
-        By the quickest of the last steps: one that the machine held up gives no room.
+        It uses the fastest recent step: one that the machine delayed must not permit longer chunks.
         """
         began = self._clock()
-        mx.synchronize()  # its time is the step's, not the chunk's
+        mx.synchronize()  # this time belongs to the step, not to the chunk
         self._behind = self._clock() - began
         return max(CHUNK_SECONDS, CHUNK_STEPS * min(self._last, default=0.0))
 
     def ended(self, began: float) -> float:
-        """Note a step that `began` then and has ended now; returns the seconds since the last."""
+        """Note a step from `began` to now; returns the seconds since the previous step's end."""
         now, before = self._clock(), self._ended
         if before:
             self._last.append(now - began + self._behind)
@@ -42,5 +42,5 @@ class StepTimes:
         return now - before if before else 0.0
 
     def pause(self) -> None:
-        """Note that nobody steps: the next step follows none."""
+        """Note that no sequence steps now: the next step has no predecessor."""
         self._ended = self._behind = 0.0

@@ -1,4 +1,4 @@
-"""A sequence as the scheduler sees it, and what it tells of it."""
+"""A sequence in the scheduler, its listener, and the scheduler's counters."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from qwen3_mlx.events import FinishReason
 from qwen3_mlx.options import AS_COMPUTED
 
 EXPECTED_ANSWER = 4096
-"""Tokens of an answer, at most, that memory is set aside for before a sequence begins."""
+"""Most tokens of an answer for which memory is reserved before a sequence begins."""
 
 
 class Listener(Protocol):
-    """Who hears what becomes of a sequence. Called in the scheduler's thread; must not wait."""
+    """Receives a sequence's events, in the scheduler's thread; its methods must not block."""
 
     def reading(self, done: int, total: int) -> None:
-        """So many tokens of the prompt are in the cache; first what was there already."""
+        """`done` of the prompt's `total` tokens are in the cache; called first for reused ones."""
 
     def said(self, ids: tuple[int, ...], generated: bool, logprobs: Logprobs | None) -> None:
-        """One id was generated, or several were put in. May end the sequence."""
+        """One id was generated, or several were injected. May end the sequence."""
 
     def full(self) -> bool:
-        """Whether the listener can take no more for now; the sequence pauses."""
+        """Whether the listener can take no more for now; the sequence then pauses."""
 
     def ended(self, cache: PromptCache | None) -> None:
-        """The sequence has ended as its state says."""
+        """The sequence has ended; its `finish_reason` says why."""
 
     def failed(self, error: Exception) -> None:
-        """The sequence could not go on."""
+        """The sequence failed with `error`."""
 
 
 @dataclass(eq=False, slots=True)
 class Task:
-    """A sequence to compute: its prompt, its state machine, its draws, and who listens."""
+    """A sequence to compute: its prompt, state machine, sampler and listener."""
 
     prompt: list[int]
     sequence: TurnSequence
@@ -57,17 +57,17 @@ class Task:
     top_logprobs: int | None = None
     prefill_chunk: int | None = None
     lasting: Callable[[], Sequence[int]] | None = None
-    """The ids that the next prompt begins with, computed in idle time once this one has ended."""
+    """Returns the beginning of the next prompt, which is computed in idle time after this turn."""
     own: PromptCache | None = None
-    """The conversation's own cache, which holds a beginning of `prompt` and goes back to it."""
+    """The conversation's own cache, which holds a beginning of `prompt`; None: a shared one."""
     drafting: Callable[[PromptCache], Speculating | None] = lambda _: None
-    """What gives its cache drafts, once the prompt is read."""
+    """Returns the drafting of its cache, called when the prompt is read; None: no drafts."""
     cache: PromptCache | None = field(default=None, init=False)
     decoder: Decoder | None = field(default=None, init=False)
     probed: bool = field(default=False, init=False)
-    """Whether it waits for what a probe finds, and generates nothing before."""
+    """Whether it waits for a probe's result; until then it generates nothing."""
     touched: float = field(default_factory=time.monotonic, init=False)
-    """When it last got something done."""
+    """The time of its last progress."""
 
     @property
     def rows(self) -> int:
@@ -76,34 +76,34 @@ class Task:
 
     @property
     def to_come(self) -> int:
-        """Those of `rows` that have no memory yet, as far as anybody can tell."""
+        """The part of `rows` that has no memory yet, as far as is known."""
         held = len(self.cache.tokens) if self.cache else 0
         return max(self.rows - held, 0)
 
     @property
     def left(self) -> int:
-        """Tokens of the prompt to be read yet."""
+        """Tokens of the prompt that are still to be read."""
         return len(self.prompt) - (len(self.cache.tokens) if self.cache else 0)
 
     def begin(self, prefixes: Prefixes, busy: Iterable[PromptCache]) -> None:
-        """Get a cache that holds as much of the prompt as any does."""
+        """Choose the cache that holds most of the prompt, or the task's own."""
         self.cache = self.own or prefixes.take(self.prompt, busy)
 
     def decode(self, logits: mx.array) -> Decoder:
-        """Begin to decode: the prompt is read, and ``logits [1, V]`` follow it."""
+        """Start decoding after the prompt; ``logits [1, V]`` are those of its last token."""
         assert self.cache is not None
         given = (self.sequence, self.cache, self.sampler(), logits, self.top_logprobs)
         self.decoder = decoder_of(*given, self.drafting(self.cache))
         return self.decoder
 
     def leave(self) -> None:
-        """Decode no more; what outlives the turn is left to any thread."""
+        """Stop decoding; hand what outlives the turn over to any thread."""
         decoder, self.decoder = self.decoder, None
         if decoder is not None and self.own is not None:
             decoder.close()
 
     def end(self) -> None:
-        """Leave the cache to whoever is next, its own in whichever thread; tell the listener."""
+        """Release the cache (its own to any thread), and tell the listener."""
         if self.cache is not None:
             self.cache.drop_uncommitted()
             if self.own is not None:
@@ -114,21 +114,21 @@ class Task:
             self.listener.failed(error)
 
     def fail(self, error: Exception) -> None:
-        """Tell the listener of `error`; the cache is cleared, for its layers are unknown."""
+        """Tell the listener of `error`; clears the cache, because its layers are unknown."""
         foreseen = self.own is not None and isinstance(error, OutOfMemoryError)
         if is_out_of_memory(error):
             packed = self.cache is not None and self.cache.cache_format != AS_COMPUTED
             error = out_of_memory(error, len(self.prompt) - self.left, packed)
-        if self.cache is not None and foreseen:  # nothing was computed
+        if self.cache is not None and foreseen:  # `require` refused: nothing was computed
             self.cache.drop_uncommitted()
         elif self.cache is not None:
             self.cache.clear()
         self.listener.failed(error)
 
     def get_ready(self) -> None:
-        """Draw its next token, if a grammar had to see the last one first.
+        """Draw the next token, if a grammar had to see the last one first.
 
-        Raises `OutOfMemoryError` if its cache can't grow by a token, or what the grammar raises.
+        Raises `OutOfMemoryError` if the cache can't grow by a token, or the grammar's error.
         """
         if self.cache is not None and self.decoder is not None:
             self.cache.make_room(1)
@@ -137,7 +137,7 @@ class Task:
 
 @dataclass(slots=True)
 class Counts:
-    """What a scheduler has done since it began; read by other threads."""
+    """A scheduler's counters since its start; other threads read them."""
 
     ended: dict[FinishReason, int] = field(default_factory=dict)
     failed: int = 0
@@ -145,16 +145,16 @@ class Counts:
     cached_tokens: int = 0
     generated_tokens: int = 0
     steps: int = 0
-    """Times that every running sequence got a token."""
+    """Steps: in each, every running sequence got a token."""
     passes: int = 0
-    """Forward passes of those steps: as many, where all sequences are computed in one."""
+    """Forward passes of those steps; equal to `steps` if one pass computes all sequences."""
     longest_gap: float = 0.0
-    """Seconds between the ends of two steps of the running sequences, at most."""
+    """The longest time between the ends of two consecutive steps, in seconds."""
     faults: int = 0
-    """Errors that no sequence could be blamed for: all running ones were ended."""
+    """Errors that belonged to no single sequence: all running ones were ended."""
 
     def end(self, sequence: TurnSequence) -> FinishReason:
-        """Count that it has ended, and say why it has."""
+        """Count the end of `sequence`, and return its reason."""
         reason = sequence.finish_reason
         self.ended[reason] = self.ended.get(reason, 0) + 1
         return reason

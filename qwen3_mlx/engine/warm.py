@@ -1,4 +1,4 @@
-"""Bringing a cache up to a known prefix, in steps small enough to be given up at once."""
+"""Extends a cache to a known prefix, in steps short enough to interrupt the work at once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.nn.transformer import Qwen3Network
 
 STEP_SECONDS = 0.04
-"""Aim for a step: a turn that interrupts the work waits for one step at most."""
+"""Target seconds per step: a turn that interrupts the work waits for at most one step."""
 SHORTEST, LONGEST = 16, 1024
-"""Tokens of a step; more are faster a token, and how many fit the time is found as it goes."""
+"""Tokens per step, adapted to `STEP_SECONDS`; longer steps are faster per token."""
 
 
 def warm(
@@ -22,10 +22,10 @@ def warm(
     cache: PromptCache,
     stopped: Stopped = lambda: False,
 ) -> int:
-    """Make `cache` hold `tokens` exactly; returns how many had to be computed.
+    """Make `cache` hold exactly `tokens`; returns how many had to be computed.
 
-    What it has in common with them is kept, the rest dropped. If `stopped` says yes between two
-    steps, what is done by then stays.
+    The common prefix is kept, the rest dropped. `stopped` is asked between steps; if it returns
+    True, the finished steps stay in the cache.
     """
     kept, size = cache.keep(tokens), SHORTEST
     with cache.filling():

@@ -1,4 +1,4 @@
-"""The network, one box of the paper a file, in plain MLX operations.
+"""The network in plain MLX operations: one component of the paper per file.
 
 Shapes are written with one alphabet throughout:
 

@@ -1,4 +1,4 @@
-"""Compilation ahead of use: while a proof's children run, while a network's weights are read."""
+"""Compiles kernels ahead of use: while child processes prove them, or while weights are read."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ _THREAD = "compile ahead"
 
 
 class Ahead:
-    """Has what a trial will run compiled in its own process, while children prove the kernels.
+    """Compiles what a trial will run in this process, while child processes prove the kernels.
 
-    On CUDA alone, where that takes most of a proof's time: on Metal a kernel that hangs in a child
-    may take down what other processes compute. A text is launched once a child found it right.
+    Only on CUDA, where compiling takes most of a proof's time. On Metal, a kernel that hangs in a
+    child may take down what other processes compute. A text is launched only after a child found
+    it right.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Ahead:
         self._launches = {text_digest(launch): launch for launch in every}
 
     def __call__(self, right: Collection[str]) -> bool:
-        """Do one piece; returns whether there was one. right: digests of texts found right."""
+        """Do one piece of work; False if none is left. right: digests of texts found right."""
         begin = time.monotonic()
         known = next((text for text in self._launches if text in right), None)
         if known is not None:
@@ -60,7 +61,7 @@ class Ahead:
 
 
 def _waits(launch: Launch) -> bool:
-    """Whether no decode step needs it: prompts' kernels, and those of a few tokens."""
+    """Whether no decode step needs it: kernels of prompts and of a few tokens."""
     normed = launch.constants.get("NORM") or launch.constants.get("RESIDUAL")
     return launch.kernel == "gather_matmul" or (launch.kernel in ("gate_up", "down") and not normed)
 
@@ -68,10 +69,10 @@ def _waits(launch: Launch) -> bool:
 def begin(
     network: Qwen3Network, dtype: mx.Dtype, cache_format: CacheFormat = AS_COMPUTED
 ) -> threading.Thread | None:
-    """Begin to compile what `network` will decode with, by this machine's verdict, in a thread.
+    """Start a thread that compiles the kernels with which `network` will decode, by the verdict.
 
-    Its weights are still to be read, in `dtype`. Returns the thread; None where MLX's operations
-    will do. Raises `OptionError` for a variable that names no kernel.
+    dtype: that in which the weights will be read. Returns None if MLX's operations suffice.
+    Raises `OptionError` if an environment variable names no kernel.
     """
     if dispatch.trusted() or dispatch.off_reason("attend"):
         return None
@@ -80,7 +81,7 @@ def begin(
     if held is None or not (launches := _proven(network, cache_format, found, held)):
         return None
     settle(launches)
-    main = threading.main_thread()  # Python ends when it has, and waits for this one
+    main = threading.main_thread()  # Python waits for this thread, which stops once this one ended
     thread = threading.Thread(
         target=compile_ahead, args=(launches, lambda: not main.is_alive()), name=_THREAD
     )
@@ -89,14 +90,14 @@ def begin(
 
 
 def under_way() -> bool:
-    """Whether a thread that `begin` began still compiles."""
+    """Whether a thread that `begin` started is still compiling."""
     return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
 def _proven(
     network: Qwen3Network, cache_format: CacheFormat, found: list[Signature], held: Verdict
 ) -> list[Launch]:
-    """The launches of the arms that `held` chose, a prompt's first; none of them launches yet."""
+    """The launches of the arms that `held` chose, the prompt's first; nothing is launched yet."""
     arms = {arm for arm in held.arms() if arm != "stock"} or (
         {"fused"} if dispatch.forced() else set()
     )

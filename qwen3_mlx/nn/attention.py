@@ -17,7 +17,7 @@ from qwen3_mlx.nn.softmax_attention import attention
 class Attention(nn.Module):
     """``softmax(q kᵀ / √D) v``, causal; K key/value heads serve H query heads.
 
-    Qwen3's own: RMSNorm over head_dim on every query and key head, before RoPE, and no bias
+    Specific to Qwen3: RMSNorm over head_dim on every query and key head, before RoPE, and no bias
     (arXiv 2505.09388 §2).
     """
 
@@ -36,7 +36,7 @@ class Attention(nn.Module):
         self.rope = RotaryEmbedding(head_dim, rope)
 
     def __call__(self, x: mx.array, cache: KVCache | Together | None = None) -> mx.array:
-        """Mix ``x [B, L, C]`` with the past in `cache`, which grows by L."""
+        """Let ``x [B, L, C]`` attend to itself and `cache`, which grows by L; the shape stays."""
         B, L, _ = x.shape
         q = self.q_norm(self.q_proj(x).reshape(B, L, self.heads, self.head_dim))
         k = self.k_norm(self.k_proj(x).reshape(B, L, self.kv_heads, self.head_dim))

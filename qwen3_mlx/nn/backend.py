@@ -1,7 +1,7 @@
-"""What runs a network's products: plain, unpacked or fused operations, chosen once at load.
+"""How a network's products run: plain, unpacked or fused operations, chosen once at load.
 
-The modules hold a `Backend` and call it; `qwen3_mlx.nn.choose_backend` chooses it. A network that
-nobody chose for, and one in training, runs `PLAIN`: MLX's own operations, nothing waited for.
+The modules hold a `Backend` and call it; `qwen3_mlx.nn.choose_backend` chooses it. A network
+without a choice, and one in training, runs `PLAIN`: MLX's own operations, evaluated lazily.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from qwen3_mlx.nn import evaluate, fused_experts, unpack
 from qwen3_mlx.nn.guarded import Guarded
 
 Experts = Callable[[mx.array, mx.array], mx.array]
-"""Tokens ``[T, C]`` and the router's logits ``[T, E]`` to ``[T, C]``."""
+"""Maps tokens ``[T, C]`` and the router's logits ``[T, E]`` to ``[T, C]``."""
 
 Through = Callable[[unpack.Stack, mx.array], mx.array]
-"""A stack of experts and their rows ``[N, 1, in]`` to ``[N, 1, out]``."""
+"""Maps a stack of experts and their rows ``[N, 1, in]`` to ``[N, 1, out]``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """How one module's products run."""
+    """The settings by which one module runs its products."""
 
     policy: UnpackPolicy | None = None
     """When packed weights are unpacked; None: never."""
     waits_for_input: bool = False
-    """Whether a linear layer computes its input before it unpacks its own weights, which frees
-    those of the layer before."""
+    """Whether a linear layer evaluates its input before it unpacks its weights, which frees the
+    unpacked weights of the previous layer."""
     few: tuple[mx.Dtype, ...] = ()
-    """Dtypes of the activations that `fused_experts.few` takes here."""
+    """Activation dtypes for which `fused_experts.few` runs."""
     many: tuple[mx.Dtype, ...] = ()
-    """The same of `fused_experts.many`."""
+    """Activation dtypes for which `fused_experts.many` runs."""
     guarded: Guarded | None = None
-    """What those run within; None where there are none."""
+    """The guard around both; None: neither runs."""
     paced: bool = False
     """Whether a GPU gets one layer of a prompt at a time."""
 
     def unpacks(self, rows: int) -> bool:
-        """Whether a packed matrix that meets `rows` rows is unpacked first."""
+        """Whether a packed matrix is unpacked before a product of `rows` rows."""
         return self.policy is not None and rows >= self.policy.rows
 
     def linear(self, x: mx.array, packed: Matrix, bias: mx.array | None) -> mx.array:
-        """``x [..., in]`` through a matrix unpacked for it, to ``[..., out]``.
+        """``x [..., in]`` times a matrix that is unpacked for this product, to ``[..., out]``.
 
-        Where the policy waits, a layer's matrices are never unpacked together. On the CPU MLX
+        If the policy waits, no two matrices of a layer are unpacked at once. On the CPU MLX
         allocates a layer and a half ahead, and waiting costs nothing measurable (512 tokens
         through 8 layers of 0.6B: 1.57 s with, 1.64 s without).
         """
@@ -70,9 +70,9 @@ class Backend:
     def through_experts(
         self, x: mx.array, pairs: mx.array, ascending: bool, first: unpack.Stack
     ) -> Through:
-        """How rows of ``x [T, C]`` go through the experts ``pairs [N]``, as they are or unpacked.
+        """A function that multiplies rows by the experts ``pairs [N]``, packed or unpacked.
 
-        `first` is one of their stacks. If `ascending`, the pairs are sorted by expert.
+        x: the tokens ``[T, C]``. first: one of the experts' stacks. ascending: `pairs` is sorted.
         """
         policy = self.policy if ascending else None
         rows = unpack.rows_per_expert(x, pairs, first, policy) if policy else None
@@ -83,7 +83,7 @@ class Backend:
     def experts(
         self, x: mx.array, logits: mx.array, routed: Callable[[], Routed], plain: Experts
     ) -> mx.array:
-        """``x [T, C]`` by the router's ``logits [T, E]`` through its experts, to ``[T, C]``."""
+        """The routed experts of ``x [T, C]`` by router ``logits [T, E]``, to ``[T, C]``."""
         few = len(x) <= MAX_TOKENS and x.dtype in self.few
         if self.guarded is None or not (few or x.dtype in self.many):
             return plain(x, logits)
@@ -91,7 +91,7 @@ class Backend:
         return self.guarded(kind, lambda: run(x, logits, routed()), lambda: plain(x, logits))
 
     def pace(self, x: mx.array, behind: mx.array) -> None:
-        """Begin a layer's output ``x [B, L, C]`` and wait for the layer `behind`, if that pays."""
+        """Start to evaluate ``x [B, L, C]``, then wait for the layer `behind`, if `paced`."""
         if self.paced:
             evaluate.pace(x, behind)
 

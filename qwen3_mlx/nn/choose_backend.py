@@ -1,4 +1,4 @@
-"""Which `Backend` a network gets on this machine, and the reasons, for `qwen3-mlx doctor`."""
+"""Chooses a network's `Backend` on this machine; explains the choice for `qwen3-mlx doctor`."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 
 def choose_backend(network: nn.Module, cache_format: CacheFormat = AS_COMPUTED) -> Backend:
-    """Choose what runs the modules of `network` on this machine; returns what all have in common.
+    """Set the backend of every module of `network`; returns the settings that all have in common.
 
-    Call it when its weights are in place, and again after packing them or changing their dtype.
-    cache_format: that of its conversations, whose verdict says which kernels run. Raises
-    `OptionError` for a variable that names no mode or kernel.
+    Call it when the weights are loaded, and again after packing them or changing their dtype.
+    cache_format: that of its conversations; the verdict on the kernels depends on it. Raises
+    `OptionError` if an environment variable names no mode or kernel.
     """
     policy, verdict = unpack_policy.choose_policy(), verdict_of(network, cache_format)
     common = Backend(policy, paced=device_backend.device() != "cpu")
@@ -51,7 +51,7 @@ def choose_backend(network: nn.Module, cache_format: CacheFormat = AS_COMPUTED) 
 
 
 def _failed(network: ref[nn.Module], cache_format: CacheFormat, fault: str) -> None:
-    """Note it, if the network is still there: its modules don't keep it alive."""
+    """Record the fault, if the network still exists: the guard holds a weak reference to it."""
     if (module := network()) is not None:
         fail_in_use(module, cache_format, "a kernel of the experts", fault)
 
@@ -71,7 +71,7 @@ def _routed(common: Backend, moe: MoE, verdict: Verdict | None) -> Backend:
 
 
 def reasons() -> Iterator[tuple[str, str]]:
-    """How tokens are read and written on this machine, and why: a name and a sentence each."""
+    """How this machine runs prefill and decode, and why: pairs of a name and a text."""
     yield "prefill, packed", unpack_policy.explain()
     reason = dispatch.unavailable_reason(*dispatch.PROMPT)
     experts = f"as above: {reason}" if reason else "4 and 8 bits: packed, on matrix units"

@@ -1,6 +1,6 @@
 """Evaluates arrays early, so that MLX frees memory before it allocates more.
 
-MLX allocates ahead of what it computes: a lazy graph holds all that some hundred operations make,
+MLX allocates ahead of what it computes: a lazy graph holds the outputs of some hundred operations,
 not only the arrays that are alive in Python (docs/log.md).
 """
 
@@ -12,11 +12,11 @@ import mlx.core as mx
 
 PACED_FROM = 64
 """Tokens from which a GPU gets one layer at a time, so that at most two layers' arrays are alive.
-On CUDA all layers' would be: 10.8 GB for 2,048 tokens through 30B-A3B on an H100."""
+CUDA would otherwise hold all layers' arrays: 10.8 GB for 2,048 tokens of 30B-A3B on an H100."""
 
 
 def evaluate_now(*arrays: mx.array) -> bool:
-    """Compute `arrays` now, which frees their inputs; returns False inside `mx.compile`."""
+    """Evaluate `arrays` now, which frees their inputs; returns False inside `mx.compile`."""
     try:
         mx.eval(*arrays)
     except ValueError:  # "Attempting to eval an array during function transformations"
@@ -25,14 +25,15 @@ def evaluate_now(*arrays: mx.array) -> bool:
 
 
 def crowded(tokens: int) -> bool:
-    """Whether `tokens` on a GPU need so much memory that waiting pays."""
+    """Whether `tokens` on a GPU take so much memory that evaluating early pays."""
     return tokens >= PACED_FROM and backend.device() != "cpu"
 
 
 def pace(x: mx.array, behind: mx.array) -> None:
-    """Begin to compute a layer's output ``x [B, L, C]``, and wait for that of the layer `behind`.
+    """Start to evaluate a layer's output ``x [B, L, C]``, then wait for the previous one, `behind`.
 
-    So the GPU has work while Python writes the next layer down. Few tokens and a trace pass.
+    The GPU thus has work while Python builds the next layer. Does nothing below `PACED_FROM` tokens
+    and inside `mx.compile`.
     """
     if x.size // x.shape[-1] < PACED_FROM:
         return

@@ -7,15 +7,15 @@ import mlx.nn as nn
 
 
 def _rows(x: mx.array, sorted_experts: bool) -> mx.array | None:
-    """Which row of ``x [N, 1, in]`` meets the i-th of the experts: the i-th.
+    """The row of ``x [N, 1, in]`` for the i-th of the experts: row i.
 
-    MLX takes its grouped path for sorted experts only if that is left unsaid (ops.cpp, 0.32).
+    MLX groups sorted experts only if the row indices are None (ops.cpp, 0.32).
     """
     return None if sorted_experts else mx.arange(x.shape[0], dtype=mx.uint32)
 
 
 def gather(x: mx.array, weight: mx.array, experts: mx.array, sorted_experts: bool) -> mx.array:
-    """``x [N, 1, in]`` through the matrices ``weight [E, out, in]`` of ``experts [N]``."""
+    """Multiply ``x [N, 1, in]`` by the matrices ``weight [E, out, in]`` of ``experts [N]``."""
     return mx.gather_mm(
         x,
         weight.swapaxes(-1, -2),
@@ -26,7 +26,7 @@ def gather(x: mx.array, weight: mx.array, experts: mx.array, sorted_experts: boo
 
 
 class ExpertLinear(nn.Module):
-    """``weight [E, out, in]``: row i of the input meets the matrix of its own expert."""
+    """``weight [E, out, in]``: input row i is multiplied by the matrix of its expert."""
 
     packed = False
 
@@ -40,14 +40,14 @@ class ExpertLinear(nn.Module):
         return f"experts={experts}, input_dims={input_dims}, output_dims={output_dims}"
 
     def __call__(self, x: mx.array, experts: mx.array, sorted_experts: bool) -> mx.array:
-        """``x [N, 1, in]`` through ``experts [N]`` uint32; returns ``[N, 1, out]``.
+        """Multiply ``x [N, 1, in]`` by ``experts [N]`` uint32; returns ``[N, 1, out]``.
 
-        `sorted_experts` promises that `experts` ascends, which lets MLX group the rows.
+        sorted_experts: promises that `experts` ascends, which lets MLX group the rows.
         """
         return gather(x, self.weight, experts, sorted_experts)
 
     def unpacked(self, first: int, last: int, dtype: mx.Dtype) -> mx.array:
-        """The weights ``[last - first, out, in]`` of experts `first` to `last`."""
+        """The weights ``[last - first, out, in]`` of experts `first` to `last`, exclusive."""
         return self.weight[first:last].astype(dtype)
 
     def to_quantized(
@@ -57,13 +57,13 @@ class ExpertLinear(nn.Module):
         mode: str = "affine",
         quantize_input: bool = False,
     ) -> QuantizedExpertLinear:
-        """The same layer, packed; ``mlx.nn.quantize`` calls this."""
-        del quantize_input  # activations stay as they are
+        """Pack the layer; ``mlx.nn.quantize`` calls this. Defaults: groups of 64, 4 bits."""
+        del quantize_input  # activations are never packed
         return QuantizedExpertLinear(self.weight, group_size or 64, bits or 4, mode)
 
 
 class QuantizedExpertLinear(nn.Module):
-    """An `ExpertLinear` packed as MLX packs matrices, each expert by itself."""
+    """An `ExpertLinear` in MLX's packed format, each expert packed separately."""
 
     packed = True
 
@@ -79,7 +79,7 @@ class QuantizedExpertLinear(nn.Module):
         return f"experts={experts}, output_dims={output_dims}, bits={self.bits}, mode={self.mode}"
 
     def __call__(self, x: mx.array, experts: mx.array, sorted_experts: bool) -> mx.array:
-        """As `ExpertLinear.__call__`."""
+        """As `ExpertLinear.__call__`, on packed weights."""
         return mx.gather_qmm(
             x,
             self.weight,
@@ -95,7 +95,7 @@ class QuantizedExpertLinear(nn.Module):
         )
 
     def unpacked(self, first: int, last: int, dtype: mx.Dtype) -> mx.array:
-        """As `ExpertLinear.unpacked`: here they are unpacked for it."""
+        """As `ExpertLinear.unpacked`; this computes them with `mx.dequantize`."""
         biases = None if self.biases is None else self.biases[first:last]
         return mx.dequantize(
             self.weight[first:last],

@@ -1,8 +1,8 @@
-"""The routed experts in two or three launches of our kernels, from matrices and numbers.
+"""The routed experts in two or three launches of this package's kernels, from matrices and numbers.
 
-`few` serves short prompts, the last tokens of a chunk, and batches; `many` serves prompts, on
-matrix units, with nothing unpacked and nothing waited for. The decode step of one token is
-`qwen3_mlx.nn.fused_step`.
+`few` serves short prompts, the last tokens of a chunk, and batches; `many` serves prompts on
+matrix units, without unpacking weights or evaluating early. `qwen3_mlx.nn.fused_step` decodes one
+token.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from qwen3_mlx.metal.verdict import Verdict
 
 
 def matrix_of(module: nn.Module) -> Matrix:
-    """The weights of a linear layer, packed or plain, one matrix or one an expert."""
+    """The weights of a linear layer, packed or plain: one matrix, or one per expert."""
     if "scales" not in module:
         return Matrix(module.weight)
     return Matrix(
@@ -51,15 +51,15 @@ def many_unavailable(experts: Routed, verdict: Verdict | None = None) -> str | N
 
 
 def few(x: mx.array, logits: mx.array, experts: Routed) -> mx.array:
-    """At most `gate_up.MAX_TOKENS` tokens ``x [T, C]``, logits ``[T, E]``, to ``[T, C]``."""
+    """At most `gate_up.MAX_TOKENS` tokens ``x [T, C]``, ``logits [T, E]``, to ``[T, C]``."""
     h, chosen = hidden(x, logits, experts)
     return down.down(h, experts.down, chosen)
 
 
 def many(x: mx.array, logits: mx.array, experts: Routed) -> mx.array:
-    """Tokens ``x [T, C]``, router's ``logits [T, E]``, to ``[T, C]``; rows sorted by expert."""
+    """Tokens ``x [T, C]``, router ``logits [T, E]``, to ``[T, C]``; rows are sorted by expert."""
     chosen, weights = route.route(logits, experts.top_k, experts.normalise)
     plan = gather_matmul.plan(chosen, experts.count)
     h = gather_matmul.gate_up(x, experts.gate, experts.up, weights, plan)
     out = gather_matmul.down(h, experts.down, plan)
-    return out.astype(mx.float32).sum(axis=-2).astype(x.dtype)  # rounded once
+    return out.astype(mx.float32).sum(axis=-2).astype(x.dtype)  # float32 sum, rounded once

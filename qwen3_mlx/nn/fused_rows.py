@@ -1,7 +1,8 @@
-"""A few rows through the whole network in few launches, the weights read once for all of them.
+"""Passes a few rows through the whole network in few launches; all rows share one read of weights.
 
-Rows are the last tokens of several sequences, each with its own past, or new tokens of one, or
-both. As in `fused_step` the modules stay the truth, and whatever a kernel throws goes through them.
+Rows are the last tokens of several sequences, each with its own past, or new tokens of one
+sequence, or both. As in `fused_step` the modules define the network, and take over whenever a
+kernel raises.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 MOST_ROWS = attend.MOST_ROWS
-"""Of a step; more go through MLX's operations."""
+"""Maximum rows of a step; steps with more run in MLX's operations."""
 
 _MOST_MET = 64
-"""Sizes of buffers that are kept compiled."""
+"""Maximum combinations of buffer sizes for which compiled graphs are kept."""
 
 Forward = Callable[..., tuple[mx.array, list[mx.array]]]
 
 
 class FusedRows:
-    """A few rows through a network, compiled; made once for all conversations of a scheduler.
+    """A compiled step of a few rows; one instance serves all conversations of a scheduler.
 
-    It keeps the weights it was made with: make another after replacing them.
+    It keeps the weights it was made with: create another after replacing them.
     """
 
     def __init__(
@@ -51,9 +52,9 @@ class FusedRows:
         first = network.layers[0].self_attn
         self.table = rotation_table(first.head_dim, first.rope.rope)
         self.ahead = RowsAhead(network, cache_format, skinny=operations is layer.ROWS)
-        """What of it is compiled."""
+        """Tracks which of its kernels are compiled."""
         self.fault = ""
-        """Why it takes the plain path from here on, if it does."""
+        """Why it takes the plain path from now on; empty if it doesn't."""
         self._met: set[object] = set()
         self._forward: Forward = mx.compile(self._layers)
 
@@ -61,7 +62,7 @@ class FusedRows:
     def if_available(
         cls, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED
     ) -> FusedRows | None:
-        """The step of `network`, or None where rows take the plain path."""
+        """The step of `network`, or None if rows take the plain path."""
         operations, reason = choose_operations(network, cache_format)
         return None if operations is None or reason else cls(network, cache_format, operations)
 
@@ -74,19 +75,19 @@ class FusedRows:
         return self.rows(tokens, [cache], [len(tokens)])
 
     def ready(self, caches: Sequence[Sequence[KVCache]], new: Sequence[int]) -> bool:
-        """Whether `rows` would wait for no compiler."""
+        """Whether `rows` runs without compiling a kernel."""
         first = [layers[0] for layers in caches]
         held = [one for one in first if isinstance(one, TailedCache) and one.keys is not None]
         if self.fault or len(held) < len(first) or sum(new) > MOST_ROWS or not self._fits(new):
-            return True  # MLX's operations take it
+            return True  # MLX's operations run it
         return self.ahead.ready(tuple(new), [c.rooms(n) for c, n in zip(held, new, strict=True)])
 
     def rows(
         self, tokens: mx.array, caches: Sequence[Sequence[KVCache]], new: Sequence[int]
     ) -> mx.array:
-        """``tokens [R, 1]``, the first ``new[0]`` of the first sequence, to logits ``[R, 1, V]``.
+        """``tokens [R, 1]``, first ``new[0]`` of the first sequence, to logits ``[R, 1, V]``.
 
-        caches: those of each sequence, one a layer, which grow.
+        caches: each sequence's caches, one per layer; they grow.
         """
         held = [[one for one in layers if isinstance(one, TailedCache)] for layers in caches]
         able = all(len(a) == len(b) and b[0].state for a, b in zip(held, caches, strict=True))
@@ -106,7 +107,7 @@ class FusedRows:
         return logits
 
     def _fits(self, new: Sequence[int]) -> bool:
-        """Whether one launch has room for the arrays of so many sequences."""
+        """Whether the arrays of this many sequences fit into one launch."""
         return len(new) <= attend.most_sequences(bool(self.cache_format.bits))
 
     def _plainly(
@@ -134,7 +135,7 @@ class FusedRows:
             self._met.clear()
             self._forward = mx.compile(self._layers)
         logits, tails = self._forward(tokens, counts, mx.array(places, mx.int32), opened)
-        if sizes not in self._met:  # the compiler and the device have their say within the `try`
+        if sizes not in self._met:  # compiler and device errors must surface within the `try`
             computed(logits, *tails)
             self._met.add(sizes)
         return logits, tails
@@ -170,7 +171,7 @@ class FusedRows:
 def choose_operations(
     network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED
 ) -> tuple[layer.Operations | None, str | None]:
-    """What makes the products of rows of `network` on this machine, or why MLX's operations do."""
+    """The operations for products of rows on this machine, or None and the reason."""
     arms, reason = choose_arms(network, cache_format)
     if reason or set(arms) == {"stock"}:
         return None, reason or "MLX's own operations are as fast on this machine"

@@ -1,10 +1,10 @@
-"""One token through the whole network in few launches: seven a Mixture-of-Experts layer, five a
-dense one (MLX's own operations make 30 and 19).
+"""One token through the network in few launches: seven per Mixture-of-Experts layer, five per dense
+one (MLX's own operations make 30 and 19).
 
-The plain modules stay the truth and do everything else; this reads their weights. The step is
+The plain modules define the network and do everything else; the step reads their weights. It is
 compiled once, so that a token costs no Python: the position is an array, the key/value buffers
-have few sizes, and what a step appends lives in short tails (see `qwen3_mlx.metal.attend`). Which
-arm it takes, and whether any, is this machine's verdict (`qwen3_mlx.metal.verdict`).
+have few sizes, and a step's new keys and values go into short tails (see `qwen3_mlx.metal.attend`).
+This machine's verdict chooses the arm (`qwen3_mlx.metal.verdict`).
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 LONG = 1024
-"""Tokens of the past from which the arm for a long one is taken: between those that are timed."""
+"""Past tokens from which the arm for a long past runs; it lies between the timed pasts."""
 
 OPERATIONS: dict[Arm, layer.Operations] = {"hybrid": layer.HYBRID, "fused": layer.FUSED}
 
 Arms = tuple[Arm, Arm]
-"""Behind a short past, and behind a long one."""
+"""The arms for a short and for a long past."""
 
 Forward = Callable[..., tuple[mx.array, list[mx.array]]]
 
 
 class FusedStep:
-    """One token through a network, compiled; made once for a conversation.
+    """A compiled step of one token; one instance per conversation.
 
-    It keeps the weights it was made with: make another after replacing them.
+    It keeps the weights it was made with: create another after replacing them.
     """
 
     def __init__(
@@ -67,18 +67,18 @@ class FusedStep:
         self.table = rotation_table(first.head_dim, first.rope.rope)
         self.guarded = guarded_of(network)
         self.fault = ""
-        """Why it takes the plain path from here on, if it does."""
+        """Why it takes the plain path from now on; empty if it doesn't."""
         self._forwards: dict[Arm, Forward] = {
             arm: mx.compile(partial(self._layers, OPERATIONS[arm])) for arm in {*arms} - {"stock"}
         }
         self._met: set[object] = set()
-        """Arms and sizes of buffers whose kernels have run."""
+        """The arms and buffer sizes whose kernels have run."""
 
     @classmethod
     def if_available(
         cls, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED
     ) -> FusedStep | None:
-        """The step of `network`, or None where it takes the plain path."""
+        """The step of `network`, or None if it takes the plain path."""
         arms, reason = choose_arms(network, cache_format)
         if reason:
             return None
@@ -86,14 +86,14 @@ class FusedStep:
         return cls(network, cache_format, arms, held.cuts if held is not None else None)
 
     def make_cache(self) -> list[KVCache]:
-        """An empty cache for one conversation, as `Qwen3.make_cache`."""
+        """Empty caches with tails for one conversation, one per layer."""
         return [tailed(self.cache_format, self.network) for _ in self.layers]
 
     def __call__(self, tokens: mx.array, cache: list[KVCache]) -> mx.array:
-        """``tokens [1, 1]`` to logits ``[1, 1, V]``, as `Qwen3`; `cache` grows.
+        """``tokens [1, 1]`` to logits ``[1, 1, V]``, as `Qwen3Network`; `cache` grows by one.
 
-        Whatever a kernel throws, the same token goes through the plain network: until the tails
-        are taken at the very end the cache holds what it held.
+        If a kernel raises, the plain network computes the same token: `cache` changes only at the
+        end, when it takes the tails. Errors of memory and of a shared network are raised.
         """
         layers, lead = [h for h in cache if isinstance(h, TailedCache)], self.network.model.lead
         fault = self.fault or (self.guarded.fault if self.guarded is not None else "")
@@ -111,7 +111,7 @@ class FusedStep:
                 )
         except Exception as error:
             if lead is not None or is_out_of_memory(error):
-                raise  # the others have begun this step
+                raise  # the other machines have begun this step
             if not is_of_a_trace(error):
                 self._give_up(error)
             return self.network(tokens, cache)
@@ -122,12 +122,12 @@ class FusedStep:
     def _run(
         self, arm: Arm, tokens: mx.array, layers: list[TailedCache]
     ) -> tuple[mx.array, list[mx.array]]:
-        """A step in `arm`: logits, and the tails that hold one token more."""
+        """A step in `arm`: logits, and the tails with one more token."""
         pasts = [held.open() for held in layers]
         counts = mx.array([layers[0].held, layers[0].recent], mx.int32)
         logits, tails = self._forwards[arm](tokens, counts, pasts)
         kernels = (arm, tuple(array.shape for array in pasts[0]))
-        if kernels not in self._met:  # the compiler and the device have their say within the `try`
+        if kernels not in self._met:  # compiler and device errors must surface within the `try`
             computed(logits, *tails)
             self._met.add(kernels)
         return logits, tails
@@ -153,7 +153,7 @@ class FusedStep:
             return self._logits(x, operations), tails
 
     def _past(self, arrays: tuple[mx.array, ...], counts: mx.array) -> attend.Past:
-        """Name the arrays of `TailedCache.open`, which a trace takes without names."""
+        """Name the arrays of `TailedCache.open`: a trace accepts only arrays."""
         *parts, tail = arrays
         matrices = as_matrices(tuple(parts), self.cache_format, self.network.head_dim)
         return attend.Past(*matrices, tail, counts)
@@ -168,7 +168,7 @@ class FusedStep:
 def as_matrices(
     arrays: tuple[mx.array, ...], cache_format: CacheFormat, head_dim: int
 ) -> tuple[Matrix, Matrix]:
-    """Keys and values of a cache's buffers, which a trace takes without names."""
+    """The matrices of keys and of values from a cache's buffers: a trace accepts only arrays."""
     half, bits = len(arrays) // 2, cache_format.bits
     packing = (bits, cache_format.group(head_dim)) if bits else (0, 0)
 
@@ -180,7 +180,7 @@ def as_matrices(
 
 
 def kernels_of(arm: Arm, network: Qwen3Network, cache_format: CacheFormat) -> tuple[str, ...]:
-    """The kernels that a step of `network` in `arm` launches, by name."""
+    """The names of the kernels that a step of `network` in `arm` launches."""
     moe = any(isinstance(block.mlp, MoE) for block in network.layers)
     names: tuple[str, ...] = dispatch.STEP if arm == "fused" else dispatch.HYBRID
     if cache_format.bits:
@@ -189,7 +189,7 @@ def kernels_of(arm: Arm, network: Qwen3Network, cache_format: CacheFormat) -> tu
 
 
 def unsupported_network(network: Qwen3Network, cache_format: CacheFormat) -> str | None:
-    """Why no kernel could run it on any machine, or None."""
+    """Why no machine's kernels could run `network` with these caches, or None."""
     if cache_format.window is not None:
         return "the kernel sees all of the past, not a window of it"
     if adapted(network):
@@ -201,7 +201,7 @@ def unsupported_network(network: Qwen3Network, cache_format: CacheFormat) -> str
 def choose_arms(
     network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED
 ) -> tuple[Arms, str | None]:
-    """The arms that decode `network` on this machine, and why both are stock's if they are."""
+    """The arms that decode `network` on this machine; the reason if both are stock."""
     stock: Arms = ("stock", "stock")
     if network.model.stage is not None:
         return stock, "its layers lie on several machines, and a step is one machine's"

@@ -1,4 +1,4 @@
-"""Kernels of a prompt's experts, until one fails: then MLX's operations, in the same turn."""
+"""Runs the experts' kernels until one fails, then MLX's operations, within the same turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qwen3_mlx.device.out_of_memory import is_out_of_memory
 
 
 class Guarded:
-    """What the layers of one network share: whether its kernels may run, and which have."""
+    """Shared by a network's layers: whether its kernels may run, and which have run already."""
 
     def __init__(self, failed: Callable[[str], object]) -> None:
         self._failed = failed
@@ -22,9 +22,10 @@ class Guarded:
     def __call__(
         self, kind: Hashable, fused: Callable[[], mx.array], plain: Callable[[], mx.array]
     ) -> mx.array:
-        """What `fused` makes, or `plain` from the first fault on. Raises if memory runs out.
+        """The result of `fused`, or of `plain` from the first fault on. Raises if memory runs out.
 
-        kind: what names the kernels; those of a new one are computed at once, within the guard.
+        kind: names the kernels; those of a new kind are evaluated at once, within the guard, which
+        so catches their faults.
         """
         if self.fault:
             return plain()
@@ -45,23 +46,23 @@ class Guarded:
 
 
 def computed(*arrays: mx.array) -> None:
-    """Compute `arrays`, except within a trace: the compiler and the device have their say."""
+    """Evaluate `arrays`, except within a trace, so that compiler and device errors surface."""
     try:
         mx.eval(*arrays)
-    except ValueError as error:  # which is also how Metal refuses a launch
+    except ValueError as error:  # Metal reports a refused launch by ValueError, too
         if not is_of_a_trace(error):
             raise
 
 
 def is_of_a_trace(error: Exception) -> bool:
-    """Whether MLX refused to compute only because this thread is inside `mx.compile`.
+    """Whether MLX refused to evaluate only because this thread is inside `mx.compile`.
 
-    That is no fault of a kernel. Other threads' traces don't matter: since 0.32 the mark is a
-    thread's own.
+    That is no fault of a kernel. Traces of other threads don't matter: since MLX 0.32 the flag
+    belongs to one thread.
     """
     return "during function transformations" in str(error)
 
 
 def first_line(error: Exception) -> str:
-    """What `error` says, in one line."""
+    """The first line of the error's message, at most 160 characters; else the name of its type."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -1,4 +1,4 @@
-"""Linear layers whose packed form is unpacked for many rows, where that is faster."""
+"""Linear layers whose packed weights are unpacked for many rows, if that is faster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen3_mlx.nn.rows import apart, one_by_one
 
 
 class Linear(nn.Linear):
-    """``nn.Linear``, packed by ``mlx.nn.quantize`` into a `QuantizedLinear`."""
+    """An ``nn.Linear`` that ``mlx.nn.quantize`` packs into this module's `QuantizedLinear`."""
 
     def __call__(self, x: mx.array) -> mx.array:
         """Transform ``x [..., in]`` to ``[..., out]``."""
@@ -26,16 +26,16 @@ class Linear(nn.Linear):
         mode: str = "affine",
         quantize_input: bool = False,
     ) -> nn.QuantizedLinear:
-        """The same layer, packed; ``mlx.nn.quantize`` calls this."""
+        """Pack the layer; ``mlx.nn.quantize`` calls this."""
         if quantize_input:
             return super().to_quantized(group_size, bits, mode, quantize_input)
-        # None stands for the mode's own, as in nn.Linear.to_quantized; the annotations forget it
+        # None selects the mode's default, as in nn.Linear.to_quantized; its annotations omit None
         group, width = cast(int, group_size), cast(int, bits)
         return QuantizedLinear.from_linear(self, group, width, mode)
 
 
 class QuantizedLinear(nn.QuantizedLinear):
-    """``nn.QuantizedLinear``, whose backend may unpack the weights for many rows."""
+    """An ``nn.QuantizedLinear`` whose backend may unpack the weights for many rows."""
 
     backend: Backend = PLAIN
 

@@ -1,7 +1,7 @@
-"""Low-rank adapters beside linear layers: ``y + (x Aᵀ) Bᵀ`` (arXiv 2106.09685).
+"""Low-rank adapters of linear layers: ``y + (x Aᵀ) Bᵀ`` (arXiv 2106.09685).
 
-The adapter's scale is in B already. The base stays as it is stored, packed or plain. The fused
-kernels read matrices and know no adapter, so they stand aside where one is.
+B already contains the adapter's scale. The base keeps its stored form, packed or plain. The fused
+kernels read matrices and don't add adapters, so they don't run on adapted layers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STANDS_ASIDE = (
 
 
 class LoRALinear(nn.Module):
-    """A linear layer ``base`` with ``lora_a [r, in]`` and ``lora_b [out, r]`` beside it."""
+    """A linear layer ``base`` with an adapter ``lora_a [r, in]``, ``lora_b [out, r]``."""
 
     def __init__(self, base: nn.Module, a: mx.array, b: mx.array) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class LoRALinear(nn.Module):
 
 
 class LoRAExpertLinear(nn.Module):
-    """A stack of experts ``base`` with ``lora_a [E, r, in]`` and ``lora_b [E, out, r]``."""
+    """A stack of experts ``base`` with adapters ``lora_a [E, r, in]``, ``lora_b [E, out, r]``."""
 
     def __init__(self, base: Stack, a: mx.array, b: mx.array) -> None:
         super().__init__()
@@ -40,28 +40,28 @@ class LoRAExpertLinear(nn.Module):
 
     @property
     def weight(self) -> mx.array:
-        """The base's, as it is stored: its first dimension counts the experts."""
+        """The base's stored weight; its first dimension is the number of experts."""
         return self.base.weight
 
     @property
     def packed(self) -> bool:
-        """Whether the base is."""
+        """Whether the base's weights are packed."""
         return self.base.packed
 
     def __call__(self, x: mx.array, experts: mx.array, sorted_experts: bool) -> mx.array:
-        """As `ExpertLinear.__call__`."""
+        """As `ExpertLinear.__call__`, plus the adapters' update."""
         low = gather(x, self.lora_a, experts, sorted_experts)
         update = gather(low, self.lora_b, experts, sorted_experts)
         return self.base(x, experts, sorted_experts) + update.astype(x.dtype)
 
     def unpacked(self, first: int, last: int, dtype: mx.Dtype) -> mx.array:
-        """As `ExpertLinear.unpacked`: the base's weights and the update, added up."""
+        """As `ExpertLinear.unpacked`: the sum of the base's weights and the adapters' update."""
         update = self.lora_b[first:last] @ self.lora_a[first:last]
         return self.base.unpacked(first, last, dtype) + update.astype(dtype)
 
 
 def base_of(layer: nn.Module) -> nn.Module:
-    """The layer itself, or the one below its adapter."""
+    """The layer below an adapter; a layer without an adapter is returned itself."""
     return layer.base if isinstance(layer, LoRALinear) else layer
 
 

@@ -1,4 +1,4 @@
-"""The dense feed-forward network."""
+"""The dense feed-forward network (SwiGLU)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def swiglu(gate: mx.array, up: mx.array) -> mx.array:
 
 
 class MLP(nn.Module):
-    """``down(silu(gate(x)) · up(x))``."""
+    """``down(silu(gate(x)) · up(x))``, without biases."""
 
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
@@ -23,5 +23,5 @@ class MLP(nn.Module):
         self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Transform ``x [B, L, C]``."""
+        """Transform ``x [B, L, C]`` to ``[B, L, C]``."""
         return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))

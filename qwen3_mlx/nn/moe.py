@@ -26,7 +26,7 @@ def route(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, mx.a
     `normalise` (transformers' Qwen3MoeTopKRouter). Returns ``[..., top_k]`` uint32 and float32.
     """
     weights = mx.softmax(logits.astype(mx.float32), axis=-1, precise=True)
-    # the choice itself has no gradient; the weights of the chosen do
+    # the choice has no gradient; the weights of the chosen experts do
     experts = mx.argpartition(-mx.stop_gradient(weights), kth=top_k - 1, axis=-1)[..., :top_k]
     chosen = mx.take_along_axis(weights, experts, axis=-1)
     if normalise:
@@ -35,7 +35,7 @@ def route(logits: mx.array, top_k: int, normalise: bool) -> tuple[mx.array, mx.a
 
 
 class Experts(nn.Module):
-    """E SwiGLU networks with stacked weights; each token goes through those it is routed to."""
+    """E SwiGLU networks with stacked weights; each token passes through its routed experts."""
 
     backend: Backend = PLAIN
 
@@ -46,9 +46,9 @@ class Experts(nn.Module):
         self.down_proj = ExpertLinear(intermediate_size, hidden_size, experts)
 
     def __call__(self, x: mx.array, experts: mx.array, sorting: bool = True) -> mx.array:
-        """Send ``x [T, C]`` through its ``experts [T, top_k]``; returns ``[T, top_k, C]``.
+        """Pass ``x [T, C]`` through its ``experts [T, top_k]``; returns ``[T, top_k, C]``.
 
-        Without `sorting` each pair is multiplied by itself, however many there are.
+        sorting: if False, pairs are never sorted or grouped, however many there are.
         """
         tokens, top_k = experts.shape
         pairs = experts.flatten()  # [T * top_k]
@@ -58,8 +58,8 @@ class Experts(nn.Module):
             order = mx.argsort(pairs)
             pairs, rows = pairs[order], rows[order]
         through = self.backend.through_experts(x, pairs, sort, self.gate_proj)
-        # The axis comes before the gather: MLX 0.32's sorted kernel misreads, on Metal, one that
-        # was only added to the strides (mlx#3960).
+        # The axis is added before the gather: on Metal, MLX 0.32's sorted kernel misreads an axis
+        # that exists only in the strides (mlx#3960).
         x = x[:, None, :][rows]  # [T * top_k, 1, C]
         hidden = swiglu(through(self.gate_proj, x), through(self.up_proj, x))
         out = through(self.down_proj, hidden)
@@ -87,7 +87,7 @@ class MoE(nn.Module):
         self.switch_mlp = Experts(hidden_size, intermediate_size, experts)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Transform ``x [B, L, C]``."""
+        """Transform ``x [B, L, C]`` to ``[B, L, C]``."""
         flat = x.reshape(-1, x.shape[-1])  # [B * L, C]
         backend = PLAIN if self.training else self.backend  # the kernels have no gradient
         logits = self.gate(x).reshape(len(flat), -1)
@@ -95,14 +95,14 @@ class MoE(nn.Module):
         return backend.experts(flat, logits, self.routed, plain).reshape(x.shape)
 
     def plain(self, x: mx.array, logits: mx.array, sorting: bool = True) -> mx.array:
-        """``x [T, C]`` by the router's ``logits [T, E]``, to ``[T, C]``, in MLX's operations."""
+        """``x [T, C]`` with router ``logits [T, E]``, to ``[T, C]``, in MLX's operations."""
         experts, weights = route(logits, self.top_k, self.normalise)
         out = self.switch_mlp(x, experts, sorting).astype(mx.float32)
         # The weighted sum stays in float32 and is rounded once.
         return (out * weights[..., None]).sum(axis=-2).astype(x.dtype)
 
     def routed(self) -> Routed:
-        """The experts' matrices and the router's numbers, as kernels take them."""
+        """The experts' matrices and the router's settings, in the kernels' format."""
         stack = self.switch_mlp
         gate, up, down = (matrix_of(m) for m in (stack.gate_proj, stack.up_proj, stack.down_proj))
         return Routed(gate, up, down, self.top_k, self.normalise)

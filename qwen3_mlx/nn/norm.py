@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation (arXiv 1910.07467), the only one Qwen3 uses."""
+"""Root-mean-square normalisation (arXiv 1910.07467), Qwen3's only norm."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class RMSNorm(nn.Module):
         return f"{self.weight.shape[0]}, eps={self.eps}"
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Normalise ``x [..., dims]``."""
+        """Normalise ``x [..., dims]``; the shape and dtype stay."""
         return mx.fast.rms_norm(x, self.weight, self.eps)

@@ -1,9 +1,9 @@
-"""One network over several machines: the sums that make shares whole.
+"""One network shared by several machines: the sums that complete their partial results.
 
-Which part of which tensor a machine holds is `qwen3_mlx.config.share`. The modules are built with a
-machine's own sizes and know nothing of the others; a `Block` sums what its two halves give.
-MLX carries it: JACCL over Thunderbolt, NCCL, or a ring over TCP. Whole layers a machine are
-`qwen3_mlx.nn.pipeline`'s.
+`qwen3_mlx.config.share` decides which part of which tensor a machine holds. The modules are built
+with one machine's sizes and know nothing of the others; a `Block` sums the outputs of its two
+halves. MLX transports the data: JACCL over Thunderbolt, NCCL, or a ring over TCP.
+`qwen3_mlx.nn.pipeline` handles machines that hold whole layers.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ T = TypeVar("T")
 
 
 class Lead(Protocol):
-    """Who tells the other machines of a network what this one is about to compute."""
+    """Tells the other machines of a shared network what this one is about to compute."""
 
     def forward(self, compute: Callable[[mx.array], T], tokens: mx.array, cache: Any) -> T:
-        """`compute` of ``tokens [B, L]``, which all are given, begun before it returns."""
+        """Send ``tokens [B, L]`` to all machines, and return `compute` of them, already started."""
 
     def mark(self, layers: Any) -> None:
-        """Have all mark the cache of these layers."""
+        """Mark the cache of these layers on all machines."""
 
     def copy(self, source: Any, target: Any, count: int) -> None:
-        """Have all begin the cache of `target` with the first `count` tokens of `source`."""
+        """Copy the first `count` tokens of the cache `source` to `target` on all machines."""
 
     def await_loss(self, error: Exception) -> None:
-        """Wait until a lost machine ends all, if that is what made a pass fail with `error`."""
+        """If a lost machine caused `error`, wait until that ends all processes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What makes the shares of a block's two halves whole; None: they are whole already."""
+    """The sums that complete a block's two halves; None for a half that is already complete."""
 
     attention: Sum | None = None
     feed_forward: Sum | None = None
 
     def whole(self) -> bool:
-        """Whether nobody else is needed."""
+        """Whether the block needs no other machine."""
         return self.attention is None and self.feed_forward is None
 
 
@@ -55,7 +55,7 @@ ALONE = Sums()
 
 
 def sums_of(share: Share, group: mx.distributed.Group | None = None) -> Sums:
-    """The sums of a block over `group`, by default all machines."""
+    """A block's sums over `group`, by default all machines."""
     if share.size == 1 or share.pipeline:
         return ALONE
     over: Sum = partial(mx.distributed.all_sum, group=group)

@@ -1,8 +1,8 @@
-"""One machine's stage of a pipeline: a hidden state comes from the machine before, and goes on.
+"""One stage of a pipeline: receives hidden states from the previous machine and sends them on.
 
-The first machine embeds the tokens, and what the last one hands on comes back to it for norm and
-head; so tokens stay with the first, and each pass crosses every link once. MLX carries it (ring,
-JACCL); NCCL has no send.
+The first machine embeds the tokens; the last machine returns its output to the first, which applies
+norm and head. So tokens stay on the first machine, and each pass crosses every link once. MLX
+transports the data (ring, JACCL); NCCL has no send.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class Stage:
     size: int
 
     def take(self, shape: Sequence[int], dtype: mx.Dtype) -> mx.array:
-        """What the machine before hands on."""
+        """The hidden state that the previous machine sends."""
         return _awaited(mx.distributed.recv(shape, dtype, self.rank - 1))
 
     def hand_on(self, x: mx.array) -> mx.array:
-        """Hand ``x [B, L, C]`` to the next machine; on the first, what comes back from the last."""
+        """Send ``x [B, L, C]`` to the next machine; the first returns what the last sends back."""
         sent = mx.distributed.send(x, (self.rank + 1) % self.size)
-        mx.async_eval(sent)  # now: whoever drops the result would leave the others waiting, and
-        if self.rank:  # behind a receive on the same stream it would never begin
+        mx.async_eval(sent)  # now: a caller that drops the result would leave the others waiting,
+        if self.rank:  # and after a receive on the same stream it would never begin
             return sent
         back = mx.distributed.recv(x.shape, x.dtype, self.size - 1)
         mx.async_eval(back)
@@ -38,7 +38,7 @@ class Stage:
 
 
 def _awaited(x: mx.array) -> mx.array:
-    """Wait for a prompt's ``x [B, L, C]`` here: a GPU ends a command that waits for seconds."""
+    """Evaluate ``x [B, L, C]`` if L > 1: a GPU aborts a command that waits for seconds."""
     if x.shape[1] > 1:
         mx.eval(x)
     return x

@@ -1,4 +1,4 @@
-"""Rotary position embedding, plain or stretched by YaRN: one code for dense and MoE."""
+"""Rotary position embedding, plain or scaled by YaRN; dense and MoE models share the code."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from qwen3_mlx.config.rope import Rope, Yarn
 
 
 class RotaryEmbedding:
-    """Rotate halves of each head by ``position / wavelength`` (half-split, as in GPT-NeoX).
+    """Rotates the halves of each head by ``position / wavelength`` (half-split, as in GPT-NeoX).
 
-    With YaRN the wavelengths are stretched, and queries and keys are multiplied by its
-    attention factor, as transformers multiplies its cos and sin tables.
+    YaRN stretches the wavelengths and multiplies queries and keys by its attention factor;
+    transformers multiplies its cos and sin tables by that factor.
     """
 
     def __init__(self, head_dim: int, rope: Rope) -> None:
@@ -23,11 +23,11 @@ class RotaryEmbedding:
         self.mscale = rope.scaling.mscale if rope.scaling else 1.0
 
     def __call__(self, x: mx.array, offset: int | mx.array) -> mx.array:
-        """Rotate ``x [B, H, L, D]``, whose first token stands at position `offset`."""
+        """Rotate ``x [B, H, L, D]``; offset: the first token's position, an int or ``[B]``."""
         if self.mscale != 1.0:
             x = x * mx.array(self.mscale, x.dtype)
-        # Not `base`: MLX would raise it to powers in float32, which at position 131,072 turns the
-        # fast dimensions three times as wrongly as the rounding of the angle itself does.
+        # Not `base`: MLX would compute its powers in float32; at position 131,072 that makes the
+        # angles of the fast dimensions three times as wrong as rounding the angle itself does.
         return mx.fast.rope(
             x, self.head_dim, traditional=False, base=None, scale=1.0, offset=offset,
             freqs=wavelengths(self.head_dim, self.rope),
@@ -36,17 +36,17 @@ class RotaryEmbedding:
 
 @cache
 def rotation_table(head_dim: int, rope: Rope) -> mx.array:
-    """What the kernels turn by, ``[D/2 + 1]`` float32: radians per position, then YaRN's factor."""
+    """The kernels' table, ``[D/2 + 1]`` float32: radians per position, then YaRN's factor."""
     mscale = rope.scaling.mscale if rope.scaling else 1.0
     return mx.array([*speeds(head_dim, rope), mscale], mx.float32)
 
 
 @cache
 def wavelengths(head_dim: int, rope: Rope) -> mx.array:
-    """What `mx.fast.rope` divides positions by, ``[D/2]`` float32: positions per radian.
+    """The divisors of positions for `mx.fast.rope`, ``[D/2]`` float32: positions per radian.
 
-    It takes their float32 reciprocals, so of the float32 numbers around each wavelength the one
-    is chosen whose reciprocal is nearest to the speed. Cached by all they depend on.
+    MLX takes their float32 reciprocals, so each divisor is the float32 number near the wavelength
+    whose reciprocal is closest to the speed. The result is cached per argument.
     """
     return mx.array([_divisor(speed) for speed in speeds(head_dim, rope)], mx.float32)
 
@@ -65,8 +65,8 @@ def _float32(value: float) -> float:
 def speeds(head_dim: int, rope: Rope) -> list[float]:
     """Radians per position of each pair of dimensions, in float64.
 
-    With YaRN (arXiv 2309.00071 §3.2) fast dimensions keep their speed, slow ones are divided by
-    the factor, and those between are blended linearly.
+    YaRN (arXiv 2309.00071 §3.2) keeps the speed of fast dimensions, divides that of slow ones by
+    the factor, and blends linearly between them.
     """
     plain = [rope.theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
     yarn = rope.scaling
@@ -81,7 +81,7 @@ def speeds(head_dim: int, rope: Rope) -> list[float]:
 
 
 def _correction_range(head_dim: int, theta: float, yarn: Yarn) -> tuple[float, float]:
-    """Where the blend begins and ends: dimensions turning `beta_fast` and `beta_slow` times."""
+    """The blend's first and last dimension: those that turn `beta_fast` and `beta_slow` times."""
 
     def dimension(turns: float) -> float:
         length = yarn.original_max_position_embeddings

@@ -1,8 +1,8 @@
-"""The kernels of rows compiled before a step needs them, a text at a time, while nobody waits.
+"""Compiles the kernels of rows before a step needs them, one text at a time, while nobody waits.
 
-MLX compiles in the thread that first launches a text, and holds a lock meanwhile that every launch
-of any thread takes: a thread beside the turns would hold them up for just as long. So whoever has
-nothing else to do compiles, and a step that is not ready goes another way.
+MLX compiles in the thread that first launches a text, and meanwhile holds a lock that every launch
+of any thread takes: a compiling thread beside the turns would delay them just as long. So the
+scheduler compiles when it is idle, and a step whose kernels aren't compiled takes another path.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 NAP_SECONDS = 0.02
 
 FIRST_TEXT_S = {"cuda": 2.0, "metal": 0.25}
-"""What a text takes to compile, until one has been."""
+"""Estimated seconds per text until one has been compiled."""
 
 PATIENCE_S = 5.0
-"""What running sequences may lose for want of kernels before they wait for one."""
+"""Seconds that sequences may lose without the kernels before they wait for one to compile."""
 
 Step = tuple[New, bool]
-"""The rows of a step, and whether `attend` reads their past in parts."""
+"""The new tokens per sequence, and whether `attend` reads the past in parts."""
 
 
 class RowsAhead:
-    """Which steps of rows of a network are compiled in this process, and what is compiled next."""
+    """Tracks which steps of rows are compiled in this process, and which text comes next."""
 
     def __init__(
         self,
@@ -45,20 +45,20 @@ class RowsAhead:
         skinny: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """skinny: whether our kernels make the products of rows, beside their attention."""
+        """skinny: whether this package's kernels compute the rows' products, besides attention."""
         self._network, self._cache_format = network, cache_format
         self._skinny, self._clock = skinny, clock
         self.steps: Sequence[New] = ()
-        """Those that `compile_next` makes ready, the most wanted first."""
+        """The steps for which `compile_next` compiles, the most wanted first."""
         self._texts: dict[tuple[int | bool, ...], frozenset[str]] = {}
         self._launches: dict[str, Launch] = {}
         self._wanted: list[Step] = []
         self._guess, self._lost = FIRST_TEXT_S.get(backend.device(), 0.0), 0.0
 
     def ready(self, new: New, rooms: Sequence[tuple[int, int]]) -> bool:
-        """Whether a step of `new` rows would wait for no compiler.
+        """Whether a step of `new` rows runs without compiling.
 
-        rooms: tokens that each sequence's buffers have room for, now and perhaps in that step.
+        rooms: each sequence's buffer capacity in tokens, now and at most in that step.
         """
         if dispatch.trusted():
             return True
@@ -71,21 +71,21 @@ class RowsAhead:
         """Compile a text; False if there is none left to compile."""
         if dispatch.trusted():
             return False
-        if ahead.under_way():  # what a sequence alone needs comes first
+        if ahead.under_way():  # the kernels of a single sequence come first
             time.sleep(NAP_SECONDS)
             return True
         text = next(self._missing(), None)
         if text is not None:
             began = self._clock()
             compile_ahead([self._launches[text]])
-            COMPILED.add(text)  # one that failed is left to the step, which goes back to MLX's
+            COMPILED.add(text)  # if it failed, its step falls back to MLX's operations
             self._guess = self._clock() - began
         return text is not None
 
     def lost(self, seconds: float) -> bool:
-        """Note what a step lost by not being ready; returns whether a text was compiled for it.
+        """Note the `seconds` that a step lost without kernels; True if a text was compiled for it.
 
-        That is once as much was lost as compiling takes, and more than anybody should notice.
+        That happens once the loss exceeds the time of compiling by `PATIENCE_S`.
         """
         self._lost += seconds
         if self._lost < PATIENCE_S + self._guess or not self.compile_next():
@@ -94,14 +94,14 @@ class RowsAhead:
         return True
 
     def _missing(self) -> Iterator[str]:
-        """Texts that aren't compiled, the most wanted first."""
+        """The texts that aren't compiled, the most wanted first."""
         every = [(new, split) for split in (False, True) for new in self.steps]
         for step in [*self._wanted, *every]:
             yield from sorted(self._texts_of(*step) - COMPILED)
 
     def _texts_of(self, new: New, split: bool) -> frozenset[str]:
         names = attend.padded(len(new), bool(self._cache_format.bits))
-        short = (2 * len(new) < SHORT, 2 * sum(new) < SHORT)  # the arrays of counts, and of rows
+        short = (2 * len(new) < SHORT, 2 * sum(new) < SHORT)  # per sequence, and per row
         kind = (names, max(new) > 1, sum(new) > 8, split, *short)
         if kind not in self._texts:
             made = [

@@ -1,4 +1,4 @@
-"""A network's layers as kernels take them, the signatures they have, and this machine's verdict."""
+"""A network's layers in the kernels' format, their signatures, and this machine's verdict."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 
 def layer_of(block: Block) -> Layer:
-    """The weights of `block`, as a fused step takes them; none is copied."""
+    """The weights of `block` in the format of a fused step, without copies."""
     a, mlp = block.self_attn, block.mlp
     if isinstance(mlp, MoE):
         network: Routed | tuple[Matrix, Matrix, Matrix] = mlp.routed()
@@ -42,7 +42,7 @@ def layer_of(block: Block) -> Layer:
 
 
 def head_of(network: Qwen3Network) -> Matrix:
-    """The head's matrix, which is the embedding's where they are tied."""
+    """The head's matrix; with tied embeddings, the embedding's."""
     tied = "lm_head" not in network
     return matrix_of(network.model.embed_tokens if tied else network.lm_head)
 
@@ -61,7 +61,7 @@ def unsupported(layer: Layer) -> str | None:
 
 
 def signatures(module: nn.Module, cache_format: CacheFormat = AS_COMPUTED) -> list[Signature]:
-    """One for each kind of layer in `module`; empty if a kernel can't run one of them."""
+    """The distinct signatures of the layers in `module`; empty if a kernel can't run one."""
     if adapted(module):
         return []
     blocks = [part for part in module.modules() if isinstance(part, Block)]
@@ -78,7 +78,7 @@ def _signature(layer: Layer, head: Matrix | None, cache_format: CacheFormat) -> 
     dtype, dim, (gate, up, down) = layer.norms[0].dtype, len(layer.head_norms[0]), layer.matrices
     del up
     if head is not None and unsupported_matrices([head], dtype):
-        head = None  # it is left to MLX's operations
+        head = None  # MLX's operations compute the head
     roles = {"qkv": layer.qkv[0], "out": layer.out, "gate_up": gate, "down": down, "head": head}
     packing, bits, experts = _packing(layer.qkv[0]), cache_format.bits, layer.network
     routed = experts if isinstance(experts, Routed) else None
@@ -110,9 +110,9 @@ def _packing(matrix: Matrix | None) -> Packing:
 
 
 def verdict_file(module: nn.Module, cache_format: CacheFormat = AS_COMPUTED) -> Path | None:
-    """Where the verdict on `module` is or will be; None where no kernel could run whatever it says.
+    """The file of the verdict on `module`; None if no kernel could run whatever the verdict.
 
-    Raises `OptionError` for a variable that names no kernel.
+    Raises `OptionError` if an environment variable names no kernel.
     """
     if dispatch.trusted() or dispatch.off_reason("attend"):
         return None
@@ -123,8 +123,8 @@ def verdict_file(module: nn.Module, cache_format: CacheFormat = AS_COMPUTED) -> 
 def verdict_of(module: nn.Module, cache_format: CacheFormat = AS_COMPUTED) -> Verdict | None:
     """This machine's verdict on the kernels of `module`, or None.
 
-    Where the user has said which kernels run they are proven here and now, if they never were:
-    whether they are right is not for the user to say.
+    If the user chose the kernels and they were never proven, this proves them now: the user
+    decides whether they run, not whether they are right.
     """
     file = verdict_file(module, cache_format)
     if file is None:
@@ -143,7 +143,7 @@ def verdict_of(module: nn.Module, cache_format: CacheFormat = AS_COMPUTED) -> Ve
 
 
 def fail_in_use(module: nn.Module, cache_format: CacheFormat, what: str, fault: str) -> None:
-    """Say that `what` failed, and note it: from the next start on steps of `module` are plain."""
+    """Report that `what` failed, and record it: later starts run `module` in plain steps."""
     say(f"{what} failed, so plain operations go on: {fault}")
     if (guarded := guarded_of(module)) is not None:
         guarded.fault = fault
@@ -155,11 +155,11 @@ def fail_in_use(module: nn.Module, cache_format: CacheFormat, what: str, fault: 
 
 
 def guarded_of(module: nn.Module) -> Guarded | None:
-    """What the kernels of its experts run within, if they do; all its layers have the same."""
+    """The guard of the experts' kernels, which all layers share; None if there is none."""
     parts = (part.backend.guarded for part in module.modules() if isinstance(part, MoE))
     return next((guarded for guarded in parts if guarded is not None), None)
 
 
 def say(line: str) -> None:
-    """One line for the user, beside what is printed."""
+    """Print a line for the user on standard error."""
     print(f"qwen3-mlx: {line}", file=sys.stderr)  # noqa: T201

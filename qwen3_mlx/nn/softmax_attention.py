@@ -1,8 +1,9 @@
-"""Softmax attention, fused where MLX has that, else a tile of keys at a time.
+"""Softmax attention: MLX's fused kernel where it exists, else one tile of keys at a time.
 
-MLX's fused attention never holds the scores of all queries against all keys; its plain one does:
-``4 · H · L · S`` bytes, 8.6 GB for 2,048 tokens of Qwen3-8B behind 32,768. So where that would be
-large, the keys are taken in tiles, with a running maximum and sum in float32 (arXiv 1805.02867).
+MLX's fused attention never stores the scores of all queries against all keys; its fallback does:
+``4 · H · L · S`` bytes, 8.6 GB for 2,048 tokens of Qwen3-8B after 32,768. If that would exceed
+`SCORES`, the keys are split into tiles, with a running maximum and sum in float32
+(arXiv 1805.02867).
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from qwen3_mlx.device.buffer_sizes import SCORES
 from qwen3_mlx.nn.evaluate import evaluate_now
 
 FUSED_DIMS = (64, 80, 128)
-"""Sizes of a head that MLX's fused attention of many queries takes (Metal and CUDA, 0.32)."""
+"""Head sizes that MLX's fused attention of many queries supports (Metal and CUDA, 0.32)."""
 
-_NOTHING = -1e30  # below every score, but finite: what has seen no key yet weighs nothing
+_NOTHING = -1e30  # below every score, but finite: a query that has seen no key yet has no weight
 
 Fetch = Callable[[int, int], tuple[mx.array, mx.array]]
-"""Keys and values of the rows from a to b, ``[B, K, b - a, D]`` each."""
+"""Returns the keys and values of rows a to b, ``[B, K, b - a, D]`` each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which rows a query sees besides being causal: the first `sinks`, and the last `size`."""
+    """The rows that a causal query sees: the first `sinks` and the last `size`."""
 
     size: int
     sinks: int
@@ -37,7 +38,7 @@ class Window:
 def attention(
     q: mx.array, fetch: Fetch, rows: int, scale: float, window: Window | None = None
 ) -> mx.array:
-    """``softmax(q kᵀ · scale) v``, causal, the last query beside the last of all `rows`.
+    """``softmax(q kᵀ · scale) v``, causal; the last query is at the last of the `rows`.
 
     ``q [B, H, L, D]``; H is a multiple of the keys' heads. Returns ``[B, H, L, D]``.
     """
@@ -55,7 +56,7 @@ def _is_fused(dim: int) -> bool:
 
 
 def visible(a: int, b: int, rows: int, queries: int, window: Window | None) -> mx.array:
-    """``[L, b - a]`` bool: which of the rows from a to b each of the last L queries sees."""
+    """``[L, b - a]`` bool: which of the rows a to b each of the last L queries sees."""
     key = mx.arange(a, b)
     query = mx.arange(rows - queries, rows)[:, None]
     seen = key <= query
@@ -73,7 +74,7 @@ def _in_tiles(
     total = mx.zeros((B, H, L, 1), mx.float32)  # Σ exp(score - top)
     mixed = mx.zeros((B, H, L, D), mx.float32)  # Σ exp(score - top) · value
     q = q * scale
-    evaluate_now(q)  # and what it was made from is free
+    evaluate_now(q)  # frees the arrays that q was computed from
     for a in range(0, rows, size):
         b = min(a + size, rows)
         k, v = fetch(a, b)
@@ -85,11 +86,11 @@ def _in_tiles(
         total = fade * total + weights.sum(axis=-1, keepdims=True)
         mixed = fade * mixed + grouped(weights.astype(v.dtype), v).astype(mx.float32)
         top = new
-        evaluate_now(mixed, total)  # one tile after the other
+        evaluate_now(mixed, total)  # limits memory to one tile
     return (mixed / total).astype(q.dtype)
 
 
 def grouped(x: mx.array, y: mx.array) -> mx.array:
-    """``x [B, H, L, ·] @ y [B, K, ·, ·]``: each of y's heads serves H / K of x's."""
+    """``x [B, H, L, ·] @ y [B, K, ·, ·]``: each head of y serves H / K heads of x."""
     B, H, L, _ = x.shape
     return (x.reshape(B, y.shape[1], -1, x.shape[-1]) @ y).reshape(B, H, L, -1)

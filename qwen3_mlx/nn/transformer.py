@@ -26,10 +26,10 @@ from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each behind a norm and beside a residual."""
+    """One layer: attention and feed-forward, each after a norm and with a residual connection."""
 
     sums: Sums = ALONE
-    """Over the machines that share the network."""
+    """The sums over the machines that share the network."""
 
     def __init__(self, config: Qwen3Config, index: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
 
     def __call__(self, x: mx.array, cache: KVCache | Together | None = None) -> mx.array:
-        """Transform ``x [B, L, C]``."""
+        """Transform ``x [B, L, C]`` to ``[B, L, C]``; `cache` grows by L."""
         mixed = self.self_attn(self.input_layernorm(x), cache)
         x = x + (self.sums.attention(mixed) if self.sums.attention else mixed)
         out = self.mlp(self.post_attention_layernorm(x))
@@ -69,9 +69,9 @@ class Qwen3Body(nn.Module):
 
     backend: Backend = PLAIN
     lead: Lead | None = None
-    """Who tells the machines that share the network, on the first of them."""
+    """On the first machine of a shared network: tells the others what to compute."""
     stage: Stage | None = None
-    """This machine's place, where whole layers lie on several."""
+    """This machine's stage, if each machine holds whole layers."""
 
     def __init__(self, config: Qwen3Config) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Qwen3Body(nn.Module):
         return self.norm(x) if "norm" in self else x
 
     def _first(self, tokens: mx.array) -> mx.array:
-        """What the first layer here takes: ``[B, L, C]``."""
+        """The input ``[B, L, C]`` of the first layer here: embedded or from the previous stage."""
         if self.stage is None or self.stage.rank == 0:
             return self.embed_tokens(tokens)
         norm = self.layers[0].input_layernorm.weight
@@ -132,26 +132,26 @@ class Qwen3Network(nn.Module):
         return self.head(self.model(tokens, cache))
 
     def together(self, tokens: mx.array, caches: Sequence[Sequence[KVCache]]) -> mx.array:
-        """One token ``tokens [B, 1]`` of each of B sequences to logits ``[B, 1, V]``.
+        """One token of each of B sequences, ``tokens [B, 1]``, to logits ``[B, 1, V]``.
 
-        caches: those of each sequence, one a layer, which grow by one.
+        caches: each sequence's caches, one per layer; they grow by one token.
         """
         return self.rows(tokens, caches, [1] * len(caches))
 
     def rows(
         self, tokens: mx.array, caches: Sequence[Sequence[KVCache]], new: Sequence[int]
     ) -> mx.array:
-        """``tokens [R, 1]``, the first ``new[0]`` of the first sequence, to logits ``[R, 1, V]``.
+        """``tokens [R, 1]``, first ``new[0]`` of the first sequence, to logits ``[R, 1, V]``.
 
-        caches: those of each sequence, one a layer, which grow. On the CPU each token computes the
-        bits that it computes in a step of its own.
+        caches: each sequence's caches, one per layer; they grow. On the CPU each token computes the
+        same bits as in a step of its own.
         """
         return one_by_one(self.head, self.model.rows(tokens, caches, new))
 
     def successive(self, tokens: mx.array, cache: list[KVCache]) -> mx.array:
         """The next tokens ``[R, 1]`` of one sequence to logits ``[R, 1, V]``; `cache` grows by R.
 
-        On the CPU each computes the bits that it computes in a step of its own.
+        On the CPU each token computes the same bits as in a step of its own.
         """
         if backend.device() != "cpu":
             return self(tokens.reshape(1, -1), cache).swapaxes(0, 1)
@@ -160,7 +160,7 @@ class Qwen3Network(nn.Module):
     def head(self, hidden: mx.array) -> mx.array:
         """Hidden states ``[..., C]`` to logits ``[..., V]``; a tied head is the embedding.
 
-        Raises `CheckpointError` where the checkpoint is the body alone.
+        Raises `CheckpointError` if the checkpoint has no head.
         """
         if not self.has_head:
             hint = "the checkpoint is an embedder's, without a head: it gives vectors only"
@@ -171,16 +171,16 @@ class Qwen3Network(nn.Module):
 
     @property
     def layers(self) -> list[Block]:
-        """The blocks, first to last."""
+        """The blocks in order; on a stage of a pipeline only those of this machine."""
         return self.model.layers
 
     def share_out(self, sums: Sums) -> None:
-        """Sum every block's halves over the machines that share the network."""
+        """Sum both halves of every block over the machines that share the network."""
         for block in self.layers:
             block.sums = sums
 
     def become_stage(self, rank: int, size: int) -> None:
-        """Be machine `rank` of a pipeline: all but the first have layers alone."""
+        """Become machine `rank` of a pipeline; all but the first drop embedding, norm and head."""
         self.model.stage = Stage(rank, size)
         if rank:
             self.pop("lm_head", None)
@@ -189,11 +189,11 @@ class Qwen3Network(nn.Module):
 
     @property
     def is_shared(self) -> bool:
-        """Whether several machines hold it together."""
+        """Whether several machines hold the network together."""
         return self.model.stage is not None or not self.layers[0].sums.whole()
 
     def make_cache(self, cache_format: CacheFormat = AS_COMPUTED) -> list[KVCache]:
-        """An empty cache for one conversation, one a layer. Raises `OptionError`."""
+        """Empty caches for one conversation, one per layer. Raises `OptionError`."""
         return [self._layer_cache(cache_format) for _ in self.layers]
 
     def _layer_cache(self, cache_format: CacheFormat) -> KVCache:

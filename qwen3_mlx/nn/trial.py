@@ -1,8 +1,8 @@
-"""Are the kernels faster on this machine? Whole decode steps of each arm, with the real weights.
+"""Times whole decode steps of each arm with the real weights: are the kernels faster here?
 
-Blocks of steps in turn, forwards and backwards, so that what a machine does meanwhile meets all
-alike; an arm wins by its median and by agreement, and a tie is MLX's: less code on the way. Nothing
-is drawn, so seeds mean what they meant.
+Blocks of steps alternate between the arms, forwards and backwards, so that other load on the
+machine affects all equally. An arm wins by its median and by agreement of the rounds; a tie goes to
+MLX's operations, which involve less code. Nothing is sampled, so seeds keep their meaning.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 PASTS = (256, 4096)
-"""Tokens behind which steps are timed: a step's `LONG` lies between."""
+"""Past tokens at which steps are timed; `LONG` of a fused step lies between them."""
 
 STEPS, FEWEST_STEPS, ROUNDS = 8, 4, 6
 SLOW_S = 0.05
-"""A step from which blocks are of the fewest steps, behind the shorter past alone."""
+"""Seconds per step from which blocks have `FEWEST_STEPS`, and only the shorter past is timed."""
 
 GAIN, AGREEING = 1.03, 5
-"""What an arm must reach: the median of its rounds, and how many of them are above 1."""
+"""An arm needs this median of its rounds' gains, and this many rounds with a gain above 1."""
 
 NOISE = 0.1
-"""Spread of stock's own times, relative, beyond which a gain no larger says nothing."""
+"""Relative spread of stock's times above which a gain no larger than the spread is undecided."""
 
 LIMIT_S = 10.0
-"""For each past; what is not done by then is undecided."""
+"""Seconds for each past; a trial that takes longer is undecided."""
 
 clock: Callable[[], float] = time.perf_counter
 
@@ -51,12 +51,12 @@ Further = Callable[
 
 
 def never() -> bool:
-    """Nobody asks to skip it."""
+    """The default of `skipped`: the trial is never skipped."""
     return False
 
 
 def wanted(network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> bool:
-    """Whether there is something to find out about `network` on this machine."""
+    """Whether a trial of `network` on this machine has something to find out."""
     file = verdict_file(network, cache_format)
     if file is None or dispatch.forced() or network.is_shared:
         return False  # a step of a shared network needs all machines: one alone would wait for ever
@@ -76,12 +76,12 @@ def run(
     further: Further | None = None,
     skipped: Skipped = never,
 ) -> tuple[Verdict | None, str | None]:
-    """Find out what is still unknown of `network`'s kernels, keep it, and put it to use.
+    """Find out what is unknown about `network`'s kernels, save the verdict, and apply it.
 
-    again: what is known is found out again. rows: whether kernels of several rows are tried, which
-    only sequences side by side need. further: `trial_cuts.best_cuts`, if other cuts are to
-    be tried too. Returns the verdict, None where no kernel could run,
-    and why it could not be kept, if so: then nothing is put to use. Raises `prove.Skipped`.
+    again: ignore the saved verdict. rows: also try the kernels of several rows, which only
+    batches need. further: `trial_cuts.best_cuts`, to try other cuts too. Returns the verdict
+    (None if no kernel could run) and the reason why it could not be saved; it is then not
+    applied. Raises `prove.Skipped`.
     """
     file = verdict_file(network, cache_format)
     if file is None or network.is_shared:
@@ -130,9 +130,9 @@ def readings(
     skipped: Skipped = never,
     spent: dict[str, float] | None = None,
 ) -> dict[str, Reading]:
-    """A reading for each of `PASTS` that the context and the memory have room for.
+    """A reading for each of `PASTS` that fits into the context and the memory.
 
-    spent: takes the seconds of each part.
+    spent: receives the seconds of each part.
     """
     found: dict[str, Reading] = {}
     for past in pasts(network, len(arms)):
@@ -150,7 +150,7 @@ def readings(
 
 
 def warm(runs: dict[Arm, Run], skipped: Skipped = never) -> None:
-    """Have everything compiled that `runs` need. Raises `prove.Skipped`."""
+    """Run each of `runs`, which compiles its kernels. Raises `prove.Skipped`."""
     for one in runs.values():
         one.seconds(2)
         if skipped():
@@ -158,7 +158,7 @@ def warm(runs: dict[Arm, Run], skipped: Skipped = never) -> None:
 
 
 def pasts(network: Qwen3Network, arms: int) -> Iterator[int]:
-    """Those of `PASTS` that there is room for, as they are asked for."""
+    """The `PASTS` that fit into the context and, when each is requested, into memory."""
     room = network.context - (ROUNDS + 2) * STEPS
     for past in sorted({max(min(past, room), 1) for past in PASTS}):
         try:
@@ -169,7 +169,7 @@ def pasts(network: Qwen3Network, arms: int) -> Iterator[int]:
 
 
 def _pieces(network: Qwen3Network, cache_format: CacheFormat) -> Iterator[Callable[[], object]]:
-    """Steps of MLX's operations behind each past, whose kernels CUDA's compiler makes too."""
+    """Steps of MLX's operations with each past; on CUDA they need compiling, too."""
     for past in pasts(network, 1):
         yield lambda past=past: Run(network, cache_format, "stock", past).seconds(2)  # type: ignore[misc]  # mypy knows no lambda's default
 
@@ -181,7 +181,7 @@ def _nbytes(network: Qwen3Network, past: int) -> int:
 
 
 class Run:
-    """One arm, behind a past of its own."""
+    """One arm with a cache of its own, filled with zeros."""
 
     def __init__(
         self,
@@ -201,13 +201,13 @@ class Run:
             self.step = step
         attention, dtype = network.layers[0].self_attn, network.model.norm.weight.dtype
         blank = mx.zeros((1, attention.kv_heads, past, attention.head_dim), dtype)
-        for layer in self.cache:  # time does not depend on what is in them
+        for layer in self.cache:  # the values don't affect the time
             layer.append(blank, blank)
         mx.eval([layer.state for layer in self.cache])
         self.token = mx.array([0], mx.uint32)
 
     def seconds(self, steps: int) -> float:
-        """What so many whole steps take, one after the other, the next always under way."""
+        """The duration of `steps` decode steps; each is queued before the previous one is read."""
         begin = clock()
         for _ in range(steps):
             logits = self.forward(self.token[None], self.cache)
@@ -219,13 +219,13 @@ class Run:
 
     @property
     def fault(self) -> str:
-        """Why it took the plain path, if it did."""
+        """Why the fused step fell back to plain operations; empty if it didn't."""
         step = getattr(self, "step", None)
         return step.fault if isinstance(step, FusedStep) else ""
 
 
 def timed(runs: dict[Arm, Run], skipped: Skipped = never) -> Reading:
-    """Time `runs`, which have run, against each other. Raises `prove.Skipped`."""
+    """Time `runs`, all of which have run before, against each other. Raises `prove.Skipped`."""
     pace = max(one.seconds(1) for one in runs.values())
     steps = STEPS if pace < SLOW_S else FEWEST_STEPS
     since, rounds = awake.now(), list[dict[Arm, float]]()
@@ -244,7 +244,7 @@ def timed(runs: dict[Arm, Run], skipped: Skipped = never) -> Reading:
 
 
 def decide(rounds: list[dict[Arm, float]], steps: int) -> Reading:
-    """Who wins, from the seconds of each round's blocks of `steps` steps."""
+    """The winner, from each round's seconds per block of `steps` steps."""
     stock = [max(one["stock"], 1e-9) for one in rounds]
     rates: dict[Arm, float] = {}
     gains: dict[Arm, float] = {}
@@ -269,7 +269,7 @@ def decide(rounds: list[dict[Arm, float]], steps: int) -> Reading:
 
 
 def described(held: Verdict) -> list[str]:
-    """What a verdict says, a line each past and each fault."""
+    """A verdict's readings, cuts and faults, one line each."""
     lines = [
         f"{past} tokens: {reading.winner}, "
         + ", ".join(_gain(reading, arm) for arm in reading.rates)
@@ -282,7 +282,7 @@ def described(held: Verdict) -> list[str]:
 
 
 def summary(held: Verdict) -> str:
-    """What a verdict means for a chat, in one line."""
+    """A verdict's meaning for a chat, in one line."""
     if fault := held.wrong.get("step"):
         return f"plain operations run: {fault}"
     best = max(held.readings.values(), key=lambda r: r.gains.get(r.winner, 1.0), default=None)

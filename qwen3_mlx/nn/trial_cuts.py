@@ -1,7 +1,7 @@
-"""The further trial of `doctor --prove`: other cuts of the matrix kernels, on Metal.
+"""Tries other cuts of the matrix kernels on Metal, for `doctor --prove`.
 
-Each is tried for what it computes in a child, as all kernels are, then whole decode steps are timed
-against those with the best so far, kernel after kernel.
+A child process proves each cut as it does all kernels; then whole decode steps with the cut are
+timed against those with the best cuts so far, kernel by kernel.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from qwen3_mlx.options import CacheFormat
 def best_cuts(
     network: Qwen3Network, cache_format: CacheFormat, held: Verdict, skipped: trial.Skipped
 ) -> tuple[dict[str, tuning.Cut], dict[str, float]]:
-    """The cuts with which the arm that `held` chose decodes faster, and by how much each won.
+    """The cuts with which the arm that `held` chose decodes faster, and the gain of each.
 
-    Empty where MLX's operations run, and where nobody knows further cuts. Raises `prove.Skipped`.
+    Empty if MLX's operations run, or no further cuts are known. Raises `prove.Skipped`.
     """
     arm = next((arm for arm in held.arms() if arm != "stock"), None)
     if arm is None or backend.device() != "metal":
@@ -61,6 +61,6 @@ def _runs(
     best: tuning.Cuts,
     cut: tuning.Cuts,
 ) -> dict[Arm, trial.Run]:
-    """The best so far in the place of `stock`, and the challenger in that of `fused`."""
+    """The best cuts so far as `stock`, and the challenger as `fused`."""
     first = trial.Run(network, cache_format, arm, past, best)
     return {"stock": first, "fused": trial.Run(network, cache_format, arm, past, {**best, **cut})}

@@ -1,7 +1,7 @@
-"""The kernels of several rows, proven when they are first wanted: side by side, or for drafts.
+"""Proves the kernels of several rows when they are first needed, for batches or for drafts.
 
-The first chat doesn't try them, for they may take minutes. A thread waits for the child that does,
-and computes nothing itself; turns go on meanwhile as they did.
+The first chat skips them, because proving may take minutes. A thread waits for the child process
+that proves them, and computes nothing itself; meanwhile turns run without them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 
 def wanted(network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> list[str]:
-    """The kernels of rows that are to be tried: where steps of one token are fused already."""
+    """The kernels of rows to try; empty unless steps of one token are fused already."""
     file = verdict_file(network, cache_format)
     if file is None or network.is_shared:
         return []
@@ -40,9 +40,9 @@ def run(
     cache_format: CacheFormat = AS_COMPUTED,
     skipped: Callable[[], bool] = lambda: False,
 ) -> Verdict | None:
-    """Try what is `wanted` in a child, and keep what came of it; None where nothing was wanted.
+    """Try the `wanted` kernels in a child and save the verdict; None if there are none.
 
-    Raises `prove.Skipped` as soon as `skipped` says so, and if the machine slept.
+    Raises `prove.Skipped` as soon as `skipped` returns True, and if the machine slept.
     """
     names, file = wanted(network, cache_format), verdict_file(network, cache_format)
     if not names or file is None:
@@ -61,7 +61,7 @@ def run(
 
 
 class RowsOnDemand:
-    """Has the kernels of rows of one network tried once, beside what the process does."""
+    """Proves the kernels of rows of one network once, in a thread beside the turns."""
 
     def __init__(self, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> None:
         self._network, self._cache_format = network, cache_format
@@ -70,7 +70,7 @@ class RowsOnDemand:
         self._over = threading.Event()
 
     def ended(self) -> bool:
-        """Begin if nobody has; True once, when there may be something new."""
+        """Start the proof if none was started; returns True once, when it has ended."""
         if not self._asked:
             self._asked = True
             if wanted(self._network, self._cache_format):
@@ -85,7 +85,7 @@ class RowsOnDemand:
         return True
 
     def close(self) -> None:
-        """End the child, if it still runs: the process is about to end, or the model is gone."""
+        """End the child process if it still runs; called at exit, or when the model is closed."""
         thread = self._thread
         self._over.set()
         if thread is not None:
@@ -99,5 +99,5 @@ class RowsOnDemand:
             if self._over.is_set():
                 return
             say("the machine slept meanwhile; kernels of several rows are tried at the next start")
-        except Exception as error:  # nothing that a trial meets may cost a turn
+        except Exception as error:  # a failed proof must not cost a turn
             say(f"kernels of several rows were not tried: {error}")

@@ -1,7 +1,7 @@
-"""Many rows against packed weights: unpack the weights for the moment, then multiply plain ones.
+"""Products of many rows with packed experts: unpack the weights, then multiply plain matrices.
 
-MLX's packed products are made for few rows; with many, each device has a faster product for plain
-weights, and all rows pay for unpacking once. `device.unpack_policy` decides from how many.
+MLX's packed products are made for few rows. For many rows each device has a faster product of plain
+weights, and the cost of unpacking is shared by all rows. `device.unpack_policy` sets the threshold.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from qwen3_mlx.device.unpack_policy import UnpackPolicy
 from qwen3_mlx.nn.evaluate import evaluate_now
 
 MAX_BYTES = 1 << 30
-"""Unpacked weights that one product may hold; more experts than that go group by group. Not above
-2 GiB: MLX 0.32's grouped product on CUDA multiplies out its offsets in 32 bits."""
+"""Bytes of unpacked weights that one product may hold; more experts are processed in groups. Up to
+2 GiB: MLX 0.32's grouped product on CUDA computes its offsets in 32 bits."""
 
 
 class Stack(Protocol):
-    """Linear layers of many experts in one tensor."""
+    """The linear layers of many experts in one tensor."""
 
     weight: mx.array
     packed: bool
 
     def __call__(self, x: mx.array, experts: mx.array, sorted_experts: bool) -> mx.array:
-        """``x [N, 1, in]`` through ``experts [N]``, to ``[N, 1, out]``."""
+        """Multiply ``x [N, 1, in]`` by the matrices of ``experts [N]``, to ``[N, 1, out]``."""
 
     def unpacked(self, first: int, last: int, dtype: mx.Dtype) -> mx.array:
-        """The plain weights ``[last - first, out, in]`` of experts `first` to `last`."""
+        """The plain weights ``[last - first, out, in]`` of experts `first` to `last`, exclusive."""
 
 
 def rows_per_expert(
     x: mx.array, experts: mx.array, layer: Stack, policy: UnpackPolicy
 ) -> list[int] | None:
-    """Rows of each expert, of those in ``experts [N]``; None if the stack is to stay as it is.
+    """The number of rows of each expert in ``experts [N]``; None if the stack stays packed.
 
-    This computes `x` and `experts`: what one layer unpacked is then free before the next layer's
-    turn. Inside `mx.compile` nothing can be computed, and the stack stays as it is.
+    This evaluates `x` and `experts`, which frees one layer's unpacked weights before the next
+    layer unpacks. `mx.compile` forbids evaluation, so the stack stays packed inside it.
     """
     count = layer.weight.shape[0]
     if experts.size < policy.rows_an_expert * count:
         return None
     if not layer.packed and not policy.one_expert_at_a_time:
-        return None  # MLX's grouped product takes it as it is
+        return None  # MLX's grouped product takes plain weights directly
     found = (experts[:, None] == mx.arange(count, dtype=experts.dtype)).sum(axis=0)
     if not evaluate_now(x, found):
         return None
@@ -57,7 +57,10 @@ def rows_per_expert(
 def product(
     layer: Stack, x: mx.array, experts: mx.array, rows: Sequence[int], policy: UnpackPolicy
 ) -> mx.array:
-    """``x [N, 1, in]`` through ``experts [N]``, ascending, `rows` of each; ``[N, 1, out]``."""
+    """Multiply ``x [N, 1, in]`` by ``experts [N]``, ascending; returns ``[N, 1, out]``.
+
+    rows: the number of rows of each expert.
+    """
     parts = []
     most = 1 if policy.one_expert_at_a_time else len(rows)
     for first, last in groups(layer, x.dtype, most):
@@ -72,14 +75,14 @@ def product(
         else:
             parts.append(mx.gather_mm(own, weight, rhs_indices=chosen, sorted_indices=True))
         if last < len(rows):
-            evaluate_now(parts[-1])  # one group's weights at a time
+            evaluate_now(parts[-1])  # limits memory to one group's weights
     return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
 
 def groups(layer: Stack, dtype: mx.Dtype, most: int) -> Iterator[tuple[int, int]]:
-    """The experts in groups of at most `most` whose unpacked weights stay below `MAX_BYTES`."""
+    """Ranges of at most `most` experts whose unpacked weights take at most `MAX_BYTES`."""
     count = layer.weight.shape[0]
-    each = layer.unpacked(0, 1, dtype).nbytes  # lazy, never computed
+    each = layer.unpacked(0, 1, dtype).nbytes  # lazy, never evaluated
     size = max(1, min(most, MAX_BYTES // each))
     for first in range(0, count, size):
         yield first, min(first + size, count)

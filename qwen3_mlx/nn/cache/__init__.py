@@ -1,1 +1,1 @@
-"""Keys and values of the past: whole, packed, seen through a window, or with a plain tail."""
+"""The key/value caches: full, quantized, limited to a window, or with a short tail."""

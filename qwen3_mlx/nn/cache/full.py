@@ -1,4 +1,4 @@
-"""The key/value cache: what attention remembers of the tokens so far."""
+"""The key/value cache of one layer, as computed and without forgetting."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from qwen3_mlx.nn.softmax_attention import attention
 
 
 class KVCache:
-    """Keys and values of one layer, ``[B, K, S, D]``, appended to and trimmed from the end.
+    """Keys and values of one layer, ``[B, K, S, D]``; tokens are appended and trimmed at the end.
 
-    The buffers double when they are full, from one block up to the context: a row is copied no
-    more than once per doubling, and never more is held than the context needs. The method names
-    are mlx-lm's, so that its tools accept this cache.
+    A full buffer doubles, from one block up to the context length: a row is copied at most once
+    per doubling, and the buffer never exceeds the context's whole blocks. The method names are
+    mlx-lm's, so that its tools accept this cache.
     """
 
     parts: tuple[str, ...] = ("keys", "values")
-    """What `stored` gives, by name."""
+    """The names of the arrays that `stored` returns."""
 
     step = BLOCK
-    """Positions that buffers are rounded up to."""
+    """Buffers have a multiple of this many positions."""
 
     def __init__(self, limit: int | None = None) -> None:
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
         self.limit = limit
-        """Tokens the context has, if that is known."""
+        """The context length in tokens; None if it is unknown."""
         self.offset = 0
 
     def attend(self, q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
-        """Append ``k, v [B, K, L, D]``; let ``q [B, H, L, D]`` look back on all there is."""
+        """Append ``k, v [B, K, L, D]``; return the attention of ``q [B, H, L, D]`` to all rows."""
         keys, values = self.update_and_fetch(k, v)
 
         def fetch(a: int, b: int) -> tuple[mx.array, mx.array]:
@@ -40,19 +40,19 @@ class KVCache:
         return attention(q, fetch, keys.shape[2], scale)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Append ``[B, K, L, D]`` and return all that is held, ``[B, K, S, D]``."""
+        """Append ``[B, K, L, D]`` each and return all keys and values, ``[B, K, S, D]``."""
         self.append(keys, values)
         assert self.keys is not None and self.values is not None
         return self.keys[..., : self.offset, :], self.values[..., : self.offset, :]
 
     def append(self, keys: mx.array, values: mx.array) -> None:
-        """Append ``[B, K, L, D]``."""
+        """Append keys and values ``[B, K, L, D]``."""
         start, self.offset = self.offset, self.offset + keys.shape[2]
         self.keys = self.write(self.keys, keys, start)
         self.values = self.write(self.values, values, start)
 
     def write(self, buffer: mx.array | None, new: mx.array, start: int) -> mx.array:
-        """`buffer` with `new` in its rows from `start` on; a larger one if they don't fit."""
+        """Write `new` into `buffer` from row `start` on; returns a larger buffer if needed."""
         capacity = 0 if buffer is None else buffer.shape[2]
         end = start + new.shape[2]
         if end > capacity:
@@ -64,37 +64,37 @@ class KVCache:
             blank = mx.zeros((batch, heads, rows, width), new.dtype)
             kept = [] if buffer is None else [buffer[..., :start, :]]
             buffer = mx.concatenate([*kept, blank], axis=2)
-            if kept:  # the smaller one is free before attention takes its memory
+            if kept:  # frees the smaller buffer before attention allocates
                 evaluate_now(buffer)
         assert buffer is not None
         buffer[..., start:end, :] = new
         return buffer
 
     def reach(self, length: int) -> int:
-        """How many of the first `length` tokens a trim can go back to: here all of them."""
+        """How many of the first `length` tokens a trim can keep: here all that the cache has."""
         return min(length, self.offset)
 
     def trim(self, n: int) -> int:
-        """Forget the last `n` tokens; returns how many were forgotten."""
+        """Remove the last `n` tokens; returns how many were removed."""
         trimmed = min(max(n, 0), self.offset)
         self.offset -= trimmed
         return trimmed
 
     def mark(self) -> None:
-        """Take note that a later trim may want to come back to here."""
+        """Note that a later trim may return to this position; a no-op here."""
 
     def is_trimmable(self) -> bool:
-        """Whether `trim` works: always."""
+        """Always True; mlx-lm asks this before it calls `trim`."""
         return True
 
     def stored(self, count: int) -> dict[str, mx.array]:
-        """What must be kept to begin again behind the first `count` tokens; empty if it's gone."""
+        """The arrays that `restore` needs for the first `count` tokens; empty if they are lost."""
         if self.keys is None or self.values is None:
             return {}
         return {"keys": self.keys[..., :count, :], "values": self.values[..., :count, :]}
 
     def restore(self, arrays: dict[str, mx.array], count: int) -> None:
-        """Begin again with what `stored` gave."""
+        """Load the first `count` tokens from the arrays that `stored` returned."""
         self.keys, self.values = arrays["keys"], arrays["values"]
         self.offset = count
 
@@ -105,16 +105,16 @@ class KVCache:
 
     @property
     def layout(self) -> tuple[int, int, mx.Dtype]:
-        """Heads, the elements of one, and their dtype, of a cache that isn't empty."""
+        """Heads, elements per head, and their dtype; raises `IndexError` if the cache is empty."""
         keys = self.state[0]
         return keys.shape[1], keys.shape[3], keys.dtype
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the buffers, the unused end of the last block included."""
+        """Bytes of the buffers, their unused rows included."""
         return sum(buffer.nbytes for buffer in self.state)
 
     @property
     def kind(self) -> str:
-        """How keys and values are kept, in words."""
+        """The storage format, in words."""
         return "as computed"

@@ -1,4 +1,4 @@
-"""Keys and values in 8 or 4 bits: half or a quarter of the memory, and of what a token reads."""
+"""Keys and values in 8 or 4 bits: half or a quarter of the memory, and of each token's reads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from qwen3_mlx.nn.evaluate import crowded, evaluate_now
 from qwen3_mlx.nn.softmax_attention import attention
 
 Packed = tuple[mx.array, mx.array, mx.array]
-"""A matrix as `mx.quantize` gives it: packed integers, scales, biases, each ``[B, K, S, ·]``."""
+"""A matrix from `mx.quantize`: packed integers, scales, biases, each ``[B, K, S, ·]``."""
 
 
 class QuantizedCache(KVCache):
-    """Every row of keys and of values packed in groups along the head, on its way in.
+    """Packs each row of keys and values in groups along the head dimension when it is appended.
 
-    A row never changes afterwards, so chunks and trims can't make a difference. Rows are packed
-    behind RoPE, each with its own constants, which costs keys' few large channels little.
+    A packed row never changes, so chunking and trimming don't affect results. Rows are packed
+    after RoPE, each with its own scales and biases, so the few large channels of keys cost little.
     """
 
     parts = tuple(f"{a}.{b}" for a in ("keys", "values") for b in ("w", "scales", "biases"))
@@ -27,16 +27,16 @@ class QuantizedCache(KVCache):
         super().__init__(limit)
         self.bits, self.group = bits, group
         self.packed: tuple[Packed, Packed] | None = None
-        """Keys and values."""
+        """Keys and values; None before the first token."""
 
     def attend(self, q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
-        """As `KVCache.attend`. One query multiplies the packed rows as they are."""
+        """As `KVCache.attend`. A single query is multiplied with the packed rows directly."""
         self.append(k, v)
         if q.shape[2] > 1:
             if crowded(q.shape[2]):
-                evaluate_now(q)  # the last layer's unpacked rows are free before this one's
+                evaluate_now(q)  # frees the previous layer's unpacked rows before this layer's
             return attention(q, self.rows, self.offset, scale)
-        # CUDA's kernels take only matrices that lie together, so there the unused rows come along.
+        # CUDA's kernels need contiguous matrices, so on CUDA the unused rows are multiplied too.
         rows = self.capacity if backend.device() == "cuda" else self.offset
         keys, values = self._held(0, rows)
         B, H, _, D = q.shape
@@ -49,7 +49,7 @@ class QuantizedCache(KVCache):
 
     @property
     def capacity(self) -> int:
-        """Rows that the buffers have."""
+        """The number of rows in the buffers."""
         return self.packed[0][0].shape[2] if self.packed is not None else 0
 
     def append(self, keys: mx.array, values: mx.array) -> None:
@@ -62,12 +62,12 @@ class QuantizedCache(KVCache):
         )
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """As `KVCache.update_and_fetch`; what comes back has been rounded."""
+        """As `KVCache.update_and_fetch`; the returned rows are rounded by packing."""
         self.append(keys, values)
         return self.rows(0, self.offset)
 
     def rows(self, a: int, b: int) -> tuple[mx.array, mx.array]:
-        """Keys and values of the tokens from a to b, unpacked: ``[B, K, b - a, D]``."""
+        """Keys and values of tokens a to b, unpacked: ``[B, K, b - a, D]`` each."""
         keys, values = self._held(a, b)
         return self._unpack(keys), self._unpack(values)
 
@@ -93,28 +93,28 @@ class QuantizedCache(KVCache):
         return mx.quantized_matmul(x, w, scales, biases, transpose, self.group, self.bits)
 
     def stored(self, count: int) -> dict[str, mx.array]:
-        """As `KVCache.stored`."""
+        """The packed arrays of the first `count` tokens; empty if the cache is empty."""
         return dict(zip(self.parts, (b[..., :count, :] for b in self.state), strict=False))
 
     def restore(self, arrays: dict[str, mx.array], count: int) -> None:
-        """As `KVCache.restore`."""
+        """Load the first `count` tokens from the packed arrays that `stored` returned."""
         w, scales, biases, *values = (arrays[name] for name in self.parts)
         self.packed, self.offset = ((w, scales, biases), (values[0], values[1], values[2])), count
 
     @property
     def state(self) -> list[mx.array]:
-        """As `KVCache.state`."""
+        """The buffers: w, scales, biases of the keys, then of the values; empty at first."""
         return [buffer for packed in self.packed or () for buffer in packed]
 
     @property
     def layout(self) -> tuple[int, int, mx.Dtype]:
-        """As `KVCache.layout`."""
+        """Heads, elements per unpacked head, and their dtype; the cache must not be empty."""
         words, scales = self.state[:2]
         return words.shape[1], words.shape[3] * 32 // self.bits, scales.dtype
 
     @property
     def kind(self) -> str:
-        """As `KVCache.kind`."""
+        """The storage format, in words: the bits."""
         return f"{self.bits} bits"
 
 

@@ -1,10 +1,10 @@
-"""A cache of bounded size: the first few tokens, and the last many (arXiv 2309.17453).
+"""A cache of bounded size: the first few tokens and the most recent ones (arXiv 2309.17453).
 
-What is forgotten depends on positions alone. The query at position p sees the keys at positions
-below `sinks` and those above ``p - window``, whatever the chunks it came in: a mask, and rows that
-no later query can see are dropped from time to time. Keys keep the rotation of their own position
-(StreamingLLM renumbers them within the cache instead, to talk on without end); as no conversation
-here outgrows the context, no position is beyond what the model was trained on.
+Positions alone decide what is forgotten. The query at position p sees the keys at positions below
+`sinks` and those above ``p - window``, however the tokens are chunked: a mask enforces that, and
+rows that no later query can see are dropped from time to time. Keys keep the rotation of their own
+position. (StreamingLLM renumbers keys within the cache, to generate without end. Here no
+conversation outgrows the context, so no position exceeds those of training.)
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.softmax_attention import Window, attention
 
 MARGIN = 32
-"""Tokens kept beyond the window, so that a short trim finds its window whole: a look-ahead token,
-the opening of a thought that the next prompt leaves out."""
+"""Tokens kept beyond the window, so that a short trim finds its window complete: it removes a
+look-ahead token, or the opening of a thought that the next prompt leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Rows as they were before some were dropped."""
+    """The rows from before a drop, which a trim to the mark restores."""
 
     keys: mx.array
     values: mx.array
@@ -32,10 +32,10 @@ class _Rows:
 
 
 class RotatingCache(KVCache):
-    """Buffers whose first rows are the sinks, and then the tokens from `start` to `offset`.
+    """Buffers with the sinks in their first rows, then the tokens from `start` to `offset`.
 
-    A trim to where the window is no longer whole goes back to the last `mark`, of which the
-    dropped rows are kept; the caller computes the rest again.
+    A trim to a position whose window is incomplete goes back to the last `mark`, for which the
+    dropped rows are kept; the caller recomputes the tokens after it.
     """
 
     parts = ("keys", "values", "start")
@@ -44,12 +44,12 @@ class RotatingCache(KVCache):
         super().__init__()
         self.window = Window(window, sinks)
         self.start = sinks
-        """Position of the first row behind the sinks."""
+        """Position of the first row after the sinks."""
         self._marked = False
         self._before: _Rows | None = None
 
     def attend(self, q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
-        """As `KVCache.attend`, within the window."""
+        """As `KVCache.attend`, limited to the window."""
         self._make_room(k.shape[2])
         row = self.offset - self._gone
         self.keys = keys = self.write(self.keys, k, row)
@@ -63,11 +63,11 @@ class RotatingCache(KVCache):
 
     @property
     def _gone(self) -> int:
-        """Rows dropped: a token's row is its position less this."""
+        """Rows dropped so far: a token's row is its position minus this."""
         return self.start - self.window.sinks
 
     def _make_room(self, new: int) -> None:
-        """Drop what is behind the window and its margin, once that is worth a copy."""
+        """Drop the rows before the window and its margin, if enough of them justify a copy."""
         held, slack = self.window.size + MARGIN, max(new, self.step)
         self.limit = self.window.sinks + held + slack + new
         keep = self.offset - held
@@ -83,7 +83,7 @@ class RotatingCache(KVCache):
         return mx.concatenate([buffer[..., : self.window.sinks, :], rows], axis=2)
 
     def reach(self, length: int) -> int:
-        """As `KVCache.reach`: `length` if its window is whole, else the last mark or 0."""
+        """`length` if its window is complete; else the last mark, or 0."""
         length = min(length, self.offset)
         if self._whole(self.start, length):
             return length
@@ -97,10 +97,10 @@ class RotatingCache(KVCache):
         return start <= max(self.window.sinks, length - self.window.size + 1)
 
     def trim(self, n: int) -> int:
-        """As `KVCache.trim`; forgets more where the window of that place is gone."""
+        """As `KVCache.trim`; removes more if the target's window is incomplete."""
         was, length = self.offset, self.reach(self.offset - min(max(n, 0), self.offset))
         before = self._before
-        if before is not None:  # what it holds behind `length` is no longer true
+        if before is not None:  # rows after `length` are no longer valid
             self._before = before = replace(before, offset=min(before.offset, length))
         if not self._whole(self.start, length):
             if before is None or not length:
@@ -112,11 +112,11 @@ class RotatingCache(KVCache):
         return was - length
 
     def mark(self) -> None:
-        """As `KVCache.mark`: what is dropped from now on is kept once."""
+        """Keep the rows that the next drop removes, so that a trim can return to this position."""
         self._marked, self._before = True, None
 
     def stored(self, count: int) -> dict[str, mx.array]:
-        """As `KVCache.stored`."""
+        """As `KVCache.stored`, with `start`; empty if the window at `count` is incomplete."""
         if self.keys is None or self.values is None or not self._whole(self.start, count):
             return {}
         end = count - self._gone
@@ -124,18 +124,18 @@ class RotatingCache(KVCache):
         return arrays | {"start": mx.array([self.start], mx.uint32)}
 
     def restore(self, arrays: dict[str, mx.array], count: int) -> None:
-        """As `KVCache.restore`."""
+        """As `KVCache.restore`, with `start`; clears the mark."""
         super().restore(arrays, count)
         self.start = int(arrays["start"].item())  # type: ignore[arg-type]  # complex, to mypy
         self._marked, self._before = False, None
 
     @property
     def state(self) -> list[mx.array]:
-        """As `KVCache.state`, with what a mark keeps."""
+        """The buffers, and the rows kept for a mark."""
         before = self._before
         return super().state + ([before.keys, before.values] if before is not None else [])
 
     @property
     def kind(self) -> str:
-        """As `KVCache.kind`."""
+        """The storage format, in words: the sizes of the window and the sinks."""
         return f"the last {self.window.size:,} tokens and the first {self.window.sinks}"
