@@ -20,7 +20,7 @@ from qwen3_mlx.options import CacheFormat
 from tests import tiny
 from tests.chat.any_drafts import AnyDrafts, eager
 from tests.chat.schedules import asked, run_schedule, same, turn
-from tests.chat.test_company import Together, agree, talk
+from tests.chat.test_concurrent_turns import Together, agree, talk
 from tests.threads import at_once
 
 pytestmark = pytest.mark.usefixtures("whole_prompts")
