@@ -1,6 +1,6 @@
 """Draws a sequence's next token, from its own seed, options and history.
 
-`qwen3_mlx.engine.distribution` defines the distribution and the order of the options.
+`qwen3_mlx.engine.logit_filters` defines the distribution and the order of the options.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from qwen3_mlx.engine.distribution import drawn, is_random, penalise
+from qwen3_mlx.engine.logit_filters import drawn, is_random, penalise
 from qwen3_mlx.engine.token_ids import check_token_ids
 from qwen3_mlx.options import Sampling
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.engine.admission import Admission
 from qwen3_mlx.engine.decision import Ask, Decision, End, Inject
 from qwen3_mlx.engine.decode import Decoder, obey
 from qwen3_mlx.engine.fair import ALONE_SECONDS, ChunkPace, next_reader
 from qwen3_mlx.engine.idle import IdleWork
+from qwen3_mlx.engine.memory_admission import Admission
 from qwen3_mlx.engine.prefill import prefill, require_numbers
 from qwen3_mlx.engine.prefixes import Prefixes
 from qwen3_mlx.engine.probe_steps import probe_steps

@@ -7,7 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from qwen3_mlx.engine.distribution import gumbel
+from qwen3_mlx.engine.logit_filters import gumbel
 from qwen3_mlx.engine.sample import Sampler, draw_together
 from qwen3_mlx.options import Sampling
 

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from qwen3_mlx.engine.distribution import distribution
+from qwen3_mlx.engine.logit_filters import distribution
 from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.options import Sampling
 
