@@ -41,3 +41,13 @@ def test_a_fact_stands_in_one_place(fact: str) -> None:
 def test_no_other_file_lists_the_families_that_never_think() -> None:
     lists = [path.name for path in MODULES if '"instruct", "coder")' in path.read_text("utf-8")]
     assert not lists
+
+
+def test_documents_that_texts_name_are_there() -> None:
+    named = {
+        (path.name, document)
+        for path in MODULES
+        for document in re.findall(r"(?<![\w/])docs/[\w/-]+\.md", path.read_text("utf-8"))
+    }
+    assert named
+    assert [one for one in named if not (PACKAGE.parent / one[1]).is_file()] == []

@@ -11,7 +11,7 @@ from qwen3_mlx.cli.terminal.numbers import EVERYDAY_CONTEXT
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.share import WAYS, Share
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.fit import inequality, machine, machines
+from qwen3_mlx.fit import group_speed, inequality, machine
 from qwen3_mlx.options import check_context
 
 
@@ -41,11 +41,11 @@ def gather(name: str, context: int | None, kv_bits: int | None, text: str) -> Ma
 
     Raises `OptionError` if the machines can't divide the model.
     """
-    count, gigabytes = machines.read_machines(text)
+    count, gigabytes = group_speed.read_machines(text)
     where, config, _, _ = find(name)
     check_context(context)
     tokens = min(EVERYDAY_CONTEXT, config.context) if context is None else context
-    place, links = machines.mac(gigabytes), (machines.JACCL, machines.TCP)
+    place, links = group_speed.mac(gigabytes), (group_speed.JACCL, group_speed.TCP)
     ways, fault = [], None
     for attention, pipeline in WAYS.values():
         share = Share(0, count, attention, pipeline)
@@ -54,7 +54,7 @@ def gather(name: str, context: int | None, kv_bits: int | None, text: str) -> Ma
         except OptionError as error:
             fault = fault or error
             continue
-        rates = {x.name: machines.tokens_a_second(config, share, place, x) for x in links}
+        rates = {x.name: group_speed.tokens_a_second(config, share, place, x) for x in links}
         ways.append(Division(share, fit, rates))
     if not ways and fault is not None:
         raise fault

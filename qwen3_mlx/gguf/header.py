@@ -1,6 +1,6 @@
 """Reads a GGUF file's header, metadata and tensor positions, with strict checks.
 
-The format is ggml's docs/gguf.md, versions 2 and 3, little-endian. The gguf package trusts lengths,
+The format is ggml/docs/gguf.md, versions 2 and 3, little-endian. The gguf package trusts lengths,
 and takes ten seconds for Qwen3's header because it maps each of 300,000 strings; this code takes
 half a second. Nothing here imports MLX.
 """

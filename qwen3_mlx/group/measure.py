@@ -13,9 +13,9 @@ import mlx.core as mx
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.share import WAYS, Share
 from qwen3_mlx.errors import OptionError, gb
+from qwen3_mlx.fit.group_speed import Link, mac, tokens_a_second
 from qwen3_mlx.fit.inequality import weights_from_config
 from qwen3_mlx.fit.machine import mac as mac_of
-from qwen3_mlx.fit.machines import Link, mac, tokens_a_second
 from qwen3_mlx.hub.releases import SIZES
 from qwen3_mlx.nn.pipeline import Stage
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.fit import machine, machines
+from qwen3_mlx.fit import group_speed, machine
 from qwen3_mlx.fit.kv_cache import growth, kv_bytes_per_token
 from qwen3_mlx.fit.machine import Machine
 from tests.configs import DENSE, MOE, read
@@ -148,11 +148,11 @@ def test_macs() -> None:
         assert found.why == f"{share} of {size:g} GB: what macOS lets the GPU take by default"
         assert (found.float_bytes, found.fused_attention, found.unpacks) == (None, True, False)
     for size, bandwidth in ((191, 546e9), (192, 819e9), (512, 819e9)):
-        assert machines.mac(size).bandwidth == bandwidth
+        assert group_speed.mac(size).bandwidth == bandwidth
 
 
 def test_sixteen_machines_are_read() -> None:
-    assert [machines.read_machines(f"{n}x8") for n in (2, 16)] == [(2, 8.0), (16, 8.0)]
+    assert [group_speed.read_machines(f"{n}x8") for n in (2, 16)] == [(2, 8.0), (16, 8.0)]
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -166,19 +166,19 @@ def test_bytes_that_a_token_reads(tied: bool, packed: bool) -> None:
     matrices = attention + routed + 1024 * 128 + 151_936 * 1024
     norms = 3 * 1024 + 2 * 128
     item = 4 / 8 + 2 * 2 / 64 if packed else 2
-    assert machines.bytes_a_token(config) == pytest.approx(matrices * item + 2 * norms)
+    assert group_speed.bytes_a_token(config) == pytest.approx(matrices * item + 2 * norms)
 
 
 @pytest.mark.parametrize(
     ("share", "hops"),
-    [(machines.Share(0, 1, pipeline=True), 0), (machines.Share(0, 3, pipeline=True), 3)],
+    [(group_speed.Share(0, 1, pipeline=True), 0), (group_speed.Share(0, 3, pipeline=True), 3)],
 )
-def test_a_pipeline_waits_for_hops(share: machines.Share, hops: int) -> None:
+def test_a_pipeline_waits_for_hops(share: group_speed.Share, hops: int) -> None:
     config = read(DENSE)
-    place = machines.Place(1e12, 1e-4)
-    for link in (machines.Link("", 0.5), machines.Link("", 0.9, 0.5)):
-        seconds = machines.bytes_a_token(config) / 1e12 + 28e-4 + hops * 0.5
-        found = machines.tokens_a_second(config, share, place, link)
+    place = group_speed.Place(1e12, 1e-4)
+    for link in (group_speed.Link("", 0.5), group_speed.Link("", 0.9, 0.5)):
+        seconds = group_speed.bytes_a_token(config) / 1e12 + 28e-4 + hops * 0.5
+        found = group_speed.tokens_a_second(config, share, place, link)
         assert 1 / found == pytest.approx(seconds)
 
 

@@ -7,7 +7,7 @@ import pytest
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.share import Share
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.fit.machines import (
+from qwen3_mlx.fit.group_speed import (
     JACCL,
     TCP,
     Link,
