@@ -9,7 +9,7 @@ import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
@@ -191,10 +191,9 @@ def adjusted_together(samplers: Sequence[Sampler], logits: mx.array) -> mx.array
     return penalise(logits, first.sampling, seen, generated, counts)
 
 
-def _joined(rows: Sequence[mx.array | None]) -> mx.array:
-    """Concatenate rows ``[1, V]`` to ``[B, V]``; all of the rows are arrays, none is None."""
-    known = [row for row in rows if row is not None]
-    return known[0] if len(known) == 1 else mx.concatenate(known)
+def _joined(rows: Sequence[Any]) -> mx.array:
+    """Concatenate arrays ``[1, V]``, one per row, to ``[B, V]``."""
+    return mx.concatenate([*rows])
 
 
 def _copy(mask: mx.array | None) -> mx.array | None:

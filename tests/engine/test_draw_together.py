@@ -52,6 +52,36 @@ def test_each_row_is_drawn_as_alone(kinds: list[Sampling]) -> None:
             sampler.observe(token)
 
 
+def unlike() -> list[Sampler]:
+    """Of equal sampling options: with and without a bias, before and after their least length."""
+    sampling = Sampling(1.0, 1.0, 0)
+    plain, biased = Sampler(sampling, VOCABULARY, seed=1), Sampler(sampling, VOCABULARY, seed=2)
+    biased.forbid(8)
+    least = [
+        Sampler(sampling, VOCABULARY, seed=3 + n, min_tokens=3 * n, eos=range(0, VOCABULARY, 2))
+        for n in (1, 2)
+    ]
+    return [plain, biased, *least]
+
+
+def test_samplers_of_equal_options_that_differ_otherwise() -> None:
+    """Drawn with the first one's, the biased one would say what it must not."""
+    together, alone = unlike(), unlike()
+    for step in range(8):
+        logits = mx.random.normal((4, VOCABULARY), key=mx.random.key(step))
+        logits[:, 8] += 20  # what all would say, but for the forbidden one
+        logits[:, 7] += 19
+        rows = [row[None] for row in logits]
+        found = draw_together(together, rows, logits)
+        wanted = [sampler.draw(row) for sampler, row in zip(alone, rows, strict=True)]
+        assert [token.item() for token in found] == [token.item() for token in wanted]
+        assert found[1].item() != 8
+        assert found[2].item() % 2 == 1 or step >= 3
+        assert found[3].item() % 2 == 1 or step >= 6
+        for sampler, token in zip([*together, *alone], [*found, *wanted], strict=True):
+            sampler.observe(token)
+
+
 def test_a_row_alone_is_drawn_by_gumbel_noise() -> None:
     """The largest of log-weight plus noise, which the sampler's first key gives."""
     logits, sampling = (
