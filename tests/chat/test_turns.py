@@ -46,6 +46,29 @@ def test_random_arrivals_and_cancels(seed: int) -> None:
     run_schedule(seed)
 
 
+def test_a_turn_that_begins_is_told_before_its_prompt_is_read(model: Qwen3) -> None:
+    """Reading may take long; its client waits for a status line."""
+    scheduler, one = new_scheduler(model.runtime, parallel=1), turn(model, "hi", max_tokens=5)
+    told: list[tuple[int, bool]] = []
+    scheduler.on_news = lambda: told.append((scheduler.running, one.task.decoder is None))
+    scheduler.submit(one.task)
+    scheduler.round()
+    assert told == [(1, True)]
+
+
+def test_a_thread_that_ends_tells_its_last_events(model: Qwen3) -> None:
+    one, told = turn(model, "hi", max_tokens=900), list[int]()
+    thread = SchedulerThread(lambda: new_scheduler(model.runtime, parallel=1))
+    scheduler = thread.start()
+    scheduler.on_news = lambda: told.append(len(one._events))
+    scheduler.submit(one.task)
+    while one.generated_tokens < 5:
+        time.sleep(0.001)
+    thread.let_go()
+    thread.close()
+    assert told[-1] == len(one._events) > 1
+
+
 def test_generate_many(model: Qwen3) -> None:
     prompts = [asked(n)[0] for n in range(10)]
     seen: list[tuple[int, int]] = []

@@ -139,6 +139,7 @@ def test_smaller_passes_go_before_the_large_one_is_ready(
         pass
     steps(side, running, 2, compiler)
     assert passes == [[1, 1]] * 2 and compiler.waited == 0
+    assert (side._counts.steps, side._counts.passes) == (2, 4)
 
 
 def test_those_that_never_end_wait_once_they_have_lost_as_much(

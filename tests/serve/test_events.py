@@ -11,10 +11,12 @@ import pytest
 
 from qwen3_mlx.events import Answer
 from qwen3_mlx.model import Qwen3
+from qwen3_mlx.serve import desk
 from qwen3_mlx.serve.ask import Ask
 from qwen3_mlx.serve.chat_completions import Writer
 from qwen3_mlx.serve.desk import Desk
 from qwen3_mlx.serve.sse import Framed, data
+from tests.serve.server import serving
 
 TEXTS = ["", " a", '"quoted" \\ \n\t\x00\x7f', "né 中 😀", "\ud83d", "\u2028", "data: x\n\n"]
 
@@ -54,14 +56,30 @@ class Nobody:
 
 
 def test_a_round_wakes_all_its_listeners_by_one_call(demo: Qwen3) -> None:
-    desk, loop = Desk(demo, Nobody(), Nobody()), Loop()  # type: ignore[arg-type]
-    desk._loop = loop  # type: ignore[assignment]
+    one_desk, loop = Desk(demo, Nobody(), Nobody()), Loop()  # type: ignore[arg-type]
+    one_desk._loop = loop  # type: ignore[assignment]
     heard = [asyncio.Event() for _ in range(8)]
     for one in heard:
-        desk.hear(one)
-    desk._wake()
-    desk._wake()
+        one_desk.hear(one)
+    one_desk._wake()
+    one_desk._wake()
     assert len(loop.calls) == 1, "and none where nobody has heard anything"
     ((act, given),) = loop.calls
     act(*given)
     assert all(one.is_set() for one in heard)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_rounds_wake_who_listens_and_no_timer_is_needed(
+    demo: Qwen3, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """By timers alone an answer would come in bursts of half a second."""
+    monkeypatch.setattr(desk, "LOOK_SECONDS", 600.0)
+    monkeypatch.setattr(desk, "SILENCE_SECONDS", 600.0)
+    asked = {"messages": [{"role": "user", "content": "What is 2 + 2?"}], "stream": stream}
+    with serving(demo) as server, server.begin("/v1/chat/completions", asked) as connection:
+        connection.settimeout(30)
+        found = b""
+        while piece := connection.recv(65_536):
+            found += piece
+    assert b'"finish_reason":"stop"' in found
