@@ -44,7 +44,7 @@ class Qwen3Error(Exception):
         """The first line of the message: ``what: got X, expected Y``."""
         parts = []
         if self.got is not None:
-            parts.append(f"got {_shortened(shown(self.got, str))}")
+            parts.append(f"got {shown(self.got, str)}")
         if self.expected is not None:
             parts.append(f"expected {self.expected}")
         return f"{self.what}: {', '.join(parts)}" if parts else self.what
@@ -107,33 +107,29 @@ class ToolError(Qwen3Error):
 
 LONGEST_SHOWN = 1000
 """Most characters of `got` in a message: the value may be the content of a whole file."""
+BRIEF = 120
+"""Most characters of a value that should have been short."""
 
 
-def _shortened(text: str) -> str:
-    cut = len(text) - LONGEST_SHOWN
-    return text if cut <= 0 else f"{text[:LONGEST_SHOWN]}… and {cut:,} characters more"
-
-
-def shown(value: object, spell: Callable[[object], str] = repr) -> str:
-    """`spell(value)`, cut after `LONGEST_SHOWN` characters, for a message.
+def shown(
+    value: object, spell: Callable[[object], str] = repr, longest: int = LONGEST_SHOWN
+) -> str:
+    """`spell(value)` for a message, cut after `longest` characters.
 
     If `spell` raises, for an int of too many digits or a faulty ``__repr__``, the type and the
     error are named instead.
     """
     try:
-        return _shortened(spell(value))
+        text = spell(value)
     except Exception as error:
         return f"{type(value).__name__} that can't be shown ({type(error).__name__})"
+    cut = len(text) - longest
+    return text if cut <= 0 else f"{text[:longest]}… and {cut:,} characters more"
 
 
-BRIEF = 120
-"""Most characters of `brief`."""
-
-
-def brief(value: object, spell: Callable[[object], str] = repr) -> str:
-    """As `shown`, cut after `BRIEF` characters: for a value that should have been short."""
-    text = shown(value, spell)
-    return text if len(text) <= BRIEF else f"{text[:BRIEF]}…"
+def brief(value: object) -> str:
+    """As `shown`, for a value that should have been short."""
+    return shown(value, longest=BRIEF)
 
 
 _SECRETS = re.compile(

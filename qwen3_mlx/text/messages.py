@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Required, TypedDict
 
-from qwen3_mlx.errors import MessageError, shown
+from qwen3_mlx.errors import MessageError, brief
 from qwen3_mlx.events import ToolCall
 
 MessageLike = Mapping[str, Any]
@@ -102,7 +102,7 @@ def normalise(messages: object, *, parse_arguments: bool = False) -> list[dict[s
     if not isinstance(messages, list | tuple) or not messages:
         hint = "put it in a list: [message]" if isinstance(messages, Mapping) else None
         expected = "a list with at least one message"
-        raise MessageError("messages", got=shown(messages)[:80], expected=expected, hint=hint)
+        raise MessageError("messages", got=brief(messages), expected=expected, hint=hint)
     return [_message(m, f"messages[{n}]", parse_arguments) for n, m in enumerate(messages)]
 
 
@@ -120,7 +120,7 @@ def _message(message: object, where: str, parse_arguments: bool) -> dict[str, An
     role = _SAME_ROLE.get(role, str.__str__(role)) if isinstance(role, str) else None
     if not isinstance(message, Mapping) or role not in ROLES:
         expected = f"a dict whose role is one of {', '.join(ROLES)}"
-        raise MessageError(where, got=shown(message)[:80], expected=expected)
+        raise MessageError(where, got=brief(message), expected=expected)
     # Other programs write "name": null; templates only test whether a field is present.
     special = ("role", "content", "tool_calls", "function_call")
     fields: dict[str, Any] = {"role": role, "content": _content(message, role, where)}
@@ -210,7 +210,7 @@ def _function(function: object, where: str, parse: bool) -> dict[str, Any]:
         raise MessageError(where, got=f"{type(function).__name__}", expected=expected)
     name = function.get("name")
     if not isinstance(name, str) or not name:
-        raise MessageError(f"{where}.name", got=shown(name)[:60], expected="a function's name")
+        raise MessageError(f"{where}.name", got=brief(name), expected="a function's name")
     fields: dict[str, Any] = json_value(
         {k: v for k, v in function.items() if k != "arguments" and v is not None}, where
     )
@@ -226,7 +226,7 @@ def _arguments(value: object, where: str, parse: bool) -> Any:
             value = json.loads(value)
         except (ValueError, RecursionError):
             expected = "a JSON object: this model's template writes arguments one by one"
-            raise MessageError(where, got=shown(value)[:80], expected=expected) from None
+            raise MessageError(where, got=brief(value), expected=expected) from None
     if not isinstance(value, Mapping if parse else Mapping | str):
         got = f"{type(value).__name__} {value!r:.60}"
         raise MessageError(where, got=got, expected="an object, or its JSON")

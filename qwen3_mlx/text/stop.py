@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from qwen3_mlx.errors import OptionError, shown
+from qwen3_mlx.errors import OptionError, brief, shown
 from qwen3_mlx.events import Answer, Event, Thinking
 
 Where = Literal["answer", "thinking", "both"]
@@ -116,7 +116,7 @@ def _checked(stops: object) -> list[str]:
     texts = [stops] if isinstance(stops, str) else stops
     expected = "a text, or a list of texts, of at least one character each"
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-        raise OptionError("stop", got=shown(stops)[:80], expected=expected)
+        raise OptionError("stop", got=brief(stops), expected=expected)
     for text in texts:
         if not text:
             hint = "an empty text stands everywhere; leave stop out to let the model end its turn"

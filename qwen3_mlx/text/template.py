@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qwen3_mlx.errors import TemplateError, shown
+from qwen3_mlx.errors import TemplateError, brief
 from qwen3_mlx.files import read_json, read_small
 from qwen3_mlx.options import Family
 from qwen3_mlx.text.literal import LiteralText
@@ -227,7 +227,7 @@ def _declared(value: Any) -> dict[str, str]:
         return {_text(entry["name"]): _text(entry["template"]) for entry in value}
     except (TypeError, KeyError):
         expected = "a template, or a list of objects with name and template"
-        got = shown(value)[:80]
+        got = brief(value)
         what = "tokenizer_config.json: chat_template"
         raise TemplateError(what, got=got, expected=expected) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qwen3_mlx.errors import MessageError, shown
+from qwen3_mlx.errors import MessageError, brief
 from qwen3_mlx.text.messages import json_value
 
 _HINT = (
@@ -43,7 +43,7 @@ def _tool(tool: object, where: str) -> dict[str, Any]:
         where = f"{where}.function"
     name = function.get("name")
     if not isinstance(name, str) or not name.strip():
-        got = shown(name)[:60]
+        got = brief(name)
         raise MessageError(f"{where}.name", got=got, expected="the tool's name", hint=_HINT)
     _check_schema(function.get("parameters"), f"{where}.parameters")
     checked: dict[str, Any] = json_value(tool, where)
@@ -74,4 +74,4 @@ def _check_schema(schema: object, where: str) -> None:
 
 def _expect(fine: bool, value: object, where: str, expected: str) -> None:
     if not fine:
-        raise MessageError(where, got=shown(value)[:60], expected=expected, hint=_HINT)
+        raise MessageError(where, got=brief(value), expected=expected, hint=_HINT)

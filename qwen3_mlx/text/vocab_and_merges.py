@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen3_mlx.errors import ConfigError
+from qwen3_mlx.errors import ConfigError, brief
 from qwen3_mlx.files import read_json
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def _entries(listed: object) -> list[tuple[int, dict[str, Any]]]:
     found = []
     for key, token in entries:
         if not str(key).isdecimal() or not isinstance(token, dict):
-            raise ConfigError("tokenizer_config.json: added_tokens_decoder", got=repr(key)[:80])
+            raise ConfigError("tokenizer_config.json: added_tokens_decoder", got=brief(key))
         if not isinstance(token.get("content"), str):
-            raise ConfigError(f"tokenizer_config.json: token {key}", got=repr(token)[:80])
+            raise ConfigError(f"tokenizer_config.json: token {key}", got=brief(token))
         found.append((int(key), token))
     return found
