@@ -113,7 +113,8 @@ class ToolLoop:
                 result = tool.run(arguments, cancel)
             except Exception as error:
                 result = Result(f"{type(error).__name__}: {error}", failed=True)
-            found.append(result)
+            if not (cancel.asked and result.failed):  # else it fails because the user ended it
+                found.append(result)
             ended.set()
 
         threading.Thread(target=call, name=f"tool {tool.name}", daemon=True).start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -239,6 +240,25 @@ def test_a_turn_that_is_ended_before_its_call_runs_does_not_run_it(
 def _interrupt_after(loop: ToolLoop, started: threading.Event, _: int) -> None:
     started.wait(5)
     loop.interrupt()
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_what_an_ended_call_still_says_counts_if_it_is_no_error(model: Qwen3, failed: bool) -> None:
+    """A server's error about the end that the user wanted may come before the loop looks."""
+
+    def work(arguments: dict[str, Any], cancel: Cancel) -> Result:
+        loop.interrupt()
+        return Result("cancelled" if failed else "all read", failed=failed)
+
+    loop = a_loop(model)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(2)  # the call's thread gets to its end before the loop looks
+    try:
+        found = loop.run(Tool("f", "", {"type": "object"}, work), {})
+    finally:
+        sys.setswitchinterval(switch)
+    assert found.failed == failed
+    assert found.text.startswith("The user ended this call" if failed else "all read")
 
 
 def test_a_call_that_never_returns_is_given_up(

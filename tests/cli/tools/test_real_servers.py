@@ -59,8 +59,8 @@ def test_generate_calls_server_everything(
     assert "runs as a task only" in result.stderr
 
 
-def answer(tmux: Tmux, plain: bool, question: str, about: str, *keys: str) -> None:
-    """Wait for a question about something, in the last row of all or of a dialog; answer it."""
+def asked(tmux: Tmux, plain: bool, question: str, about: str) -> None:
+    """Wait for a question about something, in the last row of all or of a dialog."""
     end = time.monotonic() + PATIENCE_S
     while True:
         rows = tmux.text().strip().splitlines() or [""]
@@ -68,6 +68,11 @@ def answer(tmux: Tmux, plain: bool, question: str, about: str, *keys: str) -> No
             break
         assert time.monotonic() < end, "\n".join(rows)
         time.sleep(0.05)
+
+
+def answer(tmux: Tmux, plain: bool, question: str, about: str, *keys: str) -> None:
+    """Wait for a question about something, and answer it."""
+    asked(tmux, plain, question, about)
     tmux.keys(*keys)
 
 
@@ -95,9 +100,10 @@ def test_a_chat_in_a_terminal(tmux: Tmux, tmp_path: Path, plain: bool) -> None:
     tmux.until("of 2 servers")
     tmux.keys("go", "Enter")
     answer(tmux, plain, "run it?", '"a.txt"', "y", *enter)
-    tmux.until("one⟨U+001B⟩[2J")
     answer(tmux, plain, "run it?", '"b.txt"', "n", "Enter")
-    answer(tmux, plain, "run it?", "500", "y", *enter)
+    asked(tmux, plain, "run it?", "500")
+    tmux.until("one⟨U+001B⟩[2J")  # not before: a dialog covers the newest lines
+    tmux.keys("y", *enter)
     tmux.until("(Ctrl-C ends it)" if plain else "Esc ends it", 2 if plain else 1)
     tmux.keys("C-c")
     tmux.until("The user ended this call")
