@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import math
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ MAX_BATCHED_TURNS = 16
 """Turns that share one decoding step; further turns wait in the queue."""
 
 
+LAST_WORDS_S = 0.5
+"""Seconds that a process waits at its end for the threads whose turns it has just ended."""
+
+
 class ConcurrentTurns:
     """Counts the threads that run a turn, and owns the scheduler thread that batches their turns.
 
@@ -35,6 +40,7 @@ class ConcurrentTurns:
         self._scheduler: Scheduler | None = None
         self.several_threads = False
         """Whether more than one thread runs a turn."""
+        _turns.add(self)
 
     @contextmanager
     def place(self, joins: bool) -> Iterator[TurnSlot]:
@@ -50,6 +56,11 @@ class ConcurrentTurns:
         with self._lock:
             change()
             self.several_threads = len(set(self._threads.values())) > 1
+
+    def scheduled(self) -> set[int]:
+        """The identifiers of the threads whose turns the scheduler computes."""
+        with self._lock:
+            return {thread for place, thread in self._threads.items() if place.left}
 
     def scheduler(
         self,
@@ -105,11 +116,20 @@ def _scheduler(
 
 
 _open: weakref.WeakSet[SchedulerThread] = weakref.WeakSet()
+_turns: weakref.WeakSet[ConcurrentTurns] = weakref.WeakSet()
 
 
 @atexit.register
 def _close_all() -> None:
-    """Stop the scheduler threads: Python must not shut down while a thread is inside MLX."""
+    """Stop the scheduler threads: Python must not shut down while a thread is inside MLX.
+
+    The threads whose turns this ends are in MLX for a moment longer, and are waited for.
+    """
+    readers = {thread for turns in list(_turns) for thread in turns.scheduled()}
     for thread in list(_open):
         thread.close()
+    end = time.monotonic() + LAST_WORDS_S
+    for reader in threading.enumerate():
+        if reader.ident in readers and reader is not threading.current_thread():
+            reader.join(max(end - time.monotonic(), 0.0))
     wait_for_ending_threads()

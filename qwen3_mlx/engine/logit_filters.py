@@ -18,6 +18,9 @@ TIES = 64
 """Candidates kept beyond top_k, so that tokens tied with the k-th stay, as in transformers. Ties
 beyond this number are dropped."""
 
+BLOCK = 64
+"""Scores per block of `largest`. For Qwen3's vocabulary on a CPU 32, 64 and 128 take the same."""
+
 GREEDY_BELOW = 1e-30
 """Lower temperatures are greedy: dividing logits by them would overflow float32."""
 
@@ -52,19 +55,21 @@ def candidates(logits: mx.array, sampling: Sampling) -> tuple[mx.array, mx.array
     """Temper and filter penalised ``logits [B, V]``, at a temperature above 0.
 
     Returns ``([B, N], [B, N])``: float32 log-weights with filtered ones at -inf, and their token
-    ids; ids None means all V in order. Only as many candidates are sorted as top_k needs.
+    ids; ids None means all V in order. Only as many candidates are sorted as top_k needs, and only
+    these are tempered, which keeps their order.
     """
-    scores = logits / sampling.temperature
-    size = scores.shape[-1]
-    ids = None
+    size = logits.shape[-1]
     if 0 < sampling.top_k < size:
-        kept = min(size, sampling.top_k + TIES)
-        ids = mx.argpartition(-scores, kth=kept - 1, axis=-1)[..., :kept]
-        scores, ids = _descending(mx.take_along_axis(scores, ids, axis=-1), ids)
+        ids = largest(logits, min(size, sampling.top_k + TIES))
+        scores = mx.take_along_axis(logits, ids, axis=-1) / sampling.temperature
+        scores, ids = _descending(scores, ids)
         kth = scores[..., sampling.top_k - 1 : sampling.top_k]
         scores = mx.where(scores >= kth, scores, -mx.inf)
     elif sampling.top_p < 1:
-        scores, ids = _descending(scores, mx.arange(size, dtype=mx.uint32)[None])
+        ids = mx.arange(size, dtype=mx.uint32)[None]
+        scores, ids = _descending(logits / sampling.temperature, ids)
+    else:
+        scores, ids = logits / sampling.temperature, None
     if sampling.top_p < 1:
         probabilities = mx.softmax(scores, axis=-1)
         before = mx.cumsum(probabilities, axis=-1, inclusive=False)
@@ -74,6 +79,24 @@ def candidates(logits: mx.array, sampling: Sampling) -> tuple[mx.array, mx.array
         floor = sampling.min_p * probabilities.max(axis=-1, keepdims=True)
         scores = mx.where(probabilities >= floor, scores, -mx.inf)
     return scores, ids
+
+
+def largest(scores: mx.array, count: int) -> mx.array:
+    """The ids ``[B, count]`` uint32 of the largest of ``scores [B, V]``, in no particular order.
+
+    Of scores equal to the smallest of these, any may be left out. The largest `count` lie in the
+    `count` blocks with the largest maxima, so most scores are read once and never sorted: MLX's
+    argpartition takes 2.4 ms for Qwen3's vocabulary on a CPU, and sorts everything on a GPU.
+    """
+    rows, size = scores.shape
+    if size % BLOCK or size < 4 * BLOCK * count:
+        return mx.argpartition(-scores, kth=count - 1, axis=-1)[:, :count]
+    blocks = scores.reshape(rows, size // BLOCK, BLOCK)
+    best = mx.argpartition(-blocks.max(axis=-1), kth=count - 1, axis=-1)[:, :count, None]
+    near = mx.take_along_axis(blocks, best, axis=1).reshape(rows, count * BLOCK)
+    ids = (best * BLOCK + mx.arange(BLOCK, dtype=mx.uint32)).reshape(rows, count * BLOCK)
+    index = mx.argpartition(-near, kth=count - 1, axis=-1)[:, :count]
+    return mx.take_along_axis(ids, index, axis=-1)
 
 
 def _descending(scores: mx.array, ids: mx.array) -> tuple[mx.array, mx.array]:

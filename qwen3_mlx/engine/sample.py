@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from qwen3_mlx.engine.logit_filters import drawn, is_random, penalise
+from qwen3_mlx.engine.logit_filters import drawn, is_random, largest, penalise
 from qwen3_mlx.engine.token_ids import check_token_ids
 from qwen3_mlx.options import Sampling
 
@@ -210,6 +210,6 @@ def logprobs(logits: mx.array, token: mx.array, top: int) -> Logprobs:
     scores = logits[0].astype(mx.float32)
     scores = scores - mx.logsumexp(scores)
     size = min(top, scores.size)
-    ids = mx.argpartition(-scores, kth=max(size - 1, 0))[:size]
+    ids = largest(scores[None], max(size, 1))[0, :size]
     ids = ids[mx.argsort(-scores[ids])]
     return Logprobs(scores[token], ids, scores[ids])

@@ -27,7 +27,7 @@ def test_a_process_ends_cleanly_right_behind_its_threads() -> None:
 
 
 TOGETHER = """
-import threading
+import threading, time
 from qwen3_mlx import load
 model, met = load("demo"), threading.Barrier({parties})
 endless = dict.fromkeys(model.tokenizer.eos_ids, -100.0)
@@ -38,6 +38,8 @@ def use():
     for number, _ in enumerate(turn):
         if number == 5 and {parties} == 3:
             met.wait()
+    time.sleep(0.1)
+    print("ended", flush=True)
 threads = [threading.Thread(target=use, daemon={parties} == 3) for _ in range(2)]
 for thread in threads: thread.start()
 for _ in range(2 if {parties} == 3 else 0): met.wait()
@@ -45,8 +47,9 @@ for _ in range(2 if {parties} == 3 else 0): met.wait()
 
 
 def test_a_process_ends_cleanly_whose_threads_have_turns_together() -> None:
-    """Behind them, and in their midst."""
+    """Behind them, and in their midst: their turns end, and their last words are waited for."""
     for parties, tokens in ((2, 12), (3, 4000)):
         program = TOGETHER.format(parties=parties, tokens=tokens)
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, b""), parties
+        assert done.stdout == b"ended\n" * 2
