@@ -42,8 +42,9 @@ FORMATS = {
     "4 bits": CacheFormat(bits=4),
     "window": CacheFormat(window=64),
 }
-LENGTH = 150
-"""Tokens of the prompt: more than the window."""
+PROMPT = [(7 * i * i + 3) % 90 for i in range(150)]
+"""More tokens than the window."""
+CHUNK, OTHER_CHUNKS = 64, (32, 150)
 RANK, SIZE = int(os.environ["MLX_RANK"]), int(sys.argv[1])
 
 
@@ -84,15 +85,14 @@ def random_network(config: Qwen3Config, bits: int | None) -> tuple[Qwen3Network,
 def greedy(net: Qwen3Network, kept: CacheFormat) -> tuple[list[int], list[mx.array]]:
     """Tokens, and logits behind a prompt, behind a cut, and behind a trim."""
     cache = PromptCache(net, kept)
-    prompt = [(7 * i * i + 3) % 90 for i in range(LENGTH)]
-    first = prefill(net, prompt, cache, chunk=64)
+    first = prefill(net, PROMPT, cache, chunk=CHUNK)
     assert first is not None
     decoder = Decoder(net, cache, Sampler(GREEDY, first.shape[-1]), first)
     tokens = [decoder.step() for _ in range(12)]
     decoder.inject([5, 6, 7])
     tokens += [decoder.step() for _ in range(4)]
     cache.drop_uncommitted()
-    cache.keep([*prompt, *tokens[:6]])
+    cache.keep([*PROMPT, *tokens[:6]])
     last = prefill(net, [8, 9], cache)
     assert last is not None
     mx.eval(first, last)
@@ -104,9 +104,24 @@ def compared(whole: Qwen3Network, own: Qwen3Network, kept: CacheFormat) -> dict[
     if RANK:
         return {}  # the first process has the cores to itself
     tokens, logits = greedy(whole, kept)
-    pairs = zip(mine, logits, strict=True)
-    errors = [(((a - b) ** 2).sum() / (b**2).sum()).item() for a, b in pairs]
-    return {"same": got == tokens, "nmse": max(errors), "tokens": len(set(tokens))}
+    errors = [nmse(a, b) for a, b in zip(mine, logits, strict=True)]
+    return {
+        "same": got == tokens,
+        "nmse": max(errors),
+        "rounding": rounding(whole, kept, logits[0]),
+        "tokens": len(set(tokens)),
+    }
+
+
+def nmse(got: mx.array, want: mx.array) -> float:
+    """``Σ (got - want)² / Σ want²``."""
+    return float((((got - want) ** 2).sum() / (want**2).sum()).item())
+
+
+def rounding(whole: Qwen3Network, kept: CacheFormat, want: mx.array) -> float:
+    """How far one process alone is from `want` if it reads the prompt in other chunks."""
+    found = [prefill(whole, PROMPT, PromptCache(whole, kept), chunk=n) for n in OTHER_CHUNKS]
+    return max(nmse(logits, want) for logits in found if logits is not None)
 
 
 def heard_by_all(net: Qwen3Network) -> None:

@@ -9,8 +9,10 @@ import pytest
 
 from tests import ring
 
-# Keys and values that differ in their last bit may round to neighbouring levels of a packed cache.
-BOUNDS = {"8 bits": 1e-4, "4 bits": 1e-3}
+ROUNDING = 4
+"""One process differs from itself if it reads the prompt in other chunks: the demo by up to 1e-11
+with some processors' BLAS, and more where keys and values round to neighbouring levels of a packed
+cache. Several processes may differ from it by this many times as much."""
 
 
 @pytest.mark.slow
@@ -23,7 +25,7 @@ def test_processes_that_share_networks_compute_what_one_does(
     assert len(found) == cases
     for case, row in found.items():
         exact = "pipeline" in case  # the same operations, one machine after another
-        bound = 0 if exact else next((wide for kind, wide in BOUNDS.items() if kind in case), 1e-11)
+        bound = 0 if exact else max(1e-11, ROUNDING * row["rounding"])
         assert row["same"], case
         assert row["nmse"] <= bound, (case, row["nmse"])
         assert row["tokens"] > 2, case  # it wanders, so that equal tokens say something
