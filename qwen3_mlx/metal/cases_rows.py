@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from qwen3_mlx.metal import attend, down, gate_up, rotation, route, skinny, stock
 from qwen3_mlx.metal.case import Arrays, Case
-from qwen3_mlx.metal.cases_matrices import NORMED, Products
+from qwen3_mlx.metal.cases_matrices import NORMED, Products, of_stock
 from qwen3_mlx.metal.random_inputs import gain, of, past_of, random, rotation_table
 from qwen3_mlx.metal.variants import PLAIN, Signature
 from qwen3_mlx.metal.variants_rows import ROWS, New, skinny_runs
@@ -77,9 +77,12 @@ def _dense(n: Signature, rows: int) -> Iterator[Case]:
     def by(make: Callable[..., mx.array], x: mx.array) -> Arrays:
         return [make(x, gate, up, norm=norm, eps=n.eps)]
 
-    made = (partial(by, make) for make in (skinny.gate_up, gate_up.reference, stock.gate_up))
+    def by_stock(x: mx.array) -> Arrays:
+        return [stock.gate_up(x, of_stock(gate, x), of_stock(up, x), norm=norm, eps=n.eps)]
+
+    ours, reference = (partial(by, make) for make in (skinny.gate_up, gate_up.reference))
     x = random(n.dtype, rows, 1, n.hidden)
-    yield Case("skinny", f"gate and up of {rows}", x, *made, roundings=NORMED)
+    yield Case("skinny", f"gate and up of {rows}", x, ours, reference, by_stock, roundings=NORMED)
 
 
 def _experts(n: Signature, rows: int, stack: int) -> Iterator[Case]:

@@ -18,6 +18,11 @@ ROWS = ("attend_rows", "skinny")
 disable the other kernels."""
 
 
+CHILDREN_OF_ROWS = {"attend_rows": 4, "skinny": 2}
+"""On CUDA, the child processes that divide the cases of a kernel for several rows: eighteen texts
+of `attend_rows` take a minute to compile in one."""
+
+
 def shares(signatures: Sequence[Signature], rows: bool = True) -> list[list[str]]:
     """The names of the kernels that each child tries.
 
@@ -33,9 +38,38 @@ def shares(signatures: Sequence[Signature], rows: bool = True) -> list[list[str]
     children = max(1, min(len(names), cores))
     parts = [sorted(names[i::children], key="step".__eq__) for i in range(children)]
     several = [name for name in ROWS if name != "skinny" or all(map(skinny_runs, signatures))]
-    if not rows:
-        return parts
-    return [*parts, *([name] for name in several)] if cores > 1 else [*parts, several]
+    return [*parts, *_of_rows(several)] if rows else parts
+
+
+def parts_of(names: Sequence[str]) -> list[list[str]]:
+    """The names that each child tries, of kernels that are asked for by name."""
+    return _of_rows(names) if rows_only(names) else [list(names)]
+
+
+def _of_rows(names: Sequence[str]) -> list[list[str]]:
+    """The names that each child tries of `names`, kernels for several rows.
+
+    On CUDA ``skinny@2of2`` stands for the second half of the cases; elsewhere one child has all.
+    """
+    cores = (os.cpu_count() or 1) // 4 if backend.device() == "cuda" else 1
+    if cores == 1 or not names:
+        return [list(names)] if names else []
+    counts = {name: min(cores, CHILDREN_OF_ROWS[name]) for name in names}
+    return [[f"{name}@{n + 1}of{counts[name]}"] for name in names for n in range(counts[name])]
+
+
+def kernel_of(name: str) -> str:
+    """``skinny`` of ``skinny@2of2``."""
+    return name.partition("@")[0]
+
+
+def cases_of(name: str, cases: Sequence[T]) -> Sequence[T]:
+    """The cases that ``skinny@2of2`` stands for: neighbours, which often share a text."""
+    _, _, share = name.partition("@")
+    if not share:
+        return cases
+    number, children = map(int, share.split("of"))
+    return cases[len(cases) * (number - 1) // children : len(cases) * number // children]
 
 
 def together(parts: list[T]) -> list[list[T]]:
@@ -47,4 +81,4 @@ def together(parts: list[T]) -> list[list[T]]:
 
 def rows_only(names: Sequence[str]) -> bool:
     """Whether all these kernels are for several rows."""
-    return all(name in ROWS for name in names)
+    return all(kernel_of(name) in ROWS for name in names)

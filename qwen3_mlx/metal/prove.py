@@ -1,6 +1,6 @@
 """Checks in child processes, at a network's own sizes, that the kernels are right on this machine.
 
-    python -m qwen3_mlx.metal.prove KERNEL... < SIGNATURES  (JSON, by `verdict.described`)
+    python -m qwen3_mlx.metal.prove NAME... < SIGNATURES  (JSON, by `verdict.described`)
 
 A GPU fault breaks MLX's stream for the whole process, and a kernel may hang: so the parent only
 reads what its children print. A wrong number, a refused launch, a hang and a signal are results;
@@ -28,7 +28,7 @@ from qwen3_mlx.metal.case import Arrays, Case
 from qwen3_mlx.metal.cases import cases
 from qwen3_mlx.metal.child_output import ChildOutput, spent
 from qwen3_mlx.metal.launch import Launch
-from qwen3_mlx.metal.proof_parts import rows_only, shares, together
+from qwen3_mlx.metal.proof_parts import cases_of, kernel_of, parts_of, rows_only, shares, together
 from qwen3_mlx.metal.variants import Signature, text_digest
 from qwen3_mlx.metal.verdict import Verdict
 
@@ -64,7 +64,8 @@ def prove(
     kernels of several rows at least `ROWS_LIMIT_S`. Raises `Skipped` as soon as `skipped` returns
     True, and if the machine slept.
     """
-    since, parts = awake.now(), [list(names)] if names else shares(signatures, rows)
+    since = awake.now()
+    parts = parts_of(names) if names else shares(signatures, rows)
     begin = since[1]
     given = json.dumps(verdict.described(signatures))
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as ended:
@@ -153,7 +154,7 @@ def _add(
         kernel = str(begun["kernel"]) if begun else "step"
         _take(found, kernel, f"{begun['name']}: {why}" if begun else why)
     for unproven in part if several else ("step",):  # even if some of its cases were right
-        _take(found, unproven, f"the proof did not come to its end: {why}")
+        _take(found, kernel_of(unproven), f"the proof did not come to its end: {why}")
     if code is None:
         found.late |= dict.fromkeys(set(found.wrong) - before, 1)
 
@@ -264,18 +265,20 @@ def report(signatures: Sequence[Signature], names: Collection[str]) -> Iterator[
     for name in names:
         kernel, cuts = parsed_name(name)
         with tuning.cut_by(cuts):
-            for case in (case for one in signatures for case in cases(one)):
-                if case.kernel == kernel:
-                    named = {"kernel": name, "name": case.name}
-                    yield named
-                    yield named | tried(case)
-                    mx.clear_cache()
+            every = [case for one in signatures for case in cases(one) if case.kernel == kernel]
+            left = list(reversed(cases_of(name, every)))
+            del every
+            while left:  # a case that was tried gives its memory back
+                named = {"kernel": kernel_of(name), "name": left[-1].name}
+                yield named
+                yield named | tried(left.pop())
+                mx.clear_cache()
     yield {"finished": True}
 
 
 def parsed_name(name: str) -> tuple[str, tuning.Cuts]:
     """The kernel and the cut of ``matvec=8,2``; of ``matvec`` no cut."""
-    kernel, _, cut = name.partition("=")
+    kernel, _, cut = kernel_of(name).partition("=")
     rows, _, simds = cut.partition(",")
     return kernel, {kernel: (int(rows), int(simds))} if cut else {}
 

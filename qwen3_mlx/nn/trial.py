@@ -44,7 +44,6 @@ LIMIT_S = 10.0
 clock: Callable[[], float] = time.perf_counter
 
 Skipped = Callable[[], bool]
-
 Further = Callable[
     [Qwen3Network, CacheFormat, Verdict, Skipped], tuple[dict[str, tuning.Cut], dict[str, float]]
 ]
@@ -244,12 +243,12 @@ def timed(runs: dict[Arm, Run], skipped: Skipped = never) -> Reading:
 
 
 def decide(rounds: list[dict[Arm, float]], steps: int) -> Reading:
-    """The winner, from each round's seconds per block of `steps` steps."""
+    """The clear winner, from each round's seconds per block of `steps` steps."""
     stock = [max(one["stock"], 1e-9) for one in rounds]
     rates: dict[Arm, float] = {}
     gains: dict[Arm, float] = {}
     winner: Arm = "stock"
-    noise = "" if len(rounds) == ROUNDS else f"cut short after {LIMIT_S:.0f} s"
+    doubt = ""
     spread = statistics.pstdev(stock) / statistics.mean(stock)
     for arm in rounds[0]:
         times = [max(one[arm], 1e-9) for one in rounds]
@@ -260,12 +259,15 @@ def decide(rounds: list[dict[Arm, float]], steps: int) -> Reading:
         gain = gains[arm] = round(statistics.median(ratios), 3)
         agreeing = sum(ratio > 1 for ratio in ratios)
         if gain >= GAIN and agreeing < AGREEING:
-            noise = noise or f"only {agreeing} of {len(rounds)} rounds agree"
+            doubt = doubt or f"only {agreeing} of {len(rounds)} rounds agree"
         elif spread > NOISE and abs(gain - 1) <= spread:
-            noise = noise or f"the same steps took times {spread:.0%} apart"
+            doubt = doubt or f"the same steps took times {spread:.0%} apart"
         elif gain >= GAIN and gain > gains.get(winner, 1.0):
             winner = arm
-    return Reading(rates, gains, "stock" if noise else winner, noise)
+    noise = doubt if winner == "stock" else ""
+    if len(rounds) < ROUNDS:
+        winner, noise = "stock", f"cut short after {LIMIT_S:.0f} s"
+    return Reading(rates, gains, winner, noise)
 
 
 def described(held: Verdict) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
@@ -41,13 +42,38 @@ def test_on_cuda_a_kernel_has_a_child_of_its_own(monkeypatch: pytest.MonkeyPatch
     assert proof_parts.shares(experts, rows=False) == [one]
     monkeypatch.setattr(backend, "device", lambda: "cuda")
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    assert proof_parts.shares(dense) == [
-        *(["step"], ["matvec"], ["gate_up"], ["attend"], ["attend_rows"])
-    ]
-    assert len(proof_parts.shares(experts)) == 8
+    rows = [[f"attend_rows@{n}of4"] for n in (1, 2, 3, 4)]
+    assert proof_parts.shares(dense) == [["step"], ["matvec"], ["gate_up"], ["attend"], *rows]
+    assert proof_parts.shares(experts)[7:] == proof_parts.parts_of(["attend_rows"]) == rows
+    assert proof_parts.parts_of(["matvec=8,2", "down=1,8"]) == [["matvec=8,2", "down=1,8"]]
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     two = proof_parts.shares(experts)
     assert len(two) == 3 and two[0][-1] == "step" and sum(map(len, two)) == 8
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 10, 28])
+def test_the_parts_of_a_kernels_cases_are_all_of_them(count: int) -> None:
+    parts = [proof_parts.cases_of(f"skinny@{n}of3", range(count)) for n in (1, 2, 3)]
+    assert [*itertools.chain(*parts)] == [*range(count)]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert [*proof_parts.cases_of("skinny", range(count))] == [*range(count)]
+
+
+def test_a_part_that_fails_is_its_kernels_fault(tmp_path: Path) -> None:
+    """Although the other parts were right; and a part that ends early proves nothing."""
+    case, found = {"kernel": "attend_rows", "name": "two rows"}, Verdict()
+    for part, fault, code in ((1, None, 0), (2, "two rows: other numbers", 0), (3, None, 1)):
+        said = ChildOutput(tmp_path, f"rows{part}", 0.0)
+        lines = [case | {"fault": fault}, *([{"finished": True}] if code == 0 else [])]
+        said.out.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        said.err.write_text("")
+        before = dict(found.wrong)
+        prove._add(found, said, code, 60.0, [f"attend_rows@{part}of3"])
+        assert (found.wrong != before) == (part == 2)
+    assert found.wrong == {"attend_rows": "two rows: other numbers"}
+    early = Verdict()
+    prove._add(early, said, 1, 60.0, ["attend_rows@3of3"])
+    assert list(early.wrong) == ["attend_rows"]
 
 
 def test_children_share_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,19 @@ def test_the_faster_of_two_winners() -> None:
     assert trial.decide(given, 8).winner == "hybrid"  # type: ignore[arg-type]  # a dict of its own
 
 
+@pytest.mark.parametrize(("hybrid", "winner"), [(1.11, "fused"), (2.2, "hybrid"), (0.95, "fused")])
+def test_doubt_about_one_arm_takes_nothing_from_another(hybrid: float, winner: str) -> None:
+    """Seen on an H200: 8B's hybrid steps gave 1.11 where stock's own lay 15 % apart; fused 2.13."""
+    given = [one | {"hybrid": one["stock"] / hybrid} for one in rounds(*[2.13] * 6, spread=0.15)]
+    reading = trial.decide(given, 8)
+    assert (reading.winner, reading.noise) == (winner, "")
+    unsure = [{**one, "fused": one["stock"] / 1.05} for one in given]
+    alone = trial.decide(unsure, 8)
+    assert (alone.winner, bool(alone.noise)) == (
+        ("hybrid", False) if hybrid > 2 else ("stock", True)
+    )
+
+
 def blank(given: Launch) -> list[mx.array]:
     """What a kernel gives where only time counts."""
     return [mx.zeros(shape, dtype) for shape, dtype in given.outputs.values()]
