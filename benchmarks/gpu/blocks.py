@@ -18,7 +18,7 @@ from benchmarks.gpu import RESULTS, say
 from benchmarks.gpu.rates import SIZES, net_of
 from benchmarks.record import interleaved, summary
 from qwen3_mlx.bench.random_network import config_values
-from qwen3_mlx.device import unpack_policy
+from qwen3_mlx.device.buffer_sizes import UNPACK_ROWS, UNPACK_ROWS_PER_EXPERT
 from qwen3_mlx.metal import down, gate_up
 from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.experts import QuantizedExpertLinear
@@ -129,7 +129,7 @@ def _call(way: str, make: Callable[[], mx.array]) -> Callable[[], float]:
 
 
 def _cross(name: str, runs: dict[str, Callable[[], float]]) -> None:
-    unpack_policy.ROWS[backend.device()] = unpack_policy.ROWS_AN_EXPERT[backend.device()] = 0
+    UNPACK_ROWS[backend.device()] = UNPACK_ROWS_PER_EXPERT[backend.device()] = 0
     row = {way: statistics.median(times) for way, times in interleaved(runs, 5).items()}
     RESULTS.setdefault("crossover", {})[name] = row
     say(f"{name}: " + ", ".join(f"{way} {us:.0f} µs" for way, us in row.items()))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import qwen3_mlx.device.backend as backend
 
-from qwen3_mlx.device.buffer_sizes import UNPACK_ROWS
+from qwen3_mlx.device.buffer_sizes import UNPACK_ROWS, UNPACK_ROWS_PER_EXPERT
 from qwen3_mlx.errors import OptionError
 
 VARIABLE = "QWEN3_MLX_PREFILL"
@@ -26,14 +26,6 @@ only if `metal.gather_matmul`, which unpacks nothing, doesn't run."""
 
 DEFAULT = {"cpu": "each", "cuda": "grouped", "metal": "packed"}
 """The fastest measured modes; Metal isn't measured yet (`benchmarks.gpu` can)."""
-
-ROWS = UNPACK_ROWS
-"""Rows from which unpacking a matrix pays."""
-
-ROWS_AN_EXPERT = {"cpu": 4, "cuda": 8, "metal": 64}
-"""Mean rows per expert from which unpacking all experts pays. CPU: measured. CUDA: computed from
-2.2 µs per packed row and 1.2 ms for all 128 experts of 30B-A3B (4.3). Metal: a guess.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +61,9 @@ def choose_policy() -> UnpackPolicy | None:
     mode, device = unpack_mode(), backend.device()
     if mode == "packed":
         return None
-    return UnpackPolicy(ROWS[device], ROWS_AN_EXPERT[device], mode == "each", device == "cpu")
+    return UnpackPolicy(
+        UNPACK_ROWS[device], UNPACK_ROWS_PER_EXPERT[device], mode == "each", device == "cpu"
+    )
 
 
 def explain() -> str:
@@ -78,7 +72,8 @@ def explain() -> str:
     if mode == "packed":
         forced = f"as {VARIABLE} says" if is_forced() else f"others are not measured on {device}"
         return f"{UNPACK_MODES[mode]} ({forced}; {VARIABLE}=grouped tries unpacking)"
-    text = f"{UNPACK_MODES[mode]}, from {ROWS[device]} rows, or {ROWS_AN_EXPERT[device]} an expert"
+    rows, each = UNPACK_ROWS[device], UNPACK_ROWS_PER_EXPERT[device]
+    text = f"{UNPACK_MODES[mode]}, from {rows} rows, or {each} an expert"
     if mode == "grouped" and device == "cuda" and os.environ.get("MLX_ENABLE_TF32") == "0":
         text += "; MLX_ENABLE_TF32=0 makes MLX's grouped product slow in every dtype"
     return text

@@ -13,7 +13,7 @@ H100) and is at most 10 % above it; a test compares them. On Metal nothing is me
 from __future__ import annotations
 
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.device.buffer_sizes import SCORES, UNPACK_ROWS
+from qwen3_mlx.device.buffer_sizes import SCORES, UNPACK_ROWS, UNPACK_ROWS_PER_EXPERT
 from qwen3_mlx.fit.kv_cache import growth, kv_bytes_per_token
 from qwen3_mlx.fit.machine import Machine
 
@@ -90,7 +90,8 @@ def _on_gpu(config: Qwen3Config, length: int, keys: int, packed: bool, unpacks: 
         F = config.intermediate_size
         return layer + 2 * length * F + 2 * matrices + (3 * F * C if unpacks else 0)
     k, inner, E = config.num_experts_per_tok, config.moe_intermediate_size, config.num_experts
-    if unpacks and _unpacks(config, "mlp.switch_mlp.gate_proj", but=(4, 8)):
+    many = length * k >= UNPACK_ROWS_PER_EXPERT["cuda"] * E
+    if unpacks and many and _unpacks(config, "mlp.switch_mlp.gate_proj", but=(4, 8)):
         matrices += 3 * E * inner * C
     return 2 * (layer + length * (k * (inner + 3 * C) + 3 * C + 3 * E) + matrices)
 

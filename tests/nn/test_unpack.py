@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
-from qwen3_mlx.device import unpack_policy
+from qwen3_mlx.device import buffer_sizes, unpack_policy
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.nn import unpack
 from qwen3_mlx.nn.choose_backend import choose_backend
@@ -141,12 +141,12 @@ def operations(layer: nn.Module, x: mx.array) -> str:
 
 def test_it_begins_at_the_stated_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = Linear(64, 32, bias=False).to_quantized(64, 4)
-    for device in unpack_policy.ROWS:
+    for device in buffer_sizes.UNPACK_ROWS:
         monkeypatch.setattr(backend, "device", lambda device=device: device)
         choose(monkeypatch, "grouped", layer)
         few, many = (
-            mx.zeros((unpack_policy.ROWS[device] - 1, 64)),
-            mx.zeros((unpack_policy.ROWS[device], 64)),
+            mx.zeros((buffer_sizes.UNPACK_ROWS[device] - 1, 64)),
+            mx.zeros((buffer_sizes.UNPACK_ROWS[device], 64)),
         )
         assert "QuantizedMatmul" in operations(layer, few)
         assert "QuantizedMatmul" not in operations(layer, many)
