@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
+from statistics import median
+from typing import NamedTuple
 
 CHUNK_SECONDS = 0.03
 """Seconds that a prompt's chunk may take while sequences decode, unless their steps take longer."""
@@ -26,32 +30,57 @@ HARD_PAST = 1024
 
 Measured on the CPU with the demo: 3,000; computed from the operations for 8B: 24,000.
 """
-QUICKER = 0.25
-"""The share of a speed-up that is believed at once; a slow-down is believed in full."""
+QUICKER, FREE = 0.25, 0.5
+"""The share of a speed-up that is believed at once, and where tokens cost a pass next to nothing. A
+slow-down is believed in full."""
+OWN_TIMES = 2
+"""A chunk may take this many times what a pass of few tokens takes, as the weights are read for any
+number of tokens: with less time it would hardly be shorter, and read a few tokens only."""
+RECENT, UNLIKE, FEWEST_PAIRS = 8, 1.25, 3
+"""Chunks from which a pass's own time is taken; the factor between lengths that differ, and between
+pasts that don't; and how many pairs of chunks it takes."""
+
+
+class Chunk(NamedTuple):
+    """A chunk that was read."""
+
+    tokens: int
+    hard: float
+    """How dear its past made each token: `HARD_PAST` and the tokens before the middle one."""
+    seconds: float
 
 
 @dataclass(slots=True)
 class ChunkPace:
     """Predicts how many tokens of a prompt fit into a given time.
 
-    It is a bound, not a mean: one slow chunk shortens the next ones at once, and only several
-    faster ones lengthen them again. A token after a longer past than measured is assumed to cost
-    more, after a shorter one the same.
+    A pass takes its own time, whatever it reads, and some for each token. It is a bound, not a
+    mean: one slow chunk shortens the next ones at once, and only several faster ones lengthen them
+    again. A token after a longer past than measured is assumed to cost more, after a shorter one
+    the same.
     """
 
     seconds: float = 0.0
-    """Believed seconds per token; 0 before the first chunk."""
+    """Believed seconds per token, besides a pass's own; 0 before the first chunk."""
     past: float = 0.0
     """Tokens before the one to which `seconds` applies."""
     longest: int = 0
     """Tokens of the longest chunk so far."""
+    own: float = 0.0
+    """Believed seconds of a pass besides its tokens'."""
+    recent: deque[Chunk] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """The last chunks."""
 
     def size(self, seconds: float, most: int, offset: int = 0) -> int:
-        """Tokens to read in `seconds` after `offset` others, at most twice the longest chunk."""
+        """Tokens to read in `seconds` after `offset` others, at most twice the longest chunk.
+
+        If a pass of few tokens takes as long by itself, `seconds` are `OWN_TIMES` its time.
+        """
         wanted = min(most, max(FIRST, 2 * self.longest))
         if self.seconds:
             harder = (HARD_PAST + offset + wanted / 2) / (HARD_PAST + self.past)
-            fitting = int(seconds / (self.seconds * max(1.0, harder)))
+            left = max(seconds, OWN_TIMES * self.own) - self.own
+            fitting = int(left / (self.seconds * max(1.0, harder)))
             wanted = min(wanted, max(SHORTEST, fitting))
         else:
             wanted = min(wanted, FIRST)
@@ -59,11 +88,32 @@ class ChunkPace:
 
     def took(self, tokens: int, seconds: float, offset: int = 0) -> None:
         """Learn from a chunk that was read after `offset` tokens."""
-        each = max(seconds, 1e-6) / tokens
+        self.recent.append(Chunk(tokens, HARD_PAST + offset + tokens / 2, seconds))
+        own = own_seconds(self.recent)
+        self.own = min(self.own if own is None else own, seconds)
+        each = max(seconds - self.own, 1e-6) / tokens
         if each < self.seconds:
-            each = self.seconds + QUICKER * (each - self.seconds)
+            believed = FREE if seconds <= 1.5 * self.own else QUICKER
+            each = self.seconds + believed * (each - self.seconds)
         self.seconds, self.past = each, offset + tokens / 2
         self.longest = max(self.longest, tokens)
+
+
+def own_seconds(chunks: Sequence[Chunk]) -> float | None:
+    """The seconds that each of `chunks` takes besides its tokens; None if they don't say.
+
+    The median, over pairs of unlike length behind a like past, of where the line through both meets
+    no tokens: a chunk that a compiler or another process delayed counts little (Theil 1950, Sen
+    1968).
+    """
+    found = []
+    for short, long in combinations(sorted(chunks), 2):
+        alike = max(short.hard, long.hard) <= UNLIKE * min(short.hard, long.hard)
+        if alike and long.tokens >= UNLIKE * short.tokens:
+            each = (long.seconds - short.seconds) / (long.tokens - short.tokens)
+            own = max(short.seconds - short.tokens * each, 0.0)
+            found.append(min(own, short.seconds, long.seconds))
+    return median(found) if len(found) >= FEWEST_PAIRS else None
 
 
 def next_reader(prompts: Sequence[tuple[int, float]], now: float) -> int:

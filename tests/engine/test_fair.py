@@ -10,10 +10,14 @@ from qwen3_mlx.engine.fair import (
     CHUNK_SECONDS,
     CHUNK_STEPS,
     FIRST,
+    HARD_PAST,
+    OWN_TIMES,
     SHORTEST,
     STARVED_SECONDS,
+    Chunk,
     ChunkPace,
     next_reader,
+    own_seconds,
 )
 from qwen3_mlx.engine.prefixes import common_prefix
 from qwen3_mlx.engine.step_times import StepTimes
@@ -99,6 +103,44 @@ def test_a_quiet_moment_makes_no_long_chunk_and_a_busy_one_makes_short_ones() ->
         size = pace.size(0.1, 2048, 400)
         pace.took(size, demo(size, 400), 400)
     assert pace.size(0.1, 2048, 400) >= 0.9 * usual, "which is forgotten after a while"
+
+
+@pytest.mark.parametrize("own", [0.02, 0.05, 0.3])
+@pytest.mark.parametrize("first", [0.0, 1.5])
+def test_a_pass_that_takes_long_by_itself_reads_many_tokens(own: float, first: float) -> None:
+    """Cut by seconds per token alone, prompts of 30 tokens were read in fours, a pass each."""
+    pace, took = ChunkPace(), list[list[float]]()
+    for prompt in range(24):
+        took.append([])
+        left = 30
+        while left:
+            size = pace.size(0.03, left, 30 - left)
+            took[-1].append(own + size * 0.00005 + (0.0 if prompt or left < 30 else first))
+            pace.took(size, took[-1][-1], 30 - left)
+            left -= size
+    assert [len(one) for one in took[-12:]] == [1] * 12
+    assert sum(map(len, took)) <= 24 + 16
+    chunk = pace.size(0.03, 8192)
+    pace.took(chunk, own + chunk * 0.00005)
+    assert chunk >= 40 and own + chunk * 0.00005 <= max(0.03, OWN_TIMES * own) * 1.1
+
+
+def chunks(*read: tuple[int, float], offset: int = 0) -> list[Chunk]:
+    return [Chunk(tokens, HARD_PAST + offset, seconds) for tokens, seconds in read]
+
+
+def test_the_own_time_of_passes() -> None:
+    line = chunks(*((n, 0.05 + n * 0.001) for n in (4, 8, 16, 30)))
+    assert own_seconds(line) == pytest.approx(0.05)
+    assert own_seconds([*line, *chunks((16, 1.5))]) == pytest.approx(0.05, abs=0.006)
+    assert own_seconds(chunks(*((n, n * 0.004) for n in (4, 8, 16, 30)))) == pytest.approx(
+        0, abs=1e-9
+    )
+    assert own_seconds(chunks((4, 0.1), (8, 0.1))) is None, "one pair says little"
+    assert own_seconds(chunks(*[(16, 0.1)] * 8)) is None, "and chunks of one length nothing"
+    far = [*chunks((4, 0.1), (8, 0.1)), *chunks((16, 0.1), (30, 0.1), offset=9000)]
+    assert own_seconds(far) is None, "nor do those behind other pasts"
+    assert own_seconds(chunks((4, 0.2), (8, 0.1), (16, 0.05), (30, 0.02))) <= 0.05
 
 
 def test_a_chunk_may_take_as_long_as_steps_that_are_slow_anyway() -> None:

@@ -9,12 +9,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
+from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
 from qwen3_mlx.cli.tools import shown
 from qwen3_mlx.cli.tools.questions import read_arguments
 from qwen3_mlx.cli.tui.input import Input
+from qwen3_mlx.cli.tui.transcript import Transcript
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.tools.consent import Always, Decision, No, Once
 from qwen3_mlx.tools.servers import ServerConfig
@@ -28,6 +30,17 @@ T = TypeVar("T")
 
 class AnswerInput(Input):
     """The input for a reason or arguments; it also sends an empty text."""
+
+    class Placed(Message):
+        """It has appeared, grown or gone, and so moved the rest of the question."""
+
+    def on_resize(self) -> None:
+        """Tell the question."""
+        self.post_message(self.Placed())
+
+    def on_hide(self) -> None:
+        """As `on_resize`."""
+        self.post_message(self.Placed())
 
     def action_send(self) -> None:
         """Send the text, even if it is empty."""
@@ -66,6 +79,32 @@ class Question(ModalScreen[T], Generic[T]):
             yield self.text
         yield self.writing
         yield self.answers
+
+    def on_mount(self) -> None:
+        """Raise the transcript above the question."""
+        self.call_after_refresh(self._make_room)
+
+    def on_resize(self) -> None:
+        """As `on_mount`."""
+        self.call_after_refresh(self._make_room)
+
+    @on(AnswerInput.Placed)
+    def _placed(self) -> None:
+        self._make_room()
+
+    def on_unmount(self) -> None:
+        """Give the transcript its place back."""
+        for transcript in self.app.query(Transcript):
+            transcript.styles.margin = 0
+
+    def _make_room(self) -> None:
+        """Keep the transcript's newest lines in sight: what a call is for, the last result."""
+        shown = (child.region for child in self.children if child.display)
+        top = min((region.y for region in shown if region.height), default=self.size.height)
+        for transcript in self.app.query(Transcript):
+            below = (other.region for other in transcript.siblings if other.display)
+            bottom = min((region.y for region in below if region.height), default=top)
+            transcript.styles.margin = (0, 0, max(bottom - top, 0), 0)
 
     def on_key(self, event: events.Key) -> None:
         """Call `pressed`. Textual calls every class's own on_key, so subclasses override that."""

@@ -117,6 +117,29 @@ async def test_a_call_is_shown_whole_and_runs_only_if_it_may(
         await chat.until("taken back")
 
 
+async def test_a_question_leaves_the_newest_lines_in_sight(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, tmp_path: Path
+) -> None:
+    """What the model said before its call, and the last result; also while arguments are edited."""
+    said = "\n\n".join([*"abcdefghijklmnop", "You asked."])
+    say_in_turn(monkeypatch, model, [said + call_text("echo", a=1), "Done."])
+    async with a_chat(model, OneTool(tmp_path)) as chat:
+        await chat.type("go")
+        for key in ("", "e", "escape"):
+            await asked(chat, *[key] * bool(key))
+            log, screen = chat.app.log_view, chat.app.screen
+
+            def above() -> bool:
+                tops = [one.region.y for one in screen.children if one.display]  # noqa: B023
+                return 0 < log.region.bottom == min(tops)  # noqa: B023
+
+            await chat.until(above)
+            assert log.max_scroll_y == log.scroll_offset.y, "the end of the answer is shown"
+        await asked(chat, "y")
+        await chat.until("Done.")
+        await chat.until(lambda: chat.app.log_view.styles.margin.bottom == 0)
+
+
 async def test_what_is_edited_runs_and_always_asks_no_more(
     monkeypatch: pytest.MonkeyPatch, model: Qwen3, tmp_path: Path
 ) -> None:
