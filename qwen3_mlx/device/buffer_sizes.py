@@ -8,9 +8,9 @@ BLOCK = 256
 SCORES = 2**25
 """Most bytes of float32 scores that attention without a fused kernel holds at once."""
 
-UNPACK_ROWS = {"cpu": 8, "cuda": 9, "metal": 512}
+UNPACK_ROWS = {"cpu": 8, "cuda": 8, "metal": 512}
 """Rows from which unpacking a matrix pays. CPU: measured, 17 ms packed and 5 ms unpacked for 8 rows
-of a 3072x1024 matrix. CUDA: from 9 rows on MLX's packed product takes its compiler 43 s in each
+of a 3072x1024 matrix. CUDA: from 8 rows on MLX's packed product takes its compiler 43 s in each
 process (H200), and unpacking 8B some 10 ms; compiled, it would be faster up to 87 rows (106 TFLOP/s
 packed, 500 unpacked, 4.6 bytes per weight at 3.5 TB/s). Metal: a guess."""
 

@@ -14,8 +14,8 @@ CHUNK_SECONDS = 0.03
 CHUNK_STEPS = 1.5
 """A chunk may take this many of their steps' times, so they keep two fifths of their speed or more.
 
-The longest gap between two of their tokens is then a step plus the longer of both limits, if a
-chunk takes the predicted time.
+The longest gap between two of their tokens is then a step plus the longest of these limits and
+`OWN_TIMES`, if a chunk takes the predicted time.
 """
 IDLE_SECONDS = 0.1
 """Target seconds of a chunk for which nobody waits: a new request waits for it."""
@@ -37,8 +37,8 @@ OWN_TIMES = 2
 """A chunk may take this many times what a pass of few tokens takes, as the weights are read for any
 number of tokens: with less time it would hardly be shorter, and read a few tokens only."""
 RECENT, UNLIKE, FEWEST_PAIRS = 8, 1.25, 3
-"""Chunks from which a pass's own time is taken; the factor between lengths that differ, and between
-pasts that don't; and how many pairs of chunks it takes."""
+"""Chunks from which a pass's own time is taken, and the longest; the factor between lengths that
+differ, and between pasts that don't; and how many pairs of chunks it takes."""
 
 
 class Chunk(NamedTuple):
@@ -64,19 +64,18 @@ class ChunkPace:
     """Believed seconds per token, besides a pass's own; 0 before the first chunk."""
     past: float = 0.0
     """Tokens before the one to which `seconds` applies."""
-    longest: int = 0
-    """Tokens of the longest chunk so far."""
     own: float = 0.0
     """Believed seconds of a pass besides its tokens'."""
     recent: deque[Chunk] = field(default_factory=lambda: deque(maxlen=RECENT))
     """The last chunks."""
 
     def size(self, seconds: float, most: int, offset: int = 0) -> int:
-        """Tokens to read in `seconds` after `offset` others, at most twice the longest chunk.
+        """Tokens to read in `seconds` after `offset` others, at most twice a recent chunk's.
 
         If a pass of few tokens takes as long by itself, `seconds` are `OWN_TIMES` its time.
         """
-        wanted = min(most, max(FIRST, 2 * self.longest))
+        longest = max((chunk.tokens for chunk in self.recent), default=0)
+        wanted = min(most, max(FIRST, 2 * longest))
         if self.seconds:
             harder = (HARD_PAST + offset + wanted / 2) / (HARD_PAST + self.past)
             left = max(seconds, OWN_TIMES * self.own) - self.own
@@ -96,7 +95,6 @@ class ChunkPace:
             believed = FREE if seconds <= 1.5 * self.own else QUICKER
             each = self.seconds + believed * (each - self.seconds)
         self.seconds, self.past = each, offset + tokens / 2
-        self.longest = max(self.longest, tokens)
 
 
 def own_seconds(chunks: Sequence[Chunk]) -> float | None:

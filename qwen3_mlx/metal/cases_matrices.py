@@ -22,14 +22,14 @@ NORMED = 3
 """`Case.roundings` with a norm on matrix units: x times the norm's weight is rounded too."""
 
 
-FEW_ROWS = 8
-"""MLX's packed product of more rows takes CUDA's compiler 43 s, in each process: then MLX's own
+MANY_ROWS = 8
+"""MLX's packed product of so many rows takes CUDA's compiler 43 s, in each process: then MLX's own
 operations get unpacked weights."""
 
 
 def of_stock(matrix: Matrix, x: mx.array) -> Matrix:
     """`matrix` as MLX's own operations get it for ``x [R, 1, K]``."""
-    if len(x) <= FEW_ROWS:
+    if len(x) < MANY_ROWS:
         return matrix
     return Matrix(matrix.dequantized().astype(x.dtype))
 

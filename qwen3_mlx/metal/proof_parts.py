@@ -42,8 +42,13 @@ def shares(signatures: Sequence[Signature], rows: bool = True) -> list[list[str]
 
 
 def parts_of(names: Sequence[str]) -> list[list[str]]:
-    """The names that each child tries, of kernels that are asked for by name."""
-    return _of_rows(names) if rows_only(names) else [list(names)]
+    """The names that each child tries, of kernels that are asked for by name.
+
+    On CUDA a kernel for several rows has one child: these are tried beside a model that serves.
+    """
+    if rows_only(names) and backend.device() == "cuda":
+        return [[name] for name in names]
+    return [list(names)]
 
 
 def _of_rows(names: Sequence[str]) -> list[list[str]]:
@@ -52,8 +57,8 @@ def _of_rows(names: Sequence[str]) -> list[list[str]]:
     On CUDA ``skinny@2of2`` stands for the second half of the cases; elsewhere one child has all.
     """
     cores = (os.cpu_count() or 1) // 4 if backend.device() == "cuda" else 1
-    if cores == 1 or not names:
-        return [list(names)] if names else []
+    if cores <= 1:
+        return parts_of(names) if names else []
     counts = {name: min(cores, CHILDREN_OF_ROWS[name]) for name in names}
     return [[f"{name}@{n + 1}of{counts[name]}"] for name in names for n in range(counts[name])]
 

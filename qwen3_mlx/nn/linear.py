@@ -9,7 +9,7 @@ import mlx.nn as nn
 
 from qwen3_mlx.nn.backend import PLAIN, Backend
 from qwen3_mlx.nn.fused_experts import matrix_of
-from qwen3_mlx.nn.rows import apart, one_by_one
+from qwen3_mlx.nn.rows import of_several, one_by_one
 
 
 class Linear(nn.Linear):
@@ -40,7 +40,10 @@ class QuantizedLinear(nn.QuantizedLinear):
     backend: Backend = PLAIN
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Transform ``x [..., in]`` to ``[..., out]``."""
-        if self.backend.unpacks(x.size // x.shape[-1]) and not apart(x):
+        """Transform ``x [..., in]`` to ``[..., out]``.
+
+        The last tokens of several sequences, ``[B, 1, in]``, stay packed: they come every step.
+        """
+        if self.backend.unpacks(x.size // x.shape[-1]) and not of_several(x):
             return self.backend.linear(x, matrix_of(self), self.get("bias"))
         return super().__call__(x)

@@ -29,9 +29,14 @@ class Together:
         return mx.concatenate([cache.attend(*row, scale) for cache, *row in rows])
 
 
+def of_several(x: mx.array) -> bool:
+    """Whether ``x [B, L, C]`` holds one token of each of several sequences: L = 1 and B > 1."""
+    return x.ndim == 3 and x.shape[1] == 1 < x.shape[0]
+
+
 def apart(x: mx.array) -> bool:
-    """Whether to multiply the rows of ``x [B, L, C]`` separately: on the CPU if L = 1 and B > 1."""
-    return x.ndim == 3 and x.shape[1] == 1 < x.shape[0] and backend.device() == "cpu"
+    """Whether to multiply the rows of ``x [B, L, C]`` separately: those of several, on the CPU."""
+    return of_several(x) and backend.device() == "cpu"
 
 
 def one_by_one(product: Callable[[mx.array], mx.array], x: mx.array) -> mx.array:

@@ -1,7 +1,7 @@
 """Proves the kernels of several rows when they are first needed, for batches or for drafts.
 
-The first chat skips them, because proving may take minutes. A thread waits for the child process
-that proves them, and computes nothing itself; meanwhile turns run without them.
+The first chat skips them, because proving may take minutes. A thread waits for the child processes
+that prove them, and computes nothing itself; meanwhile turns run without them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def run(
     cache_format: CacheFormat = AS_COMPUTED,
     skipped: Callable[[], bool] = lambda: False,
 ) -> Verdict | None:
-    """Try the `wanted` kernels in a child and save the verdict; None if there are none.
+    """Try the `wanted` kernels in child processes and save the verdict; None if there are none.
 
     Raises `prove.Skipped` as soon as `skipped` returns True, and if the machine slept.
     """
@@ -85,7 +85,7 @@ class RowsOnDemand:
         return True
 
     def close(self) -> None:
-        """End the child process if it still runs; called at exit, or when the model is closed."""
+        """End the child processes that still run; called at exit, or when the model is closed."""
         thread = self._thread
         self._over.set()
         if thread is not None:

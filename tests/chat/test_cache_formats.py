@@ -20,7 +20,7 @@ from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.fused_step import FusedStep, unavailable_reason
 from qwen3_mlx.options import CacheFormat
 from tests import tiny
-from tests.oracle import assert_close
+from tests.oracle import assert_close, nmse
 
 KINDS: dict[str, CacheFormat] = {
     "computed": CacheFormat(),
@@ -30,7 +30,7 @@ KINDS: dict[str, CacheFormat] = {
 }
 # Chunks cut elsewhere change float32's last bit, and a number on the edge between two packed steps
 # then falls to the other side: rare, but a step of 1/255 or 1/15 of its group's range.
-BOUNDS = {None: None, 8: 1e-6, 4: 1e-3}
+BOUNDS: dict[int | None, float] = {8: 1e-6, 4: 1e-3}
 MESSAGES = ["What is 7 * 8?", "\n\nand times 3?", "thanks", "sort 5 2 9 1"]
 
 
@@ -51,6 +51,18 @@ def model(cache_format: CacheFormat, opened: bool = False) -> Qwen3:
     return Qwen3(replace(runtime, cache_format=cache_format))
 
 
+def assert_near(here: Any, prompt: list[int], runtime: Any) -> None:
+    """These logits are those of `prompt` read at once, within what other chunks of it change."""
+    network, bits = runtime.network, runtime.cache_format.bits
+    there = prefill(network, prompt, runtime.new_cache())
+    bound = BOUNDS.get(bits)
+    if bound is not None:  # some processors' BLAS changes more than others': 1.6e-6 of the demo
+        chunked = (prefill(network, prompt, runtime.new_cache(), chunk=n) for n in (16, 32))
+        bound = max(bound, *(4 * nmse(other, there) for other in chunked))
+        assert bound < 10 * BOUNDS[4], "or the chunks themselves are read wrongly"
+    assert_close(here, there, bound=bound)
+
+
 def next_prompt(chat: ChatSession) -> list[int]:
     following = [*chat.messages, {"role": "user", "content": "go on"}]
     return chat.runtime.tokenizer.encode(chat.runtime.template.render(following))
@@ -61,8 +73,7 @@ def as_cold(chat: ChatSession) -> None:
     prompt, held = next_prompt(chat), len(chat.cache.tokens)
     assert chat.cache.tokens == prompt[:held]
     here = prefill(chat.runtime.network, prompt[held:], chat.cache)
-    there = prefill(chat.runtime.network, prompt, chat.runtime.new_cache())
-    assert_close(here, there, bound=BOUNDS[chat.cache.cache_format.bits])
+    assert_near(here, prompt, chat.runtime)
     assert chat.cache.truncate(held) == held
 
 
@@ -133,8 +144,7 @@ def test_a_prompt_is_kept_on_disk_and_found_again(
     tokens = again.cache.tokens
     prompt = [*tokens, 100, 101, 102]
     here = prefill(demo.network, prompt[len(tokens) :], again.cache)
-    there = prefill(demo.network, prompt, runtime.new_cache())
-    assert_close(here, there, bound=BOUNDS[cache_format.bits])
+    assert_near(here, prompt, runtime)
 
 
 def test_another_kind_does_not_find_it(demo: Qwen3, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_a_process_ends_cleanly_right_behind_its_threads() -> None:
 
 
 TOGETHER = """
-import threading, time
+import os, threading, time
 from qwen3_mlx import load
 model, met = load("demo"), threading.Barrier({parties})
 endless = dict.fromkeys(model.tokenizer.eos_ids, -100.0)
@@ -38,8 +38,8 @@ def use():
     for number, _ in enumerate(turn):
         if number == 5 and {parties} == 3:
             met.wait()
-    time.sleep(0.1)
-    print("ended", flush=True)
+    time.sleep(0.02)
+    os.write(1, b"ended\\n")
 threads = [threading.Thread(target=use, daemon={parties} == 3) for _ in range(2)]
 for thread in threads: thread.start()
 for _ in range(2 if {parties} == 3 else 0): met.wait()

@@ -125,6 +125,29 @@ def test_a_pass_that_takes_long_by_itself_reads_many_tokens(own: float, first: f
     assert chunk >= 40 and own + chunk * 0.00005 <= max(0.03, OWN_TIMES * own) * 1.1
 
 
+def test_short_prompts_teach_no_long_chunk() -> None:
+    """All of their time looks like a pass's own; the next long prompt may not pay for that."""
+
+    def seconds(tokens: int, offset: int) -> float:
+        return 0.002 + tokens * 0.001 * (1 + (offset + tokens / 2) / 24_000)
+
+    def read_within(limit: float, total: int) -> float:
+        done, longest = 0, 0.0
+        while done < total:
+            size = pace.size(limit, min(2048, total - done), done)
+            took = seconds(size, done)
+            pace.took(size, took, done)
+            done, longest = done + size, max(longest, took)
+        return longest
+
+    for long in (1_000, 5_706, 8_192):
+        pace = ChunkPace()
+        read_within(0.5, long)
+        for _ in range(30):
+            read_within(0.03, 12)
+        assert read_within(0.03, 4_000) <= 0.06
+
+
 def chunks(*read: tuple[int, float], offset: int = 0) -> list[Chunk]:
     return [Chunk(tokens, HARD_PAST + offset, seconds) for tokens, seconds in read]
 

@@ -44,11 +44,15 @@ def test_on_cuda_a_kernel_has_a_child_of_its_own(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     rows = [[f"attend_rows@{n}of4"] for n in (1, 2, 3, 4)]
     assert proof_parts.shares(dense) == [["step"], ["matvec"], ["gate_up"], ["attend"], *rows]
-    assert proof_parts.shares(experts)[7:] == proof_parts.parts_of(["attend_rows"]) == rows
+    assert proof_parts.shares(experts)[7:] == rows
+    assert proof_parts.parts_of(["attend_rows", "skinny"]) == [["attend_rows"], ["skinny"]]
     assert proof_parts.parts_of(["matvec=8,2", "down=1,8"]) == [["matvec=8,2", "down=1,8"]]
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     two = proof_parts.shares(experts)
     assert len(two) == 3 and two[0][-1] == "step" and sum(map(len, two)) == 8
+    for cores in (1, 2, 3):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        assert proof_parts.shares(dense)[-1] == ["attend_rows"], "few cores try it too"
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 10, 28])

@@ -150,6 +150,7 @@ def test_it_begins_at_the_stated_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         assert "QuantizedMatmul" in operations(layer, few)
         assert "QuantizedMatmul" not in operations(layer, many)
+        assert "QuantizedMatmul" in operations(layer, many[:, None]), "a step of several sequences"
         choose(monkeypatch, "packed", layer)
         assert "QuantizedMatmul" in operations(layer, many)
 

@@ -93,7 +93,10 @@ class Question(ModalScreen[T], Generic[T]):
         self._make_room()
 
     def on_unmount(self) -> None:
-        """Give the transcript its place back."""
+        """Give the transcript its place back, or leave room for the question below this one."""
+        if isinstance(below := self.app.screen, Question):
+            below._make_room()
+            return
         for transcript in self.app.query(Transcript):
             transcript.styles.margin = 0
 
@@ -102,9 +105,9 @@ class Question(ModalScreen[T], Generic[T]):
         shown = (child.region for child in self.children if child.display)
         top = min((region.y for region in shown if region.height), default=self.size.height)
         for transcript in self.app.query(Transcript):
-            below = (other.region for other in transcript.siblings if other.display)
-            bottom = min((region.y for region in below if region.height), default=top)
-            transcript.styles.margin = (0, 0, max(bottom - top, 0), 0)
+            below = sum(one.outer_size.height for one in transcript.siblings if one.display)
+            covered = self.size.height - below - top
+            transcript.styles.margin = (0, 0, max(min(covered, self.size.height - below - 1), 0), 0)
 
     def on_key(self, event: events.Key) -> None:
         """Call `pressed`. Textual calls every class's own on_key, so subclasses override that."""

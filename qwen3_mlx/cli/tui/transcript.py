@@ -79,6 +79,7 @@ class Transcript(VerticalScroll):
     DEFAULT_CSS = "Transcript { height: 1fr; scrollbar-size-vertical: 1; padding: 0; }"
     _page: Page | None = None
     """The last page, to which `add` adds."""
+    _width = 0
 
     def on_mount(self) -> None:
         """Follow the end until the user scrolls away."""
@@ -113,7 +114,11 @@ class Transcript(VerticalScroll):
         self.rest()
 
     def on_resize(self) -> None:
-        """Recompute the pages' heights for the new width."""
+        """Recompute the pages' heights if the width is new."""
+        if self._width == self.size.width:
+            self.call_after_refresh(self.rest)
+            return
+        self._width = self.size.width
         self.wake()
 
     def note(self, text: str, *, error: bool = False) -> None:

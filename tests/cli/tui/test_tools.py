@@ -134,6 +134,9 @@ async def test_a_question_leaves_the_newest_lines_in_sight(
                 return 0 < log.region.bottom == min(tops)  # noqa: B023
 
             await chat.until(above)
+            for size in ((60, 14), (90, 30)) if key == "" else ():
+                await chat.pilot.resize_terminal(*size)
+                await chat.until(lambda: chat.app.size == size and above())  # noqa: B023
             assert log.max_scroll_y == log.scroll_offset.y, "the end of the answer is shown"
         await asked(chat, "y")
         await chat.until("Done.")
