@@ -67,6 +67,9 @@ def test_what_was_asked_is_not_offered_again() -> None:
     assert "--kv-bits 8" not in [
         c.how for c in alternatives.ranked(wanted("8b", 131_072, 8), mac(16))
     ]
+    for bits in (8, 4):  # although it would fit
+        hows = [c.how for c in alternatives.ranked(wanted("8b", 4096, bits), mac(64))]
+        assert not any(f"--kv-bits {one}" in hows for one in (8, bits))
     # and what fits as it is has no advice but itself
     assert alternatives.smallest_mac(wanted("8b")) == 16
     assert alternatives.smallest_mac(wanted("coder-480b", 262_144)) == 512
