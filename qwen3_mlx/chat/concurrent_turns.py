@@ -20,8 +20,6 @@ from qwen3_mlx.options import CacheFormat
 
 MAX_BATCHED_TURNS = 16
 """Turns that share one decoding step; further turns wait in the queue."""
-
-
 LAST_WORDS_S = 0.5
 """Seconds that a process waits at its end for the threads whose turns it has just ended."""
 

@@ -80,6 +80,7 @@ class Transcript(VerticalScroll):
     _page: Page | None = None
     """The last page, to which `add` adds."""
     _width = 0
+    """The width for which the pages' heights were computed."""
 
     def on_mount(self) -> None:
         """Follow the end until the user scrolls away."""
