@@ -1,28 +1,33 @@
 """Our server against mlx-lm's, on the same weights in one run, measured from outside.
 
     python -m benchmarks.serve [MODEL_DIRECTORY] [--repeats 3] [--prompt 32000] [--requests 1000]
+    python -m benchmarks.serve --shape 8b --tokenizer DIR --clients 1 8 16 --tokens 128
 
 Both run as processes; one is measured while the other is idle, in a shuffled order, and medians of
 the repeats are kept. Ours is measured once it steps all sequences in one pass: a GPU's kernels of
 rows are tried and compiled while it runs, and until then each sequence has a pass of its own, which
 is several times slower. Without a directory it is the bundled demo, whose context bounds the long
-prompt. What is measured: tokens a second at 1 to 16 clients; the first token of short prompts that
-come behind a long one; the longest gap in a running stream while a long prompt is read; memory
-after many requests; and seconds until the process is idle once a client has gone.
+prompt; with `--shape` a published size in 4 bits, of random weights. What is measured: tokens a
+second at 1 to 16 clients; the first token of short prompts that come behind a long one; the longest
+gap in a running stream while a long prompt is read; memory after many requests; and seconds until
+the process is idle once a client has gone.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -202,10 +207,10 @@ async def memory_after(subject: Subject, requests: int) -> dict[str, int]:
 Measure = Callable[..., Coroutine[Any, Any, Any]]
 
 
-def measures(long: int, tokens: int) -> dict[str, Measure]:
+def measures(clients: Sequence[int], long: int, tokens: int) -> dict[str, Measure]:
     """What is repeated, by its name in the record."""
     found: dict[str, Measure] = {}
-    for n in CLIENTS:
+    for n in clients:
         found[f"tokens_per_second_{n}"] = partial(throughput, clients=n, tokens=tokens)
     found["first_token_behind_long_s"] = partial(behind_long, long=long)
     found["gap_beside_long_s"] = partial(gap_beside_long, long=long)
@@ -263,33 +268,86 @@ def subjects_of(model: Path, parallel: int) -> list[Subject]:
     ]
 
 
-def main() -> None:
+def random_model(shape: str, tokenizer: Path, folder: Path) -> Path:
+    """A checkpoint of `shape` in 4 bits with random weights, written into `folder`.
+
+    In a process of its own, so that none of the device's memory stays with this one.
+    """
+    program = "from sys import argv; from benchmarks.serve import write_random as w; w(*argv[1:])"
+    asked = [sys.executable, "-c", program, shape, str(tokenizer), str(folder)]
+    subprocess.run(asked, check=True)
+    return folder
+
+
+def write_random(shape: str, tokenizer: str, folder: str) -> None:
+    """Write the files of `random_model`."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    from qwen3_mlx.bench.random_network import config_values, network
+
+    values = config_values(shape, "4bit")
+    ids = Tokenizer.from_dir(tokenizer)
+    values |= {"vocab_size": max(ids.vocab_size, values["vocab_size"])}
+    values["eos_token_id"] = min(ids.eos_ids)
+    arrays = dict(tree_flatten(network(Qwen3Config.from_dict(values)).parameters()))
+    mx.save_safetensors(str(Path(folder, "model.safetensors")), arrays, {"format": "mlx"})
+    Path(folder, "config.json").write_text(json.dumps(values), "utf-8")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(Path(tokenizer, name), folder)
+
+
+def asked_for() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("model", nargs="?", type=Path, default=DEMO)
+    parser.add_argument("--shape", help="random weights of this published size, such as 8b")
+    parser.add_argument("--tokenizer", type=Path, help="a folder with its tokenizer's files")
+    parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
+    parser.add_argument("--only", default="", help="what has this text in its name")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prompt", type=int, default=32_000, help="tokens of the long prompt")
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--requests", type=int, default=1000, help="before memory is read; or 0")
     parser.add_argument("--warm", type=float, default=300, help="seconds for one pass a step")
     parser.add_argument("--parallel", type=int, default=16)
     asked = parser.parse_args()
+    if asked.shape and not asked.tokenizer:
+        parser.error("--shape needs --tokenizer DIR")
+    return asked
+
+
+def main() -> None:
+    asked = asked_for()
+    with tempfile.TemporaryDirectory() as folder:
+        if asked.shape:
+            asked.model = random_model(asked.shape, asked.tokenizer, Path(folder))
+        compare(asked)
+
+
+def compare(asked: argparse.Namespace) -> None:
+    """Measure both servers of `asked.model`, and write the record."""
     tokens = min(asked.prompt, Qwen3Config.from_dir(asked.model).context - 600)
     long = words_in(Tokenizer.from_dir(asked.model), tokens)
+    plan = measures(asked.clients, long, asked.tokens)
+    plan = {name: act for name, act in plan.items() if asked.only in name}
     subjects = subjects_of(asked.model, asked.parallel)
-    results: dict[str, Any] = {"model": asked.model.name, "long_prompt_tokens": tokens}
+    results: dict[str, Any] = {"model": asked.shape or asked.model.name}
+    results |= {"long_prompt_tokens": tokens, "answer_tokens": asked.tokens}
     try:
-        starts = {subject.name: subject.start() for subject in subjects}
-        warmed = {subject.name: warm(subject, asked.warm) for subject in subjects}
-        measure(subjects, asked.repeats, measures(long, asked.tokens))
         for subject in subjects:
-            results[subject.name] = summary(subject) | {"start_s": starts[subject.name]}
-            results[subject.name]["warm"] = warmed[subject.name]
-            kept = asyncio.run(memory_after(subject, asked.requests))
-            results[subject.name]["memory_bytes"] = kept
+            results[subject.name] = {"start_s": subject.start()}
+            results[subject.name]["warm"] = warm(subject, asked.warm)
+            print(f"{subject.name}: {results[subject.name]}", file=sys.stderr)
+        measure(subjects, asked.repeats, plan)
+        for subject in subjects:
+            results[subject.name] |= summary(subject)
+            if asked.requests:
+                kept = asyncio.run(memory_after(subject, asked.requests))
+                results[subject.name]["memory_bytes"] = kept
     finally:
         for subject in subjects:
             subject.stop()
-    print(write("serve", results))
+        print(write("serve", results))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,11 @@ BLOCK = 256
 SCORES = 2**25
 """Most bytes of float32 scores that attention without a fused kernel holds at once."""
 
+COMPOSED_SCORES = {"cuda": 2**27}
+"""Most bytes of float32 scores up to which attention is composed of products, though MLX has a
+fused kernel. On CUDA that is cuDNN's, which takes some 0.1 s to plan each new pair of lengths in
+each process (H200), and prompts rarely repeat one; composed, 8B takes 10 ms for 1,024 tokens."""
+
 UNPACK_ROWS = {"cpu": 8, "cuda": 8, "metal": 512}
 """Rows from which unpacking a matrix pays. CPU: measured, 17 ms packed and 5 ms unpacked for 8 rows
 of a 3072x1024 matrix. CUDA: from 8 rows on MLX's packed product takes its compiler 43 s in each

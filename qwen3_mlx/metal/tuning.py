@@ -89,12 +89,12 @@ def down(rows: int, columns: int) -> Cut:
     return (4, 2)
 
 
-def skinny(columns: int, gated: bool) -> Cut:
-    """Tiles of 8 per simdgroup, and simdgroups, for a few rows through `columns` columns.
+def skinny(rows: int, columns: int, gated: bool) -> Cut:
+    """Tiles of 8 per simdgroup, and simdgroups, for a few tokens through `rows` of `columns`.
 
     Unmeasured. With more tiles x is read less often; fewer give a small matrix enough threadgroups.
     """
-    return (4 if gated or columns >= 4096 else 2, 8)
+    return (4 if gated or rows >= 4096 else 2, 8)
 
 
 def attend(group: int, dim: int, row_bytes: int, split: bool) -> AttendCut:

@@ -1,4 +1,4 @@
-"""Softmax attention: MLX's fused kernel where it exists, else one tile of keys at a time.
+"""Softmax attention: MLX's fused kernel where it pays, else composed, or a tile of keys at a time.
 
 MLX's fused attention never stores the scores of all queries against all keys; its fallback does:
 ``4 · H · L · S`` bytes, 8.6 GB for 2,048 tokens of Qwen3-8B after 32,768. If that would exceed
@@ -15,11 +15,14 @@ import qwen3_mlx.device.backend as backend
 
 import mlx.core as mx
 
-from qwen3_mlx.device.buffer_sizes import SCORES
+from qwen3_mlx.device.buffer_sizes import COMPOSED_SCORES, SCORES
 from qwen3_mlx.nn.evaluate import evaluate_now
 
 FUSED_DIMS = (64, 80, 128)
 """Head sizes that MLX's fused attention of many queries supports (Metal and CUDA, 0.32)."""
+
+VECTOR_QUERIES = 3
+"""Most queries for which MLX has a kernel on CUDA that isn't planned anew for each length."""
 
 _NOTHING = -1e30  # below every score, but finite: a query that has seen no key yet has no weight
 
@@ -43,12 +46,24 @@ def attention(
     ``q [B, H, L, D]``; H is a multiple of the keys' heads. Returns ``[B, H, L, D]``.
     """
     queries, dim = q.shape[2:]
-    if 4 * q.size // dim * rows > SCORES and not _is_fused(dim):
+    scores = 4 * q.size // dim * rows  # bytes, in float32
+    if scores > SCORES and not _is_fused(dim):
         return _in_tiles(q, fetch, rows, scale, window)
+    if queries > VECTOR_QUERIES and scores <= COMPOSED_SCORES.get(backend.device(), 0):
+        return composed(q, *fetch(0, rows), scale, visible(0, rows, rows, queries, window))
     mask: mx.array | str | None = "causal" if queries > 1 else None
     if window is not None and rows > window.size:
         mask = visible(0, rows, rows, queries, window)
     return mx.fast.scaled_dot_product_attention(q, *fetch(0, rows), scale=scale, mask=mask)
+
+
+def composed(
+    q: mx.array, keys: mx.array, values: mx.array, scale: float, seen: mx.array
+) -> mx.array:
+    """`attention` as two products around a softmax in float32; seen: ``[L, S]`` bool."""
+    scores = grouped((q * scale).astype(mx.float32), keys.astype(mx.float32).swapaxes(-1, -2))
+    weights = mx.softmax(mx.where(seen, scores, -mx.inf), axis=-1)
+    return grouped(weights.astype(values.dtype), values)
 
 
 def _is_fused(dim: int) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import qwen3_mlx.device.backend as backend
+
 import mlx.core as mx
 import pytest
 
@@ -63,6 +65,55 @@ def test_tiles_are_one_softmax(
         3 * q, lambda a, b: (k[..., a:b, :], v[..., a:b, :]), 200, 64**-0.5, window
     )
     assert_close(got, softmax_over_all(3 * q, k, v, window))
+
+
+@pytest.fixture
+def composes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Attention is composed here as on CUDA; the queries of each time that it is."""
+    found: list[int] = []
+    composed = softmax_attention.composed
+
+    def noted(q: mx.array, *args: Any) -> mx.array:
+        found.append(q.shape[2])
+        return composed(q, *args)
+
+    monkeypatch.setattr(softmax_attention, "composed", noted)
+    monkeypatch.setattr(softmax_attention, "COMPOSED_SCORES", {backend.device(): 2**27})
+    monkeypatch.setattr(softmax_attention, "SCORES", 2**40)
+    return found
+
+
+@pytest.mark.parametrize("queries", [4, 31, 150])
+@pytest.mark.parametrize("window", [None, softmax_attention.Window(70, 4)])
+@pytest.mark.parametrize("heads", [(4, 2), (3, 3)])
+@pytest.mark.parametrize("dtype, bound", [(mx.float32, 1e-11), (mx.bfloat16, 1e-5)])
+def test_composed_attention_is_softmax_attention(
+    queries: int,
+    window: softmax_attention.Window | None,
+    heads: tuple[int, int],
+    dtype: mx.Dtype,
+    bound: float,
+    composes: list[int],
+) -> None:
+    mx.random.seed(queries)
+    q, k, v = (
+        draw(n, rows, 64, 2).astype(dtype)
+        for n, rows in ((heads[0], queries), (heads[1], 150), (heads[1], 150))
+    )
+    got = softmax_attention.attention(
+        q, lambda a, b: (k[..., a:b, :], v[..., a:b, :]), 150, 64**-0.5, window
+    )
+    wide = (t.astype(mx.float32) for t in (q, k, v))
+    assert got.dtype == dtype and composes == [queries]
+    # bfloat16: weights and results are rounded, scores aren't
+    assert_close(got, softmax_over_all(*wide, window), bound=bound)
+
+
+def test_one_token_and_many_scores_are_left_to_mlx(composes: list[int]) -> None:
+    for queries, rows in ((1, 50), (3, 50), (4, 50), (600, 60_000)):
+        q, k = mx.zeros((1, 1, queries, 64)), mx.zeros((1, 1, rows, 64))
+        softmax_attention.attention(q, lambda a, b, k=k: (k, k), rows, 1.0)  # lazy
+    assert composes == [4]
 
 
 def test_tiles_are_as_right_in_bfloat16(small_tiles: None) -> None:
