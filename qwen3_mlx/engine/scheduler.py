@@ -15,18 +15,18 @@ from functools import partial
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.decision import Ask, Decision, End, Inject
 from qwen3_mlx.engine.decode import Decoder, obey
-from qwen3_mlx.engine.fair import ALONE_SECONDS, ChunkPace, next_reader
+from qwen3_mlx.engine.fair import ALONE_SECONDS, next_reader
 from qwen3_mlx.engine.idle import IdleWork
 from qwen3_mlx.engine.memory_admission import Admission
-from qwen3_mlx.engine.prefill import prefill, require_numbers
+from qwen3_mlx.engine.prefill import require_numbers
 from qwen3_mlx.engine.prefixes import Prefixes
 from qwen3_mlx.engine.probe_steps import probe_steps
 from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.prompt_reader import PromptReader
 from qwen3_mlx.engine.side_by_side import SideBySide
 from qwen3_mlx.engine.side_work import SideWork, too_many
 from qwen3_mlx.engine.step_times import StepTimes
 from qwen3_mlx.engine.task import Counts, Task
-from qwen3_mlx.fit.chunk_size import chunk_size
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
@@ -65,8 +65,9 @@ class Scheduler:
         """Called after listeners were told something: once for all tokens of a round."""
         self._admission = Admission(config, cache_format, helper)
         self._waiting, self._running = deque[Task](), list[Task]()
-        self._clock, self._pace, self._steps = clock, ChunkPace(), StepTimes(clock)
-        self._idle = IdleWork(network, self.prefixes, self._pace)
+        self._clock, self._steps = clock, StepTimes(clock)
+        self._reader = PromptReader(network, config, lambda: self._side_by_side.fused, clock)
+        self._idle = IdleWork(network, self.prefixes, self._reader.pace)
         self.side_work, self.last_round = SideWork(waiting + parallel), clock()
 
     def submit(self, task: Task) -> None:
@@ -205,19 +206,14 @@ class Scheduler:
     def _read_chunk(self, task: Task) -> None:
         cache = task.cache
         assert cache is not None
-        done, total = len(cache.tokens), len(task.prompt)
-        most = chunk_size(self.config, cache.cache_format, done, total, task.prefill_chunk)
         answering = any(other.decoder is not None for other in self._running)
         seconds = self._steps.chunk_seconds() if answering else ALONE_SECONDS
-        size, began = self._pace.size(seconds, min(most, total - done), done), self._clock()
         with cache.filling():
-            logits = prefill(self.network, task.prompt[done : done + size], cache, size)
+            logits = self._reader.read(task, seconds)
             task.touched = self._clock()
-            self._pace.took(size, task.touched - began, done)
-            task.listener.reading(done + size, total)
-            if done + size < total:
+            task.listener.reading(len(cache.tokens), len(task.prompt))
+            if logits is None:
                 return
-            assert logits is not None
             require_numbers(logits)
             cache.mark()
             self._obey(task, task.decode(logits), task.sequence.begin())

@@ -15,7 +15,7 @@ from qwen3_mlx.engine.decode import Decoder, draw_ahead
 from qwen3_mlx.engine.payoff import LEARNING, Payoff
 from qwen3_mlx.engine.speculative import DRAFTS_WORTH, SpeculativeDecoder
 from qwen3_mlx.engine.task import Counts
-from qwen3_mlx.metal import attend
+from qwen3_mlx.metal import attend, layer
 from qwen3_mlx.metal.variants_rows import ROWS
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.fused_rows import MOST_ROWS, FusedRows
@@ -129,7 +129,10 @@ class SideBySide:
         """Choose the steps to compile ahead."""
         if self._fused is not None:
             able = [new for new in ROWS if len(new) <= self._most]
-            self._fused.ahead.steps = [new for new in able if self._drafts or max(new) == 1]
+            reads = self._fused.operations is layer.ROWS  # `PromptReader` has one sequence's rows
+            self._fused.ahead.steps = [
+                new for new in able if self._drafts or max(new) == 1 or (reads and len(new) == 1)
+            ]
 
     def get_ready(self) -> bool:
         """Compile a kernel while no sequence runs; False if none is left, or a step was recent."""
@@ -137,6 +140,11 @@ class SideBySide:
         if fused is None or fused.fault or self._clock() - self._stepped < REST_SECONDS:
             return False
         return fused.ahead.compile_next()
+
+    @property
+    def fused(self) -> FusedRows | None:
+        """The fused pass; None if passes are not fused."""
+        return self._fused
 
     def step(self, decoders: Sequence[Decoder], waited: float = 0.0) -> list[int]:
         """As `step_together`; waited: seconds already spent waiting for the last pass."""

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from qwen3_mlx.device.buffer_sizes import COMPOSED_SCORES
 from qwen3_mlx.errors import OptionError, gb
 
 _GIB = 2**30  # memory is sold in GiB, though labelled GB
@@ -28,6 +29,8 @@ class Machine:
     fused_attention: bool = True
     unpacks: bool = False
     """Whether its GPU unpacks weights for many tokens (`nn.unpack`)."""
+    composed_scores: int = 0
+    """Most bytes of float32 scores of attention that it composes of products."""
 
 
 def mac(gigabytes: float) -> Machine:
@@ -63,7 +66,9 @@ def this_machine(swap: bool = False) -> Machine:
     else:
         from qwen3_mlx.device import unpack_policy
 
-        place = replace(_gpu(device), unpacks=unpack_policy.unpack_mode() != "packed")
+        scores = COMPOSED_SCORES.get(device, 0)
+        place = replace(_gpu(device), composed_scores=scores)
+        place = replace(place, unpacks=unpack_policy.unpack_mode() != "packed")
     return _apply_limit(place, mx.get_active_memory())
 
 

@@ -13,12 +13,7 @@ H100) and is at most 10 % above it; a test compares them. On Metal nothing is me
 from __future__ import annotations
 
 from qwen3_mlx.config import Qwen3Config
-from qwen3_mlx.device.buffer_sizes import (
-    COMPOSED_SCORES,
-    SCORES,
-    UNPACK_ROWS,
-    UNPACK_ROWS_PER_EXPERT,
-)
+from qwen3_mlx.device.buffer_sizes import SCORES, UNPACK_ROWS, UNPACK_ROWS_PER_EXPERT
 from qwen3_mlx.fit.kv_cache import growth, kv_bytes_per_token
 from qwen3_mlx.fit.machine import Machine
 
@@ -55,7 +50,7 @@ def chunk_bytes(
     """
     length = min(length, keys)
     if machine.fused_attention:
-        numbers = _on_gpu(config, length, keys, packed, machine.unpacks)
+        numbers = _on_gpu(config, length, keys, packed, machine)
     else:
         numbers = _on_cpu(config, length, keys, packed)
     needed = numbers * (machine.float_bytes or 2) + copies
@@ -85,14 +80,16 @@ def _on_cpu(config: Qwen3Config, length: int, keys: int, packed: bool) -> int:
     return layer + (2 * C * max(Q, F) if waits else 0)
 
 
-def _on_gpu(config: Qwen3Config, length: int, keys: int, packed: bool, unpacks: bool) -> int:
+def _on_gpu(config: Qwen3Config, length: int, keys: int, packed: bool, machine: Machine) -> int:
     """Numbers in a layer's arrays and unpacked matrices; in two layers' for experts."""
     C, Q, K = _widths(config)
     layer = length * (8 * C + 6 * Q + 4 * K) + (2 * K * keys if packed else 0)
     scores = config.num_attention_heads * length * keys
-    if 4 * scores <= COMPOSED_SCORES["cuda"]:  # in float32: as products, masked, and as weights
+    if 4 * scores <= machine.composed_scores:  # of float32: as products, masked, as weights
         layer += 5 * scores + 2 * K * keys
-    unpacks = unpacks and length >= UNPACK_ROWS["cuda"] and _unpacks(config, "self_attn.q_proj")
+    unpacks = (
+        machine.unpacks and length >= UNPACK_ROWS["cuda"] and _unpacks(config, "self_attn.q_proj")
+    )
     matrices = (2 * Q + 2 * K) * C if unpacks else 0
     if not config.is_moe:
         F = config.intermediate_size

@@ -96,7 +96,7 @@ def _run(x: mx.array, matrices: Sequence[Matrix], shape: tuple[int, ...], kind: 
     first, groups, rows = matrices[0], kind.groups, x.shape[0]
     sizes = [matrix.rows for matrix in matrices] + [0] * (3 - len(matrices))
     columns = sizes[0] if kind.gated else sum(sizes)
-    tiles, simds = tuning.skinny(columns, first.columns, kind.gated)
+    tiles, simds = tuning.skinny(columns, first.columns, rows, kind.gated, groups is not None)
     constants: dict[str, Constant] = {"K": first.columns, "N0": sizes[0], "N1": sizes[1]}
     constants |= {"N2": sizes[2], "GATED": kind.gated, "SUMMED": kind.summed}
     constants |= {"ROUTED": groups is not None, "NORM": kind.norm is not None}

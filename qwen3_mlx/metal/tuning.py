@@ -89,12 +89,18 @@ def down(rows: int, columns: int) -> Cut:
     return (4, 2)
 
 
-def skinny(rows: int, columns: int, gated: bool) -> Cut:
+def skinny(rows: int, columns: int, tokens: int, gated: bool, experts: bool) -> Cut:
     """Tiles of 8 per simdgroup, and simdgroups, for a few tokens through `rows` of `columns`.
 
-    Unmeasured. With more tiles x is read less often; fewer give a small matrix enough threadgroups.
+    Chosen on an H200 among nine (`benchmarks.tune_rows`): few rows of many columns, or of all
+    experts, want the columns shared out among 16 simdgroups (5 to 13 % of a layer); two matrices at
+    once want 4, with experts or from 9 tokens on (5 to 14 %).
     """
-    return (4 if gated or rows >= 4096 else 2, 8)
+    if gated:
+        return (4, 4 if experts or tokens > 8 else 8)
+    if experts or (columns > 8192 and tokens <= 8):
+        return (2, 16)
+    return (4 if rows >= 4096 else 2, 8)
 
 
 def attend(group: int, dim: int, row_bytes: int, split: bool) -> AttendCut:

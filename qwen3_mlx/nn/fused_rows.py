@@ -76,11 +76,16 @@ class FusedRows:
 
     def ready(self, caches: Sequence[Sequence[KVCache]], new: Sequence[int]) -> bool:
         """Whether `rows` runs without compiling a kernel."""
-        first = [layers[0] for layers in caches]
-        held = [one for one in first if isinstance(one, TailedCache) and one.keys is not None]
-        if self.fault or len(held) < len(first) or sum(new) > MOST_ROWS or not self._fits(new):
+        held = self._held(caches, new)
+        if held is None:
             return True  # MLX's operations run it
-        return self.ahead.ready(tuple(new), [c.rooms(n) for c, n in zip(held, new, strict=True)])
+        rooms = [layers[0].rooms(count) for layers, count in zip(held, new, strict=True)]
+        return self.ahead.ready(tuple(new), rooms)
+
+    def multiplies(self, caches: Sequence[Sequence[KVCache]], new: Sequence[int]) -> bool:
+        """Whether `rows` runs all its products by this package's kernels, without compiling one."""
+        able = self.operations is layer.ROWS and self._held(caches, new) is not None
+        return able and self.ready(caches, new)
 
     def rows(
         self, tokens: mx.array, caches: Sequence[Sequence[KVCache]], new: Sequence[int]
@@ -89,9 +94,8 @@ class FusedRows:
 
         caches: each sequence's caches, one per layer; they grow.
         """
-        held = [[one for one in layers if isinstance(one, TailedCache)] for layers in caches]
-        able = all(len(a) == len(b) and b[0].state for a, b in zip(held, caches, strict=True))
-        if self.fault or not able or len(tokens) > MOST_ROWS or not self._fits(new):
+        held = self._held(caches, new)
+        if held is None:
             return self._plainly(tokens, caches, new)
         try:
             logits, tails = self._run(tokens, held, new)
@@ -105,6 +109,16 @@ class FusedRows:
         for each, tail in zip(zip(*held, strict=True), tails, strict=True):
             grow_together(each, tail, new)
         return logits
+
+    def _held(
+        self, caches: Sequence[Sequence[KVCache]], new: Sequence[int]
+    ) -> list[list[TailedCache]] | None:
+        """The caches, if kernels can run on them; None if MLX's operations run this step."""
+        held = [[one for one in layers if isinstance(one, TailedCache)] for layers in caches]
+        able = all(len(a) == len(b) and b[0].state for a, b in zip(held, caches, strict=True))
+        if self.fault or not able or sum(new) > MOST_ROWS or not self._fits(new):
+            return None
+        return held
 
     def _fits(self, new: Sequence[int]) -> bool:
         """Whether the arrays of this many sequences fit into one launch."""

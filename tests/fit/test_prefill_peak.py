@@ -239,6 +239,23 @@ def test_each_term(case: str) -> None:
     assert tuple(peaks(case)) == CASES[case]
 
 
+@pytest.mark.parametrize("length, keys, counts", [(32, 2048, True), (2048, 2048, False)])
+@pytest.mark.parametrize("name", ["dense", "moe"])
+def test_scores_count_where_attention_is_composed(
+    name: str, length: int, keys: int, counts: bool
+) -> None:
+    """Two and a half arrays of float32 scores, and the keys in float32; for experts two layers'."""
+    config = model(name, 4)
+    heads, width = config.num_attention_heads, config.num_key_value_heads * config.head_dim
+    most = 4 * heads * 32 * 2048
+    plain, composing = (
+        chunk_bytes(config, Machine(2**40, "", composed_scores=limit), length, keys, False)
+        for limit in (0, most)
+    )
+    more = (2 if name == "moe" else 1) * (10 * heads * length * keys + 4 * width * keys)
+    assert composing - plain == pytest.approx(1.06 * more if counts else 0, abs=1)
+
+
 PEAKS = {
     ("cpu", None, 5_000, 512): (201_326_592, 157_279_914),
     ("cpu", 8, 5_000, 512): (56_623_104, 149_499_480),

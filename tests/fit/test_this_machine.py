@@ -110,7 +110,7 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch, held: int, left: int, why: str, m
     unpacks = mode != "packed"
     for device, found in (
         ("metal", Machine(left, why, None, True, unpacks)),
-        ("cuda", Machine(77, "free on this machine's GPU", None, True, unpacks)),
+        ("cuda", Machine(77, "free on this machine's GPU", None, True, unpacks, 2**27)),
     ):
         monkeypatch.setattr("qwen3_mlx.device.backend.device", lambda device=device: device)
         assert machine.this_machine() == found

@@ -1,0 +1,85 @@
+"""Reads prompts beside running sequences: short ones as rows of steps, others by passes.
+
+Where this package's kernels multiply rows, a step reads 16 tokens in little more than the time of
+one, while a pass unpacks all weights: 5.5 ms against 35 to 50 for 8B on an H200.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.device.fork import about_to_compute
+from qwen3_mlx.engine.fair import ChunkPace
+from qwen3_mlx.engine.prefill import prefill
+from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.engine.task import Task
+from qwen3_mlx.engine.token_ids import check_token_ids
+from qwen3_mlx.fit.chunk_size import chunk_size
+from qwen3_mlx.nn.fused_rows import MOST_ROWS, FusedRows
+from qwen3_mlx.nn.transformer import Qwen3Network
+
+SHORT = 128
+"""Tokens up to which steps of `MOST_ROWS` rows are faster than a pass."""
+
+
+class PromptReader:
+    """Reads one network's prompts, some tokens per call."""
+
+    def __init__(
+        self,
+        network: Qwen3Network,
+        config: Qwen3Config,
+        rows: Callable[[], FusedRows | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """rows: the kernels of rows in use; asked each time, as a proof may end meanwhile."""
+        self._network, self._config, self._rows, self._clock = network, config, rows, clock
+        self.pace = ChunkPace()
+        """That of passes."""
+
+    def read(self, task: Task, seconds: float) -> mx.array | None:
+        """Read for about `seconds`; the logits ``[1, V]`` behind the whole prompt, else None."""
+        cache = task.cache
+        assert cache is not None
+        done, began = len(cache.tokens), self._clock()
+        form, total = cache.cache_format, len(task.prompt)
+        most = chunk_size(self._config, form, done, total, task.prefill_chunk)
+        logits = self._by_rows(task, cache, began + seconds) if most >= MOST_ROWS else None
+        if logits is None:
+            size = self.pace.size(seconds, min(most, total - done), done)
+            logits = prefill(self._network, task.prompt[done : done + size], cache, size)
+            self.pace.took(size, self._clock() - began, done)
+        return None if task.left else logits
+
+    def _by_rows(self, task: Task, cache: PromptCache, until: float) -> mx.array | None:
+        """Read as rows until that time, but some; the last logits, or None if a pass is due."""
+        logits, rows = None, self._rows()
+        while rows is not None and (size := _next_rows(rows, cache, task.left)):
+            done = len(cache.tokens)
+            logits = self._step(rows, cache, task.prompt[done : done + size])
+            if self._clock() >= until:
+                break
+        return logits
+
+    def _step(self, rows: FusedRows, cache: PromptCache, tokens: list[int]) -> mx.array:
+        """As `prefill`."""
+        about_to_compute()
+        check_token_ids(tokens, self._network.vocab_size)
+        cache.make_room(len(tokens))
+        logits = rows.successive(mx.array(tokens, mx.uint32)[:, None], cache.layers)[-1]
+        mx.eval(logits)
+        cache.tokens.extend(tokens)
+        return logits
+
+
+def _next_rows(rows: FusedRows, cache: PromptCache, left: int) -> int:
+    """Tokens that a step reads of a prompt's `left`; 0 if a pass is due."""
+    if not 1 < left <= SHORT:
+        return 0
+    size = min(left, MOST_ROWS)
+    size -= left - size == 1  # one token alone would take a pass
+    return size if rows.multiplies([cache.layers], [size]) else 0
