@@ -1,8 +1,9 @@
 """Prompt caches on disk: the keys and values of a long prompt prefix, reused after a restart.
 
-One safetensors file per prefix. Its name has a digest of the tokens and one of everything else
-that the keys and values depend on, so a changed model never matches an old file. When the folder
-exceeds its cap, the least recently used files are removed.
+One safetensors file per prefix, with its token ids. Its name has a digest of the tokens and one of
+everything else that the keys and values depend on, so a changed model never matches an old file. A
+file also serves a prompt that shares only its beginning. When the folder exceeds its cap, the least
+recently used files are removed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
@@ -26,14 +27,19 @@ import mlx.core as mx
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.checkpoint.headers import header_bytes, read_header
 from qwen3_mlx.engine.background import Stopped
+from qwen3_mlx.engine.prefixes import common_prefix
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import CheckpointError, Qwen3Error
 from qwen3_mlx.nn.cache.full import KVCache
 
-VERSION = 2
+VERSION = 3
 CAP_BYTES = 2 * 10**9
 SHORTEST = 32
-"""Prompts of fewer tokens are not stored."""
+"""Prompts of fewer tokens are not stored, and a shorter common beginning is not looked for."""
+SHARE = 0.25
+"""The share of a file's tokens that a prompt must have: all of it is read for them."""
+IDS = "tokens"
+"""The name of the token ids' tensor."""
 STALE = "a prompt kept on disk is from before the model, its settings or qwen3-mlx changed"
 DAMAGED = "a prompt kept on disk is damaged and was removed"
 _DTYPES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32"}
@@ -60,45 +66,67 @@ class PromptStore:
 
     folder: Path
     cap: int = CAP_BYTES
+    _ids: dict[tuple[str, int], list[int]] = field(default_factory=dict, init=False, repr=False)
+    """The token ids of files that were looked at, by name and time."""
 
     def restore(self, runtime: Runtime, tokens: Sequence[int], cache: PromptCache) -> str:
-        """Fill `cache` with the longest stored prefix of `tokens`; returns a note for the user.
+        """Fill `cache` with the longest stored beginning of `tokens`; returns a note for the user.
 
         The note is empty unless a matching file is damaged (it is then removed), or was computed
         by a model that has changed since.
         """
         key, notes = model_key(runtime), []
-        for count, file, of_key in self._matching(tokens, key):
+        for file, of_key in self._matching(tokens, key):
             try:
                 if of_key != key:
                     notes += [STALE] if _metadata(file).get("model") == runtime.name else []
                     continue
-                layers = _load(file, tokens[:count], cache)
+                ids, layers = _load(file, cache)
             except (Qwen3Error, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
                 if file.exists():  # otherwise another chat has just removed it to make room
                     notes.append(f"{DAMAGED}: {_first_line(error)}")
                     _remove(file)
                 continue
-            cache.layers[:], cache.tokens[:] = layers, tokens[:count]
+            cache.layers[:], cache.tokens[:] = layers, ids
+            if not cache.keep(tokens):  # a sliding window has dropped the rows
+                continue
             with contextlib.suppress(OSError):  # removed meanwhile, or a read-only disk
                 os.utime(file)
             break
         return f"{notes[0]}; it is computed anew" if notes else ""
 
-    def _matching(self, tokens: Sequence[int], own: str | None) -> Iterator[tuple[int, Path, str]]:
-        """Files of prefixes of `tokens` as (count, file, key): longest first, key `own` first."""
+    def _matching(self, tokens: Sequence[int], own: str | None) -> Iterator[tuple[Path, str]]:
+        """Files that begin as `tokens` do, and their keys: those with most in common first.
+
+        Key `own` goes before others, of which only whole prefixes of `tokens` are found.
+        """
         found = []
         digests: dict[int, str] = {}
         for file in self._files():
             name, _, rest = file.stem.partition("-")
             length, _, key = rest.partition("-")
-            if not length.isdecimal() or not 0 < int(length) <= len(tokens):
-                continue
-            count = int(length)
-            digests.setdefault(count, _digest(tokens[:count]))
-            if digests[count] == name:
-                found.append((count, file, key))
-        yield from sorted(found, key=lambda one: (-one[0], one[2] != own))
+            count = int(length) if length.isdecimal() else 0
+            if 0 < count <= len(tokens):
+                digests.setdefault(count, _digest(tokens[:count]))
+            common = count if count and digests.get(count) == name else 0
+            if not common and key == own:
+                common = common_prefix(self._ids_of(file), tokens)
+            if count > 0 and (common == count or common >= max(SHORTEST, SHARE * count)):
+                found.append((common, count, file, key))
+        found.sort(key=lambda one: (-one[0], one[3] != own, one[1]))
+        yield from ((file, key) for _, _, file, key in found)
+
+    def _ids_of(self, file: Path) -> list[int]:
+        """The token ids of `file`; empty if it can't be read."""
+        try:
+            at = file.name, file.stat().st_mtime_ns
+            if at not in self._ids:
+                read_header(file)
+                held: dict[str, mx.array] = mx.load(str(file))  # type: ignore[assignment]
+                self._ids[at] = held[IDS].tolist()  # type: ignore[assignment]  # nested, to mypy
+            return self._ids[at]
+        except (Qwen3Error, OSError, ValueError, RuntimeError, KeyError):
+            return []
 
     def save(
         self,
@@ -113,7 +141,8 @@ class PromptStore:
         sliding window that no longer has all positions.
         """
         key, count = model_key(runtime), len(tokens)
-        size = sum(a.nbytes for a in _arrays(cache.layers, count).values())
+        arrays = _arrays(cache.layers, count)
+        size = sum(array.nbytes for array in arrays.values())
         if key is None or count < SHORTEST or not 0 < size <= self.cap:
             return True
         path = self.folder / f"{_digest(tokens)}-{count}-{key}.safetensors"
@@ -123,8 +152,8 @@ class PromptStore:
             done = False
             try:
                 with os.fdopen(handle, "wb") as stream:
-                    arrays = _arrays(cache.layers, count)
-                    done = _write(stream, arrays, tokens, runtime.name, stopped)
+                    arrays[IDS] = mx.array(list(tokens), mx.uint32)
+                    done = _write(stream, arrays, runtime.name, stopped)
                 if done:
                     Path(name).replace(path)
             finally:
@@ -193,7 +222,6 @@ def _metadata(file: Path) -> dict[str, str]:
 def _write(
     stream: BinaryIO,
     arrays: dict[str, mx.array],
-    tokens: Sequence[int],
     model: str,
     stopped: Stopped,
 ) -> bool:
@@ -201,7 +229,7 @@ def _write(
     about = {"format": "qwen3-mlx prompt", "digest": "0" * 64, "model": model}
     shapes = ((n, _DTYPES[array.dtype], array.shape, array.nbytes) for n, array in arrays.items())
     header = header_bytes(shapes, about)
-    digest = hashlib.sha256(_digest(tokens).encode())
+    digest = hashlib.sha256()
     stream.write(header)
     for name, array in arrays.items():
         if stopped():
@@ -216,18 +244,23 @@ def _write(
     return True
 
 
-def _load(file: Path, tokens: Sequence[int], cache: PromptCache) -> list[KVCache]:
-    """The layers in `file`. Raises unless every byte matches the digest and the layout fits."""
+def _load(file: Path, cache: PromptCache) -> tuple[list[int], list[KVCache]]:
+    """The token ids and layers in `file`.
+
+    Raises unless every byte matches the digest and the layout fits.
+    """
     metadata = _metadata(file)
     # mx.load returns a dict for safetensors
     arrays: dict[str, mx.array] = mx.load(str(file))  # type: ignore[assignment]
+    ids: list[int] = arrays[IDS].tolist()  # type: ignore[assignment]  # nested, to mypy
     layers = cache.empty_layers()
-    digest = hashlib.sha256(_digest(tokens).encode())
+    digest = hashlib.sha256()
     for index, layer in enumerate(layers):
         parts = {name: arrays[f"{name}.{index}"] for name in layer.parts}
         for name, array in parts.items():
             digest.update(_described(f"{name}.{index}", array) + _raw(array))
-        layer.restore(parts, len(tokens))
+        layer.restore(parts, len(ids))
+    digest.update(_described(IDS, arrays[IDS]) + _raw(arrays[IDS]))
     if metadata["digest"] != digest.hexdigest():
         raise CheckpointError(f"{file.name}: its bytes are not those that were written")
-    return layers
+    return ids, layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -12,7 +13,7 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx import load
-from qwen3_mlx.chat.prompt_store import PromptStore, model_key
+from qwen3_mlx.chat.prompt_store import SHARE, SHORTEST, PromptStore, model_key
 from qwen3_mlx.checkpoint.fingerprint import fingerprint
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.prefill import prefill
@@ -52,7 +53,8 @@ def test_the_next_start_computes_nothing(demo: Qwen3, store: PromptStore) -> Non
     (file,) = files(store)
     assert file.stat().st_mode & 0o777 == 0o600
     written = file.stat().st_ino
-    assert set(mx.load(str(file))) == {f"{n}.{i}" for n in ("keys", "values") for i in range(6)}
+    arrays = {f"{name}.{layer}" for name in ("keys", "values") for layer in range(6)}
+    assert set(mx.load(str(file))) == arrays | {"tokens"}
     chat = demo.session(system=DOCUMENT, seed=1)
     assert chat.restore_prompt(store) == "" and chat.cache.tokens == tokens
     prompt = [*tokens, 100, 101, 102]
@@ -80,6 +82,46 @@ def test_the_longest_beginning_is_taken(demo: Qwen3, store: PromptStore) -> None
     other = demo.session(system="Another. " + DOCUMENT)
     other.restore_prompt(store)
     assert other.cache.tokens == []
+
+
+@pytest.mark.parametrize("shared", [1.0, 0.6])
+def test_a_prompt_that_shares_only_its_beginning_gets_that(
+    demo: Qwen3, store: PromptStore, shared: float
+) -> None:
+    """The same question after a restart, whose answer is in the file; or another one."""
+    whole = kept(demo, store)
+    count = int(shared * len(whole)) - 5
+    prompt = [*whole[:count], 100, 101, 102]
+    cache = PromptCache(demo.network)
+    assert store.restore(demo.runtime, prompt, cache) == "" and cache.tokens == whole[:count]
+    assert {layer.offset for layer in cache.layers} == {count}
+    here = prefill(demo.network, prompt[count:], cache)
+    assert_close(here, prefill(demo.network, prompt, PromptCache(demo.network)))
+    again = PromptCache(demo.network)  # the file itself is whole
+    store.restore(demo.runtime, whole, again)
+    assert again.tokens == whole
+
+
+def test_a_small_part_of_a_file_is_not_worth_reading_it(demo: Qwen3, store: PromptStore) -> None:
+    whole = kept(demo, store)
+    least = max(SHORTEST, math.ceil(SHARE * len(whole)))
+    for count, found in ((least, least), (least - 1, 0)):
+        cache = PromptCache(demo.network)
+        store.restore(demo.runtime, [*whole[:count], 100, 101], cache)
+        assert len(cache.tokens) == found
+
+
+def test_the_file_with_most_in_common_is_taken(demo: Qwen3, store: PromptStore) -> None:
+    whole = kept(demo, store)
+    prompts = [[*whole[:count], *range(100, 140)] for count in (60, 50, 70)]
+    for prompt in prompts:
+        cache = PromptCache(demo.network)
+        prefill(demo.network, prompt, cache)
+        store.save(demo.runtime, prompt, cache)
+    for prompt in prompts:
+        cache = PromptCache(demo.network)
+        store.restore(demo.runtime, [*prompt[:-1], 99], cache)
+        assert cache.tokens == prompt[:-1]
 
 
 def copy(tmp_path: Path, name: str = "copy") -> Path:

@@ -43,6 +43,16 @@ def test_what_conversations_share_is_found_by_the_next_server(demo: Qwen3, tmp_p
         assert cached(server, "Another one.")[0] == 0
 
 
+def test_one_conversation_is_enough_for_the_next_server(demo: Qwen3, tmp_path: Path) -> None:
+    """The same question again, and another one behind the same system prompt."""
+    found = []
+    for text in ("Sort 3, 1, 2.", "Sort 3, 1, 2.", "Hello."):
+        with serving(demo, prefix_folder=tmp_path) as server:
+            found.append(cached(server, text))
+    (first, prompt), again, other = found
+    assert first == 0 and again == (prompt - 1, prompt) and other[0] > 300
+
+
 def test_a_conversation_goes_on_after_a_restart(
     demo: Qwen3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

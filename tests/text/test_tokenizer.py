@@ -1,13 +1,16 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from tokenizers import decoders
 
 from qwen3_mlx.errors import ConfigError, OptionError
-from qwen3_mlx.text import Tokenizer
+from qwen3_mlx.text import Tokenizer, tokenizer
+from qwen3_mlx.text.tokenizer import LONG
 from qwen3_mlx.thinking_budget import STOP_TEXT
 from tests.tiny_tokenizer import MARKERS, tiny_backend, write_tiny_tokenizer
 
@@ -89,6 +92,8 @@ def test_a_missing_marker_is_none_and_an_error_by_name() -> None:
 def test_text_with_lone_surrogates_is_refused(tiny: Tokenizer) -> None:
     with pytest.raises(OptionError, match="lone surrogate"):
         tiny.encode("a\udce9b")
+    with pytest.raises(OptionError, match="lone surrogate"):
+        tiny.encode("a" * LONG + "\udce9")
     with pytest.raises(OptionError, match="bytes"):
         tiny.encode(b"abc")
 
@@ -179,3 +184,32 @@ def test_text_never_imports_mlx_and_waits_with_jinja2_and_tokenizers() -> None:
     loaded = {name.split(".")[0] for name in json.loads(run.stdout)}
     assert "qwen3_mlx" in loaded
     assert loaded.isdisjoint({"mlx", "jinja2", "tokenizers", "transformers", "numpy"})
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1, 5000])
+def test_a_long_text_has_the_ids_of_a_short_one(
+    tiny: Tokenizer, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    text = ("<think>\nÉté 17 * 23 = 391 </think> e\u0301 <tool_call>" * 400)[: LONG + more]
+    ids, letters = tiny.encode(text), tiny.encode_letters(text)
+    monkeypatch.setattr(tokenizer, "LONG", 10**9)
+    assert (ids, letters) == (tiny.encode(text), tiny.encode_letters(text))
+
+
+def test_other_threads_run_while_a_long_text_is_encoded(tiny: Tokenizer) -> None:
+    """A server's streams stood still for 5 s while it counted the tokens of 920,000 characters."""
+    ticks, over = 0, threading.Event()
+
+    def tick() -> None:
+        nonlocal ticks
+        while not over.wait(0.001):
+            ticks += 1
+
+    beside = threading.Thread(target=tick)
+    beside.start()
+    before, began = ticks, time.perf_counter()
+    tiny.encode("the quick brown fox " * 50_000)
+    took, during = time.perf_counter() - began, ticks - before
+    over.set()
+    beside.join()
+    assert took > 0.05 and during > 100 * min(took, 0.2)
