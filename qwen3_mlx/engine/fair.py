@@ -30,9 +30,10 @@ HARD_PAST = 1024
 
 Measured on the CPU with the demo: 3,000; computed from the operations for 8B: 24,000.
 """
-QUICKER, FREE = 0.25, 0.5
-"""The share of a speed-up that is believed at once, and where tokens cost a pass next to nothing. A
-slow-down is believed in full."""
+QUICKER, FREE, SLOWER = 0.25, 0.5, 4.0
+"""What one chunk alone is believed: this share of a speed-up, or of one where tokens cost a pass
+next to nothing, and a slow-down by at most this factor. What two in a row agree on is believed in
+full: one may have been delayed by a compiler, another process or a laptop's sleep."""
 OWN_TIMES = 2
 """A chunk may take this many times what a pass of few tokens takes, as the weights are read for any
 number of tokens: with less time it would hardly be shorter, and read a few tokens only."""
@@ -55,9 +56,9 @@ class ChunkPace:
     """Predicts how many tokens of a prompt fit into a given time.
 
     A pass takes its own time, whatever it reads, and some for each token. It is a bound, not a
-    mean: one slow chunk shortens the next ones at once, and only several faster ones lengthen them
-    again. A token after a longer past than measured is assumed to cost more, after a shorter one
-    the same.
+    mean: a slow chunk shortens the next one at once, and only two faster ones lengthen it again as
+    much as the slower of both allows. A token after a longer past than measured is assumed to cost
+    more, after a shorter one the same.
     """
 
     seconds: float = 0.0
@@ -66,6 +67,8 @@ class ChunkPace:
     """Tokens before the one to which `seconds` applies."""
     own: float = 0.0
     """Believed seconds of a pass besides its tokens'."""
+    last: float = 0.0
+    """Seconds per token of the last chunk."""
     recent: deque[Chunk] = field(default_factory=lambda: deque(maxlen=RECENT))
     """The last chunks."""
 
@@ -91,10 +94,17 @@ class ChunkPace:
         own = own_seconds(self.recent)
         self.own = min(self.own if own is None else own, seconds)
         each = max(seconds - self.own, 1e-6) / tokens
-        if each < self.seconds:
-            believed = FREE if seconds <= 1.5 * self.own else QUICKER
-            each = self.seconds + believed * (each - self.seconds)
-        self.seconds, self.past = each, offset + tokens / 2
+        self.seconds, self.last = self._believed(each, seconds <= 1.5 * self.own), each
+        self.past = offset + tokens / 2
+
+    def _believed(self, each: float, free: bool) -> float:
+        """Seconds per token after a chunk that took `each`; free: hardly more than a pass's own."""
+        if not self.seconds:
+            return each
+        if each >= self.seconds:
+            return min(each, max(SLOWER * self.seconds, self.last))
+        slowly = self.seconds + (FREE if free else QUICKER) * (each - self.seconds)
+        return min(slowly, max(each, self.last))
 
 
 def own_seconds(chunks: Sequence[Chunk]) -> float | None:

@@ -13,6 +13,7 @@ from qwen3_mlx.engine.fair import (
     HARD_PAST,
     OWN_TIMES,
     SHORTEST,
+    SLOWER,
     STARVED_SECONDS,
     Chunk,
     ChunkPace,
@@ -67,7 +68,9 @@ def test_chunks_follow_the_time_they_take() -> None:
         pace.took(sizes[-1], sizes[-1] / 5_000)
     assert sizes[:4] == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST]
     assert 400 <= sizes[-1] <= 500, "fewer than 500: their own past is taken to be hard"
-    pace.took(500, 50.0)  # it has become slow: the next chunk is short at once
+    pace.took(500, 50.0)  # it has become slow: the next chunk is shorter at once
+    assert pace.size(0.1, 10_000) <= 500 / SLOWER
+    pace.took(125, 12.5)  # and it has: as short as can be
     assert pace.size(0.1, 10_000) == SHORTEST
     assert pace.size(0.1, 3) == 3
 
@@ -93,16 +96,28 @@ def test_a_quiet_moment_makes_no_long_chunk_and_a_busy_one_makes_short_ones() ->
     pace, sizes = ChunkPace(), []
     read(pace, 0.1, 400)
     usual = pace.size(0.1, 2048, 400)
-    for slowness in (1, 1, 0.1, 1, 8, 1, 1):
+    for slowness in (1, 1, 0.1, 1, 8, 1, 1, 8, 8, 1, 1):
         sizes.append(pace.size(0.1, 2048, 400))
         pace.took(sizes[-1], slowness * demo(sizes[-1], 400), 400)
-    after_quick, after_slow = sizes[3], sizes[5]
+    after_quick, after_slow, after_two = sizes[3], sizes[5], sizes[9]
     assert after_quick <= 1.34 * usual, "one chunk that was ten times quicker"
-    assert after_slow <= usual / 5, "one that was eight times slower"
-    for _ in range(12):
-        size = pace.size(0.1, 2048, 400)
-        pace.took(size, demo(size, 400), 400)
-    assert pace.size(0.1, 2048, 400) >= 0.9 * usual, "which is forgotten after a while"
+    assert usual / 5 <= after_slow <= usual / 3, "one that was eight times slower"
+    assert after_two <= usual / 5, "two of them"
+    assert pace.size(0.1, 2048, 400) >= 0.8 * usual, "which is forgotten after two usual ones"
+
+
+@pytest.mark.parametrize("delay", [1.0, 3.4, 60.0])
+@pytest.mark.parametrize("at", [0, 1, 5])
+def test_a_chunk_that_something_else_delayed_costs_a_prompt_little(delay: float, at: int) -> None:
+    """2,014 tokens took 50 s instead of 10: one chunk had waited 3.4 s for another process."""
+    pace, sizes, done = ChunkPace(), list[int](), 0
+    while done < 2_014:
+        size = pace.size(0.5, 2_014 - done, done)
+        pace.took(size, demo(size, done) + (delay if len(sizes) == at else 0.0), done)
+        sizes.append(size)
+        done += size
+    undisturbed = len(read(ChunkPace(), 0.5, 2_014))
+    assert len(sizes) <= undisturbed + 8
 
 
 @pytest.mark.parametrize("own", [0.02, 0.05, 0.3])
