@@ -118,7 +118,7 @@ def test_as_alone_from_the_middle(
     assert max(together.rows) == 4
 
 
-def test_as_alone_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_alone_from_the_beginning(monkeypatch: pytest.MonkeyPatch, whole_prompts: None) -> None:
     """A Mixture of Experts; and one session more, with drafts."""
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
     model = Qwen3(tiny.runtime(4, model_type="qwen3_moe", **experts))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import qwen3_mlx.engine.scheduler as scheduler_module
+import qwen3_mlx.engine.prompt_reader as reader_module
 from qwen3_mlx.chat.turns import new_scheduler
 from qwen3_mlx.engine.fair import CHUNK_SECONDS, CHUNK_STEPS, SHORTEST
 from qwen3_mlx.engine.prefill import prefill
@@ -45,7 +45,7 @@ def test_the_others_wait_for_a_step_and_a_chunk(
 ) -> None:
     """Whatever the machine: for the first chunk too, from which its speed is learned."""
     machine, model = Machine(a_token, a_row), Qwen3(tiny.runtime(3))
-    monkeypatch.setattr(scheduler_module, "prefill", machine.prefill)
+    monkeypatch.setattr(reader_module, "prefill", machine.prefill)
     scheduler = new_scheduler(model.runtime, clock=machine.clock)
     step = scheduler._side_by_side.step
 
