@@ -102,17 +102,22 @@ class Subject:
         minutes, _, seconds = self.ps("time").rpartition(":")
         return 60 * float(minutes or 0) + float(seconds)
 
-    def passes_per_step(self, since: tuple[int, int] = (0, 0)) -> tuple[float, tuple[int, int]]:
-        """Forward passes of a step since then, 0 where nobody counts them; and the counts."""
+    def metrics(self) -> dict[str, float]:
+        """What it says of itself, by name; empty where it says nothing."""
         try:
             address = f"http://127.0.0.1:{self.port}/metrics"
             with urllib.request.urlopen(address, timeout=5) as answer:
-                lines = dict(
-                    line.split() for line in answer.read().decode().splitlines() if line[0] != "#"
-                )
+                lines = [line.split() for line in answer.read().decode().splitlines()]
         except OSError:
+            return {}
+        return {line[0]: float(line[1]) for line in lines if len(line) == 2}
+
+    def passes_per_step(self, since: tuple[float, float] = (0, 0)) -> tuple[float, Any]:
+        """Forward passes of a step since then, 0 where nobody counts them; and the counts."""
+        found = self.metrics()
+        if not found:
             return 0.0, since
-        now = int(lines["qwen3_mlx_passes_total"]), int(lines["qwen3_mlx_steps_total"])
+        now = found["qwen3_mlx_passes_total"], found["qwen3_mlx_steps_total"]
         return (now[0] - since[0]) / max(now[1] - since[1], 1), now
 
     def body(self, text: str, tokens: int) -> dict[str, Any]:
@@ -220,7 +225,7 @@ def measures(clients: Sequence[int], long: int, tokens: int) -> dict[str, Measur
 
 
 def warm(subject: Subject, seconds: float) -> dict[str, float]:
-    """Ask until steps take one pass each; when that was, and the passes of a step by then."""
+    """Ask until kernels are tried and steps take one pass each; when that was, and the passes."""
     began, clients = time.perf_counter(), (2, 4, 8, 16)
     while True:
         _, before = subject.passes_per_step()
@@ -228,7 +233,8 @@ def warm(subject: Subject, seconds: float) -> dict[str, float]:
             asyncio.run(throughput(subject, n, 16, -1))
         passes, _ = subject.passes_per_step(before)
         taken = time.perf_counter() - began
-        if passes < ONE_PASS or taken > seconds:
+        trying = subject.metrics().get("qwen3_mlx_trying_kernels", 0)
+        if (passes < ONE_PASS and not trying) or taken > seconds:
             return {"seconds": taken, "passes_per_step": passes}
         time.sleep(REST_SECONDS)  # kernels are compiled while nobody asks
 

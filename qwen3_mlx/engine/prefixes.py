@@ -118,6 +118,13 @@ class Prefixes:
         while self.evict():
             pass
 
+    def renew(self) -> None:
+        """Move all stored conversations into new caches, whose steps use today's kernels."""
+        for index, held in enumerate(self._idle):
+            moved = copied(held, len(held.tokens), self._new_cache())
+            if moved.tokens:  # a sliding window may have dropped rows: it stays as it is
+                self._idle[index] = moved
+
     def _remove(self, cache: PromptCache) -> bool:
         before = len(self._idle)
         self._idle = [held for held in self._idle if held is not cache]

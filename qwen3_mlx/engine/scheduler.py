@@ -58,15 +58,17 @@ class Scheduler:
         self.network, self.config, self._patience = network, config, patience
         self.parallel, self.most_waiting = parallel, waiting
         self.prefixes, self.counts = Prefixes(new_cache, prefix_bytes), Counts()
-        self._side_by_side = SideBySide(network, cache_format, most=parallel, counts=self.counts)
+        self.side_by_side = SideBySide(network, cache_format, most=parallel, counts=self.counts)
         self.arrived = threading.Condition()
         """Notified when a task arrives, or a listener has room again."""
         self.on_news: Callable[[], object] = lambda: None
         """Called after listeners were told something: once for all tokens of a round."""
+        self.when_idle: Callable[[], bool] = lambda: False
+        """Called in a round with nothing else to do; returns whether it did anything."""
         self._admission = Admission(config, cache_format, helper)
         self._waiting, self._running = deque[Task](), list[Task]()
         self._clock, self._steps = clock, StepTimes(clock)
-        self._reader = PromptReader(network, config, lambda: self._side_by_side.fused, clock)
+        self._reader = PromptReader(network, config, lambda: self.side_by_side.fused, clock)
         self._idle = IdleWork(network, self.prefixes, self._reader.pace)
         self.side_work, self.last_round = SideWork(waiting + parallel), clock()
 
@@ -120,7 +122,7 @@ class Scheduler:
         stepped = self._step(running or self._answering())
         if read or stepped or worked or self._running or self._waiting:
             return read or stepped or worked
-        return self._idle.step() or self._side_by_side.get_ready()
+        return self._idle.step() or self.side_by_side.get_ready() or self.when_idle()
 
     def _answering(self) -> list[Task]:
         return [task for task in self._running if task.decoder and not task.probed]
@@ -235,7 +237,7 @@ class Scheduler:
         """The next token of each of `tasks`; if the step raises, all fail and none is returned."""
         try:
             decoders = [task.decoder for task in tasks if task.decoder]
-            return self._side_by_side.step(decoders, self._steps.waited)
+            return self.side_by_side.step(decoders, self._steps.waited)
         except Exception as error:
             for task in tasks:
                 self._fail(task, error)

@@ -121,6 +121,17 @@ class SideBySide:
         self._aside: float | None = None
         """Seconds that drafters spent catching up in the current step; None if none did."""
 
+    @property
+    def trying(self) -> bool:
+        """Whether the kernels of rows are being proven."""
+        return self._proof.under_way
+
+    def reconsider(self) -> None:
+        """Use kernels of a single token that were proven meanwhile; those of rows may follow."""
+        if not self._proof.under_way:
+            self._proof = RowsOnDemand(self._network, self._cache_format)
+        self._find_way()
+
     def _find_way(self) -> None:
         self.forward, self._fused = way_together(self._network, self._cache_format)
         self._choose_steps()

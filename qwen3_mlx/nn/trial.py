@@ -7,9 +7,9 @@ MLX's operations, which involve less code. Nothing is sampled, so seeds keep the
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import mlx.core as mx
 
@@ -23,23 +23,15 @@ from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.fused_step import FusedStep, kernels_of
 from qwen3_mlx.nn.signature import signatures, verdict_file
 from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.nn.trial_outcome import LIMIT_S, ROUNDS, decide
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
 PASTS = (256, 4096)
 """Past tokens at which steps are timed; `LONG` of a fused step lies between them."""
 
-STEPS, FEWEST_STEPS, ROUNDS = 8, 4, 6
+STEPS, FEWEST_STEPS = 8, 4
 SLOW_S = 0.05
 """Seconds per step from which blocks have `FEWEST_STEPS`, and only the shorter past is timed."""
-
-GAIN, AGREEING = 1.03, 5
-"""An arm needs this median of its rounds' gains, and this many rounds with a gain above 1."""
-
-NOISE = 0.1
-"""Relative spread of stock's times above which a gain no larger than the spread is undecided."""
-
-LIMIT_S = 10.0
-"""Seconds for each past; a trial that takes longer is undecided."""
 
 clock: Callable[[], float] = time.perf_counter
 
@@ -85,14 +77,13 @@ def run(
     file = verdict_file(network, cache_format)
     if file is None or network.is_shared:
         return None, None
-    held = None if again else verdict.read(file)
+    before = None if again else verdict.read(file)
+    held = before
     if held is None or held.too_late("step"):
-        late = held.late if held else {}
         ahead = Ahead(_pieces(network, cache_format), signatures(network, cache_format))
         held = prove.prove(ahead.signatures, skipped=skipped, meanwhile=ahead, rows=rows)
-        held.model, held.late = model, {n: late.get(n, 0) + 1 for n in held.late}
         held.seconds |= ahead.seconds
-        if fault := verdict.write(file, held):
+        if fault := _keep(file, held, before, model):
             return held, fault
     arms = _arms(network, cache_format, held)
     if held.undecided and len(arms) > 1:
@@ -110,6 +101,32 @@ def run(
             return held, fault
     choose_backend(network, cache_format)
     return held, None
+
+
+def prove_beside(
+    network: Qwen3Network,
+    cache_format: CacheFormat = AS_COMPUTED,
+    model: str = "",
+    skipped: Skipped = never,
+) -> str | None:
+    """The part of `run` that needs no time of this process: are a single token's kernels right?
+
+    Child processes find out; nothing is computed here, so any thread may call it. Returns the
+    reason why the verdict could not be saved. Raises `prove.Skipped`.
+    """
+    file = verdict_file(network, cache_format)
+    before = verdict.read(file) if file is not None else None
+    if file is None or (before is not None and not before.too_late("step")):
+        return None
+    held = prove.prove(signatures(network, cache_format), skipped=skipped, rows=False)
+    return _keep(file, held, before, model)
+
+
+def _keep(file: Path, held: Verdict, before: Verdict | None, model: str) -> str | None:
+    """Save a proof, which counts how often a kernel's was too late; the reason if that fails."""
+    late = before.late if before is not None else {}
+    held.model, held.late = model, {name: late.get(name, 0) + 1 for name in held.late}
+    return verdict.write(file, held)
 
 
 def _arms(network: Qwen3Network, cache_format: CacheFormat, held: Verdict) -> list[Arm]:
@@ -240,61 +257,3 @@ def timed(runs: dict[Arm, Run], skipped: Skipped = never) -> Reading:
     if awake.slept(since):
         found.winner, found.noise = "stock", "the machine slept meanwhile"
     return found
-
-
-def decide(rounds: list[dict[Arm, float]], steps: int) -> Reading:
-    """The clear winner, from each round's seconds per block of `steps` steps."""
-    stock = [max(one["stock"], 1e-9) for one in rounds]
-    rates: dict[Arm, float] = {}
-    gains: dict[Arm, float] = {}
-    winner: Arm = "stock"
-    doubt = ""
-    spread = statistics.pstdev(stock) / statistics.mean(stock)
-    for arm in rounds[0]:
-        times = [max(one[arm], 1e-9) for one in rounds]
-        rates[arm] = round(steps / statistics.median(times), 2)
-        if arm == "stock":
-            continue
-        ratios = [a / b for a, b in zip(stock, times, strict=True)]
-        gain = gains[arm] = round(statistics.median(ratios), 3)
-        agreeing = sum(ratio > 1 for ratio in ratios)
-        if gain >= GAIN and agreeing < AGREEING:
-            doubt = doubt or f"only {agreeing} of {len(rounds)} rounds agree"
-        elif spread > NOISE and abs(gain - 1) <= spread:
-            doubt = doubt or f"the same steps took times {spread:.0%} apart"
-        elif gain >= GAIN and gain > gains.get(winner, 1.0):
-            winner = arm
-    noise = doubt if winner == "stock" else ""
-    if len(rounds) < ROUNDS:
-        winner, noise = "stock", f"cut short after {LIMIT_S:.0f} s"
-    return Reading(rates, gains, winner, noise)
-
-
-def described(held: Verdict) -> list[str]:
-    """A verdict's readings, cuts and faults, one line each."""
-    lines = [
-        f"{past} tokens: {reading.winner}, "
-        + ", ".join(_gain(reading, arm) for arm in reading.rates)
-        + (f" (undecided: {reading.noise})" if reading.noise else "")
-        for past, reading in held.readings.items()
-    ]
-    lines += [f"{name}: {gain:.2f} × the cut before it" for name, gain in held.cut_gains.items()]
-    lines += [f"{kernel}: {fault}" for kernel, fault in held.wrong.items()]
-    return lines or ["right, not yet timed" if held.right else "nothing was found out"]
-
-
-def summary(held: Verdict) -> str:
-    """A verdict's meaning for a chat, in one line."""
-    if fault := held.wrong.get("step"):
-        return f"plain operations run: {fault}"
-    best = max(held.readings.values(), key=lambda r: r.gains.get(r.winner, 1.0), default=None)
-    if best is None or best.winner == "stock":
-        noise = next((r.noise for r in held.readings.values() if r.noise), "")
-        reason = f"undecided, {noise}" if noise else "MLX's own are as fast here"
-        return f"plain operations run: {reason}"
-    return f"{best.winner} steps run, {best.gains[best.winner]:.2f} × as fast as MLX's own"
-
-
-def _gain(reading: Reading, arm: Arm) -> str:
-    times = f" ({reading.gains[arm]:.2f} ×)" if arm in reading.gains else ""
-    return f"{arm} {reading.rates[arm]:.1f} tok/s{times}"

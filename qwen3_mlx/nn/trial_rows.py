@@ -69,6 +69,11 @@ class RowsOnDemand:
         self._asked = False
         self._over = threading.Event()
 
+    @property
+    def under_way(self) -> bool:
+        """Whether child processes are proving."""
+        return self._thread is not None and self._thread.is_alive()
+
     def ended(self) -> bool:
         """Start the proof if none was started; returns True once, when it has ended."""
         if not self._asked:

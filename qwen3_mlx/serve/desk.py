@@ -21,6 +21,7 @@ from qwen3_mlx.model import Qwen3
 from qwen3_mlx.serve.api_error import ApiError
 from qwen3_mlx.serve.ask import Ask, ready
 from qwen3_mlx.serve.kept_prefixes import KeptPrefixes
+from qwen3_mlx.serve.kernel_trial import KernelTrial
 from qwen3_mlx.serve.metrics import Metrics
 
 SILENCE_SECONDS = 5.0
@@ -45,6 +46,7 @@ class Desk:
         self.began = time.time()
         self.draining = False
         self.kept: KeptPrefixes | None = None
+        self.kernels: KernelTrial | None = None
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         self._turns: dict[str, Open] = {}
         self._news: list[asyncio.Event] = []
@@ -109,6 +111,8 @@ class Desk:
     def close(self) -> None:
         """End the running turns, the scheduler's thread and the helper thread."""
         self.draining = True
+        if self.kernels is not None:
+            self.kernels.close()
         self.thread.close(0.0)
         self._helper.shutdown(wait=False, cancel_futures=True)
 

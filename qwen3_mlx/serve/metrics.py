@@ -48,6 +48,8 @@ class Metrics:
         """All metrics in Prometheus' text format, with the scheduler's and the caches' counters."""
         scheduler = desk.scheduler
         prefixes, counts = scheduler.prefixes.counts(), scheduler.counts
+        kernels = desk.kernels
+        trying = scheduler.side_by_side.trying or (kernels is not None and kernels.under_way)
         lines = _lines("turns_total", {f'end="{k}"': v for k, v in self.finished.items()})
         lines += _lines("tokens_total", {f'kind="{k}"': v for k, v in self.tokens.items()})
         asked = {f'path="{p}",status="{s}"': v for (p, s), v in self.statuses.items()}
@@ -62,6 +64,7 @@ class Metrics:
             "passes_total": counts.passes,
             "loop_faults_total": counts.faults,
             "longest_gap_seconds": round(counts.longest_gap, 4),
+            "trying_kernels": int(trying),
             "running": scheduler.running,
             "waiting": scheduler.waiting,
             "prefixes": prefixes.entries,

@@ -23,6 +23,7 @@ from qwen3_mlx.serve.connection import IDLE_SECONDS, timed_protocol
 from qwen3_mlx.serve.desk import Desk
 from qwen3_mlx.serve.guard import Guard
 from qwen3_mlx.serve.kept_prefixes import KeptPrefixes
+from qwen3_mlx.serve.kernel_trial import KernelTrial
 from qwen3_mlx.serve.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ def start(model: Qwen3, settings: Settings) -> Desk:
     if settings.prefix_folder is not None:
         desk.kept = KeptPrefixes(model.runtime, PromptStore(settings.prefix_folder, MOST_KEPT))
         desk.scheduler.prefixes.elsewhere = desk.kept.restore
+    if model.kind == "chat":
+        desk.kernels = KernelTrial(model.runtime, desk.scheduler, lambda: desk.draining)
+        desk.scheduler.when_idle = desk.kernels.step
     return desk
 
 

@@ -205,7 +205,7 @@ def test_a_fault_in_the_pass_ends_those_in_it_alone(
     drafting, _ = with_any(plain, "right")
     turns = [turn(drafting, "ab", seed=n, max_tokens=60) for n in range(3)]
     scheduler = standing(drafting, parallel=2)
-    act, calls = scheduler._side_by_side.step, [0]
+    act, calls = scheduler.side_by_side.step, [0]
 
     def failing(*given: Any) -> list[int]:
         calls[0] += 1
@@ -213,7 +213,7 @@ def test_a_fault_in_the_pass_ends_those_in_it_alone(
             raise RuntimeError("boom")
         return act(*given)
 
-    monkeypatch.setattr(scheduler._side_by_side, "step", failing)
+    monkeypatch.setattr(scheduler.side_by_side, "step", failing)
     found = dict(run_all(scheduler, turns))
     assert [isinstance(found[n], RuntimeError) for n in range(3)] == [True, True, False]
     other = found[2]

@@ -163,7 +163,7 @@ def test_a_device_that_is_full_in_the_pass_ends_those_in_it(
     model: Qwen3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scheduler = scheduler_of(model)
-    forward, calls = scheduler._side_by_side.forward, [0]
+    forward, calls = scheduler.side_by_side.forward, [0]
     assert forward is not None
 
     def full(*given: Any) -> mx.array:
@@ -172,7 +172,7 @@ def test_a_device_that_is_full_in_the_pass_ends_those_in_it(
             raise RuntimeError("[malloc] Unable to allocate 9 bytes")
         return forward(*given)
 
-    monkeypatch.setattr(scheduler._side_by_side, "forward", full)
+    monkeypatch.setattr(scheduler.side_by_side, "forward", full)
     turns = [turn(model, prompt, **OPTIONS) for prompt in ("ab", "cde")]
     for one in turns:
         scheduler.submit(one.task)

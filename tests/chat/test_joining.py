@@ -47,13 +47,13 @@ def test_the_others_wait_for_a_step_and_a_chunk(
     machine, model = Machine(a_token, a_row), Qwen3(tiny.runtime(3))
     monkeypatch.setattr(reader_module, "prefill", machine.prefill)
     scheduler = new_scheduler(model.runtime, clock=machine.clock)
-    step = scheduler._side_by_side.step
+    step = scheduler.side_by_side.step
 
     def timed(*given: Any) -> list[int]:
         machine.now += a_row
         return step(*given)
 
-    monkeypatch.setattr(scheduler._side_by_side, "step", timed)
+    monkeypatch.setattr(scheduler.side_by_side, "step", timed)
     bias = dict.fromkeys(model.tokenizer.eos_ids, -100.0)
     writer = turn(model, "ab", logit_bias=bias, **NO_END)
     scheduler.submit(writer.task)

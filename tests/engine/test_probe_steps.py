@@ -96,7 +96,7 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> Beside:
 def test_the_others_wait_for_one_pass(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted: the tokens that are computed between two steps of who runs beside a probe."""
     gaps, real = [0], Qwen3Network.__call__
-    step = beside.scheduler._side_by_side.step
+    step = beside.scheduler.side_by_side.step
     within: list[bool] = []
 
     def counted(network: Qwen3Network, tokens: Any, *more: Any, **named: Any) -> Any:
@@ -119,7 +119,7 @@ def test_the_others_wait_for_one_pass(beside: Beside, monkeypatch: pytest.Monkey
     monkeypatch.setattr("qwen3_mlx.engine.probe.is_complete", lambda text: False)  # the longest
     monkeypatch.setattr(Qwen3Network, "__call__", counted)
     monkeypatch.setattr("qwen3_mlx.engine.probe.prefill", read)
-    monkeypatch.setattr(beside.scheduler._side_by_side, "step", stepped)
+    monkeypatch.setattr(beside.scheduler.side_by_side, "step", stepped)
     beside.until(lambda: heard(beside.other).over)
     assert beside.probing.probes and beside.probing.tokens > LONGEST
     assert max(gaps) == len(STOP), "a pass over the text that ends a thought"

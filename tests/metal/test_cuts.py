@@ -15,7 +15,7 @@ from qwen3_mlx.metal import launch, prove, tuning, verdict
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.variants import text_digest
 from qwen3_mlx.metal.verdict import Verdict
-from qwen3_mlx.nn import ahead, trial, trial_cuts
+from qwen3_mlx.nn import ahead, trial, trial_cuts, trial_outcome
 from qwen3_mlx.nn.signature import signatures
 from qwen3_mlx.nn.trial_cuts import best_cuts
 from qwen3_mlx.options import CacheFormat
@@ -126,6 +126,6 @@ def test_the_trial_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Verdict, "undecided", True)
     held, _ = trial.run(network, further=lambda *_: (won, {"matvec=8,2": 1.25}))
     assert held is not None and held.cuts == won
-    assert "matvec=8,2: 1.25 × the cut before it" in trial.described(held)
+    assert "matvec=8,2: 1.25 × the cut before it" in trial_outcome.described(held)
     again, _ = trial.run(network, again=True)
     assert again is not None and again.cuts == {}

@@ -228,7 +228,7 @@ def test_a_scheduler_compiles_while_nobody_runs(monkeypatch: pytest.MonkeyPatch)
         left[0] -= 1
         return left[0] >= 0
 
-    monkeypatch.setattr(scheduler._side_by_side, "get_ready", get_ready)
+    monkeypatch.setattr(scheduler.side_by_side, "get_ready", get_ready)
     assert scheduler.round() and left == [2]
     one = turn(model, "ab", max_tokens=3, thinking=False)
     scheduler.submit(one.task)

@@ -14,7 +14,7 @@ from qwen3_mlx.cli.commands import doctor
 from qwen3_mlx.metal import awake, launch, prove
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.verdict import Verdict
-from qwen3_mlx.nn import trial
+from qwen3_mlx.nn import trial, trial_outcome
 from qwen3_mlx.nn.fused_step import unavailable_reason
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import CacheFormat
@@ -51,23 +51,23 @@ DECISIONS = {
 @pytest.mark.parametrize("name", DECISIONS)
 def test_who_wins(name: str) -> None:
     given, winner, noise = DECISIONS[name]
-    reading = trial.decide(given, 8)
+    reading = trial_outcome.decide(given, 8)
     assert (reading.winner, bool(reading.noise)) == (winner, noise)
 
 
 def test_the_faster_of_two_winners() -> None:
     given = [{"stock": 1.0, "hybrid": 0.7, "fused": 0.8}] * 6
-    assert trial.decide(given, 8).winner == "hybrid"  # type: ignore[arg-type]  # a dict of its own
+    assert trial_outcome.decide(given, 8).winner == "hybrid"  # type: ignore[arg-type]  # a dict of its own
 
 
 @pytest.mark.parametrize(("hybrid", "winner"), [(1.11, "fused"), (2.2, "hybrid"), (0.95, "fused")])
 def test_doubt_about_one_arm_takes_nothing_from_another(hybrid: float, winner: str) -> None:
     """Seen on an H200: 8B's hybrid steps gave 1.11 where stock's own lay 15 % apart; fused 2.13."""
     given = [one | {"hybrid": one["stock"] / hybrid} for one in rounds(*[2.13] * 6, spread=0.15)]
-    reading = trial.decide(given, 8)
+    reading = trial_outcome.decide(given, 8)
     assert (reading.winner, reading.noise) == (winner, "")
     unsure = [{**one, "fused": one["stock"] / 1.05} for one in given]
-    alone = trial.decide(unsure, 8)
+    alone = trial_outcome.decide(unsure, 8)
     assert (alone.winner, bool(alone.noise)) == (
         ("hybrid", False) if hybrid > 2 else ("stock", True)
     )

@@ -30,6 +30,7 @@ def try_kernels(
     from qwen3_mlx.checkpoint import try_mapped
     from qwen3_mlx.metal import prove
     from qwen3_mlx.nn import trial
+    from qwen3_mlx.nn.trial_outcome import summary
 
     try:
         network, cache_format = model.runtime.network, model.runtime.cache_format
@@ -51,4 +52,4 @@ def try_kernels(
         return f"kernels: not tried, plain operations run ({describe(error)})"
     if save_error:
         return f"kernels: plain operations run, the result can't be kept: {save_error}"
-    return f"kernels: {trial.summary(found)}" if found else ""
+    return f"kernels: {summary(found)}" if found else ""

@@ -66,10 +66,10 @@ def kernels() -> list[Row]:
 def verdicts() -> list[Row]:
     """The saved verdicts on this machine's kernels, the newest first, one row per finding."""
     from qwen3_mlx.metal import verdict
-    from qwen3_mlx.nn import trial
+    from qwen3_mlx.nn.trial_outcome import described
 
     here = [entry for entry in verdict.load_all() if entry.machine == verdict.machine()]
-    rows = [(entry.model or "a model", line) for entry in here for line in trial.described(entry)]
+    rows = [(entry.model or "a model", line) for entry in here for line in described(entry)]
     return rows or [("none yet", "qwen3-mlx doctor --prove MODEL tries a model's kernels")]
 
 
@@ -108,6 +108,7 @@ def try_kernels(network: Qwen3Network, name: str, kv_bits: int | None = None) ->
     from qwen3_mlx.metal import dispatch, prove
     from qwen3_mlx.nn import trial
     from qwen3_mlx.nn.trial_cuts import best_cuts
+    from qwen3_mlx.nn.trial_outcome import described
     from qwen3_mlx.options import CacheFormat
 
     cache_format = CacheFormat(kv_bits)
@@ -119,7 +120,7 @@ def try_kernels(network: Qwen3Network, name: str, kv_bits: int | None = None) ->
     if found is None:
         reason = dispatch.off_reason("attend") or "the kernels don't take this network"
         return [(name, f"nothing to prove: {reason}")]
-    rows = [(name, line) for line in trial.described(found)]
+    rows = [(name, line) for line in described(found)]
     rows.append(("right", ", ".join(found.right) or "nothing"))
     rows += [("seconds", f"{what}: {spent:.1f}") for what, spent in found.seconds.items()]
     return [*rows, *([("not kept", save_error)] if save_error else [])]
