@@ -116,6 +116,7 @@ def test_arguments_have_the_type_of_the_schema(name: str, text: str, value: Any)
 F, G = ToolCall("f", {"n": 1}), ToolCall("g", {})
 HERMES = '{"name": "f", "arguments": {"n": 1}}'
 CODER = "<function=f>\n<parameter=n>\n1\n</parameter>\n</function>"
+CUT = '{"name": "f", "arguments": {"city": "Dal'
 EXAMPLE = f"doc:\n<tool_call>\n{HERMES}\n</tool_call>\nend"
 
 
@@ -205,13 +206,21 @@ MENDED: list[tuple[str, list[Event]]] = [
     (f"<tool_call>\n{HERMES}\n<tool_call>\n{HERMES}\n</tool_call>", [F, F]),
     (f"<tool_call>\n{HERMES}\n</tool_call>\n</tool_call>Done.", [F, Answer("Done.")]),
     (wrapped(f'{{"name": "f", "arguments": {{"n": {BIG}}}}}'), [f(n=BIG)]),
+    # what stands behind a call that was cut off is read anew, and none of it is lost
+    (wrapped(CUT) + "\n" + wrapped(HERMES), [Answer(wrapped(CUT)), F]),
+    (wrapped(CUT) + "!" + wrapped(HERMES), [Answer(wrapped(CUT) + "!"), F]),
+    (wrapped("<function=f><parameter=content>a") + "Done.", [f(content="a"), Answer("Done.")]),
+    (wrapped("<function=f><parameter=content>a") + "\n" + wrapped(HERMES), [f(content="a"), F]),
 ]
 
 # Unclear, or no call at all: shown as it stands.
 TEXT = [
     wrapped('{"name": "f"'),
     wrapped('{"name": "f", "arguments": {"n": 1'),
-    wrapped('{"name": "f", "arguments": {"city": "Dal'),
+    wrapped(CUT),
+    wrapped(CUT) + "!",
+    wrapped(CUT) + "Well, no call. And so on.",
+    f"{wrapped(CUT)}</tool_call>!",
     wrapped('{"name": "f", "n": 1}'),
     wrapped('{"name": "f", "parameters": {"type": "object", "properties": {"n": {}}}}'),
     wrapped('{"name": "f", "arguments": {"n": 1]}}'),
