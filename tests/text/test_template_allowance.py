@@ -7,6 +7,8 @@ operation may make at most of its operand, which is charged before it runs.
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from qwen3_mlx.errors import TemplateError
@@ -62,6 +64,16 @@ MOST = {
     "{% for i in range(N) %}{% endfor %}": 100_000,
     "{% macro m() %}{% endmacro %}{% for i in range(N) %}{{ m() }}{% endfor %}": 93_800,
 }
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds of processor time at each look, the last for good: a slow machine is as any."""
+    seconds = [0.0]
+    monkeypatch.setattr(
+        time, "thread_time", lambda: seconds.pop(0) if len(seconds) > 1 else seconds[0]
+    )
+    return seconds
 
 
 def renders(source: str, size: int) -> bool:
@@ -126,3 +138,20 @@ def test_a_conversation_adds_to_the_allowance_by_its_size() -> None:
     assert search.render(said | {"n": 239}) == "False" * 239
     with pytest.raises(TemplateError, match="more work than a conversation needs"):
         search.render(said | {"n": 241})
+
+
+def test_a_rendering_takes_a_second_and_a_half_where_it_works_at_all(clock: list[float]) -> None:
+    """The clock is looked at only once in a million characters."""
+    for size, seconds, fits in (
+        (990_000, 9, True),
+        (1_010_000, 1.4, True),
+        (1_010_000, 1.6, False),
+    ):
+        clock[:] = [10.0, 10.0 + seconds]
+        assert renders("{{ ('a' * N)|length }}", size) is fits
+
+
+@pytest.mark.parametrize("taken", ["s * 0", "-1 * s", "s[0]", "s|length", "s|first", "s is string"])
+def test_what_makes_nothing_of_a_long_text_costs_nothing_of_it(taken: str) -> None:
+    loop = f"{{% set s = 'a' * 2000000 %}}{{% for i in range(99) %}}{{{{ {taken} }}}}{{% endfor %}}"
+    assert renders(loop, 0)
