@@ -162,6 +162,8 @@ MENDED: list[tuple[str, list[Event]]] = [
     ("Let me see.\n\n" + CODER, [Answer("Let me see."), F]),
     ("Let me see." + CODER + "\n</tool_call>", [Answer("Let me see."), F]),
     (CODER + "\n" + CODER, [F, F]),
+    ("<" + CODER, [Answer("<"), F]),
+    ("1 << 2 <fun <" + CODER, [Answer("1 << 2 <fun <"), F]),
     (CODER.replace("</parameter>", ""), [F]),
     (CODER.removesuffix("</function>"), [F]),
     (f"<tool_call>\n{CODER}", [F]),
@@ -245,8 +247,12 @@ def tokenizer(qwen3_files: Path) -> Tokenizer:
 
 def said(tokenizer: Tokenizer, text: str, tools: Any = TOOLS, truncated: bool = False) -> Any:
     """The events of a turn, token by token, with neighbouring texts joined."""
+    return said_in(tokenizer, tokenizer.encode(text), tools, truncated)
+
+
+def said_in(tokenizer: Tokenizer, ids: list[int], tools: Any, truncated: bool = False) -> Any:
     splitter = Splitter(tokenizer, Mode(False, None, False), tools)
-    events = [e for token in tokenizer.encode(text) for e in splitter.push([token])]
+    events = [e for token in ids for e in splitter.push([token])]
     merged: list[Event] = []
     for event in [*events, *splitter.flush(truncated)]:
         last = merged[-1] if merged else None
@@ -267,6 +273,33 @@ def test_damage_with_one_reading_is_mended(
 @pytest.mark.parametrize("text", TEXT)
 def test_what_is_unclear_stays_text(tokenizer: Tokenizer, text: str) -> None:
     assert said(tokenizer, text) == [Answer(text)]
+
+
+BARE = [
+    *((text, events) for text, events in MENDED if "tool_call>" not in text),
+    *((text, [Answer(text)]) for text in TEXT if "tool_call>" not in text),
+    (f"```\n{CODER}\n``` {CODER}", [Answer(f"```\n{CODER}\n``` "), F]),
+    (f"``` a ``` ```\n{CODER}", [Answer(f"``` a ``` ```\n{CODER}")]),
+    (f"````\n{CODER}", [Answer(f"````\n{CODER}")]),
+    (f"``{CODER}", [Answer(f"``{CODER}")]),
+    (f"'' {CODER}", [Answer("'' "), F]),
+]
+
+
+@pytest.mark.parametrize(("text", "events"), BARE)
+def test_a_call_without_its_marker_is_found_letter_by_letter(
+    tokenizer: Tokenizer, text: str, events: list[Event]
+) -> None:
+    letters = [token for letter in text for token in tokenizer.encode(letter)]
+    assert said_in(tokenizer, letters, TOOLS) == said(tokenizer, text) == events
+
+
+def test_what_may_become_a_call_is_held_back_for_200_characters(tokenizer: Tokenizer) -> None:
+    splitter = Splitter(tokenizer, Mode(False, None, False), TOOLS)
+    letters = [tokenizer.encode(letter) for letter in "<function=" + "a" * 200]
+    shown = [splitter.push(ids) for ids in letters]
+    assert shown[:199] == [[]] * 199
+    assert shown[199:201] == [[Answer("<function=" + "a" * 190)], [Answer("a")]]
 
 
 def test_without_tools_on_offer_nothing_is_a_call(tokenizer: Tokenizer) -> None:
