@@ -302,6 +302,15 @@ def test_what_may_become_a_call_is_held_back_for_200_characters(tokenizer: Token
     assert shown[199:201] == [[Answer("<function=" + "a" * 190)], [Answer("a")]]
 
 
+@pytest.mark.parametrize("tag", ["</tool_call>", "<tool_call>"])
+def test_a_value_may_hold_31_markers(tokenizer: Tokenizer, tag: str) -> None:
+    """At the 32nd the call is taken for damaged: a model may have forgotten to close a string."""
+    for count, is_call in ((31, True), (32, False)):
+        text = wrapped(HERMES.replace("1", f'"{tag * count}"'))
+        assert (said(tokenizer, text) == [f(n=tag * count)]) is is_call
+    assert said(tokenizer, coder(("content", tag * 31))) == [f(content=tag * 31)]
+
+
 def test_without_tools_on_offer_nothing_is_a_call(tokenizer: Tokenizer) -> None:
     for text in (wrapped(HERMES), wrapped(CODER), CODER, "a <tool_call> b", "a</tool_call>b"):
         assert said(tokenizer, text, tools=[]) == [Answer(text)]
