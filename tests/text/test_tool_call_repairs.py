@@ -322,6 +322,15 @@ def test_without_tools_on_offer_nothing_is_a_call(tokenizer: Tokenizer) -> None:
     ]
 
 
+@pytest.mark.parametrize("tools", [None, []])
+def test_where_no_call_can_begin_without_a_marker_nothing_is_held_back(
+    tokenizer: Tokenizer, tools: Any
+) -> None:
+    splitter = Splitter(tokenizer, Mode(False, None, False), tools)
+    for letter in "a <function=f>":
+        assert splitter.push(tokenizer.encode(letter)) == [Answer(letter)]
+
+
 def test_a_truncated_turn_is_not_repaired(tokenizer: Tokenizer) -> None:
     for text in (f"<tool_call>\n{HERMES}", f"<tool_call>\n{CODER}", "<tool_call>\n<function=f"):
         assert said(tokenizer, text, truncated=True) == [Answer(text)]
