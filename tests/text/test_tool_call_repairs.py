@@ -294,6 +294,16 @@ def test_a_call_without_its_marker_is_found_letter_by_letter(
     assert said_in(tokenizer, letters, TOOLS) == said(tokenizer, text) == events
 
 
+@pytest.mark.parametrize("closer", ["</function>", "</  function  >"])
+def test_a_call_without_its_marker_comes_at_the_last_letter_of_its_end(
+    tokenizer: Tokenizer, closer: str
+) -> None:
+    splitter = Splitter(tokenizer, Mode(False, None, False), TOOLS)
+    text = CODER.replace("</function>", closer)
+    shown = [splitter.push(tokenizer.encode(letter)) for letter in text]
+    assert shown == [[]] * (len(text) - 1) + [[F]]
+
+
 def test_what_may_become_a_call_is_held_back_for_200_characters(tokenizer: Tokenizer) -> None:
     splitter = Splitter(tokenizer, Mode(False, None, False), TOOLS)
     letters = [tokenizer.encode(letter) for letter in "<function=" + "a" * 200]
