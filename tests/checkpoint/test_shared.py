@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,6 +14,8 @@ import pytest
 from mlx.utils import tree_flatten
 
 from qwen3_mlx.checkpoint import load_network, raw, shared
+from qwen3_mlx.checkpoint.headers import read_header
+from qwen3_mlx.checkpoint.tensor_info import Part
 from qwen3_mlx.config.share import Share
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.hub import resolve
@@ -49,6 +53,20 @@ def test_each_part_is_the_whole_s(name: str, attention: bool) -> None:
         for key, value in own.items():
             part = share.part(key.rpartition(".")[0], whole[key].shape)
             assert mx.array_equal(value, whole[key][part]), key
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 1), (3, 4), (2, 3, 4), (1, 2, 1)])
+def test_a_part_of_any_axis_is_a_slice(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    whole = mx.random.normal(shape)
+    mx.save_safetensors(str(tmp_path / "x.safetensors"), {"x": whole})
+    info = read_header(tmp_path / "x.safetensors")["x"]
+    for axis, length in enumerate(shape):
+        for start, stop in combinations(range(length + 1), 2):
+            index = mx.arange(start, stop)
+            want = mx.take(whole, index, axis=axis)
+            part = Part(axis, start, length)
+            own = replace(info, shape=want.shape, nbytes=want.nbytes, part=part)
+            assert mx.array_equal(shared.read_part(own), want)
 
 
 def test_short_and_long_runs_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 from qwen3_mlx import load
 from qwen3_mlx.checkpoint import load_network
 from qwen3_mlx.checkpoint.check import check
+from qwen3_mlx.checkpoint.gguf_read import GgufReader
+from qwen3_mlx.checkpoint.headers import checkpoint_tensors
 from qwen3_mlx.gguf import folder
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.quantize.formats import open_source
@@ -49,6 +52,18 @@ def test_a_model_computes_what_its_weights_say(tmp_path: Path, shape: str, kind:
     # experts are as near as dense matrices (4e-5 and 6e-5 at most)
     bound = 1e-9 if kind in ("F32", "F16", "BF16") else 3e-4
     oracle.assert_close(network(TOKENS), reference(tmp_path, config, model.dense), bound=bound)
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q6_K"])
+def test_tensors_may_be_read_in_any_order_and_again(tmp_path: Path, kind: str) -> None:
+    """Weight, scales and biases are made together: no reader may hand out another tensor's."""
+    model = files.model(files.DENSE_CONFIG, files.always(kind))
+    infos = checkpoint_tensors(resolve.resolve(str(files.write(model, tmp_path / "m.gguf"))))
+    chosen = [info for name, info in infos.items() if "layers.0.self_attn" in name]
+    want = {info.name: GgufReader().read(info) for info in chosen}
+    one, rng = GgufReader(), random.Random(2)
+    for info in rng.choices(chosen, k=60):
+        assert mx.array_equal(one.read(info), want[info.name]), info.name
 
 
 @pytest.mark.parametrize("shape", CONFIGS)
