@@ -14,6 +14,7 @@ from qwen3_mlx.checkpoint.adapter_parts import Layout, Pair, check_pair, no_such
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.errors import CheckpointError, ConfigError, Qwen3Error
+from tests.checkpoint.test_adapters import spoiled
 from tests.checkpoints import GOLDEN
 
 
@@ -169,3 +170,35 @@ def test_three_unknown_modules_are_named_and_others_counted() -> None:
     three = no_such_modules(["c", "a", "b"], known)
     assert "got a, b, c, expected linear layers of this model: q_proj, up_proj" in str(three)
     assert "got a, b, c and 1 more, expected" in str(no_such_modules([*"abcd"], known))
+
+
+SWITCHES = ("use_dora", "fan_in_fan_out", "lora_bias", "use_qalora", "use_bdlora")
+LISTS = ("modules_to_save", "trainable_token_indices", "layer_replication")
+LISTS += ("alora_invocation_tokens",)
+BLOCKS = ("arrow_config", "velora_config", "monteclora_config", "kasa_config")
+SETTINGS: list[tuple[str, list[Any], list[Any]]] = [
+    ("bias", ["none"], ["all", None]),
+    *((key, [False, None], [True]) for key in SWITCHES),
+    *((key, [[], None], [[1]]) for key in LISTS),
+    *((key, [None], [{"a": 1}]) for key in BLOCKS),
+    ("init_lora_weights", [True, False, None, "gaussian", "eva", "orthogonal"], ["pissa", "olora"]),
+]
+
+
+@pytest.mark.parametrize(("key", "applied", "others"), SETTINGS)
+def test_what_a_setting_may_be(
+    tmp_path: Path, key: str, applied: list[Any], others: list[Any]
+) -> None:
+    config = Qwen3Config.from_dir(GOLDEN / "dense-tied")
+    for number, value in enumerate([*applied, *others]):
+        adapter = spoiled(tmp_path / str(number), **{key: value})
+        if value in applied:
+            assert read_adapter(adapter, config).updates
+        else:
+            with pytest.raises(ConfigError, match=f"{key}: got"):
+                read_adapter(adapter, config)
+    silent = spoiled(tmp_path / "silent")
+    values = json.loads((silent / "adapter_config.json").read_text())
+    del values[key]
+    (silent / "adapter_config.json").write_text(json.dumps(values))
+    assert read_adapter(silent, config).updates
