@@ -202,3 +202,32 @@ def test_what_a_setting_may_be(
     del values[key]
     (silent / "adapter_config.json").write_text(json.dumps(values))
     assert read_adapter(silent, config).updates
+
+
+@pytest.mark.parametrize(
+    ("targets", "named"),
+    [
+        (["q_proj"], "down_proj"),
+        (r".*\.q_proj", "down_proj"),
+        (["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"], "gate_proj"),
+    ],
+)
+def test_the_first_module_that_is_no_target_is_named(
+    tmp_path: Path, targets: Any, named: str
+) -> None:
+    """The first in the file."""
+    adapter = spoiled(tmp_path, target_modules=targets)
+    with pytest.raises(CheckpointError, match=rf"got model\.layers\.0\.mlp\.{named}, expected"):
+        read_adapter(adapter, Qwen3Config.from_dir(GOLDEN / "dense-tied"))
+
+
+@pytest.mark.parametrize("targets", [r".*\.(q|k|v|o|up|down)_proj", ["q_proj", "k_proj", "v_proj"]])
+def test_one_module_that_is_no_target_is_enough(tmp_path: Path, targets: Any) -> None:
+    """Only that of one module is left of the adapter."""
+    adapter = spoiled(tmp_path, target_modules=targets)
+    file = str(adapter / "adapter_model.safetensors")
+    weights = {n: w for n, w in mx.load(file).items() if "layers.0.mlp.gate_proj" in n}
+    mx.eval(list(weights.values()))
+    mx.save_safetensors(file, weights)
+    with pytest.raises(CheckpointError, match=r"got model\.layers\.0\.mlp\.gate_proj, expected"):
+        read_adapter(adapter, Qwen3Config.from_dir(GOLDEN / "dense-tied"))
