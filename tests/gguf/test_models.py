@@ -11,12 +11,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 from qwen3_mlx import load
 from qwen3_mlx.checkpoint import load_network
 from qwen3_mlx.checkpoint.check import check
 from qwen3_mlx.checkpoint.gguf_read import GgufReader
 from qwen3_mlx.checkpoint.headers import checkpoint_tensors
+from qwen3_mlx.config.share import Share
 from qwen3_mlx.gguf import folder
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.quantize.formats import open_source
@@ -75,6 +77,25 @@ def test_a_mixture_of_types(tmp_path: Path, shape: str) -> None:
     network, _ = load_network(directory)
     oracle.assert_close(network(TOKENS), reference(tmp_path, config, model.dense), bound=2e-3)
     assert not [finding for finding in check(directory) if finding.severity == "error"]
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q8_0"])
+@pytest.mark.parametrize("shape", CONFIGS)
+def test_one_machine_s_part_is_the_whole_s(tmp_path: Path, shape: str, kind: str) -> None:
+    model = files.model(CONFIGS[shape], files.always(kind))
+    directory = resolve.resolve(str(files.write(model, tmp_path / "m.gguf")))
+
+    def parameters(share: Share) -> dict[str, mx.array]:
+        return dict(tree_flatten(load_network(directory, share=share)[0].parameters()))
+
+    whole = parameters(Share(0, 1))
+    for rank in (0, 1):
+        share = Share(rank, 2)
+        own = parameters(share)
+        assert own.keys() == whole.keys()
+        for name, part in own.items():
+            place = share.part(name.rpartition(".")[0], whole[name].shape)
+            assert mx.array_equal(part, whole[name][place]), name
 
 
 @pytest.mark.parametrize("kind", files.TYPES)
