@@ -230,3 +230,12 @@ def test_how_tensors_lie_in_a_file(tmp_path: Path, spans: list[tuple[int, int]],
     file.write_bytes(join(header, bytes(9)))
     with pytest.raises(CheckpointError, match=said):
         read_header(file)
+
+
+def test_200_characters_of_a_wrong_entry_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    entry = {"dtype": "F" * 300, "shape": [1], "data_offsets": [0, 1]}
+    file.write_bytes(join({"a": entry}, b"x"))
+    with pytest.raises(CheckpointError) as caught:
+        read_header(file)
+    assert f'got {{"dtype": "{"F" * 189}, expected' in str(caught.value)

@@ -120,3 +120,24 @@ def test_only_own_bytes_are_read_of_rows_and_experts(monkeypatch: pytest.MonkeyP
     weights: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
     own = sum(stored * w.size for p, w in weights.items() if Share(0, 2).split(p[:-7]) != "whole")
     assert sum(read) == own
+
+
+@pytest.mark.parametrize(("columns", "alone"), [(16_384, True), (16_383, False)])
+def test_a_run_of_64_kib_is_read_alone_and_a_shorter_one_with_its_row(
+    tmp_path: Path, columns: int, alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = mx.random.normal((2, 32_768))
+    mx.save_safetensors(str(tmp_path / "x.safetensors"), {"x": whole})
+    info = read_header(tmp_path / "x.safetensors")["x"]
+    part = Part(1, 100, 32_768)
+    own = replace(info, shape=(2, columns), nbytes=2 * columns * 4, part=part)
+    read: list[int] = []
+    inner = raw._read
+
+    def counted(info: object, offset: int, view: memoryview) -> None:
+        read.append(len(view))
+        inner(info, offset, view)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(raw, "_read", counted)
+    assert mx.array_equal(shared.read_part(own), whole[:, 100 : 100 + columns])
+    assert sum(read) == (own.nbytes if alone else whole.nbytes)

@@ -73,6 +73,17 @@ def test_what_goes_wrong_leaves_weights_read(
     assert not mapped.state().on, "what is wrong can't be asked for"
 
 
+def test_the_last_words_of_a_child_are_told_in_120_characters(
+    pages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = f"import sys; sys.exit('first line\\n{'x' * 119}yz')"
+    monkeypatch.setattr(try_mapped, "CHILD", [sys.executable, "-c", code])
+    state, _ = try_mapped.prove(pages)
+    assert state == mapped.State(False, f"read: exit 1: {'x' * 119}y")
+    monkeypatch.setattr(try_mapped, "CHILD", ["false"])
+    assert try_mapped.prove(pages)[0].why == "read: exit 1: no word said"
+
+
 GIVEN = Measurement("x", 1.0, 0.1, 1000)
 
 

@@ -14,7 +14,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from qwen3_mlx import load
-from qwen3_mlx.checkpoint import load_network
+from qwen3_mlx.checkpoint import gguf_read, load_network
 from qwen3_mlx.checkpoint.check import check
 from qwen3_mlx.checkpoint.gguf_read import GgufReader
 from qwen3_mlx.checkpoint.headers import checkpoint_tensors
@@ -77,6 +77,18 @@ def test_a_mixture_of_types(tmp_path: Path, shape: str) -> None:
     network, _ = load_network(directory)
     oracle.assert_close(network(TOKENS), reference(tmp_path, config, model.dense), bound=2e-3)
     assert not [finding for finding in check(directory) if finding.severity == "error"]
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q6_K"])
+def test_how_many_rows_are_unpacked_at_a_time_changes_nothing(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = files.model(files.DENSE_CONFIG, files.always(kind))
+    infos = checkpoint_tensors(resolve.resolve(str(files.write(model, tmp_path / "m.gguf"))))
+    at_once = {name: GgufReader().read(info) for name, info in infos.items()}
+    monkeypatch.setattr(gguf_read, "_STEP", 100 * 256)  # a hundred rows of 256 columns
+    for name, info in infos.items():
+        assert mx.array_equal(GgufReader().read(info), at_once[name]), name
 
 
 @pytest.mark.parametrize("kind", ["F16", "Q8_0"])
