@@ -26,6 +26,7 @@ MOST = {
     "{{ 'a' * N }}": 5_000_000,  # made, and printed
     "{{ [1] * N }}": 124_000,
     "{% set a = '%s' % ('a' * N) %}": 769_000,  # twice, six characters for one: it may be escaped
+    "{% set a = ('%%' * N) % () %}": 4_760,  # each % may be a field of 1,000 characters
     # texts
     "{% set a = ('a' * N)|upper %}": 1_428_000,  # six characters for one
     "{% set a = ('a' * N).upper() %}": 1_428_000,
@@ -124,6 +125,9 @@ def test_no_field_of_a_format_has_four_digits(layout: str) -> None:
 
 def test_numbers_have_1024_bits_and_are_rounded_to_100_digits() -> None:
     assert renders("{{ 2 ** N }}", 1023) and not renders("{{ 2 ** N }}", 1024)
+    # operands of 2,048 bits together, and of one more
+    assert renders("{{ 2 ** 1023 * 2 ** 1023 > 1 }}", 0)
+    assert not renders("{{ 2 ** 1023 * 2 * 2 ** 1023 > 1 }}", 0)
     assert renders("{{ 1.5|round(N) }}", 100) and not renders("{{ 1.5|round(N) }}", 101)
     assert renders("{{ 15|round(-N) }}", 100) and not renders("{{ 15|round(-N) }}", 101)
 
