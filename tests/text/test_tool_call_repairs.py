@@ -294,6 +294,14 @@ def test_a_call_without_its_marker_is_found_letter_by_letter(
     assert said_in(tokenizer, letters, TOOLS) == said(tokenizer, text) == events
 
 
+@pytest.mark.parametrize(
+    ("body", "call"), [("<function=g>\n</function>", G), (CODER, F), (HERMES, F)]
+)
+def test_a_call_comes_at_its_closing_marker(tokenizer: Tokenizer, body: str, call: Event) -> None:
+    splitter = Splitter(tokenizer, Mode(False, None, False), TOOLS)
+    assert splitter.push(tokenizer.encode(wrapped(body))) == [call]
+
+
 @pytest.mark.parametrize("closer", ["</function>", "</  function  >"])
 def test_a_call_without_its_marker_comes_at_the_last_letter_of_its_end(
     tokenizer: Tokenizer, closer: str
