@@ -8,6 +8,7 @@ or only another program, it can't judge: whoever asks tries what it doesn't find
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import gc
 import json
@@ -145,9 +146,12 @@ def _key(code: CodeType) -> tuple[str, str, int]:
 def _finds(
     session: pytest.Session, known: dict[str, Known], file: str, text: str, seconds: float
 ) -> bool:
-    good = compile(Path(file).read_text("utf-8"), file, "exec")
-    pairs = list(_pairs(good, compile(text, file, "exec")))
-    changed = [old for old, new in pairs if _own(old) != _own(new)]
+    good, mutant = Path(file).read_text("utf-8"), compile(text, file, "exec")
+    pairs = list(_pairs(compile(good, file, "exec"), mutant))
+    # Written as the mutant is: other lines make other code, of a table for instance.
+    plain = _pairs(compile(ast.unparse(ast.parse(good)), file, "exec"), mutant)
+    same = [_own(one) == _own(new) for one, new in plain]
+    changed = [old for (old, _), unchanged in zip(pairs, same, strict=True) if not unchanged]
     if not all(code.co_flags & IN_A_BODY for code in changed):
         return False
     keys = {_key(code) for code in changed}

@@ -67,7 +67,7 @@ def _materialise(
     on_progress: Callable[[int, int], None] | None,
     force: bool,
 ) -> None:
-    total = sum(info.nbytes for infos in sources.values() for info in infos)
+    total = sum(map(_stored, sources.values()))
     done = 0
 
     def finish(layer: _Layer) -> None:
@@ -126,16 +126,15 @@ class _Layer:
     @property
     def stored(self) -> int:
         """Bytes of the layer in the files."""
-        return sum(info.nbytes for infos in self.sources for info in infos)
+        return sum(map(_stored, self.sources))
 
     @property
     def passing(self) -> int:
         """Bytes held only while reading: tensors that are stacked or cast."""
-        size = 0
-        for infos in self.sources:
-            stored = sum(info.nbytes for info in infos)
-            size += stored * ((len(infos) > 1) + (_nbytes(infos) != stored))
-        return size
+        return sum(
+            _stored(infos) * ((len(infos) > 1) + (_nbytes(infos) != _stored(infos)))
+            for infos in self.sources
+        )
 
     def leaves_room_for(self, after: _Layer) -> bool:
         """Whether both layers may be read at once: their temporary bytes are at most a layer's."""
@@ -158,11 +157,16 @@ def _target(infos: list[TensorInfo]) -> mx.Dtype | None:
     return None if stored is None else backend.compute_dtype(stored)[0]
 
 
+def _stored(infos: list[TensorInfo]) -> int:
+    """Bytes in the files of these tensors."""
+    return sum(info.nbytes for info in infos)
+
+
 def _nbytes(infos: list[TensorInfo]) -> int:
     """Bytes in memory of the parameter made of these tensors."""
     target = _target(infos)
     if target is None:
-        return sum(info.nbytes for info in infos)
+        return _stored(infos)
     return target.size * sum(math.prod(info.shape) for info in infos)
 
 

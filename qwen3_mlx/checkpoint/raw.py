@@ -40,9 +40,10 @@ NAMES = {
 def read_rows(info: TensorInfo, start: int, stop: int) -> mx.array:
     """Rows `start` to `stop` of a tensor with its leading axes flattened: ``[n, last axis]``.
 
-    A vector is one row. FP8 is returned as uint8 codes. Raises `CheckpointError`.
+    A vector is one row, a single number one of one. FP8 is returned as uint8 codes. Raises
+    `CheckpointError`.
     """
-    width = info.shape[-1]
+    width = info.shape[-1] if info.shape else 1
     size = info.nbytes * width // max(math.prod(info.shape), 1)
     return _array(info, info.offset + start * size, (stop - start) * size).reshape(-1, width)
 

@@ -61,7 +61,7 @@ def call_grammar(tools: Tools, tokenizer: Tokenizer, choice: CallChoice, *, code
     ``strict``. Raises `OptionError` for an unknown name, or an unsupported schema.
     """
     functions = [function_of(tool) for tool in tools]
-    known = {one["name"] for one in functions}
+    known = [one["name"] for one in functions]
     if unknown := [name for name in choice.names or () if name not in known]:
         offered = ", ".join(map(str, known)) or "no tools"
         raise OptionError("tool_choice", got=unknown[0], expected=f"a tool on offer: {offered}")

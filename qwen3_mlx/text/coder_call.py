@@ -119,7 +119,7 @@ class _Frame:
 
     tag: int
     ends: Iterator[tuple[int, int]]
-    end: int = 0
+    end: int = field(init=False)
 
 
 @dataclass(slots=True)

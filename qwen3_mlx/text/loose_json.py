@@ -8,6 +8,7 @@ from typing import Any
 
 _TOKEN = re.compile(r'["{}\[\],]|[^"{}\[\],]+')
 _IN_STRING = re.compile(r'["\\]|[^"\\]+')
+_CODE_POINT = re.compile("u[0-9a-fA-F]{4}")
 _CLOSERS = {"{": "}", "[": "]"}
 _ESCAPED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _MOST_MISSING = 2  # most closing brackets that may be missing at the end
@@ -115,8 +116,7 @@ def _string(text: str, position: int) -> tuple[str, int]:
             return "".join(parts), position
         if token == "\\":
             escape = text[position : position + 1]
-            hexadecimal = re.match(r"u[0-9a-fA-F]{4}", text[position : position + 5])
-            if escape and (escape in '"\\/bfnrt' or hexadecimal):
+            if escape and (escape in '"\\/bfnrt' or _CODE_POINT.match(text, position)):
                 token, position = token + escape, position + 1
             else:
                 token = "\\\\"

@@ -131,6 +131,32 @@ def test_experts_with_an_adapter_are_experts_with_its_product(tokens: int, packe
     assert_close(got, moe(x), bound=1e-10)  # other orders of summation
 
 
+def test_experts_of_several_ranks_have_the_largest_and_zeros_beyond_their_own(
+    tmp_path: Path,
+) -> None:
+    """Expert 1 has a rank of 2, expert 3 one of 5, the others no update."""
+    weights = {}
+    for expert, rank in ((1, 2), (3, 5)):
+        module = f"base_model.model.model.layers.0.mlp.experts.{expert}.up_proj"
+        weights[f"{module}.lora_A.weight"] = mx.random.normal((rank, 24))
+        weights[f"{module}.lora_B.weight"] = mx.random.normal((12, rank))
+    mx.save_safetensors(str(tmp_path / "adapter_model.safetensors"), weights)
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "rank_pattern": {"3.up_proj": 5}}
+    settings |= {"target_modules": ["up_proj"], "alpha_pattern": {"3.up_proj": 10}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    config = Qwen3Config.from_dir(GOLDEN / "moe-no-norm")
+    (update,) = read_adapter(tmp_path, config).updates.values()
+    a, b = update.factors()
+    assert (a.shape, b.shape) == ((5, 5, 24), (5, 12, 5))
+    product = b @ a
+    for expert in (0, 2, 4):
+        assert not mx.any(product[expert]).item()
+    one, three = (list(weights.values())[n : n + 2] for n in (0, 2))
+    assert_close(product[1], one[1] @ one[0], bound=1e-12)
+    assert_close(product[3], 2 * three[1] @ three[0], bound=1e-12)
+    assert len(update.tensors) == 4
+
+
 def test_fused_kernels_stand_aside_and_say_so() -> None:
     base, _, _ = golden("plain")
     network = with_adapter(base, ADAPTERS / "plain")

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.checkpoint import load_network
+from qwen3_mlx.checkpoint.headers import read_header
+from qwen3_mlx.errors import CheckpointError
 from tests.checkpoints import copy, join, refused, split
 
 Q0 = "model.layers.0.self_attn.q_proj.weight"
@@ -162,3 +164,78 @@ def test_no_weights_at_all(model: Path) -> None:
 def test_other_files_are_no_weights(model: Path) -> None:
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     refused(model, str(model))
+
+
+BYTES = {
+    **dict.fromkeys(["BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"], 1),
+    **dict.fromkeys(["U16", "I16", "F16", "BF16"], 2),
+    **dict.fromkeys(["U32", "I32", "F32"], 4),
+    **dict.fromkeys(["U64", "I64", "F64"], 8),
+}
+
+
+@pytest.mark.parametrize("dtype", BYTES)
+def test_a_number_of_each_dtype_has_its_bytes(tmp_path: Path, dtype: str) -> None:
+    file = tmp_path / "x.safetensors"
+    size = 6 * BYTES[dtype]
+    for more in (0, -1, 1):
+        entry = {"dtype": dtype, "shape": [2, 3], "data_offsets": [0, size + more]}
+        file.write_bytes(join({"a": entry}, bytes(size + more)))
+        if more:
+            with pytest.raises(CheckpointError, match="offsets that span the shape exactly"):
+                read_header(file)
+        else:
+            found = read_header(file)["a"]
+            assert (found.dtype, found.shape, found.nbytes) == (dtype, (2, 3), size)
+            assert found.offset == file.stat().st_size - size
+
+
+@pytest.mark.parametrize(("axes", "fits"), [(0, True), (32, True), (33, False)])
+def test_a_tensor_has_32_axes_at_most(tmp_path: Path, axes: int, fits: bool) -> None:
+    file = tmp_path / "x.safetensors"
+    entry = {"dtype": "U8", "shape": [1] * axes, "data_offsets": [0, 1]}
+    file.write_bytes(join({"a": entry}, b"x"))
+    if fits:
+        assert read_header(file)["a"].shape == (1,) * axes
+    else:
+        with pytest.raises(CheckpointError, match="tensor a"):
+            read_header(file)
+
+
+def test_an_empty_tensor_and_none_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    empty = {"dtype": "F32", "shape": [0, 7], "data_offsets": [0, 0]}
+    file.write_bytes(join({"a": empty, "__metadata__": None}, b""))
+    assert read_header(file)["a"].nbytes == 0
+    file.write_bytes(join({}, b""))
+    assert read_header(file) == {}
+
+
+@pytest.mark.parametrize(
+    ("spans", "said"),
+    [
+        ([(0, 4), (2, 6)], "tensors overlap: got one begins at byte 2, expected 4"),
+        ([(0, 4), (5, 9)], "tensors leave a gap: got one begins at byte 5, expected 4"),
+        ([(1, 5)], "tensors leave a gap: got one begins at byte 1, expected 0"),
+        ([(0, 4), (4, 8), (8, 12)], "cut short: got 9 bytes of tensors, expected 12"),
+        ([(4, 8), (0, 4)], "too long: got 9 bytes of tensors, expected 8"),
+    ],
+)
+def test_how_tensors_lie_in_a_file(tmp_path: Path, spans: list[tuple[int, int]], said: str) -> None:
+    file = tmp_path / "x.safetensors"
+    header = {
+        f"t{n}": {"dtype": "U8", "shape": [end - start], "data_offsets": [start, end]}
+        for n, (start, end) in enumerate(spans)
+    }
+    file.write_bytes(join(header, bytes(9)))
+    with pytest.raises(CheckpointError, match=said):
+        read_header(file)
+
+
+def test_200_characters_of_a_wrong_entry_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    entry = {"dtype": "F" * 300, "shape": [1], "data_offsets": [0, 1]}
+    file.write_bytes(join({"a": entry}, b"x"))
+    with pytest.raises(CheckpointError) as caught:
+        read_header(file)
+    assert f'got {{"dtype": "{"F" * 189}, expected' in str(caught.value)

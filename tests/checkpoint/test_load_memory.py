@@ -182,4 +182,5 @@ def test_memory_taken_by_others_during_the_load_is_a_clean_error(
     assert "close other programs" in str(caught.value)
     weights = tensors(model)
     layer = sum(w.nbytes for name, w in weights.items() if ".layers.0." in name)
+    assert asked[0] == weights["lm_head.weight"].nbytes  # the first, with none before it
     assert asked[-1] == layer + weights["model.norm.weight"].nbytes

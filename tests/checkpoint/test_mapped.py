@@ -129,6 +129,14 @@ def test_types_and_places(on: list[Any], tmp_path: Path) -> None:
     assert mapped.Maps().adopt(off) is None  # not where a page begins: read the plain way
 
 
+def test_pages_are_adopted_or_left_but_never_copied(tmp_path: Path) -> None:
+    """MLX adopts memory on Metal only; a copy elsewhere would hold the weights twice."""
+    file = tmp_path / "x"
+    file.write_bytes(bytes(mapped.PAGE))
+    info = mapped.TensorInfo("x", "F32", (mapped.PAGE // 4,), mapped.PAGE, file, 0)
+    assert (mapped.Maps().adopt(info) is not None) is (backend.device() == "metal")
+
+
 def test_a_file_cut_short_since_its_header_was_read_is_refused(
     on: list[Any], tmp_path: Path
 ) -> None:
@@ -137,7 +145,8 @@ def test_a_file_cut_short_since_its_header_was_read_is_refused(
     info = mapped.TensorInfo("x", "F32", (mapped.PAGE // 4,), mapped.PAGE, file, mapped.PAGE)
     assert mapped.Maps().adopt(info) is not None
     file.write_bytes(bytes(mapped.PAGE + 8))
-    with pytest.raises(CheckpointError, match="x was cut short while it was read"):
+    said = "x was cut short while it was read: got 16392 bytes, expected at least 32768"
+    with pytest.raises(CheckpointError, match=said):
         mapped.Maps().adopt(info)
     file.write_bytes(b"")
     with pytest.raises(CheckpointError, match="can't be mapped"):

@@ -140,3 +140,15 @@ def test_other_shapes_only_are_another_size(tmp_path: Path) -> None:
     weights = tensors(model)
     store(model, weights | {"model.norm.weight": mx.zeros(63)})
     assert "another size" in refused(model, "[63]", "[24]")
+
+
+@pytest.mark.parametrize(("body", "named"), [(True, "any"), (False, "Qwen3-Embedding-0.6B")])
+def test_an_embedder_has_no_head(tmp_path: Path, body: bool, named: str) -> None:
+    """It is one by its tensors' names, those of a body alone, or by its folder's."""
+    model = copy("dense-untied", tmp_path).rename(tmp_path / named)
+    kept = {n: w for n, w in tensors(model).items() if n != "lm_head.weight"}
+    store(model, {n.removeprefix("model.") if body else n: w for n, w in kept.items()})
+    network, config = load_network(model)
+    assert not config.head and "lm_head" not in network
+    store(model, tensors(model) | {"lm_head.weight": mx.zeros((97, 24))})
+    assert load_network(model)[1].head

@@ -66,6 +66,19 @@ def test_what_is_no_name_in_the_index(sharded: Path, name: Any) -> None:
     refused(sharded)
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        *((name, "points outside") for name in ("", ".", "..", "a/b", "a\0b", "a\ud83d", None, 5)),
+        *((name, "points outside") for name in ("x" * 256, "é" * 128)),  # 256 bytes of UTF-8
+        *((name, "shards are missing") for name in ("x", "..x", "x" * 255, "é" * 127)),
+    ],
+)
+def test_a_name_in_the_index_is_a_file_s_or_none(sharded: Path, name: Any, why: str) -> None:
+    change_index(sharded, model__norm__weight=name)
+    refused(sharded, why)
+
+
 def test_a_shard_is_missing(sharded: Path) -> None:
     (sharded / SECOND).unlink()
     refused(sharded, SECOND, "missing", "1 of 2")

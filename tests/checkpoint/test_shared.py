@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,6 +14,8 @@ import pytest
 from mlx.utils import tree_flatten
 
 from qwen3_mlx.checkpoint import load_network, raw, shared
+from qwen3_mlx.checkpoint.headers import read_header
+from qwen3_mlx.checkpoint.tensor_info import Part
 from qwen3_mlx.config.share import Share
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.hub import resolve
@@ -49,6 +53,20 @@ def test_each_part_is_the_whole_s(name: str, attention: bool) -> None:
         for key, value in own.items():
             part = share.part(key.rpartition(".")[0], whole[key].shape)
             assert mx.array_equal(value, whole[key][part]), key
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 1), (3, 4), (2, 3, 4), (1, 2, 1)])
+def test_a_part_of_any_axis_is_a_slice(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    whole = mx.random.normal(shape)
+    mx.save_safetensors(str(tmp_path / "x.safetensors"), {"x": whole})
+    info = read_header(tmp_path / "x.safetensors")["x"]
+    for axis, length in enumerate(shape):
+        for start, stop in combinations(range(length + 1), 2):
+            index = mx.arange(start, stop)
+            want = mx.take(whole, index, axis=axis)
+            part = Part(axis, start, length)
+            own = replace(info, shape=want.shape, nbytes=want.nbytes, part=part)
+            assert mx.array_equal(shared.read_part(own), want)
 
 
 def test_short_and_long_runs_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,3 +120,24 @@ def test_only_own_bytes_are_read_of_rows_and_experts(monkeypatch: pytest.MonkeyP
     weights: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
     own = sum(stored * w.size for p, w in weights.items() if Share(0, 2).split(p[:-7]) != "whole")
     assert sum(read) == own
+
+
+@pytest.mark.parametrize(("columns", "alone"), [(16_384, True), (16_383, False)])
+def test_a_run_of_64_kib_is_read_alone_and_a_shorter_one_with_its_row(
+    tmp_path: Path, columns: int, alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = mx.random.normal((2, 32_768))
+    mx.save_safetensors(str(tmp_path / "x.safetensors"), {"x": whole})
+    info = read_header(tmp_path / "x.safetensors")["x"]
+    part = Part(1, 100, 32_768)
+    own = replace(info, shape=(2, columns), nbytes=2 * columns * 4, part=part)
+    read: list[int] = []
+    inner = raw._read
+
+    def counted(info: object, offset: int, view: memoryview) -> None:
+        read.append(len(view))
+        inner(info, offset, view)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(raw, "_read", counted)
+    assert mx.array_equal(shared.read_part(own), whole[:, 100 : 100 + columns])
+    assert sum(read) == (own.nbytes if alone else whole.nbytes)

@@ -43,3 +43,24 @@ def test_another_size_is_the_cause_only_where_all_names_fit() -> None:
 def test_a_shard_that_was_not_fetched_is_the_cause_only_where_nothing_is_too_much() -> None:
     hints = [difference_error(["w"], [], more).hint for more in ([], ["other.weight"])]
     assert ["not fetched whole" in str(hint) for hint in hints] == [True, False]
+
+
+GPTQ = "gptq"
+
+
+@pytest.mark.parametrize(
+    ("name", "packing", "said"),
+    [
+        ("model.layers.0.mlp.up_proj.qweight", GPTQ, "config.json says gptq, and these tensors"),
+        ("model.layers.0.mlp.up_proj.qweight", "", "another tool packed these weights"),
+        ("model.layers.0.mlp.experts.gate_up_proj.qweight", GPTQ, "packed in one array"),
+        ("model.layers.0.mlp.experts.gate_up_proj.qweight", "", "another tool packed"),
+        ("model.layers.0.mlp.experts.up_proj_scales", GPTQ, "packed in one array"),
+        ("model.layers.0.mlp.up_proj.lora_A.weight", GPTQ, "a LoRA adapter"),
+        ("model.layers.0.mlp.up_proj.weight", GPTQ, "mixes files of different models"),
+    ],
+)
+def test_what_surplus_tensors_say_of_a_packing(name: str, packing: str, said: str) -> None:
+    assert said in str(difference_error([], [], [name], packing).hint)
+    alone = difference_error(["w"], [], [], packing).hint
+    assert "packed" not in str(alone) and "packing" not in str(alone)

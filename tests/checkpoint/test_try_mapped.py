@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +73,17 @@ def test_what_goes_wrong_leaves_weights_read(
     assert not mapped.state().on, "what is wrong can't be asked for"
 
 
+def test_the_last_words_of_a_child_are_told_in_120_characters(
+    pages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = f"import sys; sys.exit('first line\\n{'x' * 119}yz')"
+    monkeypatch.setattr(try_mapped, "CHILD", [sys.executable, "-c", code])
+    state, _ = try_mapped.prove(pages)
+    assert state == mapped.State(False, f"read: exit 1: {'x' * 119}y")
+    monkeypatch.setattr(try_mapped, "CHILD", ["false"])
+    assert try_mapped.prove(pages)[0].why == "read: exit 1: no word said"
+
+
 GIVEN = Measurement("x", 1.0, 0.1, 1000)
 
 
@@ -88,6 +101,32 @@ def test_who_wins(found: Measurement, on: bool, right: bool) -> None:
     """Sooner by 1.03 ×, and nothing lost on the way."""
     state = try_mapped.decide([GIVEN] * 2, [found] * 2)
     assert (state.on, state.right) == (on, right)
+
+
+EVEN = Measurement("x", 1.04, 1.0, 100)
+
+
+@pytest.mark.parametrize(
+    ("found", "on"),
+    [
+        (replace(EVEN, first=1.0), True),
+        (replace(EVEN, first=1.02), False),  # sooner by less than 1.03 ×
+        (replace(EVEN, first=1.0, again=1.03, peak=103), True),
+        (replace(EVEN, first=1.0, again=1.04), False),
+        (replace(EVEN, first=1.0, peak=104), False),
+    ],
+)
+def test_a_gain_is_three_hundredths_and_a_loss_is_more(found: Measurement, on: bool) -> None:
+    assert try_mapped.decide([EVEN], [found]).on is on
+
+
+def test_the_median_counts_and_the_ratios_are_told() -> None:
+    slow = replace(GIVEN, first=9.0, again=9.0, peak=9000)
+    fast = Measurement("x", 0.5, 0.05, 500)
+    state = try_mapped.decide([slow, GIVEN, GIVEN], [fast, slow, fast])
+    assert state.on
+    ratios = "2.00 × as fast to the first pass, 2.00 × in the next, 0.50 × the peak"
+    assert state.why == f"right and faster: {ratios}"
 
 
 def test_reading_itself_must_agree() -> None:
@@ -112,3 +151,17 @@ def test_a_folder_that_cannot_be_written(pages: Path, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     state, unkept = try_mapped.prove(pages)
     assert state.right and unkept and not mapped.state().on
+
+
+def test_the_child_prints_what_it_measured_of_whole_pages(pages: Path) -> None:
+    command = [sys.executable, "-m", "qwen3_mlx.checkpoint.try_mapped", str(pages), "read"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = Measurement(**json.loads(run.stdout))
+    assert found.first > 0 and found.again > 0 and found.peak > 0
+    data = (pages / "model.safetensors").read_bytes()[PAGE:]
+    each = [sum(data[at : at + PAGE]) for at in range(0, len(data), PAGE)]
+    sums = hashlib.sha256()
+    for size in SIZES.values():
+        sums.update(str(each[:size]).encode())
+        each = each[size:]
+    assert found.sums == sums.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 from qwen3_mlx import load
-from qwen3_mlx.checkpoint import load_network
+from qwen3_mlx.checkpoint import gguf_read, load_network
 from qwen3_mlx.checkpoint.check import check
+from qwen3_mlx.checkpoint.gguf_read import GgufReader
+from qwen3_mlx.checkpoint.headers import checkpoint_tensors
+from qwen3_mlx.config.share import Share
 from qwen3_mlx.gguf import folder
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.quantize.formats import open_source
@@ -51,6 +56,18 @@ def test_a_model_computes_what_its_weights_say(tmp_path: Path, shape: str, kind:
     oracle.assert_close(network(TOKENS), reference(tmp_path, config, model.dense), bound=bound)
 
 
+@pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q6_K"])
+def test_tensors_may_be_read_in_any_order_and_again(tmp_path: Path, kind: str) -> None:
+    """Weight, scales and biases are made together: no reader may hand out another tensor's."""
+    model = files.model(files.DENSE_CONFIG, files.always(kind))
+    infos = checkpoint_tensors(resolve.resolve(str(files.write(model, tmp_path / "m.gguf"))))
+    chosen = [info for name, info in infos.items() if "layers.0.self_attn" in name]
+    want = {info.name: GgufReader().read(info) for info in chosen}
+    one, rng = GgufReader(), random.Random(2)
+    for info in rng.choices(chosen, k=60):
+        assert mx.array_equal(one.read(info), want[info.name]), info.name
+
+
 @pytest.mark.parametrize("shape", CONFIGS)
 def test_a_mixture_of_types(tmp_path: Path, shape: str) -> None:
     """Q6_K and the like are packed again, in 8 bits: a bound of what that may cost."""
@@ -60,6 +77,37 @@ def test_a_mixture_of_types(tmp_path: Path, shape: str) -> None:
     network, _ = load_network(directory)
     oracle.assert_close(network(TOKENS), reference(tmp_path, config, model.dense), bound=2e-3)
     assert not [finding for finding in check(directory) if finding.severity == "error"]
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q6_K"])
+def test_how_many_rows_are_unpacked_at_a_time_changes_nothing(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = files.model(files.DENSE_CONFIG, files.always(kind))
+    infos = checkpoint_tensors(resolve.resolve(str(files.write(model, tmp_path / "m.gguf"))))
+    at_once = {name: GgufReader().read(info) for name, info in infos.items()}
+    monkeypatch.setattr(gguf_read, "_STEP", 100 * 256)  # a hundred rows of 256 columns
+    for name, info in infos.items():
+        assert mx.array_equal(GgufReader().read(info), at_once[name]), name
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q8_0"])
+@pytest.mark.parametrize("shape", CONFIGS)
+def test_one_machine_s_part_is_the_whole_s(tmp_path: Path, shape: str, kind: str) -> None:
+    model = files.model(CONFIGS[shape], files.always(kind))
+    directory = resolve.resolve(str(files.write(model, tmp_path / "m.gguf")))
+
+    def parameters(share: Share) -> dict[str, mx.array]:
+        return dict(tree_flatten(load_network(directory, share=share)[0].parameters()))
+
+    whole = parameters(Share(0, 1))
+    for rank in (0, 1):
+        share = Share(rank, 2)
+        own = parameters(share)
+        assert own.keys() == whole.keys()
+        for name, part in own.items():
+            place = share.part(name.rpartition(".")[0], whole[name].shape)
+            assert mx.array_equal(part, whole[name][place]), name
 
 
 @pytest.mark.parametrize("kind", files.TYPES)

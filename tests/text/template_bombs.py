@@ -23,6 +23,7 @@ KEPT = (
     "{% for k in 'a' * 1000 %}{% set n.x = [n.x, KEPT] %}{% endfor %}{% endfor %}{% endfor %}"
 )
 LONG = "{% set s = 'ab' * 2000000 %}"
+TWO_LONG = LONG + LONG.replace("set s", "set t")
 
 OPERATORS = [
     "{{ ('a' * 10**10)|length }}",
@@ -62,6 +63,7 @@ FILTERS = [
     "{{ 1.5|round(10**10, 'ceil') }}",
     "{{ ([[1] * 1000] * 100000)|sum(start=[])|length }}",
     "{{ (['a' * 1000000] * 1000000)|join }}",
+    "{{ (['a' * 1000000] * 900)|map('d')|join|length }}",
     "{{ ('a' * 1000000)|join('b' * 1000000)|length }}",
     "{{ '{:10000000000}'.format(1) }}",
     "{{ '{:{}}'.format(1, 10**10) }}",
@@ -107,8 +109,10 @@ LOOPS = [
     "{% endfor %}{% endfor %}",
     "{% for x in ('a' * 90000)|list if x in 'b' * 9000 %}{% endfor %}" * 20,
     "{% for x in 'a' * 99999 %}" + "{% if x == 'b' %}{% endif %}" * 5000 + "{% endfor %}",
-    LONG
-    + "{% set t = 'ab' * 2000000 %}{% for i in 'a' * 9999 %}{% if s == t %}{% endif %}{% endfor %}",
+    *(  # a chain that begins with a constant compares the long texts all the same
+        TWO_LONG + f"{{% for i in 'a' * 9999 %}}{{{{ {test} }}}}{{% endfor %}}"
+        for test in ("s == t", "'c' != s == t", "s != 'c' != t == s")
+    ),
     LONG + "{% for i in range(9999) %}{% if 'c' in s %}{% endif %}{% endfor %}",
     LONG + "{% for i in range(9999) %}{% set t = s[1:] %}{% endfor %}",
     NESTED + "{{ n.a == n.b }}",

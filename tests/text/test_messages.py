@@ -4,6 +4,7 @@ import copy
 import enum
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,17 @@ def test_the_types_of_messages() -> None:
     assert [message["role"] for message in normalise(talk)] == [
         *("system", "user", "assistant", "tool")
     ]
+
+
+@pytest.mark.parametrize("around", [lambda v: [v], lambda v: (v,), lambda v: {"a": v}])
+def test_values_may_be_nested_in_128_levels_and_no_more(around: Callable[[Any], Any]) -> None:
+    value: Any = "x"
+    for _ in range(128):
+        value = around(value)
+    message = {"role": "user", "content": "a", "extra": value}
+    assert json.dumps(normalise([message])) == json.dumps([message])
+    with pytest.raises(MessageError, match="nested too deeply, by more than 128 levels"):
+        normalise([message | {"extra": around(value)}])
 
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:"}}

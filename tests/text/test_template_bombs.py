@@ -13,7 +13,7 @@ import pytest
 from qwen3_mlx.errors import TemplateError
 from qwen3_mlx.text import ChatTemplate
 from qwen3_mlx.text.sandbox import SandboxedTemplate
-from tests.text.template_bombs import BOMBS, COMPILING, light
+from tests.text.template_bombs import BOMBS, COMPILING, LONG, light
 
 ROOT = Path(__file__).parents[2]
 SECONDS, MEGABYTES = 2.0, 200.0
@@ -122,6 +122,13 @@ def test_a_long_conversation_renders(goldens: list[ChatTemplate]) -> None:
     for template in goldens:
         assert len(template.render([*turns, *big])) > 2_000_000
         assert len(template.render([*answered, *big])) > 4_000_000
+
+
+@pytest.mark.parametrize("test", ["s == 'user'", "'user' == s", "s != 'user'", "s < 'user'"])
+def test_comparing_a_long_text_with_a_constant_costs_next_to_nothing(test: str) -> None:
+    """Templates ask ``message.role == 'user'`` of every message, and of its content too."""
+    loop = LONG + f"{{% for i in range(9999) %}}{{{{ {test} }}}}{{% endfor %}}"
+    assert len(SandboxedTemplate(loop).render({})) > 9999
 
 
 def test_allowances_of_renderings_are_apart() -> None:

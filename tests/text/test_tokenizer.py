@@ -57,6 +57,14 @@ def test_real_marker_ids(real: Tokenizer) -> None:
     assert real.vocab_size == 151669
 
 
+def test_the_largest_id_is_the_last_token_s_or_that_of_an_added_one(
+    tiny: Tokenizer, real: Tokenizer
+) -> None:
+    assert real.largest_id == 151668 == real.vocab_size - 1
+    assert tiny.largest_id == max(map(tiny.token_id, MARKERS)) == tiny.vocab_size - 1
+    assert Tokenizer(tiny_backend([])).largest_id == tiny.vocab_size - 1 - len(MARKERS)
+
+
 def test_stop_text_is_24_tokens_and_closes_with_the_marker(real: Tokenizer) -> None:
     ids = real.encode(STOP_TEXT)
     assert len(ids) == 24

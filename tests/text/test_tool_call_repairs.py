@@ -116,6 +116,7 @@ def test_arguments_have_the_type_of_the_schema(name: str, text: str, value: Any)
 F, G = ToolCall("f", {"n": 1}), ToolCall("g", {})
 HERMES = '{"name": "f", "arguments": {"n": 1}}'
 CODER = "<function=f>\n<parameter=n>\n1\n</parameter>\n</function>"
+CUT = '{"name": "f", "arguments": {"city": "Dal'
 EXAMPLE = f"doc:\n<tool_call>\n{HERMES}\n</tool_call>\nend"
 
 
@@ -161,6 +162,8 @@ MENDED: list[tuple[str, list[Event]]] = [
     ("Let me see.\n\n" + CODER, [Answer("Let me see."), F]),
     ("Let me see." + CODER + "\n</tool_call>", [Answer("Let me see."), F]),
     (CODER + "\n" + CODER, [F, F]),
+    ("<" + CODER, [Answer("<"), F]),
+    ("1 << 2 <fun <" + CODER, [Answer("1 << 2 <fun <"), F]),
     (CODER.replace("</parameter>", ""), [F]),
     (CODER.removesuffix("</function>"), [F]),
     (f"<tool_call>\n{CODER}", [F]),
@@ -205,13 +208,21 @@ MENDED: list[tuple[str, list[Event]]] = [
     (f"<tool_call>\n{HERMES}\n<tool_call>\n{HERMES}\n</tool_call>", [F, F]),
     (f"<tool_call>\n{HERMES}\n</tool_call>\n</tool_call>Done.", [F, Answer("Done.")]),
     (wrapped(f'{{"name": "f", "arguments": {{"n": {BIG}}}}}'), [f(n=BIG)]),
+    # what stands behind a call that was cut off is read anew, and none of it is lost
+    (wrapped(CUT) + "\n" + wrapped(HERMES), [Answer(wrapped(CUT)), F]),
+    (wrapped(CUT) + "!" + wrapped(HERMES), [Answer(wrapped(CUT) + "!"), F]),
+    (wrapped("<function=f><parameter=content>a") + "Done.", [f(content="a"), Answer("Done.")]),
+    (wrapped("<function=f><parameter=content>a") + "\n" + wrapped(HERMES), [f(content="a"), F]),
 ]
 
 # Unclear, or no call at all: shown as it stands.
 TEXT = [
     wrapped('{"name": "f"'),
     wrapped('{"name": "f", "arguments": {"n": 1'),
-    wrapped('{"name": "f", "arguments": {"city": "Dal'),
+    wrapped(CUT),
+    wrapped(CUT) + "!",
+    wrapped(CUT) + "Well, no call. And so on.",
+    f"{wrapped(CUT)}</tool_call>!",
     wrapped('{"name": "f", "n": 1}'),
     wrapped('{"name": "f", "parameters": {"type": "object", "properties": {"n": {}}}}'),
     wrapped('{"name": "f", "arguments": {"n": 1]}}'),
@@ -236,8 +247,12 @@ def tokenizer(qwen3_files: Path) -> Tokenizer:
 
 def said(tokenizer: Tokenizer, text: str, tools: Any = TOOLS, truncated: bool = False) -> Any:
     """The events of a turn, token by token, with neighbouring texts joined."""
+    return said_in(tokenizer, tokenizer.encode(text), tools, truncated)
+
+
+def said_in(tokenizer: Tokenizer, ids: list[int], tools: Any, truncated: bool = False) -> Any:
     splitter = Splitter(tokenizer, Mode(False, None, False), tools)
-    events = [e for token in tokenizer.encode(text) for e in splitter.push([token])]
+    events = [e for token in ids for e in splitter.push([token])]
     merged: list[Event] = []
     for event in [*events, *splitter.flush(truncated)]:
         last = merged[-1] if merged else None
@@ -260,6 +275,60 @@ def test_what_is_unclear_stays_text(tokenizer: Tokenizer, text: str) -> None:
     assert said(tokenizer, text) == [Answer(text)]
 
 
+BARE = [
+    *((text, events) for text, events in MENDED if "tool_call>" not in text),
+    *((text, [Answer(text)]) for text in TEXT if "tool_call>" not in text),
+    (f"```\n{CODER}\n``` {CODER}", [Answer(f"```\n{CODER}\n``` "), F]),
+    (f"``` a ``` ```\n{CODER}", [Answer(f"``` a ``` ```\n{CODER}")]),
+    (f"````\n{CODER}", [Answer(f"````\n{CODER}")]),
+    (f"``{CODER}", [Answer(f"``{CODER}")]),
+    (f"'' {CODER}", [Answer("'' "), F]),
+]
+
+
+@pytest.mark.parametrize(("text", "events"), BARE)
+def test_a_call_without_its_marker_is_found_letter_by_letter(
+    tokenizer: Tokenizer, text: str, events: list[Event]
+) -> None:
+    letters = [token for letter in text for token in tokenizer.encode(letter)]
+    assert said_in(tokenizer, letters, TOOLS) == said(tokenizer, text) == events
+
+
+@pytest.mark.parametrize(
+    ("body", "call"), [("<function=g>\n</function>", G), (CODER, F), (HERMES, F)]
+)
+def test_a_call_comes_at_its_closing_marker(tokenizer: Tokenizer, body: str, call: Event) -> None:
+    splitter = Splitter(tokenizer, Mode(False, None, False), TOOLS)
+    assert splitter.push(tokenizer.encode(wrapped(body))) == [call]
+
+
+@pytest.mark.parametrize("closer", ["</function>", "</  function  >"])
+def test_a_call_without_its_marker_comes_at_the_last_letter_of_its_end(
+    tokenizer: Tokenizer, closer: str
+) -> None:
+    splitter = Splitter(tokenizer, Mode(False, None, False), TOOLS)
+    text = CODER.replace("</function>", closer)
+    shown = [splitter.push(tokenizer.encode(letter)) for letter in text]
+    assert shown == [[]] * (len(text) - 1) + [[F]]
+
+
+def test_what_may_become_a_call_is_held_back_for_200_characters(tokenizer: Tokenizer) -> None:
+    splitter = Splitter(tokenizer, Mode(False, None, False), TOOLS)
+    letters = [tokenizer.encode(letter) for letter in "<function=" + "a" * 200]
+    shown = [splitter.push(ids) for ids in letters]
+    assert shown[:199] == [[]] * 199
+    assert shown[199:201] == [[Answer("<function=" + "a" * 190)], [Answer("a")]]
+
+
+@pytest.mark.parametrize("tag", ["</tool_call>", "<tool_call>"])
+def test_a_value_may_hold_31_markers(tokenizer: Tokenizer, tag: str) -> None:
+    """At the 32nd the call is taken for damaged: a model may have forgotten to close a string."""
+    for count, is_call in ((31, True), (32, False)):
+        text = wrapped(HERMES.replace("1", f'"{tag * count}"'))
+        assert (said(tokenizer, text) == [f(n=tag * count)]) is is_call
+    assert said(tokenizer, coder(("content", tag * 31))) == [f(content=tag * 31)]
+
+
 def test_without_tools_on_offer_nothing_is_a_call(tokenizer: Tokenizer) -> None:
     for text in (wrapped(HERMES), wrapped(CODER), CODER, "a <tool_call> b", "a</tool_call>b"):
         assert said(tokenizer, text, tools=[]) == [Answer(text)]
@@ -269,6 +338,15 @@ def test_without_tools_on_offer_nothing_is_a_call(tokenizer: Tokenizer) -> None:
         [Answer("<tool_call>")],
         [Answer(" is")],
     ]
+
+
+@pytest.mark.parametrize("tools", [None, []])
+def test_where_no_call_can_begin_without_a_marker_nothing_is_held_back(
+    tokenizer: Tokenizer, tools: Any
+) -> None:
+    splitter = Splitter(tokenizer, Mode(False, None, False), tools)
+    for letter in "a <function=f>":
+        assert splitter.push(tokenizer.encode(letter)) == [Answer(letter)]
 
 
 def test_a_truncated_turn_is_not_repaired(tokenizer: Tokenizer) -> None:
