@@ -23,6 +23,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from qwen3_mlx.device.out_of_memory import is_out_of_memory
 from qwen3_mlx.metal import awake, launch, tuning, verdict
 from qwen3_mlx.metal.case import Arrays, Case
 from qwen3_mlx.metal.cases import cases
@@ -36,6 +37,10 @@ BOUNDS = {mx.float32: 1e-11, mx.float16: 2e-7, mx.bfloat16: 1e-5}
 """Bounds of the normalised squared error: four times that of one rounding to the dtype."""
 
 LIMIT_S, ROWS_LIMIT_S = 60.0, 180.0
+NO_MEMORY = (71, -signal.SIGKILL)
+"""Exit statuses of a child that had too little memory: its own, and the system's way to end it.
+That is no fault of a kernel: it is tried again, like one that took too long."""
+
 CHILD = [sys.executable, "-m", "qwen3_mlx.metal.prove"]
 """The command of a child. Tests without a GPU replace it by one that runs on the CPU."""
 
@@ -155,7 +160,7 @@ def _add(
         _take(found, kernel, f"{begun['name']}: {why}" if begun else why)
     for unproven in part if several else ("step",):  # even if some of its cases were right
         _take(found, kernel_of(unproven), f"the proof did not come to its end: {why}")
-    if code is None:
+    if code is None or code in NO_MEMORY:
         found.late |= dict.fromkeys(set(found.wrong) - before, 1)
 
 
@@ -253,6 +258,8 @@ def tried(case: Case) -> dict[str, Any]:
             compiled = time.monotonic()
             fault = check(case, got)
     except Exception as thrown:
+        if is_out_of_memory(thrown):  # no fault of the kernel: the child ends, and is tried again
+            raise
         first = (str(thrown).strip() or type(thrown).__name__).splitlines()[0]
         fault = f"{case.name}: {first[:160]}"
     seconds = {"compiled": compiled - begin, "compared": time.monotonic() - compiled}
@@ -286,9 +293,15 @@ def parsed_name(name: str) -> tuple[str, tuning.Cuts]:
 def main() -> None:
     """The child process: signatures on stdin, `names` as its arguments."""
     signatures = verdict.parsed(json.load(sys.stdin))
-    for line in report(signatures, sys.argv[1:]):
-        sys.stdout.write(json.dumps(line | {"at": time.time()}) + "\n")
-        sys.stdout.flush()
+    try:
+        for line in report(signatures, sys.argv[1:]):
+            sys.stdout.write(json.dumps(line | {"at": time.time()}) + "\n")
+            sys.stdout.flush()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"out of memory: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(NO_MEMORY[0])
 
 
 if __name__ == "__main__":

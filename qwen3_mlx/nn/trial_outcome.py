@@ -25,7 +25,7 @@ def decide(rounds: list[dict[Arm, float]], steps: int) -> Reading:
     rates: dict[Arm, float] = {}
     gains: dict[Arm, float] = {}
     winner: Arm = "stock"
-    doubt = ""
+    doubts: dict[Arm, str] = {}
     spread = statistics.pstdev(stock) / statistics.mean(stock)
     for arm in rounds[0]:
         times = [max(one[arm], 1e-9) for one in rounds]
@@ -36,12 +36,14 @@ def decide(rounds: list[dict[Arm, float]], steps: int) -> Reading:
         gain = gains[arm] = round(statistics.median(ratios), 3)
         agreeing = sum(ratio > 1 for ratio in ratios)
         if gain >= GAIN and agreeing < AGREEING:
-            doubt = doubt or f"only {agreeing} of {len(rounds)} rounds agree"
+            doubts[arm] = f"only {agreeing} of {len(rounds)} rounds agree"
         elif spread > NOISE and abs(gain - 1) <= spread:
-            doubt = doubt or f"the same steps took times {spread:.0%} apart"
+            doubts[arm] = f"the same steps took times {spread:.0%} apart"
         elif gain >= GAIN and gain > gains.get(winner, 1.0):
             winner = arm
-    noise = doubt if winner == "stock" else ""
+    # a clear winner runs, but an arm that may be much better is timed again
+    enough = gains[winner] * GAIN if winner != "stock" else 0.0
+    noise = next((why for arm, why in doubts.items() if gains[arm] >= enough), "")
     if len(rounds) < ROUNDS:
         winner, noise = "stock", f"cut short after {LIMIT_S:.0f} s"
     return Reading(rates, gains, winner, noise)

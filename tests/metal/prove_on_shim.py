@@ -1,8 +1,9 @@
 """A proof's child on the processor's shim, and what may go wrong in one.
 
 QWEN3_TEST_FAULT: ``wrong`` (a kernel's text gives other numbers), ``refused`` (a launch throws),
-``hang``, ``segfault``, ``exit``; each in the first launch of `attend`. ``cut``: `gate_up` is wrong
-where eight simdgroups share it. ``hang rows``: the child of the kernels of several rows hangs.
+``hang``, ``segfault``, ``exit``, ``memory`` (none is left), ``killed``; each in the first launch of
+`attend`. ``cut``: `gate_up` is wrong where eight simdgroups share it. ``hang rows``: the child of
+the kernels of several rows hangs.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ def faulty(given: Launch) -> list[mx.array]:
         time.sleep(600)
     if FAULT == "segfault":
         os.kill(os.getpid(), 11)
+    if FAULT == "memory":
+        raise RuntimeError("[malloc] Unable to allocate 99 bytes.")
+    if FAULT == "killed":
+        os.kill(os.getpid(), 9)
     if FAULT == "exit":
         os._exit(3)
     return on_cpu(replace(given, constants={**given.constants, "EPS": float_bits(0.01)}))

@@ -73,6 +73,20 @@ def test_doubt_about_one_arm_takes_nothing_from_another(hybrid: float, winner: s
     )
 
 
+def test_a_small_clear_gain_leaves_a_much_better_arm_to_be_timed_again() -> None:
+    """The clear winner runs meanwhile."""
+    noisy = [
+        {"stock": 1.0, "hybrid": 1 / 1.05, "fused": 1 / gain} for gain in (2, 2, 2, 0.9, 2, 0.9)
+    ]
+    reading = trial_outcome.decide(noisy, 8)  # type: ignore[arg-type]  # a dict of its own
+    assert reading.winner == "hybrid" and "4 of 6 rounds" in reading.noise
+    close = [
+        one | {"fused": 1 / gain}
+        for one, gain in zip(noisy, (1.07, 1.07, 1.07, 0.9, 1.07, 0.9), strict=True)
+    ]
+    assert trial_outcome.decide(close, 8).noise == ""  # type: ignore[arg-type]
+
+
 def blank(given: Launch) -> list[mx.array]:
     """What a kernel gives where only time counts."""
     return [mx.zeros(shape, dtype) for shape, dtype in given.outputs.values()]
