@@ -4,6 +4,8 @@ It first runs all tests, and notes what each takes and which functions of the ro
 mutant of a function's body is then put into the functions that are already there, in a fork that
 runs the tests that call them, the quickest files first, until one fails. What only an import runs,
 or only another program, it can't judge: whoever asks tries what it doesn't find in a fresh process.
+Where a test file computes while it is collected, it judges nothing: a fork has MLX's state without
+its threads, and would wait forever.
 """
 
 from __future__ import annotations
@@ -73,13 +75,20 @@ class Forks:
 def pytest_runtestloop(session: pytest.Session) -> bool:
     """In place of pytest's own loop: the tests once, then each mutant that is asked for."""
     asked, answers = (os.fdopen(int(n), mode) for n, mode in zip(_pipes(), "rw", strict=True))
-    known = _profile(session, Path(session.config.option.basetemp + "-known"))
+    note = Path(session.config.option.basetemp + "-known")
+    known = {} if _has_threads() else _profile(session, note)
     failed = [item.nodeid for item in session.items if item.nodeid not in known]
     print(json.dumps(failed), file=answers, flush=True)
     for line in asked:
         file, text, seconds = json.loads(line)
         print(json.dumps(_finds(session, known, file, text, seconds)), file=answers, flush=True)
     return True
+
+
+def _has_threads() -> bool:
+    """Whether this process has another thread, Python's or MLX's, as far as the system tells."""
+    tasks = Path("/proc/self/task")
+    return threading.active_count() > 1 or (tasks.exists() and len(list(tasks.iterdir())) > 1)
 
 
 def _pipes() -> list[str]:

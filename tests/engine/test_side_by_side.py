@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
@@ -22,11 +23,17 @@ from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.engine.side_by_side import AT_ONCE, PlainTimes, SideBySide
 from qwen3_mlx.engine.speculative import Speculating, SpeculativeDecoder
 from qwen3_mlx.engine.task import Counts
+from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, Sampling
 from tests import tiny
 
 GREEDY = Sampling(temperature=0, top_p=1, top_k=0)
-NETWORK, _ = tiny.network(77)
+
+
+@cache
+def network() -> Qwen3Network:
+    """Made by the first test: a process that has computed can't be forked (`tests.mutate`)."""
+    return tiny.network(77)[0]
 
 
 class Run:
@@ -35,7 +42,7 @@ class Run:
     def __init__(self, decoders: Sequence[Decoder], cost: Callable[[int, int], float]) -> None:
         self.now, self.rows = 0.0, list[list[int]]()
         self.decoders = decoders
-        self.side = SideBySide(NETWORK, AS_COMPUTED, lambda: self.now)
+        self.side = SideBySide(network(), AS_COMPUTED, lambda: self.now)
         forward = self.side.forward
         assert forward is not None
 
@@ -59,21 +66,21 @@ class Run:
 
 
 def plain(prompt: Sequence[int]) -> Decoder:
-    cache = PromptCache(NETWORK)
-    logits = prefill(NETWORK, prompt, cache)
+    cache = PromptCache(network())
+    logits = prefill(network(), prompt, cache)
     assert logits is not None
-    return Decoder(NETWORK, cache, Sampler(GREEDY, 24, prompt, 0), logits)
+    return Decoder(network(), cache, Sampler(GREEDY, 24, prompt, 0), logits)
 
 
 def drafting(prompt: Sequence[int], drafter: Any) -> SpeculativeDecoder:
-    one, (check, _) = plain(prompt), way_to_check(NETWORK, AS_COMPUTED)
+    one, (check, _) = plain(prompt), way_to_check(network(), AS_COMPUTED)
     assert check is not None
     given = (Speculating(drafter, check, Payoff()), lambda: 10**6)
-    return SpeculativeDecoder(NETWORK, one.cache, one.sampler, one._logits, None, *given)
+    return SpeculativeDecoder(network(), one.cache, one.sampler, one._logits, None, *given)
 
 
 def right() -> DraftModel:
-    return DraftModel(PromptCache(NETWORK))
+    return DraftModel(PromptCache(network()))
 
 
 class Wrong(DraftModel):
@@ -130,7 +137,7 @@ def test_drafts_that_are_right_and_cost_the_others_too_much_are_left_off() -> No
 
 
 def test_each_is_judged_by_its_own() -> None:
-    good, bad = drafting([1, 2, 3], right()), drafting([5, 6], Wrong(PromptCache(NETWORK)))
+    good, bad = drafting([1, 2, 3], right()), drafting([5, 6], Wrong(PromptCache(network())))
     run = Run([good, bad], lambda rows, _: 1.0 + 0.05 * rows)
     run.steps(LEARNING + 30)
     assert good.speculating.payoff.turn.off == "" and run.rows[-1] == [8, 1]
