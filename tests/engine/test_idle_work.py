@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.engine.background import Background
-from qwen3_mlx.engine.fair import FIRST, ChunkPace
+from qwen3_mlx.engine.fair import IDLE_SECONDS
 from qwen3_mlx.engine.idle import IdleWork
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prefixes import Prefixes
@@ -37,27 +38,47 @@ def holding(tokens: list[int]) -> PromptCache:
     return found
 
 
-def idle_work(*caches: PromptCache) -> tuple[IdleWork, Prefixes]:
+class Pace:
+    """Chunks of 20 tokens, and what is learnt from each."""
+
+    def __init__(self) -> None:
+        self.learnt = list[tuple[int, float, int]]()
+
+    def size(self, seconds: float, most: int, offset: int) -> int:
+        assert seconds == IDLE_SECONDS
+        return min(most, 20)
+
+    def took(self, tokens: int, seconds: float, offset: int) -> None:
+        self.learnt.append((tokens, seconds, offset))
+
+
+def idle_work(*caches: PromptCache, pace: Any = None) -> tuple[IdleWork, Prefixes]:
     kept = Prefixes(lambda: PromptCache(network()), 10**9)
     for one in caches:
         kept.add(one)
-    return IdleWork(network(), kept, ChunkPace()), kept
+    return IdleWork(network(), kept, pace or Pace()), kept
 
 
-def test_a_kept_cache_is_extended_a_chunk_a_step() -> None:
-    one = holding([*IDS[:10], 21, 21])
-    work, _ = idle_work(one)
+def test_a_kept_cache_is_extended_a_chunk_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(100, 200, 3))
+    monkeypatch.setattr("qwen3_mlx.engine.idle.time.monotonic", lambda: next(now))
+    one, pace = holding([*IDS[:10], 21, 21]), Pace()
+    work, _ = idle_work(one, pace=pace)
     work.add(one, lambda: IDS)
     lengths = []
     while work.step():
         lengths.append(len(one.tokens))
-    assert lengths[0] == 10 + FIRST and lengths[-1] == 60 and lengths == sorted(set(lengths))
-    assert one.tokens == IDS and not work.step()
+    assert lengths == [30, 50, 60] and one.tokens == IDS
+    assert pace.learnt == [(20, 3, 10), (20, 3, 30), (10, 3, 50)]
     work.add(one, lambda: IDS)
     assert not work.step(), "nothing is left to compute"
 
 
-def test_what_cannot_be_extended_does_not_hold_up_the_next() -> None:
+def test_what_cannot_be_extended_does_not_hold_up_the_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
     def fails() -> list[int]:
         raise RuntimeError("no template")
 
@@ -70,7 +91,7 @@ def test_what_cannot_be_extended_does_not_hold_up_the_next() -> None:
     assert work.step() and not work.step()
     assert good.tokens == [3, *IDS, 9]
     assert [one.tokens for one in (taken, broken, unknown)] == [[n, *IDS] for n in range(3)]
-    assert len(kept) == 3
+    assert len(kept) == 3 and "RuntimeError: no template" in caplog.text
 
 
 def test_only_the_latest_eight_conversations_are_extended() -> None:
@@ -220,7 +241,10 @@ def test_one_job_runs_in_the_background_until_the_next_or_a_stop() -> None:
     assert seen == ["one begins", "one ends", "two begins", "two ends"]
 
 
-def test_a_job_that_fails_leaves_the_background_to_the_next() -> None:
+def test_a_job_that_fails_leaves_the_background_to_the_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
     background, done = Background(), threading.Event()
 
     def fails(_: object) -> None:
@@ -229,6 +253,6 @@ def test_a_job_that_fails_leaves_the_background_to_the_next() -> None:
     background.run(fails)
     assert background.wait(10)
     background.run(lambda _: done.set())
-    assert background.wait(10) and done.is_set()
+    assert background.wait(10) and done.is_set() and "RuntimeError: no memory" in caplog.text
     names = [thread.name for thread in threading.enumerate() if thread is background._thread]
     assert names == ["background"], "one thread for all jobs"

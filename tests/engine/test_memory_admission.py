@@ -13,6 +13,7 @@ from qwen3_mlx.engine.prefixes import Prefixes
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.fit import machine
+from qwen3_mlx.fit.inequality import ways_to_free_memory
 from qwen3_mlx.fit.machine import Machine
 from qwen3_mlx.fit.prefill_peak import chunk_bytes
 from qwen3_mlx.nn.transformer import Qwen3Network
@@ -40,9 +41,9 @@ def store(*prompts: list[int]) -> Prefixes:
 
 
 def free(monkeypatch: pytest.MonkeyPatch, nbytes: int, float_bytes: int | None = 4) -> Machine:
-    """Make the machine one with so many bytes."""
+    """Make the machine one with so many bytes, swap included."""
     place = Machine(nbytes, "free", float_bytes)
-    monkeypatch.setattr(machine, "this_machine", lambda swap=False: place)
+    monkeypatch.setattr(machine, "this_machine", lambda *, swap: place if swap else None)
     return place
 
 
@@ -95,8 +96,12 @@ def test_one_that_can_never_fit_is_refused_with_its_length(
     free(monkeypatch, 1000)
     assert not Admission(config).room(4000, 0, False, kept := store([1, *range(20)]))
     assert len(kept) == 0
-    with pytest.raises(OutOfMemoryError, match="at 4,000 tokens"):
-        Admission(config).room(4000, 0, True, store())
+    for floats, each in ((4, 4), (2, 2), (None, 2)):
+        free(monkeypatch, 1000, floats)
+        with pytest.raises(OutOfMemoryError, match="at 4,000 tokens") as refused:
+            Admission(config).room(4000, 0, True, store())
+        ways = ways_to_free_memory(config, 4000, None, each)
+        assert refused.value.hint == f"try {ways}"
 
 
 def test_without_the_check_all_are_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
