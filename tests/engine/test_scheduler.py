@@ -311,3 +311,13 @@ def test_a_task_s_need_of_memory() -> None:
     scheduler = scheduler_of(short)
     run(scheduler, lambda: len(heard(short).ids) == 6)
     assert (short.to_come, short.left) == (94, -6)
+
+
+def test_eight_run_and_sixty_four_wait_unless_it_is_said_otherwise() -> None:
+    tasks = [a_task() for _ in range(72)]
+    scheduler = scheduler_of(*tasks)
+    with pytest.raises(BusyError, match="0 running and 72 waiting"):
+        scheduler.submit(a_task())
+    scheduler.round()
+    assert (scheduler.running, scheduler.waiting) == (8, 64)
+    assert scheduler.prefixes.limit == 10**9
