@@ -256,3 +256,4 @@ def test_a_job_that_fails_leaves_the_background_to_the_next(
     assert background.wait(10) and done.is_set() and "RuntimeError: no memory" in caplog.text
     names = [thread.name for thread in threading.enumerate() if thread is background._thread]
     assert names == ["background"], "one thread for all jobs"
+    assert background._thread is not None and background._thread.daemon

@@ -105,6 +105,7 @@ def test_what_was_read_and_said_is_counted() -> None:
     counts = scheduler.counts
     assert (counts.prompt_tokens, counts.cached_tokens, counts.generated_tokens) == (24, 0, 4)
     assert counts.ended == {"length": 1} and heard(first).read[0] == (0, 24)
+    assert [(len(ids), generated) for ids, generated in heard(first).said_ids] == [(1, True)] * 4
     scheduler.submit(second := a_task([*PROMPT, 9], length=6))
     run(scheduler)
     assert (counts.prompt_tokens, counts.cached_tokens, counts.generated_tokens) == (49, 24, 10)
@@ -311,6 +312,8 @@ def test_a_task_s_need_of_memory() -> None:
     scheduler = scheduler_of(short)
     run(scheduler, lambda: len(heard(short).ids) == 6)
     assert (short.to_come, short.left) == (94, -6)
+    run(scheduler)
+    assert short.to_come == 0
 
 
 def test_eight_run_and_sixty_four_wait_unless_it_is_said_otherwise() -> None:

@@ -62,6 +62,8 @@ def test_it_gives_the_scheduler_that_was_made_in_it(made: tuple[SchedulerThread,
     assert not thread.alive, "it was not started"
     assert thread.start() is rounds and thread.alive and not thread.degraded
     until(lambda: rounds.rounds and rounds.news)
+    own = [one for one in threading.enumerate() if one.name == "scheduler"]
+    assert own and all(one.daemon for one in own), "none holds up the end of a program"
     thread.close()
     assert not thread.alive and rounds.stops == 1
 
