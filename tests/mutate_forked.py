@@ -10,6 +10,7 @@ its threads, and would wait forever.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import gc
 import json
@@ -154,9 +155,13 @@ def _key(code: CodeType) -> tuple[str, str, int]:
 def _finds(
     session: pytest.Session, known: dict[str, Known], file: str, text: str, seconds: float
 ) -> bool:
-    good = compile(Path(file).read_text("utf-8"), file, "exec")
-    pairs = list(_pairs(good, compile(text, file, "exec")))
-    changed = [old for old, new in pairs if _own(old) != _own(new)]
+    good = Path(file).read_text("utf-8")
+    # `ast.unparse` alone changes classes and modules, as it made the mutant's text
+    unparsed = compile(ast.unparse(ast.parse(good)), file, "exec")
+    new = compile(text, file, "exec")
+    differ = [_own(one) != _own(other) for one, other in _pairs(unparsed, new)]
+    pairs = list(_pairs(compile(good, file, "exec"), new))
+    changed = [old for (old, _), other in zip(pairs, differ, strict=True) if other]
     if not all(code.co_flags & IN_A_BODY for code in changed):
         return False
     keys = {_key(code) for code in changed}
@@ -165,9 +170,7 @@ def _finds(
 
     def work() -> int:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
-        _put(
-            dict(zip(map(_key, (old for old, _ in pairs)), (new for _, new in pairs), strict=True))
-        )
+        _put({_key(old): other for old, other in pairs})
         for item, following in zip(chosen, [*chosen[1:], None], strict=True):
             if not _passes(item, following):
                 return 1

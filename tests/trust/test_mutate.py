@@ -88,3 +88,21 @@ def test_what_computes_while_it_is_collected_is_not_forked(
     assert forks.failed == ["test_one.py::test_one"]
     assert not forks.finds(file, "def one():\n    return 2\n", 60)
     forks.close()
+
+
+def test_a_fork_finds_what_stands_beside_lines_that_only_look_different(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mutant's text is unparsed: a definition over several lines makes other code of its class."""
+    monkeypatch.setenv("PYTHONPATH", str(mutate.ROOT))
+    file = tmp_path / "qwen3_mlx_one.py"
+    method = (
+        "    def of(\n        self,\n        a: int = 1,\n        b: int | None = None,\n    ):\n"
+    )
+    file.write_text(f"class One:\n{method}        return a\ndef two():\n    return 2\n")
+    test = "from qwen3_mlx_one import two\ndef test_two():\n    assert two() == 2\n"
+    (tmp_path / "test_one.py").write_text(test)
+    forks = mutate.Forks(*mutate.pytest_of(tmp_path, ["test_one.py"]), tmp_path)
+    found = {one.change: forks.finds(file, one.text, 60) for one in mutate.mutants(file)}
+    forks.close()
+    assert found == {"1  ->  2": False, "2  ->  3": True}
