@@ -93,7 +93,7 @@ def test_what_computes_while_it_is_collected_is_not_forked(
 def test_a_fork_finds_what_stands_beside_lines_that_only_look_different(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mutant's text is unparsed: a definition over several lines makes other code of its class."""
+    """A mutant's text is unparsed: a definition over several lines makes other code of a class."""
     monkeypatch.setenv("PYTHONPATH", str(mutate.ROOT))
     file = tmp_path / "qwen3_mlx_one.py"
     method = (
