@@ -4,6 +4,8 @@ It first runs all tests, and notes what each takes and which functions of the ro
 mutant of a function's body is then put into the functions that are already there, in a fork that
 runs the tests that call them, the quickest files first, until one fails. What only an import runs,
 or only another program, it can't judge: whoever asks tries what it doesn't find in a fresh process.
+Where a test file computes while it is collected, it judges nothing: a fork has MLX's state without
+its threads, and would wait forever.
 """
 
 from __future__ import annotations
@@ -74,13 +76,20 @@ class Forks:
 def pytest_runtestloop(session: pytest.Session) -> bool:
     """In place of pytest's own loop: the tests once, then each mutant that is asked for."""
     asked, answers = (os.fdopen(int(n), mode) for n, mode in zip(_pipes(), "rw", strict=True))
-    known = _profile(session, Path(session.config.option.basetemp + "-known"))
+    note = Path(session.config.option.basetemp + "-known")
+    known = {} if _has_threads() else _profile(session, note)
     failed = [item.nodeid for item in session.items if item.nodeid not in known]
     print(json.dumps(failed), file=answers, flush=True)
     for line in asked:
         file, text, seconds = json.loads(line)
         print(json.dumps(_finds(session, known, file, text, seconds)), file=answers, flush=True)
     return True
+
+
+def _has_threads() -> bool:
+    """Whether this process has another thread, Python's or MLX's, as far as the system tells."""
+    tasks = Path("/proc/self/task")
+    return threading.active_count() > 1 or (tasks.exists() and len(list(tasks.iterdir())) > 1)
 
 
 def _pipes() -> list[str]:
@@ -146,12 +155,13 @@ def _key(code: CodeType) -> tuple[str, str, int]:
 def _finds(
     session: pytest.Session, known: dict[str, Known], file: str, text: str, seconds: float
 ) -> bool:
-    good, mutant = Path(file).read_text("utf-8"), compile(text, file, "exec")
-    pairs = list(_pairs(compile(good, file, "exec"), mutant))
-    # Written as the mutant is: other lines make other code, of a table for instance.
-    plain = _pairs(compile(ast.unparse(ast.parse(good)), file, "exec"), mutant)
-    same = [_own(one) == _own(new) for one, new in plain]
-    changed = [old for (old, _), unchanged in zip(pairs, same, strict=True) if not unchanged]
+    good = Path(file).read_text("utf-8")
+    # `ast.unparse` alone changes classes and modules, as it made the mutant's text
+    unparsed = compile(ast.unparse(ast.parse(good)), file, "exec")
+    new = compile(text, file, "exec")
+    differ = [_own(one) != _own(other) for one, other in _pairs(unparsed, new)]
+    pairs = list(_pairs(compile(good, file, "exec"), new))
+    changed = [old for (old, _), other in zip(pairs, differ, strict=True) if other]
     if not all(code.co_flags & IN_A_BODY for code in changed):
         return False
     keys = {_key(code) for code in changed}
@@ -160,9 +170,7 @@ def _finds(
 
     def work() -> int:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
-        _put(
-            dict(zip(map(_key, (old for old, _ in pairs)), (new for _, new in pairs), strict=True))
-        )
+        _put({_key(old): other for old, other in pairs})
         for item, following in zip(chosen, [*chosen[1:], None], strict=True):
             if not _passes(item, following):
                 return 1

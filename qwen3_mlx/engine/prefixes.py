@@ -71,9 +71,8 @@ class Prefixes:
         if best is not None and SHORTEST <= common < len(best.tokens):
             self._note_branch(wanted[:common])
         if best is not None and 2 * common >= len(best.tokens) and common >= SHORTEST:
-            if self._remove(best):
-                best.keep(wanted)
-            if len(best.tokens) >= SHORTEST:
+            self._remove(best)
+            if best.keep(wanted) >= SHORTEST:  # a window may have dropped rows
                 return best
         others = [(common_prefix(cache.tokens, wanted), cache) for cache in busy]
         common, source = max([*lengths, *others], key=lambda pair: pair[0], default=(0, None))
@@ -125,10 +124,8 @@ class Prefixes:
             if moved.tokens:  # a sliding window may have dropped rows: it stays as it is
                 self._idle[index] = moved
 
-    def _remove(self, cache: PromptCache) -> bool:
-        before = len(self._idle)
+    def _remove(self, cache: PromptCache) -> None:
         self._idle = [held for held in self._idle if held is not cache]
-        return len(self._idle) < before
 
 
 def copied(source: PromptCache, count: int, target: PromptCache) -> PromptCache:

@@ -91,7 +91,7 @@ class ProbeSchedule:
         sure = self.rule.certainty
         if found is None:
             self._misfits += 1
-            self._last, self._agreeing = None, 0
+            self._last = None
         else:
             self._agreeing = self._agreeing + 1 if found.value == self._last else 1
             self._last = found.value

@@ -161,9 +161,7 @@ class TurnSequence:
         return self.closed and self._spoken
 
     def _opens(self, token: int) -> bool:
-        if self._answered or not self._is_marker(token, self.markers.open, OPENER):
-            return False
-        return self._place is not Place.THOUGHT or token == self.markers.open
+        return not self._answered and self._is_marker(token, self.markers.open, OPENER)
 
     def _closes(self, token: int) -> bool:
         return not self._answered and self._is_marker(token, self.markers.close, CLOSER)

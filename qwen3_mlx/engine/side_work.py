@@ -18,7 +18,6 @@ class SideWork:
         self.most = most
         self._work: deque[Generator[object]] = deque()
         self._stepping: Generator[object] | None = None
-        self._closed = 0
         self._our_turn = False
 
     def __len__(self) -> int:
@@ -39,11 +38,10 @@ class SideWork:
         self._our_turn = not (by_turns and self._our_turn)
         if not self._work or not self._our_turn:
             return False
-        closed = self._closed
         self._stepping = work = self._work.popleft()
         try:
             next(work)
-            if closed == self._closed:
+            if self._stepping is work:
                 self._work.append(work)
             else:  # `close` was called in another thread while it ran
                 work.close()
@@ -55,7 +53,7 @@ class SideWork:
 
     def close(self) -> None:
         """Close all queued generators."""
-        self._closed += 1
+        self._stepping = None
         while self._work:
             self._work.popleft().close()
 

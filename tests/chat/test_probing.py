@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,61 @@ def test_the_numbers_beside_a_model(demo: Qwen3, tmp_path: Path) -> None:
     (tmp_path / probing.FILE).write_text('{"floor": "8"}')
     with pytest.raises(ConfigError, match="floor"):
         probing.calibration(runtime)
+
+
+def rule(runtime: Any, budget: Any) -> dict[str, Any]:
+    """The numbers by which a turn of `runtime` is probed."""
+    request = prepare(runtime, USER, GenerationOptions(thinking_budget=budget))
+    probes = request.sequence(Control()).probing
+    assert probes is not None
+    found = {name: getattr(probes.rule, name) for name in NUMBERS}
+    assert probes.rule.slot_ids == tuple(runtime.tokenizer.encode("The answer is"))
+    assert probes.rule.direct_ids == tuple(runtime.tokenizer.encode("<think>\n\n</think>\n\n"))
+    return found
+
+
+NUMBERS = ("floor", "interval", "certainty", "agreeing", "direct_certainty")
+DEFAULTS = dict(zip(NUMBERS, (128, 256, 0.95, 2, None), strict=True))
+
+
+def test_the_numbers_of_a_model_that_nobody_has_calibrated(tmp_path: Path) -> None:
+    """Whether it is on a disk or not; the options come before them, none of which may be lost."""
+    for runtime in (tiny.runtime(), replace(tiny.runtime(), path=tmp_path)):
+        assert rule(runtime, "auto") == DEFAULTS
+        assert rule(runtime, {"first": True}) == DEFAULTS | {"direct_certainty": 0.95}
+        own = {"floor": 0, "interval": 1, "certainty": 0.5}
+        assert rule(runtime, own) == DEFAULTS | own
+        sure = own | {"direct_certainty": 0.5}
+        assert rule(runtime, own | {"first": True}) == DEFAULTS | sure
+    assert rule(tiny.runtime(opened=True), "auto") == DEFAULTS, "one that always thinks"
+
+
+def test_a_model_s_own_numbers_come_before_those(tmp_path: Path) -> None:
+    numbers = dict(zip(NUMBERS, (0, 5, 0.6, 1, 0.7), strict=True))
+    (tmp_path / probing.FILE).write_text(json.dumps(numbers))
+    runtime = replace(tiny.runtime(), path=tmp_path)
+    assert rule(runtime, "auto") == numbers | {"direct_certainty": None}
+    assert rule(runtime, {"first": True}) == numbers
+    assert rule(runtime, {"first": True, "floor": 9, "certainty": 1.0}) == (
+        numbers | {"floor": 9, "certainty": 1.0, "direct_certainty": 1.0}
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("floor", -1), ("floor", 8.0), ("floor", True), ("interval", "9"), ("certainty", -0.5),
+        ("certainty", 1), ("slot", ""), ("slot", 5), ("agreeing", None),
+    ],
+)  # fmt: skip
+def test_a_calibration_s_wrong_values_are_named(name: str, value: Any, tmp_path: Path) -> None:
+    (tmp_path / probing.FILE).write_text(json.dumps({name: value}))
+    with pytest.raises(ConfigError, match=f"{name}(.|\n)*{'' if value == '' else value}"):
+        probing.calibration(replace(tiny.runtime(), path=tmp_path))
+
+
+@pytest.mark.parametrize(("name", "value"), [("floor", 0), ("certainty", 0.0), ("slot", "So:")])
+def test_a_calibration_s_least_values_are_taken(name: str, value: Any, tmp_path: Path) -> None:
+    (tmp_path / probing.FILE).write_text(json.dumps({name: value}))
+    found = probing.calibration(replace(tiny.runtime(), path=tmp_path))
+    assert found == replace(probing.Calibration(), **{name: value})

@@ -9,7 +9,7 @@ from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
-from qwen3_mlx.options import Sampling
+from qwen3_mlx.options import CacheFormat, Sampling
 from tests import tiny
 from tests.oracle import assert_close
 
@@ -99,3 +99,34 @@ def test_prefill_reports_and_can_be_stopped_between_chunks() -> None:
     cache = PromptCache(network)
     stopped = prefill(network, prompt, cache, 8, stopped=lambda: len(cache.tokens) >= 16)
     assert stopped is None and cache.tokens == prompt[:16]
+
+
+@pytest.mark.parametrize(
+    ("held", "more", "part"), [(256, 1, 1), (256, 256, 1), (256, 600, 600 / 256)]
+)
+def test_memory_is_asked_for_where_a_buffer_is_to_grow(
+    held: int, more: int, part: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It doubles, or grows by what comes if that is more; rows that are free cost nothing."""
+    network, _ = tiny.network(77, max_position_embeddings=4096)
+    cache, asked = PromptCache(network), list[tuple[int, str]]()
+    monkeypatch.setattr(
+        "qwen3_mlx.engine.prompt_cache.require",
+        lambda nbytes, doing, hint: asked.append((nbytes, doing)),
+    )
+    cache.make_room(10**6)
+    prefill(network, [1] * 200, cache)
+    cache.make_room(held - 200)
+    assert asked == [], "the first buffers are the prompt's, and these have rows left"
+    prefill(network, [1] * (held - 200), cache)
+    cache.make_room(more)
+    assert asked == [(int(part * cache.nbytes), f"at {held} tokens")]
+
+
+def test_a_window_asks_for_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, _ = tiny.network(77)
+    cache, asked = PromptCache(network, CacheFormat(window=64)), list[object]()
+    monkeypatch.setattr("qwen3_mlx.engine.prompt_cache.require", lambda *given: asked.append(given))
+    prefill(network, [1] * 200, cache)
+    cache.make_room(10**6)
+    assert asked == []

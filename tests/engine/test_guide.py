@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
+from qwen3_mlx.engine.decision import End, Inject
 from qwen3_mlx.engine.decode import Decoder, run
 from qwen3_mlx.engine.guide import Guide
 from qwen3_mlx.engine.markers import Markers
@@ -215,3 +218,87 @@ def test_the_mask_is_made_while_the_device_computes(monkeypatch: pytest.MonkeyPa
     turn.said()
     draw = ["mask", "started"]  # the draw itself
     assert order == [*draw, "started", "read"] * 6
+
+
+def guide_of(*places: tuple[int, ...], **given: Any) -> Guide:
+    return Guide(Listed(*places), 24, **given)
+
+
+def free(guide: Guide) -> set[int]:
+    """The tokens that may come next."""
+    return {token for token, may in enumerate(guide.allowed().tolist()) if may}
+
+
+def test_line_breaks_may_stand_between_a_thought_and_its_answer() -> None:
+    guide = guide_of((7, 8), (9,), thinking=True, lead=(LINE, LINE), never=frozenset({EOS, 19, 99}))
+    assert free(guide) == set(range(24)) - {EOS, 19}
+    guide.take(5, True)
+    guide.take(CLOSE, False)
+    for _ in range(2):
+        assert free(guide) == {LINE, 7, 8} and guide.forced(9) == ()
+        guide.take(LINE, False)
+    assert free(guide) == {7, 8}
+    guide.take(8, False)
+    assert free(guide) == {9} and not guide.ended
+    guide.take(9, False)
+    assert guide.ended
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_an_answer_may_begin_before_all_line_breaks_have_come(lines: int) -> None:
+    guide = guide_of((7,), (LINE, 9), (9,), thinking=True, lead=(LINE, LINE))
+    for token in (CLOSE, *[LINE] * lines, 7):
+        guide.take(token, False)
+    assert free(guide) == {LINE, 9}
+    guide.take(LINE, False)
+    assert free(guide) == {9}, "it was the answer's own"
+
+
+def test_a_thought_may_open_before_an_answer_and_not_in_it() -> None:
+    guide = guide_of((7,), (8,), opener=OPEN)
+    assert free(guide) == {OPEN, 7} and guide.forced(9) == () and not guide.ended
+    guide.take(OPEN, True)
+    assert free(guide) == set(range(24))
+    guide.take(CLOSE, False)
+    assert free(guide) == {7}, "nor once more"
+    guide = guide_of((7,), (8,), opener=OPEN)
+    guide.take(7, False)
+    assert free(guide) == {8}
+
+
+def test_behind_a_cut_the_answer_begins_at_once() -> None:
+    for given in ({"thinking": True, "lead": (LINE,)}, {"opener": OPEN}):
+        guide = guide_of((7,), (8,), (9, 10), **given)
+        guide.cut()
+        assert free(guide) == {7} and guide.forced(9) == (7, 8)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "want"),
+    [
+        (2, 9, (7, 8, 9)), (2, 2, (7, 8)), (2, 1, ()), (1, 1, (7,)), (1, 0, ()), (1, -3, ()),
+        (3, 9, (7, 8, 9)), (4, 9, ()), (None, 9, ()),
+    ],
+)  # fmt: skip
+def test_forced_tokens_are_worth_a_pass(
+    least: int | None, most: int, want: tuple[int, ...]
+) -> None:
+    guide = guide_of((7,), (8,), (9,), (10, 11), (12,), least_forced=least)
+    assert guide.forced(most) == want
+    assert guide_of((7,), (8,), (9, 10)).forced(9) == (7, 8), "two are, unless it is said otherwise"
+    assert guide_of((7,), (8, 9)).forced(9) == ()
+
+
+def test_forced_tokens_leave_room_for_one_more() -> None:
+    guide = guide_of(*[(n,) for n in range(8)], (8, 9), least_forced=1)
+    sequence = TurnSequence(MARKERS, ThinkingBudget(None, ()), 5, closed=True, guide=guide)
+    assert sequence.take(0) == Inject((1, 2, 3), generated=True)
+    assert (sequence.used, sequence.answer_tokens) == (4, 4)
+    assert sequence.take(4) == End("length")
+
+
+@pytest.mark.parametrize("size", [24, 32, 33, 64, 65])
+def test_every_vocabulary_s_last_token_is_free_in_a_thought(size: int) -> None:
+    guide = Guide(Listed((1,)), size, thinking=True, never=frozenset({0, 31, size - 2, size}))
+    want = [n not in (0, 31, size - 2) for n in range(size)]
+    assert guide.allowed().tolist() == want

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
@@ -21,14 +22,20 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.engine.speculative import Speculating, SpeculativeDecoder
+from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, Sampling
 from qwen3_mlx.thinking_budget import ThinkingBudget
 from tests import tiny
 from tests.engine import draft_cases
 from tests.engine.draft_cases import MARKERS, VOCABULARY, Always, Places, Told
 
-NETWORK, _ = tiny.network(77)
 ALL = [token for token in range(VOCABULARY) if token not in (*MARKERS.eos, 5, 20)]
+
+
+@cache
+def network() -> Qwen3Network:
+    """Made by the first test: a process that has computed can't be forked (`tests.mutate`)."""
+    return tiny.network(77)[0]
 
 
 @pytest.mark.parametrize("number", range(12))
@@ -43,9 +50,9 @@ def started(
     budget = ThinkingBudget(None, (3,), (8,))
     guide = Guide(Places(places), VOCABULARY, least_forced=None)
     sequence = TurnSequence(MARKERS, budget, 200, guide=guide)
-    cache, prompt = PromptCache(NETWORK), [1, 2, 3]
-    logits = prefill(NETWORK, prompt, cache)
-    check, _ = way_to_check(NETWORK, AS_COMPUTED)
+    cache, prompt = PromptCache(network()), [1, 2, 3]
+    logits = prefill(network(), prompt, cache)
+    check, _ = way_to_check(network(), AS_COMPUTED)
     assert logits is not None and check is not None
     speculating = Speculating(Told(told, "right", 3), check, payoff) if told is not None else None
     sampler = Sampler(Sampling(1.5, 1, 0), VOCABULARY, prompt, seed)
@@ -58,13 +65,13 @@ def said(decoder: Decoder, sequence: TurnSequence) -> list[int]:
 
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
-    successive = type(NETWORK).successive
+    successive = type(network()).successive
 
     def noted(network: Any, tokens: mx.array, cache: Any) -> mx.array:
         found.append(len(tokens))
         return successive(network, tokens, cache)
 
-    monkeypatch.setattr(type(NETWORK), "successive", noted)
+    monkeypatch.setattr(type(network()), "successive", noted)
     return found
 
 
@@ -112,7 +119,7 @@ def test_a_draft_model_draws_what_the_grammar_allows(monkeypatch: pytest.MonkeyP
     checks = passes(monkeypatch)
     decoder, sequence = started(places, expected, payoff := Always(many=7))
     assert isinstance(decoder, SpeculativeDecoder)
-    drafter = DraftModel(PromptCache(NETWORK))
+    drafter = DraftModel(PromptCache(network()))
     decoder.speculating = replace(decoder.speculating, drafter=drafter)
     assert said(decoder, sequence) == expected
     assert len(checks) == 3 and payoff.turn.accepted == 21

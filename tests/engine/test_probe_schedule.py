@@ -23,6 +23,8 @@ def schedule(spent: int = 0) -> ProbeSchedule:
         ([b".", b" Then"], False), ([b"x", "。".encode()], True), ([b"word"], False),
         ([b"done", b".", b"**"], True), ([b"```", b"py\n", b"x = 1\n"], False),
         ([b"``", b"`py\n", b"x\n", b"```", b"\n"], True), ([b"`a`", b"."], True),
+        ([b"`ab`", b"."], True), ([b"`a``", b"."], True),
+        ([b"x\nb"], True), ([b"\nab"], False),
     ],
 )  # fmt: skip
 def test_ends_of_sentences_outside_code(pieces: list[bytes], ends: bool) -> None:
@@ -53,6 +55,22 @@ def test_two_must_agree_and_the_last_be_sure() -> None:
     assert not probing.ends_thought(ShortAnswer("12", 0.89), 30)
     assert not probing.ends_thought(None, 50)
     assert not probing.ends_thought(ShortAnswer("12", 0.99), 80)
+
+
+def test_an_answer_as_sure_as_asked_for_lengthens_no_interval() -> None:
+    probing = schedule()
+    assert not probing.ends_thought(ShortAnswer("12", 0.9), 10)
+    assert not probing.ends_thought(ShortAnswer("13", 0.9), 30)
+    assert not probing.due(49) and probing.due(50)
+
+
+def test_as_many_agree_as_asked_for() -> None:
+    for many in (1, 2, 3, 4):
+        probing = ProbeSchedule(ProbeRule(10, 20, 0.9, (1,), agreeing=many))
+        assert not probing.ends_thought(ShortAnswer("11", 0.5), 5)
+        ends = [probing.ends_thought(ShortAnswer("12", 0.95), 10) for _ in range(many)]
+        assert ends == [False] * (many - 1) + [True]
+        assert probing.ends_thought(ShortAnswer("12", 0.95), 10), "and more of them"
 
 
 def test_what_has_no_slot_is_probed_twice_at_most() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -227,6 +228,37 @@ def test_spelled_markers_count_where_the_vocabulary_has_none() -> None:
     again = sequence(None, markers=spelled)
     feed(again, [0, 1, 2, 6, 7, 8, 6, 6])
     assert counts(again) == (5, 2)
+
+
+def test_a_spelled_marker_counts_with_its_last_piece() -> None:
+    pieces = [b"<th", b"ink>", b"</thi", b"nk>", b"w", b"<t", b"x"]
+    spelled = Markers(None, None, None, frozenset({99}), None, lambda token: pieces[token])
+    turn = sequence(None, markers=spelled)
+    for token, want in (
+        (0, (0, 0)),
+        (1, (2, 0)),
+        (4, (3, 0)),
+        (2, (4, 0)),
+        (3, (4, 0)),
+        (4, (4, 1)),
+    ):
+        feed(turn, [token])
+        assert counts(turn) == want
+    other = sequence(None, markers=spelled)
+    feed(other, [5, 6, 4, 4])
+    assert counts(other) == (0, 4), "what only begins like an opener is the answer's"
+    known = replace(spelled, open=OPEN, close=CLOSE, bytes_of=lambda t: b"<th" if t == 0 else b"w")
+    turn = sequence(None, markers=known)
+    feed(turn, [0, OPEN, 4, CLOSE, 4])
+    assert counts(turn) == (2, 2), "nor is it waited for where there is a token"
+
+
+def test_every_cut_waits_for_its_own_character() -> None:
+    turn = sequence(None)
+    for cut in (CUT, SHUT, SHUT):
+        assert feed(turn, [OPEN]) == []
+        turn.control.interrupt("answer")
+        assert feed(turn, [12, 12, 12]) == [] and feed(turn, [12]) == [cut]
 
 
 def test_closers_in_pieces_are_text_where_the_vocabulary_has_the_token() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
@@ -22,11 +23,17 @@ from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.engine.side_by_side import AT_ONCE, PlainTimes, SideBySide
 from qwen3_mlx.engine.speculative import Speculating, SpeculativeDecoder
 from qwen3_mlx.engine.task import Counts
+from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, Sampling
 from tests import tiny
 
 GREEDY = Sampling(temperature=0, top_p=1, top_k=0)
-NETWORK, _ = tiny.network(77)
+
+
+@cache
+def network() -> Qwen3Network:
+    """Made by the first test: a process that has computed can't be forked (`tests.mutate`)."""
+    return tiny.network(77)[0]
 
 
 class Run:
@@ -35,7 +42,7 @@ class Run:
     def __init__(self, decoders: Sequence[Decoder], cost: Callable[[int, int], float]) -> None:
         self.now, self.rows = 0.0, list[list[int]]()
         self.decoders = decoders
-        self.side = SideBySide(NETWORK, AS_COMPUTED, lambda: self.now)
+        self.side = SideBySide(network(), AS_COMPUTED, lambda: self.now)
         forward = self.side.forward
         assert forward is not None
 
@@ -59,21 +66,21 @@ class Run:
 
 
 def plain(prompt: Sequence[int]) -> Decoder:
-    cache = PromptCache(NETWORK)
-    logits = prefill(NETWORK, prompt, cache)
+    cache = PromptCache(network())
+    logits = prefill(network(), prompt, cache)
     assert logits is not None
-    return Decoder(NETWORK, cache, Sampler(GREEDY, 24, prompt, 0), logits)
+    return Decoder(network(), cache, Sampler(GREEDY, 24, prompt, 0), logits)
 
 
 def drafting(prompt: Sequence[int], drafter: Any) -> SpeculativeDecoder:
-    one, (check, _) = plain(prompt), way_to_check(NETWORK, AS_COMPUTED)
+    one, (check, _) = plain(prompt), way_to_check(network(), AS_COMPUTED)
     assert check is not None
     given = (Speculating(drafter, check, Payoff()), lambda: 10**6)
-    return SpeculativeDecoder(NETWORK, one.cache, one.sampler, one._logits, None, *given)
+    return SpeculativeDecoder(network(), one.cache, one.sampler, one._logits, None, *given)
 
 
 def right() -> DraftModel:
-    return DraftModel(PromptCache(NETWORK))
+    return DraftModel(PromptCache(network()))
 
 
 class Wrong(DraftModel):
@@ -130,7 +137,7 @@ def test_drafts_that_are_right_and_cost_the_others_too_much_are_left_off() -> No
 
 
 def test_each_is_judged_by_its_own() -> None:
-    good, bad = drafting([1, 2, 3], right()), drafting([5, 6], Wrong(PromptCache(NETWORK)))
+    good, bad = drafting([1, 2, 3], right()), drafting([5, 6], Wrong(PromptCache(network())))
     run = Run([good, bad], lambda rows, _: 1.0 + 0.05 * rows)
     run.steps(LEARNING + 30)
     assert good.speculating.payoff.turn.off == "" and run.rows[-1] == [8, 1]
@@ -186,3 +193,89 @@ def test_times_are_medians() -> None:
     assert times.of(3) is None
     times.note(3, 1.0)
     assert times.of(3) == 1.0
+
+
+class Compiled:
+    """Fused rows of which only some are compiled: by the most sequences, and the most rows of one.
+
+    Stands for `FusedRows`, which needs a GPU (tests/metal has it on a CPU's compiler).
+    """
+
+    def __init__(self, sequences: int, rows: int) -> None:
+        self.sequences, self.most, self.fault = sequences, rows, ""
+        self.asked, self.losses = list[list[int]](), list[float]()
+        self.ahead = self
+        self.steps: list[tuple[int, ...]] = []
+        self.compiled = 0
+
+    def ready(self, caches: Sequence[Any], new: Sequence[int]) -> bool:
+        self.asked.append(list(new))
+        return len(new) <= self.sequences and max(new) <= self.most
+
+    def lost(self, seconds: float) -> None:
+        self.losses.append(seconds)
+
+    def compile_next(self) -> bool:
+        self.compiled += 1
+        return True
+
+
+def run_of(compiled: Compiled, decoders: Sequence[Decoder], monkeypatch: pytest.MonkeyPatch) -> Run:
+    way = (network().rows, compiled)
+    monkeypatch.setattr("qwen3_mlx.engine.side_by_side.way_together", lambda *_: way)
+    return Run(decoders, lambda rows, _: float(rows))
+
+
+def test_a_pass_that_is_not_compiled_is_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest that are; what that costs beyond one pass may be spent on compiling."""
+    prompts = [[1, 2, 3], [4, 5], [6], [7, 8], [9]]
+    want = Run([plain(prompt) for prompt in prompts], lambda rows, _: 1.0).steps(3)
+    run = run_of(compiled := Compiled(2, 1), [plain(prompt) for prompt in prompts], monkeypatch)
+    run.side._counts = counts = Counts()
+    assert run.steps(3) == want
+    assert run.rows == [[1, 1], [1, 1]] * 3, "and the fifth by itself"
+    assert (counts.steps, counts.passes) == (3, 9)
+    assert compiled.asked[-1] == [1] * 5, "what is asked for last is compiled next"
+    assert compiled.losses == [pytest.approx(4 * (1 - 1 / 3))] * 3
+    compiled.sequences = 5
+    run.steps(1)
+    assert run.rows[-1] == [1] * 5 and len(compiled.losses) == 3
+
+
+def test_drafts_wait_until_their_passes_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = drafting([1, 2, 3], right())
+    run = run_of(compiled := Compiled(9, 14), [one, plain([4, 5])], monkeypatch)
+    run.steps(LEARNING + 1)
+    assert run.rows == [[1, 1]] * (LEARNING + 1)
+    assert compiled.asked[-3:] == [[1, 1], [2, 1], [15, 1]], "the least, and the most of 16 rows"
+    assert compiled.losses == [0.25 * 2.0] * (LEARNING + 1)
+    compiled.most = 15
+    run.steps(1)
+    assert run.rows[-1] == [4, 1] and len(compiled.losses) == LEARNING + 1
+
+
+def test_what_is_compiled_ahead_has_drafts_once_somebody_drafts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = run_of(compiled := Compiled(9, 16), [plain([1]), plain([2])], monkeypatch)
+    run.steps(1)
+    without = compiled.steps
+    assert without and {max(rows) for rows in without} == {1}
+    run.decoders = [drafting([1, 2, 3], right()), plain([2])]
+    run.steps(1)
+    assert set(without) < set(compiled.steps) and max(map(max, compiled.steps)) > 1
+
+
+def test_kernels_are_compiled_a_second_after_the_last_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = run_of(compiled := Compiled(9, 16), [plain([1]), plain([2])], monkeypatch)
+    assert run.side.get_ready() and compiled.compiled == 1, "nobody has stepped yet"
+    run.now = 100.0
+    run.steps(1)
+    for now, compiles in ((100.99, False), (101.0, True)):
+        run.now = now
+        assert run.side.get_ready() == compiles
+    compiled.fault = "not right"
+    assert not run.side.get_ready() and compiled.compiled == 2
+    assert not Run([plain([1])], lambda rows, _: 1.0).side.get_ready(), "nothing to be compiled"

@@ -211,3 +211,74 @@ def test_a_probe_in_between_changes_nothing_that_is_said() -> None:
         decoder.settle()
         assert decoder.cache.layers[0].offset == len(decoder.cache.tokens)
     assert decoder.speculating.payoff.turn.accepted
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 5])
+def test_lookup_finds_what_it_noted_in_parts(parts: int) -> None:
+    """Each occurrence is noted once, wherever the conversation was cut into steps."""
+    tokens = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    for end in range(3, len(tokens)):
+        lookup = Lookup()
+        for last in range(0, len(tokens), parts):
+            assert lookup.follow(tokens[:last])
+        drawn = mx.array([tokens[end - 1]])
+        asked = [*tokens, *tokens[end - 3 : end - 1]]
+        found = lookup.propose(asked, drawn, 2, Sampler(GREEDY, 24))
+        assert found is not None and found.tolist() == asked[end : end + 2]
+
+
+def test_lookup_compares_the_latest_eight_places_and_32_tokens() -> None:
+    sampler, three = Sampler(GREEDY, 24), [1, 2, 3]
+    long = [9, *three, 10]  # the longest in common, and the earliest
+    others = [token for n in range(11, 18) for token in (8, *three, n)]
+    found = Lookup().propose([*long, *others, 9, 1, 2], mx.array([3]), 1, sampler)
+    assert found is not None and found.tolist() == [10]
+    others += [8, *three, 18]
+    found = Lookup().propose([*long, *others, 9, 1, 2], mx.array([3]), 1, sampler)
+    assert found is not None and found.tolist() == [18], "the earliest is forgotten"
+    end = [*range(100, 140)]
+    for same, want in ((32, 20), (33, 21), (36, 21)):  # the drawn one, and 32 before it
+        tokens = [*end, 20, 99, *end[-same:], 21, *end[:-1]]
+        found = Lookup().propose(tokens, mx.array([end[-1]]), 1, sampler)
+        assert found is not None and found.tolist() == [want]
+
+
+class Noted(Lookup):
+    """Notes what it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = list[str]()
+
+    def follow(self, tokens: Sequence[int], most: int | None = None) -> bool:
+        self.asked.append("follow")
+        return super().follow(tokens, most)
+
+    def propose(
+        self, tokens: Sequence[int], drawn: mx.array, most: int, sampler: Sampler
+    ) -> mx.array | None:
+        self.asked.append(f"propose {most}")
+        return None
+
+
+def test_a_drafter_reads_when_a_trial_begins_and_not_before() -> None:
+    payoff = Payoff()
+    decoder = drafting(noted := Noted(), payoff)
+    for _ in range(LEARNING):
+        decoder.step()
+    assert noted.asked == [], "plain steps are timed first, and wait for no drafter"
+    decoder.step()
+    decoder.step()
+    assert noted.asked == ["follow", "propose 3", "propose 3"]
+
+
+@pytest.mark.parametrize(
+    ("room", "want"), [(0, 0), (1, 0), (2, 1), (3, 1), (4, 3), (7, 3), (8, 7), (99, 7)]
+)
+def test_drafts_leave_room_for_the_token_before_them(room: int, want: int) -> None:
+    decoder = drafting(Lookup(), Payoff())
+    decoder._room = lambda: room
+    assert decoder.most(7) == want and decoder.most(0) == 0
+    assert [decoder.most(wanted) for wanted in (1, 2, 3, 6)] == [
+        min(one, want) for one in (1, 1, 3, 3)
+    ]

@@ -73,3 +73,36 @@ def test_a_fork_finds_what_a_body_does(tmp_path: Path, monkeypatch: pytest.Monke
     assert found == {
         *("not strict  ->  strict", "0 < value + 1  ->  0 <= value + 1", "1  ->  2"),
     }
+
+
+def test_what_computes_while_it_is_collected_is_not_forked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fork would wait forever for the threads that it lacks: a fresh process is asked at once."""
+    monkeypatch.setenv("PYTHONPATH", str(mutate.ROOT))
+    waits = "threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    (tmp_path / "test_one.py").write_text(f"import threading\n{waits}\ndef test_one():\n    pass\n")
+    file = tmp_path / "one.py"
+    file.write_text("def one():\n    return 1\n")
+    forks = mutate.Forks(*mutate.pytest_of(tmp_path, ["test_one.py"]), tmp_path)
+    assert forks.failed == ["test_one.py::test_one"]
+    assert not forks.finds(file, "def one():\n    return 2\n", 60)
+    forks.close()
+
+
+def test_a_fork_finds_what_stands_beside_lines_that_only_look_different(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mutant's text is unparsed: a definition over several lines makes other code of a class."""
+    monkeypatch.setenv("PYTHONPATH", str(mutate.ROOT))
+    file = tmp_path / "qwen3_mlx_one.py"
+    method = (
+        "    def of(\n        self,\n        a: int = 1,\n        b: int | None = None,\n    ):\n"
+    )
+    file.write_text(f"class One:\n{method}        return a\ndef two():\n    return 2\n")
+    test = "from qwen3_mlx_one import two\ndef test_two():\n    assert two() == 2\n"
+    (tmp_path / "test_one.py").write_text(test)
+    forks = mutate.Forks(*mutate.pytest_of(tmp_path, ["test_one.py"]), tmp_path)
+    found = {one.change: forks.finds(file, one.text, 60) for one in mutate.mutants(file)}
+    forks.close()
+    assert found == {"1  ->  2": False, "2  ->  3": True}
