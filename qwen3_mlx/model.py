@@ -46,7 +46,7 @@ def load(
 ) -> Qwen3:
     """Load a model by name: ``"demo"``, an alias such as ``"8b"``, a directory, or a hub repo id.
 
-    `context` is the context length in tokens; above the model's own, YaRN is switched on.
+    `context` is the most tokens of a conversation; above the model's own, YaRN is switched on.
     `kv_bits` (8 or 4) quantises the KV cache; with `kv_window`, attention sees only the last so
     many tokens and the first `kv_sinks`. `on_progress` is called with bytes loaded and bytes in
     all. A model that does not fit in memory is refused before a weight is read, unless `force`;

@@ -18,6 +18,10 @@ from qwen3_mlx.options import CacheFormat, GenerationOptions
 
 THINKING, SAMPLING, RUN = "Thinking", "Sampling (default: Qwen's preset for the mode)", "Running"
 TOOLS = "Tools"
+CONTEXT_HELP = (
+    "At most N tokens of conversation: prompt and answer. Beyond the model's own length YaRN is"
+    " switched on."
+)
 DEBUG_KEY = "qwen3_mlx.debug"
 
 
@@ -152,7 +156,7 @@ class TurnOptions:
         int | None,
         option(
             "N",
-            "Tokens the model can look back on; beyond its own length YaRN is switched on.",
+            CONTEXT_HELP,
             RUN,
         ),
     ] = None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_mlx import Answer, Done, GenerationOptions, Reply, Thinking
+from qwen3_mlx import Answer, Done, GenerationOptions, Reply, Thinking, load
 from qwen3_mlx import files as files_module
 from qwen3_mlx.chat import journal
 from qwen3_mlx.chat.prompt_store import PromptStore
@@ -96,6 +96,19 @@ def test_max_tokens_is_bounded_by_the_context(model: Qwen3) -> None:
     reply = model.generate("x" * 960, thinking=False, temperature=0.0)
     assert reply.finish_reason == "length"
     assert reply.stats.prompt_tokens + reply.stats.answer_tokens <= 1024
+
+
+def test_a_shorter_context_that_is_asked_for_is_a_cap() -> None:
+    short = load("demo", context=100)
+    assert (short.config.context, short.network.context) == (100, 100)
+    reply = short.generate("Count to 100", thinking=False, temperature=0.0, min_tokens=60)
+    assert reply.stats.prompt_tokens + reply.stats.answer_tokens <= 100
+    assert short.network.make_cache()[0].limit == 100
+    with pytest.raises(ContextError, match="fewer than 100, the context of demo"):
+        short.generate("Say it again and again. " * 20)
+    draft = load("demo", context=100, draft="lookup")
+    drafted = draft.generate("Count to 100", thinking=False, temperature=0.0, min_tokens=60)
+    assert drafted.answer == reply.answer
 
 
 def test_the_same_seed_gives_the_same_reply(thinker: Qwen3) -> None:

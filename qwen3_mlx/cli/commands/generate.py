@@ -156,7 +156,7 @@ def _open(name: str | None, turn: opt.TurnOptions, screen: Screen) -> tuple[str,
     chosen, note = load.choose(name)
     if note and (screen.err_is_terminal or note != load.DEMO_NOTE):
         screen.note(note)
-    context = turn.context or load.default_context(chosen, screen)
+    context = load.context_of(turn.context, chosen, screen)
     parts = (chosen, context, screen, turn.cache_format(), turn.adapter, turn.draft)
     if load.is_last(name, chosen):
         chosen, loaded = load.open_or_demo(*parts)
