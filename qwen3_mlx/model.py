@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from qwen3_mlx.events import Reply
 from qwen3_mlx.files import check_path
 from qwen3_mlx.hub.kinds import check_judges, check_writes_text
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.plain_numbers import within
 from qwen3_mlx.retrieval import embed, rerank
 from qwen3_mlx.retrieval.batches import Progress
 from qwen3_mlx.text import normalise_tools
@@ -96,12 +98,13 @@ class Qwen3(LoadedModel):
         With `n` above 1, ``alternatives`` holds the n - 1 other replies, sampled one after another
         from a prompt that is prefilled once; reply i equals that of ``seed + i`` alone.
         """
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise OptionError("n", got=shown(n), expected="1 or more answers")
+        count = within(n, 1, math.inf, integer=True)
+        if count is None:
+            raise OptionError("n", got=shown(n), expected="a whole number, 1 or more answers")
         asked = (options or GenerationOptions()).override(overrides)
         cache = self.runtime.new_cache()
         replies = []
-        for i in range(n):
+        for i in range(count):
             seed = None if asked.seed is None else (asked.seed + i) % 2**63
             one = asked.override({"seed": seed})
             turn = self._start(prompt, one, tools, continue_last, on_progress, cache)
@@ -206,7 +209,7 @@ class Qwen3(LoadedModel):
         """
         if isinstance(texts, str):
             raise OptionError("texts", got="a str", expected="a list of them", hint="[text]")
-        embed.check_dimensions(dimensions, self.config.hidden_size)
+        dimensions = embed.check_dimensions(dimensions, self.config.hidden_size)
         context = self.config.context
         ids = [
             embed.token_ids(

@@ -157,10 +157,7 @@ def warm(runs: dict[Arm, Run], skipped: Skipped = never) -> None:
 
 
 def pasts(network: Qwen3Network, arms: int) -> Iterator[int]:
-    """The `PASTS` within the model's reach and, when each is requested, within memory.
-
-    A shorter context that was asked for leaves them out of account: the verdict is kept for all.
-    """
+    """The `PASTS` within the model's reach, whatever context is asked for, and within memory."""
     room = network.reach - (ROUNDS + 2) * STEPS
     for past in sorted({max(min(past, room), 1) for past in PASTS}):
         try:

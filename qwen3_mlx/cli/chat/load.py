@@ -78,7 +78,7 @@ def _one_line(text: str) -> str:
 
 def context_of(given: int | None, name: str, screen: Screen) -> int | None:
     """The context of the command line, else `default_context`. Raises `OptionError`."""
-    check_context(given)
+    given = check_context(given)
     return default_context(name, screen) if given is None else given
 
 
