@@ -230,9 +230,9 @@ class GenerationOptions:
         if type(special) is not bool:
             got = shown(special)[:80]
             raise OptionError("special_tokens_in_text", got=got, expected="True or False")
-        stop_text: Any = self.stop_text
-        if not isinstance(stop_text, str):
-            raise OptionError("stop_text", got=shown(stop_text)[:80], expected="a text")
+        given: dict[str, object] = {"stop_text": self.stop_text}
+        if not isinstance(given["stop_text"], str):
+            raise OptionError("stop_text", got=shown(self.stop_text)[:80], expected="a text")
         if self.stop_in not in ("answer", "thinking", "both"):
             expected = "'answer', 'thinking' or 'both'"
             raise OptionError("stop_in", got=shown(self.stop_in)[:80], expected=expected)
