@@ -230,10 +230,11 @@ class GenerationOptions:
         if type(special) is not bool:
             got = shown(special)[:80]
             raise OptionError("special_tokens_in_text", got=got, expected="True or False")
-        given: dict[str, object] = {"stop_text": self.stop_text}
-        if not isinstance(given["stop_text"], str):
-            raise OptionError("stop_text", got=shown(self.stop_text)[:80], expected="a text")
-        if self.stop_in not in ("answer", "thinking", "both"):
+        stop_text = getattr(self, "stop_text")  # noqa: B009 (by its type it is a str already)
+        if not isinstance(stop_text, str):
+            raise OptionError("stop_text", got=shown(stop_text)[:80], expected="a text")
+        where: object = self.stop_in
+        if where not in ("answer", "thinking", "both"):
             expected = "'answer', 'thinking' or 'both'"
             raise OptionError("stop_in", got=shown(self.stop_in)[:80], expected=expected)
 
