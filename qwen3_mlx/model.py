@@ -13,7 +13,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 import mlx.core as mx
 
 from qwen3_mlx.chat.draft import check_drafts, with_drafts
-from qwen3_mlx.chat.request import prepare
+from qwen3_mlx.chat.request import as_options, prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.chat.turn import Generation, start
@@ -101,7 +101,7 @@ class Qwen3(LoadedModel):
         count = within(n, 1, math.inf, integer=True)
         if count is None:
             raise OptionError("n", got=shown(n), expected="a whole number, 1 or more answers")
-        asked = (options or GenerationOptions()).override(overrides)
+        asked = as_options(options).override(overrides)
         cache = self.runtime.new_cache()
         replies = []
         for i in range(count):
@@ -130,7 +130,7 @@ class Qwen3(LoadedModel):
         assistant's. `on_progress` is called with prompt tokens done and in all. Raises
         `OptionError`, `TemplateError` or `ContextError` before anything is computed.
         """
-        asked = (options or GenerationOptions()).override(overrides)
+        asked = as_options(options).override(overrides)
         return self._start(prompt, asked, tools, continue_last, on_progress, None)
 
     def _start(
@@ -261,7 +261,7 @@ class Qwen3(LoadedModel):
     ) -> ChatSession:
         """A conversation with this model; options and `tools`, as in `stream`, for each turn."""
         check_writes_text(self.kind, self.name)
-        asked = (options or GenerationOptions()).override(overrides)
+        asked = as_options(options).override(overrides)
         return ChatSession(self.runtime, system, asked, tools)
 
 

@@ -223,14 +223,15 @@ class GenerationOptions:
 
     def _check_words(self) -> None:
         """Raise `OptionError` for what is no bool, or none of the words: ``"no"`` is true."""
-        if self.thinking is not None and type(self.thinking) is not bool:
+        thinks: object = self.thinking
+        if thinks is not None and thinks is not True and thinks is not False:
             expected = "True, False, or None for the model's default"
             raise OptionError("thinking", got=shown(self.thinking)[:80], expected=expected)
         special: Any = self.special_tokens_in_text
         if type(special) is not bool:
             got = shown(special)[:80]
             raise OptionError("special_tokens_in_text", got=got, expected="True or False")
-        stop_text = getattr(self, "stop_text")  # noqa: B009 (by its type it is a str already)
+        stop_text = getattr(self, "stop_text")  # noqa: B009 (its type says that it is a str)
         if not isinstance(stop_text, str):
             raise OptionError("stop_text", got=shown(stop_text)[:80], expected="a text")
         where: object = self.stop_in

@@ -102,6 +102,18 @@ Debug = Annotated[
 ]
 
 
+def _of_flag(error: OptionError) -> OptionError:
+    """`error` about an option of a turn, under its flag's name and with a hint."""
+    name, rest = error.what, ""
+    if name.startswith("thinking_budget"):
+        name, rest = "budget", name.removeprefix("thinking_budget")
+    name = name.replace("_", "-")
+    if error.hint is not None or " " in name:
+        return error
+    hint = f"leave --{name} out for the default"
+    return OptionError(f"--{name}{rest}", got=error.got, expected=error.expected, hint=hint)
+
+
 @dataclass(frozen=True, slots=True)
 class ToolOptions:
     """The options for MCP servers in `chat` and `generate`."""
@@ -233,11 +245,20 @@ class TurnOptions:
         return replace(found, first=True)
 
     def cache_format(self) -> CacheFormat:
-        """The KV cache's format. Raises `OptionError`."""
-        return CacheFormat(self.kv_bits, self.kv_window)
+        """The KV cache's format. Raises `OptionError`, which names the flag."""
+        try:
+            return CacheFormat(self.kv_bits, self.kv_window)
+        except OptionError as error:
+            raise _of_flag(error) from None
 
     def options(self) -> GenerationOptions:
-        """The `GenerationOptions`. Raises `OptionError`."""
+        """The `GenerationOptions`. Raises `OptionError`, which names the flag."""
+        try:
+            return self._options()
+        except OptionError as error:
+            raise _of_flag(error) from None
+
+    def _options(self) -> GenerationOptions:
         return GenerationOptions(
             thinking=self.think,
             thinking_budget=self._budget(),

@@ -172,6 +172,7 @@ def check(
     context doesn't. On the CPU, swap counts as memory: it is slow, but works. Raises
     `OutOfMemoryError` unless `force` or the variable `CHECK` prevents it.
     """
+    checked = guard.checked()
     place = machine.this_machine(swap=True)
     config = config if context is None else config.for_context(context)
     tokens = context or min(SMALLEST_CONTEXT, config.context)
@@ -180,7 +181,7 @@ def check(
     workload = Workload(config, weights, tokens, cache_format.bits)
     fit = workload.fit(place)
     if not fit.fits:
-        if force or not guard.checked():
+        if force or not checked:
             return f"loaded all the same: {fit.equation}"
         listed = "\n  ".join(["what would fit, the least loss first:", *advice(workload, place)])
         raise OutOfMemoryError(

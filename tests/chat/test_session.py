@@ -127,7 +127,7 @@ def test_interrupt_from_another_thread(model: Qwen3) -> None:
     thread.join()
     *_, done = running
     assert isinstance(done, Done) and done.finish_reason == "interrupted"
-    with pytest.raises(ValueError, match="answer"):
+    with pytest.raises(OptionError, match="got 'pause', expected 'answer' or 'stop'"):
         running.interrupt("pause")  # type: ignore[arg-type]
 
 
@@ -336,3 +336,23 @@ def test_nothing_to_warm_before_anything_is_said(model: Qwen3, tmp_path: Path) -
     chat = model.session()
     assert chat.warm() == 0 and chat.cache.tokens == []
     assert chat.restore_prompt(PromptStore(tmp_path)) == "" and chat.cache.tokens == []
+
+
+def test_what_is_of_a_wrong_kind_is_an_error_in_words(model: Qwen3) -> None:
+    for wrong in ({"thinking": False}, "thinking"):
+        for ask in (model.generate, model.stream):
+            with pytest.raises(OptionError, match="expected GenerationOptions"):
+                ask("hi", wrong)  # type: ignore[operator]  # as a user may
+        with pytest.raises(OptionError, match="expected GenerationOptions"):
+            model.session(options=wrong)  # type: ignore[arg-type]  # as a user may
+    for system in (5, b"Be brief.", ["Be brief."]):
+        with pytest.raises(OptionError, match="expected a text, or None"):
+            model.session(system=system)  # type: ignore[arg-type]  # as a user may
+    chat = model.session()
+    with pytest.raises(OptionError, match="interrupt: got 'bogus'"):
+        chat.interrupt("bogus")  # type: ignore[arg-type]  # as a user may
+    for messages in (None, "hi", {"role": "user"}, [5]):
+        chat.messages = messages  # type: ignore[assignment]  # as a user may
+        for turn in (lambda: chat.send("hi"), chat.retry, chat.continue_last):
+            with pytest.raises(OptionError, match="expected a list of messages"):
+                turn()

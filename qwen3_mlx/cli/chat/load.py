@@ -15,6 +15,7 @@ from qwen3_mlx.errors import (
     ContextError,
     HubError,
     ModelNotFoundError,
+    OptionError,
     Qwen3Error,
 )
 from qwen3_mlx.hub import kinds, resolve
@@ -78,7 +79,11 @@ def _one_line(text: str) -> str:
 
 def context_of(given: int | None, name: str, screen: Screen) -> int | None:
     """The context of the command line, else `default_context`. Raises `OptionError`."""
-    given = check_context(given)
+    try:
+        given = check_context(given)
+    except OptionError as error:
+        hint = "leave --context out for the model's own"
+        raise OptionError("--context", got=error.got, expected=error.expected, hint=hint) from None
     return default_context(name, screen) if given is None else given
 
 
