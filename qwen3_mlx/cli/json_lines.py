@@ -18,7 +18,7 @@ from qwen3_mlx.cli.settings import suggestions
 from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.hub import kinds, resolve
+from qwen3_mlx.hub import kinds
 
 if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
@@ -61,7 +61,7 @@ def load(name: str, kind: kinds.Kind) -> Qwen3:
 
 def check_model(name: str, file: Path | None, default: str) -> None:
     """Raise `OptionError` for a lone argument that is the lines' file and no model."""
-    if file is None and not resolve.is_model_name(name) and Path(name).is_file():
+    if file is None and not name.endswith(".gguf") and Path(name).is_file():
         hint = f"name the model first: {default} {name}, or pipe the lines in: < {name}"
         expected = "a model, then perhaps the file of the lines"
         raise OptionError("a lone argument is the model", got=name, expected=expected, hint=hint)
