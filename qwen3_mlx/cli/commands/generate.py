@@ -93,7 +93,8 @@ def command(
     """Answer one prompt: the answer on stdout, the thinking on stderr.
 
     A lone argument is the prompt; but if it has the form of a model's name and stdin is piped in,
-    it is the model. Piped text joins the prompt, behind an empty line.
+    it is the model ("and/or" could be both, and is refused there). Piped text joins the prompt,
+    behind an empty line.
 
     Examples:
 
