@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import inf
 from typing import Any
 
 from qwen3_mlx.errors import OptionError, shown
+from qwen3_mlx.plain_numbers import within
 
 _DIGITS = 18
 """Most digits of a budget: no context is longer, and `int` refuses texts of thousands of digits."""
@@ -36,11 +38,14 @@ class AutoBudget:
     def __post_init__(self) -> None:
         for name, low in (("cap", 1), ("floor", 0), ("interval", 1)):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < low):
-                raise _refused(name, value, f"{low} or more tokens")
-        sure = self.certainty
-        if sure is not None and (type(sure) not in (int, float) or not 0 < sure <= 1):
-            raise _refused("certainty", sure, "a probability above 0, at most 1")
+            tokens = within(value, low, inf, integer=True)
+            if value is not None and tokens is None:
+                raise _refused(name, value, f"a whole number, {low} or more tokens")
+            object.__setattr__(self, name, tokens)
+        sure = within(self.certainty, 0, 1, integer=False)
+        if self.certainty is not None and not sure:
+            raise _refused("certainty", self.certainty, "a probability above 0, at most 1")
+        object.__setattr__(self, "certainty", sure)
         if type(self.first) is not bool:
             raise _refused("first", self.first, "True or False")
         if self.level not in ("", "low", "medium"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 import mlx.core as mx
 
 from qwen3_mlx.chat.draft import check_drafts, with_drafts
-from qwen3_mlx.chat.request import prepare
+from qwen3_mlx.chat.request import as_options, prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.chat.turn import Generation, start
@@ -25,6 +26,7 @@ from qwen3_mlx.events import Reply
 from qwen3_mlx.files import check_path
 from qwen3_mlx.hub.kinds import check_judges, check_writes_text
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.plain_numbers import within
 from qwen3_mlx.retrieval import embed, rerank
 from qwen3_mlx.retrieval.batches import Progress
 from qwen3_mlx.text import normalise_tools
@@ -46,7 +48,7 @@ def load(
 ) -> Qwen3:
     """Load a model by name: ``"demo"``, an alias such as ``"8b"``, a directory, or a hub repo id.
 
-    `context` is the context length in tokens; above the model's own, YaRN is switched on.
+    `context` is the most tokens of a conversation; above the model's own, YaRN is switched on.
     `kv_bits` (8 or 4) quantises the KV cache; with `kv_window`, attention sees only the last so
     many tokens and the first `kv_sinks`. `on_progress` is called with bytes loaded and bytes in
     all. A model that does not fit in memory is refused before a weight is read, unless `force`;
@@ -96,12 +98,13 @@ class Qwen3(LoadedModel):
         With `n` above 1, ``alternatives`` holds the n - 1 other replies, sampled one after another
         from a prompt that is prefilled once; reply i equals that of ``seed + i`` alone.
         """
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise OptionError("n", got=shown(n), expected="1 or more answers")
-        asked = (options or GenerationOptions()).override(overrides)
+        count = within(n, 1, math.inf, integer=True)
+        if count is None:
+            raise OptionError("n", got=shown(n), expected="a whole number, 1 or more answers")
+        asked = as_options(options).override(overrides)
         cache = self.runtime.new_cache()
         replies = []
-        for i in range(n):
+        for i in range(count):
             seed = None if asked.seed is None else (asked.seed + i) % 2**63
             one = asked.override({"seed": seed})
             turn = self._start(prompt, one, tools, continue_last, on_progress, cache)
@@ -127,7 +130,7 @@ class Qwen3(LoadedModel):
         assistant's. `on_progress` is called with prompt tokens done and in all. Raises
         `OptionError`, `TemplateError` or `ContextError` before anything is computed.
         """
-        asked = (options or GenerationOptions()).override(overrides)
+        asked = as_options(options).override(overrides)
         return self._start(prompt, asked, tools, continue_last, on_progress, None)
 
     def _start(
@@ -206,7 +209,7 @@ class Qwen3(LoadedModel):
         """
         if isinstance(texts, str):
             raise OptionError("texts", got="a str", expected="a list of them", hint="[text]")
-        embed.check_dimensions(dimensions, self.config.hidden_size)
+        dimensions = embed.check_dimensions(dimensions, self.config.hidden_size)
         context = self.config.context
         ids = [
             embed.token_ids(
@@ -258,7 +261,7 @@ class Qwen3(LoadedModel):
     ) -> ChatSession:
         """A conversation with this model; options and `tools`, as in `stream`, for each turn."""
         check_writes_text(self.kind, self.name)
-        asked = (options or GenerationOptions()).override(overrides)
+        asked = as_options(options).override(overrides)
         return ChatSession(self.runtime, system, asked, tools)
 
 

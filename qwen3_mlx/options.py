@@ -10,6 +10,7 @@ from typing import Any, Literal
 from qwen3_mlx.answer_form import plain_schema, plain_tool_choice
 from qwen3_mlx.auto_budget import AutoBudget, most_tokens, read_budget
 from qwen3_mlx.errors import OptionError, shown
+from qwen3_mlx.plain_numbers import biases, ranged, whole, within
 from qwen3_mlx.thinking_budget import STOP_TEXT
 
 Family = Literal["hybrid", "thinking", "instruct", "coder"]
@@ -52,15 +53,10 @@ def preset(family: Family, thinking: bool) -> Sampling:
     return THINKING if thinking else NOT_THINKING
 
 
-def _within(value: Any, low: float, high: float, integer: bool) -> bool:
-    kinds = (int,) if integer else (int, float)
-    return isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
-
-
-def check_context(tokens: object) -> None:
-    """Raise `OptionError` unless `tokens` is None or an int from 1 to 2**31 - 1."""
-    if tokens is not None and not _within(tokens, 1, 2**31 - 1, True):
-        raise OptionError("context", got=shown(tokens), expected="1 to 2**31 - 1 tokens")
+def check_context(tokens: Any) -> int | None:
+    """`tokens` as an int from 1 to 2**31 - 1, or None. Raises `OptionError`."""
+    found: int | None = ranged("context", tokens, 1, 2**31 - 1, "1 to 2**31 - 1 tokens", True)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +70,15 @@ class CacheFormat:
     sinks: int = 4
 
     def __post_init__(self) -> None:
-        if self.bits is not None and (type(self.bits) is not int or self.bits not in (4, 8)):
+        bits = None if self.bits is None else whole(self.bits)
+        if self.bits is not None and bits not in (4, 8):
             raise OptionError("kv-bits", got=shown(self.bits), expected="8 or 4, or nothing for 16")
-        if self.window is not None and not _within(self.window, 64, 2**31 - 1, True):
-            raise OptionError(
-                "kv-window", got=shown(self.window), expected="64 to 2**31 - 1 tokens"
-            )
-        if not _within(self.sinks, 0, 1024, True):
+        window = ranged("kv-window", self.window, 64, 2**31 - 1, "64 to 2**31 - 1 tokens", True)
+        sinks = within(self.sinks, 0, 1024, integer=True)
+        if sinks is None:
             raise OptionError("kv-sinks", got=shown(self.sinks), expected="0 to 1024 tokens")
+        for name, value in (("bits", bits), ("window", window), ("sinks", sinks)):
+            object.__setattr__(self, name, value)
         if self.bits is not None and self.window is not None:
             hint = "a window bounds the memory by itself; leave one of the two out"
             raise OptionError("kv-bits and kv-window don't go together", hint=hint)
@@ -123,11 +120,11 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "thinking_budget": (0, math.inf, "0 or more tokens"),
     "max_tokens": (1, math.inf, "1 or more tokens"),
     "temperature": (0, 100, "a number from 0 (greedy) to 100"),
-    "top_p": (1e-9, 1, "a number above 0, at most 1"),
+    "top_p": (1e-9, 1, "a number from 1e-9 to 1"),
     "top_k": (0, math.inf, "0 (off) or more"),
     "min_p": (0, 1, "a number from 0 to 1"),
     "presence_penalty": (-2, 2, "a number from -2 to 2"),
-    "repetition_penalty": (1e-3, 100, "a number above 0"),
+    "repetition_penalty": (1e-3, 100, "a number from 0.001 to 100"),
     "frequency_penalty": (-2, 2, "a number from -2 to 2"),
     "min_tokens": (0, math.inf, "0 or more tokens"),
     "logprobs": (0, 20, "0 to 20 tokens beside the one drawn"),
@@ -137,22 +134,6 @@ _INTEGERS = {
     *("thinking_budget", "max_tokens", "top_k", "prefill_chunk", "seed"),
     *("min_tokens", "logprobs"),
 }
-
-
-def _bias(value: Any) -> dict[int, float]:
-    """`logit_bias` with int keys, where JSON has them as text. Raises `OptionError`."""
-    expected = "a dict of token ids and numbers from -100 to 100"
-    if not isinstance(value, Mapping):
-        raise OptionError("logit_bias", got=shown(value)[:80], expected=expected)
-    biases = {}
-    for token, bias in value.items():
-        spelled = isinstance(token, str) and token.isascii() and token.isdigit()
-        key = int(token) if spelled else token
-        if not _within(key, 0, math.inf, True) or not _within(bias, -100, 100, False):
-            got = f"{shown(token)}: {shown(bias)}"[:80]
-            raise OptionError("logit_bias", got=got, expected=expected)
-        biases[key] = bias
-    return biases
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,19 +192,18 @@ class GenerationOptions:
             value = getattr(self, name)
             if isinstance(value, AutoBudget):
                 continue
-            if value is not None and not _within(value, low, high, name in _INTEGERS):
-                raise OptionError(name, got=shown(value), expected=expected)
+            value = ranged(name, value, low, high, expected, name in _INTEGERS)
             if high == math.inf and value is not None and value > LARGEST:
                 raise OptionError(name, got=shown(value), expected="at most 2**63 - 1")
+            object.__setattr__(self, name, value)
         if self.logit_bias is not None:
-            object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
+            object.__setattr__(self, "logit_bias", biases(self.logit_bias))
         object.__setattr__(self, "schema", plain_schema(self.schema))
         object.__setattr__(self, "tool_choice", plain_tool_choice(self.tool_choice))
+        self._check_words()
         self._check_form()
-        if self.seed is not None and not _within(self.seed, 0, LARGEST, True):
-            raise OptionError(
-                "seed", got=shown(self.seed), expected="an integer from 0 to 2**63 - 1"
-            )
+        seed = ranged("seed", self.seed, 0, LARGEST, "0 to 2**63 - 1", True)
+        object.__setattr__(self, "seed", seed)
         if self.thinking and self.thinking_budget == 0:
             raise OptionError(
                 "thinking_budget 0 contradicts thinking=True",
@@ -240,6 +220,24 @@ class GenerationOptions:
     def thinking_limit(self) -> int | None:
         """The most tokens of thinking; None is no limit."""
         return most_tokens(self.budget)
+
+    def _check_words(self) -> None:
+        """Raise `OptionError` for what is no bool, or none of the words: ``"no"`` is true."""
+        thinks: object = self.thinking
+        if thinks is not None and thinks is not True and thinks is not False:
+            expected = "True, False, or None for the model's default"
+            raise OptionError("thinking", got=shown(self.thinking)[:80], expected=expected)
+        special: Any = self.special_tokens_in_text
+        if type(special) is not bool:
+            got = shown(special)[:80]
+            raise OptionError("special_tokens_in_text", got=got, expected="True or False")
+        stop_text = getattr(self, "stop_text")  # noqa: B009 (its type says that it is a str)
+        if not isinstance(stop_text, str):
+            raise OptionError("stop_text", got=shown(stop_text)[:80], expected="a text")
+        where: object = self.stop_in
+        if where not in ("answer", "thinking", "both"):
+            expected = "'answer', 'thinking' or 'both'"
+            raise OptionError("stop_in", got=shown(self.stop_in)[:80], expected=expected)
 
     def _check_form(self) -> None:
         if self.regex is not None and not isinstance(self.regex, str):

@@ -26,6 +26,7 @@ SOURCES = sorted(path for folder in AROUND for path in (ROOT / folder).rglob("*.
 # from itself, never from a neighbour on its own floor. docs/design.md's picture is drawn from this.
 FLOORS = (
     ("errors", "events"),
+    ("plain_numbers",),
     ("answer_form", "auto_budget", "thinking_budget"),
     ("files", "options"),
     ("gguf",),
@@ -46,7 +47,7 @@ FACES = ("cli", "serve", "tools")
 
 WITHOUT_MLX = (
     *("answer_form", "auto_budget", "thinking_budget", "errors", "events", "files", "options"),
-    *("config", "gguf", "hub", "text"),
+    *("plain_numbers", "config", "gguf", "hub", "text"),
 )
 SLOW = (
     *("huggingface_hub", "llguidance", "mlx_lm", "platformdirs", "prompt_toolkit", "pydantic"),

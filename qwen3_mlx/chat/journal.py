@@ -162,7 +162,10 @@ class ChatJournal:
             self._append(_change(same, plain[same:], model, chosen))
         except OSError as error:
             got = error.strerror or str(error)
-            hint = "it is still in memory: /save PATH writes it to another place"
+            hint = (
+                "it is still in memory: /save PATH writes it to another place, and a chat begun"
+                " with --no-save keeps nothing"
+            )
             raise SessionError(
                 f"the conversation can't be kept in {self.path}", got=got, hint=hint
             ) from None

@@ -16,7 +16,7 @@ from qwen3_mlx.engine.guide import Guide
 from qwen3_mlx.engine.markers import Markers
 from qwen3_mlx.engine.probe_schedule import ProbeSchedule
 from qwen3_mlx.engine.sequence import TurnSequence
-from qwen3_mlx.errors import ContextError, OptionError
+from qwen3_mlx.errors import ContextError, OptionError, shown
 from qwen3_mlx.hub.kinds import check_writes_text
 from qwen3_mlx.options import DEFAULT_MAX_TOKENS, GenerationOptions, Sampling
 from qwen3_mlx.text import Mode, StopSequences, resolve_mode
@@ -122,6 +122,14 @@ def prepare(
         guide=new_guide(runtime, options, offered, mode, begun),
         probing=lambda: new_schedule(runtime, options, mode, spent),
     )
+
+
+def as_options(given: object) -> GenerationOptions:
+    """`given`, or the defaults for None. Raises `OptionError` for anything else."""
+    if isinstance(given, GenerationOptions | None):
+        return given or GenerationOptions()
+    hint = "give them by name: generate(prompt, thinking=False)"
+    raise OptionError("options", got=shown(given)[:80], expected="GenerationOptions", hint=hint)
 
 
 def _continued(conversation: list[dict[str, Any]], mode: Mode) -> Mode:

@@ -202,7 +202,7 @@ def load_runtime(
     delay_exit_after_threads()
     about_to_compute()
     find_compiler()
-    check_context(context)
+    context = check_context(context)
     cache_format = CacheFormat(kv_bits, kv_window, kv_sinks)
     in_group = membership.own_share().size > 1  # a group may hold a model no single machine can
     alternatives.before_download(str(name), context, cache_format, force=force or in_group)

@@ -9,10 +9,11 @@ from weakref import ref
 
 from qwen3_mlx.chat import journal
 from qwen3_mlx.chat.assistant_message import AssistantMessage
+from qwen3_mlx.chat.plain import are_messages
 from qwen3_mlx.chat.prompt_store import PromptStore
-from qwen3_mlx.chat.request import prepare
+from qwen3_mlx.chat.request import as_options, prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
-from qwen3_mlx.chat.turn import Generation, turn_events
+from qwen3_mlx.chat.turn import Generation, check_interrupt, turn_events
 from qwen3_mlx.engine.background import BACKGROUND, Stopped
 from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.prefill import PromptProgress
@@ -44,7 +45,7 @@ class ChatSession:
         self.tools = normalise_tools(tools)
         """Tools on offer in every turn that doesn't pass its own."""
         self._offered = self.tools
-        self.options = options or GenerationOptions()
+        self.options = as_options(options)
         self.messages: list[dict[str, Any]] = []
         self.last_stats: Stats | None = None
         self.cache = runtime.new_cache()
@@ -61,6 +62,8 @@ class ChatSession:
 
     @system.setter
     def system(self, text: str | None) -> None:
+        if not isinstance(text, str | None):
+            raise OptionError("system", got=shown(text)[:80], expected="a text, or None")
         if self.system is not None:
             del self.messages[0]
         if text:
@@ -113,6 +116,9 @@ class ChatSession:
         Raises `OptionError` if another thread is inside the turn.
         """
         BACKGROUND.give_up()
+        if not are_messages(self.messages):
+            got, hint = shown(self.messages)[:80], "session.messages = [] begins anew"
+            raise OptionError("messages", got=got, expected="a list of messages", hint=hint)
         if self._running is not None:
             try:
                 self._running.close()
@@ -139,6 +145,7 @@ class ChatSession:
 
     def interrupt(self, kind: Interrupt = "stop") -> None:
         """End the thinking (``"answer"``) or the turn (``"stop"``), from any thread."""
+        check_interrupt(kind)
         if self._running is not None:
             self._running.interrupt(kind)
 

@@ -19,8 +19,15 @@ from qwen3_mlx.engine.guided_drafts import decoder_of
 from qwen3_mlx.engine.prefill import PromptProgress, prefill, require_numbers
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sequence import TurnSequence
+from qwen3_mlx.errors import OptionError, shown
 from qwen3_mlx.events import Done, Event
 from qwen3_mlx.fit.chunk_size import chunk_size
+
+
+def check_interrupt(kind: object) -> None:
+    """Raise `OptionError` unless `kind` is an `Interrupt`."""
+    if kind not in ("answer", "stop"):
+        raise OptionError("interrupt", got=shown(kind), expected="'answer' or 'stop'")
 
 
 class Generation(Iterator[Event]):
@@ -36,7 +43,11 @@ class Generation(Iterator[Event]):
         return next(self._events)
 
     def interrupt(self, kind: Interrupt = "stop") -> None:
-        """``"answer"``: stop thinking and answer now; ``"stop"``: end the turn cleanly."""
+        """``"answer"``: stop thinking and answer now; ``"stop"``: end the turn cleanly.
+
+        Raises `OptionError` for another `kind`.
+        """
+        check_interrupt(kind)
         self.control.interrupt(kind)
 
     def close(self) -> None:

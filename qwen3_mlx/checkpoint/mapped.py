@@ -17,7 +17,6 @@ import hashlib
 import importlib.util
 import json
 import mmap
-import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +27,7 @@ import qwen3_mlx.device.backend as backend
 import mlx.core as mx
 
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
+from qwen3_mlx.device.switches import switch
 from qwen3_mlx.errors import CheckpointError
 from qwen3_mlx.files import open_regular
 from qwen3_mlx.metal import verdict
@@ -51,8 +51,8 @@ class State:
 
 
 def state() -> State:
-    """Whether this process maps weights, by the saved trial and `VARIABLE`."""
-    setting = os.environ.get(VARIABLE, "")
+    """Whether this process maps weights, by the saved trial and `VARIABLE`; `OptionError`."""
+    setting = switch(VARIABLE)
     if setting == "off":
         return State(False, f"off: asked for by {VARIABLE}")
     if backend.device() != "metal":

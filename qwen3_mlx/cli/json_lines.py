@@ -59,6 +59,14 @@ def load(name: str, kind: kinds.Kind) -> Qwen3:
     return model
 
 
+def check_model(name: str, file: Path | None, default: str) -> None:
+    """Raise `OptionError` for a lone argument that is the lines' file and no model."""
+    if file is None and not name.endswith(".gguf") and Path(name).is_file():
+        hint = f"name the model first: {default} {name}, or pipe the lines in: < {name}"
+        expected = "a model, then perhaps the file of the lines"
+        raise OptionError("a lone argument is the model", got=name, expected=expected, hint=hint)
+
+
 def text_of(value: Any, field: str) -> str:
     """The text of a parsed line: the string itself, or its `field`. Raises `OptionError`."""
     if isinstance(value, Exception):

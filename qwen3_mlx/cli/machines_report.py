@@ -45,6 +45,8 @@ def gather(name: str, context: int | None, kv_bits: int | None, text: str) -> Ma
     where, config, _, _ = find(name)
     check_context(context)
     tokens = min(EVERYDAY_CONTEXT, config.context) if context is None else context
+    if context is not None:
+        config = config.for_context(context)
     place, links = group_speed.mac(gigabytes), (group_speed.JACCL, group_speed.TCP)
     ways, fault = [], None
     for attention, pipeline in WAYS.values():

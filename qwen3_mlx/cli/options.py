@@ -18,6 +18,10 @@ from qwen3_mlx.options import CacheFormat, GenerationOptions
 
 THINKING, SAMPLING, RUN = "Thinking", "Sampling (default: Qwen's preset for the mode)", "Running"
 TOOLS = "Tools"
+CONTEXT_HELP = (
+    "At most N tokens of conversation: prompt and answer. Beyond the model's own length YaRN is"
+    " switched on."
+)
 DEBUG_KEY = "qwen3_mlx.debug"
 
 
@@ -98,6 +102,18 @@ Debug = Annotated[
 ]
 
 
+def _of_flag(error: OptionError) -> OptionError:
+    """`error` about an option of a turn, under its flag's name and with a hint."""
+    name, rest = error.what, ""
+    if name.startswith("thinking_budget"):
+        name, rest = "budget", name.removeprefix("thinking_budget")
+    name = name.replace("_", "-")
+    if error.hint is not None or " " in name:
+        return error
+    hint = f"leave --{name} out for the default"
+    return OptionError(f"--{name}{rest}", got=error.got, expected=error.expected, hint=hint)
+
+
 @dataclass(frozen=True, slots=True)
 class ToolOptions:
     """The options for MCP servers in `chat` and `generate`."""
@@ -152,7 +168,7 @@ class TurnOptions:
         int | None,
         option(
             "N",
-            "Tokens the model can look back on; beyond its own length YaRN is switched on.",
+            CONTEXT_HELP,
             RUN,
         ),
     ] = None
@@ -229,11 +245,20 @@ class TurnOptions:
         return replace(found, first=True)
 
     def cache_format(self) -> CacheFormat:
-        """The KV cache's format. Raises `OptionError`."""
-        return CacheFormat(self.kv_bits, self.kv_window)
+        """The KV cache's format. Raises `OptionError`, which names the flag."""
+        try:
+            return CacheFormat(self.kv_bits, self.kv_window)
+        except OptionError as error:
+            raise _of_flag(error) from None
 
     def options(self) -> GenerationOptions:
-        """The `GenerationOptions`. Raises `OptionError`."""
+        """The `GenerationOptions`. Raises `OptionError`, which names the flag."""
+        try:
+            return self._options()
+        except OptionError as error:
+            raise _of_flag(error) from None
+
+    def _options(self) -> GenerationOptions:
         return GenerationOptions(
             thinking=self.think,
             thinking_budget=self._budget(),

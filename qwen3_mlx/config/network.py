@@ -94,6 +94,8 @@ class Qwen3Config:
     mlp_only_layers: tuple[int, ...] = ()
     head: bool = True
     """Whether the network has an LM head. An embedder's checkpoint has only the body."""
+    limit: int | None = None
+    """The context asked for, in tokens, if it is below `reach`: a cap that changes no number."""
 
     @classmethod
     def from_dir(cls, path: str | Path) -> Qwen3Config:
@@ -146,6 +148,11 @@ class Qwen3Config:
 
     @property
     def context(self) -> int:
+        """Tokens that a conversation may have: the `limit`, else the whole `reach`."""
+        return self.reach if self.limit is None else min(self.limit, self.reach)
+
+    @property
+    def reach(self) -> int:
         """Positions this configuration supports with YaRN, in tokens."""
         scaling = self.rope.scaling
         if scaling is None:
@@ -154,12 +161,21 @@ class Qwen3Config:
         return max(self.max_position_embeddings, extended)
 
     def for_context(self, tokens: int) -> Qwen3Config:
-        """The configuration for `tokens` positions, with YaRN if they need it.
+        """The configuration for a context of `tokens`: no less, and no more.
 
-        YaRN's factor is the smallest sufficient integer; if `context` suffices, self is returned
+        Raises `ContextError` as `reaching`.
+        """
+        config = self.reaching(tokens)
+        limit = tokens if tokens < config.reach else None
+        return config if limit == config.limit else replace(config, limit=limit)
+
+    def reaching(self, tokens: int) -> Qwen3Config:
+        """The configuration with YaRN if `tokens` positions need it; its `limit` stays.
+
+        YaRN's factor is the smallest sufficient integer; if `reach` suffices, self is returned
         unchanged. Raises `ContextError` beyond a factor of 32.
         """
-        if tokens <= self.context:
+        if tokens <= self.reach:
             return self
         factor = float(math.ceil(tokens / self.native_context))
         if factor > MAX_YARN_FACTOR:

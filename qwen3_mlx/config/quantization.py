@@ -22,6 +22,10 @@ class QuantSpec:
     group_size: int
     mode: str = "affine"
 
+    def __str__(self) -> str:
+        kind = "" if self.mode == "affine" else f", {self.mode}"
+        return f"{self.bits} bits in groups of {self.group_size}{kind}"
+
 
 @dataclass(frozen=True)
 class Quantization:
@@ -31,6 +35,10 @@ class Quantization:
     overrides: Mapping[str, QuantSpec | None]
     listed_only: bool = False
     """Whether only the modules in `overrides` are packed; `default` is then the most common."""
+
+    def __str__(self) -> str:
+        others = {spec for spec in self.overrides.values() if spec not in (None, self.default)}
+        return f"{self.default}{', others otherwise' if others else ''}"
 
     def spec(self, path: str) -> QuantSpec | None:
         """The packing of the module at `path`; None if it isn't quantized."""

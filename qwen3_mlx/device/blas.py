@@ -14,6 +14,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from qwen3_mlx.errors import OptionError, shown
+
 _INSTALLED = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.2", "libmkl_rt.so")
 _SPIN_CYCLES = "20"
 """OpenBLAS's threads spin while waiting, by default for 2^28 cycles: while a small model decodes,
@@ -30,13 +32,20 @@ _MACHINES = {"x86_64": 62, "aarch64": 183}
 def load() -> str | None:
     """Load a BLAS; returns its name, or None if MLX uses its own. Call it before importing MLX.
 
-    ``QWEN3_MLX_BLAS`` names a library (a path or a name for the loader), or is ``off``.
+    ``QWEN3_MLX_BLAS`` names a library (a path or a name for the loader), or is ``off``. Raises
+    `OptionError` for one that can't be loaded: without it MLX is forty times slower.
     """
     choice = os.environ.get("QWEN3_MLX_BLAS", "")
     if sys.platform != "linux" or choice == "off":
         return None
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", _SPIN_CYCLES)
-    return next(filter(_open, [choice] if choice else [*_INSTALLED, *_from_pip()]), None)
+    if choice:
+        if not _open(choice):
+            expected = "off, or a BLAS that the loader finds: its path or its name"
+            hint = "unset QWEN3_MLX_BLAS"
+            raise OptionError("QWEN3_MLX_BLAS", got=shown(choice), expected=expected, hint=hint)
+        return choice
+    return next(filter(_open, [*_INSTALLED, *_from_pip()]), None)
 
 
 def _from_pip() -> list[str]:

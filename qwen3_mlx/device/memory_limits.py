@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from qwen3_mlx.device.switches import switch
 from qwen3_mlx.errors import gb
 
 WIRED = "QWEN3_MLX_WIRED"
@@ -36,12 +37,14 @@ def decide(device: str, working_set: int, macos: str, environment: Mapping[str, 
     Wired: not set. mlx-lm wires the whole working set while it generates; the kernel panics of
     mlx#3186 went away, in ten runs of ten, when nothing was wired. `WIRED` set to ``on`` asks for
     it on macOS 15 or later, up to the working set, beyond which MLX refuses.
+    Raises `OptionError` for a `WIRED` that is neither ``on`` nor ``off``.
     """
+    asked = switch(WIRED, environment) == "on"
     if device != "metal":
         why = f"MLX's own: on {device} they are neither too high nor shared with the screen"
         return Limits(None, None, None, why, "only Metal wires memory")
     wired, wired_why = None, f"off, as mlx#3186 advises; {WIRED}=on asks for it"
-    if environment.get(WIRED, "") == "on":
+    if asked:
         if int(macos.partition(".")[0] or 0) >= 15:
             wired, wired_why = working_set, f"asked for by {WIRED}: {gb(working_set)}"
         else:

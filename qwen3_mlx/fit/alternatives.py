@@ -99,7 +99,8 @@ def _recipe(workload: Workload, place: Machine) -> Iterator[Choice]:
 def _shorter(workload: Workload, place: Machine) -> Iterator[Choice]:
     longest = inequality.largest_context(workload.config, workload.weights, place, workload.kv_bits)
     if SMALLEST_CONTEXT <= longest < workload.context:
-        fit = replace(workload, context=longest).fit(place)
+        config = workload.config.for_context(longest)
+        fit = replace(workload, config=config, context=longest).fit(place)
         yield Choice(f"a context of {longest:,} tokens", f"--context {longest}", fit)
 
 
@@ -109,6 +110,8 @@ def _smaller_model(workload: Workload, place: Machine) -> Iterator[Choice]:
     most = 0
     for release in releases.RELEASES[:8]:
         config = Qwen3Config.from_dict(release.config())
+        if workload.config.limit is not None:
+            config = config.for_context(workload.context)
         weights = inequality.weights_from_config(config)
         fit = Workload(config, weights, workload.context, workload.kv_bits).fit(place)
         size = matrices.parameters(config)
@@ -169,14 +172,16 @@ def check(
     context doesn't. On the CPU, swap counts as memory: it is slow, but works. Raises
     `OutOfMemoryError` unless `force` or the variable `CHECK` prevents it.
     """
+    checked = guard.checked()
     place = machine.this_machine(swap=True)
+    config = config if context is None else config.for_context(context)
     tokens = context or min(SMALLEST_CONTEXT, config.context)
     if cache_format.window is not None:  # the cache never holds more than the window
         tokens = min(tokens, cache_format.window)
     workload = Workload(config, weights, tokens, cache_format.bits)
     fit = workload.fit(place)
     if not fit.fits:
-        if force or not guard.checked():
+        if force or not checked:
             return f"loaded all the same: {fit.equation}"
         listed = "\n  ".join(["what would fit, the least loss first:", *advice(workload, place)])
         raise OutOfMemoryError(

@@ -8,8 +8,7 @@ nothing: the command buffer fails, or macOS swaps until it panics. So large allo
 
 from __future__ import annotations
 
-import os
-
+from qwen3_mlx.device.switches import switch
 from qwen3_mlx.errors import OutOfMemoryError, gb
 from qwen3_mlx.fit import machine
 from qwen3_mlx.fit.machine import Machine
@@ -19,8 +18,8 @@ CHECK = "QWEN3_MLX_FIT"
 
 
 def checked() -> bool:
-    """Whether the check is enabled: unless `CHECK` is ``off``."""
-    return os.environ.get(CHECK, "") != "off"
+    """Whether the check is enabled: unless `CHECK` is ``off``. Raises `OptionError`."""
+    return switch(CHECK) != "off"
 
 
 def require(nbytes: int, doing: str, hint: str | None = None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from qwen3_mlx.config import Qwen3Config
@@ -161,11 +161,12 @@ def fit(
 ) -> Fit:
     """The inequality for `context` tokens, prefilled in chunks of `chunk`.
 
+    Where no more than those were asked for, `config` is that of `Qwen3Config.for_context`.
     Raises `OptionError` or `ContextError`.
     """
     if context < 1:
         raise OptionError("context", got=context, expected="1 or more tokens")
-    config.for_context(context)  # raises beyond YaRN's reach
+    config.reaching(context)  # raises beyond YaRN's reach
     if chunk < 1:
         raise OptionError("prefill chunk", got=chunk, expected="at least 1")
     cache, work = prefill_peak.peak_bytes(config, machine, context, chunk, kv_bits)
@@ -183,6 +184,7 @@ def largest_context(
     config: Qwen3Config, weights: Weights, machine: Machine, kv_bits: int | None = None
 ) -> int:
     """The longest context that fits, a multiple of 256 up to the native one; 0 if none."""
+    config = replace(config, limit=None)
     low, high = 0, config.native_context // 256
     while low < high:
         middle = (low + high + 1) // 2

@@ -27,10 +27,12 @@ def peak_bytes(
     """Bytes of the cache, and of the rest without weights, at a prefill's peak.
 
     A layer's old buffers live until they are copied; a GPU also copies a layer's packed rows out.
+    Buffers grow up to the context of `config`, or what YaRN makes of it where `tokens` are more.
     """
     per_token = kv_bytes_per_token(config, kv_bits, machine.float_bytes or 2)
     before, best = 0, (0, 0)
-    for length, held, allocated in growth(tokens, chunk, config.for_context(tokens).context):
+    limit = config.context if tokens <= config.context else config.reaching(tokens).reach
+    for length, held, allocated in growth(tokens, chunk, limit):
         copied = before if allocated > before else 0
         if kv_bits is not None and machine.fused_attention:
             copied += held

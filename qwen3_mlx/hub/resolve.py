@@ -9,7 +9,7 @@ import difflib
 import re
 from pathlib import Path
 
-from qwen3_mlx.errors import ModelNotFoundError, shown
+from qwen3_mlx.errors import ModelNotFoundError, Qwen3Error, shown
 from qwen3_mlx.files import expanded
 from qwen3_mlx.gguf import folder
 from qwen3_mlx.hub import releases
@@ -67,6 +67,16 @@ def is_model_name(text: str) -> bool:
     # A prompt may begin with a path or a soft switch, but continues after it.
     bare = not any(map(str.isspace, text)) and text not in ("/think", "/no_think")
     return (bare and _looks_like_path(text)) or _is_model_directory(text)
+
+
+def may_be_words(text: str) -> bool:
+    """Whether `text` has only a repository's form, as "and/or" has, and no Qwen's name."""
+    if not _REPO.fullmatch(text) or "qwen" in text.lower():
+        return False
+    try:
+        return find_local(text) is None
+    except Qwen3Error:  # found, and damaged
+        return False
 
 
 def parse(name: str) -> Source:
@@ -129,7 +139,8 @@ def _not_found(name: str) -> ModelNotFoundError:
         return ModelNotFoundError("no such model directory", got=name, hint=hint)
     bundled_names = [name for name, _ in bundled()]
     known = [*bundled_names, *releases.aliases()]
-    main = ", ".join([*bundled_names, *(release.alias for release in releases.RELEASES)])
+    released = (*releases.RELEASES, *releases.RETRIEVAL)
+    main = ", ".join([*bundled_names, *(release.alias for release in released)])
     close = difflib.get_close_matches(name.lower().removeprefix("qwen3-"), known, n=3, cutoff=0.4)
     did_you_mean = f"did you mean {', '.join(close)}?" if close else f"aliases: {main}"
     return ModelNotFoundError(

@@ -123,6 +123,7 @@ class Qwen3Network(nn.Module):
         super().__init__()
         self.model = Qwen3Body(config)
         self.context, self.head_dim = config.context, config.head_dim
+        self.reach = config.reach
         self.vocab_size, self.has_head = config.vocab_size, config.head
         if config.head and not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)

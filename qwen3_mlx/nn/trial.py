@@ -174,8 +174,8 @@ def warm(runs: dict[Arm, Run], skipped: Skipped = never) -> None:
 
 
 def pasts(network: Qwen3Network, arms: int) -> Iterator[int]:
-    """The `PASTS` that fit into the context and, when each is requested, into memory."""
-    room = network.context - (ROUNDS + 2) * STEPS
+    """The `PASTS` within the model's reach, whatever context is asked for, and within memory."""
+    room = network.reach - (ROUNDS + 2) * STEPS
     for past in sorted({max(min(past, room), 1) for past in PASTS}):
         try:
             guard.require(_nbytes(network, past) * arms, "while timing kernels")

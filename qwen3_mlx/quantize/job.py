@@ -185,10 +185,12 @@ def check_publishable(record: dict[str, Any], force: bool) -> None:
     if force or passes(record):
         return
     measured, bound = record["measured"], record["recipe"]["bound"]
-    got = "no measurement" if measured is None else f"{measured['kl_mean']} nats a token"
+    if measured is None:
+        hint = "convert without --no-verify, or publish it all the same with --force"
+        raise HubError("not published: the result was not compared with its source", hint=hint)
     raise HubError(
         "not published: the result is too far from its source",
-        got=got,
+        got=f"{measured['kl_mean']} nats a token",
         expected=f"a mean KL divergence of at most {bound}",
         hint="take a recipe with more bits, or publish it all the same with --force",
     )

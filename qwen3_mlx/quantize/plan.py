@@ -190,7 +190,7 @@ def make_plan(
     if source.format == "mlx" and not allow_lossy and any(item.spec for item in items):
         raise OptionError(
             "the source is packed already",
-            got=f"{source.directory}, {source.config.quantization}",
+            got=f"{source.directory}, {source.config.quantization or 'packed'}",
             expected="floats",
             hint="packing it again adds a second loss to the first: take the original, or say"
             " --allow-lossy",

@@ -13,8 +13,9 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import OptionError, shown
 from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.plain_numbers import within
 from qwen3_mlx.retrieval.batches import Ids, Progress, fitted, last_states
 from qwen3_mlx.text import Tokenizer
 
@@ -43,12 +44,14 @@ def token_ids(
     return fitted([], tokenizer.encode(text), end, context, what, truncate=truncate)
 
 
-def check_dimensions(dimensions: int | None, width: int) -> None:
-    """Raise `OptionError` for dimensions that the model's vectors don't have."""
-    sound = type(dimensions) is int and 1 <= dimensions <= width
-    if dimensions is not None and not sound:
+def check_dimensions(dimensions: int | None, width: int) -> int | None:
+    """`dimensions` as an int; raises `OptionError` for those that the vectors don't have."""
+    found: int | None = within(dimensions, 1, width, integer=True)
+    if dimensions is not None and found is None:
         hint = "Qwen trained 32 and more"
-        raise OptionError("dimensions", got=repr(dimensions), expected=f"1 to {width}", hint=hint)
+        expected = f"a whole number, 1 to {width}"
+        raise OptionError("dimensions", got=shown(dimensions), expected=expected, hint=hint)
+    return found
 
 
 def vectors(

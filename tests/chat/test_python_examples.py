@@ -1,23 +1,41 @@
-"""docs/python.md's examples for notebooks, asyncio, threads and processes, run as they stand."""
+"""docs/python.md's examples: forms, notebooks, asyncio, threads, processes, run as they stand."""
 
 from __future__ import annotations
 
 import ast
 import asyncio
 import inspect
+import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from qwen3_mlx import load
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 EXAMPLES = dict(re.findall(r"```python\n# (\w+)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL))
 
 
 def test_each_way_has_an_example() -> None:
-    assert set(EXAMPLES) == {"notebook", "asyncio", "threads", "processes"}
+    assert set(EXAMPLES) == {"form", "notebook", "asyncio", "threads", "processes"}
+
+
+def test_an_answer_in_a_form_ends_and_fits() -> None:
+    for seed in range(4):
+        model = load("demo")
+        generate = partial(model.generate, seed=seed)
+        names = {"json": json, "model": SimpleNamespace(generate=generate)}
+        exec(EXAMPLES["form"], names)
+        reply: Any = names["reply"]
+        assert reply.finish_reason == "stop"
+        found = json.loads(reply.answer)
+        assert 0 <= found["born"] <= 2100 and len(found["name"]) <= 60
 
 
 def test_a_notebooks_cell_runs_in_a_running_loop(capsys: pytest.CaptureFixture[str]) -> None:

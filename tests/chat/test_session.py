@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_mlx import Answer, Done, GenerationOptions, Reply, Thinking
+from qwen3_mlx import Answer, Done, GenerationOptions, Reply, Thinking, load
 from qwen3_mlx import files as files_module
 from qwen3_mlx.chat import journal
 from qwen3_mlx.chat.prompt_store import PromptStore
@@ -98,6 +98,19 @@ def test_max_tokens_is_bounded_by_the_context(model: Qwen3) -> None:
     assert reply.stats.prompt_tokens + reply.stats.answer_tokens <= 1024
 
 
+def test_a_shorter_context_that_is_asked_for_is_a_cap() -> None:
+    short = load("demo", context=100)
+    assert (short.config.context, short.network.context) == (100, 100)
+    reply = short.generate("Count to 100", thinking=False, temperature=0.0, min_tokens=60)
+    assert reply.stats.prompt_tokens + reply.stats.answer_tokens <= 100
+    assert short.network.make_cache()[0].limit == 100
+    with pytest.raises(ContextError, match="fewer than 100, the context of demo"):
+        short.generate("Say it again and again. " * 20)
+    draft = load("demo", context=100, draft="lookup")
+    drafted = draft.generate("Count to 100", thinking=False, temperature=0.0, min_tokens=60)
+    assert drafted.answer == reply.answer
+
+
 def test_the_same_seed_gives_the_same_reply(thinker: Qwen3) -> None:
     replies = [thinker.generate("hi", seed=seed, max_tokens=30).thinking for seed in (1, 1, 2)]
     assert replies[0] == replies[1] != replies[2]
@@ -114,7 +127,7 @@ def test_interrupt_from_another_thread(model: Qwen3) -> None:
     thread.join()
     *_, done = running
     assert isinstance(done, Done) and done.finish_reason == "interrupted"
-    with pytest.raises(ValueError, match="answer"):
+    with pytest.raises(OptionError, match="got 'pause', expected 'answer' or 'stop'"):
         running.interrupt("pause")  # type: ignore[arg-type]
 
 
@@ -323,3 +336,23 @@ def test_nothing_to_warm_before_anything_is_said(model: Qwen3, tmp_path: Path) -
     chat = model.session()
     assert chat.warm() == 0 and chat.cache.tokens == []
     assert chat.restore_prompt(PromptStore(tmp_path)) == "" and chat.cache.tokens == []
+
+
+def test_what_is_of_a_wrong_kind_is_an_error_in_words(model: Qwen3) -> None:
+    for wrong in ({"thinking": False}, "thinking"):
+        for ask in (model.generate, model.stream):
+            with pytest.raises(OptionError, match="expected GenerationOptions"):
+                ask("hi", wrong)  # type: ignore[operator]  # as a user may
+        with pytest.raises(OptionError, match="expected GenerationOptions"):
+            model.session(options=wrong)  # type: ignore[arg-type]  # as a user may
+    for system in (5, b"Be brief.", ["Be brief."]):
+        with pytest.raises(OptionError, match="expected a text, or None"):
+            model.session(system=system)  # type: ignore[arg-type]  # as a user may
+    chat = model.session()
+    with pytest.raises(OptionError, match="interrupt: got 'bogus'"):
+        chat.interrupt("bogus")  # type: ignore[arg-type]  # as a user may
+    for messages in (None, "hi", {"role": "user"}, [5]):
+        chat.messages = messages  # type: ignore[assignment]  # as a user may
+        for turn in (lambda: chat.send("hi"), chat.retry, chat.continue_last):
+            with pytest.raises(OptionError, match="expected a list of messages"):
+                turn()

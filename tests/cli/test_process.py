@@ -81,6 +81,12 @@ def test_a_full_disk_behind_stdout() -> None:
     assert (done.returncode, done.stderr) == (1, b"error: No space left on device\n")
 
 
+def test_the_answer_comes_where_the_thought_can_not_be_written() -> None:
+    shell = f"{' '.join(command('short', 'generate', '8b', 'x'))} 2> /dev/full"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, cwd=ROOT, timeout=PATIENCE_S)
+    assert (done.returncode, done.stdout) == (0, b"It is **4**.\n")
+
+
 @pytest.mark.parametrize(
     "env",
     [

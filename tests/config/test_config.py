@@ -135,7 +135,6 @@ def test_yarn() -> None:
 @pytest.mark.parametrize("values", [DENSE, MOE], ids=["dense", "moe"])
 def test_a_longer_context_switches_yarn_on(values: Values) -> None:
     config = read(values)
-    assert config.for_context(32_768) == config
     longer = config.for_context(131_072)
     assert longer.rope.scaling is not None
     assert longer.rope.scaling.factor == 4.0
@@ -145,6 +144,20 @@ def test_a_longer_context_switches_yarn_on(values: Values) -> None:
     assert dataclasses.replace(longer, rope=config.rope) == config
     with pytest.raises(ContextError, match="100000000"):
         config.for_context(100_000_000)
+
+
+@pytest.mark.parametrize("more", [{}, {"rope_scaling": YARN}], ids=["plain", "yarn"])
+def test_a_context_that_is_asked_for_is_a_cap_and_changes_no_number(more: Values) -> None:
+    config = read(DENSE, **more)
+    short = config.for_context(1000)
+    assert (short.context, short.reach) == (1000, config.reach)
+    assert dataclasses.replace(short, limit=None) == config
+    assert short.native_context == config.native_context
+    assert short.for_context(config.reach) == config
+    assert short.for_context(2000).context == 2000
+    longer = config.for_context(200_000)
+    assert (longer.context, longer.reach) == (200_000, 7 * 32_768)
+    assert longer.for_context(1000).rope == longer.rope
 
 
 def test_which_layers_have_experts() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from qwen3_mlx.device import backend
+from qwen3_mlx.device import backend, blas
+from qwen3_mlx.errors import OptionError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="macOS has Accelerate")
 
@@ -68,11 +69,16 @@ def test_idle_threads_sleep() -> None:
     assert run("")["spun"] < 0.03
 
 
-@pytest.mark.parametrize("choice", ["off", "libno-such-blas.so"])
-def test_without_a_library_mlx_keeps_its_own(choice: str) -> None:
-    found = run(choice)
+def test_without_a_library_mlx_keeps_its_own() -> None:
+    found = run("off")
     assert found["blas"] is None
     assert found["right"]
+
+
+def test_a_library_that_can_not_be_loaded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWEN3_MLX_BLAS", "libno-such-blas.so")
+    with pytest.raises(OptionError, match="expected off, or a BLAS that the loader finds"):
+        blas.load()
 
 
 def test_a_library_comes_with_the_environment() -> None:

@@ -123,6 +123,22 @@ def test_what_of_the_context_fits_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         check(32_768)
 
 
+def test_a_context_that_is_asked_for_bounds_the_buffers_that_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = wanted("14b")
+    place = Machine(10**12, "free")
+    free = inequality.fit(model.config, model.weights, place, 4097)
+    asked = inequality.fit(model.config.for_context(4097), model.weights, place, 4097)
+    assert asked.kv_bytes < 0.6 * free.kv_bytes  # 4,352 positions, not 8,192
+    exactly = Machine(asked.required_bytes, "free")
+    monkeypatch.setattr("qwen3_mlx.fit.machine.this_machine", lambda **_: exactly)
+    assert alternatives.check("14b", model.config, model.weights, 4097, force=False) == ""
+    longest = inequality.largest_context(model.config, model.weights, exactly)
+    capped = model.config.for_context(4097)
+    assert longest == inequality.largest_context(capped, model.weights, exactly)
+
+
 def test_nothing_is_downloaded_that_cannot_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
+from qwen3_mlx import load
+from qwen3_mlx.checkpoint import mapped
 from qwen3_mlx.device import memory_limits
-from qwen3_mlx.errors import OutOfMemoryError
+from qwen3_mlx.errors import OptionError, OutOfMemoryError
 from qwen3_mlx.fit import guard
 
 SET = 11_000_000_000
@@ -24,7 +27,7 @@ def test_only_metal_is_limited() -> None:
 
 @pytest.mark.parametrize(
     ("macos", "value", "wired"),
-    [("15.0", "on", SET), ("26.4.1", "on", SET), ("14.7", "on", None), ("26.0", "1", None)],
+    [("15.0", "on", SET), ("26.4.1", "on", SET), ("14.7", "on", None), ("26.0", "off", None)],
 )
 def test_wired_memory_is_asked_for_and_needs_macos_15(
     macos: str, value: str, wired: int | None
@@ -58,3 +61,20 @@ def test_the_look_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     guard.require(2_000_000_000, "at 7 tokens")
     monkeypatch.undo()
     guard.require(1000, "at 7 tokens")
+
+
+@pytest.mark.parametrize("value", ["bogus", "OFF", "0"])
+def test_a_variable_that_says_neither_on_nor_off_is_refused(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    asks: dict[str, Callable[[], object]] = {
+        "QWEN3_MLX_FIT": lambda: load("demo"),
+        "QWEN3_MLX_ZERO_COPY": mapped.state,
+        "QWEN3_MLX_WIRED": memory_limits.apply.__wrapped__,
+    }
+    for variable, ask in asks.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, value)
+            message = f"{variable}: got {value!r}, expected on or off\nhint: unset {variable}"
+            with pytest.raises(OptionError, match=re.escape(message)):
+                ask()

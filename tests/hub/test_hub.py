@@ -88,6 +88,8 @@ def test_local_directory_wins_over_an_alias(
         ("4b-think-2507", "4b-thinking-2507"),
         ("", "aliases: demo"),
         ("zzzzzzzz", "aliases: demo"),
+        ("zzzzzzzz", "embed-0.6b"),
+        ("zzzzzzzz", "rerank-8b"),
         ("/x" * 3000, "check the path"),
         ("~nobody-here/x", "check the path"),
         ("x\0y", "aliases: demo"),

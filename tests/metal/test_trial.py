@@ -177,6 +177,13 @@ def test_memory_that_isn_t_there_leaves_the_longer_past_out(
     assert list(block(net(), lambda n: 0.01, monkeypatch)) == ["5"]
 
 
+def test_a_shorter_context_that_is_asked_for_times_the_same_pasts() -> None:
+    """The verdict is kept for every context."""
+    network, capped = net(), net()
+    capped.context = 10
+    assert list(trial.pasts(capped, 2)) == list(trial.pasts(network, 2))
+
+
 def test_a_machine_that_slept_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock on the wall went on, the one that blocks are timed by did not."""
     wall = iter(range(0, 10**6, 60))

@@ -352,6 +352,7 @@ def test_packing_a_packed_model_again_needs_leave(dense: Path, tmp_path: Path) -
     with pytest.raises(OptionError, match="packed already") as caught:
         convert(tmp_path / "six", tmp_path / "four")
     assert "--allow-lossy" in str(caught.value)
+    assert caught.value.summary.endswith("six, 6 bits in groups of 64, expected floats")
     convert(tmp_path / "six", tmp_path / "four", allow_lossy=True)
     assert read_model(tmp_path / "four")["model.layers.0.mlp.up_proj.weight"][1] == (192, 16)
 

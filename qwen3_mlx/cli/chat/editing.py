@@ -50,8 +50,10 @@ def export(chat: Conversation, text: str) -> CommandResult:
     kind, _, name = text.partition(" ")
     if kind not in ("", "md", "json"):
         kind, name = Path(text).suffix.removeprefix("."), text
-    if kind not in ("", "md", "json"):
-        raise OptionError("/export", got=shown(text), expected="md or json, and perhaps a path")
+    if kind not in ("", "md", "json") or (name == text and text and not kind and "/" not in text):
+        expected = "md or json, and perhaps a path"
+        hint = f"for a file of that name: /export md {text}" if not kind else None
+        raise OptionError("/export", got=shown(text), expected=expected, hint=hint)
     if not _starts(chat.session.messages):
         raise SessionError("nothing to export yet", hint="say something first")
     kind = kind or "md"

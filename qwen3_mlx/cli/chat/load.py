@@ -15,10 +15,11 @@ from qwen3_mlx.errors import (
     ContextError,
     HubError,
     ModelNotFoundError,
+    OptionError,
     Qwen3Error,
 )
 from qwen3_mlx.hub import kinds, resolve
-from qwen3_mlx.options import AS_COMPUTED, CacheFormat
+from qwen3_mlx.options import AS_COMPUTED, CacheFormat, check_context
 
 if TYPE_CHECKING:
     from qwen3_mlx.model import Qwen3
@@ -74,6 +75,16 @@ def stand_in_note(name: str, error: Exception) -> str:
 def _one_line(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 200 else f"{line[:197]}..."
+
+
+def context_of(given: int | None, name: str, screen: Screen) -> int | None:
+    """The context of the command line, else `default_context`. Raises `OptionError`."""
+    try:
+        given = check_context(given)
+    except OptionError as error:
+        hint = "leave --context out for the model's own"
+        raise OptionError("--context", got=error.got, expected=error.expected, hint=hint) from None
+    return default_context(name, screen) if given is None else given
 
 
 def default_context(name: str, screen: Screen) -> int | None:

@@ -10,7 +10,7 @@ from qwen3_mlx.chat import journal, journal_files
 from qwen3_mlx.chat.plain import explicit
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.settings import folders
-from qwen3_mlx.errors import SessionError
+from qwen3_mlx.errors import ModelNotFoundError, SessionError
 from qwen3_mlx.options import GenerationOptions
 
 LAST = "last"
@@ -29,6 +29,15 @@ def with_last(arguments: list[str]) -> list[str]:
         if argument == "--resume" and not _ID.fullmatch(following):
             given.append(LAST)
     return given
+
+
+def no_id(error: ModelNotFoundError) -> ModelNotFoundError:
+    """`error` about the word behind ``--resume``, which is a model unless it looks like an id."""
+    hint = (
+        f"{error.hint}; a conversation's id is like 2026-01-31-101500-1f2e, or how it begins"
+        " (qwen3-mlx sessions list)"
+    )
+    return ModelNotFoundError(error.what, got=error.got, expected=error.expected, hint=hint)
 
 
 def find(id: str) -> journal.SavedChat:

@@ -81,7 +81,7 @@ def run(request: ChatRequest) -> int:
     tools = _tools(request)
     resumed = resuming.find(request.resume) if request.resume else None
     chosen = _choose(request.model, resumed)
-    context = request.context or load.default_context(chosen.name, screen)
+    context = load.context_of(request.context, chosen.name, screen)
     request = replace(request, system=system, context=context)
 
     def prepare(chat: Conversation) -> list[str]:
@@ -100,6 +100,8 @@ def run(request: ChatRequest) -> int:
             screen.note(chosen.note)
         return _by_lines(request, chosen, screen, prepare)
     except ModelNotFoundError as error:
+        if resumed is not None and request.model and request.resume == resuming.LAST:
+            raise resuming.no_id(error) from None
         if resumed is None or request.model:
             raise
         hint = f"go on with another model: qwen3-mlx chat MODEL --resume {resumed.id}"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli import output_file
 from qwen3_mlx.cli.settings import suggestions
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError, gb
-from qwen3_mlx.files import write_atomically
 
 if TYPE_CHECKING:
     from qwen3_mlx.bench.rates import Rates
@@ -177,7 +177,7 @@ def run(
         results |= {"bandwidth": roofline.bandwidth, "bytes_per_token": active, "rows": measured}
         results |= {"machine": dict(machine()), "paths": dict(paths())}
         text = json.dumps({"environment": environment(), "results": results}, indent=1)
-        write_atomically(record, f"{text}\n".encode())
+        output_file.write("--record", record, f"{text}\n")
     return 0
 
 
@@ -208,7 +208,7 @@ def run_rows(subject: Subject, sizes: tuple[int, int, int], record: Path | None 
         results = {"reading": asdict(reading), "samples": samples, "tokens": sizes[1]}
         results |= {"rounds": sizes[2], "machine": dict(machine()), "paths": dict(paths())}
         text = json.dumps({"environment": environment(), "results": results}, indent=1)
-        write_atomically(record, f"{text}\n".encode())
+        output_file.write("--record", record, f"{text}\n")
     return 0
 
 
@@ -267,6 +267,8 @@ def command(
     )
     if steps_of_rows and against is not None:
         raise OptionError("--rows doesn't go with --against", hint="leave one of the two out")
+    if record is not None:
+        output_file.check("--record", record)
     subject = from_shape(shape, recipe, layers, first + second) if shape else from_checkpoint(model)
     sizes = (first, second, third)
     if steps_of_rows:

@@ -43,6 +43,7 @@ def command(
         qwen3-mlx embed embed-4b queries.jsonl --field question --instruct "Find the answer"
     """
     name = model or DEFAULT
+    json_lines.check_model(name, file, DEFAULT)
     loaded = json_lines.load(name, "embedder")
     from qwen3_mlx.retrieval.embed import check_dimensions
 

@@ -35,7 +35,13 @@ def arrange(first: str | None, second: str | None, piped: str) -> tuple[str | No
 
     Two arguments are model and prompt. A single one is the model if it has the form of a model's
     name and stdin has text; else it is the prompt. Text from stdin follows after an empty line.
+    A single "24/7" is a prompt, and with text from stdin refused: it could be a repository.
     """
+    if second is None and first is not None and resolve.may_be_words(first):
+        if not piped.strip():
+            return None, stdin.argument(first)
+        hint = f'qwen3-mlx generate {first} "a prompt", or: qwen3-mlx generate MODEL "{first}"'
+        raise OptionError("a model or a prompt?", got=first, expected="both", hint=hint)
     piped = piped.rstrip("\r\n") if piped.strip() else ""
     model, words = first, second
     if first is not None and second is None and not (piped and resolve.is_model_name(first)):
@@ -87,7 +93,8 @@ def command(
     """Answer one prompt: the answer on stdout, the thinking on stderr.
 
     A lone argument is the prompt; but if it has the form of a model's name and stdin is piped in,
-    it is the model. Piped text joins the prompt, behind an empty line.
+    it is the model ("and/or" could be both, and is refused there). Piped text joins the prompt,
+    behind an empty line.
 
     Examples:
 
@@ -156,7 +163,7 @@ def _open(name: str | None, turn: opt.TurnOptions, screen: Screen) -> tuple[str,
     chosen, note = load.choose(name)
     if note and (screen.err_is_terminal or note != load.DEMO_NOTE):
         screen.note(note)
-    context = turn.context or load.default_context(chosen, screen)
+    context = load.context_of(turn.context, chosen, screen)
     parts = (chosen, context, screen, turn.cache_format(), turn.adapter, turn.draft)
     if load.is_last(name, chosen):
         chosen, loaded = load.open_or_demo(*parts)

@@ -97,6 +97,8 @@ def gather(name: str, context: int | None, kv_bits: int | None, gigabytes: float
     place = machine.this_machine() if gigabytes is None else machine.mac(gigabytes)
     check_context(context)
     tokens = min(EVERYDAY_CONTEXT, config.context) if context is None else context
+    if context is not None:
+        config = config.for_context(context)
     fit = inequality.fit(config, weights, place, tokens, kv_bits)
     found = resolve.find_local(name)
     findings = () if found is None else tuple(check(found))

@@ -170,6 +170,8 @@ def _with_fit(
     from qwen3_mlx.fit import inequality as memory
 
     tokens = min(EVERYDAY_CONTEXT, config.context) if context is None else context
+    if context is not None:
+        config = config.for_context(context)
     fit = memory.fit(config, weights, place, tokens)
     longest = memory.largest_context(config, weights, place)
     return Row(model, local, size, "", config, weights, fit, longest)

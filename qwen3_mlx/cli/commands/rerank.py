@@ -45,6 +45,7 @@ def command(
     from qwen3_mlx.hub.kinds import check_judges
 
     name = model or DEFAULT
+    json_lines.check_model(name, file, DEFAULT)
     loaded = json_lines.load(name, "reranker")
     check_judges(loaded.kind, name)
 

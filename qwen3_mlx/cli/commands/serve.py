@@ -80,9 +80,7 @@ def command(
     listening: Listening,
     limits: Limits,
     model: opt.Model = None,
-    context: Annotated[
-        int | None, opt.option("N", "Tokens the model can look back on.", opt.RUN)
-    ] = None,
+    context: Annotated[int | None, opt.option("N", opt.CONTEXT_HELP, opt.RUN)] = None,
     adapter: Annotated[
         Path | None, opt.option("DIR", "A LoRA adapter for the model.", opt.RUN)
     ] = None,
@@ -117,7 +115,7 @@ def command(
         screen.note(note)
 
     def open_model() -> Qwen3:
-        wanted_context = context or load.default_context(name, screen)
+        wanted_context = load.context_of(context, name, screen)
         return _open(name, wanted_context, screen, cache_format, adapter, draft)
 
     serve(

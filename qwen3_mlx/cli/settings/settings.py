@@ -94,7 +94,7 @@ KEYS = {
         Key("thinking", bool, "think before answering", option="thinking"),
         Key("budget", int, "tokens of thinking, or auto", "no limit", option="thinking_budget"),
         Key("max_tokens", int, "generated tokens at most, in all", option="max_tokens"),
-        Key("context", int, "tokens the model can look back on"),
+        Key("context", int, "tokens of conversation at most"),
         Key("system", str, "the system prompt", "none"),
         _sampling("temperature", float, "0 is greedy"),
         _sampling("top_p", float, "draw from the likeliest with this probability together"),

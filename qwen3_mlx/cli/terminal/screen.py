@@ -122,27 +122,31 @@ class Screen:
         """Write JSON to stdout; on a terminal, control characters become JSON escapes."""
         self.answer(text.translate(_ESCAPED) if self.out_is_terminal else text)
 
+    def _tell(self, text: str) -> None:
+        """Write to stderr; if that fails, as on a full disk, stdout's answer goes on without."""
+        try:
+            self.err.write(text)
+            self.err.flush()
+        except OSError:
+            self.err = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 (for good)
+
     def prompt(self, text: str) -> None:
         """Ask for a line on stderr."""
-        self.err.write(printable(text))
-        self.err.flush()
+        self._tell(printable(text))
 
     def line(self, text: str) -> None:
         """Draw `text` over the current line on stderr; an empty text erases the line."""
-        self.err.write(f"\r\x1b[K{DIM}{printable(text)}{RESET}" if text else "\r\x1b[K")
-        self.err.flush()
+        self._tell(f"\r\x1b[K{DIM}{printable(text)}{RESET}" if text else "\r\x1b[K")
 
     def trace(self, error: BaseException) -> None:
         """Write an error's traceback to stderr, without secrets."""
         text = "".join(traceback.format_exception(error))
-        self.err.write(printable(without_secrets(text)))
-        self.err.flush()
+        self._tell(printable(without_secrets(text)))
 
     def thought(self, text: str) -> None:
         """Write a piece of a thought to stderr, dim."""
         text = printable(text) if self.err_is_terminal else text
-        self.err.write(f"{DIM}{text}{RESET}" if self.err_is_styled and text.strip() else text)
-        self.err.flush()
+        self._tell(f"{DIM}{text}{RESET}" if self.err_is_styled and text.strip() else text)
 
     def note(self, text: str) -> None:
         """Write a note to stderr, dim; on a terminal its lines wrap between words."""
@@ -166,5 +170,4 @@ class Screen:
         mark = f"{BOLD_RED}error:{RESET}" if self.err_is_styled else "error:"
         with contextlib.suppress(OSError):  # the error may come from stdout itself
             self.out.flush()
-        self.err.write(f"{mark} {printable(text)}\n")
-        self.err.flush()
+        self._tell(f"{mark} {printable(text)}\n")

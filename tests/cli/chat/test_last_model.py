@@ -148,6 +148,10 @@ def test_the_conversation_s_model_is_gone(cli: Any, monkeypatch: pytest.MonkeyPa
         f"hint: go on with another model: qwen3-mlx chat MODEL --resume {path.stem}\n"
     )
     assert cli("chat", "8b", "--resume", stdin="more\n").stdout == "b\n"
+    result = cli("chat", "--resume", "nosuch", stdin="more\n")
+    assert result.exit_code == 1 and "unknown model: got 'nosuch'" in result.stderr
+    assert "a conversation's id is like 2026-01-31-101500-1f2e" in result.stderr
+    assert "id is like" not in cli("chat", "nosuch", stdin="more\n").stderr
 
 
 def test_the_name_that_is_kept_means_the_same_elsewhere(

@@ -244,8 +244,25 @@ def test_what_cannot_be_kept_is_said_by_every_save(state_home: Path) -> None:
     conversation.journal = ChatJournal(journal_files.new_path(state_home / "sessions"))
     list(conversation.session.send("hi"))
     for _ in range(2):
-        with pytest.raises(SessionError, match="can't be kept"):
+        with pytest.raises(SessionError, match="can't be kept") as error:
             run(conversation, "/save")
+        assert "--no-save" in str(error.value.hint)
+
+
+@pytest.mark.parametrize("word", ["xml", "html", "notes", "markdown"])
+def test_export_takes_no_unknown_format_for_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    conversation = chat()
+    send(conversation, "hi")
+    with pytest.raises(OptionError, match="expected md or json") as error:
+        run(conversation, f"/export {word}")
+    assert not list(tmp_path.glob("*")) and f"/export md {word}" in str(error.value.hint)
+    run(conversation, f"/export md {word}")
+    run(conversation, f"/export {tmp_path}/{word}2")  # a path says that it is one
+    run(conversation, f"/export {word}.json")
+    assert {path.name for path in tmp_path.glob("*")} == {word, f"{word}2", f"{word}.json"}
 
 
 def test_save_never_replaces_a_strangers_file(tmp_path: Path) -> None:

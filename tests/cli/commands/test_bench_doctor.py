@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from qwen3_mlx.bench import random_network
 from qwen3_mlx.bench.rates import Rates
+from qwen3_mlx.cli import output_file
 from qwen3_mlx.cli.app import app
 from qwen3_mlx.cli.commands import bench, doctor
 from qwen3_mlx.config import Qwen3Config
@@ -117,3 +118,27 @@ def test_a_noisy_column_is_marked() -> None:
     assert lines[2] == "| a | 100.2 | 15.0 (± 47 %) | 50% |"
     assert lines[3] == "| b | 1.0 | 1.0 | 3% |"
     assert lines[4] == "| ratio | 100.25 × | 15.00 × | |"
+
+
+@pytest.mark.parametrize("rows", [[], ["--rows"]])
+@pytest.mark.parametrize(
+    ("there", "said"), [("nowhere/x.json", "expected a folder"), (".", "a folder, expected a file")]
+)
+def test_a_record_that_can_not_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[str], there: str, said: str
+) -> None:
+    for name in ("run", "run_rows", "from_checkpoint"):
+        monkeypatch.setattr(bench, name, lambda *_: pytest.fail("it began"))
+    done = CliRunner().invoke(app, ["bench", *rows, "--record", str(tmp_path / there)])
+    assert done.exit_code == 1
+    assert (
+        done.stderr.startswith(f"error: --record: got {tmp_path / there}") and said in done.stderr
+    )
+    assert "hint: " in done.stderr
+
+
+def test_a_record_that_fails_at_the_end_is_named_as_the_user_named_it(tmp_path: Path) -> None:
+    with pytest.raises(OptionError) as error:
+        output_file.write("--record", tmp_path / "nowhere" / "x.json", "{}")
+    assert str(tmp_path / "nowhere" / "x.json: No such") in str(error.value)
+    assert ".part" not in str(error.value) and error.value.hint

@@ -205,7 +205,7 @@ def test_a_bad_variable(cli: Any, file: Path, monkeypatch: pytest.MonkeyPatch) -
     result = cli("generate", "8b", "x")
     assert result.exit_code == 1
     assert result.stderr.startswith(
-        "error: QWEN3_MLX_TOP_K: got 'many', expected 0 (off) or more\n"
+        "error: QWEN3_MLX_TOP_K: got 'many', expected a whole number, 0 (off) or more\n"
     )
 
 

@@ -132,7 +132,9 @@ def test_options_reach_the_model(cli: Any) -> None:
         ("hi there", None, "", (None, "hi there")),
         ("hi there", None, "text", (None, "hi there\n\ntext")),
         ("8b", None, "text\n\n", ("8b", "text")),
-        ("owner/name", None, "text", ("owner/name", "text")),
+        ("owner/Qwen3-name", None, "text", ("owner/Qwen3-name", "text")),
+        ("24/7", None, "", (None, "24/7")),
+        ("and/or", None, " \n", (None, "and/or")),
         ("either/or what?", None, "text", (None, "either/or what?\n\ntext")),
         (None, None, "text", (None, "text")),
         ("hello", None, " \n ", (None, "hello")),
@@ -150,6 +152,25 @@ def test_empty_prompt(first: str | None) -> None:
         arrange(first, None, "")
     with pytest.raises(OptionError, match="prompt is empty"):
         arrange("8b", first or "", " \n")
+
+
+@pytest.mark.parametrize("word", ["24/7", "and/or", "owner/name"])
+def test_a_word_that_may_be_a_repository_begins_no_download(word: str) -> None:
+    with pytest.raises(OptionError, match=f'got {word}, expected both(.|\n)*MODEL "{word}"'):
+        arrange(word, None, "text")
+    assert arrange(word, "hi", "") == (word, "hi")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--budget", "-1"), ("--seed", "-1"), ("--temperature", "nan"),
+                        ("--kv-bits", "3"), ("--repetition-penalty", "101.0")],
+)  # fmt: skip
+def test_a_range_is_named_as_it_was_typed_and_has_a_hint(cli: Any, flag: str, value: str) -> None:
+    for command in (("generate", "8b", "hi"), ("chat", "8b")):
+        result = cli(*command, flag, value, stdin="")
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"error: {flag}: got {value}, expected ")
+        assert f"hint: leave {flag} out" in result.stderr
 
 
 def test_model_without_a_prompt() -> None:
@@ -198,7 +219,7 @@ def test_errors_end_in_one_line_a_hint_and_1(cli: Any) -> None:
 
 def test_option_errors_come_before_the_model_is_loaded(cli: Any) -> None:
     result = cli("generate", "8b", "x", "--top-p", "7")
-    assert result.exit_code == 1 and "top_p: got 7" in result.stderr
+    assert result.exit_code == 1 and "--top-p: got 7" in result.stderr
     result = cli("generate", "8b", "x", "--think", "--budget", "0")
     assert result.exit_code == 1 and "contradicts" in result.stderr
     assert cli.opened == []

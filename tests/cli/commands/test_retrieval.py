@@ -48,6 +48,16 @@ def test_embed_options_and_a_file(tmp_path: Path) -> None:
     assert np.allclose([line["embedding"] for line in found], np.array(want), atol=1e-6)
 
 
+@pytest.mark.parametrize("command", ["embed", "rerank"])
+def test_a_lone_file_is_not_taken_for_an_unknown_model(tmp_path: Path, command: str) -> None:
+    file = tmp_path / "e.jsonl"
+    file.write_text('"x"\n')
+    done, _ = run(command, file)
+    assert done.exit_code == 1
+    assert f"a lone argument is the model: got {file}" in done.stderr
+    assert f"name the model first: {command}-0.6b {file}" in done.stderr
+
+
 def test_errors_stand_in_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_lines, "TOGETHER", 2)
     lines = b'"a"\n{"no": 1}\nnot json\n"\\ud800"\n\xff\n7\n"%s"\n"b"\n' % (b"word " * 1000)

@@ -1,0 +1,24 @@
+"""What `convert` asks before hours of work, if its result is to be published."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qwen3_mlx.errors import OptionError
+
+if TYPE_CHECKING:
+    from qwen3_mlx.cli.commands.convert import ConvertOptions
+
+
+def check_upload(options: ConvertOptions) -> None:
+    """Raise `OptionError` for a result that can't be published, and for options of no upload."""
+    if options.upload is None:
+        said = "--private" if options.private else "--revision" if options.revision else ""
+        if said:
+            raise OptionError(f"{said} without --upload", hint="--upload OWNER/NAME publishes")
+    elif not options.verify and not options.force:
+        raise OptionError(
+            "--upload publishes what was compared with its source",
+            got="--no-verify",
+            hint="leave --no-verify out, or publish it all the same with --force",
+        )
