@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli import record_file
 from qwen3_mlx.cli.settings import suggestions
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError, gb
-from qwen3_mlx.files import write_atomically
 
 if TYPE_CHECKING:
     from qwen3_mlx.bench.rates import Rates
@@ -154,7 +153,7 @@ def run(
     """
     from qwen3_mlx.bench import random_network
     from qwen3_mlx.bench import rates as speed
-    from qwen3_mlx.bench.measure import environment, interleaved
+    from qwen3_mlx.bench.measure import interleaved
     from qwen3_mlx.cli.commands.doctor import machine, paths
 
     context, tokens, rounds = sizes
@@ -176,15 +175,13 @@ def run(
         results = {"model": subject.name, "context": context, "tokens": tokens, "rounds": rounds}
         results |= {"bandwidth": roofline.bandwidth, "bytes_per_token": active, "rows": measured}
         results |= {"machine": dict(machine()), "paths": dict(paths())}
-        text = json.dumps({"environment": environment(), "results": results}, indent=1)
-        write_atomically(record, f"{text}\n".encode())
+        record_file.write(record, results)
     return 0
 
 
 def run_rows(subject: Subject, sizes: tuple[int, int, int], record: Path | None = None) -> int:
     """Measure steps of 1 to 16 rows, print them, and save them for `doctor`."""
     from qwen3_mlx.bench import rows_reading
-    from qwen3_mlx.bench.measure import environment
     from qwen3_mlx.bench.rows import Steps
     from qwen3_mlx.cli.commands.doctor import machine, paths
 
@@ -207,8 +204,7 @@ def run_rows(subject: Subject, sizes: tuple[int, int, int], record: Path | None 
     if record is not None:
         results = {"reading": asdict(reading), "samples": samples, "tokens": sizes[1]}
         results |= {"rounds": sizes[2], "machine": dict(machine()), "paths": dict(paths())}
-        text = json.dumps({"environment": environment(), "results": results}, indent=1)
-        write_atomically(record, f"{text}\n".encode())
+        record_file.write(record, results)
     return 0
 
 
@@ -267,6 +263,8 @@ def command(
     )
     if steps_of_rows and against is not None:
         raise OptionError("--rows doesn't go with --against", hint="leave one of the two out")
+    if record is not None:
+        record_file.check(record)
     subject = from_shape(shape, recipe, layers, first + second) if shape else from_checkpoint(model)
     sizes = (first, second, third)
     if steps_of_rows:

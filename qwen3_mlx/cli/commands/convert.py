@@ -69,7 +69,8 @@ class ConvertOptions:
         bool, opt.flag("--allow-lossy", "Pack a packed MLX model again.", WORK)
     ] = False
     force: Annotated[
-        bool, opt.flag("--force", "Replace DIR; publish even above the recipe's bound.", WORK)
+        bool,
+        opt.flag("--force", "Replace the checkpoint in DIR; publish even above the bound.", WORK),
     ] = False
     verify: Annotated[
         bool, opt.flag("--verify/--no-verify", "Compare the result with SOURCE.", WORK)
@@ -140,6 +141,10 @@ def command(
         return
     if source is None:
         raise typer.BadParameter("name a SOURCE, or ask for --list", param_hint="SOURCE")
+    if options.out is not None:
+        from qwen3_mlx.quantize.target_check import check_place
+
+        check_place(options.out)  # before anything is downloaded
     screen = Screen()
     progress = ProgressLine(screen)
     work = _convert if options.shares is None else _share_out
@@ -168,6 +173,8 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
     for finding in job.findings:
         screen.note(str(finding))
     if options.dry_run:
+        planned = job if options.learned is None else learned.keyed(job, options.learned)
+        planned.target.check(request.source, request.force)
         screen.answer(preview(job, options.upload))
         return
     if options.learned is not None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from qwen3_mlx.bench import random_network
 from qwen3_mlx.bench.rates import Rates
+from qwen3_mlx.cli import record_file
 from qwen3_mlx.cli.app import app
 from qwen3_mlx.cli.commands import bench, doctor
 from qwen3_mlx.config import Qwen3Config
@@ -63,6 +64,43 @@ def test_bench_needs_no_download(shape: str, tmp_path: Path) -> None:
     assert {"device", "commit", "command", "variables"} <= set(held["environment"])
     assert len(held["results"]["rows"]["mlx-lm"]["decode"]["samples"]) == 2
     assert held["results"]["bandwidth"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("thesis.txt", "got a file that is no record"),
+        ("list.json", "got a file that is no record"),
+        ("dangling", "got a file that is no record"),
+        (".", "got a directory"),
+        ("..", "got a directory"),
+        ("/", "got a directory"),
+        ("", "got a directory"),
+        ("missing/bench.json", "got missing, which is no directory"),
+        ("thesis.txt/bench.json", "got thesis.txt, which is no directory"),
+    ],
+)
+def test_a_record_replaces_nothing_but_a_record(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "thesis.txt").write_text("thesis")
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    before = sorted(tmp_path.iterdir())
+    run = CliRunner().invoke(app, ["bench", "demo", "--record", name])
+    assert run.exit_code == 1
+    assert said in run.stderr and "hint: name another file" in run.stderr
+    assert run.stdout == ""  # before anything is measured
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "thesis.txt").read_text() == "thesis"
+
+
+def test_a_record_is_replaced_by_the_next(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    for results in ({"context": 1}, {"context": 2}):
+        record_file.write(file, results)
+    assert json.loads(file.read_text())["results"] == {"context": 2}
 
 
 def test_both_sides_hold_one_network() -> None:
