@@ -81,7 +81,9 @@ def run(request: ChatRequest) -> int:
     tools = _tools(request)
     resumed = resuming.find(request.resume) if request.resume else None
     chosen = _choose(request.model, resumed)
-    context = request.context or load.default_context(chosen.name, screen)
+    context = request.context
+    if context is None:
+        context = load.default_context(chosen.name, screen)
     request = replace(request, system=system, context=context)
 
     def prepare(chat: Conversation) -> list[str]:

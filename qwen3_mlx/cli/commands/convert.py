@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WORK, SHARES, PUBLISH = "Conversion", "Several machines", "Publishing"
 DTYPES = ("bfloat16", "float16", "float32")
-SHARD_GB = 5.0
+SHARD_GB, MOST_SHARD_GB = 5.0, 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +233,10 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Conversion
 
     if options.dtype not in (None, *DTYPES):
         raise OptionError("--dtype", got=shown(options.dtype), expected=", ".join(DTYPES))
-    if not options.shard_size > 0:
-        raise OptionError("--shard-size", got=options.shard_size, expected="a number above 0")
+    if not 0 < options.shard_size <= MOST_SHARD_GB:
+        expected = f"a number of GB above 0, at most {MOST_SHARD_GB:,.0f}"
+        hint = "the usual size: --shard-size 5"
+        raise OptionError("--shard-size", got=options.shard_size, expected=expected, hint=hint)
     learned.check(options.learned)
     if options.fuse is not None and options.learned is not None:
         hint = "fuse into bf16 first (--recipe bf16), then tune the packing of the result"

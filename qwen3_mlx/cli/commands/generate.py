@@ -158,7 +158,7 @@ def _open(name: str | None, turn: opt.TurnOptions, screen: Screen) -> tuple[str,
     chosen, note = load.choose(name)
     if note and (screen.err_is_terminal or note != load.DEMO_NOTE):
         screen.note(note)
-    context = turn.context or load.default_context(chosen, screen)
+    context = load.default_context(chosen, screen) if turn.context is None else turn.context
     parts = (chosen, context, screen, turn.cache_format(), turn.adapter, turn.draft)
     if load.is_last(name, chosen):
         chosen, loaded = load.open_or_demo(*parts)

@@ -64,6 +64,7 @@ class Limits:
             *("GB", "For conversations kept between turns; default: a quarter of what is free."),
             LIMITS,
             min=0,
+            max=1_000_000,
         ),
     ] = None
     keep_prefixes: Annotated[
@@ -71,7 +72,13 @@ class Limits:
         opt.flag("--keep-prefixes", "Write them to disk at the end, for the next start.", LIMITS),
     ] = False
     drain: Annotated[
-        float, opt.option("S", "Seconds that answers get to end when the server must.", LIMITS)
+        float,
+        opt.option(
+            *("S", "Seconds that answers get to end when the server must."),
+            LIMITS,
+            min=0,
+            max=86_400,
+        ),
     ] = Settings.drain_seconds
 
 
@@ -117,8 +124,8 @@ def command(
         screen.note(note)
 
     def open_model() -> Qwen3:
-        wanted_context = context or load.default_context(name, screen)
-        return _open(name, wanted_context, screen, cache_format, adapter, draft)
+        wanted = load.default_context(name, screen) if context is None else context
+        return _open(name, wanted, screen, cache_format, adapter, draft)
 
     serve(
         _settings(listening, limits), open_model, lambda url, model: _announce(screen, url, model)
