@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from qwen3_mlx.hub.remote_files import RemoteFiles
 
 
+def check_out(out: Path | None) -> None:
+    """Raise `OptionError` if the user's `out` is no place, before anything is downloaded."""
+    if out is not None:
+        from qwen3_mlx.quantize.target_check import check_place
+
+        check_place(out)
+
+
 def remote(name: str, out: Path, screen: Screen) -> RemoteFiles | None:
     """A reader that fetches a repository's files one by one as they are needed.
 

@@ -141,10 +141,6 @@ def command(
         return
     if source is None:
         raise typer.BadParameter("name a SOURCE, or ask for --list", param_hint="SOURCE")
-    if options.out is not None:
-        from qwen3_mlx.quantize.target_check import check_place
-
-        check_place(options.out)  # before anything is downloaded
     screen = Screen()
     progress = ProgressLine(screen)
     work = _convert if options.shares is None else _share_out
@@ -163,6 +159,7 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
         detail = f", {gb(done)} of {gb(total)}" if stage == "convert" else ""
         progress.stage(stage, done, total, detail)
 
+    conversion_source.check_out(options.out)
     if options.upload is not None:
         hub.check_name(options.upload)
         if not options.dry_run:
@@ -204,6 +201,7 @@ def _share_out(
 ) -> None:
     """Write one file per machine; a checkpoint that isn't packed is converted first."""
     assert options.shares is not None
+    conversion_source.check_out(options.out)
     share = conversion_shares.first_share(options.shares, options.attention, options.pipeline)
     if options.upload is not None or options.dry_run:
         raise OptionError(
