@@ -20,6 +20,13 @@ def check(path: Path) -> None:
         _refuse(path, "a file that is no record", "a new file, or a record to replace")
 
 
+def checked(path: Path | None) -> Path | None:
+    """`path`, checked if it is given. Raises `OptionError`."""
+    if path is not None:
+        check(path)
+    return path
+
+
 def write(path: Path, results: dict[str, Any]) -> None:
     """Write the record. Raises `OptionError`, as `check` does."""
     from qwen3_mlx.bench.measure import environment

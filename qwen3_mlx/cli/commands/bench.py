@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from qwen3_mlx.config import Qwen3Config
     from qwen3_mlx.nn.transformer import Qwen3Network
 
+Record = Annotated[
+    Path | None,
+    opt.option("FILE", "Write all samples there, as JSON.", callback=record_file.checked),
+]
+
 SIZES = {"cpu": (128, 16, 3)}
 """Default prompt tokens, decoded tokens and rounds by device; `LARGE` for other devices."""
 LARGE = (512, 128, 5)
@@ -234,7 +239,7 @@ def command(
         bool,
         opt.flag("--rows", "Time steps of 1 to 16 rows instead: what batches and drafts give."),
     ] = False,
-    record: Annotated[Path | None, opt.option("FILE", "Write all samples there, as JSON.")] = None,
+    record: Record = None,
     debug: opt.Debug = False,
 ) -> None:
     """Measure how fast a model reads and writes here, as a table to paste into an issue.
@@ -263,8 +268,6 @@ def command(
     )
     if steps_of_rows and against is not None:
         raise OptionError("--rows doesn't go with --against", hint="leave one of the two out")
-    if record is not None:
-        record_file.check(record)
     subject = from_shape(shape, recipe, layers, first + second) if shape else from_checkpoint(model)
     sizes = (first, second, third)
     if steps_of_rows:
