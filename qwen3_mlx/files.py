@@ -76,6 +76,23 @@ SMALL = 64 * 2**20
 """The largest file that is read whole, in bytes; the largest index of a Qwen3 has 4 MB."""
 
 
+def occupy_standard_descriptors() -> None:
+    """Open the null device on each of the descriptors 0, 1 and 2 that the parent left closed.
+
+    Else a file that is opened later gets one of them: what is printed would end up in it, and MLX
+    reads no file with descriptor 0.
+    """
+    for standard in range(3):
+        try:
+            os.fstat(standard)
+        except OSError:
+            given = os.open(os.devnull, os.O_RDWR)  # the lowest free one
+            if given == standard:
+                os.set_inheritable(given, True)
+            else:  # another thread was faster
+                os.close(given)
+
+
 def open_regular(path: str | Path) -> io.BufferedReader:
     """Open `path` for reading if it is a regular file, or a link to one. Never blocks.
 

@@ -119,6 +119,12 @@ def _stats(thinking: int, answering: int, cut: Literal["", "user"]) -> Stats:
     )
 
 
+def _template(messages: Sequence[dict[str, Any]], *_more: Any, **_options: Any) -> list[str]:
+    """A word is a token; the thought of the last message is dropped only behind another."""
+    last = messages[-1].get("reasoning_content") or ""
+    return [word for message in messages for word in str(message["content"]).split()] + last.split()
+
+
 class FakeModel:
     """What the interfaces use of `qwen3_mlx.Qwen3`."""
 
@@ -132,10 +138,8 @@ class FakeModel:
     ) -> None:
         self.name, self.family = name, family
         self.config = SimpleNamespace(context=context, rope=SimpleNamespace(scaling=None))
-        self.template = SimpleNamespace(
-            render=lambda messages, **_: " ".join(map(str, messages)), thinks_by_default=True
-        )
-        self.tokenizer = SimpleNamespace(encode=lambda text: text.split())
+        self.template = SimpleNamespace(encode=_template, thinks_by_default=True)
+        self.tokenizer = SimpleNamespace(im_start=None)
         self._script = iter(script)
         self.asked: list[tuple[list[dict[str, Any]], GenerationOptions]] = []
         self.generations: list[FakeGeneration] = []

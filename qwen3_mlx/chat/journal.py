@@ -28,6 +28,7 @@ LARGEST = 2**29
 """Largest file that is read, in bytes; a million tokens take about 5 MB."""
 FORMAT, VERSION = "qwen3-mlx chat", 1
 EXPORT_FORMAT, EXPORT_VERSION = "qwen3-mlx session", 1
+OTHERS = "`qwen3-mlx sessions list` shows the conversations that are kept"
 
 
 @dataclass
@@ -46,6 +47,8 @@ class SavedChat:
     """Bytes up to the end of the last valid line."""
     size: int = 0
     """Bytes of the whole file."""
+    passed_over: str = ""
+    """Which newer files `kept_chats.latest` couldn't read, as sentences, one a line."""
 
     @property
     def id(self) -> str:
@@ -73,8 +76,7 @@ def read(path: Path) -> SavedChat:
         data = read_small(path, LARGEST)
     except OSError as error:
         got = error.strerror or str(error)
-        hint = "`qwen3-mlx sessions list` shows the conversations that are kept"
-        raise SessionError(f"{path} can't be read", got=got, hint=hint) from None
+        raise SessionError(f"{path} can't be read", got=got, hint=OTHERS) from None
     saved, number = SavedChat(path, size=len(data)), 0
     lines = data.splitlines(keepends=True)
     for number, line in enumerate(lines):  # `number` is used after the loop
@@ -117,14 +119,22 @@ def _read_export(path: Path, data: bytes) -> SavedChat:
     record = _parsed(data)
     if not isinstance(record, dict) or record.get("format") != EXPORT_FORMAT:
         expected = f"format {FORMAT!r} or {EXPORT_FORMAT!r}"
-        raise SessionError(f"{path} is no kept conversation", expected=expected)
+        got = "another JSON object" if isinstance(record, dict) else "no JSON object"
+        raise SessionError(
+            f"{path} is no kept conversation",
+            got=got if data.strip() else "an empty file",
+            expected=expected,
+            hint=OTHERS,
+        )
     if record.get("version") != EXPORT_VERSION:
         got, hint = repr(record.get("version")), "update qwen3-mlx"
         raise SessionError(f"{path}: version", got=got, expected=EXPORT_VERSION, hint=hint)
     model, options = record.get("model"), record.get("options", {})
     messages: Any = record.get("messages")
     if not isinstance(model, str) or not are_messages(messages) or not are_options(options):
-        raise SessionError(f"{path} is damaged", expected="model, options and messages")
+        got = "another content"
+        expected = "model, options and messages"
+        raise SessionError(f"{path} is damaged", got=got, expected=expected, hint=OTHERS)
     return SavedChat(path, model, options, messages, can_append=False)
 
 

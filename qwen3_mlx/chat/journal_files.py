@@ -29,7 +29,8 @@ def remove(path: Path) -> None:
         path.unlink()
     except OSError as error:
         got = error.strerror or str(error)
-        raise SessionError(f"{path.stem} can't be removed", got=got) from None
+        hint = "remove it yourself" if path.is_dir() else None
+        raise SessionError(f"{path} can't be removed", got=got, hint=hint) from None
     finally:
         if file >= 0:
             os.close(file)
@@ -44,17 +45,13 @@ def all_in(folder: Path) -> list[Path]:
     return [file for _, file in sorted(files, reverse=True)]
 
 
-def find(folder: Path, id: str | None) -> Path:
-    """The file of the conversation `id` (a unique prefix will do); the latest if `id` is None.
+def find(folder: Path, id: str) -> Path:
+    """The file of the conversation `id`; a unique prefix will do.
 
     Raises `SessionError` if none matches, or several do.
     """
     files = all_in(folder)
     hint = "qwen3-mlx sessions list shows what is there"
-    if id is None:
-        if not files:
-            raise SessionError("no conversation is kept yet", hint="start one: qwen3-mlx chat")
-        return files[0]
     matching = [f for f in files if f.stem == id] or [f for f in files if f.stem.startswith(id)]
     if len(matching) != 1:
         got = f"{id!r}, which {len(matching) or 'no'} conversations begin with"

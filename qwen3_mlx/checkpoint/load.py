@@ -29,6 +29,7 @@ from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.share import WHOLE_NETWORK, Share
 from qwen3_mlx.device.out_of_memory import is_out_of_memory
 from qwen3_mlx.errors import CheckpointError, gb
+from qwen3_mlx.files import occupy_standard_descriptors
 from qwen3_mlx.fit import guard
 from qwen3_mlx.nn import ahead
 from qwen3_mlx.nn.choose_backend import choose_backend
@@ -51,6 +52,7 @@ def load_network(
     unless every tensor exists with the right shape. Unless `force`, raises `OutOfMemoryError`
     before a layer that doesn't fit into memory.
     """
+    occupy_standard_descriptors()  # a daemon may have closed them
     network, sources, config = unread_network(Path(path), context, share)
     if network.model.stage is None:
         norm = sources["model.norm.weight"]

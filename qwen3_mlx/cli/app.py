@@ -66,6 +66,10 @@ def run() -> int:
         code = typer.main.get_command(app)(prog_name="qwen3-mlx")
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        if isinstance(leaving.__context__, BrokenPipeError):  # rich, which draws --help, exits so
+            code = PIPE_CLOSED
+    except OSError:  # stderr can't be written either, so nobody can be told
+        code = USER_ERROR
     try:
         sys.stdout.flush()
     except OSError as error:  # a closed pipe, or a redirection to a full disk

@@ -84,7 +84,7 @@ def of_conversion(
         screen.note(summary(whole, record).rstrip())
         with target.held():
             sharing.share_out(whole, target, own, record, _stage_progress(progress))
-    if whole.exists():
+    if job.target.record() is not None:  # else it is not this conversion's
         target.disk.remove(whole)
     if request.remote is not None:
         request.remote.close()

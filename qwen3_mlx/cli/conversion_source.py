@@ -6,9 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.errors import OptionError
 
 if TYPE_CHECKING:
     from qwen3_mlx.hub.remote_files import RemoteFiles
+
+
+def check_out(out: Path | None) -> None:
+    """Raise `OptionError` if the user's `out` is no place, before anything is downloaded."""
+    if out is not None:
+        from qwen3_mlx.quantize.target_check import check_place
+
+        check_place(out)
 
 
 def remote(name: str, out: Path, screen: Screen) -> RemoteFiles | None:
@@ -25,8 +34,22 @@ def remote(name: str, out: Path, screen: Screen) -> RemoteFiles | None:
         return None
     from qwen3_mlx.hub.remote_files import RemoteFiles
 
+    place = out.with_name(f"{out.name}.source")
+    _check_in_the_way(place)
     screen.note(f"fetching {name} file by file; none is kept (--keep-source keeps them)")
-    return RemoteFiles(source, out.with_name(f"{out.name}.source"))
+    return RemoteFiles(source, place)
+
+
+def _check_in_the_way(place: Path) -> None:
+    """Raise `OptionError` if `place`, which is removed in the end, holds anything of the user's."""
+    try:
+        names = [entry.name for entry in place.iterdir()] if place.exists() else []
+    except OSError:
+        names = [""]
+    own = ("headers", "whole", "arriving")
+    if place.is_symlink() or any(n not in own and not n.startswith("models--") for n in names):
+        hint = "move it away, or name another --out: SOURCE is fetched to there"
+        raise OptionError("something is in the way", got=str(place), expected="nothing", hint=hint)
 
 
 def find(name: str, local_only: bool, screen: Screen) -> Path:

@@ -22,9 +22,17 @@ class Guard(TyperGroup):
     """Runs a command and turns its exceptions into a message and an exit code."""
 
     def make_context(self, *args: Any, **named: Any) -> Any:
-        """Parse the command line; raises typer's usage errors with a printable message."""
+        """Parse the command line; raises typer's usage errors with a printable message.
+
+        `--help` and `--version` print here, so an error of stdout comes from here too.
+        """
         try:
             return super().make_context(*args, **named)
+        except BrokenPipeError:
+            raise typer.Exit(PIPE_CLOSED) from None
+        except OSError as error:
+            Screen().error(error)
+            raise typer.Exit(USER_ERROR) from None
         except Exception as error:
             _make_printable(error)
             raise

@@ -16,6 +16,9 @@ MAC_MEMORY_GB = (8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192, 256, 512)
 """Memory sizes of Macs in GB."""
 LIMIT = "QWEN3_MLX_MEMORY_LIMIT"
 """The environment variable that limits a process's memory, in GB."""
+MOST_GB = 1e6
+"""More than any machine has; sizes in bytes stay numbers that can be shown."""
+EXPECTED = f"a number of GB above 0, at most {MOST_GB:,.0f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,9 @@ def mac(gigabytes: float) -> Machine:
     16 GB: exo-explore/exo#1672; 75 %: gpustack/gpustack#1375). It is cautious: macOS 26 has given
     107.5 of 128 GB (antirez/ds4#893). Raises `OptionError`.
     """
-    if not gigabytes > 0:
-        raise OptionError("memory", got=gigabytes, expected="a number of GB above 0")
+    if not 0 < gigabytes <= MOST_GB:
+        hint = "a Mac's memory, for example: --memory 24"
+        raise OptionError("memory", got=gigabytes, expected=EXPECTED, hint=hint)
     share, spelled = (2 / 3, "2/3") if gigabytes <= 36 else (3 / 4, "3/4")
     why = f"{spelled} of {gigabytes:g} GB: what macOS lets the GPU take by default"
     return Machine(int(share * gigabytes * _GIB), why)
@@ -108,8 +112,9 @@ def _apply_limit(place: Machine, in_use: int) -> Machine:
         limit = float(value)
     except ValueError:
         limit = math.nan
-    if not limit > 0:
-        raise OptionError(LIMIT, got=value, expected="a number of GB above 0")
+    if not 0 < limit <= MOST_GB:
+        hint = f"unset {LIMIT} for no limit"
+        raise OptionError(LIMIT, got=value, expected=EXPECTED, hint=hint)
     left = max(int(1e9 * limit) - in_use, 0)
     if left >= place.available_bytes:
         return place

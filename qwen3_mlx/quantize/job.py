@@ -26,6 +26,7 @@ from qwen3_mlx.quantize.origin import Origin, origin_of
 from qwen3_mlx.quantize.plan import SHARD_BYTES, Plan, as_json, make_plan
 from qwen3_mlx.quantize.source_pass import SourcePass
 from qwen3_mlx.quantize.streamed import streamed
+from qwen3_mlx.quantize.target_check import RECORD
 
 StageProgress = Callable[[str, int, int], None]
 """Called with the stage (measure, convert, verify), the units done, and all units."""
@@ -164,7 +165,7 @@ def finish(
         progress = _stage(on_progress, "verify")
         measured = verify.compare(job.plan.source, directory, progress, beside).as_dict()
     record = _record(job, measured)
-    files = {staging.RECORD: as_json(record), "README.md": job.card(measured).encode()}
+    files = {RECORD: as_json(record), "README.md": job.card(measured).encode()}
     if directory == target.part:
         staging.finish(target, files)
     else:

@@ -20,6 +20,7 @@ from qwen3_mlx.quantize import staging
 from qwen3_mlx.quantize.formats import open_source
 from qwen3_mlx.quantize.formats.mlx import MlxPart
 from qwen3_mlx.quantize.plan import INDEX, as_json, make_plan
+from qwen3_mlx.quantize.target_check import check_in_the_way
 
 METHODS = ("dwq", "awq")
 Run = Callable[[str, list[str]], None]
@@ -39,20 +40,26 @@ def run(
     run: Run | None = None,
 ) -> dict[str, Any]:
     """Convert with `method`; returns the record. Raises as `job.run`, and `CheckpointError`."""
+    job = keyed(job, method)
     job.target.check(job.request.source, job.request.force)
     with job.target.held():
         return _run(job, method, on_progress, run or mlx_lm)
 
 
+def keyed(job: jobs.Conversion, method: str) -> jobs.Conversion:
+    """`job` with a target whose key names the method too: the same plan gives other weights."""
+    return replace(job, target=replace(job.target, key=f"{job.target.key}-{method}"))
+
+
 def _run(
     job: jobs.Conversion, method: str, on_progress: jobs.StageProgress | None, run: Run
 ) -> dict[str, Any]:
-    job = replace(job, target=replace(job.target, key=f"{job.target.key}-{method}"))
     job.target.check(job.request.source, job.request.force)
     found = job.target.record()
     if found is not None:
         return found
     made = job.request.out.with_name(f"{job.request.out.name}.{method}")
+    check_in_the_way(made)
     if made.exists():
         job.target.disk.remove(made)
     part = staging.write_checkpoint(job.plan, job.target)

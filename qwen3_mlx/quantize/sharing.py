@@ -30,7 +30,8 @@ from qwen3_mlx.files import open_regular, read_config, read_small
 from qwen3_mlx.group.versions import digest
 from qwen3_mlx.quantize.pack import bytes_of
 from qwen3_mlx.quantize.plan import COPIED, PAGE, as_json
-from qwen3_mlx.quantize.staging import MARGIN, RECORD, Target, finish, full_disk
+from qwen3_mlx.quantize.staging import MARGIN, Target, finish, full_disk
+from qwen3_mlx.quantize.target_check import RECORD
 
 Progress = Callable[[int, int], None]
 """Called with (bytes written, total bytes)."""

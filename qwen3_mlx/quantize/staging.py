@@ -26,9 +26,15 @@ from qwen3_mlx.quantize.pack import bounded_cache
 from qwen3_mlx.quantize.plan import INDEX, Plan, Shard, as_json
 from qwen3_mlx.quantize.shard_writer import write_shard
 from qwen3_mlx.quantize.source_pass import SourcePass
+from qwen3_mlx.quantize.target_check import (
+    RECORD,
+    check_file,
+    check_in_the_way,
+    check_place,
+    check_replaceable,
+    is_empty,
+)
 
-RECORD = "conversion.json"
-"""The result's file that records the source, the recipe and the measurements."""
 MARGIN = 16 * 2**20
 """Disk bytes reserved for tokenizer files, card and record."""
 _CACHE = 256 * 2**20
@@ -97,16 +103,25 @@ class Target:
         return record if isinstance(record, dict) and record.get("key") == self.key else None
 
     def check(self, source: Path, force: bool) -> None:
-        """Raise `OptionError` if ``OUT`` must not be written."""
+        """Raise `OptionError` if ``OUT``, or a file beside it, must not be written or removed."""
         out, source = self.out.resolve(), source.resolve()
         if out == source or source in out.parents or out in source.parents:
             hint = "the source is never touched: name a directory outside it"
             raise OptionError("--out lies in the source", got=str(self.out), hint=hint)
-        if self.out.is_dir() and not any(self.out.iterdir()):
+        check_place(self.out)
+        self._check_beside()
+        if self.record() is not None or is_empty(self.out):
             return
-        if self.out.exists() and not force and self.record() is None:
+        if not force:
             hint = "choose another --out, or replace it with --force"
             raise OptionError("the target exists", got=str(self.out), hint=hint)
+        check_replaceable(self.out)
+
+    def _check_beside(self) -> None:
+        """Raise `OptionError` if a name beside ``OUT`` is taken by something of the user's."""
+        check_in_the_way(self.replaced)
+        check_file(self.journal, b'{"key"')
+        check_file(self.states, b'"layers"')
 
 
 def target_of(plan: Plan, out: Path, disk: Disk | None = None) -> Target:
@@ -147,12 +162,17 @@ def write_checkpoint(
 
 
 def finish(target: Target, files: dict[str, bytes]) -> None:
-    """Add `files` (card and record), and rename ``OUT.part`` to ``OUT``."""
+    """Add `files` (card and record), and rename ``OUT.part`` to ``OUT``.
+
+    Raises `CheckpointError`; `OptionError` if ``OUT`` has been given other files meanwhile, and a
+    second run finishes once they are moved away.
+    """
     disk, part = target.disk, target.part
     try:
         for name, data in files.items():
             disk.write_file(part / name, data)
         if target.out.exists():
+            check_replaceable(target.out)
             if target.replaced.exists():
                 disk.remove(target.replaced)
             disk.rename(target.out, target.replaced)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qwen3_mlx.chat import export, journal_files
+from qwen3_mlx.chat import export, journal_files, kept_chats
 from qwen3_mlx.chat import journal as store
 from qwen3_mlx.chat.journal import ChatJournal
 from qwen3_mlx.chat.plain import explicit
@@ -182,11 +182,11 @@ def test_one_writer_at_a_time(path: Path) -> None:
 
 def test_finding(tmp_path: Path) -> None:
     with pytest.raises(SessionError, match="no conversation is kept yet"):
-        journal_files.find(tmp_path, None)
+        kept_chats.latest(tmp_path)
     for number, name in enumerate(["2026-01-02-a", "2026-01-01-b", "2026-01-01"]):
         (tmp_path / f"{name}.jsonl").touch()
         os.utime(tmp_path / f"{name}.jsonl", (number, number))
-    assert journal_files.find(tmp_path, None).stem == "2026-01-01"
+    assert journal_files.all_in(tmp_path)[0].stem == "2026-01-01"
     assert journal_files.find(tmp_path, "2026-01-02").stem == "2026-01-02-a"
     assert journal_files.find(tmp_path, "2026-01-01").stem == "2026-01-01"
     for bad, many in (("2026", "3"), ("2027", "no"), ("../x", "no")):

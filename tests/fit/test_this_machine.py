@@ -129,13 +129,13 @@ def test_a_limit_of_the_users(monkeypatch: pytest.MonkeyPatch, limit: str, left:
     )
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "much", "nan"])
+@pytest.mark.parametrize("limit", ["0", "-1", "much", "nan", "inf", "1e300", "1000001"])
 def test_a_limit_that_is_none(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     monkeypatch.setenv(machine.LIMIT, limit)
     with pytest.raises(OptionError) as caught:
         machine._apply_limit(Machine(1, ""), 0)
-    said = f"{machine.LIMIT}: got {limit}, expected a number of GB above 0"
-    assert str(caught.value) == said
+    said = f"{machine.LIMIT}: got {limit}, expected a number of GB above 0, at most 1,000,000"
+    assert str(caught.value) == f"{said}\nhint: unset {machine.LIMIT} for no limit"
 
 
 def test_macs() -> None:

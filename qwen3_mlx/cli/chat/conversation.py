@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen3_mlx.auto_budget import AutoBudget
 from qwen3_mlx.cli.settings import folders
-from qwen3_mlx.errors import OptionError, SessionError
+from qwen3_mlx.errors import OptionError, Qwen3Error, SessionError
 from qwen3_mlx.events import Done, Stats
 from qwen3_mlx.options import NEVER_THINK
 
@@ -35,6 +35,8 @@ class Conversation:
     files: set[Path] = field(default_factory=set)
     """Files this chat has written or read, which it may overwrite."""
     turns: int = 0
+    used: int = 0
+    """Tokens of the context that the next turn begins with; see `recount`."""
     total: Stats = field(default_factory=Stats)
     journal: ChatJournal | None = None
     """The file that records the chat; None if it isn't recorded."""
@@ -195,13 +197,28 @@ class Conversation:
         config = getattr(self.model, "config", None)
         return int(config.context) if config is not None else None
 
-    def prompt_tokens(self) -> int:
-        """Tokens of the conversation as the next prompt renders it."""
-        if not self.session.messages:
+    def prompt_tokens(self, messages: Sequence[dict[str, Any]] | None = None) -> int:
+        """Tokens of the conversation (or of `messages`) as the next prompt begins with them.
+
+        They are rendered with a message behind them, without which the template would keep the
+        last thought. Takes time in a long conversation.
+        """
+        from qwen3_mlx.text.stable_prefix import stable_prefix
+
+        messages = self.session.messages if messages is None else messages
+        if not messages:
             return 0
         offered = [tool.as_offer() for tool in self.tools.known()] if self.tools else []
-        text = self.model.template.render(self.session.messages, tools=offered or None)
-        return len(self.model.tokenizer.encode(text))
+        special = self.session.options.special_tokens_in_text
+        text = (self.model.template, self.model.tokenizer, messages, offered or None, special)
+        return len(stable_prefix(*text))
+
+    def recount(self, messages: Sequence[dict[str, Any]] | None = None) -> None:
+        """Update `used` from the messages, because something other than a turn changed them."""
+        try:
+            self.used = self.prompt_tokens(messages)
+        except Qwen3Error:  # the next turn will say it
+            self.used = 0
 
     def step_budget(self, up: bool) -> None:
         """Double or halve the budget; above the largest step there is no limit.
@@ -230,9 +247,11 @@ class Conversation:
         self.model, self.session = model, session
 
     def count(self, done: Done) -> None:
-        """Add a finished turn to the totals."""
+        """Add a finished turn to the totals, and take `used` from its counts."""
         new, total = done.stats, self.total
         self.turns += 1
+        last = self.session.last_stats or new  # of several steps with tools, the last
+        self.used = last.prompt_tokens + last.answer_tokens
         self.total = replace(
             total,
             prompt_tokens=total.prompt_tokens + new.prompt_tokens,

@@ -31,7 +31,7 @@ def edit(chat: Conversation, text: str) -> CommandResult:
 
 def drop(chat: Conversation, text: str) -> CommandResult:
     """Remove the oldest turns to make room in the context. Raises `OptionError`."""
-    if text and not (text.isdecimal() and int(text)):
+    if text and not (text.isdecimal() and len(text) < 10 and int(text)):
         raise OptionError("/drop", got=shown(text), expected="a number of turns, 1 or more")
     count = int(text or 1)
     messages = chat.session.messages

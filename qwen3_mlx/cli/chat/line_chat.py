@@ -14,12 +14,13 @@ from qwen3_mlx.cli.chat.try_kernels import try_kernels
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.interrupt import interrupts_turn
 from qwen3_mlx.cli.terminal.progress import ProgressLine
-from qwen3_mlx.cli.terminal.render import AnswerView, PlainAnswer, Renderer, footer
+from qwen3_mlx.cli.terminal.render import AnswerView, PlainAnswer, Renderer, cut_note, footer
 from qwen3_mlx.cli.terminal.screen import Screen, is_terminal
 from qwen3_mlx.cli.tools import commands as tools_commands
 from qwen3_mlx.cli.tools.chat_tools import ChatTools
 from qwen3_mlx.cli.tools.questions import LineQuestions
 from qwen3_mlx.cli.tools.turn import ToolTurn, only_last_answer
+from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 from qwen3_mlx.tools.consent import Decision, No
@@ -82,9 +83,15 @@ class LineChat:
             except EOFError:
                 break
             except KeyboardInterrupt:
+                if not is_terminal(sys.stdin):
+                    raise  # nobody types here: Ctrl-C ends the program
                 presses += 1
                 if presses > 1:
                     self.screen.note("to leave: /quit or Ctrl-D")
+            except OptionError as error:  # a line that is no UTF-8
+                if not is_terminal(sys.stdin):
+                    raise
+                self.screen.error(error)
 
     def _start_tools(self, tools: ChatTools) -> None:
         """Start the servers: with the user's consent, or in a pipe those that are allowed."""
@@ -192,6 +199,8 @@ class LineChat:
             self.chat.count(done)
             if self.interactive:
                 self.screen.note(f"\n{footer(done, self.chat.budget)}\n")
+            elif note := cut_note(done, self.chat.session.options.max_tokens):
+                self.screen.note(note)
         self.chat.session.warm_in_background()  # while the user reads the answer
 
     def _answer_view(self) -> AnswerView:

@@ -47,7 +47,7 @@ class Lines:
 
     def __init__(self, screen: Screen) -> None:
         self._screen, self._is_terminal = screen, is_terminal(sys.stdin)
-        self._lines: Iterator[str] = stdin.lines()
+        self._lines: Iterator[str] = stdin.Lines()
         self._waiting, self._partial = deque[str](), ""
 
     def read(self, prompt: str, draft: str = "") -> str:
@@ -60,7 +60,12 @@ class Lines:
     def _next(self, prompt: str) -> str:
         if self._is_terminal:
             self._screen.prompt(prompt)
-        line = next(self._lines, None)
+        try:
+            line = next(self._lines, None)
+        except KeyboardInterrupt:
+            if self._is_terminal:
+                self._screen.prompt("\n")  # the terminal's ^C ends the line
+            raise
         if line is None:
             raise EOFError
         return line

@@ -6,7 +6,7 @@ import contextlib
 import re
 from itertools import zip_longest
 
-from qwen3_mlx.chat import journal, journal_files
+from qwen3_mlx.chat import journal, journal_files, kept_chats
 from qwen3_mlx.chat.plain import explicit
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.settings import folders
@@ -45,7 +45,7 @@ def find(id: str) -> journal.SavedChat:
 
     Raises `SessionError`.
     """
-    return journal.read(journal_files.find(folders.sessions(), None if id == LAST else id))
+    return kept_chats.named(folders.sessions(), None if id == LAST else id)
 
 
 def attach(
@@ -62,7 +62,7 @@ def attach(
         chat.journal = journal.ChatJournal(journal_files.new_path(folder))
         # A long system prompt is prefilled while the user types the first message.
         return list(filter(None, [chat.take_up()])) if chat.session.messages else []
-    own_journal = None
+    own_journal, passed_over = None, resumed.passed_over
     if save:  # another chat may have changed the file while the model was loading
         with contextlib.suppress(SessionError):  # the file was removed; `resumed` is in memory
             resumed, own_journal = journal.take(resumed.path)
@@ -72,8 +72,7 @@ def attach(
     session.system = system or session.system
     session.options = GenerationOptions(**(resumed.options | explicit(session.options)))
     notes = [f"{resumed.id}: {resumed.turns} turns, {resumed.title[:60]!r}"]
-    if resumed.damage:
-        notes.insert(0, resumed.damage)
+    notes[:0] = filter(None, [passed_over, resumed.damage])
     if not save:
         return [*notes, UNKEPT, *filter(None, [chat.take_up()])]
     chat.journal = own_journal or journal.ChatJournal(journal_files.new_path(folder))

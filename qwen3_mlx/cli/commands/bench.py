@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli import output_file
+from qwen3_mlx.cli import record_file
 from qwen3_mlx.cli.settings import suggestions
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError, gb
@@ -20,6 +19,11 @@ if TYPE_CHECKING:
     from qwen3_mlx.bench.rates import Rates
     from qwen3_mlx.config import Qwen3Config
     from qwen3_mlx.nn.transformer import Qwen3Network
+
+Record = Annotated[
+    Path | None,
+    opt.option("FILE", "Write all samples there, as JSON.", callback=record_file.checked),
+]
 
 SIZES = {"cpu": (128, 16, 3)}
 """Default prompt tokens, decoded tokens and rounds by device; `LARGE` for other devices."""
@@ -154,7 +158,7 @@ def run(
     """
     from qwen3_mlx.bench import random_network
     from qwen3_mlx.bench import rates as speed
-    from qwen3_mlx.bench.measure import environment, interleaved
+    from qwen3_mlx.bench.measure import interleaved
     from qwen3_mlx.cli.commands.doctor import machine, paths
 
     context, tokens, rounds = sizes
@@ -176,15 +180,13 @@ def run(
         results = {"model": subject.name, "context": context, "tokens": tokens, "rounds": rounds}
         results |= {"bandwidth": roofline.bandwidth, "bytes_per_token": active, "rows": measured}
         results |= {"machine": dict(machine()), "paths": dict(paths())}
-        text = json.dumps({"environment": environment(), "results": results}, indent=1)
-        output_file.write("--record", record, f"{text}\n")
+        record_file.write(record, results)
     return 0
 
 
 def run_rows(subject: Subject, sizes: tuple[int, int, int], record: Path | None = None) -> int:
     """Measure steps of 1 to 16 rows, print them, and save them for `doctor`."""
     from qwen3_mlx.bench import rows_reading
-    from qwen3_mlx.bench.measure import environment
     from qwen3_mlx.bench.rows import Steps
     from qwen3_mlx.cli.commands.doctor import machine, paths
 
@@ -207,8 +209,7 @@ def run_rows(subject: Subject, sizes: tuple[int, int, int], record: Path | None 
     if record is not None:
         results = {"reading": asdict(reading), "samples": samples, "tokens": sizes[1]}
         results |= {"rounds": sizes[2], "machine": dict(machine()), "paths": dict(paths())}
-        text = json.dumps({"environment": environment(), "results": results}, indent=1)
-        output_file.write("--record", record, f"{text}\n")
+        record_file.write(record, results)
     return 0
 
 
@@ -238,7 +239,7 @@ def command(
         bool,
         opt.flag("--rows", "Time steps of 1 to 16 rows instead: what batches and drafts give."),
     ] = False,
-    record: Annotated[Path | None, opt.option("FILE", "Write all samples there, as JSON.")] = None,
+    record: Record = None,
     debug: opt.Debug = False,
 ) -> None:
     """Measure how fast a model reads and writes here, as a table to paste into an issue.
@@ -267,8 +268,6 @@ def command(
     )
     if steps_of_rows and against is not None:
         raise OptionError("--rows doesn't go with --against", hint="leave one of the two out")
-    if record is not None:
-        output_file.check("--record", record)
     subject = from_shape(shape, recipe, layers, first + second) if shape else from_checkpoint(model)
     sizes = (first, second, third)
     if steps_of_rows:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WORK, SHARES, PUBLISH = "Conversion", "Several machines", "Publishing"
 DTYPES = ("bfloat16", "float16", "float32")
-SHARD_GB = 5.0
+SHARD_GB, MOST_SHARD_GB = 5.0, 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ class ConvertOptions:
         bool, opt.flag("--allow-lossy", "Pack a packed MLX model again.", WORK)
     ] = False
     force: Annotated[
-        bool, opt.flag("--force", "Replace DIR; publish even above the recipe's bound.", WORK)
+        bool,
+        opt.flag("--force", "Replace the checkpoint in DIR; publish even above the bound.", WORK),
     ] = False
     verify: Annotated[
         bool, opt.flag("--verify/--no-verify", "Compare the result with SOURCE.", WORK)
@@ -160,6 +161,7 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
         progress.stage(stage, done, total, detail)
 
     check_upload(options)
+    conversion_source.check_out(options.out)
     if options.upload is not None:
         hub.check_name(options.upload)
         if not options.dry_run:
@@ -170,6 +172,8 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
     for finding in job.findings:
         screen.note(str(finding))
     if options.dry_run:
+        planned = job if options.learned is None else learned.keyed(job, options.learned)
+        planned.target.check(request.source, request.force)
         screen.answer(preview(job, options.upload))
         return
     if options.learned is not None:
@@ -200,6 +204,7 @@ def _share_out(
     """Write one file per machine; a checkpoint that isn't packed is converted first."""
     assert options.shares is not None
     check_upload(options)
+    conversion_source.check_out(options.out)
     share = conversion_shares.first_share(options.shares, options.attention, options.pipeline)
     if options.upload is not None or options.dry_run:
         raise OptionError(
@@ -229,8 +234,10 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Conversion
 
     if options.dtype not in (None, *DTYPES):
         raise OptionError("--dtype", got=shown(options.dtype), expected=", ".join(DTYPES))
-    if not options.shard_size > 0:
-        raise OptionError("--shard-size", got=options.shard_size, expected="a number above 0")
+    if not 0 < options.shard_size <= MOST_SHARD_GB:
+        expected = f"a number of GB above 0, at most {MOST_SHARD_GB:,.0f}"
+        hint = "the usual size: --shard-size 5"
+        raise OptionError("--shard-size", got=options.shard_size, expected=expected, hint=hint)
     learned.check(options.learned)
     if options.fuse is not None and options.learned is not None:
         hint = "fuse into bf16 first (--recipe bf16), then tune the packing of the result"

@@ -64,6 +64,7 @@ class Limits:
             *("GB", "For conversations kept between turns; default: a quarter of what is free."),
             LIMITS,
             min=0,
+            max=1_000_000,
         ),
     ] = None
     keep_prefixes: Annotated[
@@ -71,7 +72,13 @@ class Limits:
         opt.flag("--keep-prefixes", "Write them to disk at the end, for the next start.", LIMITS),
     ] = False
     drain: Annotated[
-        float, opt.option("S", "Seconds that answers get to end when the server must.", LIMITS)
+        float,
+        opt.option(
+            *("S", "Seconds that answers get to end when the server must."),
+            LIMITS,
+            min=0,
+            max=86_400,
+        ),
     ] = Settings.drain_seconds
 
 

@@ -40,11 +40,10 @@ def command() -> None:
 
 
 def _read(id: str | None) -> journal.SavedChat:
-    from qwen3_mlx.chat import journal, journal_files
+    from qwen3_mlx.chat import kept_chats
 
-    saved = journal.read(journal_files.find(folders.sessions(), id))
-    if saved.damage:
-        Screen().note(saved.damage)
+    saved = kept_chats.named(folders.sessions(), id)
+    Screen().notes(filter(None, [saved.passed_over, saved.damage]))
     return saved
 
 

@@ -141,6 +141,20 @@ def footer(done: Done, budget: int | None) -> str:
     return " | ".join(parts)
 
 
+def cut_note(done: Done | None, max_tokens: int | None) -> str:
+    """What was cut, for a pipe, which has no footer; "" for a turn that ended by itself."""
+    if done is None or done.finish_reason != "length":
+        return ""
+    stats = done.stats
+    full = max_tokens is not None and stats.thinking_tokens + stats.answer_tokens >= max_tokens
+    by = "max_tokens" if full else "the end of the context"
+    if stats.answer_tokens:
+        return f"the answer was cut by {by}"
+    if stats.thinking_tokens:
+        return f"cut by {by} while it thought: no answer (--budget N ends a thought in time)"
+    return f"cut by {by}: no answer"
+
+
 def drafts(speculation: Speculation) -> str:
     """A line about a turn's speculative decoding, or why it is off."""
     found = f"{speculation.accepted:,} of {speculation.drafted:,} drafts right"

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from qwen3_mlx.errors import Qwen3Error, without_secrets
+from qwen3_mlx.files import occupy_standard_descriptors
 
 DIM, BOLD_RED, RESET = "\x1b[2m", "\x1b[1;31m", "\x1b[0m"
 
@@ -40,6 +41,7 @@ def printable(text: str) -> str:
 
 def prepare_streams() -> None:
     """Make stdout and stderr accept any text in any locale, even if they are closed."""
+    occupy_standard_descriptors()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the parent process: 2>&-

@@ -18,12 +18,25 @@ def piped_text() -> str:
     return decoded(sys.stdin.buffer.read())
 
 
-def lines() -> Iterator[str]:
-    """The lines of stdin without line ends, each as soon as it arrives."""
-    offset = 0
-    for line in sys.stdin.buffer if sys.stdin is not None else ():
-        yield decoded(line, offset).rstrip("\r\n")
-        offset += len(line)
+class Lines:
+    """The lines of stdin without line ends, each as soon as it arrives.
+
+    No generator, which a Ctrl-C at the prompt would end: the next line can be read after it, and
+    after a line that isn't UTF-8.
+    """
+
+    def __init__(self) -> None:
+        self._offset = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = sys.stdin.buffer.readline() if sys.stdin is not None else b""
+        if not line:
+            raise StopIteration
+        offset, self._offset = self._offset, self._offset + len(line)
+        return decoded(line, offset).rstrip("\r\n")
 
 
 def decoded(data: bytes, offset: int = 0) -> str:

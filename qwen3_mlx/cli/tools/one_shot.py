@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.terminal.interrupt import interrupts_turn
 from qwen3_mlx.cli.terminal.progress import ProgressLine
-from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer
+from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer, cut_note
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.cli.tools.chat_tools import ChatTools, check_tools
 from qwen3_mlx.cli.tools.turn import ToolTurn, only_last_answer
@@ -90,7 +90,9 @@ class OneShot:
             else:
                 if not screen.out_is_terminal:
                     events = only_last_answer(events, lambda text: screen.note(text.strip()))
-                Renderer(screen, PlainAnswer(screen), hide_thinking=self._hide).paint(events)
+                renderer = Renderer(screen, PlainAnswer(screen), hide_thinking=self._hide)
+                if note := cut_note(renderer.paint(events), self._session.options.max_tokens):
+                    screen.note(note)
         return turn.ending == "interrupted"
 
 

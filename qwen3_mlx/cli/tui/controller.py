@@ -139,7 +139,11 @@ class Controller:
         elif self.chat is None:
             self.load(line.partition(" ")[2].strip())
         else:
-            self._apply(self.chat, slash_commands.run(self.chat, line))
+            before = [*self.chat.session.messages]
+            result = slash_commands.run(self.chat, line)
+            if self.chat.session.messages != before:
+                self.chat.recount()
+            self._apply(self.chat, result)
             self.change(Conversation.keep)
         self._view.follow()
 
@@ -168,6 +172,7 @@ class Controller:
         last = max((n for n, m in enumerate(messages) if m["role"] == "user"), default=-1)
         if last >= 0:
             self._view.show_messages(messages[: last + 1])
+            chat.recount(messages[:last])  # what the answer that goes took is free again
         self.turn = self._view.start_turn(lambda progress: chat.begin(None, progress), "")
 
     def load(self, name: str) -> None:
@@ -243,6 +248,7 @@ class Controller:
             self._open(model)
         else:
             self.chat.adopt(model)
+            self.chat.recount()  # another tokenizer, another template
             self._view.note(f"from now on: {self.chat.name}, {self.chat.mode}")
         self._run_pending()
         self._view.show_status()
@@ -251,6 +257,7 @@ class Controller:
         session = model.session(self._setup.system, self._setup.options)
         self.chat = Conversation(model, session)
         notes = self._setup.prepare(self.chat)
+        self.chat.recount()
         if len(session.messages) > 1:
             self._view.show_messages(session.messages)
         for note in notes:
@@ -266,6 +273,8 @@ class Controller:
         if turn.done is not None:
             self.chat.count(turn.done)
             self._warn(self.chat)
+        else:
+            self.chat.recount()
         self.change(Conversation.keep)
         if turn.done is None or turn.done.finish_reason == "interrupted":
             self.take_back()
@@ -278,11 +287,8 @@ class Controller:
             self.chat.session.warm_in_background()  # while the user reads the answer
 
     def _warn(self, chat: Conversation) -> None:
-        last, context = chat.session.last_stats, chat.context
-        if last is None or context is None:
-            return
-        used = last.prompt_tokens + last.answer_tokens
-        if used >= NEARLY_FULL * context:
+        used, context = chat.used, chat.context
+        if context is not None and used >= NEARLY_FULL * context:
             self._view.note(
                 f"the context is {100 * used // context} % full, {max(context - used, 0):,} tokens"
                 " are left: /drop forgets the oldest turn, /clear all of them"

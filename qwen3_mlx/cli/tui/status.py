@@ -23,10 +23,10 @@ def bar(done: int, total: int) -> str:
 
 def context_used(chat: Conversation, running: int) -> str:
     """``1.2k/4.1k (29 %)`` including the running turn's tokens; "" without a known context."""
-    last, context = chat.session.last_stats, chat.context
+    context = chat.context
     if context is None:
         return ""
-    used = running + (last.prompt_tokens + last.answer_tokens if last is not None else 0)
+    used = running + chat.used
     return f"{short(used)}/{short(context)} ({100 * used // context} %)"
 
 

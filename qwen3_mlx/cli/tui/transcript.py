@@ -150,9 +150,9 @@ class Transcript(VerticalScroll):
                     widgets.append(answer)
             elif message["role"] == "tool":
                 widgets.append(ToolCard.past(message, calls))
-        pages = [Page(*widgets[n : n + PAGE]) for n in range(0, len(widgets), PAGE)]
-        self.mount_all(pages)
-        self._page = pages[-1] if pages else None
+        self.mount_all(Page(*widgets[n : n + PAGE]) for n in range(0, len(widgets), PAGE))
+        # A page composes its widgets later: what `add` mounted in it now would stand above them.
+        self._page = None
         self.follow()
         self.call_after_refresh(self.rest)
 

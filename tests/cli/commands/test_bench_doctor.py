@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
 
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 
 from qwen3_mlx.bench import random_network
 from qwen3_mlx.bench.rates import Rates
-from qwen3_mlx.cli import output_file
+from qwen3_mlx.cli import record_file
 from qwen3_mlx.cli.app import app
 from qwen3_mlx.cli.commands import bench, doctor
 from qwen3_mlx.config import Qwen3Config
@@ -64,6 +66,43 @@ def test_bench_needs_no_download(shape: str, tmp_path: Path) -> None:
     assert {"device", "commit", "command", "variables"} <= set(held["environment"])
     assert len(held["results"]["rows"]["mlx-lm"]["decode"]["samples"]) == 2
     assert held["results"]["bandwidth"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("thesis.txt", "got a file that is no record"),
+        ("list.json", "got a file that is no record"),
+        ("dangling", "got a file that is no record"),
+        (".", "got a directory"),
+        ("..", "got a directory"),
+        ("/", "got a directory"),
+        ("", "got a directory"),
+        ("missing/bench.json", "got missing, which is no directory"),
+        ("thesis.txt/bench.json", "got thesis.txt, which is no directory"),
+    ],
+)
+def test_a_record_replaces_nothing_but_a_record(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "thesis.txt").write_text("thesis")
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    before = sorted(tmp_path.iterdir())
+    run = CliRunner().invoke(app, ["bench", "demo", "--record", name])
+    assert run.exit_code == 1
+    assert said in run.stderr and "hint: name another file" in run.stderr
+    assert run.stdout == ""  # before anything is measured
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "thesis.txt").read_text() == "thesis"
+
+
+def test_a_record_is_replaced_by_the_next(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    for results in ({"context": 1}, {"context": 2}):
+        record_file.write(file, results)
+    assert json.loads(file.read_text())["results"] == {"context": 2}
 
 
 def test_both_sides_hold_one_network() -> None:
@@ -121,24 +160,25 @@ def test_a_noisy_column_is_marked() -> None:
 
 
 @pytest.mark.parametrize("rows", [[], ["--rows"]])
-@pytest.mark.parametrize(
-    ("there", "said"), [("nowhere/x.json", "expected a folder"), (".", "a folder, expected a file")]
-)
 def test_a_record_that_can_not_be_written_is_refused_before_anything_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[str], there: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[str]
 ) -> None:
     for name in ("run", "run_rows", "from_checkpoint"):
         monkeypatch.setattr(bench, name, lambda *_: pytest.fail("it began"))
-    done = CliRunner().invoke(app, ["bench", *rows, "--record", str(tmp_path / there)])
-    assert done.exit_code == 1
-    assert (
-        done.stderr.startswith(f"error: --record: got {tmp_path / there}") and said in done.stderr
-    )
-    assert "hint: " in done.stderr
+    there = tmp_path / "nowhere" / "x.json"
+    done = CliRunner().invoke(app, ["bench", *rows, "--record", str(there)])
+    assert done.exit_code == 1 and done.stderr.startswith(f"error: --record {there}: got")
+    assert "which is no directory" in done.stderr and "hint: " in done.stderr
 
 
-def test_a_record_that_fails_at_the_end_is_named_as_the_user_named_it(tmp_path: Path) -> None:
+def test_a_record_that_fails_at_the_end_is_named_as_the_user_named_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", f"{tmp_path}/.x.json.part")
+
+    monkeypatch.setattr(record_file, "write_atomically", full)
     with pytest.raises(OptionError) as error:
-        output_file.write("--record", tmp_path / "nowhere" / "x.json", "{}")
-    assert str(tmp_path / "nowhere" / "x.json: No such") in str(error.value)
+        record_file.write(tmp_path / "x.json", {})
+    assert f"--record {tmp_path / 'x.json'}: got No space left" in str(error.value)
     assert ".part" not in str(error.value) and error.value.hint

@@ -30,6 +30,31 @@ def test_hide_reasoning(cli: Any) -> None:
     assert (result.stdout, result.stderr) == ("It is 4.\n", "")
 
 
+@pytest.mark.parametrize(
+    ("turn", "max_tokens", "note"),
+    [
+        ([Thinking("hm")], 5, "cut by max_tokens while it thought: no answer (--budget N"),
+        ([Thinking("hm")], 900, "cut by the end of the context while it thought: no answer"),
+        ([Thinking("hm"), Answer("It")], 6, "the answer was cut by max_tokens\n"),
+        ([Answer("It")], 1, "the answer was cut by max_tokens\n"),
+    ],
+)
+def test_a_cut_answer_says_so_on_stderr(
+    cli: Any, turn: list[Any], max_tokens: int, note: str
+) -> None:
+    answered = sum(isinstance(event, Answer) for event in turn)
+    thought = 5 * sum(isinstance(event, Thinking) for event in turn)
+    done = Done("length", Stats(thinking_tokens=thought, answer_tokens=answered))
+    for arguments, typed in ((["generate", "8b", "x"], ""), (["chat", "8b"], "x\n")):
+        cli.script([*turn, done])
+        limited = ["--max-tokens", str(max_tokens)]
+        result = cli(*arguments, *limited, stdin=typed)
+        assert (result.exit_code, result.stdout) == (0, "It\n" if answered else "")
+        assert note in result.stderr
+        cli.script([*turn, Done("stop", done.stats)])
+        assert note not in cli(*arguments, *limited, stdin=typed).stderr
+
+
 def test_no_codes_without_a_terminal_and_text_is_untouched(cli: Any) -> None:
     cli.script([Thinking("a"), Answer("\x1b[31mred\x07\n")])
     result = cli("generate", "8b", "x")

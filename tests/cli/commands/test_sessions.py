@@ -101,6 +101,64 @@ def test_a_broken_file_is_read_as_far_as_it_is_good(cli: Any, state_home: Path) 
     assert [m["content"] for m in new.messages] == ["x", "a", "y", "It is **4**."]
 
 
+def damage(path: Path, kind: str) -> None:
+    """Put something that is no conversation where a newer one would be."""
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text(kind)
+
+
+DAMAGED = ["", "rubbish\n", "{}", "[1]", '{"format": "qwen3-mlx chat", "version": 1}\n']
+
+
+@pytest.mark.parametrize("kind", [*DAMAGED, "directory", "pipe"])
+def test_a_damaged_newest_file_does_not_hide_the_older_conversations(
+    cli: Any, state_home: Path, kind: str
+) -> None:
+    keep(state_home, "2026-01-01-a", *said("x"))
+    newest = state_home / "sessions" / "2026-12-01-b.jsonl"
+    damage(newest, kind)
+    os.utime(newest, (2**32, 2**32))
+    for command in (["sessions", "show"], ["sessions", "export", "md"]):
+        result = cli(*command)
+        assert (result.exit_code, "## User\n\nx\n" in result.stdout) == (0, True)
+        assert f"passed over: {newest} " in result.stderr
+    cli.script(TURN)
+    result = cli("chat", "--resume", stdin="y\n")
+    assert (result.exit_code, result.stdout) == (0, "It is **4**.\n")
+    assert f"passed over: {newest} " in result.stderr and "1 turns, 'x'" in result.stderr
+    assert newest.exists()
+
+
+@pytest.mark.parametrize("kind", [*DAMAGED[:-1], "directory", "pipe"])
+@pytest.mark.parametrize("command", ["show", "export md", "chat --resume"])
+def test_a_damaged_file_that_is_named_is_an_error_that_helps(
+    cli: Any, state_home: Path, kind: str, command: str
+) -> None:
+    keep(state_home, "2026-01-01-a", *said("x"))
+    damage(state_home / "sessions" / "2026-12-01-b.jsonl", kind)
+    words = command.split() if command.startswith("chat") else ["sessions", *command.split()]
+    result = cli(*words, "2026-12-01-b", stdin="y\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "2026-12-01-b.jsonl" in result.stderr and ": got " in result.stderr
+    assert "hint: `qwen3-mlx sessions list` shows" in result.stderr
+
+
+def test_only_damaged_files_are_an_error_that_names_one(cli: Any, state_home: Path) -> None:
+    (state_home / "sessions").mkdir(parents=True)
+    damage(state_home / "sessions" / "2026-12-01-b.jsonl", "")
+    result = cli("sessions", "show")
+    assert result.exit_code == 1 and "no conversation that is kept can be read" in result.stderr
+    assert "2026-12-01-b.jsonl is no kept conversation: got an empty file" in result.stderr
+    assert cli("sessions", "rm", "2026-12-01-b").exit_code == 0
+    damage(state_home / "sessions" / "2026-12-01-b.jsonl", "directory")
+    result = cli("sessions", "rm", "2026-12-01-b")
+    assert result.exit_code == 1 and "hint: remove it yourself" in result.stderr
+
+
 def test_a_chat_open_elsewhere_is_copied(cli: Any, state_home: Path) -> None:
     path = keep(state_home, "2026-01-01-a", *said("x"))
     other = store.ChatJournal(path, store.read(path))
