@@ -69,12 +69,12 @@ class TokenLogprob:
 class ToolCallDelta:
     """A piece of a tool call while it is generated: its name first, then its arguments' JSON text.
 
-    Sent only on request. The `ToolCall` that follows is authoritative; if none follows, the text
-    was not a valid call.
+    Sent only on request. The arguments joined parse to those of the `ToolCall` that follows; if
+    none follows, the text was not a valid call, and they are not whole JSON.
     """
 
     index: int
-    """The number of the call within the turn, from 0."""
+    """The number of the call within the turn, from 0; one that turned out to be none counts."""
     name: str = ""
     arguments: str = ""
     id: str = field(default="", compare=False)

@@ -195,8 +195,9 @@ class TestResponses:
         with client.responses.stream(
             model="scripted", input="2 + 2?", tools=[tool], **extra
         ) as stream:
-            done = [event.item for event in stream if event.type == "response.output_item.done"]
-            final = stream.get_final_response()
+            events = list(stream)
+        done = [event.item for event in events if event.type == "response.output_item.done"]
+        final = events[-1].response
         assert [item.id for item in done] == [item.id for item in final.output]
         assert final.output_text.startswith("<tool_call>")
         calls = [item for item in final.output if item.type == "function_call"]
