@@ -56,7 +56,7 @@ class TurnOutput:
     @cached_property
     def _splitter(self) -> Splitter:
         request = self.request
-        splitter = Splitter(self.runtime.tokenizer, request.mode, request.tools, self._deltas)
+        splitter = Splitter(self.runtime.tokenizer, request.mode, request.callable, self._deltas)
         if request.continues:
             splitter.resume()
         return splitter

@@ -54,7 +54,7 @@ def read(body: Any) -> Ask:
     options |= {} if given is None else {"max_tokens": given}
     options |= _logprobs(found)
     tools, used = fields.tools(found.items("tools") or [], _tool)
-    offered, called = form.choice(found.raw("tool_choice"))
+    called = form.choice(found.raw("tool_choice"))
     options |= form.read(found) | called
     stream = found.object("stream_options")
     return Ask(
@@ -62,7 +62,7 @@ def read(body: Any) -> Ask:
         messages=fields.required(found.items("messages"), "messages"),
         options=options,
         thinking=thinking.read(found),
-        tools=tools if offered else [],
+        tools=tools,
         stream=bool(found.flag("stream")),
         usage_in_stream=bool(stream and stream.flag("include_usage")),
         continues=bool(found.flag("continue_final_message")),

@@ -29,7 +29,7 @@ def read(body: Any, counting: bool = False) -> Ask:
     said = fields.required(found.items("messages"), "messages")
     messages = [*_system(found.raw("system")), *converted(said)]
     tools, others = fields.tools(found.items("tools") or [], _tool)
-    offered, called = form.choice(found.raw("tool_choice"))
+    called = form.choice(found.raw("tool_choice"))
     one_call = _one_call(found.object("tool_choice"))
     options |= form.read(found) | called
     return Ask(
@@ -37,7 +37,7 @@ def read(body: Any, counting: bool = False) -> Ask:
         messages=messages,
         options=options,
         thinking=thinking.read(found),
-        tools=tools if offered else [],
+        tools=tools,
         stream=bool(found.flag("stream")),
         continues=bool(messages) and messages[-1]["role"] == "assistant",
         one_call=one_call,

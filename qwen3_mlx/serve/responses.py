@@ -72,7 +72,7 @@ def read(body: Any, kept: Kept) -> Ask:
     found = Fields(body)
     found.refuse(NOT_HONOURED)
     limit = found.integer("max_output_tokens")
-    offered, called = form.choice(found.raw("tool_choice"))
+    called = form.choice(found.raw("tool_choice"))
     options = fields.sampling(found) | ({} if limit is None else {"max_tokens": limit})
     options |= form.read(found) | called
     previous = found.text("previous_response_id")
@@ -91,7 +91,7 @@ def read(body: Any, kept: Kept) -> Ask:
         messages=[*system, *before, *said],
         options=options,
         thinking=thinking.read(found),
-        tools=tools if offered else [],
+        tools=tools,
         stream=bool(found.flag("stream")),
         one_call=found.flag("parallel_tool_calls") is False,
         ignored=(*others, *skipped, *found.unknown()),
