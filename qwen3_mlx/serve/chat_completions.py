@@ -28,16 +28,16 @@ NOT_HONOURED: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "best_of": (1,),
     "audio": (),
-    "modalities": (["text"],),
+    "modalities": (["text"], []),
     "prediction": (),
     "web_search_options": (),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "guided_grammar": (),
-    "guided_choice": (),
-    "grammar": (),
+    "guided_grammar": ("",),
+    "guided_choice": ([],),
+    "grammar": ("",),
     "json_schema": (),
-    "suffix": (),
+    "suffix": ("",),
     "echo": (False,),
     "use_beam_search": (False,),
 }
@@ -49,7 +49,7 @@ def read(body: Any) -> Ask:
     found = Fields(body)
     found.refuse(NOT_HONOURED)
     options = fields.sampling(found) | fields.stop_texts(found)
-    limits = [found.integer(name) for name in ("max_completion_tokens", "max_tokens")]
+    limits = [found.limit(name) for name in ("max_completion_tokens", "max_tokens")]
     given = next((limit for limit in limits if limit is not None), None)
     options |= {} if given is None else {"max_tokens": given}
     options |= _logprobs(found)
@@ -73,7 +73,7 @@ def read(body: Any) -> Ask:
 
 def _logprobs(found: Fields) -> Json:
     wanted, top = found.flag("logprobs"), found.integer("top_logprobs")
-    if top is not None and not wanted:
+    if top and not wanted:
         raise refused("top_logprobs", top, "logprobs must be true for it")
     return {"logprobs": top or 0} if wanted else {}
 

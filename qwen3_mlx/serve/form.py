@@ -33,7 +33,7 @@ def read(fields: Fields) -> Json:
         if outer := fields.object(name):
             _add(found, f"{name}.format", outer.object("format"))
     for name in ("guided_json", "guided_regex"):
-        if (value := fields.raw(name)) is not None:
+        if (value := fields.raw(name)) not in (None, ""):
             found[name] = {"schema" if name == "guided_json" else "regex": value}
     if structured := fields.object("structured_outputs"):
         found |= _structured(structured)

@@ -71,7 +71,7 @@ def read(body: Any, kept: Kept) -> Ask:
     """Parse a request; `kept` holds its previous response. Raises `ApiError`."""
     found = Fields(body)
     found.refuse(NOT_HONOURED)
-    limit = found.integer("max_output_tokens")
+    limit = found.limit("max_output_tokens")
     called = form.choice(found.raw("tool_choice"))
     options = fields.sampling(found) | ({} if limit is None else {"max_tokens": limit})
     options |= form.read(found) | called
