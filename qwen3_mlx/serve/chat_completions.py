@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -104,7 +105,6 @@ class Writer:
         """A chunk for thinking, text or a piece of a tool call; logprobs wait for their text."""
         match event:
             case Thinking(text):
-                self._logprobs.clear()
                 return [self._chunk({"reasoning_content": text, "reasoning": text})]
             case Answer(text):
                 if self.ask.options.get("logprobs") is None:
@@ -115,7 +115,7 @@ class Writer:
             case ToolCall():
                 self._calls += 1
             case TokenLogprob():
-                self._logprobs.append(logprob(event))
+                self._logprobs += answered([event])
         return []
 
     def _grown(self, delta: ToolCallDelta) -> Json:
@@ -135,9 +135,9 @@ class Writer:
     def end(self, done: Done, usage: Usage) -> list[bytes]:
         """The chunk with the finish reason, the usage if it was requested, and ``[DONE]``."""
         reason = finish(done.finish_reason, bool(self._calls), "length", "stop", "tool_calls")
-        last = self._chunk({}, reason, stop_reason=done.stopped_by)
-        if done.stats.thinking_cut:
-            last = self._chunk({}, reason, stop_reason=done.stopped_by, cut=done.stats.thinking_cut)
+        late = self._said() if self._logprobs else None  # of the answer's last text
+        cut = done.stats.thinking_cut
+        last = self._chunk({}, reason, stop_reason=done.stopped_by, cut=cut, logprobs=late)
         counted = {**self._head("chat.completion.chunk"), "choices": [], "usage": counts(usage)}
         return [last, *([data(counted)] if self.ask.usage_in_stream else []), data("[DONE]")]
 
@@ -160,7 +160,7 @@ class Writer:
         if calls:
             message["tool_calls"] = calls
         reason = finish(reply.finish_reason, bool(calls), "length", "stop", "tool_calls")
-        said = [logprob(one) for one in reply.logprobs]
+        said = answered(reply.logprobs)
         shown = (
             {"content": said, "refusal": None}
             if self.ask.options.get("logprobs") is not None
@@ -214,8 +214,14 @@ def counts(usage: Usage) -> Json:
     }
 
 
-def logprob(one: TokenLogprob) -> Json:
+def answered(found: Iterable[TokenLogprob]) -> list[Json]:
+    """The log probabilities of the answer's tokens alone, as a message's ``logprobs`` has them."""
+    return [_logprob(one) for one in found if one.part == "answer" and one.shown]
+
+
+def _logprob(one: TokenLogprob) -> Json:
     """A token's log probability, and those of the likeliest tokens at its position."""
-    found = {"token": one.text, "logprob": one.logprob, "bytes": list(one.bytes)}
+    text = one.shown.decode("utf-8", "replace")
+    found = {"token": text, "logprob": one.logprob, "bytes": list(one.shown)}
     top = [{"token": t.text, "logprob": t.logprob, "bytes": list(t.bytes)} for t in one.top]
     return found | {"top_logprobs": top}
