@@ -83,7 +83,7 @@ SHAPES: dict[str, Json] = {
     "max_tokens": {"type": "integer", "minimum": 16},
     "max_output_tokens": {"type": "integer", "minimum": 16},
     "reasoning_effort": {
-        "enum": ["none", "minimal", "low", "medium", "high", "xhigh", "max", None]
+        "enum": ["none", "minimal", "low", "medium", "high", "xhigh", "max", "default", None]
     },
     "thinking": {
         "type": "object",
@@ -94,7 +94,7 @@ SHAPES: dict[str, Json] = {
         },
     },
     "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2},
-    "top_p": {"type": ["number", "null"], "minimum": 0.01, "maximum": 1},
+    "top_p": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
     "min_p": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
     "top_k": {"type": ["integer", "null"], "minimum": -1, "maximum": 1000},
     "presence_penalty": {"type": ["number", "null"], "minimum": -2, "maximum": 2},

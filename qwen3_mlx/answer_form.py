@@ -35,27 +35,29 @@ def plain_schema(value: Any) -> dict[str, Any] | None:
 
 
 def plain_tool_choice(value: Any) -> str | dict[str, Any] | None:
-    """A tool choice as ``"required"``, ``{"name": …}`` or a dict of allowed tools; None for "auto".
+    """One of "required", "none", ``{"name": …}`` or a dict of allowed tools; None for "auto".
 
     Allowed tools have the form of OpenAI's Responses API: ``{"type": "allowed_tools", "mode":
     "auto" or "required", "tools": [{"name": …}, …]}``. Raises `OptionError`.
     """
     if value is None or value == "auto":
         return None
-    if value == "required":
-        return "required"
+    if value in ("required", "none") and isinstance(value, str):
+        return str(value)
     if isinstance(value, Mapping) and value.get("type") == "allowed_tools":
         return _allowed(value.get("allowed_tools", value))
     name = _name(value)
     if name is not None:
         return {"name": name}
-    expected = """'auto', 'required' or {"name": the tool's name}"""
+    expected = """'auto', 'none', 'required' or {"name": the tool's name}"""
     raise OptionError("tool_choice", got=shown(value)[:80], expected=expected)
 
 
 def must_call(choice: Any) -> bool:
     """Whether `choice`, a result of `plain_tool_choice`, forces the answer to be a tool call."""
-    return choice is not None and (not isinstance(choice, dict) or choice.get("mode") != "auto")
+    return choice not in (None, "none") and (
+        not isinstance(choice, dict) or choice.get("mode") != "auto"
+    )
 
 
 def _allowed(value: Any) -> dict[str, Any]:

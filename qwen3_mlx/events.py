@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +14,10 @@ out; ``interrupted``: the user, the server or an error did."""
 ThinkingCut = Literal["", "budget", "user", "sure"]
 """What ended the thinking: the model itself (empty), the budget, the user's "answer now", or a
 probe that found the answer certain (``sure``)."""
+
+
+Part = Literal["", "thought", "answer", "call"]
+"""The part of a turn that a token's text went into; empty if it is shown nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,11 @@ class TokenLogprob:
     logprob: float
     top: tuple[TokenLogprob, ...] = ()
     """The likeliest tokens at this position, most likely first, as many as `logprobs` asks for."""
+    part: Part = ""
+    """Where the token's text went: markers, the end and a stop text are in no part."""
+    shown: builtins.bytes = b""
+    """The UTF-8 bytes that it added to the thought or the answer: `bytes`, without what a stop text
+    or the end of the text cut off. Those of all answer tokens joined are the answer."""
 
     @property
     def text(self) -> str:
@@ -69,12 +79,12 @@ class TokenLogprob:
 class ToolCallDelta:
     """A piece of a tool call while it is generated: its name first, then its arguments' JSON text.
 
-    Sent only on request. The `ToolCall` that follows is authoritative; if none follows, the text
-    was not a valid call.
+    Sent only on request. The arguments joined parse to those of the `ToolCall` that follows; if
+    none follows, the text was not a valid call, and they are not whole JSON.
     """
 
     index: int
-    """The number of the call within the turn, from 0."""
+    """The number of the call within the turn, from 0; one that turned out to be none counts."""
     name: str = ""
     arguments: str = ""
     id: str = field(default="", compare=False)

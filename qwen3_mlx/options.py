@@ -177,7 +177,7 @@ class GenerationOptions:
     regex: str | None = None
     """The whole answer matches this regular expression (Rust's syntax)."""
     tool_choice: str | Mapping[str, Any] | None = None
-    """``"required"``: one tool call or more; ``{"name": …}``: a call of that tool."""
+    """``"required"``: one call or more; ``"none"``: none; ``{"name": …}``: a call of that tool."""
     seed: int | None = None
     """The same seed samples the same tokens; None is random."""
     stop_text: str = STOP_TEXT

@@ -10,7 +10,7 @@ from qwen3_mlx.engine.guide import Guide
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text import Mode
-from qwen3_mlx.text.call_grammar import CallChoice, call_grammar
+from qwen3_mlx.text.call_grammar import CallChoice, call_grammar, no_call_grammar
 from qwen3_mlx.text.grammar import Grammar, either, regex_grammar, schema_grammar
 from qwen3_mlx.text.tool_calls import Tools
 from qwen3_mlx.text.tools import function_of
@@ -30,6 +30,8 @@ def answer_grammar(runtime: Runtime, options: GenerationOptions, tools: Tools) -
         text = schema_grammar(options.schema)
     elif options.regex is not None:
         text = regex_grammar(options.regex)
+    if options.tool_choice == "none":
+        return no_call_grammar() if text is None and tools else text
     must_choose, choice = options.tool_choice is not None, _call_choice(options)
     if not must_choose and (not tools or (text is None and not _any_strict(tools))):
         return text

@@ -37,7 +37,7 @@ class Request:
     sampling: Sampling
     markers: Markers
     tools: Tools
-    """The tools on offer; without tools, no output counts as a call."""
+    """The tools in the prompt."""
     budget: ThinkingBudget
     max_tokens: int
     options: GenerationOptions
@@ -47,6 +47,11 @@ class Request:
     """Makes the guide of a constrained answer; None if the answer is free."""
     probing: Callable[[], ProbeSchedule | None] | None = None
     """Makes the probe schedule of an automatic budget."""
+
+    @property
+    def callable(self) -> Tools:
+        """The tools that may be called; without any, no output counts as a call."""
+        return [] if self.options.tool_choice == "none" else self.tools
 
     def sequence(self, control: Control) -> TurnSequence:
         """The turn's decoding state before its first token."""
@@ -113,7 +118,7 @@ def prepare(
         prompt=prompt,
         mode=mode,
         sampling=options.sampling(runtime.family, mode.thinking, runtime.generation_config),
-        markers=runtime.markers(offered),
+        markers=runtime.markers([] if options.tool_choice == "none" else offered),
         tools=offered,
         budget=budget,
         max_tokens=max_tokens,

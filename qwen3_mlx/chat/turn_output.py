@@ -8,6 +8,7 @@ from functools import cached_property
 
 import mlx.core as mx
 
+from qwen3_mlx.chat.logprob_parts import LogprobParts
 from qwen3_mlx.chat.request import Request
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.engine.payoff import Payoff
@@ -56,17 +57,25 @@ class TurnOutput:
     @cached_property
     def _splitter(self) -> Splitter:
         request = self.request
-        splitter = Splitter(self.runtime.tokenizer, request.mode, request.tools, self._deltas)
+        splitter = Splitter(self.runtime.tokenizer, request.mode, request.callable, self._deltas)
         if request.continues:
             splitter.resume()
         return splitter
 
+    @cached_property
+    def _logprob_parts(self) -> LogprobParts | None:
+        wanted = self.request.options.logprobs is not None
+        return LogprobParts(self.runtime.tokenizer) if wanted else None
+
     def take(self, ids: tuple[int, ...], generated: bool, logprobs: Logprobs | None) -> list[Event]:
         """The events that `ids` complete; call it before the sequence takes the ids."""
         self.clock.tick(len(ids) if generated else 0)
-        before: list[Event] = []
-        if generated and logprobs is not None:
-            before.append(_token_logprob(self.runtime, ids[0], logprobs))
+        parts = self._logprob_parts
+        if parts is not None:
+            one = None
+            if generated and logprobs is not None:
+                one = _token_logprob(self.runtime, ids[0], logprobs)
+            parts.add(ids, one)
         events, stops = self._splitter.push(ids), self._stops
         if stops is not None:
             if generated and self.clock.tokens > self._least:
@@ -75,7 +84,7 @@ class TurnOutput:
                 events = [*stops.flush_events(), *events]
             if stops.hit:
                 self._sequence.end("stop")
-        return [*before, *events]
+        return events if parts is None else parts.placed(events)
 
     def rest(self) -> list[Event]:
         """The events that were held back, once the sequence has ended."""
@@ -85,7 +94,8 @@ class TurnOutput:
             rest = [*stops.push_events(rest)[0], *stops.flush_events()]
             if stops.hit:
                 self._sequence.finish_reason = "stop"
-        return rest
+        parts = self._logprob_parts
+        return rest if parts is None else [*parts.placed(rest), *parts.rest()]
 
     def done(self, cache: PromptCache | None) -> Done:
         """The `Done` event with the turn's statistics."""

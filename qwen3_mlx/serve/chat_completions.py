@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -28,16 +29,16 @@ NOT_HONOURED: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "best_of": (1,),
     "audio": (),
-    "modalities": (["text"],),
+    "modalities": (["text"], []),
     "prediction": (),
     "web_search_options": (),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "guided_grammar": (),
-    "guided_choice": (),
-    "grammar": (),
+    "guided_grammar": ("",),
+    "guided_choice": ([],),
+    "grammar": ("",),
     "json_schema": (),
-    "suffix": (),
+    "suffix": ("",),
     "echo": (False,),
     "use_beam_search": (False,),
 }
@@ -49,12 +50,12 @@ def read(body: Any) -> Ask:
     found = Fields(body)
     found.refuse(NOT_HONOURED)
     options = fields.sampling(found) | fields.stop_texts(found)
-    limits = [found.integer(name) for name in ("max_completion_tokens", "max_tokens")]
+    limits = [found.limit(name) for name in ("max_completion_tokens", "max_tokens")]
     given = next((limit for limit in limits if limit is not None), None)
     options |= {} if given is None else {"max_tokens": given}
     options |= _logprobs(found)
     tools, used = fields.tools(found.items("tools") or [], _tool)
-    offered, called = form.choice(found.raw("tool_choice"))
+    called = form.choice(found.raw("tool_choice"))
     options |= form.read(found) | called
     stream = found.object("stream_options")
     return Ask(
@@ -62,7 +63,7 @@ def read(body: Any) -> Ask:
         messages=fields.required(found.items("messages"), "messages"),
         options=options,
         thinking=thinking.read(found),
-        tools=tools if offered else [],
+        tools=tools,
         stream=bool(found.flag("stream")),
         usage_in_stream=bool(stream and stream.flag("include_usage")),
         continues=bool(found.flag("continue_final_message")),
@@ -73,7 +74,7 @@ def read(body: Any) -> Ask:
 
 def _logprobs(found: Fields) -> Json:
     wanted, top = found.flag("logprobs"), found.integer("top_logprobs")
-    if top is not None and not wanted:
+    if top and not wanted:
         raise refused("top_logprobs", top, "logprobs must be true for it")
     return {"logprobs": top or 0} if wanted else {}
 
@@ -104,7 +105,6 @@ class Writer:
         """A chunk for thinking, text or a piece of a tool call; logprobs wait for their text."""
         match event:
             case Thinking(text):
-                self._logprobs.clear()
                 return [self._chunk({"reasoning_content": text, "reasoning": text})]
             case Answer(text):
                 if self.ask.options.get("logprobs") is None:
@@ -115,7 +115,7 @@ class Writer:
             case ToolCall():
                 self._calls += 1
             case TokenLogprob():
-                self._logprobs.append(logprob(event))
+                self._logprobs += answered([event])
         return []
 
     def _grown(self, delta: ToolCallDelta) -> Json:
@@ -135,9 +135,9 @@ class Writer:
     def end(self, done: Done, usage: Usage) -> list[bytes]:
         """The chunk with the finish reason, the usage if it was requested, and ``[DONE]``."""
         reason = finish(done.finish_reason, bool(self._calls), "length", "stop", "tool_calls")
-        last = self._chunk({}, reason, stop_reason=done.stopped_by)
-        if done.stats.thinking_cut:
-            last = self._chunk({}, reason, stop_reason=done.stopped_by, cut=done.stats.thinking_cut)
+        late = self._said() if self._logprobs else None  # of the answer's last text
+        cut = done.stats.thinking_cut
+        last = self._chunk({}, reason, stop_reason=done.stopped_by, cut=cut, logprobs=late)
         counted = {**self._head("chat.completion.chunk"), "choices": [], "usage": counts(usage)}
         return [last, *([data(counted)] if self.ask.usage_in_stream else []), data("[DONE]")]
 
@@ -160,7 +160,7 @@ class Writer:
         if calls:
             message["tool_calls"] = calls
         reason = finish(reply.finish_reason, bool(calls), "length", "stop", "tool_calls")
-        said = [logprob(one) for one in reply.logprobs]
+        said = answered(reply.logprobs)
         shown = (
             {"content": said, "refusal": None}
             if self.ask.options.get("logprobs") is not None
@@ -214,8 +214,14 @@ def counts(usage: Usage) -> Json:
     }
 
 
-def logprob(one: TokenLogprob) -> Json:
+def answered(found: Iterable[TokenLogprob]) -> list[Json]:
+    """The log probabilities of the answer's tokens alone, as a message's ``logprobs`` has them."""
+    return [_logprob(one) for one in found if one.part == "answer" and one.shown]
+
+
+def _logprob(one: TokenLogprob) -> Json:
     """A token's log probability, and those of the likeliest tokens at its position."""
-    found = {"token": one.text, "logprob": one.logprob, "bytes": list(one.bytes)}
+    text = one.shown.decode("utf-8", "replace")
+    found = {"token": text, "logprob": one.logprob, "bytes": list(one.shown)}
     top = [{"token": t.text, "logprob": t.logprob, "bytes": list(t.bytes)} for t in one.top]
     return found | {"top_logprobs": top}

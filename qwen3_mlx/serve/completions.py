@@ -14,6 +14,9 @@ from qwen3_mlx.serve.fields import Fields
 from qwen3_mlx.serve.sse import comment, data
 from qwen3_mlx.serve.usage import Usage
 
+ALL = 2**31
+"""A limit above every context: what there is room for."""
+
 
 def read(body: Any) -> Ask:
     """Parse a request; ``max_tokens`` is 16 by default. Raises `ApiError`."""
@@ -21,7 +24,7 @@ def read(body: Any) -> Ask:
     found.refuse(NOT_HONOURED | form.NOT_HONOURED | {"logprobs": (0,), "prompt_logprobs": ()})
     options = fields.sampling(found) | fields.stop_texts(found)
     limit = found.integer("max_tokens")
-    options["max_tokens"] = 16 if limit is None else limit
+    options["max_tokens"] = 16 if limit is None else ALL if limit == -1 else limit
     stream = found.object("stream_options")
     return Ask(
         model=found.text("model") or "",

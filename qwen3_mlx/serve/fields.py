@@ -25,6 +25,10 @@ LARGEST = 2**63 - 1
 """Largest whole number: larger ones could exceed the number of digits that Python prints."""
 
 
+LEAST_TOP_P = 1e-9
+"""What a ``top_p`` of 0 means, which OpenAI's range includes: the likeliest token alone."""
+
+
 class Fields:
     """A JSON object of a request; records which fields were read, so the rest are unknown.
 
@@ -63,6 +67,11 @@ class Fields:
     def integer(self, name: str) -> int | None:
         """Read a whole number of at most 64 bits; 16.0 counts as 16."""
         return self._take(name, "integer")
+
+    def limit(self, name: str) -> int | None:
+        """Read a whole number of which -1 means no limit, as LM Studio's clients send it: None."""
+        value = self.integer(name)
+        return None if value == -1 else value
 
     def number(self, name: str) -> float | None:
         """Read a finite number."""
@@ -106,6 +115,8 @@ def sampling(fields: Fields) -> dict[str, Any]:
         found["seed"] %= 2**63
     if found["top_k"] is not None:
         found["top_k"] = max(found["top_k"], 0)  # vLLM's clients send -1 for off
+    if found["top_p"] == 0:
+        found["top_p"] = LEAST_TOP_P
     bias = fields.object("logit_bias")
     found["logit_bias"] = None if bias is None else dict(bias._body)
     return {name: value for name, value in found.items() if value is not None}

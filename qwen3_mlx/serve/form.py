@@ -33,7 +33,7 @@ def read(fields: Fields) -> Json:
         if outer := fields.object(name):
             _add(found, f"{name}.format", outer.object("format"))
     for name in ("guided_json", "guided_regex"):
-        if (value := fields.raw(name)) is not None:
+        if (value := fields.raw(name)) not in (None, ""):
             found[name] = {"schema" if name == "guided_json" else "regex": value}
     if structured := fields.object("structured_outputs"):
         found |= _structured(structured)
@@ -75,27 +75,27 @@ def _structured(value: Fields) -> dict[str, Json]:
     return found
 
 
-def choice(value: Any) -> tuple[bool, Json]:
-    """Whether the model may call tools, and the ``tool_choice`` option. Raises `ApiError`.
+def choice(value: Any) -> Json:
+    """The ``tool_choice`` option; {} if the model is free to call. Raises `ApiError`.
 
     Accepts the values of all dialects: ``"required"``, ``{"type": "any"}``, a function by its
     name, or a list of allowed tools.
     """
     kind = value.get("type") if isinstance(value, Mapping) else value
     if kind in (None, "auto") and (value is None or kind == "auto"):
-        return True, {}
+        return {}
     if kind == "none":
-        return False, {}
+        return {"tool_choice": "none"}
     if kind in ("required", "any"):
-        return True, {"tool_choice": "required"}
+        return {"tool_choice": "required"}
     if kind in ("function", "tool") and isinstance(value, Mapping):
         function = value.get("function", value)
         name = function.get("name") if isinstance(function, Mapping) else None
         if isinstance(name, str):
-            return True, {"tool_choice": {"name": name}}
+            return {"tool_choice": {"name": name}}
     if kind == "allowed_tools" and isinstance(value, Mapping):
         try:
-            return True, {"tool_choice": plain_tool_choice(value)}
+            return {"tool_choice": plain_tool_choice(value)}
         except OptionError as error:
             raise ApiError(400, str(error), param="tool_choice") from None
     expected = "expected auto, none, required, allowed_tools, or a function by its name"

@@ -9,7 +9,8 @@ import time
 from qwen3_mlx.events import Answer, Done, Event, Reply, Thinking, ToolCall, ToolCallDelta
 from qwen3_mlx.serve.api_error import ApiError
 from qwen3_mlx.serve.ask import Ask, Json
-from qwen3_mlx.serve.responses import Kept, encrypted
+from qwen3_mlx.serve.response_items import encrypted, to_messages
+from qwen3_mlx.serve.responses import Kept
 from qwen3_mlx.serve.sse import comment, named
 from qwen3_mlx.serve.usage import Usage
 
@@ -28,8 +29,7 @@ class Writer:
         self._output: list[Json] = []
         self._item: Json | None = None
         self._text = ""
-        self._reply: dict[str, str] = {"reasoning": "", "message": ""}
-        self._calls: list[ToolCall] = []
+        self._calls = 0
 
     def begin(self, usage: Usage) -> list[bytes]:
         """``response.created`` and ``response.in_progress``."""
@@ -53,7 +53,6 @@ class Writer:
     def _grow(self, kind: str, text: str) -> list[bytes]:
         start = [] if self._item and self._item["type"] == kind else self._open(kind)
         self._text += text
-        self._reply[kind] += text
         place = self._place() | {"content_index": 0}
         logprobs: Json = {"logprobs": []} if kind == "message" else {}
         return [
@@ -81,31 +80,43 @@ class Writer:
             self._item |= {"name": delta.name, "arguments": ""}
             item = dict(self._item)
             events.append(self._event("response.output_item.added", **self._at(), item=item))
-        if delta.arguments and self._item is not None:
+        if delta.arguments and self._in_call:
+            self._text += delta.arguments
             kind = "response.function_call_arguments.delta"
             events.append(self._event(kind, **self._place(), delta=delta.arguments))
         return events
 
+    @property
+    def _in_call(self) -> bool:
+        return self._item is not None and self._item["type"] == "function_call"
+
     def _end_call(self, call: ToolCall) -> list[bytes]:
-        self._calls.append(call)
-        arguments = json.dumps(call.arguments, ensure_ascii=False)
-        if self._item is None or self._item["type"] != "function_call":
-            return []
-        done = {"status": "completed", "arguments": arguments}
-        item = self._item = self._item | done
+        self._calls += 1
+        events: list[bytes] = []
+        if self._item is None or not self._in_call or self._item["name"] != call.name:
+            events = self._grow_call(ToolCallDelta(0, call.name, "", call.id))
+        return [*events, *self._close_call("completed", _arguments(self._text, call))]
+
+    def _close_call(self, status: str, arguments: str) -> list[bytes]:
+        assert self._item is not None
+        item = self._item | {"status": status, "arguments": arguments}
         kind = "response.function_call_arguments.done"
-        said = self._event(kind, **self._place(), arguments=arguments, name=call.name)
+        said = self._event(kind, **self._place(), arguments=arguments, name=item["name"])
+        return [said, self._done(item)]
+
+    def _done(self, item: Json) -> bytes:
         ended = self._event("response.output_item.done", **self._at(), item=item)
         self._output.append(item)
-        self._item = None
-        return [said, ended]
+        self._item, self._text = None, ""
+        return ended
 
     def _close(self, status: str = "completed") -> list[bytes]:
-        """Close the open item; an incomplete tool call is dropped."""
-        item, text, self._text = self._item, self._text, ""
-        if item is None or item["type"] == "function_call":
-            self._item = None
+        """Close the open item. A call that is still open was cut, or is none: it is incomplete."""
+        item, text = self._item, self._text
+        if item is None:
             return []
+        if self._in_call:
+            return self._close_call("incomplete", text)
         kind, place = item["type"], self._place() | {"content_index": 0}
         logprobs: Json = {"logprobs": []} if kind == "message" else {}
         part = _part(kind, text)
@@ -114,10 +125,7 @@ class Writer:
         item = item | {"status": status, "content": [part]}
         if kind == "reasoning" and self.ask.more["encrypted"]:
             item["encrypted_content"] = encrypted(text)
-        events.append(self._event("response.output_item.done", **self._at(), item=item))
-        self._output.append(item)
-        self._item = None
-        return events
+        return [*events, self._done(item)]
 
     def end(self, done: Done, usage: Usage) -> list[bytes]:
         """``response.completed`` or ``response.incomplete``; stores it unless told not to."""
@@ -129,20 +137,18 @@ class Writer:
         return [*last, self._event(f"response.{status}", response=response)]
 
     def _keep(self, response: Json) -> None:
+        """Store the response with what the client would send back of it, had it kept the items."""
         if self.ask.more["store"] is False:
             return
-        message: Json = {"role": "assistant", "content": self._reply["message"]}
-        if self._reply["reasoning"]:
-            message["reasoning_content"] = self._reply["reasoning"]
-        if self._calls:
-            message["tool_calls"] = [call.as_message() for call in self._calls]
-        self._kept.put(self.id, [*self.ask.more["before"], message], response)
+        said = to_messages(self._output)[0] or [{"role": "assistant", "content": ""}]
+        self._kept.put(self.id, [*self.ask.more["before"], *said], response)
 
     def fail(self, error: ApiError) -> list[bytes]:
-        """``response.failed``, as the last event."""
+        """``response.failed``, as the last event; an open item ends as incomplete."""
+        last = self._close("incomplete")
         response = self._response("failed", None)
         response["error"] = {"code": "server_error", "message": error.message}
-        return [self._event("response.failed", response=response)]
+        return [*last, self._event("response.failed", response=response)]
 
     def alive(self, done: int, total: int) -> bytes:
         """A comment with the prefill's progress, in tokens."""
@@ -212,6 +218,16 @@ class Writer:
         found |= {name: getattr(drawn, name, None) for name in numbers}
         tools = self.ask.more["tools"]
         return found | {"tools": [nothing | t if t.get("type") == "function" else t for t in tools]}
+
+
+def _arguments(streamed: str, call: ToolCall) -> str:
+    """The JSON text of a call's arguments: as it was streamed, if that is all of it."""
+    try:
+        if json.loads(streamed) == call.arguments:
+            return streamed
+    except ValueError:
+        pass
+    return json.dumps(call.arguments, ensure_ascii=False)
 
 
 def _part(kind: str, text: str) -> Json:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections import OrderedDict
 from typing import Any
 
@@ -11,6 +9,7 @@ from qwen3_mlx.serve import fields, form, thinking
 from qwen3_mlx.serve.api_error import ApiError, refused
 from qwen3_mlx.serve.ask import Ask, Json
 from qwen3_mlx.serve.fields import Fields
+from qwen3_mlx.serve.response_items import to_messages
 from qwen3_mlx.serve.sse import encoded
 
 NOT_HONOURED: dict[str, tuple[Any, ...]] = {
@@ -45,6 +44,16 @@ class Kept:
         """The stored response object. Raises `ApiError` (404)."""
         return self._get(id)[1]
 
+    def item(self, id: str) -> Json:
+        """An output item of any stored response. Raises `ApiError` (404)."""
+        for response_id, (_, response, _) in reversed(self._kept.items()):
+            for item in response["output"]:
+                if item["id"] == id:
+                    self._kept.move_to_end(response_id)
+                    return item
+        message = f"no item {id[:80]!r} is kept here: send the item itself"
+        raise ApiError(404, message, param="input", code="not_found")
+
     def drop(self, id: str) -> None:
         """Delete a response. Raises `ApiError` (404)."""
         self._bytes -= self._get(id)[2]
@@ -62,13 +71,13 @@ def read(body: Any, kept: Kept) -> Ask:
     """Parse a request; `kept` holds its previous response. Raises `ApiError`."""
     found = Fields(body)
     found.refuse(NOT_HONOURED)
-    limit = found.integer("max_output_tokens")
-    offered, called = form.choice(found.raw("tool_choice"))
+    limit = found.limit("max_output_tokens")
+    called = form.choice(found.raw("tool_choice"))
     options = fields.sampling(found) | ({} if limit is None else {"max_tokens": limit})
     options |= form.read(found) | called
     previous = found.text("previous_response_id")
     before = kept.messages(previous) if previous else []
-    said = _input(fields.required(found.raw("input"), "input"))
+    said, skipped = _input(fields.required(found.raw("input"), "input"), kept)
     instructions = found.text("instructions")
     system = [{"role": "system", "content": instructions}] if instructions else []
     tools, others = fields.tools(found.items("tools") or [], _tool)
@@ -82,10 +91,10 @@ def read(body: Any, kept: Kept) -> Ask:
         messages=[*system, *before, *said],
         options=options,
         thinking=thinking.read(found),
-        tools=tools if offered else [],
+        tools=tools,
         stream=bool(found.flag("stream")),
         one_call=found.flag("parallel_tool_calls") is False,
-        ignored=(*others, *found.unknown()),
+        ignored=(*others, *skipped, *found.unknown()),
         more=more,
     )
 
@@ -100,62 +109,9 @@ def _tool(tool: Json) -> Json | None:
     return {"type": "function", "function": function}
 
 
-def _input(value: Any) -> list[Json]:
+def _input(value: Any, kept: Kept) -> tuple[list[Json], list[str]]:
     if isinstance(value, str):
-        return [{"role": "user", "content": value}]
+        return [{"role": "user", "content": value}], []
     if not isinstance(value, list) or not value:
         raise refused("input", value, "expected text or a list of items")
-    messages: list[Json] = []
-    for n, item in enumerate(value):
-        where = f"input[{n}]"
-        if not isinstance(item, dict):
-            raise refused(where, item, "expected an object")
-        _add(messages, item, where)
-    return messages
-
-
-def _add(messages: list[Json], item: Json, where: str) -> None:
-    """Add an item to `messages`; thought, text and calls of one answer form one message."""
-    kind = item.get("type") or "message"
-    if kind == "message" and item.get("role") != "assistant":
-        messages.append({"role": item.get("role"), "content": item.get("content")})
-    elif kind in ("function_call_output", "custom_tool_call_output"):
-        output, call = item.get("output"), item.get("call_id")
-        messages.append({"role": "tool", "content": output, "tool_call_id": call})
-    elif kind == "message":
-        _answer(messages)["content"] = item.get("content")
-    elif kind == "reasoning":
-        _answer(messages, new="content")["reasoning_content"] = thought_of(item)
-    elif kind == "function_call":
-        function = {"name": item.get("name"), "arguments": item.get("arguments")}
-        call = {"id": item.get("call_id"), "type": "function", "function": function}
-        _answer(messages).setdefault("tool_calls", []).append(call)
-    else:
-        raise refused(f"{where}.type", kind, "this server doesn't know such items")
-
-
-def _answer(messages: list[Json], new: str = "") -> Json:
-    """The assistant's last message, or a new one; also a new one if that has calls or `new`."""
-    last = messages[-1] if messages else {}
-    if last.get("role") != "assistant" or (new and (last.get(new) or last.get("tool_calls"))):
-        messages.append({"role": "assistant", "content": ""})
-    return messages[-1]
-
-
-def thought_of(item: Json) -> str:
-    """The text of a reasoning item: plain, or decoded from what `encrypted` returned."""
-    parts = item.get("content") or item.get("summary") or []
-    if not isinstance(parts, list):
-        raise refused("input", parts, "expected a reasoning item's content to be a list")
-    texts = [str(part.get("text") or "") for part in parts if isinstance(part, dict)]
-    if any(texts):
-        return "\n".join(texts)
-    try:
-        return base64.b64decode(str(item.get("encrypted_content") or ""), validate=True).decode()
-    except (binascii.Error, ValueError):  # encrypted by another server
-        return ""
-
-
-def encrypted(thought: str) -> str:
-    """A thought as base64, for ``encrypted_content``: encoded, not encrypted."""
-    return base64.b64encode(thought.encode()).decode()
+    return to_messages(value, kept.item)

@@ -58,8 +58,12 @@ def read(fields: Fields) -> Asked:
     """Parse all fields for thinking. Raises `ApiError` if two contradict each other."""
     budgets: dict[str, Budget | None] = {name: fields.integer(name) for name in _NUMBERS}
     budgets[_OWN] = _budget(fields)
-    switches = {name: fields.flag(name) for name in ("enable_thinking", "think")}
+    switches = {"enable_thinking": fields.flag("enable_thinking")}
     efforts = {"reasoning_effort": fields.text("reasoning_effort")}
+    if isinstance(fields.raw("think"), str):  # Ollama's: true, false or an effort
+        efforts["think"] = fields.text("think")
+    else:
+        switches["think"] = fields.flag("think")
     if kwargs := fields.object("chat_template_kwargs"):
         switches["chat_template_kwargs.enable_thinking"] = kwargs.flag("enable_thinking")
         budgets[f"chat_template_kwargs.{_OWN}"] = _budget(kwargs)
@@ -70,10 +74,16 @@ def read(fields: Fields) -> Asked:
     if config := fields.object("output_config"):
         efforts["output_config.effort"] = config.text("effort")
     _anthropic(fields, budgets, switches)
+    efforts = {name: value for name, value in efforts.items() if _says(value)}
     effort: str | None = _one(efforts)
     if effort is not None and effort not in EFFORTS:
         raise refused(_name(efforts), effort, f"expected one of {', '.join(EFFORTS)}")
     return Asked(_one(switches), _one(budgets), effort)
+
+
+def _says(effort: str | None) -> bool:
+    """Whether `effort` is one; "default" is Groq's word for none."""
+    return effort not in (None, "", "default")
 
 
 def _budget(fields: Fields) -> Budget | None:

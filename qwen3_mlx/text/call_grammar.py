@@ -21,18 +21,15 @@ from qwen3_mlx.text.tools import function_of
 
 _BARE = r"<\s*function(\s*=|\s+name)"
 """The beginning of a call without <tool_call>: excluded from text, as the splitter reads a call."""
-_FREE_BY_TOKEN = (
-    "start: text (OPENED rest text)*\n"
-    "text: TEXT\n"
-    f"TEXT: /(?s:.*)/ & ~/(?s:.*)({TOOL_OPEN}|{_BARE})(?s:.*)/\n"
-)
+_NO_CALL = f"TEXT: /(?s:.*)/ & ~/(?s:.*)({TOOL_OPEN}|{_BARE})(?s:.*)/\n"
+_FREE_BY_TOKEN = f"start: text (OPENED rest text)*\ntext: TEXT\n{_NO_CALL}"
 """Text and calls in any order, if <tool_call> is a token: text can't contain it."""
 _FREE_BY_TEXT = (
     "start: (before rest)* text\n"
     "before[lazy]: PLAIN OPENED\n"
     "text: TEXT\n"
     f"PLAIN: /(?s:.*)/ & ~/(?s:.*){_BARE}(?s:.*)/\n"
-    f"TEXT: /(?s:.*)/ & ~/(?s:.*)({TOOL_OPEN}|{_BARE})(?s:.*)/\n"
+    f"{_NO_CALL}"
 )
 """Text and calls in any order, if <tool_call> is spelled in letters: it ends the text."""
 _NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -82,6 +79,11 @@ def call_grammar(tools: Tools, tokenizer: Tokenizer, choice: CallChoice, *, code
         + "".join(f"{line}\n" for line in rules),
         "tools",
     )
+
+
+def no_call_grammar() -> Grammar:
+    """The grammar of a text without calls, for an answer whose prompt offers tools."""
+    return Grammar(f"start: TEXT\n{_NO_CALL}", "tools")
 
 
 def _marker(token: int | None, spelled: str) -> str:

@@ -14,10 +14,24 @@ _ESCAPED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _MOST_MISSING = 2  # most closing brackets that may be missing at the end
 
 
+class Repeated(dict[str, Any]):
+    """A JSON object in which the keys `repeated` stand more than once; each has its last value."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        names = [name for name, _ in pairs]
+        self.repeated = {name for name in names if names.count(name) > 1}
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else Repeated(pairs)
+
+
 def strict_json(text: str) -> Any:
     """Parse JSON. Raises `ValueError`; also for NaN, infinity, lone surrogates and deep nesting."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_object)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None

@@ -8,6 +8,7 @@ from typing import Any, Literal, Required, TypedDict
 
 from qwen3_mlx.errors import MessageError, brief
 from qwen3_mlx.events import ToolCall
+from qwen3_mlx.text.result_order import in_call_order
 
 MessageLike = Mapping[str, Any]
 """A message in any accepted shape, without the checks of the TypedDicts below."""
@@ -96,14 +97,16 @@ _SUBCLASSED: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 def normalise(messages: object, *, parse_arguments: bool = False) -> list[dict[str, Any]]:
     """Copies of `messages` with a str in every ``content``, made of JSON's types only.
 
-    With `parse_arguments`, tool calls' arguments given as JSON text become dicts. Raises
-    `MessageError`, which names the message by its index, and the field.
+    With `parse_arguments`, tool calls' arguments given as JSON text become dicts. Tool results
+    come in the order of the calls whose ids they name. Raises `MessageError`, which names the
+    message by its index, and the field.
     """
     if not isinstance(messages, list | tuple) or not messages:
         hint = "put it in a list: [message]" if isinstance(messages, Mapping) else None
         expected = "a list with at least one message"
         raise MessageError("messages", got=brief(messages), expected=expected, hint=hint)
-    return [_message(m, f"messages[{n}]", parse_arguments) for n, m in enumerate(messages)]
+    found = [_message(m, f"messages[{n}]", parse_arguments) for n, m in enumerate(messages)]
+    return in_call_order(found)
 
 
 def joined_text(content: object) -> str:

@@ -210,6 +210,8 @@ class Splitter:
     def _abandon(self, call: CallBuffer, closer: str = "") -> list[Event]:
         """The buffer's content, which is no call, as text."""
         self._call = None
+        if call.deltas and call.deltas.announced:  # its number is taken
+            self._calls += 1
         return self._text.push(call.opener + joined(call.pieces) + closer)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.text.argument_types import ArgumentTypes, python_literal
 from qwen3_mlx.text.coder_call import FUNCTION, read_functions
-from qwen3_mlx.text.loose_json import loose_values
+from qwen3_mlx.text.loose_json import Repeated, loose_values
 from qwen3_mlx.text.tools import function_of
 
 _FENCE = re.compile(r"```\w*\s*\n?(.*?)\n?\s*(?:```)?\s*", re.DOTALL)
@@ -95,11 +95,15 @@ def _hermes(call: Any) -> ToolCall:
         raise ValueError("a tool call has a name")
     if not _BESIDE.issuperset(call):
         raise ValueError("a tool call has a name and arguments, nothing else")
+    if isinstance(call, Repeated) and call.repeated & {"name", *_ARGUMENTS}:
+        raise ValueError("a tool call has one name and one set of arguments")
     return ToolCall(name.strip(), _arguments(call))
 
 
 def _arguments(call: dict[str, Any]) -> dict[str, Any]:
     present = [name for name in _ARGUMENTS if name in call]
+    if len(present) > 1 and call[present[0]] != call[present[1]]:
+        raise ValueError("a tool call has one set of arguments")
     arguments = call[present[0]] if present else {}
     if isinstance(arguments, str):
         values = loose_values(arguments) if arguments.strip() else [{}]

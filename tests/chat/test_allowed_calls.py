@@ -95,6 +95,28 @@ def test_only_allowed_tools_are_called(
     assert mode == "required" or found.answer == "No call."
 
 
+@pytest.mark.parametrize("thinking", [False, True])
+def test_none_is_called_though_the_prompt_offers_them(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, thinking: bool
+) -> None:
+    thought = "<think>\nHm.\n</think>\n\n" if thinking else ""
+    options = GREEDY | {"tool_choice": "none", "thinking": thinking}
+    prompts = set()
+    for said in ("No call <b>.", called("now"), "First " + called("weather", city="Rom")):
+        scripted.say(monkeypatch, model, thought + said)
+        for tools in (FREE, STRICT):
+            found = model.generate("Do.", tools=tools, **options)
+            assert found.tool_calls == () and "<tool_call>" not in found.answer
+            assert "<tool_call>" in said or found.answer == said
+        prompts.add(found.stats.prompt_tokens)
+    auto = model.generate("Do.", tools=STRICT, **options | {"tool_choice": "auto"})
+    assert prompts == {auto.stats.prompt_tokens}
+    bare = model.generate("Do.", **options)
+    assert bare.tool_calls == () and bare.stats.prompt_tokens < auto.stats.prompt_tokens
+    held = model.generate("Do.", tools=FREE, schema=CITY, **options)
+    assert json.loads(held.answer)["city"] in ("Oslo", "Rom")
+
+
 def test_a_schema_beside_allowed_tools(monkeypatch: pytest.MonkeyPatch, model: Qwen3) -> None:
     options = GREEDY | {"tool_choice": allowed("now"), "schema": CITY}
     for said in (called("now"), '{"city": "Rom"}', "A text.", called("weather", city="Rom")):

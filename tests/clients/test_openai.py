@@ -185,6 +185,25 @@ class TestResponses:
         assert final.output_text == "It is 4."
         assert served.turns[1].cached >= served.turns[0].prompt
 
+    @pytest.mark.parametrize("limit", [12, 28, 300])
+    def test_a_call_that_is_cut_or_none_ends_its_item(
+        self, served: Served, client: Any, limit: int
+    ) -> None:
+        served.say(call("add", a=2, b=2).replace(', "b"', ' "b"') + "\nIt is 4.")
+        tool = {"type": "function", "strict": False, **SUM["function"]}
+        extra = {"extra_body": {"enable_thinking": False}, "max_output_tokens": limit}
+        with client.responses.stream(
+            model="scripted", input="2 + 2?", tools=[tool], **extra
+        ) as stream:
+            events = list(stream)
+        done = [event.item for event in events if event.type == "response.output_item.done"]
+        final = events[-1].response
+        assert [item.id for item in done] == [item.id for item in final.output]
+        assert final.output_text.startswith("<tool_call>")
+        calls = [item for item in final.output if item.type == "function_call"]
+        assert all(item.status == "incomplete" for item in calls)
+        assert calls or limit < 300
+
     def test_kept_and_deleted(self, client: Any) -> None:
         first = client.responses.create(model="scripted", input="2 + 2?")
         assert client.responses.retrieve(first.id).output_text == first.output_text

@@ -112,8 +112,17 @@ def _chat_stream(sent: list[Sent]) -> Said:
                 assert not pieces and call["type"] == "function"
                 said.calls.append((call["function"]["name"], None))
             pieces.append(call["function"]["arguments"])
-    said.calls = [(n, json.loads("".join(texts[i]))) for i, (n, _) in enumerate(said.calls)]
+    read = [(name, arguments_of("".join(texts[i]))) for i, (name, _) in enumerate(said.calls)]
+    said.calls = [(name, arguments) for name, arguments in read if arguments is not None]
     return said
+
+
+def arguments_of(pieces: str) -> Any:
+    """The arguments of a call whose pieces came; None for a call that was cut, or that was none."""
+    try:
+        return json.loads(pieces)
+    except ValueError:
+        return None
 
 
 def _message(got: Json) -> Said:
@@ -126,7 +135,8 @@ def _message(got: Json) -> Said:
         elif block["type"] == "text":
             said.answer += block["text"]
         else:
-            said.calls.append((block["name"], block["input"]))
+            if block["input"] is not None:
+                said.calls.append((block["name"], block["input"]))
             assert block["type"] == "tool_use" and block["id"]
     said.usage = _message_usage(got["usage"])
     return said
@@ -156,7 +166,7 @@ def _message_stream(sent: list[Sent]) -> Said:
             assert open_block and one.data["index"] == len(blocks) - 1
             if blocks[-1]["type"] == "tool_use":
                 assert blocks[-1]["input"] == {}
-                blocks[-1]["input"] = json.loads(pieces)
+                blocks[-1]["input"] = arguments_of(pieces)
             open_block = False
         else:
             delta = dict(one.data["delta"])
@@ -183,6 +193,8 @@ def _response(got: Json) -> Said:
             said.answer += "".join(part["text"] for part in item["content"])
         else:
             assert item["type"] == "function_call" and item["call_id"]
+            if item["status"] == "incomplete":  # a call that was cut, or none
+                continue
             said.calls.append((item["name"], json.loads(item["arguments"])))
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
     cached = usage["input_tokens_details"]["cached_tokens"]

@@ -67,12 +67,37 @@ def test_arguments_come_as_they_grow(
 def test_a_call_that_is_cut_is_text_and_never_lost(
     server: Server, demo: Qwen3, monkeypatch: pytest.MonkeyPatch, dialect: str, stream: bool
 ) -> None:
-    say(monkeypatch, demo, CALL_SCRIPT.replace("<think>\nI'll look.\n</think>\n\n", ""))
-    short = {LIMIT[dialect]: 24}
-    said = ask(server, dialect, body(dialect, tools=True, **short), stream=stream)
-    assert said.reason == LENGTH[dialect] and said.usage[2] == 24
-    if not said.calls and not stream:
-        assert "weather" in said.answer or "tool_call" in said.answer
+    script = CALL_SCRIPT.replace("<think>\nI'll look.\n</think>\n\n", "")
+    say(monkeypatch, demo, script)
+    for limit in range(8, 40, 8):
+        short = {LIMIT[dialect]: limit}
+        said = ask(server, dialect, body(dialect, tools=True, **short), stream=stream)
+        assert said.reason == LENGTH[dialect] and said.usage[2] == limit and not said.calls
+        assert script.startswith(said.answer) and len(said.answer) > limit // 2
+
+
+UNREADABLE = 'One.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo" "days": 1}}\n'
+UNREADABLE += "</tool_call>\nTwo."
+
+
+@every
+@both
+def test_a_call_that_can_not_be_read_is_text_and_its_item_is_closed(
+    server: Server, demo: Qwen3, monkeypatch: pytest.MonkeyPatch, dialect: str, stream: bool
+) -> None:
+    say(monkeypatch, demo, UNREADABLE)
+    sent = body(dialect, tools=True, **{LIMIT[dialect]: 300})
+    said = ask(server, dialect, sent, stream=stream)
+    assert (said.answer, said.calls, said.reason) == (UNREADABLE, [], STOP[dialect])
+    if dialect != "responses" or not stream:
+        return
+    events = server.stream(PATHS[dialect], sent)
+    response = events[-1].data["response"]
+    kinds = [(item["type"], item["status"]) for item in response["output"]]
+    texts = ("message", "completed")
+    assert kinds == [texts, ("function_call", "incomplete"), texts]
+    added = [one.data["output_index"] for one in events if "item.added" in one.name]
+    assert added == [0, 1, 2]
 
 
 @every

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.model import Qwen3
-from qwen3_mlx.serve import chat_completions
+from qwen3_mlx.serve import chat_completions, messages
 from qwen3_mlx.serve.harmless_fields import HARMLESS
+from tests.scripted import say
 from tests.serve.asking import PATHS, body
 from tests.serve.server import Server, serving
 
@@ -68,6 +69,97 @@ def test_what_can_not_be_had_is_refused_by_its_name(
     assert got.status == 400 and field in got.json["error"]["message"]
     if dialect != "messages":
         assert got.json["error"]["param"] == field
+
+
+EMPTY: list[tuple[str, dict[str, Any]]] = [
+    ("chat", {"suffix": "", "top_logprobs": 0, "grammar": "", "guided_regex": ""}),
+    ("chat", {"functions": [], "modalities": [], "guided_choice": [], "stop": ""}),
+    ("chat", {"reasoning_effort": "default"}),
+    ("responses", {"reasoning": {"effort": "default"}, "top_logprobs": 0}),
+    ("completions", {"suffix": "", "echo": False, "top_p": 0, "logprobs": 0}),
+]
+
+
+@pytest.mark.parametrize(("dialect", "more"), EMPTY, ids=str)
+def test_empty_values_ask_for_nothing(server: Server, dialect: str, more: dict[str, Any]) -> None:
+    path, sent = "/v1/completions", {"prompt": "a", "max_tokens": 2}
+    if dialect != "completions":
+        path, sent = PATHS[dialect], short(dialect)
+    got = server.post(path, sent | more)
+    assert got.status == 200 and "x-qwen3-mlx-ignored" not in got.headers, got.body
+
+
+def test_logprobs_are_wanted_where_their_likeliest_are(server: Server) -> None:
+    got = server.post(PATHS["chat"], short("chat", top_logprobs=1))
+    assert got.status == 400 and "top_logprobs" in got.json["error"]["message"]
+
+
+@every
+def test_a_top_p_of_0_is_the_likeliest_token(server: Server, dialect: str) -> None:
+    """OpenAI's range begins at 0."""
+    asked = short(dialect, **{SHORT[dialect]: 12}, temperature=1.5, top_k=0)
+    greedy = server.ok(PATHS[dialect], asked | {"temperature": 0})
+    for seed in range(3):
+        got = server.ok(PATHS[dialect], asked | {"top_p": 0, "seed": seed})
+        assert said(got) == said(greedy)
+
+
+def said(got: dict[str, Any]) -> Any:
+    if "choices" in got:
+        return got["choices"][0]["message"]["content"]
+    if got["object" if "object" in got else "type"] == "response":
+        return [item.get("content") for item in got["output"]]
+    return got["content"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [*((PATHS[dialect], name) for dialect, name in SHORT.items()),
+     (PATHS["chat"], "max_completion_tokens"), ("/v1/completions", "max_tokens")],
+)  # fmt: skip
+def test_a_limit_of_minus_1_is_none(
+    server: Server, demo: Qwen3, monkeypatch: pytest.MonkeyPatch, path: str, name: str
+) -> None:
+    say(monkeypatch, demo, LONG)
+    dialect = next((one for one, its in PATHS.items() if its == path), "")
+    sent = body(dialect, enable_thinking=False) if dialect else {"prompt": "a"}
+    got = server.ok(path, sent | {name: -1})
+    count = len(demo.tokenizer.encode(LONG)) + 1
+    used = got["usage"].get("output_tokens") or got["usage"].get("completion_tokens")
+    assert used == count > 100
+    for wrong in (0, -2):
+        assert server.post(path, sent | {name: wrong}).status == 400
+
+
+LONG = " ".join(["one two three four five"] * 20)
+
+
+def test_blocks_of_what_anthropic_runs_are_skipped_and_named(server: Server) -> None:
+    used = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "x"}}
+    found = {"type": "web_search_tool_result", "tool_use_id": "s", "content": []}
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "It rains."}, used, found]}
+    user = {"role": "user", "content": "hi"}
+    got = server.post(PATHS["messages"], short("messages", messages=[user, answer, user]))
+    assert got.status == 200
+    named = "messages[1].content[1] (server_tool_use), messages[1].content[2] (web_search_tool_"
+    assert got.headers["x-qwen3-mlx-ignored"].startswith(named)
+
+
+def test_documents_of_text_are_read(server: Server) -> None:
+    plain = {"type": "text", "media_type": "text/plain", "data": "It rained."}
+    parts = {"type": "content", "content": [{"type": "text", "text": "It snowed."}]}
+    result = {"type": "search_result", "source": "x", "title": "Hail", "content": parts["content"]}
+    blocks: list[Any] = [{"type": "document", "source": plain, "title": "May", "context": "Oslo"},
+              {"type": "document", "source": parts}, result]  # fmt: skip
+    inside = {"type": "tool_result", "tool_use_id": "a", "content": blocks}
+    for content in (blocks, [inside]):
+        ask = messages.read({"max_tokens": 9, "messages": [{"role": "user", "content": content}]})
+        assert ask.messages[0]["content"] == "May\nOslo\nIt rained.\nIt snowed.\nHail\nIt snowed."
+    pdf = {"type": "base64", "media_type": "application/pdf", "data": "x"}
+    for wrong in (pdf, None, "x", {"type": "text", "data": 3}):
+        block = {"type": "document", "source": wrong}
+        sent = short("messages", messages=[{"role": "user", "content": [block]}])
+        assert server.post(PATHS["messages"], sent).status == 400
 
 
 @every

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from tests.serve.asking import ask
 from tests.serve.server import Json, Server
 
 SCHEMA: Json = {
@@ -133,6 +134,19 @@ def test_a_call_that_is_asked_for_is_made(
     jsonschema.validate(calls[0][1], SCHEMA)
     if dialect == "chat":
         assert got["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("dialect", list(PATHS))
+def test_a_choice_changes_no_prompt(server: Server, dialect: str) -> None:
+    """Or the prefix that holds the tools would be computed anew."""
+    none: Any = {"type": "none"} if dialect == "messages" else "none"
+    short = {"max_output_tokens" if dialect == "responses" else "max_tokens": 9}
+    asked = body(dialect, **tools(dialect)) | short
+    free = ask(server, dialect, asked, stream=False)
+    held = ask(server, dialect, asked | {"tool_choice": none}, stream=False)
+    bare = ask(server, dialect, body(dialect, tool_choice=none) | short, stream=False)
+    assert held.usage[0] == free.usage[0] > bare.usage[0] + 50 and held.calls == []
+    assert held.usage[1] > held.usage[0] - 9, "it is the cached prompt"
 
 
 REFUSED: list[tuple[str, Json, str]] = [

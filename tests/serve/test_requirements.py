@@ -12,7 +12,7 @@ import pytest
 
 from qwen3_mlx.engine import prefixes
 from qwen3_mlx.model import Qwen3
-from qwen3_mlx.serve import chat_completions, responses
+from qwen3_mlx.serve import chat_completions, messages, responses
 from qwen3_mlx.serve.ask import ready
 from qwen3_mlx.text import ChatTemplate
 from tests import tiny
@@ -59,6 +59,30 @@ def test_a_replayed_call_that_was_cut_ends_no_conversation(cut: str, coder: bool
     )
     for ask in asks:
         assert cut in runtime.tokenizer.decode(ready(runtime, ask).prompt)
+
+
+def test_results_are_read_as_those_of_their_calls_in_every_dialect() -> None:
+    """An agent that runs calls at once sends their results as they come."""
+    runtime, user = tiny.runtime(), {"role": "user", "content": "hi"}
+    made = [{"id": id, "type": "function", "function": {"name": id}} for id in "ab"]
+    results = [{"role": "tool", "tool_call_id": id, "content": f"of {id}"} for id in "ab"]
+    used = [{"type": "tool_use", "id": id, "name": id, "input": {}} for id in "ab"]
+    blocks = [{"type": "tool_result", "tool_use_id": id, "content": f"of {id}"} for id in "ab"]
+    items = [{"type": "function_call", "call_id": id, "name": id} for id in "ab"]
+    outputs = [{"type": "function_call_output", "call_id": i, "output": f"of {i}"} for i in "ab"]
+    prompts = set()
+    for way in (1, -1):
+        called = {"role": "assistant", "tool_calls": made}
+        chat = chat_completions.read({"messages": [user, called, *results[::way]]})
+        said = [user, {"role": "assistant", "content": used}]
+        theirs = messages.read(
+            {"messages": [*said, {"role": "user", "content": blocks[::way]}], "max_tokens": 9}
+        )
+        newer = responses.read({"input": [user, *items, *outputs[::way]]}, responses.Kept())
+        for one in (chat, theirs, newer):
+            prompts.add(runtime.tokenizer.decode(ready(runtime, one).prompt))
+    found = {prompt[prompt.index("of ") :].partition("<|im_end|>")[0] for prompt in prompts}
+    assert len(found) == 1, found
 
 
 def test_characters_of_several_tokens_arrive_whole_in_each_stream(

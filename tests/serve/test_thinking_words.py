@@ -38,10 +38,14 @@ OFF = [
     {"reasoning_effort": "none"},
     {"reasoning": {"effort": "none"}},
     {"thinking_budget": 0},
+    {"think": "none"},
 ]
 EFFORTS = [
     {"reasoning_effort": "low"},
     {"reasoning": {"effort": "low"}},
+    {"think": "low"},
+    {"think": "low", "reasoning_effort": "default"},
+    {"reasoning_effort": "low", "reasoning": {"effort": ""}},
     {"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}},
 ]
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -49,6 +53,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"enable_thinking": True, "think": False}, "contradict"),
     ({"reasoning_effort": "low", "reasoning": {"effort": "high"}}, "contradict"),
     ({"reasoning_effort": "lots"}, "minimal"),
+    ({"think": "lots", "reasoning_effort": "default"}, "think: got"),
+    ({"think": "low", "reasoning_effort": "high"}, "contradict"),
     ({"thinking": {"type": "always"}}, "adaptive"),
     ({"thinking": {"type": "enabled", "budget_tokens": "9"}}, "thinking.budget_tokens"),
     ({"thinking_budget": True}, "thinking_budget"),

@@ -7,7 +7,8 @@ import pytest
 
 from qwen3_mlx.events import Answer, Event, ToolCall, ToolCallDelta
 from qwen3_mlx.text import Mode, Splitter, Tokenizer
-from tests.text.call_cases import TOOLS, WHOLE, a_case, coder, hermes, wrap
+from tests.text.call_cases import TOOLS, WHOLE, a_case, chunked, coder, hermes, wrap
+from tests.text.call_texts import NONE, REPAIRED, UNANNOUNCED, anything
 from tests.tiny_tokenizer import tiny_backend
 
 
@@ -64,8 +65,65 @@ def test_deltas_of_generated_calls(tokenizer: Tokenizer) -> None:
             assert len(ids) == 1
             if any(case.damage.startswith(whole) for whole in WHOLE):
                 assert text == whole
-            else:  # a delta is never wrong where the call is whole; damage may leave some out
-                assert whole.startswith(text) or not json_of(text)
+        agree(events)
+
+
+def agree(events: list[Event]) -> None:
+    """The deltas of every call parse to its arguments; those of no call are no JSON."""
+    calls = {e.id: e for e in events if isinstance(e, ToolCall)}
+    names: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    places: dict[int, str] = {}
+    for delta in (e for e in events if isinstance(e, ToolCallDelta)):
+        assert places.setdefault(delta.index, delta.id) == delta.id, "one number for two calls"
+        names[delta.id] = names.get(delta.id, "") + delta.name
+        texts[delta.id] = texts.get(delta.id, "") + delta.arguments
+    assert calls.keys() <= texts.keys()
+    for id, text in texts.items():
+        if call := calls.get(id):
+            assert (names[id], json.loads(text)) == (call.name, call.arguments)
+        else:
+            assert text and not json_of(text)
+
+
+def whole_of(tokenizer: Tokenizer, text: str) -> list[Event]:
+    splitter = Splitter(tokenizer, Mode(False, None, False), TOOLS)
+    return splitter.push(tokenizer.encode(text)) + splitter.flush()
+
+
+def without_deltas(events: list[Event]) -> tuple[list[Event], str]:
+    """The calls, and the text around them joined."""
+    calls: list[Event] = [e for e in events if isinstance(e, ToolCall)]
+    return calls, "".join(e.text for e in events if isinstance(e, Answer))
+
+
+@pytest.mark.parametrize("name", [*REPAIRED, *NONE])
+def test_deltas_agree_with_the_whole_call(tokenizer: Tokenizer, name: str) -> None:
+    text = (REPAIRED | NONE)[name]
+    events, whole = deltas_of(tokenizer, text), whole_of(tokenizer, text)
+    assert without_deltas(events) == without_deltas(whole)
+    assert any(isinstance(event, ToolCall) for event in events) is (name in REPAIRED)
+    agree(events)
+    announced = any(isinstance(event, ToolCallDelta) for event in events)
+    assert announced is (name not in UNANNOUNCED)
+
+
+def test_deltas_agree_with_the_whole_of_any_text(tokenizer: Tokenizer) -> None:
+    rng = random.Random(11)
+    for _ in range(500):
+        text = anything(rng)
+        splitter = Splitter(tokenizer, Mode(False, None, False), TOOLS, deltas=True)
+        chunks = chunked(rng, tokenizer.encode(text))
+        events = [event for chunk in chunks for event in splitter.push(chunk)] + splitter.flush()
+        assert without_deltas(events) == without_deltas(whole_of(tokenizer, text)), text
+        agree(events)
+
+
+def test_a_call_behind_one_that_is_none_has_a_number_of_its_own(tokenizer: Tokenizer) -> None:
+    events = deltas_of(tokenizer, NONE["no comma"] + "\n" + wrap(hermes(CALL)))
+    assert [e.index for e in events if isinstance(e, ToolCallDelta) and e.name] == [0, 1]
+    assert grown(events, 1)[1] == json.dumps(CALL.arguments, ensure_ascii=False)
+    agree(events)
 
 
 def json_of(text: str) -> bool:
