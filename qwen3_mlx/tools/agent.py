@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
@@ -27,6 +28,7 @@ from qwen3_mlx.tools.events import Ending, LoopDone, LoopEvent, ToolResult
 from qwen3_mlx.tools.function_arguments import converted
 from qwen3_mlx.tools.function_schema import schema_of
 from qwen3_mlx.tools.loop import MAX_STEPS, ToolLoop
+from qwen3_mlx.tools.surrogates import whole_json, whole_text
 from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
 
 
@@ -159,6 +161,7 @@ def tool_of(function: Callable[..., Any]) -> Tool:
     values as JSON, and exceptions as errors.
     """
     description, parameters = schema_of(function)
+    parameters = whole_json(copy.deepcopy(parameters))  # a copy: it may hold the function's own
     name = getattr(function, "__name__", type(function).__name__)
 
     def run(arguments: dict[str, Any], cancel: Cancel) -> Result:
@@ -170,7 +173,7 @@ def tool_of(function: Callable[..., Any]) -> Tool:
             return Result(f"{type(error).__name__}: {error}", failed=True)
         return Result(_text(found))
 
-    return Tool(name, description, parameters, run)
+    return Tool(name, whole_text(description), parameters, run)
 
 
 def _awaited(work: Coroutine[Any, Any, Any], cancel: Cancel) -> Any:
