@@ -222,7 +222,7 @@ class GenerationOptions:
         self._check_form()
         if self.seed is not None and not _within(self.seed, 0, LARGEST, True):
             raise OptionError(
-                "seed", got=shown(self.seed), expected="an integer from 0 to 2**63 - 1"
+                "seed", got=shown(self.seed), expected="0 to 2**63 - 1, or none: a random one"
             )
         if self.thinking and self.thinking_budget == 0:
             raise OptionError(

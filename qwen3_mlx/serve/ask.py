@@ -10,6 +10,7 @@ from typing import Any
 from qwen3_mlx.chat.request import Request, prepare
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.errors import ContextError, MessageError
+from qwen3_mlx.hub.kinds import check_writes_text
 from qwen3_mlx.options import GenerationOptions, Sampling
 from qwen3_mlx.serve import thinking
 from qwen3_mlx.serve.api_error import refused
@@ -100,8 +101,10 @@ def _readable_call(call: Any) -> Any:
 def _raw(runtime: Runtime, prompt: str | list[int], options: GenerationOptions) -> Request:
     """A turn that continues `prompt` without thinking or tool calls; 16 tokens unless limited.
 
-    Raises `ApiError` for ids outside the vocabulary, and `ContextError` for a prompt too long.
+    Raises `ApiError` for ids outside the vocabulary, `ContextError` for a prompt too long, and
+    `OptionError` for a model that writes no text.
     """
+    check_writes_text(runtime.kind, runtime.name)
     ids = runtime.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
     if not ids or not all(0 <= token < runtime.config.vocab_size for token in ids):
         raise refused("prompt", ids[:8], f"expected ids below {runtime.config.vocab_size}, or text")

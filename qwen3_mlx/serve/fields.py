@@ -102,8 +102,8 @@ def sampling(fields: Fields) -> dict[str, Any]:
     )
     found: dict[str, Any] = {name: fields.number(name) for name in numbers}
     found |= {name: fields.integer(name) for name in ("top_k", "min_tokens", "seed")}
-    if found["seed"] is not None:
-        found["seed"] %= 2**63
+    if found["seed"] is not None and found["seed"] < 0:
+        found["seed"] = None  # random, as vLLM, llama.cpp and LM Studio understand -1
     if found["top_k"] is not None:
         found["top_k"] = max(found["top_k"], 0)  # vLLM's clients send -1 for off
     bias = fields.object("logit_bias")

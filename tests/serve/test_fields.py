@@ -8,6 +8,7 @@ import pytest
 
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.serve import chat_completions
+from qwen3_mlx.serve.fields import Fields, sampling
 from qwen3_mlx.serve.harmless_fields import HARMLESS
 from tests.serve.asking import PATHS, body
 from tests.serve.server import Server, serving
@@ -123,3 +124,10 @@ def test_another_models_name(server: Server, demo: Qwen3, dialect: str) -> None:
         got = strict.post(PATHS[dialect], short(dialect, model="claude-haiku-9"))
         assert got.status == 404 and "claude-haiku-9" in got.json["error"]["message"]
         assert strict.post(PATHS[dialect], short(dialect, model="demo")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("seed", "want"), [(-1, {}), (-(2**63) + 1, {}), (-1.0, {}), (0, {"seed": 0}), (7, {"seed": 7})]
+)
+def test_a_negative_seed_is_a_random_one(seed: float, want: dict[str, int]) -> None:
+    assert sampling(Fields({"seed": seed})) == want

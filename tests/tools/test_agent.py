@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx import Agent
+from qwen3_mlx.errors import OptionError
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.tools.agent import tool_of
 from qwen3_mlx.tools.consent import No
