@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from qwen3_mlx.auto_budget import AutoBudget
 from qwen3_mlx.chat.form import new_guide
@@ -79,6 +79,57 @@ def prepare(
     Raises `OptionError`, `MessageError`, `TemplateError`; `ContextError` if the prompt is too long.
     """
     about_to_compute()
+    conversation, offered, spent, limit, mode, prompt = render(
+        runtime, messages, options, tools, continue_last=continue_last
+    )
+    max_tokens = _max_tokens(runtime, len(prompt), options)
+    budget = _budget(runtime, mode, limit, options)
+    if budget_gives_way or isinstance(options.budget, AutoBudget):
+        budget = budget.within(max_tokens)
+    elif mode.thinking:
+        budget.check(max_tokens)
+    _check(runtime, options, mode, spent)
+    begun = str(conversation[-1]["content"]) if continue_last and not mode.starts_inside else None
+    return Request(
+        prompt=prompt,
+        mode=mode,
+        sampling=options.sampling(runtime.family, mode.thinking, runtime.generation_config),
+        markers=runtime.markers(offered),
+        tools=offered,
+        budget=budget,
+        max_tokens=max_tokens,
+        options=options,
+        continues=continue_last,
+        guide=new_guide(runtime, options, offered, mode, begun),
+        probing=lambda: new_schedule(runtime, options, mode, spent),
+    )
+
+
+class Rendered(NamedTuple):
+    """A turn's prompt, and what it was made of."""
+
+    conversation: list[dict[str, Any]]
+    offered: list[dict[str, Any]]
+    spent: int
+    """Thinking tokens of earlier steps of this user turn."""
+    limit: int | None
+    """The rest of the thinking budget, in tokens."""
+    mode: Mode
+    prompt: list[int]
+
+
+def render(
+    runtime: Runtime,
+    messages: Sequence[MessageLike],
+    options: GenerationOptions,
+    tools: list[dict[str, Any]] | None = None,
+    *,
+    continue_last: bool = False,
+) -> Rendered:
+    """The prompt of a turn, which may be longer than the context. Arguments as `prepare`.
+
+    Raises `OptionError`, `MessageError`, `TemplateError`.
+    """
     check_writes_text(runtime.kind, runtime.name)
     if not messages:
         raise OptionError("no messages", hint="a conversation has at least one user message")
@@ -101,27 +152,7 @@ def prepare(
     )
     if continue_last:
         prompt = _without_end(runtime, prompt, mode)
-    max_tokens = _max_tokens(runtime, len(prompt), options)
-    budget = _budget(runtime, mode, limit, options)
-    if budget_gives_way or isinstance(options.budget, AutoBudget):
-        budget = budget.within(max_tokens)
-    elif mode.thinking:
-        budget.check(max_tokens)
-    _check(runtime, options, mode, spent)
-    begun = str(conversation[-1]["content"]) if continue_last and not mode.starts_inside else None
-    return Request(
-        prompt=prompt,
-        mode=mode,
-        sampling=options.sampling(runtime.family, mode.thinking, runtime.generation_config),
-        markers=runtime.markers(offered),
-        tools=offered,
-        budget=budget,
-        max_tokens=max_tokens,
-        options=options,
-        continues=continue_last,
-        guide=new_guide(runtime, options, offered, mode, begun),
-        probing=lambda: new_schedule(runtime, options, mode, spent),
-    )
+    return Rendered(conversation, offered, spent, limit, mode, prompt)
 
 
 def _continued(conversation: list[dict[str, Any]], mode: Mode) -> Mode:

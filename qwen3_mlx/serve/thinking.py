@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -73,7 +74,33 @@ def read(fields: Fields) -> Asked:
     effort: str | None = _one(efforts)
     if effort is not None and effort not in EFFORTS:
         raise refused(_name(efforts), effort, f"expected one of {', '.join(EFFORTS)}")
-    return Asked(_one(switches), _one(budgets), effort)
+    found = Asked(_one(switches), _one(budgets), effort)
+    _check_together(found, switches, budgets, efforts)
+    return found
+
+
+def _check_together(
+    asked: Asked,
+    switches: dict[str, bool | None],
+    budgets: dict[str, Budget | None],
+    efforts: dict[str, str | None],
+) -> None:
+    """Raise `ApiError` if a switch, a budget and an effort say on and off.
+
+    An effort other than none is a wish, which any switch or budget overrides: Claude Code sends
+    one with every request, also with those whose thinking is disabled.
+    """
+    wishes = {name: value for name, value in efforts.items() if value == "none"}
+    said = {name: v for name, v in (switches | budgets | wishes).items() if v is not None}
+    on = [name for name, value in said.items() if value not in (False, 0, "none")]
+    off = [name for name, value in said.items() if value in (False, 0, "none")]
+    if on and off:
+        pairs = " and ".join(f"{name} {_spelled(said[name])}" for name in (on[0], off[0]))
+        raise ApiError(400, f"{pairs} contradict each other; leave one out", param=off[0])
+
+
+def _spelled(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, bool | int | str) else "auto"
 
 
 def _budget(fields: Fields) -> Budget | None:
