@@ -133,8 +133,9 @@ def _anthropic(
     kind = thinking.text("type")
     if kind not in _TYPES:
         raise refused("thinking.type", kind, f"expected one of {', '.join(_TYPES)}")
-    switches["thinking.type"] = _TYPES[kind]
     budget = thinking.integer("budget_tokens")
+    # One object says one thing: "enabled" is how a budget is given, also a budget of 0.
+    switches["thinking.type"] = None if kind == "enabled" and budget == 0 else _TYPES[kind]
     if kind == "enabled":
         budgets["thinking.budget_tokens"] = budget
 

@@ -39,6 +39,7 @@ OFF = [
     {"reasoning": {"effort": "none"}},
     {"thinking_budget": 0},
     {"enable_thinking": False, "thinking_budget": 0, "reasoning_effort": "none"},
+    {"thinking": {"type": "enabled", "budget_tokens": 0}},
     {"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}},
     {"enable_thinking": False, "reasoning_effort": "medium"},
 ]
@@ -61,7 +62,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"enable_thinking": True, "reasoning_effort": "none"}, 'reasoning_effort "none" contradict'),
     ({"thinking_budget": 9, "reasoning_effort": "none"}, 'reasoning_effort "none" contradict'),
     ({"reasoning": {"enabled": True, "effort": "none"}}, 'reasoning.effort "none" contradict'),
-    ({"thinking": {"type": "enabled", "budget_tokens": 0}}, "thinking.budget_tokens 0 contradict"),
     ({"reasoning_effort": "lots"}, "minimal"),
     ({"thinking": {"type": "always"}}, "adaptive"),
     ({"thinking": {"type": "enabled", "budget_tokens": "9"}}, "thinking.budget_tokens"),
