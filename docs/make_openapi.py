@@ -127,6 +127,7 @@ SHAPES: dict[str, Json] = {
     },
     "kind": {"enum": ["answer", "stop"]},
     "tokens": IDS,
+    "with_pieces": {"type": "boolean"},
 }
 ANTHROPIC_TOOL: Json = {
     "type": "object",
@@ -221,8 +222,8 @@ READERS: dict[str, tuple[Reader, Json]] = {
 }
 SMALL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "interrupt": (("id", "kind"), ("id",)),
-    "tokenize": (("prompt", "content", "messages", "tools"), ()),
-    "detokenize": (("tokens",), ("tokens",)),
+    "tokenize": (("model", "prompt", "content", "messages", "tools", "with_pieces"), ()),
+    "detokenize": (("model", "tokens"), ("tokens",)),
 }
 """Handlers that read few fields themselves: those, and the ones that must be there."""
 OPENAI_ERROR: Json = {
@@ -259,7 +260,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "models": ("data",),
     "model": ("id",),
     "tokenize": ("tokens", "count", "max_model_len"),
-    "detokenize": ("prompt",),
+    "detokenize": ("prompt", "content"),
     "interrupt": ("id", "interrupted"),
     "response": ("id", "object"),
     "health": ("status", "model", "running", "waiting"),

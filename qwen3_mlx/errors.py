@@ -117,10 +117,10 @@ def shown(
     """`spell(value)` for a message, cut after `longest` characters.
 
     If `spell` raises, for an int of too many digits or a faulty ``__repr__``, the type and the
-    error are named instead.
+    error are named instead. A lone surrogate, which no terminal takes, is spelled out.
     """
     try:
-        text = spell(value)
+        text = spell(value).encode("utf-8", "backslashreplace").decode()
     except Exception as error:
         return f"{type(value).__name__} that can't be shown ({type(error).__name__})"
     cut = len(text) - longest

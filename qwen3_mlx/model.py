@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from qwen3_mlx.chat.request import as_options, prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.chat.turn import Generation, start
-from qwen3_mlx.chat.turns import Turn, new_scheduler, run_all
+from qwen3_mlx.chat.turns import Turn, TurnList, new_scheduler, run_all
 from qwen3_mlx.engine.control import Interrupt
 from qwen3_mlx.engine.prefill import PromptProgress
 from qwen3_mlx.engine.prompt_cache import PromptCache
@@ -80,7 +80,7 @@ class Qwen3(LoadedModel):
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime)
-        self._running: Generation | None = None
+        self._running: Generation | TurnList | None = None
 
     def generate(
         self,
@@ -144,12 +144,12 @@ class Qwen3(LoadedModel):
     ) -> Generation:
         messages, offered = as_messages(prompt), normalise_tools(tools)
         request = prepare(self.runtime, messages, options, offered, continue_last=continue_last)
-        self._running = start(self.runtime, request, cache, on_progress)
-        return self._running
+        self._running = turn = start(self.runtime, request, cache, on_progress)
+        return turn
 
     def generate_many(
         self,
-        prompts: Sequence[str | Sequence[MessageLike]],
+        prompts: Iterable[str | Sequence[MessageLike]],
         options: GenerationOptions | None = None,
         *,
         parallel: int = 8,
@@ -161,30 +161,37 @@ class Qwen3(LoadedModel):
         """The replies to many prompts, in their order, at most `parallel` at a time.
 
         Each reply is what `generate` would return for that prompt alone. `on_progress` is called
-        with replies done and in all. A prompt that fails (invalid option, too long, out of
-        memory) does not stop the others: with `return_errors` its error takes the reply's place;
-        without, the first error is raised after all the others are done.
+        with replies done and in all. `interrupt` stops those that run, and those that have not
+        begun are empty: their ``finish_reason`` is "interrupted". A prompt that fails (invalid
+        option, too long, out of memory) does not stop the others: with `return_errors` its error
+        takes the reply's place; without, the first error is raised after all the others are done.
         """
         if isinstance(parallel, bool) or not isinstance(parallel, int) or parallel < 1:
             raise OptionError("parallel", got=shown(parallel), expected="1 or more at a time")
         asked = (options or GenerationOptions()).override(overrides)
+        prompts = listed("prompts", prompts)
         found: dict[int, Reply | Qwen3Error] = {}
-        turns: dict[int, Turn] = {}
-        for number, prompt in enumerate(prompts):
-            try:
-                offered = normalise_tools(tools)
-                request = prepare(self.runtime, as_messages(prompt), asked, offered)
-                turns[number] = Turn(self.runtime, request)
-            except Qwen3Error as error:
-                found[number] = error
-        numbers = list(turns)
-        scheduler = new_scheduler(self.runtime, parallel=parallel)
-        for index, reply in run_all(scheduler, [turns[n] for n in numbers]):
-            if isinstance(reply, Exception) and not isinstance(reply, Qwen3Error):
-                raise reply
-            found[numbers[index]] = reply
-            if on_progress is not None:
-                on_progress(len(found), len(prompts))
+        before, self._running = self._running, (turns := TurnList())
+        try:
+            numbers = []
+            for number, prompt in enumerate(prompts):
+                try:
+                    offered = normalise_tools(tools)
+                    request = prepare(self.runtime, as_messages(prompt), asked, offered)
+                    turns.add(Turn(self.runtime, request))
+                    numbers.append(number)
+                except Qwen3Error as error:
+                    found[number] = error
+            scheduler = new_scheduler(self.runtime, parallel=parallel)
+            for index, reply in run_all(scheduler, list(turns)):
+                if isinstance(reply, Exception) and not isinstance(reply, Qwen3Error):
+                    raise reply
+                found[numbers[index]] = reply
+                if on_progress is not None:
+                    on_progress(len(found), len(prompts))
+        finally:
+            if self._running is turns:
+                self._running = before
         replies = [found[number] for number in range(len(prompts))]
         errors = [reply for reply in replies if isinstance(reply, Qwen3Error)]
         if errors and not return_errors:
@@ -193,7 +200,7 @@ class Qwen3(LoadedModel):
 
     def embed(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         instruct: str | None = None,
         dimensions: int | None = None,
@@ -207,8 +214,7 @@ class Qwen3(LoadedModel):
         that is too long; with `truncate` its beginning is embedded instead. `on_progress` is called
         with texts done and in all.
         """
-        if isinstance(texts, str):
-            raise OptionError("texts", got="a str", expected="a list of them", hint="[text]")
+        texts = listed("texts", texts)
         dimensions = embed.check_dimensions(dimensions, self.config.hidden_size)
         context = self.config.context
         ids = [
@@ -222,7 +228,7 @@ class Qwen3(LoadedModel):
     def rerank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Iterable[str],
         *,
         instruct: str | None = None,
         truncate: bool = False,
@@ -233,8 +239,7 @@ class Qwen3(LoadedModel):
         Arguments and errors as `embed`.
         """
         check_judges(self.kind, self.name)
-        if isinstance(documents, str):
-            raise OptionError("documents", got="a str", expected="a list of them", hint="[text]")
+        documents = listed("documents", documents)
         context = self.config.context
         ids = [
             rerank.token_ids(
@@ -247,7 +252,10 @@ class Qwen3(LoadedModel):
         return rerank.scores(self.network, self.tokenizer, ids, on_progress)
 
     def interrupt(self, kind: Interrupt = "stop") -> None:
-        """End the thinking (``"answer"``) or the turn (``"stop"``) of the running `stream`."""
+        """End the thinking (``"answer"``) or the turn (``"stop"``) of the `stream` begun last.
+
+        A `generate_many` counts as one: ``"answer"`` ends the thoughts that run, ``"stop"`` all.
+        """
         if self._running is not None:
             self._running.interrupt(kind)
 
@@ -263,6 +271,22 @@ class Qwen3(LoadedModel):
         check_writes_text(self.kind, self.name)
         asked = as_options(options).override(overrides)
         return ChatSession(self.runtime, system, asked, tools)
+
+
+def listed(what: str, values: Any) -> list[Any]:
+    """The items of `values`, which may be of any iterable, such as a generator.
+
+    Raises `OptionError`, naming `what`, for one item in place of many: a str, bytes, a dict.
+    """
+    if not isinstance(values, Iterable) or isinstance(values, str | bytes | bytearray | Mapping):
+        got, name = f"{type(values).__name__} {shown(values, longest=60)}", what[:-1]
+        raise OptionError(
+            what, got=got, expected="a list of them", hint=f"[{name}] is a list of one"
+        )
+    try:
+        return list(values)
+    except TypeError:  # numpy's array of no dimension is iterable in name only
+        raise OptionError(what, got=shown(values), expected="a list of them") from None
 
 
 def as_messages(prompt: str | Sequence[MessageLike]) -> Sequence[MessageLike]:

@@ -202,7 +202,8 @@ class GenerationOptions:
         object.__setattr__(self, "tool_choice", plain_tool_choice(self.tool_choice))
         self._check_words()
         self._check_form()
-        seed = ranged("seed", self.seed, 0, LARGEST, "0 to 2**63 - 1", True)
+        expected = "0 to 2**63 - 1, or none: a random one"
+        seed = ranged("seed", self.seed, 0, LARGEST, expected, True)
         object.__setattr__(self, "seed", seed)
         if self.thinking and self.thinking_budget == 0:
             raise OptionError(

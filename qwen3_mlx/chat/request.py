@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from qwen3_mlx.auto_budget import AutoBudget
+from qwen3_mlx.chat.continuing import continued, without_end
 from qwen3_mlx.chat.form import new_guide
 from qwen3_mlx.chat.probing import new_schedule
 from qwen3_mlx.chat.runtime import Runtime
@@ -84,28 +85,9 @@ def prepare(
     Raises `OptionError`, `MessageError`, `TemplateError`; `ContextError` if the prompt is too long.
     """
     about_to_compute()
-    check_writes_text(runtime.kind, runtime.name)
-    if not messages:
-        raise OptionError("no messages", hint="a conversation has at least one user message")
-    conversation, offered = runtime.template.conversation(messages), tools or []
-    spent = _spent(runtime, conversation, options)
-    limit = _remaining(runtime, options, spent)
-    mode = next_mode(runtime, conversation, options, limit)
-    if continue_last:
-        mode = _continued(conversation, mode)
-    elif conversation[-1]["role"] == "assistant":
-        hint = "continue_last=True goes on with it; or add a user message"
-        raise OptionError("the last message is the assistant's", hint=hint)
-    prompt = runtime.template.encode_conversation(
-        conversation,
-        runtime.tokenizer,
-        offered or None,
-        mode.template_flag,
-        not continue_last,
-        options.special_tokens_in_text,
+    conversation, offered, spent, limit, mode, prompt = render(
+        runtime, messages, options, tools, continue_last=continue_last
     )
-    if continue_last:
-        prompt = _without_end(runtime, prompt, mode)
     max_tokens = _max_tokens(runtime, len(prompt), options)
     budget = _budget(runtime, mode, limit, options)
     if budget_gives_way or isinstance(options.budget, AutoBudget):
@@ -129,37 +111,62 @@ def prepare(
     )
 
 
+class Rendered(NamedTuple):
+    """A turn's prompt, and what it was made of."""
+
+    conversation: list[dict[str, Any]]
+    offered: list[dict[str, Any]]
+    spent: int
+    """Thinking tokens of earlier steps of this user turn."""
+    limit: int | None
+    """The rest of the thinking budget, in tokens."""
+    mode: Mode
+    prompt: list[int]
+
+
+def render(
+    runtime: Runtime,
+    messages: Sequence[MessageLike],
+    options: GenerationOptions,
+    tools: list[dict[str, Any]] | None = None,
+    *,
+    continue_last: bool = False,
+) -> Rendered:
+    """The prompt of a turn, which may be longer than the context. Arguments as `prepare`.
+
+    Raises `OptionError`, `MessageError`, `TemplateError`.
+    """
+    check_writes_text(runtime.kind, runtime.name)
+    if not messages:
+        raise OptionError("no messages", hint="a conversation has at least one user message")
+    conversation, offered = runtime.template.conversation(messages), tools or []
+    spent = _spent(runtime, conversation, options)
+    limit = _remaining(runtime, options, spent)
+    mode = next_mode(runtime, conversation, options, limit)
+    if continue_last:
+        mode = continued(conversation, mode)
+    elif conversation[-1]["role"] == "assistant":
+        hint = "continue_last=True goes on with it; or add a user message"
+        raise OptionError("the last message is the assistant's", hint=hint)
+    prompt = runtime.template.encode_conversation(
+        conversation,
+        runtime.tokenizer,
+        offered or None,
+        mode.template_flag,
+        not continue_last,
+        options.special_tokens_in_text,
+    )
+    if continue_last:
+        prompt = without_end(runtime, prompt, mode)
+    return Rendered(conversation, offered, spent, limit, mode, prompt)
+
+
 def as_options(given: object) -> GenerationOptions:
     """`given`, or the defaults for None. Raises `OptionError` for anything else."""
     if isinstance(given, GenerationOptions | None):
         return given or GenerationOptions()
     hint = "give them by name: generate(prompt, thinking=False)"
     raise OptionError("options", got=shown(given)[:80], expected="GenerationOptions", hint=hint)
-
-
-def _continued(conversation: list[dict[str, Any]], mode: Mode) -> Mode:
-    """`mode` for continuing the last message: inside its thought if it has no content yet."""
-    last = conversation[-1]
-    expected = "an assistant's message with text, and without tool calls"
-    if last["role"] != "assistant" or last.get("tool_calls"):
-        got = "tool calls" if last["role"] == "assistant" else f"a message of role {last['role']!r}"
-        raise OptionError("nothing to continue", got=got, expected=expected)
-    if not last["content"] and not last.get("reasoning_content"):
-        raise OptionError("nothing to continue", got="an empty message", expected=expected)
-    return replace(mode, starts_inside=not last["content"])
-
-
-def _without_end(runtime: Runtime, prompt: list[int], mode: Mode) -> list[int]:
-    """`prompt` without the end markers of the last message and of its open thought."""
-    marker = runtime.tokenizer.think_close if mode.starts_inside else runtime.tokenizer.im_end
-    if marker is None or marker not in prompt:
-        hint = "put the beginning into words: ask the model to go on from it"
-        raise OptionError("this model's template has no end that could be cut off", hint=hint)
-    begun = prompt[: len(prompt) - 1 - prompt[::-1].index(marker)]
-    last = runtime.tokenizer.id_to_bytes(begun[-1])
-    if mode.starts_inside and last.endswith(b"\n"):  # added by the template before </think>
-        begun[-1:] = runtime.tokenizer.encode(last[:-1].decode("utf-8", "replace"))
-    return begun
 
 
 def next_mode(

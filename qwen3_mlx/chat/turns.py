@@ -212,6 +212,33 @@ class Turn(Iterator[Event | Reading]):
         return self._next_prefix
 
 
+class TurnList:
+    """Turns that are interrupted together, from any thread; one may be added meanwhile."""
+
+    def __init__(self) -> None:
+        self._turns: list[Turn] = []
+        self._control = Control()
+
+    def __iter__(self) -> Iterator[Turn]:
+        return iter(self._turns)
+
+    def add(self, turn: Turn) -> None:
+        """Add a turn, which ends at once if the list has been stopped."""
+        self._turns.append(turn)
+        if self._control.stopped:
+            turn.interrupt()
+
+    def interrupt(self, kind: Interrupt = "stop") -> None:
+        """``"answer"``: end the thoughts that run; ``"stop"``: end every turn.
+
+        Raises `ValueError` for another `kind`.
+        """
+        self._control.interrupt(kind)
+        for turn in self._turns:
+            if kind == "stop" or turn.thinking_tokens:  # what hasn't begun may still think
+                turn.interrupt(kind)
+
+
 def run_all(scheduler: Scheduler, turns: list[Turn]) -> Iterator[tuple[int, Reply | Exception]]:
     """Compute `turns` in this thread; yields (index, reply or error) as each turn ends."""
     coming, open_turns = deque(enumerate(turns)), dict[int, Turn]()

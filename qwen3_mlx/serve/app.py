@@ -27,7 +27,7 @@ from qwen3_mlx.serve.answer import (
     until_gone,
 )
 from qwen3_mlx.serve.api_error import ApiError, refused
-from qwen3_mlx.serve.ask import ready
+from qwen3_mlx.serve.ask import prompt_ids
 from qwen3_mlx.serve.desk import Desk
 from qwen3_mlx.serve.fields import Fields, required
 from qwen3_mlx.serve.guard import Guard, Rules, dialect_of
@@ -76,8 +76,9 @@ class Api:
     async def count_tokens(self, request: Request) -> Response:
         """``POST /v1/messages/count_tokens``: the prompt's tokens, as the turn would count them."""
         ask = messages.read(await body_of(request), counting=True)
-        found = await self.desk.work(lambda: ready(self.desk.model.runtime, ask))
-        return json_response({"input_tokens": len(found.prompt)})
+        self._check_name(ask.model)
+        ids = await self.desk.work(lambda: prompt_ids(self.desk.model.runtime, ask))
+        return json_response({"input_tokens": len(ids)}, headers=ignored_header(ask.ignored))
 
     async def responses(self, request: Request) -> Response:
         """``POST /v1/responses``."""
@@ -140,27 +141,44 @@ class Api:
             raise ApiError(404, message, param="model", code="model_not_found")
 
     async def tokenize(self, request: Request) -> Response:
-        """``POST /tokenize``: the token ids of a text, or of messages rendered by the template."""
-        found = Fields(await body_of(request))
-        said = found.items("messages")
-        runtime = self.desk.model.runtime
-        if said is not None:
-            ask = chat_completions.read({"messages": said, "tools": found.items("tools") or []})
-            ids = (await self.desk.work(lambda: ready(runtime, ask))).prompt
+        """``POST /tokenize``: the ids of a text, or of the prompt of a chat with these fields."""
+        body = await body_of(request)
+        found, runtime = Fields(body), self.desk.model.runtime
+        self._check_name(found.text("model") or "")
+        pieces = bool(found.flag("with_pieces"))
+        if found.items("messages") is not None:
+            own = ("with_pieces", "prompt", "content")
+            ask = chat_completions.read({k: body[k] for k in body if k not in own})
+            ids, ignored = await self.desk.work(lambda: prompt_ids(runtime, ask)), ask.ignored
         else:
             text = found.text("prompt")
             text = required(found.text("content") if text is None else text, "prompt")
             ids = await self.desk.work(lambda: runtime.tokenizer.encode(text))
+            ignored = tuple(found.unknown())
         context = runtime.config.context
-        return json_response({"tokens": ids, "count": len(ids), "max_model_len": context})
+        tokens = [self._piece(token) for token in ids] if pieces else ids
+        answer = {"tokens": tokens, "count": len(ids), "max_model_len": context}
+        return json_response(answer, headers=ignored_header(ignored))
+
+    def _piece(self, token: int) -> dict[str, Any]:
+        """A token in llama.cpp's form: its text, or its bytes if they are no whole characters."""
+        raw = self.desk.model.tokenizer.id_to_bytes(token)
+        try:
+            return {"id": token, "piece": raw.decode()}
+        except UnicodeDecodeError:
+            return {"id": token, "piece": list(raw)}
 
     async def detokenize(self, request: Request) -> Response:
-        """``POST /detokenize``: the text of token ids."""
-        ids = required(Fields(await body_of(request)).items("tokens"), "tokens")
+        """``POST /detokenize``: the text of token ids, by vLLM's name and by llama.cpp's."""
+        found = Fields(await body_of(request))
+        self._check_name(found.text("model") or "")
+        ids = required(found.items("tokens"), "tokens")
         size = self.desk.model.tokenizer.vocab_size
         if not all(type(token) is int and 0 <= token < size for token in ids):
             raise refused("tokens", ids[:8], f"expected ids below {size}")
-        return json_response({"prompt": self.desk.model.tokenizer.decode(ids)})
+        text = self.desk.model.tokenizer.decode(ids)
+        headers = ignored_header(found.unknown())
+        return json_response({"prompt": text, "content": text}, headers=headers)
 
     async def health(self, request: Request) -> Response:
         """``GET /health``: 200 if turns are accepted and computed, else 503 with the reason."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from qwen3_mlx.chat.request import Request, prepare
+from qwen3_mlx.chat.request import Request, prepare, render
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.errors import ContextError, MessageError
+from qwen3_mlx.hub.kinds import check_writes_text
 from qwen3_mlx.options import GenerationOptions, Sampling
 from qwen3_mlx.serve import thinking
 from qwen3_mlx.serve.api_error import refused
@@ -17,6 +18,7 @@ from qwen3_mlx.text import Mode
 from qwen3_mlx.thinking_budget import ThinkingBudget
 
 Json = dict[str, Any]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -45,29 +47,48 @@ class Ask:
 
 def ready(runtime: Runtime, ask: Ask) -> Request:
     """Render the prompt, tokenize it and check the options. Raises `Qwen3Error` or `ApiError`."""
-    options = dict(ask.options)
     if ask.prompt is not None:
-        return _raw(runtime, ask.prompt, GenerationOptions(**options))
-    most, context = options.get("max_tokens"), runtime.network.context
-    options |= thinking.options(ask.thinking, runtime.family, most, context)
+        return _raw(runtime, ask.prompt, GenerationOptions(**ask.options))
 
-    def prepared(messages: list[Json]) -> Request:
+    def prepared(messages: list[Json], options: GenerationOptions) -> Request:
         return prepare(
             runtime,
             messages,
-            GenerationOptions(**options),
+            options,
             ask.tools,
             continue_last=ask.continues,
             budget_gives_way=not ask.thinking.number,
         )
 
+    return _read(runtime, ask, prepared)
+
+
+def prompt_ids(runtime: Runtime, ask: Ask) -> list[int]:
+    """The ids of the prompt of a chat, also where they exceed the context.
+
+    They are those of the turn that the same fields ask for. Raises `Qwen3Error` or `ApiError`.
+    """
+
+    def rendered(messages: list[Json], options: GenerationOptions) -> list[int]:
+        return render(runtime, messages, options, ask.tools, continue_last=ask.continues).prompt
+
+    return _read(runtime, ask, rendered)
+
+
+def _read(
+    runtime: Runtime, ask: Ask, make: Callable[[list[Json], GenerationOptions], Made]
+) -> Made:
+    """What `make` gives for the messages; if it can't read a tool call, for readable ones."""
+    options = dict(ask.options)
+    most, context = options.get("max_tokens"), runtime.network.context
+    options |= thinking.options(ask.thinking, runtime.family, most, context)
     try:
-        return prepared(ask.messages)
+        return make(ask.messages, GenerationOptions(**options))
     except MessageError:
         readable = [_readable(message) for message in ask.messages]
         if readable == ask.messages:
             raise
-        return prepared(readable)
+        return make(readable, GenerationOptions(**options))
 
 
 def _readable(message: Any) -> Any:
@@ -100,8 +121,10 @@ def _readable_call(call: Any) -> Any:
 def _raw(runtime: Runtime, prompt: str | list[int], options: GenerationOptions) -> Request:
     """A turn that continues `prompt` without thinking or tool calls; 16 tokens unless limited.
 
-    Raises `ApiError` for ids outside the vocabulary, and `ContextError` for a prompt too long.
+    Raises `ApiError` for ids outside the vocabulary, `ContextError` for a prompt too long, and
+    `OptionError` for a model that writes no text.
     """
+    check_writes_text(runtime.kind, runtime.name)
     ids = runtime.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
     if not ids or not all(0 <= token < runtime.config.vocab_size for token in ids):
         raise refused("prompt", ids[:8], f"expected ids below {runtime.config.vocab_size}, or text")

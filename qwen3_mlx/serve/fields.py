@@ -8,7 +8,7 @@ from typing import Any
 
 from qwen3_mlx.errors import MessageError
 from qwen3_mlx.serve.api_error import ApiError, refused
-from qwen3_mlx.serve.harmless_fields import HARMLESS
+from qwen3_mlx.serve.harmless_fields import HARMLESS, HARMLESS_WITHIN, OBJECTS
 from qwen3_mlx.text.tools import function_of, normalise_tools
 
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
@@ -41,6 +41,7 @@ class Fields:
         self._body: dict[str, Any] = body
         self.where = f"{where}." if where else ""
         self._taken: set[str] = set()
+        self._within: dict[str, Fields] = {}
 
     def raw(self, name: str) -> Any:
         """The value of a field of any type; None if the field is missing."""
@@ -88,7 +89,9 @@ class Fields:
     def object(self, name: str) -> Fields | None:
         """Read a nested object; errors name its fields by their full path."""
         value = self._take(name, "object")
-        return None if value is None else Fields(value, f"{self.where}{name}")
+        if value is None:
+            return None
+        return self._within.setdefault(name, Fields(value, f"{self.where}{name}"))
 
     def refuse(self, values: Mapping[str, Iterable[Any]]) -> None:
         """Raise `ApiError` for a field of `values` that is set to none of its harmless values."""
@@ -98,9 +101,11 @@ class Fields:
                 raise refused(f"{self.where}{name}", value, "this server can't honour it")
 
     def unknown(self) -> list[str]:
-        """The fields that were not read, except those of `HARMLESS`."""
-        names = [name for name in self._body if name not in self._taken | HARMLESS]
-        return [f"{self.where}{name}" for name in names]
+        """The fields that were not read, except those of `HARMLESS`; of `OBJECTS` those within."""
+        fine = self._taken | HARMLESS | (HARMLESS_WITHIN if self.where else frozenset())
+        names = [f"{self.where}{name}" for name in self._body if name not in fine]
+        inner = [one for name, one in self._within.items() if name in OBJECTS]
+        return names + [name for one in inner for name in one.unknown()]
 
 
 def sampling(fields: Fields) -> dict[str, Any]:
@@ -111,8 +116,8 @@ def sampling(fields: Fields) -> dict[str, Any]:
     )
     found: dict[str, Any] = {name: fields.number(name) for name in numbers}
     found |= {name: fields.integer(name) for name in ("top_k", "min_tokens", "seed")}
-    if found["seed"] is not None:
-        found["seed"] %= 2**63
+    if found["seed"] is not None and found["seed"] < 0:
+        found["seed"] = None  # random, as vLLM, llama.cpp and LM Studio understand -1
     if found["top_k"] is not None:
         found["top_k"] = max(found["top_k"], 0)  # vLLM's clients send -1 for off
     if found["top_p"] == 0:

@@ -101,6 +101,10 @@ class Guard:
         if kind != "application/json":
             wrong = f"content-type: got {kind[:60]!r}, expected application/json"
             raise ApiError(415, f"{wrong}\nhint: with curl, -H 'content-type: application/json'")
+        packed = said.get("content-encoding", "").strip().lower()
+        if packed not in ("", "identity"):
+            wrong = f"content-encoding: got {packed[:60]!r}, expected identity"
+            raise ApiError(415, f"{wrong}\nhint: send the body uncompressed")
         if (size := said.get("content-length", "0")).isdigit() and int(size) > MOST_BODY:
             raise _too_large()
         try:

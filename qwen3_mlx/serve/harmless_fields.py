@@ -10,3 +10,16 @@ HARMLESS = frozenset(
     }
 )
 """Fields that don't affect the answer here: the bookkeeping of hosted services."""
+
+HARMLESS_WITHIN = frozenset(
+    {"summary", "generate_summary", "display", "name", "description", "strict"}
+)
+"""The same for fields within an object: how a thought is shown, and what a schema is called."""
+
+OBJECTS = frozenset(
+    {
+        *("chat_template_kwargs", "reasoning", "thinking", "output_config", "text", "format"),
+        *("response_format", "output_format", "json_schema"),
+    }
+)
+"""Objects whose every field is read where the object is, so that the rest of them is unknown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -78,7 +79,33 @@ def read(fields: Fields) -> Asked:
     effort: str | None = _one(efforts)
     if effort is not None and effort not in EFFORTS:
         raise refused(_name(efforts), effort, f"expected one of {', '.join(EFFORTS)}")
-    return Asked(_one(switches), _one(budgets), effort)
+    found = Asked(_one(switches), _one(budgets), effort)
+    _check_together(found, switches, budgets, efforts)
+    return found
+
+
+def _check_together(
+    asked: Asked,
+    switches: dict[str, bool | None],
+    budgets: dict[str, Budget | None],
+    efforts: dict[str, str | None],
+) -> None:
+    """Raise `ApiError` if a switch, a budget and an effort say on and off.
+
+    An effort other than none is a wish, which any switch or budget overrides: Claude Code sends
+    one with every request, also with those whose thinking is disabled.
+    """
+    wishes = {name: value for name, value in efforts.items() if value == "none"}
+    said = {name: v for name, v in (switches | budgets | wishes).items() if v is not None}
+    on = [name for name, value in said.items() if value not in (False, 0, "none")]
+    off = [name for name, value in said.items() if value in (False, 0, "none")]
+    if on and off:
+        pairs = " and ".join(f"{name} {_spelled(said[name])}" for name in (on[0], off[0]))
+        raise ApiError(400, f"{pairs} contradict each other; leave one out", param=off[0])
+
+
+def _spelled(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, bool | int | str) else "auto"
 
 
 def _says(effort: str | None) -> bool:
@@ -116,8 +143,9 @@ def _anthropic(
     kind = thinking.text("type")
     if kind not in _TYPES:
         raise refused("thinking.type", kind, f"expected one of {', '.join(_TYPES)}")
-    switches["thinking.type"] = _TYPES[kind]
     budget = thinking.integer("budget_tokens")
+    # One object says one thing: "enabled" is how a budget is given, also a budget of 0.
+    switches["thinking.type"] = None if kind == "enabled" and budget == 0 else _TYPES[kind]
     if kind == "enabled":
         budgets["thinking.budget_tokens"] = budget
 

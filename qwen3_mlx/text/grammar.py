@@ -39,9 +39,13 @@ def schema_grammar(schema: Mapping[str, Any]) -> Grammar:
 
 
 def regex_grammar(pattern: str) -> Grammar:
-    """The grammar of texts that `pattern`, in the syntax of Rust's regex, matches whole."""
+    """The grammar of texts that `pattern`, in the syntax of Rust's regex, matches whole.
+
+    Raises `OptionError` for a lone surrogate; `Vocabulary.match` does for other faults.
+    """
     from llguidance import regex_to_lark
 
+    _check_whole("regex", pattern)
     return Grammar(f"start: /{regex_to_lark(pattern, use_ascii='')}/\n", "regex")
 
 
@@ -64,6 +68,7 @@ def json_rule(schema: Mapping[str, Any], what: str, lenient: bool = False) -> st
     """
     from llguidance import LLMatcher
 
+    _check_whole(what, *_texts(schema))
     escapes = _ESCAPES + ("u" if any(map(_CONTROL.intersection, _texts(schema))) else "")
     style = {**_STYLE, "json_allowed_escapes": escapes, "lenient": lenient}
     try:
@@ -90,6 +95,17 @@ def _texts(value: Any) -> Iterator[str]:
             left += [*one, *one.values()]
         elif isinstance(one, list | tuple):
             left += one
+
+
+def _check_whole(what: str, *texts: str) -> None:
+    """Raise `OptionError` for a lone surrogate, which no answer in UTF-8 can contain."""
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            got = f"a lone surrogate at character {error.start} of {text!a:.60}"
+            hint = "half a character: was an emoji cut?"
+            raise OptionError(what, got=got, expected="whole characters", hint=hint) from None
 
 
 def _refuse(what: str, said: str) -> NoReturn:

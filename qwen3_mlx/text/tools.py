@@ -38,7 +38,7 @@ def _tool(tool: object, where: str) -> dict[str, Any]:
     if not isinstance(tool, Mapping):
         got = f"{type(tool).__name__} {tool!r:.60}"
         raise MessageError(where, got=got, expected="a dict", hint=_HINT)
-    function = function_of(tool)
+    function, outer = function_of(tool), where
     if function is not tool:
         where = f"{where}.function"
     name = function.get("name")
@@ -46,7 +46,7 @@ def _tool(tool: object, where: str) -> dict[str, Any]:
         got = brief(name)
         raise MessageError(f"{where}.name", got=got, expected="the tool's name", hint=_HINT)
     _check_schema(function.get("parameters"), f"{where}.parameters")
-    checked: dict[str, Any] = json_value(tool, where)
+    checked: dict[str, Any] = json_value(tool, outer)
     return checked
 
 

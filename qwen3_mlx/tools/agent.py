@@ -10,9 +10,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +21,14 @@ from typing import Any
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.errors import shown
 from qwen3_mlx.events import Answer, Stats, Thinking
-from qwen3_mlx.model import Qwen3
+from qwen3_mlx.model import Qwen3, listed
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.tools.consent import Ask, Consent
 from qwen3_mlx.tools.events import Ending, LoopDone, LoopEvent, ToolResult
 from qwen3_mlx.tools.function_arguments import converted
 from qwen3_mlx.tools.function_schema import schema_of
 from qwen3_mlx.tools.loop import MAX_STEPS, ToolLoop
+from qwen3_mlx.tools.surrogates import whole_json, whole_text
 from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
 
 
@@ -53,22 +55,24 @@ class Agent:
         `ask`, functions need its permission too.
     options: those of every step, as in ``model.generate``; the thinking budget spans a whole turn.
 
-    Not for concurrent use. Raises `OptionError` for a function that no schema can describe.
+    Not for concurrent use. Raises `OptionError` for a function that no schema can describe, and
+    for one item in place of a list.
     """
 
     def __init__(
         self,
         model: Qwen3,
-        tools: Sequence[Callable[..., Any] | Tool] = (),
+        tools: Iterable[Callable[..., Any] | Tool] = (),
         *,
         system: str | None = None,
         ask: Ask | None = None,
-        allow: Collection[str] = (),
+        allow: Iterable[str] = (),
         max_steps: int = MAX_STEPS,
         call_seconds: float = CALL_SECONDS,
         **options: Any,
     ) -> None:
-        made = [tool if isinstance(tool, Tool) else tool_of(tool) for tool in tools]
+        given, allow = listed("tools", tools), listed("allow", allow)
+        made = [tool if isinstance(tool, Tool) else tool_of(tool) for tool in given]
         own = set() if ask else {tool.name for tool in made if not tool.server}
         self.session: ChatSession = model.session(system=system, **options)
         consent = Consent(ask, {*allow, *own})
@@ -159,6 +163,7 @@ def tool_of(function: Callable[..., Any]) -> Tool:
     values as JSON, and exceptions as errors.
     """
     description, parameters = schema_of(function)
+    parameters = whole_json(copy.deepcopy(parameters))  # a copy: it may hold the function's own
     name = getattr(function, "__name__", type(function).__name__)
 
     def run(arguments: dict[str, Any], cancel: Cancel) -> Result:
@@ -170,7 +175,7 @@ def tool_of(function: Callable[..., Any]) -> Tool:
             return Result(f"{type(error).__name__}: {error}", failed=True)
         return Result(_text(found))
 
-    return Tool(name, description, parameters, run)
+    return Tool(name, whole_text(description), parameters, run)
 
 
 def _awaited(work: Coroutine[Any, Any, Any], cancel: Cancel) -> Any:

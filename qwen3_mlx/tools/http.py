@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from qwen3_mlx.errors import ToolError, without_secrets
+from qwen3_mlx.tools.redirect import moved
 from qwen3_mlx.tools.transport import LARGEST_MESSAGE, Message, Receiver, parsed
 
 CONNECT_SECONDS = 30.0
@@ -27,6 +28,7 @@ SILENCE_SECONDS = 300.0
 RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 60.0
 """The pause before a stream is opened again; it doubles, up to the maximum, while none brings a
 message."""
+MOST_REDIRECTS = 5
 CANCELLED = "notifications/cancelled"
 _LONGEST_ID = 1_000
 
@@ -167,7 +169,7 @@ class Http:
             "Accept": "application/json, text/event-stream",
         }
         body = json.dumps(message).encode()
-        response = self._opened(exchange.ask("POST", self._path, headers, body))
+        response = self._asked(exchange, "POST", headers, body)
         self._session = response.headers.get("Mcp-Session-Id", self._session)
         kind = response.headers.get_content_type()
         if kind == "text/event-stream":
@@ -180,12 +182,23 @@ class Http:
         headers = {**self._own_headers(), "Accept": "text/event-stream"}
         if place.last_id:
             headers["Last-Event-ID"] = place.last_id
-        response = self._opened(exchange.ask("GET", self._path, headers))
+        response = self._asked(exchange, "GET", headers, None)
         if response.headers.get_content_type() != "text/event-stream":
             raise ToolError("the server has no stream of events")
         yield from _events(response, place)
 
-    def _opened(self, response: http.client.HTTPResponse) -> http.client.HTTPResponse:
+    def _asked(
+        self, exchange: _Exchange, method: str, headers: Mapping[str, str], body: bytes | None
+    ) -> http.client.HTTPResponse:
+        """The response to a request, after redirects within the server. Raises as `_answers`."""
+        for _ in range(MOST_REDIRECTS):
+            response = exchange.ask(method, self._path, headers, body)
+            place = response.headers.get("Location", "")
+            if response.status not in (307, 308) or not (there := moved(self._url, place)):
+                break
+            self._url = there
+            response.read(LARGEST_MESSAGE)
+            exchange.connection.close()
         if response.status >= 300:
             raise self._refused(response)
         return response
@@ -197,7 +210,10 @@ class Http:
             hint = 'it wants to know who asks: "headers": {"Authorization": "Bearer …"}'
         if response.status == 404 and self._session is not None:
             hint = "its session is over; /mcp starts it again"
-        got = without_secrets(f"{response.status} {response.reason} {said[:200]}".strip())
+        if place := response.headers.get("Location", "")[:200]:
+            said = f"to {place} {said}"
+            hint = "a redirect to another address is not followed: if you trust it, name it as url"
+        got = without_secrets(f"{response.status} {response.reason} {said[:300]}".strip())
         return ToolError("the server refused", got=got, hint=hint)
 
     def close(self) -> None:

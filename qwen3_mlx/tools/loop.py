@@ -21,6 +21,7 @@ from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.tools.consent import Consent, No, Once
 from qwen3_mlx.tools.events import Ending, LoopDone, LoopEvent, ToolResult, ToolRun
 from qwen3_mlx.tools.result_text import RESULT_TOKENS, for_model
+from qwen3_mlx.tools.surrogates import whole_text
 from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
 
 MAX_STEPS = 20
@@ -256,7 +257,7 @@ class _Turn:
         decision = self.loop.consent.decide(call, tool)
         if isinstance(decision, No):
             why = f": {decision.reason}" if decision.reason else ""
-            return ToolResult(call, f"Not run: the user said no{why}.", True, tool)
+            return ToolResult(call, whole_text(f"Not run: the user said no{why}."), True, tool)
         arguments = call.arguments
         if isinstance(decision, Once) and decision.arguments is not None:
             arguments = decision.arguments

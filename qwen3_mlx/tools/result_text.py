@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from qwen3_mlx.tools.surrogates import whole_text
 from qwen3_mlx.tools.tool import Result, Tool
 
 RESULT_TOKENS = 8_192
@@ -18,9 +19,9 @@ def for_model(
     """The text of `result`, its middle replaced by a note if it has more than `most` tokens.
 
     A server's result begins with the tool's full name, so that the model can tell it from the
-    user's words; the name adds to the `most` tokens.
+    user's words; the name adds to the `most` tokens. U+FFFD stands for each lone surrogate.
     """
-    text = shortened(result.text, encode, most)
+    text = shortened(whole_text(result.text), encode, most)
     if result.failed:
         text = f"Error: {text}" if text else "Error"
     return f"[{tool.full_name}]\n{text}" if tool is not None and tool.server else text

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from qwen3_mlx.tools.surrogates import whole_json
+
 Message = dict[str, Any]
 LARGEST_MESSAGE = 32 * 2**20
 """The most bytes of a server's message; a larger one is dropped, and its call fails (over stdio,
@@ -39,10 +41,14 @@ Open = Callable[[Receiver], Transport]
 
 
 def parsed(line: bytes | str) -> list[Message]:
-    """The JSON-RPC messages in a line; empty for other text, which some servers print."""
+    """The JSON-RPC messages in a line; empty for other text, which some servers print.
+
+    U+FFFD stands for each lone surrogate, wherever it is: a result, an error, a tool's schema.
+    """
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return []
+    found = whole_json(found)
     several = found if isinstance(found, list) else [found]
     return [one for one in several if isinstance(one, dict) and one.get("jsonrpc") == "2.0"]

@@ -39,6 +39,8 @@ class Script:
     breaks_off: bool = False
     cut: str = ""
     """Why the thought ended, if it was cut."""
+    reason: str = "stop"
+    """Why the answer ended."""
     family: str = "hybrid"
     key: str = ""
     progress: tuple[str, ...] = ()
@@ -75,7 +77,7 @@ def _pieces(script: Script) -> Iterator[dict[str, Any] | str]:
             break
         yield _chunk({"content": piece})
     if not script.breaks_off:
-        yield _chunk({}, finish_reason="stop", **cut)
+        yield _chunk({}, finish_reason=script.reason, **cut)
         yield {"id": "chatcmpl-1", "choices": [], "usage": USAGE}
         yield "data: [DONE]"
 

@@ -8,6 +8,7 @@ import pytest
 
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.serve import chat_completions, messages
+from qwen3_mlx.serve.fields import Fields, sampling
 from qwen3_mlx.serve.harmless_fields import HARMLESS
 from tests.scripted import say
 from tests.serve.asking import PATHS, body
@@ -215,3 +216,52 @@ def test_another_models_name(server: Server, demo: Qwen3, dialect: str) -> None:
         got = strict.post(PATHS[dialect], short(dialect, model="claude-haiku-9"))
         assert got.status == 404 and "claude-haiku-9" in got.json["error"]["message"]
         assert strict.post(PATHS[dialect], short(dialect, model="demo")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("seed", "want"), [(-1, {}), (-(2**63) + 1, {}), (-1.0, {}), (0, {"seed": 0}), (7, {"seed": 7})]
+)
+def test_a_negative_seed_is_a_random_one(seed: float, want: dict[str, int]) -> None:
+    assert sampling(Fields({"seed": seed})) == want
+
+
+@pytest.mark.parametrize(
+    ("dialect", "more", "named"),
+    [
+        ("chat", {"chat_template_kwargs": {"enable_thinkin": False}}, "enable_thinkin"),
+        ("chat", {"reasoning": {"exclude": True}}, "exclude"),
+        ("messages", {"thinking": {"type": "adaptive", "tokens": 9}}, "tokens"),
+        ("messages", {"output_config": {"effort": "low", "form": 1}}, "form"),
+        ("chat", {"response_format": {"type": "json_object", "schema": {}}}, "schema"),
+        ("responses", {"text": {"form": {}}}, "form"),
+    ],
+)
+def test_unknown_fields_within_an_object_are_named(
+    server: Server, dialect: str, more: dict[str, Any], named: str
+) -> None:
+    got = server.post(PATHS[dialect], short(dialect, **more))
+    assert got.status == 200
+    assert got.headers["x-qwen3-mlx-ignored"] == f"{next(iter(more))}.{named}"
+
+
+def test_what_real_clients_send_within_an_object_is_not_named(server: Server) -> None:
+    format = {"type": "json_schema", "name": "a", "strict": True, "schema": {"type": "integer"}}
+    sent: dict[str, dict[str, Any]] = {
+        "chat": {"stream": True, "stream_options": {"include_usage": True, "x": 1},
+                 "logit_bias": {"5": 1}, "response_format": {"type": "json_schema",
+                 "json_schema": {"name": "a", "strict": True, "schema": {"type": "integer"}}}},
+        "responses": {"reasoning": {"effort": "low", "summary": "auto"},
+                      "text": {"verbosity": "low", "format": format}},
+        "messages": {"thinking": {"type": "adaptive", "display": "omitted"},
+                     "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+    }  # fmt: skip
+    for dialect, more in sent.items():
+        got = server.post(PATHS[dialect], short(dialect, **more))
+        assert got.status == 200 and "x-qwen3-mlx-ignored" not in got.headers, got.headers
+
+
+def test_a_fault_in_a_tool_is_named_by_its_own_path(server: Server) -> None:
+    for function in ({"name": "\ud800"}, {"name": ""}, {"name": "f", "parameters": {"type": 3}}):
+        sent = short("chat", tools=[{"type": "function", "function": function}])
+        said = server.post(PATHS["chat"], sent).json["error"]["message"]
+        assert said.startswith("tools[0].function.") and "function.function" not in said

@@ -117,6 +117,14 @@ def test_only_json(server: Server, kind: str) -> None:
     assert server.post(CHAT, HI, content_type="application/json; charset=utf-8").status == 200
 
 
+def test_a_packed_body_is_refused_with_the_name_of_its_packing(server: Server) -> None:
+    for packed in ("gzip", "br", "x" * 99):
+        got = server.post(CHAT, HI, content_encoding=packed)
+        said = got.json["error"]["message"]
+        assert got.status == 415 and f"content-encoding: got '{packed[:60]}'" in said
+    assert server.post(CHAT, HI, content_encoding="identity").status == 200
+
+
 def test_a_body_has_a_size(demo: Qwen3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MOST_BODY", 10_000)
     with serving(demo) as server:

@@ -68,15 +68,34 @@ class TestTurn:
         )
         assert page.locator("#send").is_visible()
 
-    def test_escape_stops_an_answer_and_a_new_chat_stops_it_too(
+    def test_escape_stops_an_answer_which_is_not_said_to_be_the_limit_s(
+        self, page: Any, script: Script
+    ) -> None:
+        script.answer, script.pause, script.reason = ["word "] * 400, 0.05, "length"
+        ask(page, "Go")
+        page.wait_for_selector("text=answering")
+        page.keyboard.press("Escape")
+        ended(page)
+        note = page.inner_text(".tools >> nth=1")
+        assert script.interrupted == ["stop"] and "stopped" in note and "limit" not in note
+        script.pause, script.answer = 0.0, ["Cut"]
+        ask(page, "And?")
+        page.wait_for_selector("text=ended by the limit")
+
+    def test_a_new_chat_begins_at_once_and_stops_the_answer(
         self, page: Any, script: Script
     ) -> None:
         script.answer, script.pause = ["word "] * 400, 0.05
         ask(page, "Go")
         page.wait_for_selector("text=answering")
-        page.keyboard.press("Escape")
+        page.click("#fresh")
+        assert page.locator("article").count() == 0 and page.locator("#send").is_visible()
+        wait_for(lambda: script.gone == 1)
+        script.pause, script.answer = 0.0, ["Anew."]
+        ask(page, "Else")
         ended(page)
-        assert script.interrupted == ["stop"]
+        assert page.locator("article").count() == 2 and page.inner_text(".answer") == "Anew."
+        assert [one["content"] for one in script.asked[1]["messages"]] == ["Else"]
 
     def test_what_the_settings_say_is_asked(self, page: Any, script: Script) -> None:
         page.click("#gear")
@@ -277,6 +296,15 @@ class TestMarkdown:
             ("line\nnext", "<p>line\nnext</p>"),
             ("---", "<hr>"),
             (r"\(x\) \[y\] $z$ \\", r"<p>\(x\) \[y\] $z$ \\</p>"),
+            ("# C# and F#", "<h1>C# and F#</h1>"),
+            ("*a **b* c** *d*", "<p>*a <strong>b* c</strong> <em>d</em></p>"),
+            (
+                "***a*** **b *c* d**",
+                "<p><strong><em>a</em></strong> <strong>b <em>c</em> d</strong></p>",
+            ),
+            ("``a`b`` ```c``", "<p><code>a`b</code> `<code>c</code></p>"),
+            ("__a _b_ c__ d_e_", "<p><strong>a <em>b</em> c</strong> d_e_</p>"),
+            ("x\n- a\n1. b", '<div><p>x</p><ul><li>a</li></ul><ol start="1"><li>b</li></ol></div>'),
         ],
     )
     def test_marks(self, page: Any, text: str, html: str) -> None:

@@ -164,3 +164,9 @@ def test_an_error_in_a_batch_is_one_500(embedder: Server, monkeypatch: pytest.Mo
         got = embedder.post("/v1/embeddings", {"input": "a"})
     assert got.status == 500 and b"somebody" not in got.body
     assert embedder.post("/v1/embeddings", {"input": "a"}).status == 200
+
+
+@pytest.mark.parametrize("prompt", ["Once", [1, 2]])
+def test_an_embedder_completes_no_text(embedder: Server, prompt: Any) -> None:
+    got = embedder.post("/v1/completions", {"prompt": prompt})
+    assert got.status == 400 and "vectors and writes none" in got.json["error"]["message"]

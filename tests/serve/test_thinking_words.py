@@ -39,6 +39,10 @@ OFF = [
     {"reasoning": {"effort": "none"}},
     {"thinking_budget": 0},
     {"think": "none"},
+    {"enable_thinking": False, "thinking_budget": 0, "reasoning_effort": "none"},
+    {"thinking": {"type": "enabled", "budget_tokens": 0}},
+    {"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}},
+    {"enable_thinking": False, "reasoning_effort": "medium"},
 ]
 EFFORTS = [
     {"reasoning_effort": "low"},
@@ -52,6 +56,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"thinking_budget": 100, "thinking_token_budget": 200}, "thinking_token_budget 200"),
     ({"enable_thinking": True, "think": False}, "contradict"),
     ({"reasoning_effort": "low", "reasoning": {"effort": "high"}}, "contradict"),
+    ({"enable_thinking": True, "thinking_budget": 0}, "enable_thinking true and thinking_budget 0"),
+    (
+        {"enable_thinking": False, "thinking_budget": 9},
+        "thinking_budget 9 and enable_thinking false",
+    ),
+    ({"enable_thinking": False, "thinking_budget": "auto"}, "thinking_budget auto"),
+    ({"think": False, "reasoning": {"max_tokens": 9}}, "reasoning.max_tokens 9 and think false"),
+    ({"enable_thinking": True, "reasoning_effort": "none"}, 'reasoning_effort "none" contradict'),
+    ({"thinking_budget": 9, "reasoning_effort": "none"}, 'reasoning_effort "none" contradict'),
+    ({"reasoning": {"enabled": True, "effort": "none"}}, 'reasoning.effort "none" contradict'),
     ({"reasoning_effort": "lots"}, "minimal"),
     ({"think": "lots", "reasoning_effort": "default"}, "think: got"),
     ({"think": "low", "reasoning_effort": "high"}, "contradict"),

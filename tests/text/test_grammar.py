@@ -182,7 +182,9 @@ def nested(levels: int, kind: str = "items") -> dict[str, Any]:
         ({"type": "string", "pattern": "("}, "unclosed group"),
         ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
         ({"type": "string", "format": "colour"}, "colour"),
-        ({"const": "\ud800"}, "can't be honoured"),
+        ({"const": "\ud800"}, r"schema: got a lone surrogate at character 0 of '\\ud800'"),
+        ({"properties": {"ab\udfff": {}}}, "schema: got a lone surrogate at character 2"),
+        ({"type": "string", "pattern": "\ud800"}, "schema: got a lone surrogate"),
         ({"enum": [f"item {n}" for n in range(100_000)]}, "too big"),
         ({"x-guidance": {"lenient": True}, "not": {}}, "not"),
     ],
@@ -197,7 +199,7 @@ def test_what_cannot_be_honoured_is_refused(
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("pattern", ["(", "(?=a)b", "\\p{Nope}"])
+@pytest.mark.parametrize("pattern", ["(", "(?=a)b", "\\p{Nope}", "a\ud800"])
 def test_patterns_that_cannot_be_honoured(demo: Words, pattern: str) -> None:
     with pytest.raises(OptionError, match="regex"):
         demo.vocabulary.match(regex_grammar(pattern))

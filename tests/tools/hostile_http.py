@@ -26,7 +26,7 @@ class Stub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.how, self.asked = how, list[dict[str, Any]]()
         self.go_on, self.listened = threading.Event(), threading.Event()
-        self.replies = list[dict[str, Any]]()
+        self.replies, self.headers = list[dict[str, Any]](), list[Any]()
 
     @property
     def url(self) -> str:
@@ -60,6 +60,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.how.startswith("moved") and self.path == "/mcp":
+            status, place = self.server.how.split()[1:]
+            self._send(b"", "text/plain", int(status), Location=place)
+            return
+        self.server.headers.append(self.headers)
         if "method" not in asked:
             self.server.replies.append(asked)
             self.server.listened.set()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx import Agent
+from qwen3_mlx.errors import OptionError
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.tools.agent import tool_of
 from qwen3_mlx.tools.consent import No
@@ -112,3 +113,11 @@ def test_whatever_a_function_gives_is_text(function: Any, failed: bool, text: st
 def test_wrong_arguments_are_told_to_the_model(arguments: dict[str, Any]) -> None:
     result = tool_of(weather).run(arguments, Cancel())
     assert result.failed and result.text.startswith("ValueError: ")
+
+
+@pytest.mark.parametrize(
+    "given", [{"tools": len}, {"tools": "f"}, {"tools": {"f": len}}, {"allow": "files.*"}]
+)
+def test_one_item_in_place_of_a_list_is_refused(model: Qwen3, given: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=f"{next(iter(given))}: got .*, expected a list of them"):
+        Agent(model, **given)

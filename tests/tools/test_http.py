@@ -108,6 +108,37 @@ def test_a_stream_that_is_closed_again_and_again_ends_with_its_call() -> None:
         threads_end("mcp post")
 
 
+@pytest.mark.parametrize("place", ["/mcp/", "mcp/?a=1", "/v2/mcp#part"])
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_redirect_within_the_server_is_followed(place: str, status: int) -> None:
+    with (
+        stub(f"moved {status} {place}") as server,
+        McpServers([ServerConfig("h", url=server.url, headers={"X-Key": "k"})]) as servers,
+    ):
+        assert servers.failures == {} and call(servers, a=1).text == '{"a": 1}'
+        assert server.headers[-1]["X-Key"] == "k"
+
+
+@pytest.mark.parametrize(
+    ("status", "place"),
+    [
+        (307, "http://localhost:1/mcp"),
+        (308, "https://127.0.0.1/mcp"),
+        (307, "//example.org/mcp"),
+        (307, "http://127.0.0.1:bad/"),
+        (307, "/mcp"),
+        (302, "/mcp/"),
+        (303, "/login"),
+    ],
+)
+def test_any_other_redirect_is_not_followed_and_named(status: int, place: str) -> None:
+    with (
+        stub(f"moved {status} {place}") as server,
+        McpServers([ServerConfig("h", url=server.url)]) as servers,
+    ):
+        assert str(status) in servers.failures["h"] and place in servers.failures["h"]
+
+
 def threads_end(names: str = "mcp") -> None:
     for thread in threading.enumerate():
         if thread.name.startswith(names):

@@ -56,6 +56,8 @@ def call(servers: McpServers, cancel: Cancel | None = None, **arguments: object)
         ("flood", False, '{"a"'),
         ("flood-stderr", False, '{"a"'),
         ("escape", False, "\x1b]0;owned"),
+        ("half-emoji", False, "cut \ufffd, whole \U0001f600"),
+        ("half-emoji-error", True, "cut \ufffd"),
         ("crash", True, "exit code 3: out of luck"),
         ("half", True, "exit code 4"),
         ("hang", True, "1 s of silence"),

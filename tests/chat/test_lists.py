@@ -1,0 +1,91 @@
+"""Lists that a caller gives: any iterable is one, one item is refused, and all can be ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qwen3_mlx.chat.turns import TurnList
+from qwen3_mlx.errors import OptionError
+from qwen3_mlx.events import Reply
+from qwen3_mlx.model import Qwen3
+from tests import tiny
+from tests.chat.schedules import same, turn
+
+PROMPTS = ["ab", "cd", "ef"]
+OPTIONS: dict[str, Any] = {"max_tokens": 8, "seed": 7, "thinking": False}
+MAKE: list[Callable[[list[str]], Any]] = [
+    *(list, tuple, iter, np.array, lambda texts: (text for text in texts)),
+    *(lambda texts: dict.fromkeys(texts).keys(), lambda texts: map(str, texts)),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> Qwen3:
+    return Qwen3(tiny.runtime(3))
+
+
+@pytest.mark.parametrize("make", MAKE)
+def test_prompts_may_be_of_any_iterable(model: Qwen3, make: Callable[..., Any]) -> None:
+    seen: list[tuple[int, int]] = []
+    replies = model.generate_many(make(PROMPTS), on_progress=lambda *at: seen.append(at), **OPTIONS)
+    assert seen == [(n, 3) for n in (1, 2, 3)]
+    for prompt, reply in zip(PROMPTS, replies, strict=True):
+        assert isinstance(reply, Reply) and same(reply, model.generate(prompt, **OPTIONS))
+
+
+@pytest.mark.parametrize("one", ["Sort 5, 2", b"Sort", {"role": "user"}, 7, None, np.array("ab")])
+def test_one_prompt_in_place_of_many_is_refused(model: Qwen3, one: Any) -> None:
+    for ask in (model.generate_many, model.embed):
+        with pytest.raises(OptionError, match=r"(prompts|texts): got .*, expected a list of them"):
+            ask(one)
+
+
+def test_one_message_in_place_of_a_conversation_is_refused(model: Qwen3) -> None:
+    (error,) = model.generate_many([{"role": "user", "content": "a"}], return_errors=True)  # type: ignore[list-item]
+    assert isinstance(error, OptionError) and "put it in a list" in str(error)
+
+
+def test_texts_may_be_of_any_iterable(model: Qwen3) -> None:
+    want = model.embed(PROMPTS).tolist()
+    for make in MAKE:
+        assert model.embed(make(PROMPTS)).tolist() == want
+
+
+def test_an_interrupt_from_another_thread_ends_the_list(model: Qwen3) -> None:
+    def stop(done: int, total: int) -> None:
+        thread = threading.Thread(target=model.interrupt)
+        thread.start()
+        thread.join()
+
+    lengths = {"max_tokens": 300, "min_tokens": 300}
+    replies = model.generate_many(PROMPTS * 3, parallel=2, on_progress=stop, **OPTIONS | lengths)
+    ended = [(one.finish_reason, one.answer) for one in replies if isinstance(one, Reply)]
+    assert ended[0][0] == "length" and ended[2:] == [("interrupted", "")] * 7
+
+
+def test_a_list_that_is_over_leaves_what_ran_before_to_be_ended(model: Qwen3) -> None:
+    stream = model.stream("ab", **(OPTIONS | {"max_tokens": 300, "min_tokens": 200}))
+    next(stream)
+    model.generate_many(PROMPTS, **OPTIONS)
+    model.interrupt()
+    assert Reply.from_events(stream).finish_reason == "interrupted"
+
+
+def test_an_answer_now_ends_the_thoughts_that_run_and_no_later_one(model: Qwen3) -> None:
+    turns = TurnList()
+    one, other = turn(model, "ab"), turn(model, "cd")
+    turns.add(one)
+    turns.add(other)
+    one.task.sequence.thinking_tokens = 1
+    turns.interrupt("answer")
+    assert (one.control.wish, other.control.wish) == ("answer", None)
+    turns.interrupt()
+    turns.add(late := turn(model, "ef"))
+    assert {turn.control.wish for turn in (one, other, late)} == {"stop"}
+    with pytest.raises(ValueError, match="got 'halt'"):
+        turns.interrupt("halt")  # type: ignore[arg-type]
