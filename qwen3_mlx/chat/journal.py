@@ -132,8 +132,7 @@ def _read_export(path: Path, data: bytes) -> SavedChat:
     model, options = record.get("model"), record.get("options", {})
     messages: Any = record.get("messages")
     if not isinstance(model, str) or not are_messages(messages) or not are_options(options):
-        got = "another content"
-        expected = "model, options and messages"
+        got, expected = "another content", "model, options and messages"
         raise SessionError(f"{path} is damaged", got=got, expected=expected, hint=OTHERS)
     return SavedChat(path, model, options, messages, can_append=False)
 
@@ -172,10 +171,7 @@ class ChatJournal:
             self._append(_change(same, plain[same:], model, chosen))
         except OSError as error:
             got = error.strerror or str(error)
-            hint = (
-                "it is still in memory: /save PATH writes it to another place, and a chat begun"
-                " with --no-save keeps nothing"
-            )
+            hint = "it is still in memory: /save PATH writes it; --no-save keeps no chat at all"
             raise SessionError(
                 f"the conversation can't be kept in {self.path}", got=got, hint=hint
             ) from None

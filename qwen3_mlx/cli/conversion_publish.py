@@ -1,13 +1,20 @@
-"""What `convert` asks before hours of work, if its result is to be published."""
+"""What `convert` asks before hours of work: may its result be put there, and published."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qwen3_mlx.cli import conversion_source
 from qwen3_mlx.errors import OptionError
 
 if TYPE_CHECKING:
     from qwen3_mlx.cli.commands.convert import ConvertOptions
+
+
+def check_early(options: ConvertOptions) -> None:
+    """Raise `OptionError` for what would fail once the work is done."""
+    check_upload(options)
+    conversion_source.check_out(options.out)
 
 
 def check_upload(options: ConvertOptions) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 from qwen3_mlx.errors import TemplateError, brief
 from qwen3_mlx.files import read_json, read_small
 from qwen3_mlx.options import Family
+from qwen3_mlx.text.end_tokens import token_text
 from qwen3_mlx.text.literal import LiteralText
 from qwen3_mlx.text.messages import MessageLike, normalise
-from qwen3_mlx.text.tokenizer import THINK_OPEN, Tokenizer, token_text
+from qwen3_mlx.text.tokenizer import THINK_OPEN, Tokenizer
 from qwen3_mlx.text.tools import normalise_tools
 
 _PROBE: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]

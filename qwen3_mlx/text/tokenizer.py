@@ -7,14 +7,15 @@ bytes of a single id are looked up on first use.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from qwen3_mlx.errors import ConfigError, OptionError, shown
-from qwen3_mlx.files import LFS, is_lfs_pointer, read_json
+from qwen3_mlx.files import LFS, is_lfs_pointer
 from qwen3_mlx.text import vocab_and_merges
+from qwen3_mlx.text.end_tokens import declared_eos
 
 if TYPE_CHECKING:
     import tokenizers
@@ -93,7 +94,7 @@ class Tokenizer:
         file = Path(path) / "tokenizer.json"
         if not file.is_file() and vocab_and_merges.has_both(Path(path)):
             backend = vocab_and_merges.build(Path(path))
-            return cls(backend, _declared_eos(Path(path), backend))
+            return cls(backend, declared_eos(Path(path), backend))
         if not file.is_file():
             hint = "a model directory has tokenizer.json beside config.json"
             raise ConfigError("no tokenizer.json", got=f"directory {path}", hint=hint)
@@ -106,7 +107,7 @@ class Tokenizer:
             if is_lfs_pointer(file):
                 raise ConfigError(f"{file.name} was not downloaded", **LFS) from None
             _raise_ours(error, "unreadable tokenizer.json")
-        return cls(backend, _declared_eos(Path(path), backend))
+        return cls(backend, declared_eos(Path(path), backend))
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`; added tokens such as ``<think>`` become their single ids.
@@ -279,28 +280,3 @@ def _token_bytes(token: str) -> bytes:
         return bytes(_BYTES[character] for character in token)
     except KeyError:  # an added token: its name is plain text, not GPT-2's byte alphabet
         return token.encode()
-
-
-def token_text(value: object) -> str | None:
-    """The text of a special token in tokenizer_config.json: a str, or an object's ``content``."""
-    text = value.get("content") if isinstance(value, Mapping) else value
-    return text if isinstance(text, str) else None
-
-
-def _declared_eos(path: Path, backend: tokenizers.Tokenizer) -> set[int]:
-    """The end tokens in generation_config.json, else in config.json and tokenizer_config.json."""
-    declared = _eos_of(path / "generation_config.json")
-    if declared:
-        return declared
-    name = token_text(read_json(path / "tokenizer_config.json").get("eos_token"))
-    token = backend.token_to_id(name) if name else None
-    return _eos_of(path / "config.json") | ({token} if token is not None else set())
-
-
-def _eos_of(file: Path) -> set[int]:
-    value = read_json(file).get("eos_token_id")
-    ids = [] if value is None else value if isinstance(value, list) else [value]
-    if not all(type(token) is int and token >= 0 for token in ids):
-        expected = "a token id or a list of them"
-        raise ConfigError(f"{file.name}: eos_token_id", got=shown(value), expected=expected)
-    return set(ids)

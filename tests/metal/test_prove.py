@@ -23,6 +23,7 @@ import pytest
 from qwen3_mlx.bench.random_network import SHAPES
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.metal import attend, cases, launch, prove, verdict
+from qwen3_mlx.metal.comparison import BOUNDS
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.variants import PLAIN, Signature, text_key, variants
 from qwen3_mlx.metal.variants_rows import variants_of_rows
@@ -319,7 +320,7 @@ def test_every_text_of_a_network_is_tried(
 
 
 def test_bounds_are_the_suite_s() -> None:
-    named = {str(dtype).removeprefix("mlx.core."): bound for dtype, bound in prove.BOUNDS.items()}
+    named = {str(dtype).removeprefix("mlx.core."): bound for dtype, bound in BOUNDS.items()}
     assert named == oracle.BOUNDS
 
 

@@ -12,7 +12,7 @@ import typer
 
 from qwen3_mlx.cli import conversion_shares, conversion_source
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli.conversion_publish import check_upload
+from qwen3_mlx.cli.conversion_publish import check_early
 from qwen3_mlx.cli.conversion_report import preview, summary
 from qwen3_mlx.cli.settings import suggestions
 from qwen3_mlx.cli.terminal.progress import ProgressLine
@@ -160,8 +160,7 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
         detail = f", {gb(done)} of {gb(total)}" if stage == "convert" else ""
         progress.stage(stage, done, total, detail)
 
-    check_upload(options)
-    conversion_source.check_out(options.out)
+    check_early(options)
     if options.upload is not None:
         hub.check_name(options.upload)
         if not options.dry_run:
@@ -203,8 +202,7 @@ def _share_out(
 ) -> None:
     """Write one file per machine; a checkpoint that isn't packed is converted first."""
     assert options.shares is not None
-    check_upload(options)
-    conversion_source.check_out(options.out)
+    check_early(options)
     share = conversion_shares.first_share(options.shares, options.attention, options.pipeline)
     if options.upload is not None or options.dry_run:
         raise OptionError(
