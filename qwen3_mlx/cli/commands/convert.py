@@ -70,8 +70,7 @@ class ConvertOptions:
         bool, opt.flag("--allow-lossy", "Pack a packed MLX model again.", WORK)
     ] = False
     force: Annotated[
-        bool,
-        opt.flag("--force", "Replace the checkpoint in DIR; publish even above the bound.", WORK),
+        bool, opt.flag("--force", "Replace a checkpoint in DIR; publish above the bound.", WORK)
     ] = False
     verify: Annotated[
         bool, opt.flag("--verify/--no-verify", "Compare the result with SOURCE.", WORK)
