@@ -138,7 +138,7 @@ def now() -> None:
     """Print what "answer now" takes in the engine, and what it may take."""
     from qwen3_mlx import load
     from qwen3_mlx.engine.prefill import prefill
-    from qwen3_mlx.thinking_budget import STOP_TEXT
+    from qwen3_mlx.options.thinking_budget import STOP_TEXT
 
     model = load("demo")
     stop = model.tokenizer.encode(STOP_TEXT)

@@ -26,7 +26,7 @@ from qwen3_mlx.events import Reply
 from qwen3_mlx.files import check_path
 from qwen3_mlx.hub.kinds import check_judges, check_writes_text
 from qwen3_mlx.options import GenerationOptions
-from qwen3_mlx.plain_numbers import within
+from qwen3_mlx.options.plain_numbers import within
 from qwen3_mlx.retrieval import embed, rerank
 from qwen3_mlx.retrieval.batches import Progress
 from qwen3_mlx.text import normalise_tools

@@ -18,7 +18,7 @@ from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.engine.speculative import Speculating, SpeculativeDecoder
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import CacheFormat, Sampling
-from qwen3_mlx.thinking_budget import ThinkingBudget
+from qwen3_mlx.options.thinking_budget import ThinkingBudget
 from tests.engine.draft_cases import Always
 
 OPEN, CLOSE, EOS = 24, 25, 26  # beyond the network's vocabulary: nothing ends the turn early

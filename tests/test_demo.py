@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from qwen3_mlx import GenerationOptions, load
 from qwen3_mlx.hub.resolve import resolve
 from qwen3_mlx.model import Qwen3
-from qwen3_mlx.thinking_budget import STOP_TEXT
+from qwen3_mlx.options.thinking_budget import STOP_TEXT
 from training.data.chat import FAMILIES
 from training.heldout import Examiner, problems
 

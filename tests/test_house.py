@@ -26,8 +26,6 @@ SOURCES = sorted(path for folder in AROUND for path in (ROOT / folder).rglob("*.
 # from itself, never from a neighbour on its own floor. docs/design.md's picture is drawn from this.
 FLOORS = (
     ("errors", "events"),
-    ("plain_numbers",),
-    ("answer_form", "auto_budget", "thinking_budget"),
     ("files", "options"),
     ("gguf",),
     ("config", "hub", "text"),
@@ -45,10 +43,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 PUBLIC = FLOOR["model"]  # `from qwen3_mlx import load` brings the whole house
 FACES = ("cli", "serve", "tools")
 
-WITHOUT_MLX = (
-    *("answer_form", "auto_budget", "thinking_budget", "errors", "events", "files", "options"),
-    *("plain_numbers", "config", "gguf", "hub", "text"),
-)
+WITHOUT_MLX = (*("errors", "events", "files", "options", "config", "gguf", "hub", "text"),)
 SLOW = (
     *("huggingface_hub", "llguidance", "mlx_lm", "platformdirs", "prompt_toolkit", "pydantic"),
     *("starlette", "textual", "tomlkit", "transformers", "uvicorn"),

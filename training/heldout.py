@@ -9,7 +9,7 @@ from random import Random
 from tokenizers import Tokenizer
 
 from qwen3_mlx.nn.transformer import Qwen3Network
-from qwen3_mlx.thinking_budget import STOP_TEXT
+from qwen3_mlx.options.thinking_budget import STOP_TEXT
 from training.data.chat import FAMILIES, Conversation, Message, Mode, prompt
 from training.data.problem import Problem
 from training.decode import greedy

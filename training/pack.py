@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from qwen3_mlx.thinking_budget import STOP_TEXT
+from qwen3_mlx.options.thinking_budget import STOP_TEXT
 from training.data.chat import Conversation, converse, prompt
 from training.data.tools.talk import (
     CUT,

@@ -25,7 +25,7 @@ from tokenizers import (
     trainers,
 )
 
-from qwen3_mlx.thinking_budget import STOP_TEXT
+from qwen3_mlx.options.thinking_budget import STOP_TEXT
 from training.data.chat import converse
 from training.recipe import DEMO, Recipe
 

@@ -10,8 +10,8 @@ from qwen3_mlx.engine.probe import LONGEST
 from qwen3_mlx.engine.probe_schedule import ProbeRule, ProbeSchedule
 from qwen3_mlx.engine.short_answer import is_complete, short_answer
 from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options.thinking_budget import STOP_TEXT
 from qwen3_mlx.text import Tokenizer
-from qwen3_mlx.thinking_budget import STOP_TEXT
 from training.branches import Branch, Place, branches
 from training.data.chat import FAMILIES
 from training.data.problem import Problem

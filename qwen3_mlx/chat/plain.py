@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from qwen3_mlx.auto_budget import AutoBudget
 from qwen3_mlx.errors import SessionError
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.options.auto_budget import AutoBudget
 
 Messages = Sequence[Mapping[str, Any]]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from qwen3_mlx.answer_form import must_call
-from qwen3_mlx.auto_budget import AutoBudget
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.engine.probe_schedule import ProbeRule, ProbeSchedule
 from qwen3_mlx.errors import ConfigError, OptionError, shown
 from qwen3_mlx.files import read_json
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.options.answer_form import must_call
+from qwen3_mlx.options.auto_budget import AutoBudget
 from qwen3_mlx.text import Mode
 
 FILE = "auto_budget.json"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from qwen3_mlx.auto_budget import AutoBudget
 from qwen3_mlx.chat.continuing import continued, without_end
 from qwen3_mlx.chat.form import new_guide
 from qwen3_mlx.chat.probing import new_schedule
@@ -20,10 +19,11 @@ from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.errors import ContextError, OptionError, shown
 from qwen3_mlx.hub.kinds import check_writes_text
 from qwen3_mlx.options import DEFAULT_MAX_TOKENS, GenerationOptions, Sampling
+from qwen3_mlx.options.auto_budget import AutoBudget
+from qwen3_mlx.options.thinking_budget import ThinkingBudget
 from qwen3_mlx.text import Mode, StopSequences, resolve_mode
 from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.text.tool_calls import Tools
-from qwen3_mlx.thinking_budget import ThinkingBudget
 
 EMPTY_THOUGHT_END = "\n\n</think>\n\n"
 """The text that the chat templates write after ``<think>`` when thinking is off."""

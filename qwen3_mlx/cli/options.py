@@ -11,10 +11,10 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from qwen3_mlx.auto_budget import SPELLED, AutoBudget, read_budget
 from qwen3_mlx.cli.settings import suggestions
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.options import CacheFormat, GenerationOptions
+from qwen3_mlx.options.auto_budget import SPELLED, AutoBudget, read_budget
 
 THINKING, SAMPLING, RUN = "Thinking", "Sampling (default: Qwen's preset for the mode)", "Running"
 TOOLS = "Tools"

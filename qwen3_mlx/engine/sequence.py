@@ -18,7 +18,7 @@ from qwen3_mlx.engine.markers import Markers, Place
 from qwen3_mlx.engine.probe_schedule import ProbeSchedule
 from qwen3_mlx.engine.short_answer import ShortAnswer
 from qwen3_mlx.events import FinishReason, ThinkingCut
-from qwen3_mlx.thinking_budget import ThinkingBudget
+from qwen3_mlx.options.thinking_budget import ThinkingBudget
 
 PATIENCE = 3
 """Tokens that a cut may wait for the end of a character: UTF-8 has at most four bytes."""

@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from qwen3_mlx.errors import OptionError, shown
 from qwen3_mlx.nn.transformer import Qwen3Network
-from qwen3_mlx.plain_numbers import within
+from qwen3_mlx.options.plain_numbers import within
 from qwen3_mlx.retrieval.batches import Ids, Progress, fitted, last_states
 from qwen3_mlx.text import Tokenizer
 

@@ -12,10 +12,10 @@ from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.errors import ContextError, MessageError
 from qwen3_mlx.hub.kinds import check_writes_text
 from qwen3_mlx.options import GenerationOptions, Sampling
+from qwen3_mlx.options.thinking_budget import ThinkingBudget
 from qwen3_mlx.serve import thinking
 from qwen3_mlx.serve.api_error import refused
 from qwen3_mlx.text import Mode
-from qwen3_mlx.thinking_budget import ThinkingBudget
 
 Json = dict[str, Any]
 Made = TypeVar("Made")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qwen3_mlx.answer_form import plain_tool_choice
 from qwen3_mlx.errors import OptionError
+from qwen3_mlx.options.answer_form import plain_tool_choice
 from qwen3_mlx.serve.api_error import ApiError, refused
 from qwen3_mlx.serve.ask import Json
 from qwen3_mlx.serve.fields import Fields

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from qwen3_mlx.auto_budget import AutoBudget, read_budget
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.options import NEVER_THINK, Family
+from qwen3_mlx.options.auto_budget import AutoBudget, read_budget
 from qwen3_mlx.serve.api_error import ApiError, refused
 from qwen3_mlx.serve.fields import Fields
 

@@ -8,7 +8,7 @@ import pytest
 
 from qwen3_mlx.events import Reply
 from qwen3_mlx.model import Qwen3
-from qwen3_mlx.thinking_budget import STOP_TEXT
+from qwen3_mlx.options.thinking_budget import STOP_TEXT
 from tests import scripted, tiny
 
 LONG = "Hm, wait. " * 20

@@ -9,7 +9,7 @@ from qwen3_mlx.chat.turn_output import Clock
 from qwen3_mlx.engine.markers import Markers
 from qwen3_mlx.engine.probe_schedule import ProbeRule, ProbeSchedule
 from qwen3_mlx.engine.sequence import TurnSequence
-from qwen3_mlx.thinking_budget import ThinkingBudget
+from qwen3_mlx.options.thinking_budget import ThinkingBudget
 
 MARKERS = Markers(24, 25, None, frozenset({26}))
 

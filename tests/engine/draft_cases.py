@@ -32,7 +32,7 @@ from qwen3_mlx.engine.sequence import Markers, TurnSequence
 from qwen3_mlx.engine.speculative import Speculating, SpeculativeDecoder
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import CacheFormat, Sampling
-from qwen3_mlx.thinking_budget import ThinkingBudget
+from qwen3_mlx.options.thinking_budget import ThinkingBudget
 from tests import tiny
 
 VOCABULARY = 24

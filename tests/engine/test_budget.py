@@ -15,7 +15,7 @@ from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.transformer import Qwen3Body, Qwen3Network
 from qwen3_mlx.options import Sampling
-from qwen3_mlx.thinking_budget import ThinkingBudget
+from qwen3_mlx.options.thinking_budget import ThinkingBudget
 from tests import tiny
 from tests.oracle import assert_close
 

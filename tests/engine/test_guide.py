@@ -17,7 +17,7 @@ from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.options import Sampling
-from qwen3_mlx.thinking_budget import ThinkingBudget
+from qwen3_mlx.options.thinking_budget import ThinkingBudget
 from tests import tiny
 
 OPEN, CLOSE, EOS, LINE = 20, 21, 23, 22

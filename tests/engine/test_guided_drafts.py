@@ -24,7 +24,7 @@ from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.engine.speculative import Speculating, SpeculativeDecoder
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, Sampling
-from qwen3_mlx.thinking_budget import ThinkingBudget
+from qwen3_mlx.options.thinking_budget import ThinkingBudget
 from tests import tiny
 from tests.engine import draft_cases
 from tests.engine.draft_cases import MARKERS, VOCABULARY, Always, Places, Told

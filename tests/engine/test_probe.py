@@ -15,7 +15,7 @@ from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.nn.cache import windowed
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.options import CacheFormat
-from qwen3_mlx.thinking_budget import ThinkingBudget
+from qwen3_mlx.options.thinking_budget import ThinkingBudget
 from tests import tiny
 from tests.engine.draft_cases import Told
 from tests.probing import ALWAYS, DRAWN, MARKERS, NEVER, PROMPT, SLOT, STOP, Run

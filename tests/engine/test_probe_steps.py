@@ -19,7 +19,7 @@ from qwen3_mlx.engine.side_work import SideWork
 from qwen3_mlx.engine.task import Task
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import CacheFormat
-from qwen3_mlx.thinking_budget import ThinkingBudget
+from qwen3_mlx.options.thinking_budget import ThinkingBudget
 from tests import tiny
 from tests.probing import ALWAYS, DRAWN, MARKERS, NEVER, PROMPT, SLOT, STOP, Run
 

@@ -20,7 +20,7 @@ from qwen3_mlx.engine.task import Task
 from qwen3_mlx.errors import BusyError
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import Sampling
-from qwen3_mlx.thinking_budget import ThinkingBudget
+from qwen3_mlx.options.thinking_budget import ThinkingBudget
 from tests import tiny
 
 MARKERS = Markers(24, 25, None, frozenset({26}))  # beyond the vocabulary: nothing ends a turn

@@ -12,7 +12,7 @@ from qwen3_mlx.engine.control import Control
 from qwen3_mlx.engine.decision import Decision, End, GoOn, Inject
 from qwen3_mlx.engine.markers import Markers
 from qwen3_mlx.engine.sequence import TurnSequence
-from qwen3_mlx.thinking_budget import ThinkingBudget
+from qwen3_mlx.options.thinking_budget import ThinkingBudget
 
 OPEN, CLOSE, TOOL, TOOL_END, EOS, BLANK = 24, 5, 25, 26, 7, 8
 STOP, SHORT = (3, 9, CLOSE, 2), (8, CLOSE, 8)

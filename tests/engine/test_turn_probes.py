@@ -10,7 +10,7 @@ from qwen3_mlx.engine.decision import Ask, End, GoOn, Inject
 from qwen3_mlx.engine.probe_schedule import ProbeRule, ProbeSchedule
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.engine.short_answer import ShortAnswer
-from qwen3_mlx.thinking_budget import ThinkingBudget
+from qwen3_mlx.options.thinking_budget import ThinkingBudget
 from tests.engine.test_sequence import BLANK, CLOSE, EOS, MARKERS, OPEN, READING, STOP, TOOL
 
 SLOT, EMPTY = (22, 1), (14, 2)

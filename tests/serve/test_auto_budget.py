@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from qwen3_mlx.auto_budget import AutoBudget
 from qwen3_mlx.chat.request import Request
 from qwen3_mlx.model import Qwen3
+from qwen3_mlx.options.auto_budget import AutoBudget
 from qwen3_mlx.serve import chat_completions, thinking
 from qwen3_mlx.serve.api_error import ApiError
 from qwen3_mlx.serve.ask import ready

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from qwen3_mlx.auto_budget import read_budget
 from qwen3_mlx.errors import OptionError
+from qwen3_mlx.options.auto_budget import read_budget
 from tests.serve.page_stub import Script, ask, ended, needs_chromium, wait_for
 
 pytestmark = needs_chromium

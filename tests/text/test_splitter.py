@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from qwen3_mlx.events import Answer, Event, Thinking, ToolCall
+from qwen3_mlx.options.thinking_budget import STOP_TEXT
 from qwen3_mlx.text import Mode, Splitter, Tokenizer
-from qwen3_mlx.thinking_budget import STOP_TEXT
 from tests.tiny_tokenizer import MARKERS, tiny_backend
 
 OUTSIDE = Mode(thinking=True, template_flag=None, starts_inside=False)

@@ -9,9 +9,9 @@ import pytest
 from tokenizers import decoders
 
 from qwen3_mlx.errors import ConfigError, OptionError
+from qwen3_mlx.options.thinking_budget import STOP_TEXT
 from qwen3_mlx.text import Tokenizer, tokenizer
 from qwen3_mlx.text.tokenizer import LONG
-from qwen3_mlx.thinking_budget import STOP_TEXT
 from tests.tiny_tokenizer import MARKERS, tiny_backend, write_tiny_tokenizer
 
 TEXTS = [

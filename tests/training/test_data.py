@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from qwen3_mlx.options.thinking_budget import STOP_TEXT
 from qwen3_mlx.text import ChatTemplate
-from qwen3_mlx.thinking_budget import STOP_TEXT
 from training.card import load_table
 from training.data.calendar import MONTHS, WEEKDAYS
 from training.data.chat import FAMILIES, Conversation, converse, prompt

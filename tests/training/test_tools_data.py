@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 
 from benchmarks.call_check import ABSENT, CATEGORIES, Expected, check
 from benchmarks.call_sitting import Sitting
+from qwen3_mlx.options.thinking_budget import STOP_TEXT
 from qwen3_mlx.text import ChatTemplate
-from qwen3_mlx.thinking_budget import STOP_TEXT
 from training.data.chat import FAMILIES
 from training.data.exchange import Persona
 from training.data.problem import Problem, is_held_out

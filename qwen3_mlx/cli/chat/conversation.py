@@ -8,11 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen3_mlx.auto_budget import AutoBudget
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.errors import OptionError, Qwen3Error, SessionError
 from qwen3_mlx.events import Done, Stats
 from qwen3_mlx.options import NEVER_THINK
+from qwen3_mlx.options.auto_budget import AutoBudget
 
 if TYPE_CHECKING:
     from qwen3_mlx.chat.journal import ChatJournal, SavedChat

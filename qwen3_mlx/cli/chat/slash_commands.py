@@ -10,7 +10,6 @@ import difflib
 from dataclasses import replace
 from pathlib import Path
 
-from qwen3_mlx.auto_budget import AutoBudget, read_budget
 from qwen3_mlx.chat import journal, journal_files
 from qwen3_mlx.cli.chat import editing
 from qwen3_mlx.cli.chat.conversation import Conversation
@@ -22,6 +21,7 @@ from qwen3_mlx.cli.tools import commands as tools
 from qwen3_mlx.errors import OptionError, SessionError, gb, shown
 from qwen3_mlx.files import expanded
 from qwen3_mlx.options import NEVER_THINK
+from qwen3_mlx.options.auto_budget import AutoBudget, read_budget
 
 
 def is_command(line: str) -> bool:

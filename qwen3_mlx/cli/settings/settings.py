@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from qwen3_mlx.auto_budget import most_tokens, read_budget
 from qwen3_mlx.errors import ConfigError, OptionError, shown
 from qwen3_mlx.files import own_folder, read_small
 from qwen3_mlx.options import NEVER_THINK, Family, GenerationOptions
+from qwen3_mlx.options.auto_budget import most_tokens, read_budget
 
 LARGEST = 2**20
 """Largest config.toml that is read, in bytes."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwen3_mlx.auto_budget import AutoBudget
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.options import CacheFormat, GenerationOptions, check_context
+from qwen3_mlx.options.auto_budget import AutoBudget
 
 WHOLE = {
     "thinking_budget": 5,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from qwen3_mlx.auto_budget import AutoBudget
 from qwen3_mlx.chat.plain import explicit
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.options.auto_budget import AutoBudget
 
 
 @pytest.mark.parametrize(

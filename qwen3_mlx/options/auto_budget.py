@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from qwen3_mlx.errors import OptionError, shown
-from qwen3_mlx.plain_numbers import within
+from qwen3_mlx.options.plain_numbers import within
 
 _DIGITS = 18
 """Most digits of a budget: no context is longer, and `int` refuses texts of thousands of digits."""

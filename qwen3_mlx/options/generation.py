@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from qwen3_mlx.answer_form import plain_schema, plain_tool_choice
-from qwen3_mlx.auto_budget import AutoBudget, most_tokens, read_budget
 from qwen3_mlx.errors import OptionError, shown
-from qwen3_mlx.plain_numbers import biases, ranged, whole, within
-from qwen3_mlx.thinking_budget import STOP_TEXT
+from qwen3_mlx.options.answer_form import plain_schema, plain_tool_choice
+from qwen3_mlx.options.auto_budget import AutoBudget, most_tokens, read_budget
+from qwen3_mlx.options.plain_numbers import biases, ranged, whole, within
+from qwen3_mlx.options.thinking_budget import STOP_TEXT
 
 Family = Literal["hybrid", "thinking", "instruct", "coder"]
 """hybrid: Qwen3 of April 2025, both modes; thinking, instruct: the 2507 releases; coder."""
