@@ -9,7 +9,10 @@ import pytest
 from tests.test_house import MODULES, PACKAGE
 
 FACTS = {
-    "the families that never think": (r"[\"']instruct[\"'], [\"']coder[\"']}\)", ["options/generation.py"]),
+    "the families that never think": (
+        r"[\"']instruct[\"'], [\"']coder[\"']}\)",
+        ["options/generation.py"],
+    ),
     "the memory of Macs": ("96, 128, 192", ["fit/machine.py"]),
     "8B's hidden size": (r"4096, 32, 8, 12_?288", ["hub/releases.py"]),
     "how a JSON file of a model is refused": ("expected=.a JSON object", ["files.py"]),

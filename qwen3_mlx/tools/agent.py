@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwen3_mlx.chat.session import ChatSession
-from qwen3_mlx.errors import shown
+from qwen3_mlx.errors import OptionError, shown
 from qwen3_mlx.events import Answer, Stats, Thinking
 from qwen3_mlx.model import Qwen3, listed
 from qwen3_mlx.options import GenerationOptions
@@ -55,8 +55,8 @@ class Agent:
         `ask`, functions need its permission too.
     options: those of every step, as in ``model.generate``; the thinking budget spans a whole turn.
 
-    Not for concurrent use. Raises `OptionError` for a function that no schema can describe, and
-    for one item in place of a list.
+    Not for concurrent use. Raises `OptionError` for a function that no schema can describe, for
+    one item in place of a list, and for a name in place of a model.
     """
 
     def __init__(
@@ -71,6 +71,9 @@ class Agent:
         call_seconds: float = CALL_SECONDS,
         **options: Any,
     ) -> None:
+        if not callable(getattr(model, "session", None)):
+            hint = 'Agent(load("8b"), tools)'
+            raise OptionError("model", got=shown(model), expected="a loaded model", hint=hint)
         given, allow = listed("tools", tools), listed("allow", allow)
         made = [tool if isinstance(tool, Tool) else tool_of(tool) for tool in given]
         own = set() if ask else {tool.name for tool in made if not tool.server}

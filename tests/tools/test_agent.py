@@ -115,6 +115,12 @@ def test_wrong_arguments_are_told_to_the_model(arguments: dict[str, Any]) -> Non
     assert result.failed and result.text.startswith("ValueError: ")
 
 
+@pytest.mark.parametrize("given", ["demo", None, 5])
+def test_a_name_is_no_model(given: Any) -> None:
+    with pytest.raises(OptionError, match="model: got .*, expected a loaded model"):
+        Agent(given)
+
+
 @pytest.mark.parametrize(
     "given", [{"tools": len}, {"tools": "f"}, {"tools": {"f": len}}, {"allow": "files.*"}]
 )
