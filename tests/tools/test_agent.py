@@ -117,7 +117,7 @@ def test_wrong_arguments_are_told_to_the_model(arguments: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("given", ["demo", None, 5])
 def test_a_name_is_no_model(given: Any) -> None:
-    with pytest.raises(OptionError, match="model: got .*, expected a loaded model"):
+    with pytest.raises(OptionError, match=r"model: got .*, expected a loaded model"):
         Agent(given)
 
 
