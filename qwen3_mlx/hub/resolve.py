@@ -70,8 +70,13 @@ def is_model_name(text: str) -> bool:
 
 
 def may_be_words(text: str) -> bool:
-    """Whether `text` has only a repository's form, as "and/or" has, and no Qwen's name."""
-    if not _REPO.fullmatch(text) or "qwen" in text.lower():
+    """Whether `text` has only a repository's form, as "and/or" and "24/7" have.
+
+    Names of repositories mostly have a digit among letters, a hyphen or an underscore, or "qwen".
+    """
+    parts = text.split("/")
+    bare = all(map(str.isalpha, parts)) or all(map(str.isdigit, parts))
+    if not _REPO.fullmatch(text) or "qwen" in text.lower() or not bare:
         return False
     try:
         return find_local(text) is None

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from qwen3_mlx.errors import ToolError, without_secrets
-from qwen3_mlx.tools.redirect import moved
+from qwen3_mlx.tools.redirect import moved, path_of
 from qwen3_mlx.tools.transport import LARGEST_MESSAGE, Message, Receiver, parsed
 
 CONNECT_SECONDS = 30.0
@@ -148,10 +148,6 @@ class Http:
             self._open.discard(exchange)
             exchange.connection.close()
 
-    @property
-    def _path(self) -> str:
-        return (self._url.path or "/") + (f"?{self._url.query}" if self._url.query else "")
-
     def _own_headers(self) -> dict[str, str]:
         """The headers of every request: the configured ones, session id and protocol version."""
         headers = dict(self._headers)
@@ -190,17 +186,22 @@ class Http:
     def _asked(
         self, exchange: _Exchange, method: str, headers: Mapping[str, str], body: bytes | None
     ) -> http.client.HTTPResponse:
-        """The response to a request, after redirects within the server. Raises as `_answers`."""
+        """The response to a request, after redirects within the server. Raises as `_answers`.
+
+        Only POSTs are: a GET, whose stream is optional, may lead to a page for people.
+        """
+        url = self._url
         for _ in range(MOST_REDIRECTS):
-            response = exchange.ask(method, self._path, headers, body)
-            place = response.headers.get("Location", "")
-            if response.status not in (307, 308) or not (there := moved(self._url, place)):
+            response = exchange.ask(method, path_of(url), headers, body)
+            place = response.headers.get("Location", "") if method == "POST" else ""
+            if response.status not in (307, 308) or not (there := moved(url, place)):
                 break
-            self._url = there
+            url = there
             response.read(LARGEST_MESSAGE)
             exchange.connection.close()
         if response.status >= 300:
             raise self._refused(response)
+        self._url = url
         return response
 
     def _refused(self, response: http.client.HTTPResponse) -> ToolError:
@@ -212,7 +213,7 @@ class Http:
             hint = "its session is over; /mcp starts it again"
         if place := response.headers.get("Location", "")[:200]:
             said = f"to {place} {said}"
-            hint = "a redirect to another address is not followed: if you trust it, name it as url"
+            hint = "this redirect is not followed: if you trust the address, name it as url"
         got = without_secrets(f"{response.status} {response.reason} {said[:300]}".strip())
         return ToolError("the server refused", got=got, hint=hint)
 
@@ -228,7 +229,7 @@ class Http:
         if self._session is not None:
             with contextlib.suppress(*_BROKEN), self._exchange() as exchange:
                 exchange.connection.timeout = exchange.silence_s = 2.0
-                exchange.ask("DELETE", self._path, self._own_headers()).read(1_000)
+                exchange.ask("DELETE", path_of(self._url), self._own_headers()).read(1_000)
 
 
 _BROKEN = (OSError, http.client.HTTPException, ValueError)

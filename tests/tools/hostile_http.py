@@ -50,6 +50,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if last := self.headers.get("Last-Event-ID"):
             self._resumed(last)
+        elif self.server.how == "get-elsewhere":
+            self.server.go_on.set()
+            self._send(b"", "text/plain", 307, Location="/docs")
         elif self.server.how == "unasked":
             self._stream()
             self._event({"id": "p", "method": "ping"})
@@ -60,6 +63,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.how == "get-elsewhere" and self.path == "/docs":
+            self._send(b"", "text/html", 405)
+            return
         if self.server.how.startswith("moved") and self.path == "/mcp":
             status, place = self.server.how.split()[1:]
             self._send(b"", "text/plain", int(status), Location=place)

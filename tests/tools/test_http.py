@@ -119,9 +119,20 @@ def test_a_redirect_within_the_server_is_followed(place: str, status: int) -> No
         assert server.headers[-1]["X-Key"] == "k"
 
 
+def test_a_page_for_people_behind_a_get_changes_no_address() -> None:
+    with (
+        stub("get-elsewhere") as server,
+        McpServers([ServerConfig("h", url=server.url)]) as servers,
+    ):
+        assert server.go_on.wait(10) and servers.failures == {}
+        for number in range(3):
+            assert call(servers, a=number).text == f'{{"a": {number}}}'
+
+
 @pytest.mark.parametrize(
     ("status", "place"),
     [
+        (307, "/\u00e4"),
         (307, "http://localhost:1/mcp"),
         (308, "https://127.0.0.1/mcp"),
         (307, "//example.org/mcp"),

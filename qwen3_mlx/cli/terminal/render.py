@@ -141,17 +141,22 @@ def footer(done: Done, budget: int | None) -> str:
     return " | ".join(parts)
 
 
+MARKERS = 8
+"""Most tokens of a turn that count as neither thought nor answer, such as ``</think>``."""
+
+
 def cut_note(done: Done | None, max_tokens: int | None) -> str:
     """What was cut, for a pipe, which has no footer; "" for a turn that ended by itself."""
     if done is None or done.finish_reason != "length":
         return ""
     stats = done.stats
-    full = max_tokens is not None and stats.thinking_tokens + stats.answer_tokens >= max_tokens
+    counted = stats.thinking_tokens + stats.answer_tokens + MARKERS
+    full = max_tokens is not None and counted >= max_tokens
     by = "max_tokens" if full else "the end of the context"
     if stats.answer_tokens:
         return f"the answer was cut by {by}"
     if stats.thinking_tokens:
-        return f"cut by {by} while it thought: no answer (--budget N ends a thought in time)"
+        return f"cut by {by} before it answered (--budget N ends a thought in time)"
     return f"cut by {by}: no answer"
 
 

@@ -33,9 +33,12 @@ def test_hide_reasoning(cli: Any) -> None:
 @pytest.mark.parametrize(
     ("turn", "max_tokens", "note"),
     [
-        ([Thinking("hm")], 5, "cut by max_tokens while it thought: no answer (--budget N"),
-        ([Thinking("hm")], 900, "cut by the end of the context while it thought: no answer"),
+        ([Thinking("hm")], 5, "cut by max_tokens before it answered (--budget N"),
+        ([Thinking("hm")], 6, "cut by max_tokens before it answered"),  # </think> is neither
+        ([Thinking("hm")], 900, "cut by the end of the context before it answered"),
         ([Thinking("hm"), Answer("It")], 6, "the answer was cut by max_tokens\n"),
+        ([Thinking("hm"), Answer("It")], 8, "the answer was cut by max_tokens\n"),
+        ([Thinking("hm"), Answer("It")], 99, "the answer was cut by the end of the context\n"),
         ([Answer("It")], 1, "the answer was cut by max_tokens\n"),
     ],
 )
