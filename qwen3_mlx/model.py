@@ -166,9 +166,10 @@ class Qwen3(LoadedModel):
         option, too long, out of memory) does not stop the others: with `return_errors` its error
         takes the reply's place; without, the first error is raised after all the others are done.
         """
-        if isinstance(parallel, bool) or not isinstance(parallel, int) or parallel < 1:
+        at_once = within(parallel, 1, math.inf, integer=True)
+        if at_once is None:
             raise OptionError("parallel", got=shown(parallel), expected="1 or more at a time")
-        asked = (options or GenerationOptions()).override(overrides)
+        asked = as_options(options).override(overrides)
         prompts = listed("prompts", prompts)
         found: dict[int, Reply | Qwen3Error] = {}
         before, self._running = self._running, (turns := TurnList())
@@ -182,7 +183,7 @@ class Qwen3(LoadedModel):
                     numbers.append(number)
                 except Qwen3Error as error:
                     found[number] = error
-            scheduler = new_scheduler(self.runtime, parallel=parallel)
+            scheduler = new_scheduler(self.runtime, parallel=int(at_once))
             for index, reply in run_all(scheduler, list(turns)):
                 if isinstance(reply, Exception) and not isinstance(reply, Qwen3Error):
                     raise reply
@@ -190,8 +191,8 @@ class Qwen3(LoadedModel):
                 if on_progress is not None:
                     on_progress(len(found), len(prompts))
         finally:
-            if self._running is turns:
-                self._running = before
+            if self._running is turns:  # not another list, whose turns hold their caches
+                self._running = None if isinstance(before, TurnList) else before
         replies = [found[number] for number in range(len(prompts))]
         errors = [reply for reply in replies if isinstance(reply, Qwen3Error)]
         if errors and not return_errors:

@@ -58,6 +58,15 @@ class Drafts:
                 self._way = way_to_check(self._target.network, self._target.cache_format)
             return self._way
 
+    def reconsider(self) -> None:
+        """Check drafts by kernels that were proven meanwhile; called while nothing runs."""
+        with self._lock:
+            self._way, self._proof = (
+                None,
+                RowsOnDemand(self._target.network, self._target.cache_format),
+            )
+            self._held.clear()
+
     def compile_ahead(self, stopped: Stopped = lambda: False) -> None:
         """Compile the kernels that check drafts, until `stopped()` is true."""
         check = self.way[0]

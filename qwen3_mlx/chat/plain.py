@@ -20,7 +20,7 @@ def are_messages(value: object) -> bool:
     return isinstance(value, list) and all(
         isinstance(message, dict)
         and isinstance(message.get("role"), str)
-        and isinstance(message.get("tool_calls"), list | None)
+        and isinstance(message.get("tool_calls"), list | tuple | None)
         for message in value
     )
 

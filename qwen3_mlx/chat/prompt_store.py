@@ -29,7 +29,8 @@ from qwen3_mlx.checkpoint.headers import header_bytes, read_header
 from qwen3_mlx.engine.background import Stopped
 from qwen3_mlx.engine.prefixes import common_prefix
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.errors import CheckpointError, Qwen3Error
+from qwen3_mlx.errors import CheckpointError, OutOfMemoryError, Qwen3Error
+from qwen3_mlx.fit.guard import require
 from qwen3_mlx.nn.cache.full import KVCache
 
 VERSION = 3
@@ -66,43 +67,54 @@ class PromptStore:
 
     folder: Path
     cap: int = CAP_BYTES
-    _ids: dict[tuple[str, int], list[int]] = field(default_factory=dict, init=False, repr=False)
-    """The token ids of files that were looked at, by name and time."""
+    _ids: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False)
+    """The token ids of files that were looked at, by name, which has their digest."""
 
-    def restore(self, runtime: Runtime, tokens: Sequence[int], cache: PromptCache) -> str:
+    def restore(
+        self, runtime: Runtime, tokens: Sequence[int], cache: PromptCache, beyond: int = 0
+    ) -> str:
         """Fill `cache` with the longest stored beginning of `tokens`; returns a note for the user.
+
+        beyond: tokens that are at hand without the disk; no shorter beginning is read.
 
         The note is empty unless a matching file is damaged (it is then removed), or was computed
         by a model that has changed since.
         """
         key, notes = model_key(runtime), []
-        for file, of_key in self._matching(tokens, key):
+        for common, file, of_key in self._matching(tokens, key):
+            if common <= beyond:
+                break
             try:
                 if of_key != key:
                     notes += [STALE] if _metadata(file).get("model") == runtime.name else []
                     continue
-                ids, layers = _load(file, cache)
+                require(file.stat().st_size, "while reading a kept prompt")
+                ids, layers = _load(file, cache, common)
+            except OutOfMemoryError:
+                continue
             except (Qwen3Error, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
                 if file.exists():  # otherwise another chat has just removed it to make room
                     notes.append(f"{DAMAGED}: {_first_line(error)}")
                     _remove(file)
                 continue
-            cache.layers[:], cache.tokens[:] = layers, ids
-            if not cache.keep(tokens):  # a sliding window has dropped the rows
+            if not layers:  # a sliding window has dropped the rows
                 continue
+            cache.layers[:], cache.tokens[:] = layers, ids
             with contextlib.suppress(OSError):  # removed meanwhile, or a read-only disk
                 os.utime(file)
             break
         return f"{notes[0]}; it is computed anew" if notes else ""
 
-    def _matching(self, tokens: Sequence[int], own: str | None) -> Iterator[tuple[Path, str]]:
-        """Files that begin as `tokens` do, and their keys: those with most in common first.
+    def _matching(self, tokens: Sequence[int], own: str | None) -> Iterator[tuple[int, Path, str]]:
+        """Files that begin as `tokens` do, as (tokens in common, file, key): the most first.
 
         Key `own` goes before others, of which only whole prefixes of `tokens` are found.
         """
         found = []
         digests: dict[int, str] = {}
-        for file in self._files():
+        files = self._files()
+        self._ids = {file.name: self._ids[file.name] for file in files if file.name in self._ids}
+        for file in files:
             name, _, rest = file.stem.partition("-")
             length, _, key = rest.partition("-")
             count = int(length) if length.isdecimal() else 0
@@ -114,17 +126,16 @@ class PromptStore:
             if count > 0 and (common == count or common >= max(SHORTEST, SHARE * count)):
                 found.append((common, count, file, key))
         found.sort(key=lambda one: (-one[0], one[3] != own, one[1]))
-        yield from ((file, key) for _, _, file, key in found)
+        yield from ((common, file, key) for common, _, file, key in found)
 
     def _ids_of(self, file: Path) -> list[int]:
         """The token ids of `file`; empty if it can't be read."""
         try:
-            at = file.name, file.stat().st_mtime_ns
-            if at not in self._ids:
+            if file.name not in self._ids:
                 read_header(file)
                 held: dict[str, mx.array] = mx.load(str(file))  # type: ignore[assignment]
-                self._ids[at] = held[IDS].tolist()  # type: ignore[assignment]  # nested, to mypy
-            return self._ids[at]
+                self._ids[file.name] = held[IDS].tolist()  # type: ignore[assignment]  # nested, to mypy
+            return self._ids[file.name]
         except (Qwen3Error, OSError, ValueError, RuntimeError, KeyError):
             return []
 
@@ -244,8 +255,8 @@ def _write(
     return True
 
 
-def _load(file: Path, cache: PromptCache) -> tuple[list[int], list[KVCache]]:
-    """The token ids and layers in `file`.
+def _load(file: Path, cache: PromptCache, count: int) -> tuple[list[int], list[KVCache]]:
+    """The first `count` token ids and positions in `file`; no layers if some have dropped them.
 
     Raises unless every byte matches the digest and the layout fits.
     """
@@ -263,4 +274,16 @@ def _load(file: Path, cache: PromptCache) -> tuple[list[int], list[KVCache]]:
     digest.update(_described(IDS, arrays[IDS]) + _raw(arrays[IDS]))
     if metadata["digest"] != digest.hexdigest():
         raise CheckpointError(f"{file.name}: its bytes are not those that were written")
-    return ids, layers
+    return ids[:count], layers if count == len(ids) else _first(layers, count, cache)
+
+
+def _first(layers: Sequence[KVCache], count: int, cache: PromptCache) -> list[KVCache]:
+    """New layers with copies of the first `count` positions, so that the rest's memory is free."""
+    fewer = cache.empty_layers()
+    for layer, part in zip(layers, fewer, strict=True):
+        stored = {name: mx.contiguous(array) for name, array in layer.stored(count).items()}
+        if not stored:
+            return []
+        mx.eval(list(stored.values()))
+        part.restore(stored, count)
+    return fewer

@@ -37,8 +37,9 @@ class Prefixes:
         self.evictions = 0
         self.branches: deque[list[int]] = deque(maxlen=MOST_BRANCHES)
         """Beginnings at which a prompt diverged from a cache: other prompts may share them."""
-        self.elsewhere: Callable[[Sequence[int], PromptCache], None] | None = None
-        """Fills an empty cache with a beginning stored on disk; None if there is no disk store."""
+        self.elsewhere: Callable[[Sequence[int], PromptCache, int], None] | None = None
+        """Fills an empty cache with a beginning stored on disk that is longer than so many tokens;
+        None if there is no disk store."""
 
     def __len__(self) -> int:
         return len(self._idle)
@@ -78,7 +79,7 @@ class Prefixes:
         common, source = max([*lengths, *others], key=lambda pair: pair[0], default=(0, None))
         if self.elsewhere is not None and 2 * common < len(wanted):
             kept = self._new_cache()
-            self.elsewhere(wanted, kept)
+            self.elsewhere(wanted, kept, common)
             if len(kept.tokens) > common:
                 return kept
         if source is None or common < SHORTEST:

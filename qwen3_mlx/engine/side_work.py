@@ -18,6 +18,7 @@ class SideWork:
         self.most = most
         self._work: deque[Generator[object]] = deque()
         self._stepping: Generator[object] | None = None
+        self._closed = 0
         self._our_turn = False
 
     def __len__(self) -> int:
@@ -38,10 +39,11 @@ class SideWork:
         self._our_turn = not (by_turns and self._our_turn)
         if not self._work or not self._our_turn:
             return False
+        closed = self._closed  # before the work leaves the queue: `close` may come at any point
         self._stepping = work = self._work.popleft()
         try:
             next(work)
-            if self._stepping is work:
+            if closed == self._closed:
                 self._work.append(work)
             else:  # `close` was called in another thread while it ran
                 work.close()
@@ -53,7 +55,7 @@ class SideWork:
 
     def close(self) -> None:
         """Close all queued generators."""
-        self._stepping = None
+        self._closed += 1
         while self._work:
             self._work.popleft().close()
 

@@ -15,7 +15,7 @@ from qwen3_mlx.metal import dispatch, tuning, verdict
 from qwen3_mlx.metal.compile_ahead import compile_ahead, settle
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.variants import Signature, text_digest, variants
-from qwen3_mlx.metal.verdict import Verdict
+from qwen3_mlx.metal.verdict import Arm, Verdict
 from qwen3_mlx.nn.fused_step import kernels_of
 from qwen3_mlx.nn.signature import signatures
 from qwen3_mlx.nn.transformer import Qwen3Network
@@ -94,13 +94,34 @@ def under_way() -> bool:
     return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
+def launches_of_arms(network: Qwen3Network, cache_format: CacheFormat) -> list[Launch]:
+    """The launches of the arms that a trial would time, by the saved proof."""
+    found = signatures(network, cache_format)
+    held = verdict.read(verdict.file_of(found)) if found else None
+    if held is None:
+        return []
+    arms: list[Arm] = [arm for arm in verdict.ARMS if arm != "stock"]
+    launches = _of_arms(network, cache_format, found, held, set(arms))
+    settle(launches)
+    return launches
+
+
 def _proven(
     network: Qwen3Network, cache_format: CacheFormat, found: list[Signature], held: Verdict
 ) -> list[Launch]:
     """The launches of the arms that `held` chose, the prompt's first; nothing is launched yet."""
-    arms = {arm for arm in held.arms() if arm != "stock"} or (
-        {"fused"} if dispatch.forced() else set()
-    )
+    arms: set[Arm] = {arm for arm in held.arms() if arm != "stock"}
+    arms = arms or ({"fused"} if dispatch.forced() else set())
+    return _of_arms(network, cache_format, found, held, arms)
+
+
+def _of_arms(
+    network: Qwen3Network,
+    cache_format: CacheFormat,
+    found: list[Signature],
+    held: Verdict,
+    arms: set[Arm],
+) -> list[Launch]:
     names = {name for arm in arms for name in kernels_of(arm, network, cache_format)}
     names |= {*dispatch.PROMPT} if names else set()
     able = {name for name in names if not held.fault(name) and not dispatch.off_reason(name)}

@@ -112,14 +112,16 @@ def prove_beside(
     """The part of `run` that needs no time of this process: are a single token's kernels right?
 
     Child processes find out; nothing is computed here, so any thread may call it. Returns the
-    reason why the verdict could not be saved. Raises `prove.Skipped`.
+    reason why nothing can be timed: the verdict could not be saved, or it has yet to be tried
+    again. Raises `prove.Skipped`.
     """
     file = verdict_file(network, cache_format)
     before = verdict.read(file) if file is not None else None
     if file is None or (before is not None and not before.too_late("step")):
         return None
     held = prove.prove(signatures(network, cache_format), skipped=skipped, rows=False)
-    return _keep(file, held, before, model)
+    late = "its proof took too long, or had too little memory" if held.too_late("step") else None
+    return _keep(file, held, before, model) or late
 
 
 def _keep(file: Path, held: Verdict, before: Verdict | None, model: str) -> str | None:

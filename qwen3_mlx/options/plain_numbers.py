@@ -55,7 +55,7 @@ def biases(value: Any) -> dict[int, float]:
         raise OptionError("logit_bias", got=shown(value)[:80], expected=expected)
     found = {}
     for token, bias in value.items():
-        spelled = isinstance(token, str) and token.isascii() and token.isdigit()
+        spelled = isinstance(token, str) and token.isascii() and token.isdigit() and len(token) < 20
         key = within(int(token) if spelled else token, 0, math.inf, integer=True)
         added = within(bias, -100, 100, integer=False)
         if key is None or added is None:

@@ -156,7 +156,9 @@ class Api:
             ids = await self.desk.work(lambda: runtime.tokenizer.encode(text))
             ignored = tuple(found.unknown())
         context = runtime.config.context
-        tokens = [self._piece(token) for token in ids] if pieces else ids
+        tokens: list[Any] = ids
+        if pieces:
+            tokens = await self.desk.work(lambda: [self._piece(token) for token in ids])
         answer = {"tokens": tokens, "count": len(ids), "max_model_len": context}
         return json_response(answer, headers=ignored_header(ignored))
 

@@ -21,11 +21,14 @@ class KeptPrefixes:
     def __init__(self, runtime: Runtime, store: PromptStore) -> None:
         self._runtime, self._store = runtime, store
 
-    def restore(self, tokens: Sequence[int], cache: PromptCache) -> None:
-        """Fill the empty `cache` with the longest stored prefix of `tokens`; skips short ones."""
+    def restore(self, tokens: Sequence[int], cache: PromptCache, beyond: int = 0) -> None:
+        """Fill the empty `cache` with the longest stored prefix of `tokens`, if it is worth it.
+
+        beyond: tokens that are in memory.
+        """
         if len(tokens) < SHORTEST:
             return
-        if note := self._store.restore(self._runtime, tokens, cache):
+        if note := self._store.restore(self._runtime, tokens, cache, beyond):
             _LOG.info("%s", note)
 
     def save(self, prefixes: Prefixes) -> Generator[None]:

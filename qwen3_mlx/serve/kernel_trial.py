@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.engine.scheduler import Scheduler
 from qwen3_mlx.metal import prove
-from qwen3_mlx.nn import trial
+from qwen3_mlx.metal.compile_ahead import compile_ahead
+from qwen3_mlx.metal.launch import Launch
+from qwen3_mlx.nn import ahead, trial
 from qwen3_mlx.nn.signature import say
 from qwen3_mlx.nn.trial_outcome import summary
 
@@ -39,6 +42,7 @@ class KernelTrial:
         self._clock, self._next = clock, self._begin
         self._over, self._thread = threading.Event(), threading.Thread()
         self._fault: str | None = None
+        self._launches: deque[Launch] | None = None
         self._steps, self._not_before, self._tries = 0, 0.0, 0
 
     @property
@@ -87,6 +91,8 @@ class KernelTrial:
             return False
         if self._fault is not None:
             return self._end(self._fault)
+        if self._compile():
+            return True
         given = (self._runtime.network, self._runtime.cache_format, self._runtime.name)
         try:
             found, fault = trial.run(*given, rows=False, skipped=self._is_interrupted)
@@ -98,11 +104,20 @@ class KernelTrial:
         if fault:
             return self._end(f"the result can't be kept: {fault}")
         self._scheduler.side_by_side.reconsider()
+        if self._runtime.drafts is not None:
+            self._runtime.drafts.reconsider()
         self._scheduler.prefixes.renew()
         self._next = self._nothing
         if found is not None:
             say(f"kernels: {summary(found)}")
         return True
+
+    def _compile(self) -> bool:
+        """Compile one kernel, seconds on CUDA, so that a request waits for no more than that."""
+        if self._launches is None:
+            given = (self._runtime.network, self._runtime.cache_format)
+            self._launches = deque(ahead.launches_of_arms(*given))
+        return bool(self._launches) and compile_ahead([self._launches.popleft()]) >= 0
 
     def _end(self, reason: str) -> bool:
         self._next = self._nothing

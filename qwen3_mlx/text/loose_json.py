@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
 _TOKEN = re.compile(r'["{}\[\],]|[^"{}\[\],]+')
@@ -19,8 +20,8 @@ class Repeated(dict[str, Any]):
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
-        names = [name for name, _ in pairs]
-        self.repeated = {name for name in names if names.count(name) > 1}
+        times = Counter(name for name, _ in pairs)
+        self.repeated = {name for name, count in times.items() if count > 1}
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import qwen3_mlx
 import qwen3_mlx.model as model_module
+from qwen3_mlx.chat import draft as chat_draft
 from qwen3_mlx.chat.draft import Drafts, with_drafts
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.cli.app import app
@@ -191,3 +192,17 @@ def test_the_command_says_what_drafts_gave() -> None:
 )
 def test_a_turn_s_drafts_in_a_line(given: Speculation, expected: str) -> None:
     assert drafts(given) == expected
+
+
+def test_drafts_are_checked_by_kernels_that_were_proven_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = with_drafts(tiny.runtime(3), "lookup").drafts
+    assert held is not None and held.way[0] is not None
+    fused: Any = object()
+    monkeypatch.setattr(chat_draft, "way_to_check", lambda *_: (fused, ""))
+    assert held.way[0] is not fused
+    held.reconsider()
+    assert held.way[0] is fused
+    made = held.new()
+    assert made is not None and made.check is fused

@@ -89,3 +89,32 @@ def test_an_answer_now_ends_the_thoughts_that_run_and_no_later_one(model: Qwen3)
     assert {turn.control.wish for turn in (one, other, late)} == {"stop"}
     with pytest.raises(ValueError, match="got 'halt'"):
         turns.interrupt("halt")  # type: ignore[arg-type]
+
+
+def test_a_list_takes_the_options_that_one_prompt_takes(model: Qwen3) -> None:
+    with pytest.raises(OptionError, match="GenerationOptions"):
+        model.generate_many(["a"], {"max_tokens": 3})  # type: ignore[arg-type]
+    (reply,) = model.generate_many(["a"], parallel=np.int64(2), max_tokens=1)  # type: ignore[arg-type]
+    assert isinstance(reply, Reply) and reply.stats.answer_tokens <= 1
+
+
+def test_lists_of_several_threads_leave_nothing_behind(model: Qwen3) -> None:
+    """The first ends while the second runs; its turns' caches were held until the next turn."""
+    first, second = threading.Event(), threading.Event()
+
+    def begun(_done: int, _total: int) -> None:
+        first.set()
+        second.wait(30)
+
+    one = threading.Thread(target=lambda: model.generate_many(["a"], on_progress=begun, **OPTIONS))
+    one.start()
+    assert first.wait(30)
+    ended = threading.Event()
+
+    def go_on(_done: int, _total: int) -> None:
+        second.set()
+        one.join(30)
+        ended.set()
+
+    model.generate_many(["b"], on_progress=go_on, **OPTIONS)
+    assert ended.is_set() and model._running is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from dataclasses import replace
@@ -13,7 +12,7 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx import load
-from qwen3_mlx.chat.prompt_store import SHARE, SHORTEST, PromptStore, model_key
+from qwen3_mlx.chat.prompt_store import PromptStore, model_key
 from qwen3_mlx.checkpoint.fingerprint import fingerprint
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.prefill import prefill
@@ -82,46 +81,6 @@ def test_the_longest_beginning_is_taken(demo: Qwen3, store: PromptStore) -> None
     other = demo.session(system="Another. " + DOCUMENT)
     other.restore_prompt(store)
     assert other.cache.tokens == []
-
-
-@pytest.mark.parametrize("shared", [1.0, 0.6])
-def test_a_prompt_that_shares_only_its_beginning_gets_that(
-    demo: Qwen3, store: PromptStore, shared: float
-) -> None:
-    """The same question after a restart, whose answer is in the file; or another one."""
-    whole = kept(demo, store)
-    count = int(shared * len(whole)) - 5
-    prompt = [*whole[:count], 100, 101, 102]
-    cache = PromptCache(demo.network)
-    assert store.restore(demo.runtime, prompt, cache) == "" and cache.tokens == whole[:count]
-    assert {layer.offset for layer in cache.layers} == {count}
-    here = prefill(demo.network, prompt[count:], cache)
-    assert_close(here, prefill(demo.network, prompt, PromptCache(demo.network)))
-    again = PromptCache(demo.network)  # the file itself is whole
-    store.restore(demo.runtime, whole, again)
-    assert again.tokens == whole
-
-
-def test_a_small_part_of_a_file_is_not_worth_reading_it(demo: Qwen3, store: PromptStore) -> None:
-    whole = kept(demo, store)
-    least = max(SHORTEST, math.ceil(SHARE * len(whole)))
-    for count, found in ((least, least), (least - 1, 0)):
-        cache = PromptCache(demo.network)
-        store.restore(demo.runtime, [*whole[:count], 100, 101], cache)
-        assert len(cache.tokens) == found
-
-
-def test_the_file_with_most_in_common_is_taken(demo: Qwen3, store: PromptStore) -> None:
-    whole = kept(demo, store)
-    prompts = [[*whole[:count], *range(100, 140)] for count in (60, 50, 70)]
-    for prompt in prompts:
-        cache = PromptCache(demo.network)
-        prefill(demo.network, prompt, cache)
-        store.save(demo.runtime, prompt, cache)
-    for prompt in prompts:
-        cache = PromptCache(demo.network)
-        store.restore(demo.runtime, [*prompt[:-1], 99], cache)
-        assert cache.tokens == prompt[:-1]
 
 
 def copy(tmp_path: Path, name: str = "copy") -> Path:

@@ -356,3 +356,16 @@ def test_what_is_of_a_wrong_kind_is_an_error_in_words(model: Qwen3) -> None:
         for turn in (lambda: chat.send("hi"), chat.retry, chat.continue_last):
             with pytest.raises(OptionError, match="expected a list of messages"):
                 turn()
+
+
+def test_calls_as_a_reply_has_them_are_messages_of_the_session(model: Qwen3) -> None:
+    """A reply's calls are a tuple; `send` took them, and refused the session from then on."""
+    session = model.session()
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    said = {"role": "assistant", "content": "", "tool_calls": (call,)}
+    found = {"role": "tool", "content": "5"}
+    for _ in session.send([{"role": "user", "content": "hi"}, said, found], **GREEDY):
+        pass
+    for _ in session.send("and now?", **GREEDY):
+        pass
+    assert len(session.messages) == 6

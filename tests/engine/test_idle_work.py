@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator
 from functools import cache
 from typing import Any
@@ -257,3 +258,24 @@ def test_a_job_that_fails_leaves_the_background_to_the_next(
     names = [thread.name for thread in threading.enumerate() if thread is background._thread]
     assert names == ["background"], "one thread for all jobs"
     assert background._thread is not None and background._thread.daemon
+
+
+def test_work_is_closed_though_close_comes_as_it_leaves_the_queue() -> None:
+    """A shutdown of another thread may fall between any two steps of this one."""
+    side, closed = SideWork(4), list[bool]()
+
+    class Queue(deque[Generator[object]]):
+        def popleft(self) -> Generator[object]:
+            taken = super().popleft()
+            if not closed:
+                closed.append(True)
+                side.close()
+            return taken
+
+    def work() -> Generator[object]:
+        for _ in range(3):
+            yield
+
+    side._work = Queue()
+    side.add(work())
+    assert side.step() and closed == [True] and len(side) == 0

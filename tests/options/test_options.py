@@ -112,3 +112,8 @@ def test_words_are_texts(name: str, wrong: Any) -> None:
     with pytest.raises(OptionError) as error:
         GenerationOptions(**{name: wrong})
     assert error.value.what == name and error.value.expected
+
+
+def test_a_token_id_of_thousands_of_digits_is_no_token() -> None:
+    with pytest.raises(OptionError, match="logit_bias"):
+        GenerationOptions(logit_bias={"9" * 5000: 1.0})  # type: ignore[dict-item]

@@ -19,7 +19,7 @@ from qwen3_mlx.engine.side_by_side import SideBySide
 from qwen3_mlx.metal import prove
 from qwen3_mlx.metal.verdict import Reading, Verdict
 from qwen3_mlx.model import Qwen3
-from qwen3_mlx.nn import trial, trial_rows
+from qwen3_mlx.nn import ahead, trial, trial_rows
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 from qwen3_mlx.serve import kernel_trial
@@ -42,7 +42,13 @@ class Rig:
         )
         self.scheduler.side_by_side = self._noting("reconsider")
         self.scheduler.prefixes = self._noting("renew")
-        runtime: Any = SimpleNamespace(network=None, cache_format=None, name="a model")
+        drafts = self._noting("reconsider")
+        runtime: Any = SimpleNamespace(
+            network=None, cache_format=None, name="a model", drafts=drafts
+        )
+        self.launches: list[Any] = []
+        monkeypatch.setattr(ahead, "launches_of_arms", lambda *_: self.launches)
+        monkeypatch.setattr(kernel_trial, "compile_ahead", self._compiled)
         self.ending, self.answer = False, threading.Event()
         self.trial = KernelTrial(runtime, self.scheduler, lambda: self.ending, lambda: self.now)
         self.prove: Callable[[Any], str | None] = lambda skipped: None
@@ -54,6 +60,10 @@ class Rig:
 
     def _noting(self, method: str) -> SimpleNamespace:
         return SimpleNamespace(**{method: lambda: self.calls.append(method)})
+
+    def _compiled(self, launches: Any) -> int:
+        self.calls += [f"compile {one}" for one in launches]
+        return len(launches)
 
     def proven(self) -> None:
         """Start, and wait until the child processes have ended."""
@@ -69,12 +79,21 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
 def test_kernels_that_are_faster_are_used_from_then_on(rig: Rig) -> None:
     rig.proven()
     assert rig.trial.step() and not rig.trial.under_way
-    assert rig.calls == ["reconsider", "renew"]
+    assert rig.calls == ["reconsider", "reconsider", "renew"]
     assert (
         "once" in rig.said[0]
         and rig.said[1] == "kernels: fused steps run, 2.00 × as fast as MLX's own"
     )
     assert not rig.trial.step() and len(rig.said) == 2
+
+
+def test_kernels_are_compiled_one_a_round(rig: Rig) -> None:
+    """A request waits for one of them at most."""
+    rig.launches = ["a", "b"]
+    rig.proven()
+    for done in (["compile a"], ["compile a", "compile b"]):
+        assert rig.trial.step() and rig.calls == done and rig.trial.under_way
+    assert rig.trial.step() and not rig.trial.under_way
 
 
 def test_where_nothing_is_to_be_tried_nothing_is_said(
