@@ -71,6 +71,7 @@ def of_conversion(
     from qwen3_mlx.quantize import job as jobs
     from qwen3_mlx.quantize import sharing
     from qwen3_mlx.quantize.staging import Target
+    from qwen3_mlx.quantize.whole import Whole
 
     out, whole = request.out, request.out.with_name(f"{request.out.name}.whole")
     job = jobs.prepare(replace(request, out=whole), progress.stage)
@@ -78,14 +79,18 @@ def of_conversion(
     own.config(Qwen3Config.from_dict(job.plan.config()))
     target = Target(out, sharing.key_of(job.target.key, own))
     target.check(request.source, request.force)
+    temporary = Whole(job.target, out.with_name(f"{out.name}.shares"))
     if target.record() is None:
+        temporary.check()
+        sharing.check_part(target, own.size)
+        job.target.check(request.source, request.force)
+        temporary.begin()
         record = jobs.run(job, progress.stage)
         progress.clear()
         screen.note(summary(whole, record).rstrip())
         with target.held():
             sharing.share_out(whole, target, own, record, _stage_progress(progress))
-    if job.target.record() is not None:  # else it is not this conversion's
-        target.disk.remove(whole)
+    temporary.remove()
     if request.remote is not None:
         request.remote.close()
     progress.clear()

@@ -42,8 +42,10 @@ def remote(name: str, out: Path, screen: Screen) -> RemoteFiles | None:
 
 def _check_in_the_way(place: Path) -> None:
     """Raise `OptionError` if `place`, which is removed in the end, holds anything of the user's."""
+    from qwen3_mlx.quantize.checkpoint_entries import entries_of
+
     try:
-        names = [entry.name for entry in place.iterdir()] if place.exists() else []
+        names = [entry.name for entry in entries_of(place)] if place.exists() else []
     except OSError:
         names = [""]
     own = ("headers", "whole", "arriving")

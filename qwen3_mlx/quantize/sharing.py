@@ -25,9 +25,10 @@ from qwen3_mlx.checkpoint.unread import unread_network
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.config.share import Share
 from qwen3_mlx.config.shares import KEY, Shares
-from qwen3_mlx.errors import CheckpointError, gb
+from qwen3_mlx.errors import CheckpointError, OptionError, gb
 from qwen3_mlx.files import open_regular, read_config, read_small
 from qwen3_mlx.group.versions import digest
+from qwen3_mlx.quantize.checkpoint_entries import CONFIG, entries_of, final_name
 from qwen3_mlx.quantize.pack import bytes_of
 from qwen3_mlx.quantize.plan import COPIED, PAGE, as_json
 from qwen3_mlx.quantize.staging import MARGIN, Target, finish, full_disk
@@ -85,6 +86,21 @@ def key_of(whole: str, share: Share) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def check_part(target: Target, count: int) -> None:
+    """Raise `OptionError` if ``OUT.part`` is no unfinished one of `count` machines."""
+    part, shares = target.part, Shares("", "", ((0, ""),) * count)
+    own = {*COPIED, "README.md", CONFIG, RECORD, *map(shares.name, range(count))}
+    try:
+        entries = entries_of(part) if part.exists() else []
+    except OSError:  # no directory, or unreadable
+        entries = [part]
+    if part.is_symlink() or any(
+        not entry.is_file() or final_name(entry.name) not in own for entry in entries
+    ):
+        hint = "move it away: the shares are written there before it takes its own name"
+        raise OptionError("a directory is in the way", got=str(part), hint=hint)
+
+
 def share_out(
     source: Path,
     target: Target,
@@ -95,8 +111,10 @@ def share_out(
     """Write the files of `share.size` machines, and the small files, to ``target.out``.
 
     The rank of `share` is ignored. Complete files of an interrupted run are reused. record: for
-    conversion.json. Raises `CheckpointError`, also for a full disk, or as `own_tensors`.
+    conversion.json. Raises `CheckpointError`, also for a full disk, or as `check_part` and
+    `own_tensors`.
     """
+    check_part(target, share.size)
     ranks = [replace(share, rank=rank) for rank in range(share.size)]
     plans = [own_tensors(source, one) for one in ranks]
     of, part = digest(source), target.part

@@ -19,6 +19,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 from qwen3_mlx.errors import CheckpointError, OptionError, gb
 from qwen3_mlx.files import held, read_small
+from qwen3_mlx.quantize.checkpoint_entries import CONFIG
 from qwen3_mlx.quantize.digests import DigestCheck
 from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.journal import ConversionJournal
@@ -28,11 +29,11 @@ from qwen3_mlx.quantize.shard_writer import write_shard
 from qwen3_mlx.quantize.source_pass import SourcePass
 from qwen3_mlx.quantize.target_check import (
     RECORD,
+    check_apart,
     check_file,
     check_in_the_way,
     check_place,
     check_replaceable,
-    is_empty,
 )
 
 MARGIN = 16 * 2**20
@@ -43,6 +44,13 @@ Progress = Callable[[int, int], None]
 """Called with (bytes of the source done, total bytes)."""
 
 
+@dataclass(slots=True)
+class _Leave:
+    """What the last check allowed."""
+
+    force: bool = False
+
+
 @dataclass(frozen=True)
 class Target:
     """A conversion's output directory and its auxiliary files."""
@@ -50,6 +58,7 @@ class Target:
     out: Path
     key: str
     disk: Disk = field(default_factory=Disk)
+    leave: _Leave = field(default_factory=_Leave, compare=False, repr=False)
 
     @property
     def part(self) -> Path:
@@ -104,22 +113,26 @@ class Target:
 
     def check(self, source: Path, force: bool) -> None:
         """Raise `OptionError` if ``OUT``, or a file beside it, must not be written or removed."""
-        out, source = self.out.resolve(), source.resolve()
-        if out == source or source in out.parents or out in source.parents:
-            hint = "the source is never touched: name a directory outside it"
-            raise OptionError("--out lies in the source", got=str(self.out), hint=hint)
+        others = (f"{self.out.name}.{end}" for end in ("part", "replaced", "dwq", "awq"))
+        check_apart(source, self.out, *map(self.out.with_name, others))
         check_place(self.out)
-        self._check_beside()
-        if self.record() is not None or is_empty(self.out):
-            return
-        if not force:
-            hint = "choose another --out, or replace it with --force"
-            raise OptionError("the target exists", got=str(self.out), hint=hint)
-        check_replaceable(self.out)
+        self._check_beside(force)
+        self.leave.force = force
+        if self.record() is None:
+            check_replaceable(self.out, force)
 
-    def _check_beside(self) -> None:
+    def journal_key(self) -> str | None:
+        """The key of the conversion that the journal is of, or None."""
+        try:
+            line = json.loads(read_small(self.journal).split(b"\n")[0])
+        except (OSError, ValueError, RecursionError):
+            return None
+        return str(line["key"]) if isinstance(line, dict) and "key" in line else None
+
+    def _check_beside(self, force: bool) -> None:
         """Raise `OptionError` if a name beside ``OUT`` is taken by something of the user's."""
-        check_in_the_way(self.replaced)
+        known = self.journal_key() is not None or self.record() is not None
+        check_in_the_way(self.replaced, known=known, force=force)
         check_file(self.journal, b'{"key"')
         check_file(self.states, b'"layers"')
 
@@ -164,17 +177,16 @@ def write_checkpoint(
 def finish(target: Target, files: dict[str, bytes]) -> None:
     """Add `files` (card and record), and rename ``OUT.part`` to ``OUT``.
 
-    Raises `CheckpointError`; `OptionError` if ``OUT`` has been given other files meanwhile, and a
-    second run finishes once they are moved away.
+    Raises `CheckpointError`; `OptionError` if ``OUT`` has come, or has been given other files,
+    since the check, and a second run finishes once they are moved away.
     """
     disk, part = target.disk, target.part
     try:
         for name, data in files.items():
             disk.write_file(part / name, data)
         if target.out.exists():
-            check_replaceable(target.out)
-            if target.replaced.exists():
-                disk.remove(target.replaced)
+            check_replaceable(target.out, target.leave.force)
+            remove_checkpoint(disk, target.replaced)
             disk.rename(target.out, target.replaced)
         disk.rename(part, target.out)
         clean(target)
@@ -184,9 +196,23 @@ def finish(target: Target, files: dict[str, bytes]) -> None:
 
 def clean(target: Target) -> None:
     """Remove the files that only an unfinished conversion needs."""
-    for path in (target.journal, target.replaced, target.states):
+    remove_checkpoint(target.disk, target.replaced)
+    # The journal goes last: while it is there, a half removed directory is known to be ours.
+    for path in (target.states, target.journal):
         if path.exists():
             target.disk.remove(path)
+
+
+def remove_checkpoint(disk: Disk, directory: Path) -> None:
+    """Remove `directory` if it exists; what tells that it is a checkpoint goes last."""
+    if not directory.exists():
+        return
+    for entry in sorted(directory.iterdir()):
+        if entry.name not in (CONFIG, RECORD):
+            disk.remove(entry)
+    for name in (CONFIG, RECORD):
+        disk.remove(directory / name)
+    disk.remove(directory)
 
 
 def full_disk(error: OSError, target: Target) -> CheckpointError:

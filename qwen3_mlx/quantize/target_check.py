@@ -9,13 +9,11 @@ from pathlib import Path
 
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.files import open_regular
-from qwen3_mlx.quantize.plan import COPIED, INDEX
+from qwen3_mlx.quantize.checkpoint_entries import RECORD, entries_of, foreign_entry, lacking
+from qwen3_mlx.quantize.same_place import is_within, linked_into, same
 
-RECORD = "conversion.json"
-"""The result's file that records the source, the recipe and the measurements."""
+__all__ = ["RECORD"]
 
-_NAMES = frozenset(("config.json", RECORD, INDEX, "README.md", *COPIED))
-_HARMLESS = frozenset((".gitattributes", ".DS_Store"))  # of the hub and of macOS
 _ANOTHER = "name another --out"
 _AWAY = "move it away, or name another --out: the conversion needs this name"
 
@@ -23,10 +21,11 @@ _AWAY = "move it away, or name another --out: the conversion needs this name"
 def check_place(out: Path) -> None:
     """Raise `OptionError` if `out` can't be a directory of its own, or is no directory now."""
     place, here, home = out.absolute().resolve(), Path.cwd().resolve(), _home()
-    kept = {here: "the current directory", home: "the home directory"}
-    what = kept.get(place)
-    for inner, name in kept.items():
-        if what is None and inner is not None and place in inner.parents:
+    kept = [("the current directory", here), ("the home directory", home)]
+    known = [(name, inner) for name, inner in kept if inner is not None]
+    what = next((name for name, inner in known if same(place, inner)), None)
+    for name, inner in known:
+        if what is None and is_within(inner, place):
             what = f"a directory above {name}"
     if what is None and out.name in ("", ".."):
         what = "a path that doesn't end in a name"
@@ -42,33 +41,57 @@ def check_place(out: Path) -> None:
         )
 
 
+def check_apart(source: Path, out: Path, *removed: Path) -> None:
+    """Raise `OptionError` if writing `out` would touch `source`.
+
+    removed: directories beside `out` that a conversion writes or removes too.
+    """
+    hint = "the source is never touched: name a directory outside it"
+    if is_within(out, source) or any(is_within(source, one) for one in (out, *removed)):
+        raise OptionError("--out lies in the source", got=str(out), hint=hint)
+    for one in (out, *removed):
+        link = linked_into(source, one) if one.exists() else None
+        if link is not None:
+            got = f"{link}, a link into {one}"
+            raise OptionError("--out holds files of the source", got=got, hint=hint)
+
+
 def is_empty(out: Path) -> bool:
     """Whether the directory `out` is missing or empty. Raises `OptionError`."""
     try:
-        return not out.exists() or not any(out.iterdir())
+        return not out.exists() or not entries_of(out)
     except OSError as error:
         raise _unreadable(out, error) from None
 
 
-def check_replaceable(out: Path) -> None:
-    """Raise `OptionError` unless the directory `out` holds a checkpoint and nothing else."""
+def check_replaceable(out: Path, force: bool) -> None:
+    """Raise `OptionError` unless the directory `out` is empty, or a checkpoint and `force`."""
+    if is_empty(out):
+        return
+    if not force:
+        hint = "choose another --out, or replace it with --force"
+        raise OptionError("the target exists", got=str(out), hint=hint)
     try:
-        foreign = _foreign(out)
+        fault = foreign_entry(out) or lacking(out)
     except OSError as error:
         raise _unreadable(out, error) from None
-    if foreign is not None:
+    if fault is not None:
         raise OptionError(
             f"{out} is not replaced, not even by --force",
-            got=foreign,
+            got=fault,
             expected="a checkpoint and nothing else",
             hint="move what you want to keep, remove the directory yourself, or " + _ANOTHER,
         )
 
 
-def check_in_the_way(path: Path) -> None:
-    """Raise `OptionError` if `path`, the place of an older result, is something else."""
-    if path.is_symlink() or (path.exists() and (not path.is_dir() or not _is_ours(path))):
-        got = f"{path}, which is no checkpoint"
+def check_in_the_way(path: Path, *, known: bool, force: bool) -> None:
+    """Raise `OptionError` if `path`, a name that a conversion removes, is the user's.
+
+    known: a conversion's files beside it say that it wrote `path`, perhaps not all of it.
+    Otherwise a record must be there; with `force` any checkpoint will do.
+    """
+    if path.is_symlink() or (path.exists() and not _is_ours(path, known, force)):
+        got = f"{path}, which no conversion is known to have left"
         raise OptionError("something is in the way", got=got, expected="nothing", hint=_AWAY)
 
 
@@ -94,33 +117,15 @@ def _unreadable(out: Path, error: OSError) -> OptionError:
     return OptionError(f"{out} can't be looked into", got=got, hint=_ANOTHER)
 
 
-def _is_ours(path: Path) -> bool:
+def _is_ours(path: Path, known: bool, force: bool) -> bool:
     try:
-        return _foreign(path) is None
+        if not path.is_dir() or foreign_entry(path) is not None:
+            return False
+        if known or not entries_of(path) or (path / RECORD).is_file():
+            return True
+        return force and lacking(path) is None
     except OSError:
         return False
-
-
-def _foreign(directory: Path) -> str | None:
-    """What in `directory` is no part of a checkpoint, as text; None if it is one, or empty."""
-    entries = sorted(directory.iterdir())
-    for entry in entries:
-        if not _belongs(entry):
-            return f"{entry.name}{'/' if entry.is_dir() else ''} in it"
-    names = {entry.name for entry in entries}
-    if names and not names & {"config.json", RECORD}:
-        return "neither config.json nor conversion.json in it"
-    return None
-
-
-def _belongs(entry: Path) -> bool:
-    name = entry.name
-    if not entry.is_file():
-        return False
-    if name.startswith(".") and name.endswith(".part"):  # left by a killed process
-        name = name[1:].removesuffix(".part")
-    is_weights = name.startswith("model") and name.endswith(".safetensors")
-    return is_weights or name in _NAMES or name in _HARMLESS
 
 
 def _home() -> Path | None:

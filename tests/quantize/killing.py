@@ -153,7 +153,7 @@ def main(source: Path, work: Path, points: int) -> dict[str, object]:
         home.mkdir()
         out, old = home / "m", None
         if number % 2:
-            old = {"config.json": b"{}", "model.safetensors": b"old"}
+            old = {"config.json": b'{"model_type": "qwen3"}', "model.safetensors": b"old"}
             out.mkdir()
             for name, data in old.items():
                 (out / name).write_bytes(data)

@@ -43,7 +43,7 @@ def project(out: Path) -> None:
 
 def checkpoint(out: Path) -> None:
     out.mkdir()
-    (out / "config.json").write_text("{}")
+    (out / "config.json").write_text('{"model_type": "qwen3"}')
     (out / "model.safetensors").write_bytes(b"weights")
 
 
@@ -205,7 +205,7 @@ def test_files_that_come_while_it_converts_are_kept(
         return part
 
     monkeypatch.setattr(staging, "write_checkpoint", written)
-    with pytest.raises(OptionError, match="is not replaced"):
+    with pytest.raises(OptionError, match="the target exists"):
         convert(dense, out)
     assert (out / "thesis.txt").read_text() == "thesis"
     monkeypatch.setattr(staging, "write_checkpoint", write)
@@ -216,11 +216,11 @@ def test_files_that_come_while_it_converts_are_kept(
 
 def test_only_what_a_conversion_leaves_is_no_obstacle(tmp_path: Path) -> None:
     place = tmp_path / "out.replaced"
-    check_in_the_way(place)
+    check_in_the_way(place, known=False, force=False)
     place.mkdir()
-    check_in_the_way(place)
+    check_in_the_way(place, known=False, force=False)
     (place / "conversion.json").write_text("{}")
-    check_in_the_way(place)
+    check_in_the_way(place, known=False, force=False)
     file = tmp_path / "out.journal"
     check_file(file, b'{"key"')
     for left in (b"", b"\n", b'{"key": "k"}\n{"sha'):
