@@ -177,6 +177,19 @@ def test_killed_while_the_old_result_is_removed(
     assert 5 < at < 39
 
 
+def test_half_removed_a_result_is_still_known_by_itself(dense: Path, tmp_path: Path) -> None:
+    place = tmp_path / "out.replaced"
+    convert(dense, tmp_path / "whole")
+    for at in range(40):
+        shutil.copytree(tmp_path / "whole", place, dirs_exist_ok=True)
+        try:
+            staging.remove_checkpoint(Dying(at), place)
+            break
+        except KeyboardInterrupt:
+            check_in_the_way(place, known=False, force=False)
+    assert 5 < at < 39 and not place.exists()
+
+
 @pytest.mark.parametrize("told", ["journal", "record"])
 def test_half_of_an_old_result_is_known_by_the_files_beside_it(
     dense: Path, tmp_path: Path, told: str
