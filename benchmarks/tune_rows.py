@@ -36,6 +36,9 @@ from qwen3_mlx.nn.signature import layer_of
 CUTS = [(tiles, simds) for tiles in (1, 2, 4) for simds in (4, 8, 16)]
 ROUNDS, STEPS = (7, 10) if backend.device() != "cpu" else (1, 1)
 
+WAIT_SECONDS = 120.0
+"""How long a worker waits for those that still compile."""
+
 TODAY = tuning.skinny
 """The cut that is varied."""
 
@@ -125,7 +128,10 @@ def work(folder: Path, index: int) -> None:
         mx.eval(today[rows](x))
     found = [case for case in found if compiles(case[-1], case[-2])]
     (folder / f"ready-{index}").touch()
+    began = time.monotonic()
     while len(list(folder.glob("ready-*"))) < given["workers"]:
+        if time.monotonic() - began > WAIT_SECONDS:  # a worker has failed
+            break
         time.sleep(0.05)
     with (folder / "turn").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
