@@ -158,7 +158,7 @@ def test_nan_logits_are_not_taken_for_agreement() -> None:
 
 def test_nothing_measured_is_not_published(dense: Path, tmp_path: Path) -> None:
     record = convert(dense, tmp_path / "out", verify=False)
-    with pytest.raises(HubError, match="no measurement"):
+    with pytest.raises(HubError, match="was not compared with its source"):
         jobs.check_publishable(record, force=False)
     later = convert(dense, tmp_path / "out", verify=True)  # the same conversion, measured now
     assert jobs.passes(later) and jobs.passes(convert(dense, tmp_path / "out", verify=True))
