@@ -188,8 +188,8 @@ def test_the_disk_is_asked_where_memory_holds_less_than_half(
 ) -> None:
     prompt, filled = ids(1, 41), list[PromptCache]()
 
-    def elsewhere(tokens: Sequence[int], empty: PromptCache) -> None:
-        assert tokens == prompt[:-1] and not empty.tokens
+    def elsewhere(tokens: Sequence[int], empty: PromptCache, beyond: int) -> None:
+        assert tokens == prompt[:-1] and not empty.tokens and beyond == in_memory
         filled.append(empty)
         if on_disk:
             prefill(network(), prompt[:on_disk], empty)
@@ -203,7 +203,7 @@ def test_the_disk_is_asked_where_memory_holds_less_than_half(
 
 
 def test_a_new_server_asks_the_disk_for_the_shortest_prompt() -> None:
-    def elsewhere(tokens: Sequence[int], empty: PromptCache) -> None:
+    def elsewhere(tokens: Sequence[int], empty: PromptCache, _beyond: int) -> None:
         prefill(network(), tokens, empty)
 
     kept = store()
