@@ -113,11 +113,14 @@ class KernelTrial:
         return True
 
     def _compile(self) -> bool:
-        """Compile one kernel, seconds on CUDA, so that a request waits for no more than that."""
+        """Compile one kernel, so that a request waits for no more; False if none is left."""
         if self._launches is None:
             given = (self._runtime.network, self._runtime.cache_format)
             self._launches = deque(ahead.launches_of_arms(*given))
-        return bool(self._launches) and compile_ahead([self._launches.popleft()]) >= 0
+        if not self._launches:
+            return False
+        compile_ahead([self._launches.popleft()])
+        return True
 
     def _end(self, reason: str) -> bool:
         self._next = self._nothing

@@ -1,17 +1,20 @@
-"""What the tests of the background share."""
+"""What the tests of turns and of the background share."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qwen3_mlx.chat.prompt_store import PromptStore
 from qwen3_mlx.engine import warm as warm_module
 from qwen3_mlx.engine.fair import ChunkPace
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.model import Qwen3, load
 
 
 @pytest.fixture
@@ -39,3 +42,13 @@ def until(steps: list[int], count: int) -> None:
 def whole_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts are read in the chunks that a turn alone reads them in, however busy the machine."""
     monkeypatch.setattr(ChunkPace, "size", lambda _pace, _seconds, most, _offset=0: most)
+
+
+@pytest.fixture(scope="module")
+def demo() -> Qwen3:
+    return load("demo")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PromptStore:
+    return PromptStore(tmp_path / "prompts")

@@ -10,7 +10,6 @@ import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
 
 import pytest
 
-from qwen3_mlx import load
 from qwen3_mlx.chat import prompt_store
 from qwen3_mlx.chat.prompt_store import SHARE, SHORTEST, PromptStore
 from qwen3_mlx.engine.prefill import prefill
@@ -19,16 +18,6 @@ from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.model import Qwen3
 from tests.chat.test_prompt_store import files, kept
 from tests.oracle import assert_close
-
-
-@pytest.fixture(scope="module")
-def demo() -> Qwen3:
-    return load("demo")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> PromptStore:
-    return PromptStore(tmp_path / "prompts")
 
 
 @pytest.mark.parametrize("shared", [1.0, 0.6])

@@ -25,16 +25,6 @@ from tests.oracle import assert_close
 DOCUMENT = "The meeting is on Monday at nine. " * 8
 
 
-@pytest.fixture(scope="module")
-def demo() -> Qwen3:
-    return load("demo")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> PromptStore:
-    return PromptStore(tmp_path / "prompts")
-
-
 def files(store: PromptStore) -> list[Path]:
     return sorted(store.folder.glob("*"))
 

@@ -105,7 +105,8 @@ def test_a_part_needs_its_own_memory_and_a_tensor(tmp_path: Path, experts: int) 
     assert resident <= final + largest + SLACK + 24 * MIB
 
 
-def test_only_own_bytes_are_read_of_rows_and_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each read of a file from now on."""
     read: list[int] = []
     inner = raw._read
 
@@ -114,6 +115,11 @@ def test_only_own_bytes_are_read_of_rows_and_experts(monkeypatch: pytest.MonkeyP
         inner(info, offset, view)  # type: ignore[arg-type]
 
     monkeypatch.setattr(raw, "_read", counted)
+    return read
+
+
+def test_only_own_bytes_are_read_of_rows_and_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = counted_reads(monkeypatch)
     monkeypatch.setattr(shared, "SHORT_RUN", 1)
     network, _ = load_network(resolve.resolve("demo-moe"), share=Share(0, 2))
     stored = 2  # bytes of a float in the file
@@ -131,13 +137,6 @@ def test_a_run_of_64_kib_is_read_alone_and_a_shorter_one_with_its_row(
     info = read_header(tmp_path / "x.safetensors")["x"]
     part = Part(1, 100, 32_768)
     own = replace(info, shape=(2, columns), nbytes=2 * columns * 4, part=part)
-    read: list[int] = []
-    inner = raw._read
-
-    def counted(info: object, offset: int, view: memoryview) -> None:
-        read.append(len(view))
-        inner(info, offset, view)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(raw, "_read", counted)
+    read = counted_reads(monkeypatch)
     assert mx.array_equal(shared.read_part(own), whole[:, 100 : 100 + columns])
     assert sum(read) == (own.nbytes if alone else whole.nbytes)

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qwen3_mlx.config import recipes
-from qwen3_mlx.quantize import job
+from qwen3_mlx.quantize import job, staging
 from qwen3_mlx.quantize.disk import Disk
 from tests.quantize.build import DENSE, MOE, bf16_model
 from tests.tiny_tokenizer import write_tiny_tokenizer
@@ -68,3 +68,15 @@ def convert(
 ) -> dict[str, Any]:
     """Convert without measuring (unless asked to); returns the record."""
     return job.run(job.prepare(request(source, out, recipe, **changes), disk=disk))
+
+
+def comes_meanwhile(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Have `act` done while a conversion is under way, once its weights are written."""
+    write = staging.write_checkpoint
+
+    def written(*arguments: Any, **named: Any) -> Path:
+        part = write(*arguments, **named)
+        act()
+        return part
+
+    patch.setattr(staging, "write_checkpoint", written)

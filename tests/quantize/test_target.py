@@ -14,10 +14,9 @@ from qwen3_mlx.cli.app import app
 from qwen3_mlx.cli.conversion_source import remote
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.quantize import staging
 from qwen3_mlx.quantize.target_check import check_file, check_in_the_way
 from tests.quantize.build import all_bytes
-from tests.quantize.conftest import convert
+from tests.quantize.conftest import comes_meanwhile, convert
 
 
 def run(*arguments: object) -> Result:
@@ -197,18 +196,12 @@ def test_a_folder_where_files_are_fetched_to_is_not_removed(
 def test_files_that_come_while_it_converts_are_kept(
     dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, write = tmp_path / "out", staging.write_checkpoint
-
-    def written(*arguments: object, **named: object) -> Path:
-        part = write(*arguments, **named)  # type: ignore[arg-type]
-        project(out)
-        return part
-
-    monkeypatch.setattr(staging, "write_checkpoint", written)
-    with pytest.raises(OptionError, match="the target exists"):
-        convert(dense, out)
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        comes_meanwhile(patch, lambda: project(out))
+        with pytest.raises(OptionError, match="the target exists"):
+            convert(dense, out)
     assert (out / "thesis.txt").read_text() == "thesis"
-    monkeypatch.setattr(staging, "write_checkpoint", write)
     shutil.move(out, tmp_path / "mine")
     convert(dense, out)
     assert (out / "config.json").is_file()

@@ -21,7 +21,7 @@ from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.staging import Target
 from qwen3_mlx.quantize.target_check import check_in_the_way, check_place
 from tests.quantize.build import all_bytes
-from tests.quantize.conftest import convert, request
+from tests.quantize.conftest import comes_meanwhile, convert, request
 
 CONFIG = json.dumps({"architectures": ["Qwen3ForCausalLM"]})
 
@@ -306,14 +306,8 @@ def test_what_only_looks_like_a_checkpoint(
 def test_a_checkpoint_that_comes_while_it_converts_takes_force(
     dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
 ) -> None:
-    out, write = tmp_path / "out", staging.write_checkpoint
-
-    def written(*arguments: object, **named: object) -> Path:
-        part = write(*arguments, **named)  # type: ignore[arg-type]
-        foreign(out)
-        return part
-
-    monkeypatch.setattr(staging, "write_checkpoint", written)
+    out = tmp_path / "out"
+    comes_meanwhile(monkeypatch, lambda: foreign(out))
     if force:
         convert(dense, out, force=True)
         assert (out / "conversion.json").is_file()
