@@ -186,13 +186,11 @@ class Http:
     def _asked(
         self, exchange: _Exchange, method: str, headers: Mapping[str, str], body: bytes | None
     ) -> http.client.HTTPResponse:
-        """The response to a request, after redirects within the server. Raises as `_answers`.
-
-        Only POSTs are: a GET, whose stream is optional, may lead to a page for people.
-        """
-        url = self._url
+        """The response; a POST is redirected within the server. Raises as `_answers`."""
+        url = begun = self._url
         for _ in range(MOST_REDIRECTS):
             response = exchange.ask(method, path_of(url), headers, body)
+            # a GET, whose stream is optional, may lead to a page for people
             place = response.headers.get("Location", "") if method == "POST" else ""
             if response.status not in (307, 308) or not (there := moved(url, place)):
                 break
@@ -201,7 +199,8 @@ class Http:
             exchange.connection.close()
         if response.status >= 300:
             raise self._refused(response)
-        self._url = url
+        if url != begun:  # another request may have moved meanwhile
+            self._url = url
         return response
 
     def _refused(self, response: http.client.HTTPResponse) -> ToolError:

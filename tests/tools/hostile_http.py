@@ -52,7 +52,8 @@ class Handler(BaseHTTPRequestHandler):
             self._resumed(last)
         elif self.server.how == "get-elsewhere":
             self.server.go_on.set()
-            self._send(b"", "text/plain", 307, Location="/docs")
+            status = 200 if self.path == "/docs" else 307
+            self._send(b"for people", "text/html", status, Location="/docs")
         elif self.server.how == "unasked":
             self._stream()
             self._event({"id": "p", "method": "ping"})
