@@ -134,10 +134,17 @@ def warm(subject: Subject, seconds: float) -> dict[str, float]:
             asyncio.run(throughput(subject, n, 16, -1))
         passes, _ = subject.passes_per_step(before)
         taken = time.perf_counter() - began
-        trying = subject.metrics().get("qwen3_mlx_trying_kernels", 0)
-        if (passes < ONE_PASS and not trying) or taken > seconds:
+        if (passes < ONE_PASS and not subject.trying()) or taken > seconds:
             return {"seconds": taken, "passes_per_step": passes}
-        time.sleep(REST_SECONDS)  # kernels are compiled while nobody asks
+        rest(subject, seconds - taken)
+
+
+def rest(subject: Subject, seconds: float) -> None:
+    """Ask nothing while kernels are tried: their steps are timed while nobody asks."""
+    time.sleep(REST_SECONDS)
+    until = time.perf_counter() + seconds - REST_SECONDS
+    while subject.trying() and time.perf_counter() < until:
+        time.sleep(0.5)
 
 
 def measure(subjects: list[Subject], repeats: int, plan: dict[str, Measure]) -> None:

@@ -83,6 +83,10 @@ class Subject:
             return {}
         return {line[0]: float(line[1]) for line in lines if len(line) == 2}
 
+    def trying(self) -> bool:
+        """Whether it says that it tries kernels."""
+        return bool(self.metrics().get("qwen3_mlx_trying_kernels", 0))
+
     def passes_per_step(self, since: tuple[float, float] = (0, 0)) -> tuple[float, Any]:
         """Forward passes of a step since then, 0 where nobody counts them; and the counts."""
         found = self.metrics()

@@ -37,7 +37,7 @@ full: one may have been delayed by a compiler, another process or a laptop's sle
 OWN_TIMES = 2
 """A chunk may take this many times what a pass of few tokens takes, as the weights are read for any
 number of tokens: with less time it would hardly be shorter, and read a few tokens only."""
-RECENT, UNLIKE, FEWEST_PAIRS = 8, 1.25, 3
+RECENT, UNLIKE, LIKE_PAST, FEWEST_PAIRS = 8, 1.5, 1.25, 3
 """Chunks from which a pass's own time is taken, and the longest; the factor between lengths that
 differ, and between pasts that don't; and how many pairs of chunks it takes."""
 
@@ -75,15 +75,17 @@ class ChunkPace:
     def size(self, seconds: float, most: int, offset: int = 0) -> int:
         """Tokens to read in `seconds` after `offset` others, at most twice a recent chunk's.
 
-        If a pass of few tokens takes as long by itself, `seconds` are `OWN_TIMES` its time.
+        If a pass of few tokens takes as long by itself, `seconds` are `OWN_TIMES` its time. After
+        chunks of one length the next is half as long: only unlike ones tell a pass's own time.
         """
         longest = max((chunk.tokens for chunk in self.recent), default=0)
         wanted = min(most, max(FIRST, 2 * longest))
         if self.seconds:
             harder = (HARD_PAST + offset + wanted / 2) / (HARD_PAST + self.past)
             left = max(seconds, OWN_TIMES * self.own) - self.own
-            fitting = int(left / (self.seconds * max(1.0, harder)))
-            wanted = min(wanted, max(SHORTEST, fitting))
+            fitting = max(SHORTEST, int(left / (self.seconds * max(1.0, harder))))
+            if fitting < wanted:
+                wanted = fitting // 2 if self._are_alike() else fitting
         else:
             wanted = min(wanted, FIRST)
         return max(1, wanted)
@@ -96,6 +98,11 @@ class ChunkPace:
         each = max(seconds - self.own, 1e-6) / tokens
         self.seconds, self.last = self._believed(each, seconds <= 1.5 * self.own), each
         self.past = offset + tokens / 2
+
+    def _are_alike(self) -> bool:
+        """Whether all recent chunks had about the same length."""
+        lengths = [chunk.tokens for chunk in self.recent]
+        return len(lengths) == RECENT and max(lengths) < UNLIKE * min(lengths)
 
     def _believed(self, each: float, free: bool) -> float:
         """Seconds per token after a chunk that took `each`; free: hardly more than a pass's own."""
@@ -116,7 +123,7 @@ def own_seconds(chunks: Sequence[Chunk]) -> float | None:
     """
     found = []
     for short, long in combinations(sorted(chunks), 2):
-        alike = max(short.hard, long.hard) <= UNLIKE * min(short.hard, long.hard)
+        alike = max(short.hard, long.hard) <= LIKE_PAST * min(short.hard, long.hard)
         if alike and long.tokens >= UNLIKE * short.tokens:
             each = (long.seconds - short.seconds) / (long.tokens - short.tokens)
             own = max(short.seconds - short.tokens * each, 0.0)

@@ -211,7 +211,7 @@ class Scheduler:
         answering = any(other.decoder is not None for other in self._running)
         seconds = self._steps.chunk_seconds() if answering else ALONE_SECONDS
         with cache.filling():
-            logits = self._reader.read(task, seconds)
+            logits = self._reader.read(task, seconds, answering)
             task.touched = self._clock()
             task.listener.reading(len(cache.tokens), len(task.prompt))
             if logits is None:

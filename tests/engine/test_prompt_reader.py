@@ -12,7 +12,7 @@ import pytest
 
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
-from qwen3_mlx.engine.prompt_reader import SHORT, PromptReader
+from qwen3_mlx.engine.prompt_reader import PASS_EVERY, SHORT, SLOWEST, PromptReader
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.engine.task import Task
 from qwen3_mlx.errors import OptionError
@@ -23,17 +23,17 @@ NETWORK, CONFIG = tiny.network(77)
 
 
 class Rows:
-    """Steps of rows by the network itself, and how many each had; each takes a second."""
+    """Steps of rows by the network itself, and how many each had; each takes `each` seconds."""
 
-    def __init__(self, able: bool = True) -> None:
-        self.able, self.sizes, self.now = able, list[int](), 0.0
+    def __init__(self, able: bool = True, each: float = 1.0) -> None:
+        self.able, self.each, self.sizes, self.now = able, each, list[int](), 0.0
 
     def multiplies(self, caches: Any, new: Sequence[int]) -> bool:
         return self.able
 
     def successive(self, tokens: mx.array, cache: Any) -> mx.array:
         self.sizes.append(len(tokens))
-        self.now += 1
+        self.now += self.each
         return NETWORK.successive(tokens, cache)
 
 
@@ -104,12 +104,68 @@ def test_a_users_chunk_of_a_steps_rows_or_more_changes_nothing() -> None:
 def test_reading_ends_once_its_time_is_over_and_goes_on_in_the_next_round() -> None:
     prompt, rows = prompt_of(75), Rows()
     task = task_of(prompt, 5)
-    assert read(task, rows, 1.5)[0] is None and rows.sizes == [16, 16]
+    assert read(task, rows, 2.5)[0] is None and rows.sizes == [16, 16]
     assert read(task, rows, 0)[0] is None and rows.sizes == [16, 16, 16]
     logits, _ = read(task, rows, 2)
     expected = prefill(NETWORK, prompt, PromptCache(NETWORK))
     assert logits is not None and expected is not None
     assert_close(logits, expected)
+
+
+def reader_of(rows: Rows, own: float) -> PromptReader:
+    """One whose passes were seen to take `own` seconds and little for each token."""
+    reader = PromptReader(NETWORK, CONFIG, lambda: rows, lambda: rows.now)  # type: ignore[arg-type, return-value]
+    for tokens in (4, 8, 16, 32):
+        reader.pace.took(tokens, own + tokens / 1000)
+    return reader
+
+
+def test_steps_read_a_long_prompt_where_a_pass_would_keep_others_waiting() -> None:
+    prompt, rows = prompt_of(4 * SHORT), Rows()
+    task, reader = task_of(prompt, 5), reader_of(rows, own=4.0)
+    assert reader.read(task, 2.5, awaited=True) is None and rows.sizes == [16, 16]
+    passes = len(reader.pace.recent)
+    logits = None
+    while task.left:
+        logits = reader.read(task, 2.5, awaited=True)
+    assert len(reader.pace.recent) == passes and sum(rows.sizes) == len(prompt) - 5
+    expected = prefill(NETWORK, prompt, PromptCache(NETWORK))
+    assert logits is not None and expected is not None
+    assert_close(logits, expected)
+
+
+def test_a_pass_is_tried_now_and_then_where_steps_are_faster() -> None:
+    rows, task = Rows(), task_of(prompt_of(SHORT * PASS_EVERY), 5)
+    reader = reader_of(rows, own=4.0)
+    before = len(reader.pace.recent)
+    while len(reader.pace.recent) == before and task.left > SHORT:
+        reader.read(task, 4.5, awaited=True)
+    assert len(rows.sizes) == (PASS_EVERY - 1) * 4
+
+
+LATE_PASS = 4.0 + 64 * 0.001
+"""Seconds that the pass of 64 tokens takes which is due after `reader_of`'s."""
+
+
+@pytest.mark.parametrize("able", [True, False])
+@pytest.mark.parametrize(("seconds", "factor"), [(5.0, 1.1), (1.0, SLOWEST * 1.1)])
+def test_a_pass_reads_where_steps_are_slower_or_missing(
+    able: bool, seconds: float, factor: float
+) -> None:
+    rows = Rows(able, each=16 * factor * LATE_PASS / 64)
+    task, reader = task_of(prompt_of(4 * SHORT), 5), reader_of(rows, own=4.0)
+    assert reader.pace.size(seconds, 1000) == 64
+    reader.read(task, seconds, awaited=True)
+    found = list(rows.sizes)
+    assert bool(found) == able, "the first step tells how long they take"
+    reader.read(task, seconds, awaited=True)
+    assert rows.sizes == found, "too long"
+
+
+def test_a_pass_reads_where_nobody_waits() -> None:
+    rows = Rows(each=0.001)
+    reader_of(rows, own=4.0).read(task_of(prompt_of(4 * SHORT), 5), 1.0)
+    assert rows.sizes == []
 
 
 def test_an_id_without_a_row_is_refused_before_mlx_sees_it() -> None:
