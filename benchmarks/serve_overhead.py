@@ -7,7 +7,9 @@ one after the other in shuffled order, each pair with a text of its own; the dif
 the overhead, of the first piece and of the whole answer. A start is from the process's beginning to
 the first answer of `/health`; beside it one that loads the same model and ends. The processor's
 seconds are worth more than the wall's on a busy machine; those of a turn are the server's, with
-what it computes ahead for the next one, less the API's.
+what it computes ahead for the next one, less the API's. On Linux also those of the one thread that
+speaks HTTP, of a request for one token and of each further token: these need no other process to
+compare with.
 """
 
 from __future__ import annotations
@@ -54,10 +56,10 @@ class Server:
         self.connection.getresponse().read()
         self.started = time.perf_counter() - began
 
-    def turn(self, text: str) -> Times:
+    def turn(self, text: str, tokens: int = OPTIONS["max_tokens"]) -> Times:
         """Seconds to the first piece of an answer, and to its end."""
         body = {"messages": [{"role": "user", "content": text}], "stream": True, **OPTIONS}
-        body["enable_thinking"] = False
+        body |= {"enable_thinking": False, "max_tokens": tokens}
         began, first = time.perf_counter(), 0.0
         headers = {"content-type": "application/json"}
         self.connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
@@ -67,6 +69,11 @@ class Server:
                 first = time.perf_counter() - began
         assert response.status == 200 and first
         return first, time.perf_counter() - began
+
+    def http_seconds(self) -> float:
+        """Seconds of the processor that its thread of HTTP, the first one, took so far."""
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
     def close(self) -> float:
         """End it; seconds of the processor that it took."""
@@ -125,6 +132,21 @@ def turns(name: str, count: int, start: float) -> dict[str, Any]:
     return result
 
 
+def http_thread(name: str, count: int) -> dict[str, float]:
+    """Seconds of the processor in the thread that speaks HTTP: of a request, and of a token."""
+    server, draw, found = Server(name), random.Random(3), list[float]()
+    try:
+        for tokens in (1, 1, OPTIONS["max_tokens"]):  # the first of these loads modules
+            began = server.http_seconds()
+            for _ in range(count):
+                server.turn(f"{draw.randrange(10**6)} tides: explain them.", tokens)
+            found.append((server.http_seconds() - began) / count)
+    finally:
+        server.close()
+    _, one, many = found
+    return {"request_of_one_token_s": one, "token_s": (many - one) / (OPTIONS["max_tokens"] - 1)}
+
+
 def serve_start(name: str) -> Times:
     server = Server(name)
     return server.started, server.close()
@@ -168,6 +190,8 @@ def main() -> None:
     }
     start = results["start"]["processor_s"]["health"]
     results["turn"] = turns(asked.model, asked.turns, start)
+    if sys.platform == "linux":
+        results["http_thread"] = http_thread(asked.model, asked.turns)
     print(json.dumps(results, indent=1))
     print(write(f"serve_overhead-{Path(asked.model).name}", results))
 
