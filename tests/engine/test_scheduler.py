@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,6 +98,17 @@ def run(scheduler: Scheduler, until: Callable[[], object] | None = None) -> None
 def alone(task: Task) -> list[int]:
     run(scheduler_of(task))
     return heard(task).ids
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_only_a_conversation_that_goes_on_elsewhere_hands_its_drafter_over(own: bool) -> None:
+    network, _ = made()
+    task = a_task(own=PromptCache(network) if own else None)
+    closed = list[bool]()
+    decoder: Any = SimpleNamespace(close=lambda: closed.append(True))
+    task.decoder = decoder
+    task.leave()
+    assert task.decoder is None and closed == [True] * own
 
 
 def test_what_was_read_and_said_is_counted() -> None:

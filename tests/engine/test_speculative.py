@@ -80,6 +80,24 @@ def plain(sampling: Sampling = GREEDY) -> Decoder:
     return Decoder(network, cache, Sampler(sampling, 24, [1, 2, 3], 0), logits)
 
 
+def test_a_check_is_asked_for_as_many_rows_as_its_drafts_and_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A check that isn't compiled for them leaves the drafts out."""
+    asked = list[tuple[int, int]]()
+    decoder = drafting(Lookup(), Always())
+
+    def ready(self: Speculating, rows: int, layers: object) -> bool:
+        asked.append((rows, self.payoff.drafts))
+        return False
+
+    monkeypatch.setattr(Speculating, "ready", ready)
+    other = plain()
+    assert [decoder.step() for _ in range(12)] == [other.step() for _ in range(12)]
+    assert asked and all(rows == 1 + drafts > 1 for rows, drafts in asked)
+    assert decoder.speculating.payoff.turn.drafted == 0
+
+
 class Failing(Lookup):
     """A drafter that ends like a device's."""
 
