@@ -193,6 +193,7 @@ class Scheduler:
             return
         task.begin(self.prefixes, [other.cache for other in self._running if other.cache])
         assert task.cache is not None
+        self._idle.forget_taken()
         task.touched = self._clock()
         self.counts.prompt_tokens += len(task.prompt)
         self.counts.cached_tokens += len(task.cache.tokens)
