@@ -116,9 +116,9 @@ class Desk:
     def close(self) -> None:
         """End the running turns, the scheduler's thread and the helper thread."""
         self.draining = True
-        if self.kernels is not None:
-            self.kernels.close()
         self.thread.close(0.0)
+        if self.kernels is not None:  # last, as a round of the thread may have begun the trial
+            self.kernels.close()
         self._helper.shutdown(wait=False, cancel_futures=True)
 
     def forget(self, opened: Open) -> None:

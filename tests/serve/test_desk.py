@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from qwen3_mlx.engine.side_work import SideWork
 from qwen3_mlx.errors import BusyError
+from qwen3_mlx.nn import trial
 from qwen3_mlx.serve import desk
 from qwen3_mlx.serve.api_error import ApiError
+from qwen3_mlx.serve.kernel_trial import KernelTrial
 
 
 class Computing:
@@ -21,9 +24,11 @@ class Computing:
 
     alive, running = True, 0
     prefixes = None
+    counts = SimpleNamespace(steps=0)
 
     def __init__(self, most: int = 4) -> None:
         self.side = SideWork(most)
+        self.last_round: Callable[[], object] = lambda: None
         self.desk = desk.Desk(self, self, self)  # type: ignore[arg-type]
 
     def beside(self, work: Generator[object]) -> None:
@@ -31,6 +36,10 @@ class Computing:
 
     def stop_all(self) -> None:
         self.side.close()
+
+    def close(self, seconds: float) -> None:
+        """The thread's last round."""
+        self.last_round()
 
 
 def answer() -> Generator[object, None, str]:
@@ -82,3 +91,24 @@ def test_an_end_waits_for_no_writing_that_was_ended(monkeypatch: pytest.MonkeyPa
     began = time.monotonic()
     computing.desk.keep_prefixes()
     assert time.monotonic() - began < 5
+
+
+def test_an_end_leaves_no_child_process_of_a_trial_that_began_in_the_last_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = list[str]()
+
+    def proves(*_: object, skipped: Callable[[], bool]) -> None:
+        while not skipped():
+            time.sleep(0.001)
+        time.sleep(0.3)  # ending the processes takes a moment
+        ended.append("children")
+
+    monkeypatch.setattr(trial, "wanted", lambda *_: True)
+    monkeypatch.setattr(trial, "prove_beside", proves)
+    computing: Any = Computing()
+    runtime: Any = SimpleNamespace(network=None, cache_format=None, name="a model")
+    kernels = KernelTrial(runtime, computing, lambda: computing.desk.draining)
+    computing.desk.kernels, computing.last_round = kernels, kernels.step
+    computing.desk.close()
+    assert ended == ["children"]
