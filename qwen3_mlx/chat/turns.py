@@ -12,6 +12,8 @@ from typing import Any
 from qwen3_mlx.chat.request import Request
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.chat.turn_output import TurnOutput, new_sampler
+from qwen3_mlx.device.process_exit import delay_exit_after_threads
+from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.prompt_cache import PromptCache
@@ -241,6 +243,8 @@ class TurnList:
 
 def run_all(scheduler: Scheduler, turns: list[Turn]) -> Iterator[tuple[int, Reply | Exception]]:
     """Compute `turns` in this thread; yields (index, reply or error) as each turn ends."""
+    delay_exit_after_threads()
+    BACKGROUND.stop()
     coming, open_turns = deque(enumerate(turns)), dict[int, Turn]()
     replies: dict[int, list[Event]] = {}
     while coming or open_turns:

@@ -24,7 +24,9 @@ class Background:
         self._given_up = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
-        self._entry = threading.Lock()
+        self._entry = threading.RLock()
+        """Held while a job is replaced or waited for, so that a stop always means the current one.
+        Reentrant: a signal's handler may stop, too."""
         self._thread: threading.Thread | None = None
 
     def run(self, job: BackgroundJob) -> None:
@@ -47,8 +49,9 @@ class Background:
 
     def stop(self) -> None:
         """Ask the job to end at its next step, and wait until it has."""
-        self.give_up()
-        self._idle.wait()
+        with self._entry:
+            self.give_up()
+            self._idle.wait()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait up to `timeout` seconds for the job to end by itself; returns whether it has."""

@@ -27,6 +27,14 @@ class IdleWork:
         """Queue `cache` for computing the ids of `lasting`, unless a turn takes the cache first."""
         self._caches = [*self._caches[1 - MOST_IDLE :], (cache, lasting)]
 
+    def forget_taken(self) -> None:
+        """Drop the queued caches that are stored no longer, above all those that a turn has taken.
+
+        When the turn stores its cache again, the beginning that was known before it is out of date:
+        to hold exactly that one, the cache would lose what the turn has computed.
+        """
+        self._caches = [one for one in self._caches if one[0] in self._prefixes]
+
     def clear(self) -> None:
         """Drop all queued caches."""
         self._caches.clear()

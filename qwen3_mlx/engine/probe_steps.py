@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from qwen3_mlx.engine.decision import Ask, Decision
 from qwen3_mlx.engine.decode import Decoder
 from qwen3_mlx.engine.probe import Found, passes
+from qwen3_mlx.engine.side_work import begun
 from qwen3_mlx.engine.task import Task
 
 
@@ -16,7 +17,7 @@ def probe_steps(
     ask: Ask,
     guarded: Callable[[Task, Callable[[Task], None]], bool],
     obey: Callable[[Task, Decoder, Decision], None],
-) -> Generator[None]:
+) -> Generator[object]:
     """A probe of `task`, as a generator; `obey` carries out the sequence's decision on its answer.
 
     Meanwhile the task is `probed` and generates nothing; an interrupt ends the probe.
@@ -25,9 +26,7 @@ def probe_steps(
     steps = _ProbeSteps(task, ask, obey)
     task.probed = True
     steps.decoder.settle()
-    work = _rounds(task, steps, guarded)
-    next(work)  # starts the generator, so that closing it runs its `finally`
-    return work
+    return begun(_rounds(task, steps, guarded))
 
 
 def _rounds(

@@ -173,12 +173,13 @@ class Scheduler:
                     return
             except Exception as refused:
                 error = refused
-            with self.arrived:
+            with self.arrived:  # in one move, or `stop_all` would find it in neither place
                 self._waiting.remove(task)
+                if error is None:
+                    self._running.append(task)
             if error is not None:
                 self._fail(task, error)
             else:
-                self._running.append(task)
                 self._guarded(task, self._begin)
 
     def _has_room(self, task: Task, promised: int) -> bool:
@@ -192,6 +193,7 @@ class Scheduler:
             return
         task.begin(self.prefixes, [other.cache for other in self._running if other.cache])
         assert task.cache is not None
+        self._idle.forget_taken()
         task.touched = self._clock()
         self.counts.prompt_tokens += len(task.prompt)
         self.counts.cached_tokens += len(task.cache.tokens)

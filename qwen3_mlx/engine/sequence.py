@@ -247,7 +247,7 @@ class TurnSequence:
         if self.used + len(ids) >= self.max_tokens:  # no answer would fit after the stop text
             return self._finish("length")
         if cut == "user":
-            self.control.wish = None
+            self.control.answers()
         return self._put_in(ids, cut)
 
     def _put_in(self, ids: tuple[int, ...], cut: ThinkingCut) -> Inject:
@@ -275,8 +275,7 @@ class TurnSequence:
     def _wanted_cut(self) -> ThinkingCut:
         """Who wants the thought cut now: ``budget``, ``user``, or an empty string."""
         if self._place is not Place.THOUGHT:
-            if self.control.wish == "answer":  # no thought to end
-                self.control.wish = None
+            self.control.answers()  # no thought to end
             return ""
         limit = self.budget.limit
         if limit is not None and self.thinking_tokens >= limit:

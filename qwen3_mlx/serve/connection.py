@@ -35,29 +35,37 @@ def timed_protocol() -> type[H11Protocol]:
             if self.idle:
                 self._limit(HEAD_SECONDS)
             super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._limit(None)
+            if self._answers():
+                self._limit_reader()
 
         def on_response_complete(self) -> None:
             self._limit(IDLE_SECONDS)
             self.idle = True
             super().on_response_complete()
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._limit(None)  # the next request has already arrived
+            if self._answers():  # the next request has already arrived
+                self._limit_reader()
             elif self.conn.trailing_data[0]:  # a part of the next request has arrived
                 self._limit(HEAD_SECONDS)
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._limit(STUCK_SECONDS)
+            if self._answers():
+                self._limit_reader()
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            self._limit(None)
+            if self._answers():  # else a limit for the next request has begun, and holds
+                self._limit_reader()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._limit(None)
             super().connection_lost(exc)
+
+        def _answers(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _limit_reader(self) -> None:
+            self._limit(STUCK_SECONDS if self.flow.write_paused else None)
 
         def _limit(self, seconds: float | None) -> None:
             if self.timer is not None:

@@ -16,6 +16,7 @@ from qwen3_mlx.chat.turns import Reading, Turn
 from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.engine.scheduler import Scheduler
 from qwen3_mlx.engine.scheduler_thread import SchedulerThread
+from qwen3_mlx.engine.side_work import begun
 from qwen3_mlx.events import Done, Event, ToolCall
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.serve.api_error import ApiError
@@ -82,8 +83,11 @@ class Desk:
         self.check_open()
         loop = asyncio.get_running_loop()
         found: asyncio.Future[T] = loop.create_future()
-        self.scheduler.beside(_told(work, found, loop))
-        return await found
+        try:
+            self.scheduler.beside(begun(_told(work, found, loop)))
+            return await found
+        finally:
+            found.cancel()  # of no effect but if the work was refused: then nobody hears of its end
 
     @property
     def busy(self) -> int:
@@ -99,21 +103,22 @@ class Desk:
 
         def work() -> Generator[None]:
             try:
+                yield
                 while self.scheduler.running:  # the stopped turns' caches are written too
                     yield
                 yield from kept.save(prefixes)
             finally:
                 written.set()
 
-        self.scheduler.beside(work())
+        self.scheduler.beside(begun(work()))
         written.wait(WRITING_SECONDS)
 
     def close(self) -> None:
         """End the running turns, the scheduler's thread and the helper thread."""
         self.draining = True
-        if self.kernels is not None:
-            self.kernels.close()
         self.thread.close(0.0)
+        if self.kernels is not None:  # last, as a round of the thread may have begun the trial
+            self.kernels.close()
         self._helper.shutdown(wait=False, cancel_futures=True)
 
     def forget(self, opened: Open) -> None:
@@ -160,6 +165,7 @@ def _told(
             loop.call_soon_threadsafe(lambda: None if found.done() else set(value))
 
     try:
+        yield
         while not found.cancelled():
             next(work)
             yield

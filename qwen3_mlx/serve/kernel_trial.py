@@ -91,10 +91,10 @@ class KernelTrial:
             return False
         if self._fault is not None:
             return self._end(self._fault)
-        if self._compile():
-            return True
         given = (self._runtime.network, self._runtime.cache_format, self._runtime.name)
         try:
+            if self._compile():
+                return True
             found, fault = trial.run(*given, rows=False, skipped=self._is_interrupted)
         except prove.Skipped:
             self._tries, self._not_before = self._tries + 1, self._clock() + PAUSE_SECONDS
@@ -103,11 +103,11 @@ class KernelTrial:
             return self._end(f"not tried: {error}")
         if fault:
             return self._end(f"the result can't be kept: {fault}")
+        self._next = self._nothing  # before what may fail: it would fail in every round
         self._scheduler.side_by_side.reconsider()
         if self._runtime.drafts is not None:
             self._runtime.drafts.reconsider()
         self._scheduler.prefixes.renew()
-        self._next = self._nothing
         if found is not None:
             say(f"kernels: {summary(found)}")
         return True

@@ -60,20 +60,21 @@ class Http:
         """
         if self._over.is_set():
             raise ToolError("the server is closed")
-        if "id" in message and "method" in message:
-            self._waiting[message["id"]] = None
-        work = threading.Thread(target=self._post, args=(message,), name="mcp post", daemon=True)
+        number = message.get("id") if "method" in message else None  # a reply's is the server's
+        if number is not None:
+            self._waiting[number] = None
+        given = (message, number)
+        work = threading.Thread(target=self._post, args=given, name="mcp post", daemon=True)
         work.start()
-        if "id" not in message or "method" not in message:
-            # Later messages must not overtake a notification, and replies must not pile up.
-            work.join(CONNECT_SECONDS)
+        if number is None:  # what comes later must not overtake a notification,
+            work.join(CONNECT_SECONDS)  # and replies must not pile up
         if message.get("method") == "notifications/initialized":
             threading.Thread(target=self._listen, name="mcp events", daemon=True).start()
         if message.get("method") == CANCELLED:
             self._give_up(message["params"]["requestId"])
 
-    def _post(self, message: Message) -> None:
-        number, place = message.get("id"), _Place()
+    def _post(self, message: Message, number: Any) -> None:
+        place = _Place()
         try:
             with self._exchange(number) as exchange:
                 answered = self._take(self._answers(exchange, message, place), number)
@@ -84,12 +85,12 @@ class Http:
                 with self._exchange(number) as exchange:
                     answered = self._take(self._events(exchange, place), number)
             if not answered:
-                self._failed(message, "no answer: what came is no message of MCP")
+                self._failed(number, "no answer: what came is no message of MCP")
         except ToolError as error:
-            self._failed(message, str(error))
+            self._failed(number, str(error))
         except _BROKEN as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            self._failed(message, without_secrets(why))
+            self._failed(number, without_secrets(why))
         finally:
             with self._lock:
                 self._waiting.pop(number, None)
@@ -125,10 +126,10 @@ class Http:
             pause = RETRY_SECONDS if heard else min(2 * pause, MOST_RETRY_SECONDS)
             self._over.wait(max(pause, place.retry_s))
 
-    def _failed(self, message: Message, why: str) -> None:
-        if "id" in message and not self._over.is_set():
+    def _failed(self, number: Any, why: str) -> None:
+        if number is not None and not self._over.is_set():
             error = {"code": -32000, "message": why}
-            self._receiver.received({"jsonrpc": "2.0", "id": message["id"], "error": error})
+            self._receiver.received({"jsonrpc": "2.0", "id": number, "error": error})
 
     @contextlib.contextmanager
     def _exchange(self, number: Any = None) -> Iterator[_Exchange]:

@@ -279,3 +279,63 @@ def test_work_is_closed_though_close_comes_as_it_leaves_the_queue() -> None:
     side._work = Queue()
     side.add(work())
     assert side.step() and closed == [True] and len(side) == 0
+
+
+class Between(deque[Generator[object]]):
+    """A queue of work; a shutdown of another thread begins where `when` is asked."""
+
+    def __init__(self, side: SideWork, when: str) -> None:
+        super().__init__()
+        self._side, self._when = side, when
+
+    def _asked(self, what: str) -> None:
+        if what == self._when:
+            self._when = ""
+            closing = threading.Thread(target=self._side.close)
+            closing.start()
+            closing.join(0.2)  # it may have to wait for this thread
+
+    def __len__(self) -> int:
+        found = super().__len__()
+        self._asked("is there any?")
+        return found
+
+    def append(self, work: Generator[object]) -> None:
+        self._asked("again")
+        super().append(work)
+
+
+@pytest.mark.parametrize("when", ["is there any?", "again"])
+def test_a_shutdown_between_a_look_at_the_queue_and_its_change_closes_all(when: str) -> None:
+    side, one = SideWork(4), Work(9)
+    side._work = Between(side, when)
+    side._work += [one.steps]
+    side.step()
+    time.sleep(0.1)  # the shutdown has been by then
+    assert one.closed and not side.step() and one.done <= 1
+
+
+def test_a_stop_waits_for_no_job_that_it_did_not_stop() -> None:
+    """A conversation of another thread may begin one at any moment of it."""
+    background, begun = Background(), list[threading.Thread]()
+    give_up = background.give_up
+
+    def job(stopped: Callable[[], bool]) -> None:
+        while not stopped():
+            time.sleep(0.001)
+
+    def gives_up() -> None:
+        give_up()
+        if not begun:
+            begun.append(threading.Thread(target=background.run, args=(job,), daemon=True))
+            begun[0].start()
+            begun[0].join(0.2)  # it may have to wait for this thread
+
+    background.give_up = gives_up  # type: ignore[method-assign]
+    stopping = threading.Thread(target=background.stop, daemon=True)
+    stopping.start()
+    stopping.join(5)
+    waits = stopping.is_alive()
+    begun[0].join(5)
+    give_up()
+    assert background.wait(5) and not waits, "it waits for a job that nobody told to end"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from types import SimpleNamespace
@@ -336,3 +337,25 @@ def test_eight_run_and_sixty_four_wait_unless_it_is_said_otherwise() -> None:
     scheduler.round()
     assert (scheduler.running, scheduler.waiting) == (8, 64)
     assert scheduler.prefixes.limit == 10**9
+
+
+def test_a_stop_finds_a_task_that_is_just_being_admitted() -> None:
+    """It comes from another thread, as soon as it gets the lock."""
+    scheduler = scheduler_of(task := a_task(length=200))
+
+    class Arrived(threading.Condition):
+        asked = False
+
+        def __exit__(self, *error: Any) -> None:
+            super().__exit__(*error)
+            if not scheduler.waiting and not self.asked:
+                self.asked = True
+                stopping = threading.Thread(target=scheduler.stop_all)
+                stopping.start()
+                stopping.join()
+
+    scheduler.arrived = Arrived()
+    scheduler.round()
+    assert task.sequence.control.stopped
+    run(scheduler)
+    assert scheduler.counts.ended == {"interrupted": 1}

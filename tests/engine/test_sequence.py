@@ -309,3 +309,16 @@ def test_every_short_turn_keeps_its_promises() -> None:
 def test_a_control_knows_two_wishes() -> None:
     with pytest.raises(ValueError, match="'answer' or 'stop'"):
         Control().interrupt("now")  # type: ignore[arg-type]
+
+
+def test_a_stop_that_comes_while_a_thought_is_cut_is_not_lost() -> None:
+    """Another thread may ask at any moment, also between a look at the request and its end."""
+
+    class Cutting(TurnSequence):
+        def _waits_for_character(self, injected: int) -> bool:
+            self.control.interrupt("stop")
+            return False
+
+    turn = Cutting(READING, ThinkingBudget(None, STOP, SHORT), 10_000, inside=True)
+    turn.control.interrupt("answer")
+    assert feed(turn, [4, 4, 4]) == [CUT, End("interrupted")]

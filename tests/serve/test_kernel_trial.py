@@ -96,6 +96,30 @@ def test_kernels_are_compiled_one_a_round(rig: Rig) -> None:
     assert rig.trial.step() and not rig.trial.under_way
 
 
+def test_kernels_that_can_not_be_listed_end_the_trial_and_cost_no_turn(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(ahead, "launches_of_arms", fails)
+    rig.proven()
+    assert rig.trial.step() and not rig.trial.under_way
+    assert "not tried: no memory" in rig.said[-1] and not rig.trial.step()
+
+
+@pytest.mark.parametrize("what", ["side_by_side", "prefixes"])
+def test_a_result_that_can_not_be_applied_fails_in_one_round_only(rig: Rig, what: str) -> None:
+    def fails() -> None:
+        raise RuntimeError("no memory")
+
+    setattr(rig.scheduler, what, SimpleNamespace(reconsider=fails, renew=fails))
+    rig.proven()
+    with pytest.raises(RuntimeError, match="no memory"):
+        rig.trial.step()
+    assert not rig.trial.under_way and not rig.trial.step()
+
+
 def test_where_nothing_is_to_be_tried_nothing_is_said(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

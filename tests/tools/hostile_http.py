@@ -171,6 +171,24 @@ class Handler(BaseHTTPRequestHandler):
     def _refused(self, _asked: dict[str, Any]) -> None:
         self._send(b"Bearer abcdefgh12345678 is unknown", "text/plain", 401)
 
+    def _asks_back(self, asked: dict[str, Any]) -> None:
+        """Ask with the call's own number, and answer the call after the answer."""
+        self._stream()
+        self._event({"id": asked["id"], "method": "ping"})
+        self.wfile.flush()
+        self.server.listened.wait(60)
+        time.sleep(0.2)  # what the client makes of the 202 has come by then
+        self._event({"id": asked["id"], "result": {"content": []}})
+
+    def _asks_back_and_closes(self, asked: dict[str, Any]) -> None:
+        """As `_asks_back`; but the answer waits behind the last event."""
+        self._stream()
+        self.wfile.write(b"retry: 1\n:\nid: %d-1\n" % asked["id"])
+        self._event({"id": asked["id"], "method": "ping"})
+        self.wfile.flush()
+        self.server.listened.wait(60)
+        time.sleep(0.2)
+
     def _late(self, asked: dict[str, Any]) -> None:
         time.sleep(0.2)
         self._well(asked)

@@ -100,6 +100,31 @@ def test_what_a_server_says_unasked_is_heard_and_answered() -> None:
         threads_end()
 
 
+@pytest.mark.parametrize("how", ["asks-back", "asks-back-and-closes"])
+def test_a_request_of_the_server_may_have_the_number_of_a_call(how: str) -> None:
+    with (
+        stub(how) as server,
+        McpServers([ServerConfig("h", url=server.url)], call_seconds=10) as servers,
+    ):
+        result = call(servers)
+        assert (result.text, result.failed) == ("", False)
+        assert [(one["id"], one["result"]) for one in server.replies] == [
+            (server.asked[-1]["id"], {})
+        ]
+
+
+@pytest.mark.parametrize("number", [[1], {"a": 1}])
+def test_a_number_that_is_none_is_sent_back(
+    number: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = list[threading.ExceptHookArgs]()
+    monkeypatch.setattr(threading, "excepthook", faults.append)
+    with stub("unasked") as server, McpServers([ServerConfig("h", url=server.url)]) as servers:
+        assert server.listened.wait(60)
+        servers.clients["h"].received({"jsonrpc": "2.0", "id": number, "method": "ping"})
+        assert [one["id"] for one in server.replies] == ["p", number] and not faults
+
+
 def test_a_stream_that_is_closed_again_and_again_ends_with_its_call() -> None:
     with (
         stub("closes-for-ever") as server,
