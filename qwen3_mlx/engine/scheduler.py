@@ -60,7 +60,7 @@ class Scheduler:
         self.prefixes, self.counts = Prefixes(new_cache, prefix_bytes), Counts()
         self.side_by_side = SideBySide(network, cache_format, most=parallel, counts=self.counts)
         self.arrived = threading.Condition()
-        """Notified when a task arrives, or a listener has room again."""
+        """Notified when a task or side work arrives, and when all are stopped."""
         self.on_news: Callable[[], object] = lambda: None
         """Called after listeners were told something: once for all tokens of a round."""
         self.when_idle: Callable[[], bool] = lambda: False

@@ -32,6 +32,7 @@ Arm = Literal["stock", "hybrid", "fused"]
 attention and experts; or only by our kernels."""
 
 ARMS: tuple[Arm, ...] = ("stock", "hybrid", "fused")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 MOST_TRIES = 3
 """How often a noisy trial, or a proof that took too long, is repeated at later starts; after that,
 MLX's operations stay in use."""
@@ -130,14 +131,22 @@ def machine() -> str:
 
 @cache
 def system_build() -> str:
-    """The system's build: macOS includes the compiler, Linux's kernel the GPU's driver."""
+    """The system's build: macOS includes the compiler; Linux's kernel, and NVIDIA's driver."""
     if platform.system() != "Darwin":
-        return platform.release()
+        return " ".join([platform.release(), *_nvidia_driver()])
     command = ["/usr/sbin/sysctl", "-n", "kern.osversion"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return platform.mac_ver()[0]
+
+
+def _nvidia_driver() -> list[str]:
+    """The version line of its kernel module; empty without one."""
+    try:
+        return NVIDIA_DRIVER.read_text().splitlines()[:1]
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def described(signatures: Sequence[Signature]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ goes by verdicts. Whatever happens, the tokens are those of QWEN3_MLX_KERNELS=of
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 import time
@@ -183,6 +184,17 @@ def test_another_machine_s_verdict_says_nothing_here(
     assert unavailable_reason(network) is None
     CHANGES[what](monkeypatch)
     assert "not yet tried" in (unavailable_reason(network) or "")
+
+
+def test_linux_names_nvidias_driver_which_changes_apart_from_the_kernel(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    build, file = verdict.system_build.__wrapped__, tmp_path / "version"
+    monkeypatch.setattr(verdict, "NVIDIA_DRIVER", file)
+    assert build() == platform.release(), "no driver"
+    file.write_text("NVRM version: 580.1\nGCC version: 12\n")
+    assert build() == f"{platform.release()} NVRM version: 580.1"
 
 
 def test_nor_does_another_network_s() -> None:

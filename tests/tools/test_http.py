@@ -48,8 +48,8 @@ def test_whatever_a_server_answers_a_call_gives_one_result(
 
 def test_silence_ends_and_the_server_is_told() -> None:
     with stub("hang") as server:
-        with McpServers([ServerConfig("h", url=server.url)], call_seconds=0.1) as servers:
-            assert "0.1 s of silence" in call(servers).text
+        with McpServers([ServerConfig("h", url=server.url)], call_seconds=0.8) as servers:
+            assert "0.8 s of silence" in call(servers).text
             server.how = "well"
             assert not call(servers).failed
         assert "notifications/cancelled" in [asked.get("method") for asked in server.asked]
