@@ -58,6 +58,7 @@ def test_tools_of_kinds_that_only_others_run(server: Server) -> None:
         ("chat", "modalities", ["audio"]),
         ("chat", "functions", [{"name": "f"}]),
         ("messages", "mcp_servers", [{"url": "x"}]),
+        ("messages", "compaction", {"type": "summarize"}),
         ("responses", "background", True),
         ("responses", "conversation", "c"),
         ("responses", "top_logprobs", 3),
