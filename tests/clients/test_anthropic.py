@@ -152,5 +152,6 @@ class TestTheRest:
     def test_models(self, client: Any) -> None:
         assert [model.id for model in client.models.list()] == ["scripted"]
         assert client.models.retrieve("scripted").display_name == "scripted"
-        with pytest.raises(anthropic.NotFoundError):
+        with pytest.raises(anthropic.NotFoundError) as caught:
             client.models.retrieve("another")
+        assert caught.value.body["type"] == "error"
