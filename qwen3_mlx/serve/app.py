@@ -91,6 +91,7 @@ class Api:
         """``GET`` and ``DELETE /v1/responses/{id}``."""
         id = request.path_params["id"]
         if request.method != "DELETE":
+            responses.check_whole(request.query_params)
             return json_response(self.kept.response(id))
         self.kept.drop(id)
         return json_response({"id": id, "object": "response", "deleted": True})

@@ -57,11 +57,14 @@ def test_tools_of_kinds_that_only_others_run(server: Server) -> None:
         ("chat", "audio", {"voice": "x"}),
         ("chat", "modalities", ["audio"]),
         ("chat", "functions", [{"name": "f"}]),
+        ("chat", "skip_special_tokens", False),
+        ("chat", "add_generation_prompt", False),
         ("messages", "mcp_servers", [{"url": "x"}]),
         ("messages", "compaction", {"type": "summarize"}),
         ("responses", "background", True),
         ("responses", "conversation", "c"),
         ("responses", "top_logprobs", 3),
+        ("responses", "include", ["message.output_text.logprobs"]),
     ],
 )
 def test_what_can_not_be_had_is_refused_by_its_name(
@@ -73,8 +76,18 @@ def test_what_can_not_be_had_is_refused_by_its_name(
         assert got.json["error"]["param"] == field
 
 
+def test_what_a_continued_message_needs_is_taken(server: Server) -> None:
+    beside = {"add_generation_prompt": False, "continue_final_message": True}
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hel"}]
+    got = server.post(PATHS["chat"], short("chat", messages=said, **beside))
+    assert got.status == 200 and "x-qwen3-mlx-ignored" not in got.headers
+    more = {"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": False}
+    assert server.post("/tokenize", more).status == 400
+
+
 EMPTY: list[tuple[str, dict[str, Any]]] = [
     ("chat", {"suffix": "", "top_logprobs": 0, "grammar": "", "guided_regex": ""}),
+    ("chat", {"skip_special_tokens": True, "add_generation_prompt": True}),
     ("chat", {"functions": [], "modalities": [], "guided_choice": [], "stop": ""}),
     ("chat", {"reasoning_effort": "default"}),
     ("responses", {"reasoning": {"effort": "default"}, "top_logprobs": 0}),
