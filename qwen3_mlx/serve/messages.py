@@ -27,6 +27,8 @@ def read(body: Any, counting: bool = False) -> Ask:
     options |= {} if limit in (None, -1) else {"max_tokens": limit}
     said = fields.required(found.items("messages"), "messages")
     talk, skipped = message_blocks.converted(said)
+    if talk and talk[-1] == {"role": "assistant", "content": ""}:
+        talk.pop()  # Anthropic lets the last message be empty: there is nothing to go on with
     messages = [*message_blocks.system(found.raw("system")), *talk]
     tools, others = fields.tools(found.items("tools") or [], _tool)
     called = form.choice(found.raw("tool_choice"))

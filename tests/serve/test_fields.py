@@ -279,3 +279,69 @@ def test_a_fault_in_a_tool_is_named_by_its_own_path(server: Server) -> None:
         sent = short("chat", tools=[{"type": "function", "function": function}])
         said = server.post(PATHS["chat"], sent).json["error"]["message"]
         assert said.startswith("tools[0].function.") and "function.function" not in said
+
+
+BLOCKS: list[tuple[Any, str, str]] = [
+    ({"type": "text", "text": None}, "content[0].text: got null; expected text", ""),
+    ({"type": "image", "source": {}}, 'content[0]: got "image"; expected a text', "into words"),
+    ({"type": "document", "source": {"type": "url"}}, 'source.type: got "url"', "into words"),
+]
+
+
+@pytest.mark.parametrize(("block", "said", "hint"), BLOCKS, ids=str)
+def test_a_block_that_is_no_text_says_what_to_do(
+    server: Server, block: Any, said: str, hint: str
+) -> None:
+    got = server.post(PATHS["messages"], short("messages", messages=[user([block])]))
+    assert got.status == 400
+    message, _, told = got.json["error"]["message"].partition("\nhint: ")
+    assert said in message and hint in told
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+@pytest.mark.parametrize("empty", ["", []], ids=str)
+def test_an_empty_last_message_of_the_assistant_is_nothing_to_go_on_with(
+    server: Server, empty: Any
+) -> None:
+    """Anthropic's API allows it in the last place alone."""
+    last = {"role": "assistant", "content": empty}
+    got, alone = (
+        server.post(PATHS["messages"], short("messages", messages=talk))
+        for talk in ([user("Hi"), last], [user("Hi")])
+    )
+    assert got.status == 200
+    assert sum_of(got.json["usage"]) == sum_of(alone.json["usage"])
+
+
+def sum_of(usage: dict[str, int]) -> int:
+    return sum(count for name, count in usage.items() if name != "output_tokens")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "hint"), [("chat", "continue_final_message"), ("chat", "tools")]
+)
+def test_hints_name_fields_of_the_request(server: Server, dialect: str, hint: str) -> None:
+    last = [user("Hi"), {"role": "assistant", "content": "a"}]
+    more: dict[str, Any] = {"tool_choice": "required"} if hint == "tools" else {"messages": last}
+    told = server.post(PATHS[dialect], short(dialect, **more)).json["error"]["message"]
+    assert hint in told.partition("hint: ")[2] and "tools=" not in told
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "Expecting value: line 1"),
+        (b'{"a": NaN}', "NaN is no JSON"),
+        (b'{"a": "\xe9"}', "byte 0xe9"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "integer string"),
+        (b"[" * 100_000, "recursion"),
+    ],
+    ids=["nothing", "NaN", "latin", "long", "deep"],
+)
+def test_a_body_that_is_no_json_says_why(server: Server, body: bytes, said: str) -> None:
+    got = server.post(PATHS["chat"], body)
+    assert got.status == 400 and said in got.json["error"]["message"]
+    assert got.json["error"]["code"] == "invalid_json"
