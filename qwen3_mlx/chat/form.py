@@ -36,7 +36,7 @@ def answer_grammar(runtime: Runtime, options: GenerationOptions, tools: Tools) -
     if not must_choose and (not tools or (text is None and not _any_strict(tools))):
         return text
     if not tools:
-        hint = "offer some with tools=, or leave tool_choice out"
+        hint = "offer some in tools, or leave tool_choice out"
         raise OptionError("tool_choice", got="no tools to call", hint=hint)
     alternative = text if not choice.certain else None
     if alternative is not None:

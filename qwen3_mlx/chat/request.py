@@ -146,7 +146,7 @@ def render(
     if continue_last:
         mode = continued(conversation, mode)
     elif conversation[-1]["role"] == "assistant":
-        hint = "continue_last=True goes on with it; or add a user message"
+        hint = "add a user message; or continue_last=True, a server's continue_final_message"
         raise OptionError("the last message is the assistant's", hint=hint)
     prompt = runtime.template.encode_conversation(
         conversation,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from weakref import ref
 
 from qwen3_mlx.chat import journal
@@ -18,7 +18,7 @@ from qwen3_mlx.engine.background import BACKGROUND, Stopped
 from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.prefill import PromptProgress
 from qwen3_mlx.engine.warm import warm
-from qwen3_mlx.errors import MessageError, OptionError, shown
+from qwen3_mlx.errors import BackendError, MessageError, OptionError, shown
 from qwen3_mlx.events import Done, Event, Stats
 from qwen3_mlx.files import check_path
 from qwen3_mlx.options import GenerationOptions
@@ -52,6 +52,11 @@ class ChatSession:
         self._running: Generation | None = None
         self._to_save: tuple[PromptStore, list[int]] | None = None
         self.system = system
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse copies, which would compute in one cache, and pickling. Raises `BackendError`."""
+        hint = "save() it; ChatSession.load(path, model) is another one that goes on from there"
+        raise BackendError("a session can't be copied or pickled", hint=hint)
 
     @property
     def system(self) -> str | None:

@@ -61,8 +61,10 @@ async def body_of(request: Request) -> Any:
     body = await request.body()
     try:
         return json.loads(body, parse_constant=_no_number, parse_float=_finite)
-    except (ValueError, RecursionError):
-        raise ApiError(400, "the body is not valid JSON", code="invalid_json") from None
+    except (ValueError, RecursionError) as error:
+        got = str(error).partition(";")[0][:120]
+        said = f"the body is not valid JSON: got {got}, expected an object in UTF-8"
+        raise ApiError(400, said, code="invalid_json") from None
 
 
 def _no_number(word: str) -> float:

@@ -36,7 +36,9 @@ class ApiError(Exception):
             kind = _ANTHROPIC.get(
                 self.status, "api_error" if self.status >= 500 else _ANTHROPIC[400]
             )
-            return {"type": "error", "error": {"type": kind, "message": self.message}}
+            said: dict[str, Any] = {"type": kind, "message": self.message}
+            said |= {"details": {"error_code": self.code}} if self.code else {}
+            return {"type": "error", "error": said}
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         kind = _OPENAI.get(self.status, kind)
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}

@@ -91,6 +91,7 @@ class Api:
         """``GET`` and ``DELETE /v1/responses/{id}``."""
         id = request.path_params["id"]
         if request.method != "DELETE":
+            responses.check_whole(request.query_params)
             return json_response(self.kept.response(id))
         self.kept.drop(id)
         return json_response({"id": id, "object": "response", "deleted": True})
@@ -279,7 +280,7 @@ def build(desk: Desk, rules: Rules, strict: bool = False) -> Guard:
             try:
                 response: Response = await handler(request)
             except Exception as error:
-                response = error_response(error, dialect_of(path))
+                response = error_response(error, dialect_of(path, request.headers))
             desk.metrics.statuses[path, response.status_code] += 1
             return response
 
@@ -289,7 +290,7 @@ def build(desk: Desk, rules: Rules, strict: bool = False) -> Guard:
         status = error.status_code if isinstance(error, HTTPException) else 500
         path, allowed = request.url.path, getattr(error, "headers", None) or {}
         said = f"{request.method} {path[:200]} is not served here{_instead(path, allowed)}"
-        response = error_response(ApiError(status, said), dialect_of(path))
+        response = error_response(ApiError(status, said), dialect_of(path, request.headers))
         response.headers.update(allowed)
         return response
 

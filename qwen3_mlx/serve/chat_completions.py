@@ -41,6 +41,7 @@ NOT_HONOURED: dict[str, tuple[Any, ...]] = {
     "suffix": ("",),
     "echo": (False,),
     "use_beam_search": (False,),
+    "skip_special_tokens": (True,),
 }
 """Fields of features that are not implemented, and the values of each that are harmless."""
 
@@ -58,6 +59,9 @@ def read(body: Any) -> Ask:
     called = form.choice(found.raw("tool_choice"))
     options |= form.read(found) | called
     stream = found.object("stream_options")
+    continues = bool(found.flag("continue_final_message"))
+    if found.flag("add_generation_prompt") is False and not continues:
+        raise refused("add_generation_prompt", False, "expected continue_final_message beside it")
     return Ask(
         model=found.text("model") or "",
         messages=fields.required(found.items("messages"), "messages"),
@@ -66,7 +70,7 @@ def read(body: Any) -> Ask:
         tools=tools,
         stream=bool(found.flag("stream")),
         usage_in_stream=bool(stream and stream.flag("include_usage")),
-        continues=bool(found.flag("continue_final_message")),
+        continues=continues,
         one_call=found.flag("parallel_tool_calls") is False,
         ignored=(*used, *found.unknown()),
     )

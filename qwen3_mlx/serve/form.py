@@ -63,8 +63,10 @@ def _add(found: dict[str, Json], name: str, form: Fields | None) -> None:
 
 def _structured(value: Fields) -> dict[str, Json]:
     asked = {name: value.raw(name) for name in ("json", "regex", "json_object")}
-    if unknown := value.unknown():
-        raise refused(unknown[0], None, "expected json, json_object or regex")
+    for name in value.unknown():
+        given = value.raw(name.removeprefix(value.where))
+        if given not in (None, False):  # vLLM's clients send every field
+            raise refused(name, given, "expected json, json_object or regex")
     found: dict[str, Json] = {}
     if asked["json"] is not None:
         found["structured_outputs.json"] = {"schema": asked["json"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,7 +69,7 @@ class Guard:
             if scope["method"] == "POST":
                 receive = await self._body(said, receive)
         except ApiError as error:
-            await _answer_error(send_shared, error, dialect_of(scope["path"]))
+            await _answer_error(send_shared, error, dialect_of(scope["path"], said))
             return
         await self.app(scope, receive, send_shared)
 
@@ -150,9 +150,13 @@ def host_name(host: str) -> str:
     return (found[1] or found[2]).lower() if found else ""
 
 
-def dialect_of(path: str) -> Dialect:
-    """The dialect in which errors of a path are written."""
-    return "anthropic" if path.startswith("/v1/messages") else "openai"
+def dialect_of(path: str, said: Mapping[str, str]) -> Dialect:
+    """The dialect in which errors of a path are written; `said` are the request's headers.
+
+    Both libraries ask ``/v1/models``, and for paths that nobody serves: one of them by a header.
+    """
+    anthropic = path.startswith("/v1/messages") or "anthropic-version" in said
+    return "anthropic" if anthropic else "openai"
 
 
 def _shared(origin: str | None) -> list[tuple[bytes, bytes]]:

@@ -6,7 +6,7 @@ HARMLESS = frozenset(
         *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "cache_control"),
         *("context_management", "client_metadata", "truncation", "background", "betas"),
         *("extra_headers", "session_id", "include", "stream_options", "max_tool_calls"),
-        *("skip_special_tokens", "add_generation_prompt", "inference_geo", "speed"),
+        *("inference_geo", "speed"),
     }
 )
 """Fields that don't affect the answer here: the bookkeeping of hosted services."""

@@ -14,6 +14,8 @@ _VOLATILE = re.compile(
 """Lines of the system prompt that Claude Code changes in every request. They are removed, or no
 cached prefix could be reused."""
 
+_TEXT_ONLY = "hint: Qwen3 reads text only: leave it out, or put what it says into words"
+
 _FOREIGN = ("server_tool_use", "mcp_tool_use", "container_upload")
 """Blocks of tools that Anthropic runs; their results end in ``_tool_result``."""
 
@@ -45,7 +47,9 @@ def _text_block(block: Any, where: str) -> str:
         return _document(block, where)
     if kind == "search_result":
         return _titled(block, _text(block.get("content"), f"{where}.content"))
-    raise refused(where, kind, "Qwen3 reads text only")
+    if kind == "text":
+        raise refused(f"{where}.text", text, "expected text")
+    raise refused(where, kind, f"expected a text block\n{_TEXT_ONLY}")
 
 
 def _document(block: Json, where: str) -> str:
@@ -55,7 +59,7 @@ def _document(block: Json, where: str) -> str:
         return _titled(block, source["data"])
     if isinstance(source, dict) and kind == "content":
         return _titled(block, _text(source.get("content"), f"{where}.source.content"))
-    raise refused(f"{where}.source.type", kind, "Qwen3 reads text only: expected text or content")
+    raise refused(f"{where}.source.type", kind, f"expected text or content\n{_TEXT_ONLY}")
 
 
 def _titled(block: Json, text: str) -> str:

@@ -5,22 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 from qwen3_mlx.serve import fields, form, message_blocks, thinking
+from qwen3_mlx.serve.api_error import refused
 from qwen3_mlx.serve.ask import Ask, Json
 from qwen3_mlx.serve.fields import Fields
 
-NOT_HONOURED: dict[str, tuple[Any, ...]] = {"mcp_servers": ([],), "container": ()}
+NOT_HONOURED: dict[str, tuple[Any, ...]] = {
+    "mcp_servers": ([],),
+    "container": (),
+    "compaction": (),
+}
 
 
 def read(body: Any, counting: bool = False) -> Ask:
     """Parse a request; with `counting`, ``max_tokens`` is optional. Raises `ApiError`."""
     found = Fields(body)
     found.refuse(NOT_HONOURED)
+    _no_thread(found.raw("thread"))
     given = found.integer("max_tokens")
     options = fields.sampling(found) | fields.stop_texts(found, "stop_sequences")
     limit = given if counting else fields.required(given, "max_tokens")
     options |= {} if limit in (None, -1) else {"max_tokens": limit}
     said = fields.required(found.items("messages"), "messages")
     talk, skipped = message_blocks.converted(said)
+    if talk and talk[-1] == {"role": "assistant", "content": ""}:
+        talk.pop()  # Anthropic lets the last message be empty: there is nothing to go on with
     messages = [*message_blocks.system(found.raw("system")), *talk]
     tools, others = fields.tools(found.items("tools") or [], _tool)
     called = form.choice(found.raw("tool_choice"))
@@ -37,6 +45,17 @@ def read(body: Any, counting: bool = False) -> Ask:
         one_call=one_call,
         ignored=(*others, *skipped, *found.unknown()),
     )
+
+
+def _no_thread(value: Any) -> None:
+    """Refuse a thread, whose later requests hold only the new messages. Raises `ApiError`.
+
+    With this code Anthropic's tool runner sends the whole conversation instead.
+    """
+    if value is not None:
+        error = refused("thread", value, "no threads are kept here: send the whole conversation")
+        error.code = "thread_unsupported_request"
+        raise error
 
 
 def _one_call(value: Fields | None) -> bool:

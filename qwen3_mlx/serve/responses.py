@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 from qwen3_mlx.serve import fields, form, thinking
@@ -19,6 +20,15 @@ NOT_HONOURED: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "moderation": (),
 }
+
+
+_LOGPROBS = "message.output_text.logprobs"
+
+
+def check_whole(query: Mapping[str, str]) -> None:
+    """Refuse to stream a stored response: its events are not stored. Raises `ApiError`."""
+    if (stream := query.get("stream", "")) not in ("", "false"):
+        raise refused("stream", stream, "a response is kept whole, without its events")
 
 
 class Kept:
@@ -82,6 +92,8 @@ def read(body: Any, kept: Kept) -> Ask:
     system = [{"role": "system", "content": instructions}] if instructions else []
     tools, others = fields.tools(found.items("tools") or [], _tool)
     include = found.items("include") or []
+    if _LOGPROBS in include:
+        raise refused("include", _LOGPROBS, "chat completions have them, responses don't")
     more: Json = {"store": found.flag("store"), "previous": previous, "instructions": instructions}
     more |= {"encrypted": "reasoning.encrypted_content" in include, "before": [*before, *said]}
     more |= {"text": found.raw("text") or {}, "choice": found.raw("tool_choice") or "auto"}

@@ -139,7 +139,10 @@ def _message(message: object, where: str, parse_arguments: bool) -> dict[str, An
 
 
 def _content(message: Mapping[str, Any], role: str, where: str) -> str:
-    content, where = message.get("content"), f"{where}.content"
+    content, refusal = message.get("content"), message.get("refusal")
+    if role == "assistant" and content in (None, "") and refusal is not None:
+        return _text(refusal, f"{where}.refusal", "text")  # what OpenAI's models say in its place
+    where = f"{where}.content"
     if content is None:
         return ""
     if isinstance(content, list | tuple) and (role != "tool" or _are_parts(content)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import pickle
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 
 import pytest
 
@@ -49,6 +51,18 @@ def test_a_fork_behind_use_is_refused_and_names_spawn() -> None:
 def test_a_model_says_what_to_do_in_place_of_pickling() -> None:
     with pytest.raises(BackendError, match="every process has its own"):
         pickle.dumps(Qwen3(tiny.runtime(8)))
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_session_says_what_to_do_in_place_of_copying(
+    duplicate: Callable[[object], object],
+) -> None:
+    """A shallow copy would compute in the cache of the first."""
+    session = Qwen3(tiny.runtime(8)).session()
+    for holder in (session, [session.send]):
+        if holder is session or duplicate is not copy.copy:
+            with pytest.raises(BackendError, match=r"save\(\) it"):
+                duplicate(holder)
 
 
 def test_a_turn_that_is_dropped_gives_its_cache_back_at_once() -> None:

@@ -87,6 +87,34 @@ class TestMessages:
         assert second.content[-1].text == "It is 4."
         assert second.usage.cache_read_input_tokens >= served.turns[0].prompt
 
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_the_tool_runner_sends_the_whole_talk(
+        self, served: Served, client: Any, streamed: bool
+    ) -> None:
+        """It asks for a thread first, in which later requests would hold the new messages alone."""
+        served.say(adds)
+
+        @anthropic.beta_tool
+        def add(a: int, b: int) -> str:
+            """Add two numbers."""
+            return str(a + b)
+
+        ask = {"model": "scripted", "max_tokens": 1000, "tools": [add], "messages": ASK}
+        runner = client.beta.messages.tool_runner(**ask, stream=streamed)
+        said = [one.get_final_message() if streamed else one for one in runner]
+        assert [one.stop_reason for one in said] == ["tool_use", "end_turn"]
+        assert said[-1].content[-1].text == "It is 4."
+        assert "What is 2 + 2?" in served.prompts[-1] and "<tools>" in served.prompts[-1]
+
+    @pytest.mark.parametrize("thread", ["create", "continue"])
+    def test_a_thread_is_refused_by_its_code(self, client: Any, thread: str) -> None:
+        more = {"previous_message_id": "msg_1"} if thread == "continue" else {}
+        ask = {"model": "scripted", "messages": ASK, "thread": {"type": thread, **more}}
+        with pytest.raises(anthropic.BadRequestError, match="thread: got") as caught:
+            client.beta.messages.create(**ask, max_tokens=9)
+        assert caught.value.error_code == "thread_unsupported_request"
+        assert "whole conversation" in str(caught.value)
+
     def test_pieces_of_calls(self, served: Served, client: Any) -> None:
         served.say(call("add", a=1, b=2) + "\n" + call("add", a=3, b=4))
         with client.messages.stream(
@@ -124,5 +152,6 @@ class TestTheRest:
     def test_models(self, client: Any) -> None:
         assert [model.id for model in client.models.list()] == ["scripted"]
         assert client.models.retrieve("scripted").display_name == "scripted"
-        with pytest.raises(anthropic.NotFoundError):
+        with pytest.raises(anthropic.NotFoundError) as caught:
             client.models.retrieve("another")
+        assert caught.value.body["type"] == "error"

@@ -207,6 +207,8 @@ class TestResponses:
     def test_kept_and_deleted(self, client: Any) -> None:
         first = client.responses.create(model="scripted", input="2 + 2?")
         assert client.responses.retrieve(first.id).output_text == first.output_text
+        with pytest.raises(openai.BadRequestError, match="without its events"):
+            client.responses.retrieve(first.id, stream=True)
         client.responses.delete(first.id)
         with pytest.raises(openai.NotFoundError):
             client.responses.retrieve(first.id)

@@ -57,10 +57,14 @@ def test_tools_of_kinds_that_only_others_run(server: Server) -> None:
         ("chat", "audio", {"voice": "x"}),
         ("chat", "modalities", ["audio"]),
         ("chat", "functions", [{"name": "f"}]),
+        ("chat", "skip_special_tokens", False),
+        ("chat", "add_generation_prompt", False),
         ("messages", "mcp_servers", [{"url": "x"}]),
+        ("messages", "compaction", {"type": "summarize"}),
         ("responses", "background", True),
         ("responses", "conversation", "c"),
         ("responses", "top_logprobs", 3),
+        ("responses", "include", ["message.output_text.logprobs"]),
     ],
 )
 def test_what_can_not_be_had_is_refused_by_its_name(
@@ -72,8 +76,18 @@ def test_what_can_not_be_had_is_refused_by_its_name(
         assert got.json["error"]["param"] == field
 
 
+def test_what_a_continued_message_needs_is_taken(server: Server) -> None:
+    beside = {"add_generation_prompt": False, "continue_final_message": True}
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hel"}]
+    got = server.post(PATHS["chat"], short("chat", messages=said, **beside))
+    assert got.status == 200 and "x-qwen3-mlx-ignored" not in got.headers
+    more = {"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": False}
+    assert server.post("/tokenize", more).status == 400
+
+
 EMPTY: list[tuple[str, dict[str, Any]]] = [
     ("chat", {"suffix": "", "top_logprobs": 0, "grammar": "", "guided_regex": ""}),
+    ("chat", {"skip_special_tokens": True, "add_generation_prompt": True}),
     ("chat", {"functions": [], "modalities": [], "guided_choice": [], "stop": ""}),
     ("chat", {"reasoning_effort": "default"}),
     ("responses", {"reasoning": {"effort": "default"}, "top_logprobs": 0}),
@@ -265,3 +279,69 @@ def test_a_fault_in_a_tool_is_named_by_its_own_path(server: Server) -> None:
         sent = short("chat", tools=[{"type": "function", "function": function}])
         said = server.post(PATHS["chat"], sent).json["error"]["message"]
         assert said.startswith("tools[0].function.") and "function.function" not in said
+
+
+BLOCKS: list[tuple[Any, str, str]] = [
+    ({"type": "text", "text": None}, "content[0].text: got null; expected text", ""),
+    ({"type": "image", "source": {}}, 'content[0]: got "image"; expected a text', "into words"),
+    ({"type": "document", "source": {"type": "url"}}, 'source.type: got "url"', "into words"),
+]
+
+
+@pytest.mark.parametrize(("block", "said", "hint"), BLOCKS, ids=str)
+def test_a_block_that_is_no_text_says_what_to_do(
+    server: Server, block: Any, said: str, hint: str
+) -> None:
+    got = server.post(PATHS["messages"], short("messages", messages=[user([block])]))
+    assert got.status == 400
+    message, _, told = got.json["error"]["message"].partition("\nhint: ")
+    assert said in message and hint in told
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+@pytest.mark.parametrize("empty", ["", []], ids=str)
+def test_an_empty_last_message_of_the_assistant_is_nothing_to_go_on_with(
+    server: Server, empty: Any
+) -> None:
+    """Anthropic's API allows it in the last place alone."""
+    last = {"role": "assistant", "content": empty}
+    got, alone = (
+        server.post(PATHS["messages"], short("messages", messages=talk))
+        for talk in ([user("Hi"), last], [user("Hi")])
+    )
+    assert got.status == 200
+    assert sum_of(got.json["usage"]) == sum_of(alone.json["usage"])
+
+
+def sum_of(usage: dict[str, int]) -> int:
+    return sum(count for name, count in usage.items() if name != "output_tokens")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "hint"), [("chat", "continue_final_message"), ("chat", "tools")]
+)
+def test_hints_name_fields_of_the_request(server: Server, dialect: str, hint: str) -> None:
+    last = [user("Hi"), {"role": "assistant", "content": "a"}]
+    more: dict[str, Any] = {"tool_choice": "required"} if hint == "tools" else {"messages": last}
+    told = server.post(PATHS[dialect], short(dialect, **more)).json["error"]["message"]
+    assert hint in told.partition("hint: ")[2] and "tools=" not in told
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "Expecting value: line 1"),
+        (b'{"a": NaN}', "NaN is no JSON"),
+        (b'{"a": "\xe9"}', "byte 0xe9"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "integer string"),
+        (b"[" * 100_000, "recursion"),
+    ],
+    ids=["nothing", "NaN", "latin", "long", "deep"],
+)
+def test_a_body_that_is_no_json_says_why(server: Server, body: bytes, said: str) -> None:
+    got = server.post(PATHS["chat"], body)
+    assert got.status == 400 and said in got.json["error"]["message"]
+    assert got.json["error"]["code"] == "invalid_json"

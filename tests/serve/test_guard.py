@@ -253,6 +253,17 @@ def test_paths_and_methods_that_are_not_there(server: Server) -> None:
         assert got.status == 404 and f"did you mean {meant}?" in got.json["error"]["message"]
 
 
+@pytest.mark.parametrize("way", [("GET", "/v1/models/x"), ("PUT", "/v1/models"), ("GET", "/v1/x")])
+def test_errors_of_shared_paths_are_in_the_dialect_of_the_client(
+    server: Server, way: tuple[str, str]
+) -> None:
+    got = server(*way, anthropic_version="2023-06-01")
+    assert got.json["type"] == "error" and got.json["error"]["message"]
+    assert "type" not in server(*way).json
+    elsewhere = server(*way, anthropic_version="2023-06-01", host="elsewhere")
+    assert elsewhere.status == 421 and elsewhere.json["type"] == "error"
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "my-mac.local"])
 def test_off_loopback_a_key_is_needed(
     host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

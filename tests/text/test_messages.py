@@ -52,6 +52,18 @@ SHAPES: list[tuple[list[Any], list[dict[str, Any]]]] = [
         [USER, {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}],
         [USER, {"role": "assistant", "content": "no"}],
     ),
+    (
+        [USER, {"role": "assistant", "content": None, "refusal": "no"}],
+        [USER, {"role": "assistant", "content": "no", "refusal": "no"}],
+    ),
+    (
+        [USER, {"role": "assistant", "content": "", "refusal": "no"}],
+        [USER, {"role": "assistant", "content": "no", "refusal": "no"}],
+    ),
+    (
+        [USER, {"role": "assistant", "content": "yes", "refusal": None}],
+        [USER, {"role": "assistant", "content": "yes"}],
+    ),
     (calling(function('{"a": 1}')), calling(function({"a": 1}), content="")),
     (calling(function(""), content=None), calling(function({}), content="")),
     (calling(function(None)), calling(function({}), content="")),
