@@ -79,6 +79,8 @@ async def test_help_and_quit_act_at_once() -> None:
         await chat.until("Ctrl-T")
         assert chat.app.controller.turn is not None
         await chat.type("two")
+        await chat.type("/quit or not")
+        await chat.until("/quit: got 'or not', expected nothing behind it")
         await chat.type("/quit")
     app = chat.app
     assert app.return_value == 0
