@@ -172,9 +172,8 @@ class ChatJournal:
         except OSError as error:
             got = error.strerror or str(error)
             hint = "it is still in memory: /save PATH writes it; --no-save keeps no chat at all"
-            raise SessionError(
-                f"the conversation can't be kept in {self.path}", got=got, hint=hint
-            ) from None
+            what = f"the conversation can't be kept in {self.path}"
+            raise SessionError(what, got=got, hint=hint) from None
         self._written, self._model, self._options = plain, model, chosen
 
     def _append(self, change: dict[str, Any]) -> None:
@@ -224,6 +223,9 @@ class ChatJournal:
     def close(self) -> None:
         """Close the file, which releases its lock."""
         if self._file is not None:
+            if not self._end:  # nothing could be written, and an empty file is no conversation
+                with contextlib.suppress(OSError):
+                    self.path.unlink()
             os.close(self._file)
             self._file = None
 

@@ -2,7 +2,14 @@
 
 
 def main() -> None:
-    """Run the command line; exits the process."""
-    from qwen3_mlx.cli.app import run
+    """Run the command line; exits the process.
 
-    raise SystemExit(run())
+    Its import takes long enough for a Ctrl-C to fall into it.
+    """
+    try:
+        from qwen3_mlx.cli.app import run
+
+        code = run()
+    except KeyboardInterrupt:
+        code = 130
+    raise SystemExit(code)

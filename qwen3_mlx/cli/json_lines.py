@@ -60,8 +60,9 @@ def load(name: str, kind: kinds.Kind) -> Qwen3:
 
 
 def check_model(name: str, file: Path | None, default: str) -> None:
-    """Raise `OptionError` for a lone argument that is the lines' file and no model."""
-    if file is None and not name.endswith(".gguf") and Path(name).is_file():
+    """Raise `OptionError` for a lone argument that is the lines' file, even one that is missing."""
+    is_lines = name.endswith(".jsonl") and not Path(name).is_dir()
+    if file is None and not name.endswith(".gguf") and (is_lines or Path(name).is_file()):
         hint = f"name the model first: {default} {name}, or pipe the lines in: < {name}"
         expected = "a model, then perhaps the file of the lines"
         raise OptionError("a lone argument is the model", got=name, expected=expected, hint=hint)

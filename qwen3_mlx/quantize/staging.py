@@ -220,8 +220,11 @@ def full_disk(error: OSError, target: Target) -> CheckpointError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = f"free some space and run the same command again: it goes on from {target.part}"
         return CheckpointError("the disk is full", got=str(target.out.parent), hint=hint)
-    where = error.filename or target.out
-    return CheckpointError(f"{where} can't be written", got=error.strerror or str(error))
+    where, got = error.filename or target.out, error.strerror or str(error)
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        got = "a file where a directory must be"
+    hint = "name a place for the result that can be written"
+    return CheckpointError(f"{where} can't be written", got=got, hint=hint)
 
 
 def _check_space(plan: Plan, target: Target, done: set[str], extra_bytes: int) -> None:

@@ -161,6 +161,26 @@ def test_a_full_disk_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.M
     assert store.read(path).messages == STEPS[1]
 
 
+@pytest.mark.parametrize("is_written_later", [True, False])
+def test_a_disk_that_is_full_from_the_start_leaves_no_empty_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, is_written_later: bool
+) -> None:
+    """`sessions list` would report it as damaged, and --resume step over it, ever after."""
+    journal = ChatJournal(path)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.os, "pwrite", full)
+        with pytest.raises(SessionError, match="No space left"):
+            journal.keep("demo", OPTIONS, STEPS[0])
+    if is_written_later:
+        journal.keep("demo", OPTIONS, STEPS[0])
+    journal.close()
+    assert [*path.parent.glob("*.jsonl")] == [path] * is_written_later
+
+
 def test_every_change_is_flushed_to_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(store.os, "fsync", lambda file: sizes.append(os.fstat(file).st_size))

@@ -115,6 +115,21 @@ def test_error_and_hint(tmp_path: Path) -> None:
     assert b"Traceback" in run("error", "generate", "8b", "x", "--debug").stderr
 
 
+@pytest.mark.parametrize("moment", ["typer", "qwen3_mlx.cli.commands"])
+def test_ctrl_c_while_the_program_starts_is_no_traceback(moment: str) -> None:
+    """moment: the module whose import it falls into."""
+    code = (
+        "import os, signal, sys\n"
+        "class Pressed:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {moment!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Pressed()); sys.argv = ['qwen3-mlx', 'chat', '--help']\n"
+        "from qwen3_mlx.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE_S)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 def test_help_brings_in_nothing_slow() -> None:
     code = (
         "import sys; sys.argv = ['qwen3-mlx', 'chat', '--help']\n"

@@ -221,3 +221,15 @@ def test_only_what_a_conversion_leaves_is_no_obstacle(tmp_path: Path) -> None:
         check_file(file, b'{"key"')
     with pytest.raises(OptionError, match="something is in the way"):
         check_file(place, b'{"key"')
+
+
+@pytest.mark.parametrize("below", ["out", "folder/out"])
+def test_a_file_where_a_folder_of_the_target_must_be_is_called_so(
+    dense: Path, tmp_path: Path, below: str
+) -> None:
+    (tmp_path / "notes").write_text("mine")
+    done = run(dense, "--out", tmp_path / "notes" / below)
+    assert done.exit_code == 1
+    assert "can't be written: got a file where a directory must be" in done.stderr
+    assert "hint: name a place for the result" in done.stderr
+    assert (tmp_path / "notes").read_text() == "mine"

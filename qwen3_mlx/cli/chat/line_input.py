@@ -78,7 +78,7 @@ class Lines:
         """
         if self._is_terminal:
             with typed_ahead() as typed:
-                *lines, self._partial = f"{self._partial}{typed}".split("\n")
+                *lines, self._partial = f"{self._partial}{cleaned(typed)}".split("\n")
             self._waiting.extend(lines)
         if draft:
             self._screen.note(draft)

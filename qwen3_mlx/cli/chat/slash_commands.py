@@ -44,15 +44,31 @@ def is_unknown(line: str) -> bool:
 
 
 def run(chat: Conversation, line: str) -> CommandResult:
-    """Run the command in `line`. Raises `OptionError` for an unknown one, and the command's own."""
-    name, _, rest = line.strip().partition(" ")
-    command = COMMANDS.get(name.removeprefix("/"))
+    """Run the command in `line`. Raises `OptionError` as `parse`, and the command's own."""
+    name, text = parse(line)
+    return COMMANDS[name].run(chat, text)
+
+
+def parse(line: str) -> tuple[str, str]:
+    """The name and the argument of the command in `line`.
+
+    Raises `OptionError` for an unknown command, and for an argument that would be ignored:
+    ``/undo 3`` must not take one turn back.
+    """
+    spelled, _, rest = line.strip().partition(" ")
+    name, text = spelled.removeprefix("/"), rest.strip()
+    command = COMMANDS.get(name)
     if command is None:
-        close = difflib.get_close_matches(name, [f"/{known}" for known in COMMANDS], n=1)
-        suggestion = f"did you mean {close[0]}? " if close else ""
+        close = (
+            [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, COMMANDS)
+        )
+        suggestion = f"did you mean /{close[0]}? " if close else ""
         hint = f"{suggestion}/help lists them; to send it as text, begin with a space"
-        raise OptionError("unknown command", got=name, hint=hint)
-    return command.run(chat, rest.strip())
+        raise OptionError("unknown command", got=spelled, hint=hint)
+    if text and name != "help" and command.usage == name:
+        hint = "to send it as text, begin with a space"
+        raise OptionError(spelled, got=shown(text), expected="nothing behind it", hint=hint)
+    return name, text
 
 
 def help_text(*, is_full_screen: bool) -> str:
@@ -218,3 +234,6 @@ COMMANDS = {
     "mcp": Command("mcp [restart|stop NAME]", "the tool servers", tools.mcp),
     "quit": Command("quit", "leave (Ctrl-D does too)", _quit),
 }
+
+ELSEWHERE = {"exit": "quit", "bye": "quit", "q": "quit", "new": "clear", "reset": "clear"}
+"""What other chats call a command; the nearest spelling of /exit is /edit, which takes back."""

@@ -16,6 +16,8 @@ from collections.abc import Callable
 
 START, END = "\x1b[200~", "\x1b[201~"
 
+CTRL_D = "\x04"
+
 QUIET_S = 0.02
 """Seconds without input that end a burst; people type more slowly."""
 
@@ -65,6 +67,11 @@ def with_escape(keys: str, escape: str) -> str:
     return _LEADING.sub(lambda found: found[0].replace("\x1b", escape), keys)
 
 
+def with_ctrl_d(typed_ahead: str) -> str:
+    """`typed_ahead` with its Ctrl-Ds: Linux keeps each as a NUL while the terminal edits lines."""
+    return typed_ahead.replace("\0", CTRL_D)
+
+
 def cleaned(text: str) -> str:
     """`text` without control sequences and characters, except tabs and line ends."""
     return _CONTROL.sub("", _SEQUENCE.sub("", text))
@@ -97,7 +104,7 @@ class PasteReader:
         waiting = ""
         while not self.closed and self._is_ready(0):
             waiting += self._piece()
-        typed, start, rest = waiting.partition(START)
+        typed, start, rest = with_ctrl_d(waiting).partition(START)
         pasted, _, later = rest.rpartition(END) if END in rest else (rest, "", "")
         return f"{typed}{self._bracketed(pasted)}{later}" if start else typed
 

@@ -9,6 +9,8 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from qwen3_mlx.cli.terminal.paste import with_ctrl_d
+
 
 @contextmanager
 def typed_ahead() -> Iterator[str]:
@@ -28,7 +30,7 @@ def typed_ahead() -> Iterator[str]:
     raw[3] &= ~(termios.ICANON | termios.ECHO)
     try:
         termios.tcsetattr(terminal, termios.TCSANOW, raw)
-        yield _waiting(terminal).replace("\r", "\n")
+        yield with_ctrl_d(_waiting(terminal)).replace("\r", "\n")
     finally:
         termios.tcsetattr(terminal, termios.TCSANOW, before)
 

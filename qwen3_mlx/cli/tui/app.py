@@ -158,8 +158,8 @@ class Chat(Themed):
 
     @on(Input.Ended)
     def _ended(self) -> None:
-        """Ctrl-D: leave; during a turn ask first."""
-        if self.controller.turn is None:
+        """Ctrl-D: leave; ask first during a turn, or when a message waits."""
+        if self.controller.turn is None and not self.controller.pending:
             self.exit(0)
         else:
             self.action_ask()

@@ -131,13 +131,13 @@ class Controller:
         self.turn = self._view.start_turn(lambda progress: chat.begin(clean, progress), clean)
 
     def _command(self, line: str) -> None:
-        name = line.split()[0]
-        if name == "/quit":
+        name, text = slash_commands.parse(line)
+        if name == "quit":
             self._view.exit(0)
-        elif name == "/help":
+        elif name == "help":
             self._view.note(slash_commands.help_text(is_full_screen=True))
         elif self.chat is None:
-            self.load(line.partition(" ")[2].strip())
+            self.load(text)
         else:
             before = [*self.chat.session.messages]
             result = slash_commands.run(self.chat, line)

@@ -12,6 +12,7 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 from qwen3_mlx.cli.chat.input_history import History
+from qwen3_mlx.cli.terminal.paste import CTRL_D
 from qwen3_mlx.cli.tui.growing_text import showable
 
 JOINERS = ("\u200c", "\u200d")
@@ -79,12 +80,20 @@ class Input(TextArea):
             self.post_message(self.Sent(text))
 
     def type_ahead(self, text: str) -> None:
-        """Send every line of `text` but the last one, which stays in the input."""
-        *sent, rest = showable(text).split("\n")
+        """Send every line of `text` but the last one, which stays in the input.
+
+        A line that begins with Ctrl-D ends the chat.
+        """
+        *sent, rest = text.split("\n")
         for line in sent:
-            self.put(line)
+            self._type(line)
             self.action_send()
-        self.put(rest)
+        self._type(rest)
+
+    def _type(self, line: str) -> None:
+        if line.startswith(CTRL_D):
+            self.post_message(self.Ended())
+        self.put(showable(line))
 
     def put(self, text: str) -> None:
         """Replace the text, and move the cursor to its end."""

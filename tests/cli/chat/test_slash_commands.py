@@ -110,6 +110,24 @@ def test_unknown_command_names_the_nearest() -> None:
     assert str(caught.value.hint).startswith("/help")
 
 
+@pytest.mark.parametrize(("name", "own"), [("exit", "quit"), ("new", "clear")])
+def test_another_chats_name_for_a_command_leads_to_ours(name: str, own: str) -> None:
+    with pytest.raises(OptionError, match=f"unknown command: got /{name}") as caught:
+        run(chat(), f"/{name}")
+    assert f"did you mean /{own}?" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["undo", "clear", "retry", "tokens", "stats", "quit"])
+def test_an_argument_that_would_be_ignored_is_refused(name: str) -> None:
+    conversation = chat()
+    send(conversation, "hi")
+    before = [*conversation.session.messages]
+    with pytest.raises(OptionError, match=f"^/{name}: got '3', expected nothing behind it"):
+        run(conversation, f"/{name} 3")
+    assert conversation.session.messages == before
+    assert "/undo" in run(conversation, "/help 3")
+
+
 def test_help_lists_every_command() -> None:
     text = run(chat(), "/help")
     assert all(f"/{name}" in text for name in slash_commands.COMMANDS)

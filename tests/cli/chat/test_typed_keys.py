@@ -91,6 +91,17 @@ def test_ctrl_c_in_a_turn_leaves_the_lines_typed_before_it(keyboard: Keyboard) -
     assert termios.tcgetattr(keyboard.slave) == before
 
 
+@pytest.mark.parametrize("before", [b"", b"one\r"])
+def test_ctrl_d_typed_ahead_ends_the_input(keyboard: Keyboard, before: bytes) -> None:
+    """The terminal edits lines while the program is busy, and keeps Ctrl-D in a form of its own."""
+    with prompt(keyboard) as reader:
+        keyboard.type(before + b"\x04")
+        if before:
+            assert reader.read("> ") == "one"
+        with pytest.raises(EOFError):
+            reader.read("> ")
+
+
 def test_lines_typed_before_a_question_answer_nothing(keyboard: Keyboard) -> None:
     """Also those that the prompt before it has read together with its own."""
     with prompt(keyboard) as reader:
@@ -122,6 +133,16 @@ def test_a_bare_terminal_keeps_what_was_typed_before_a_question(
     keyboard.type(b"re\r")
     assert [lines.read("> "), lines.read("> ")] == ["y", "more"]
     assert shown[-1] == "> mo"
+
+
+def test_ctrl_d_before_a_question_on_a_bare_terminal_is_no_text(
+    keyboard: Keyboard, bare: tuple[Lines, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyboard.type(b"go\r\x04")
+    assert bare[0].read("> ") == "go"
+    assert answering(keyboard, bare[0], b"n\r", monkeypatch)("run it? ") == "n"
+    keyboard.type(b"on\r")
+    assert bare[0].read("> ") == "on"
 
 
 def answering(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ def run(*arguments: str | Path, lines: list[Any] | bytes = b"") -> tuple[Result,
 
 
 EMBEDDER, RERANKER = RETRIEVAL / "embedder", RETRIEVAL / "reranker"
+PAGE = (Path(__file__).parents[3] / "docs" / "embeddings.md").read_text("utf-8")
+DOCUMENTED = re.findall(r"^qwen3-mlx ((?:embed|rerank) .*)$", PAGE, re.MULTILINE)
 
 
 def test_embed() -> None:
@@ -48,10 +52,29 @@ def test_embed_options_and_a_file(tmp_path: Path) -> None:
     assert np.allclose([line["embedding"] for line in found], np.array(want), atol=1e-6)
 
 
+@pytest.mark.parametrize("line", DOCUMENTED)
+def test_the_pages_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    """With a tiny model in place of the one that would be downloaded."""
+    is_embed = line.startswith("embed")
+    words, _, piped = line.partition(" > ")[0].partition(" < ")
+    lines = '"x"\n' if is_embed else '{"query": "q", "documents": ["d"]}\n'
+    for name in re.findall(r"\S+\.jsonl", f"{words} {piped}"):
+        (tmp_path / name).write_text(lines)
+    small = load(EMBEDDER if is_embed else RERANKER)
+    monkeypatch.setattr(json_lines, "load", lambda _name, _kind: small)
+    monkeypatch.chdir(tmp_path)
+    done, found = run(*shlex.split(words), lines=lines.encode() if piped else b"")
+    assert (done.exit_code, len(found)) == (0, 1), done.stderr
+
+
+@pytest.mark.parametrize("is_there", [True, False])
 @pytest.mark.parametrize("command", ["embed", "rerank"])
-def test_a_lone_file_is_not_taken_for_an_unknown_model(tmp_path: Path, command: str) -> None:
+def test_a_lone_file_is_not_taken_for_an_unknown_model(
+    tmp_path: Path, command: str, is_there: bool
+) -> None:
     file = tmp_path / "e.jsonl"
-    file.write_text('"x"\n')
+    if is_there:
+        file.write_text('"x"\n')
     done, _ = run(command, file)
     assert done.exit_code == 1
     assert f"a lone argument is the model: got {file}" in done.stderr

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from qwen3_mlx.cli.tui.quit_dialog import QuitDialog
 from qwen3_mlx.cli.tui.worker import Inbox, Running
 from qwen3_mlx.errors import ContextError, ModelNotFoundError
 from qwen3_mlx.events import Answer, Thinking
@@ -78,6 +79,8 @@ async def test_help_and_quit_act_at_once() -> None:
         await chat.until("Ctrl-T")
         assert chat.app.controller.turn is not None
         await chat.type("two")
+        await chat.type("/quit or not")
+        await chat.until("/quit: got 'or not', expected nothing behind it")
         await chat.type("/quit")
     app = chat.app
     assert app.return_value == 0
@@ -205,3 +208,24 @@ def test_a_press_before_the_turn_has_begun_is_heard() -> None:
     running = Running(begin, Inbox(lambda: None))
     running()
     assert generation.wishes == ["stop"] and running.presses == 1
+
+
+@pytest.mark.parametrize("typed", ["\x04", "half\n\x04"])
+async def test_ctrl_d_typed_before_the_chat_is_drawn_leaves_but_asks_if_a_message_waits(
+    typed: str,
+) -> None:
+    loaded = threading.Event()
+
+    def load(_name: str, _progress: Any) -> FakeModel:
+        assert loaded.wait(60)
+        return FakeModel([[Answer("whole")]])
+
+    async with run_chat(load=load, typed_ahead=typed) as chat:
+        if typed == "\x04":
+            await chat.until(lambda: chat.app.return_code == 0)
+        else:
+            await chat.until(lambda: isinstance(chat.app.screen, QuitDialog))
+            await chat.press("escape")
+        loaded.set()
+        if typed != "\x04":
+            await chat.until("whole")
