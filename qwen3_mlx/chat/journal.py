@@ -223,7 +223,7 @@ class ChatJournal:
     def close(self) -> None:
         """Close the file, which releases its lock."""
         if self._file is not None:
-            if not self._end:  # nothing could be written, and an empty file is no conversation
+            if not os.fstat(self._file).st_size:  # nothing could be written: no conversation
                 with contextlib.suppress(OSError):
                     self.path.unlink()
             os.close(self._file)
