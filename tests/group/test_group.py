@@ -234,7 +234,7 @@ def test_a_conversation_goes_on_after_a_machine_was_lost(tmp_path: Path) -> None
     )  # fmt: skip
     assert first.strip()
     assert again.returncode == 0, again.stderr
-    assert "1 turns, 'My name is Ada.'" in again.stderr
+    assert "1 turn, 'My name is Ada.'" in again.stderr
     assert again.stdout.strip()
 
 

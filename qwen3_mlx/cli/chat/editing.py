@@ -10,6 +10,7 @@ from typing import Any
 from qwen3_mlx.chat import export as export_file
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.result import CommandResult
+from qwen3_mlx.cli.terminal.render import counted
 from qwen3_mlx.errors import OptionError, SessionError, shown
 from qwen3_mlx.files import expanded, write_atomically
 from qwen3_mlx.text.messages import joined_text
@@ -42,7 +43,9 @@ def drop(chat: Conversation, text: str) -> CommandResult:
     rest = messages[starts[count] :] if count < len(starts) else []
     chat.session.messages = [*messages[:first], *rest]
     dropped = min(count, len(starts))
-    return CommandResult(f"the oldest {dropped} of {len(starts)} turns are dropped", changed=True)
+    return CommandResult(
+        f"dropped: the oldest {dropped} of {counted(len(starts), 'turn')}", changed=True
+    )
 
 
 def export(chat: Conversation, text: str) -> CommandResult:

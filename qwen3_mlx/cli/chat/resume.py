@@ -10,6 +10,7 @@ from qwen3_mlx.chat import journal, journal_files, kept_chats
 from qwen3_mlx.chat.plain import explicit
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.settings import folders
+from qwen3_mlx.cli.terminal.render import counted
 from qwen3_mlx.errors import ModelNotFoundError, SessionError
 from qwen3_mlx.options import GenerationOptions
 
@@ -71,7 +72,7 @@ def attach(
     session.messages = [dict(message) for message in resumed.messages]
     session.system = system or session.system
     session.options = GenerationOptions(**(resumed.options | explicit(session.options)))
-    notes = [f"{resumed.id}: {resumed.turns} turns, {resumed.title[:60]!r}"]
+    notes = [f"{resumed.id}: {counted(resumed.turns, 'turn')}, {resumed.title[:60]!r}"]
     notes[:0] = filter(None, [passed_over, resumed.damage])
     if not save:
         return [*notes, UNKEPT, *filter(None, [chat.take_up()])]

@@ -16,7 +16,7 @@ from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.keys import key_help
 from qwen3_mlx.cli.chat.result import Command, CommandResult
 from qwen3_mlx.cli.settings import folders
-from qwen3_mlx.cli.terminal.render import drafts
+from qwen3_mlx.cli.terminal.render import counted, drafts
 from qwen3_mlx.cli.tools import commands as tools
 from qwen3_mlx.errors import OptionError, SessionError, gb, shown
 from qwen3_mlx.files import expanded
@@ -109,7 +109,7 @@ def _budget(chat: Conversation, text: str) -> CommandResult:
         chat.switch(True)
     chat.set_options(thinking_budget=budget)
     if isinstance(budget, int):
-        return CommandResult(f"at most {budget:,} tokens of thinking a turn")
+        return CommandResult(f"at most {counted(budget, 'token')} of thinking a turn")
     return CommandResult(f"from now on: {chat.mode}")
 
 
@@ -186,7 +186,7 @@ def _load(chat: Conversation, text: str) -> CommandResult:
     if not is_id:  # /save must not replace the journal of a saved conversation
         chat.files.add(path.resolve())
     turns = sum(message["role"] == "user" for message in session.messages)
-    loaded = f"loaded: {path} ({turns} turns); {chat.mode}"
+    loaded = f"loaded: {path} ({counted(turns, 'turn')}); {chat.mode}"
     return CommandResult("\n".join(filter(None, [loaded, damage, chat.take_up()])), changed=True)
 
 
@@ -202,7 +202,7 @@ def _stats(chat: Conversation, _text: str) -> CommandResult:
         f"last turn: {last.prompt_tokens:,} prompt tokens ({last.cached_tokens:,} from the cache),"
         f" {last.thinking_tokens:,} thinking, {last.answer_tokens:,} answer;"
         f" prefill {last.prefill_tps:,.0f} tok/s, decode {last.decode_tps:.1f} tok/s\n"
-        f"this chat: {chat.turns} turns, {total.thinking_tokens:,} thinking,"
+        f"this chat: {counted(chat.turns, 'turn')}, {total.thinking_tokens:,} thinking,"
         f" {total.answer_tokens:,} answer; peak memory {gb(total.peak_memory_bytes, 2)}\n"
         f"keys and values: {gb(last.kv_bytes)}, {last.kv_kind}"
         + (f"\n{drafts(last.speculation)}" if last.speculation else "")

@@ -67,7 +67,8 @@ def list_all(debug: opt.Debug = False) -> None:
             continue
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
         title = printable(saved.title)[:50]  # also in a pipe, which ends up on a terminal
-        screen.answer(f"{saved.id}  {when}  {saved.turns:3} turns  {saved.model}  {title}\n")
+        turns = f"{saved.turns:3} turn{' ' if saved.turns == 1 else 's'}"
+        screen.answer(f"{saved.id}  {when}  {turns}  {saved.model}  {title}\n")
 
 
 @app.command()

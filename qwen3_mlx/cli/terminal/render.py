@@ -119,6 +119,11 @@ class Renderer:
         self._screen.thought(end + tag + ("\n" if self._screen.err_is_terminal else ""))
 
 
+def counted(count: int, noun: str) -> str:
+    """Such as ``1 turn`` and ``2 turns``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def footer(done: Done, budget: int | None) -> str:
     """One line about a turn: its tokens, its speed, and the thought's budget."""
     stats = done.stats
@@ -128,9 +133,8 @@ def footer(done: Done, budget: int | None) -> str:
         cut = f" ({_CUTS[stats.thinking_cut]})" if stats.thinking_cut else ""
         parts.append(f"{stats.thinking_tokens:,}{limit} thinking{cut}")
     if stats.probes:
-        parts.append(
-            f"{stats.probes} probe{'s' * (stats.probes > 1)} of {stats.probe_tokens:,} tokens"
-        )
+        tokens = counted(stats.probe_tokens, "token")
+        parts.append(f"{counted(stats.probes, 'probe')} of {tokens}")
     parts.append(f"{stats.answer_tokens:,} answer tokens")
     parts.append(f"{stats.decode_tps:.1f} tok/s")
     if stats.speculation is not None:

@@ -226,7 +226,7 @@ def test_save_and_load(tmp_path: Path, state_home: Path) -> None:
     run(conversation, f'/save "{other}"')
 
     fresh = chat()
-    assert "(1 turns)" in run(fresh, f"/load {other}")
+    assert "(1 turn)" in run(fresh, f"/load {other}")
     assert fresh.session.messages == conversation.session.messages
     run(fresh, "/save")
     with pytest.raises(OptionError, match="needs a file"):
@@ -246,7 +246,7 @@ def test_a_kept_conversation_is_saved_where_it_is_kept_and_loaded_by_its_id(
     kept = conversation.journal.path
     conversation.close()
     fresh = chat()
-    assert f"loaded: {kept} (1 turns)" in run(fresh, f"/load {kept.stem[:12]}")
+    assert f"loaded: {kept} (1 turn)" in run(fresh, f"/load {kept.stem[:12]}")
     assert fresh.session.messages == conversation.session.messages
     before = kept.read_bytes()
     list(fresh.session.send("more"))

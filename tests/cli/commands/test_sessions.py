@@ -51,7 +51,7 @@ def test_a_chat_is_kept_and_resumed(cli: Any, state_home: Path) -> None:
     asked, options = cli.model.asked[0]
     assert [m["content"] for m in asked] == ["S", "2+2?", "It is **4**.", "and 3+3?"]
     assert options.thinking_budget == 5
-    assert "1 turns, '2+2?'" in result.stderr and "demonstration" not in result.stderr
+    assert "1 turn, '2+2?'" in result.stderr and "demonstration" not in result.stderr
     (one,) = kept(state_home)
     assert one.turns == 2 and not one.damage
     assert cli.model.warmed == [3, 5]  # while the first message is typed, and the next
@@ -129,7 +129,7 @@ def test_a_damaged_newest_file_does_not_hide_the_older_conversations(
     cli.script(TURN)
     result = cli("chat", "--resume", stdin="y\n")
     assert (result.exit_code, result.stdout) == (0, "It is **4**.\n")
-    assert f"passed over: {newest} " in result.stderr and "1 turns, 'x'" in result.stderr
+    assert f"passed over: {newest} " in result.stderr and "1 turn, 'x'" in result.stderr
     assert newest.exists()
 
 
@@ -218,7 +218,7 @@ def test_list_show_export_rm(cli: Any, state_home: Path) -> None:
     result = cli("sessions", "list")
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [new.stem, old.stem]
-    assert "1 turns" in lines[0] and "new one" in lines[0] and "8b" in lines[0]
+    assert "1 turn " in lines[0] and "new one" in lines[0] and "8b" in lines[0]
     assert "\x1b" not in result.stdout and "no kept conversation" in result.stderr
     assert "## User\n\nnew one" in cli("sessions", "show").stdout
     assert "old" in cli("sessions", "export", "md", "2026-01-01").stdout

@@ -101,7 +101,7 @@ async def test_drop_forgets_the_oldest_turn_and_clear_all() -> None:
     async with run_chat(*TWO, system="S") as chat:
         await talk(chat)
         await chat.type("/drop")
-        await chat.until("the oldest 1 of 2 turns are dropped")
+        await chat.until("dropped: the oldest 1 of 2 turns")
         assert messages(chat.app) == ["S", "two", "second"]
         await chat.type("/clear")
         await chat.until("forgotten")

@@ -108,7 +108,7 @@ async def test_many_pages_stay_in_order() -> None:
     ("command", "said", "used"),
     [
         ("/undo", "taken back", 2),
-        ("/drop", "are dropped", 2),
+        ("/drop", "dropped: the oldest", 2),
         ("/edit", "› one", 2),
         ("/clear", "forgotten", 0),
         ("/system be very brief", "set", WORDS + 3),
