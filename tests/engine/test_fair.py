@@ -196,6 +196,8 @@ def test_the_own_time_of_passes() -> None:
     assert own_seconds(chunks(*((n, n * 0.004) for n in (4, 8, 16, 30)))) == pytest.approx(
         0, abs=1e-9
     )
+    half = chunks((4, 0.10), (4, 0.10), (6, 0.12), (6, 0.12))
+    assert own_seconds(half) == pytest.approx(0.06), "a half more is enough"
     assert own_seconds(chunks((4, 0.1), (8, 0.1))) is None, "one pair says little"
     assert own_seconds(chunks(*[(16, 0.1)] * 8)) is None, "and chunks of one length nothing"
     far = [*chunks((4, 0.1), (8, 0.1)), *chunks((16, 0.1), (30, 0.1), offset=9000)]
