@@ -39,8 +39,7 @@ def timed_protocol() -> type[H11Protocol]:
                 self._limit_reader()
 
         def on_response_complete(self) -> None:
-            self._limit(IDLE_SECONDS)
-            self.idle = True
+            self._rest()
             super().on_response_complete()
             if self._answers():  # the next request has already arrived
                 self._limit_reader()
@@ -54,8 +53,10 @@ def timed_protocol() -> type[H11Protocol]:
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            if self._answers():  # else a limit for the next request has begun, and holds
+            if self._answers():
                 self._limit_reader()
+            elif self.idle:  # else the limit of the next request's head has begun, and holds
+                self._rest()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._limit(None)
@@ -63,6 +64,11 @@ def timed_protocol() -> type[H11Protocol]:
 
         def _answers(self) -> bool:
             return self.cycle is not None and not self.cycle.response_complete
+
+        def _rest(self) -> None:
+            """Limit the time until the next request, or until the answer has been read."""
+            self._limit(STUCK_SECONDS if self.flow.write_paused else IDLE_SECONDS)
+            self.idle = True
 
         def _limit_reader(self) -> None:
             self._limit(STUCK_SECONDS if self.flow.write_paused else None)
