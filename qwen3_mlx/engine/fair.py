@@ -24,7 +24,8 @@ ALONE_SECONDS = 0.5
 STARVED_SECONDS = 2.0
 """Seconds without a chunk after which a prompt comes first."""
 SHORTEST, FIRST = 4, 16
-"""Tokens of the shortest chunk, and of the first one, from which the speed is learned."""
+"""Tokens of the shortest chunk, or twice as many as in one after alike ones; and of the first one,
+from which the speed is learned."""
 HARD_PAST = 1024
 """Past tokens that are assumed to cost a token as much as its matrices do, until measured.
 
