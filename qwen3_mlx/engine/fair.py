@@ -24,7 +24,8 @@ ALONE_SECONDS = 0.5
 STARVED_SECONDS = 2.0
 """Seconds without a chunk after which a prompt comes first."""
 SHORTEST, FIRST = 4, 16
-"""Tokens of the shortest chunk, and of the first one, from which the speed is learned."""
+"""Tokens of the shortest chunk, or twice as many as in one after alike ones; and of the first one,
+from which the speed is learned."""
 HARD_PAST = 1024
 """Past tokens that are assumed to cost a token as much as its matrices do, until measured.
 
@@ -78,8 +79,7 @@ class ChunkPace:
         If a pass of few tokens takes as long by itself, `seconds` are `OWN_TIMES` its time. After
         chunks of one length the next is half as long: only unlike ones tell a pass's own time.
         """
-        longest = max((chunk.tokens for chunk in self.recent), default=0)
-        wanted = min(most, max(FIRST, 2 * longest))
+        wanted = min(most, max(FIRST, 2 * self._longest()))
         if self.seconds:
             harder = (HARD_PAST + offset + wanted / 2) / (HARD_PAST + self.past)
             left = max(seconds, OWN_TIMES * self.own) - self.own
@@ -98,6 +98,18 @@ class ChunkPace:
         each = max(seconds - self.own, 1e-6) / tokens
         self.seconds, self.last = self._believed(each, seconds <= 1.5 * self.own), each
         self.past = offset + tokens / 2
+
+    def is_known(self, tokens: int) -> bool:
+        """Whether what a pass of `tokens` is believed to take rests on more than a guess.
+
+        Unlike chunks have told a pass's own time, the last one agrees, and one was about as long.
+        """
+        told = self.own > 0 and not self._are_alike()
+        agreed = self.seconds <= UNLIKE * self.last
+        return told and agreed and tokens < 2 * self._longest()
+
+    def _longest(self) -> int:
+        return max((chunk.tokens for chunk in self.recent), default=0)
 
     def _are_alike(self) -> bool:
         """Whether all recent chunks had about the same length."""

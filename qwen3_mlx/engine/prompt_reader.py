@@ -74,14 +74,16 @@ class PromptReader:
     def _are_steps_better(self, size: int, seconds: float) -> bool:
         """Whether steps read a token sooner than a pass, or not much later than one that is late.
 
-        Before the first step that is assumed, so that it is tried.
+        Before the first step that is assumed, so that it is tried. Until passes are known one is
+        read now and then, late or not: a compiler may have delayed the only one.
         """
         by_pass = self.pace.own + size * self.pace.seconds
         late = by_pass > seconds
         if min(self._steps, default=0.0) * size > by_pass * (SLOWEST if late else 1.0):
             return False
-        self._chunks_by_steps += not late
-        return late or self._chunks_by_steps % PASS_EVERY != 0
+        sure = late and self.pace.is_known(size)
+        self._chunks_by_steps += not sure
+        return sure or self._chunks_by_steps % PASS_EVERY != 0
 
     def _by_rows(self, task: Task, cache: PromptCache, until: float) -> mx.array | None:
         """Read as rows until that time, one step at least; the last logits, or None."""

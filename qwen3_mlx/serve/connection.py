@@ -35,27 +35,24 @@ def timed_protocol() -> type[H11Protocol]:
             if self.idle:
                 self._limit(HEAD_SECONDS)
             super().data_received(data)
-            if self._answers():
-                self._limit_reader()
+            self._limit_again()
 
         def on_response_complete(self) -> None:
-            self._limit(IDLE_SECONDS)
             self.idle = True
+            self._limit_again()
             super().on_response_complete()
             if self._answers():  # the next request has already arrived
-                self._limit_reader()
+                self._limit_again()
             elif self.conn.trailing_data[0]:  # a part of the next request has arrived
                 self._limit(HEAD_SECONDS)
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            if self._answers():
-                self._limit_reader()
+            self._limit_again()
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            if self._answers():  # else a limit for the next request has begun, and holds
-                self._limit_reader()
+            self._limit_again()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._limit(None)
@@ -64,14 +61,17 @@ def timed_protocol() -> type[H11Protocol]:
         def _answers(self) -> bool:
             return self.cycle is not None and not self.cycle.response_complete
 
-        def _limit_reader(self) -> None:
-            self._limit(STUCK_SECONDS if self.flow.write_paused else None)
+        def _limit_again(self) -> None:
+            idle = not self._answers()
+            if not idle or self.idle:  # else the limit of a request's head has begun, and holds
+                rest = IDLE_SECONDS if idle else None
+                self._limit(STUCK_SECONDS if self.flow.write_paused else rest, idle)
 
-        def _limit(self, seconds: float | None) -> None:
+        def _limit(self, seconds: float | None, idle: bool = False) -> None:
             if self.timer is not None:
                 self.timer.cancel()
             late = self.transport.abort
             self.timer = None if seconds is None else self.loop.call_later(seconds, late)
-            self.idle = False
+            self.idle = idle
 
     return Timed

@@ -27,7 +27,8 @@ _LOGPROBS = "message.output_text.logprobs"
 
 def check_whole(query: Mapping[str, str]) -> None:
     """Refuse to stream a stored response: its events are not stored. Raises `ApiError`."""
-    if (stream := query.get("stream", "")) not in ("", "false"):
+    stream = query.get("stream", "")
+    if stream.lower() not in ("", "false", "0"):  # Python's requests write False
         raise refused("stream", stream, "a response is kept whole, without its events")
 
 

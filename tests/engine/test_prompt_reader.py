@@ -10,6 +10,7 @@ import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
 import mlx.core as mx
 import pytest
 
+from qwen3_mlx.engine import prompt_reader
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.prompt_reader import PASS_EVERY, SHORT, SLOWEST, PromptReader
@@ -141,6 +142,25 @@ def test_a_pass_is_tried_now_and_then_where_steps_are_faster() -> None:
     while len(reader.pace.recent) == before and task.left > SHORT:
         reader.read(task, 4.5, awaited=True)
     assert len(rows.sizes) == (PASS_EVERY - 1) * 4
+
+
+def test_a_delay_of_the_first_pass_does_not_keep_passes_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows, sizes = Rows(each=4.0), list[int]()
+
+    def passed(network: Any, tokens: list[int], cache: PromptCache, size: int) -> mx.array | None:
+        rows.now += 3.5 + 0.03 * size if sizes else 100.0  # a compiler's
+        sizes.append(size)
+        return prefill(network, tokens, cache, size)
+
+    monkeypatch.setattr(prompt_reader, "prefill", passed)
+    reader = PromptReader(NETWORK, CONFIG, lambda: rows, lambda: rows.now)  # type: ignore[arg-type, return-value]
+    for _ in range(6):
+        task = task_of(prompt_of(8 * SHORT), 5)
+        while task.left:
+            reader.read(task, 3.0, awaited=True)
+    assert max(sizes) > 64 and len(sizes) > 20
 
 
 LATE_PASS = 4.0 + 64 * 0.001

@@ -47,7 +47,9 @@ def read_one(client: socket.socket) -> None:
     while b"\r\n\r\n" not in head:
         head += client.recv(1)
     while left:
-        left -= len(client.recv(min(left, 2**20)))
+        read = len(client.recv(min(left, 2**20)))
+        assert read, f"{left} bytes are missing"
+        left -= read
 
 
 def test_whoever_has_read_an_answer_late_must_still_send_heads_in_time(
@@ -75,3 +77,14 @@ def test_whoever_reads_nothing_is_dropped_however_much_was_asked(
         while not server.server_state.total_requests or server.server_state.connections:
             assert time.monotonic() < began + 4, "uvicorn's own limit would come next"
             time.sleep(0.01)
+
+
+def test_whoever_reads_a_complete_answer_late_has_as_long_as_for_one_that_still_grows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.3)
+    with serving() as (_, port), socket.create_connection(("127.0.0.1", port), 10) as client:
+        client.sendall(GET)
+        time.sleep(0.6)
+        read_one(client)
+        assert client.recv(1) == b"", "idle from when all was read"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.model import Qwen3
-from qwen3_mlx.serve import chat_completions, messages
+from qwen3_mlx.serve import chat_completions, messages, responses
 from qwen3_mlx.serve.fields import Fields, sampling
 from qwen3_mlx.serve.harmless_fields import HARMLESS
 from tests.scripted import say
@@ -345,3 +345,8 @@ def test_a_body_that_is_no_json_says_why(server: Server, body: bytes, said: str)
     got = server.post(PATHS["chat"], body)
     assert got.status == 400 and said in got.json["error"]["message"]
     assert got.json["error"]["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize("said", ["", "false", "False", "0"])
+def test_a_kept_response_is_given_whole_where_no_stream_is_asked_for(said: str) -> None:
+    responses.check_whole({"stream": said})
