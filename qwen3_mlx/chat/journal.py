@@ -88,11 +88,10 @@ def read(path: Path) -> SavedChat:
     unread = lines[number:] if saved.valid_bytes < len(data) else []
     if unread:
         saved.can_append = len(unread) == 1 and not unread[0].endswith(b"\n")
-        left_out = "1 line is" if len(unread) == 1 else f"{len(unread)} lines are"
         saved.damage = (
             f"{path.name}: the last change was not written whole, and is left out"
             if saved.can_append
-            else f"{path.name} is damaged at line {number + 1}; {left_out} left out"
+            else f"{path.name} is damaged at line {number + 1}; {len(unread)} lines are left out"
         )
     return saved
 

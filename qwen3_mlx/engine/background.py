@@ -20,28 +20,36 @@ class Background:
     """
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[tuple[BackgroundJob, threading.Event]] = queue.SimpleQueue()
-        self._given_up = threading.Event()
-        self._idle = threading.Event()
+        self._jobs = queue.SimpleQueue[tuple[BackgroundJob, threading.Event, threading.Event]]()
+        self._given_up, self._idle = threading.Event(), threading.Event()
         self._idle.set()
         self._entry = threading.RLock()
         """Held while a job is replaced or waited for, so that a stop always means the current one.
-        Reentrant: a signal's handler may stop, too."""
+        Reentrant, as an exit's handler may interrupt whoever holds it."""
         self._thread: threading.Thread | None = None
 
     def run(self, job: BackgroundJob) -> None:
         """Start `job`; an earlier one is stopped first."""
         with self._entry:
             self.stop()
-            self._given_up = threading.Event()
-            self._idle.clear()
-            self._jobs.put((job, self._given_up))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="background", daemon=True)
-                self._thread.start()
-                # A daemon thread, so that exiting doesn't wait for the end of a job; but Python
-                # must not shut down while a thread is inside MLX.
-                atexit.register(self.stop)
+            self._start()
+            given_up, idle = threading.Event(), threading.Event()
+            try:
+                self._given_up, self._idle = given_up, idle
+                self._jobs.put((job, given_up, idle))
+            except BaseException:  # Ctrl-C: nobody may wait for a job that perhaps never came
+                given_up.set()
+                idle.set()
+                raise
+
+    def _start(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name="background", daemon=True)
+            thread.start()
+            self._thread = thread
+            # A daemon thread, so that exiting doesn't wait for the end of a job; but Python
+            # must not shut down while a thread is inside MLX.
+            atexit.register(self.stop)
 
     def give_up(self) -> None:
         """Ask the job to end at its next step, without waiting."""
@@ -59,14 +67,14 @@ class Background:
 
     def _work(self) -> None:
         while True:
-            job, given_up = self._jobs.get()
+            job, given_up, idle = self._jobs.get()
             try:
                 job(given_up.is_set)
             except Exception:  # this only saves work: a lasting fault will fail the next turn
                 logging.getLogger(__name__).debug("a background job failed", exc_info=True)
             finally:
                 del job
-                self._idle.set()
+                idle.set()
 
 
 BACKGROUND = Background()

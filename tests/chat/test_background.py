@@ -122,3 +122,28 @@ time.sleep(0.5)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stderr) == (0, "")
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("comes", ["before", "after"])
+def test_an_interrupt_while_a_job_is_handed_over_leaves_nobody_waiting(comes: str) -> None:
+    background, ran = Background(), list[bool]()
+    background.run(lambda stopped: None)
+    jobs: Any = background._jobs
+
+    class Interrupted:
+        get = jobs.get
+
+        def put(self, job: Any) -> None:
+            if comes == "after":
+                jobs.put(job)
+            raise KeyboardInterrupt
+
+    background._jobs = Interrupted()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        background.run(lambda stopped: ran.append(stopped()))
+    background._jobs = jobs
+    assert background.wait(0)
+    background.stop()
+    background.run(lambda stopped: ran.append(stopped()))
+    assert background.wait(10)
+    assert ran == [True, False][comes == "before" :], "told to end at its first step"
