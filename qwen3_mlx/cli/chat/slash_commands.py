@@ -38,9 +38,14 @@ def is_command(line: str) -> bool:
     return name.startswith("/") and "\n" not in line.strip()
 
 
-def is_unknown(line: str) -> bool:
-    """Whether `line` is a command that doesn't exist."""
-    return is_command(line) and line.split()[0].removeprefix("/") not in COMMANDS
+def is_refused(line: str) -> bool:
+    """Whether `line` is a command that `parse` refuses."""
+    if is_command(line):
+        try:
+            parse(line)
+        except OptionError:
+            return True
+    return False
 
 
 def run(chat: Conversation, line: str) -> CommandResult:

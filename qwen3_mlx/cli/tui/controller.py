@@ -98,7 +98,7 @@ class Controller:
                 self._run(text)
             except Exception as error:  # a bug must not cost the conversation
                 self._view.fail(error)
-                if slash_commands.is_unknown(text):
+                if slash_commands.is_refused(text):
                     self.pending.insert(0, text)  # the user can correct it
                 self.take_back()
         self._view.show_pending(self.pending)

@@ -53,6 +53,16 @@ async def test_a_refused_command_comes_back_into_the_input_and_a_path_is_a_messa
     assert messages(chat.app)[0] == "/etc/etc what is this?"
 
 
+async def test_so_does_a_command_with_an_argument_that_it_would_ignore() -> None:
+    async with run_chat(*TWO) as chat:
+        await talk(chat)
+        await chat.type("/undo 3")
+        await chat.until("nothing behind it")
+        assert chat.app.input.text == "/undo 3" and "second" in chat.seen
+        await chat.press("backspace", "backspace", "enter")
+        await chat.until("taken back: two")
+
+
 async def test_what_begins_with_a_blank_is_text() -> None:
     async with run_chat(*TWO) as chat:
         await chat.type("/nonsense")
