@@ -8,12 +8,22 @@ from pathlib import Path
 from typing import ClassVar
 
 from textual import events
+from textual.binding import Binding
 from textual.message import Message
 from textual.widgets import TextArea
 
 from qwen3_mlx.cli.chat.input_history import History
 from qwen3_mlx.cli.terminal.paste import CTRL_D
 from qwen3_mlx.cli.tui.growing_text import showable
+
+EDITS = {
+    key: binding.action
+    for binding in TextArea.BINDINGS
+    if isinstance(binding, Binding) and binding.action.startswith(("cursor_", "delete_"))
+    for key in binding.key.split(",")
+    if "page" not in key
+}
+"""The editor's keys that move or delete, and their actions."""
 
 JOINERS = ("\u200c", "\u200d")
 """The zero-width non-joiner and joiner, used by emoji and by Persian and Indian scripts."""
@@ -54,12 +64,17 @@ class Input(TextArea):
         self.past, self._completer = History(history), complete
         self.cursor_blink = False  # blinking would wake the program twice a second
 
-    def on_key(self, event: events.Key) -> None:
-        """Handle the keys in `KEYS`; the editor handles all others."""
-        if event.key in self.KEYS:
+    async def on_key(self, event: events.Key) -> None:
+        """Handle the keys in `KEYS` and `EDITS`; the editor handles all others.
+
+        As bindings, which a key reaches by way of the app, they would come after letters that were
+        typed behind them: a machine may be so busy that several keys are read at once.
+        """
+        action = self.KEYS.get(event.key) or EDITS.get(event.key)
+        if action is not None:
             event.stop()
             event.prevent_default()
-            getattr(self, f"action_{self.KEYS[event.key]}")()
+            await self.run_action(action)
         elif event.character and event.character in JOINERS:  # the editor ignores these
             event.stop()
             event.prevent_default()
