@@ -69,14 +69,14 @@ def environment() -> dict[str, Any]:
 
 
 def device() -> str:
-    """The name of MLX's device."""
+    """The name of MLX's device; on a CPU with its BLAS, without the folder that holds it."""
     import qwen3_mlx.device.backend as backend  # first: it loads a BLAS before MLX
 
     import mlx.core as mx
 
     if backend.device() != "cpu":
         return str(mx.device_info().get("device_name", backend.device()))
-    return f"cpu, BLAS {backend.BLAS or 'as linked'}"
+    return f"cpu, BLAS {Path(backend.BLAS).name if backend.BLAS else 'as linked'}"
 
 
 def _version(name: str) -> str | None:

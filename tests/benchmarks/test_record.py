@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import qwen3_mlx.device.backend as backend
 
 import pytest
 
@@ -27,8 +31,28 @@ def test_a_record_names_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["variables"]["MLX_ENABLE_TF32"] == "0"
 
 
+def test_a_blas_is_named_without_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "device", lambda: "cpu")
+    for blas, named in (
+        ("/home/me/.venv/lib/libscipy_openblas.so", "libscipy_openblas.so"),
+        ("libopenblas.so.0", "libopenblas.so.0"),
+        (None, "as linked"),
+    ):
+        monkeypatch.setattr(backend, "BLAS", blas)
+        assert measure.environment()["device"] == f"cpu, BLAS {named}"
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a record, names included."""
+    if isinstance(value, dict):
+        yield from (one for pair in value.items() for part in pair for one in texts(part))
+    elif isinstance(value, list):
+        yield from (one for part in value for one in texts(part))
+    elif isinstance(value, str):
+        yield value
+
+
 @pytest.mark.parametrize("record", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_no_record_that_is_kept_names_one(record: Path) -> None:
-    environment = json.loads(record.read_text("utf-8")).get("environment", {})
-    texts = [str(environment.get("command")), *environment.get("variables", {}).values()]
-    assert not [text for text in texts if FOLDER.search(text)]
+    found = texts(json.loads(record.read_text("utf-8")))
+    assert not [text for text in found if FOLDER.search(text)]
