@@ -58,9 +58,9 @@ class Lines:
         return partial + self._next(f"{prompt}{partial}")
 
     def _next(self, prompt: str) -> str:
-        if self._is_terminal:
-            self._screen.prompt(prompt)
-        try:
+        try:  # a Ctrl-C may come as soon as the prompt is seen
+            if self._is_terminal:
+                self._screen.prompt(prompt)
             line = next(self._lines, None)
         except KeyboardInterrupt:
             if self._is_terminal:

@@ -6,9 +6,12 @@ import io
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from qwen3_mlx.cli.chat import line_input
 from qwen3_mlx.cli.terminal import stdin
 from tests.cli.test_process import terminal
 
@@ -29,6 +32,24 @@ def test_ctrl_c_at_the_prompt_of_a_dumb_terminal_never_ends_the_chat(tmp_path: P
         process.type("\x04")
         assert process.end() == 0
         assert b"Traceback" not in process.seen and b"\x1b" not in process.seen
+
+
+def test_a_ctrl_c_as_soon_as_the_prompt_is_seen_ends_its_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may come before the program waits for the line."""
+    seen = list[str]()
+
+    def prompt(text: str) -> None:
+        seen.append(text)
+        if text != "\n":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(line_input, "is_terminal", lambda stream: True)
+    screen: Any = SimpleNamespace(prompt=prompt)
+    with pytest.raises(KeyboardInterrupt):
+        line_input.Lines(screen).read("> ")
+    assert seen == ["> ", "\n"]
 
 
 def test_a_line_that_is_no_text_is_said_and_the_chat_on_a_terminal_goes_on(tmp_path: Path) -> None:
