@@ -6,6 +6,7 @@ import json
 
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.result import CommandResult
+from qwen3_mlx.cli.terminal.render import counted
 from qwen3_mlx.cli.tools import shown
 from qwen3_mlx.cli.tools.chat_tools import ChatTools
 from qwen3_mlx.errors import OptionError
@@ -48,7 +49,7 @@ def server_state(tools: ChatTools, config: ServerConfig) -> str:
     """A server's state and its command or address, on several lines."""
     offered = [tool for tool in tools.known() if tool.server == config.name]
     if config.name in tools.servers.clients:
-        state = f"runs, {len(offered)} tool{'s' * (len(offered) != 1)}"
+        state = f"runs, {counted(len(offered), 'tool')}"
     else:
         why = shown.visible(tools.servers.failures.get(config.name, "not started"))
         state = f"doesn't run: {why} (/mcp restart {config.name})"

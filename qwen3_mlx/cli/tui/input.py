@@ -38,8 +38,10 @@ class Input(TextArea):
         border: none; border-top: solid ansi_bright_black;
     }
     """
-    # Not priority bindings: those would be handled before the letters typed just before.
-    KEYS: ClassVar[dict[str, str]] = {
+    # No bindings: a key reaches these by way of the app, so they would come after the letters that
+    # were typed behind it, where a busy machine reads several keys at once; priority bindings would
+    # come before the letters typed just before.
+    KEYS: ClassVar[dict[str, str]] = EDITS | {
         "enter": "send",
         "alt+enter": "new_line",
         "shift+enter": "new_line",
@@ -65,16 +67,11 @@ class Input(TextArea):
         self.cursor_blink = False  # blinking would wake the program twice a second
 
     async def on_key(self, event: events.Key) -> None:
-        """Handle the keys in `KEYS` and `EDITS`; the editor handles all others.
-
-        As bindings, which a key reaches by way of the app, they would come after letters that were
-        typed behind them: a machine may be so busy that several keys are read at once.
-        """
-        action = self.KEYS.get(event.key) or EDITS.get(event.key)
-        if action is not None:
+        """Handle the keys in `KEYS`; the editor handles all others."""
+        if event.key in self.KEYS:
             event.stop()
             event.prevent_default()
-            await self.run_action(action)
+            await self.run_action(self.KEYS[event.key])
         elif event.character and event.character in JOINERS:  # the editor ignores these
             event.stop()
             event.prevent_default()
