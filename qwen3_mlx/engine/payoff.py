@@ -131,6 +131,8 @@ class Payoff:
 
     def _judge(self, gain: float) -> None:
         met, self._trial = self._trial.rounds > 0, _Trial()
+        if self._broken:  # a step before the fault is judged after it; its reason stays
+            return
         if gain >= LEAST or (not met and gain >= HARMLESS):
             self.off, self._wait = "", FIRST_WAIT if met else self._wait
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qwen3_mlx.engine.payoff import Payoff
+from qwen3_mlx.engine.payoff import ROUNDS, Payoff
 from qwen3_mlx.events import Speculation
 
 WAIT = 256
@@ -218,4 +218,13 @@ def test_what_was_given_up_is_never_asked_for() -> None:
     for _ in range(3 * WAIT):
         assert payoff.drafts == payoff.wanted == 0
         payoff.plain(1.0)
+    assert payoff.turn.off == payoff.off == "no memory"
+
+
+def test_why_it_was_given_up_outlives_the_verdict_of_the_step_in_which_it_was() -> None:
+    payoff = learnt()
+    for _ in range(ROUNDS - 1):
+        payoff.shared(99.0, 3, 0, 98.0)
+    payoff.give_up("no memory")
+    payoff.shared(99.0, 3, 0, 1.0)
     assert payoff.turn.off == payoff.off == "no memory"

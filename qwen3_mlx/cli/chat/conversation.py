@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -42,6 +43,8 @@ class Conversation:
     """The file that records the chat; None if it isn't recorded."""
     tools: ChatTools | None = None
     """The tool servers, if there are any."""
+    _keeping: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the journal is used: a lost terminal's thread keeps the chat, and ends it."""
     _save_failed: bool = False
     _sending: str = ""
     """The message of the running turn: the session adds it to its messages a moment later."""
@@ -166,9 +169,10 @@ class Conversation:
             return
         session = self.session
         try:
-            self.journal.keep(
-                folders.lasting_name(self.model.name), session.options, session.messages
-            )
+            with self._keeping:
+                self.journal.keep(
+                    folders.lasting_name(self.model.name), session.options, session.messages
+                )
             self._save_failed = False
         except SessionError:
             if again or not self._save_failed:
@@ -189,7 +193,8 @@ class Conversation:
             self.tools.close()
         self.session.save_prompt()
         if self.journal is not None:
-            self.journal.close()
+            with self._keeping:
+                self.journal.close()
 
     @property
     def context(self) -> int | None:

@@ -12,7 +12,7 @@ from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.line_input import Lines, Prompt, Reader
 from qwen3_mlx.cli.chat.try_kernels import try_kernels
 from qwen3_mlx.cli.settings import folders
-from qwen3_mlx.cli.terminal.interrupt import interrupts_turn
+from qwen3_mlx.cli.terminal.interrupt import ends_after_turn, interrupts_turn
 from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.render import AnswerView, PlainAnswer, Renderer, cut_note, footer
 from qwen3_mlx.cli.terminal.screen import Screen, is_terminal
@@ -185,7 +185,10 @@ class LineChat:
         renderer = Renderer(self.screen, self._answer_view(), hide_thinking=self._hide)
         if isinstance(generation, ToolTurn) and self.chat.tools is not None and self.interactive:
             self._ask_before_calls(generation, self.chat.tools, renderer)
-        with interrupts_turn(generation, answer_first=True) as presses:
+        with (
+            interrupts_turn(generation, answer_first=True) as presses,
+            ends_after_turn(presses.stop),
+        ):
             try:
                 events = progress.cleared_by(presses.watch(generation))
                 if isinstance(generation, ToolTurn) and not self.screen.out_is_terminal:

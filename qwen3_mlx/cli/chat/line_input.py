@@ -136,7 +136,8 @@ class Prompt:
             key_bindings=_keys(),
             prompt_continuation="",
         )
-        return self._prompt(session, question, draft)
+        with interruptible():
+            return self._prompt(session, question, draft)
 
     def _prompt(self, session: PromptSession[str], prompt: str, draft: str) -> str:
         try:

@@ -1,16 +1,20 @@
-"""Ctrl-C during a turn asks the turn to stop; it never raises an exception inside MLX."""
+"""Signals during a turn ask the turn to stop; none raises an exception inside MLX."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, Literal, Protocol
 
 from qwen3_mlx.events import Thinking
 from qwen3_mlx.tools.events import LoopEvent, ToolResult
+
+ENDS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a chat: a closed window's among them."""
 
 
 class Interruptible(Protocol):
@@ -74,13 +78,54 @@ def interrupts_turn(turn: Interruptible, *, answer_first: bool) -> Iterator[Inte
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Inside the block Ctrl-C raises `KeyboardInterrupt`, even within `interrupts_turn`."""
+def ends_after_turn(stop: Callable[[], object]) -> Iterator[None]:
+    """Inside the block SIGTERM and SIGHUP call `stop`; after it they end the program.
+
+    The program then exits with 128 + the signal's number.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    came: list[int] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        stop()
+
+    heard = [kind for kind in ENDS if signal.getsignal(kind) is signal.SIG_DFL]  # not under nohup
+    for kind in heard:
+        signal.signal(kind, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for kind in heard:
+            signal.signal(kind, signal.SIG_DFL)
+        if came:
+            raise SystemExit(128 + came[0])
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside the block Ctrl-C raises `KeyboardInterrupt`, even within `interrupts_turn`.
+
+    So does what ends the program, within `ends_after_turn`: it waits for no answer.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, *ENDS)}
+    for kind, handle in before.items():
+        if kind == signal.SIGINT:
+            signal.signal(kind, signal.default_int_handler)
+        elif callable(handle):
+            signal.signal(kind, partial(_then_raise, handle))
+    try:
+        yield
+    finally:
+        for kind, handle in before.items():
+            signal.signal(kind, handle)
+
+
+def _then_raise(handle: Callable[..., Any], number: int, frame: FrameType | None) -> None:
+    handle(number, frame)
+    raise KeyboardInterrupt

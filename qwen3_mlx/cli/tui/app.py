@@ -22,7 +22,7 @@ from qwen3_mlx.cli.tui.consent_dialog import Question
 from qwen3_mlx.cli.tui.controller import Controller
 from qwen3_mlx.cli.tui.copying import copy
 from qwen3_mlx.cli.tui.driver import PasteDriver
-from qwen3_mlx.cli.tui.hangup import LOST, HangupWatcher
+from qwen3_mlx.cli.tui.hangup import LAST_PASS_S, LOST, HangupWatcher
 from qwen3_mlx.cli.tui.hints import Hints, complete
 from qwen3_mlx.cli.tui.input import Input
 from qwen3_mlx.cli.tui.pace import Pace, collect_all
@@ -117,7 +117,7 @@ class Chat(Themed):
         """Save the conversation and end the process, after the terminal is gone."""
         if (turn := self.controller.turn) is not None:
             turn.running.stop()
-            turn.running.over.wait(1.0)
+            turn.running.over.wait(LAST_PASS_S)
         if self.controller.chat is not None:
             with contextlib.suppress(Exception):
                 self.controller.chat.keep()

@@ -11,11 +11,15 @@ from collections.abc import Callable
 LOST = 129
 """The exit code of a chat whose terminal is gone: 128 + SIGHUP."""
 
+LAST_PASS_S = 5.0
+"""Seconds for which a turn may still compute then: a pass over many rows is not interrupted."""
+
 
 class HangupWatcher:
     """Calls `on_hangup` when the terminal is gone, and `on_terminate` on SIGTERM.
 
-    `on_hangup` may run in another thread, while the interface hangs on the lost terminal.
+    `on_hangup` runs in another thread: the interface may hang on the lost terminal, or be at the
+    very step that `on_hangup` waits for.
     """
 
     def __init__(self, on_hangup: Callable[[], object], on_terminate: Callable[[], object]) -> None:
@@ -25,10 +29,13 @@ class HangupWatcher:
         """Start watching. Does nothing outside the main thread, which alone gets signals."""
         if threading.current_thread() is not threading.main_thread():
             return
-        signal.signal(signal.SIGHUP, lambda *_: self._on_hangup())
+        signal.signal(signal.SIGHUP, lambda *_: self._aside(self._on_hangup))
         # By the event loop, which must be woken for the handler to run.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_terminate)
-        threading.Thread(target=self._poll, name="terminal", daemon=True).start()
+        self._aside(self._poll)
+
+    def _aside(self, job: Callable[[], object]) -> None:
+        threading.Thread(target=job, name="terminal", daemon=True).start()
 
     def _poll(self) -> None:
         """Wait until the terminal hangs up, which may happen without a signal."""

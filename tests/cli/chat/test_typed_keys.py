@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import select
 import sys
 import termios
 import threading
@@ -16,6 +17,7 @@ from prompt_toolkit.output import DummyOutput
 
 from qwen3_mlx.cli.chat.line_input import Lines, Prompt
 from qwen3_mlx.cli.terminal.screen import Screen
+from qwen3_mlx.cli.terminal.typed_ahead import typed_ahead
 
 PATIENCE_S = 30.0
 """Only a failing test waits so long: its terminal is closed then."""
@@ -65,13 +67,13 @@ def prompt(keyboard: Keyboard) -> Iterator[Prompt]:
 
 @pytest.mark.parametrize("key", [b"\x03", b"\x1b", b"\x15", b"\x1b\x1b", b"\x03\x03"])
 @pytest.mark.parametrize("line", ["/mcp restart h", "back to it"])  # Alt-b would move a word back
-@pytest.mark.parametrize("typed_ahead", [False, True])
+@pytest.mark.parametrize("early", [False, True])
 def test_a_line_behind_a_key_that_ends_something_is_sent(
-    keyboard: Keyboard, key: bytes, line: str, typed_ahead: bool
+    keyboard: Keyboard, key: bytes, line: str, early: bool
 ) -> None:
     """A program that is busy reads Ctrl-C, pressed as the turn ended, with the line behind it."""
     with prompt(keyboard) as reader:
-        if typed_ahead and b"\x03" not in key:
+        if early and b"\x03" not in key:
             keyboard.type(key + line.encode() + b"\r")
         else:
             keyboard.at_prompt.append(key + line.encode() + b"\r")
@@ -133,6 +135,13 @@ def test_a_bare_terminal_keeps_what_was_typed_before_a_question(
     keyboard.type(b"re\r")
     assert [lines.read("> "), lines.read("> ")] == ["y", "more"]
     assert shown[-1] == "> mo"
+
+
+def test_ctrl_d_typed_before_the_full_screen_is_drawn_arrives_as_one(keyboard: Keyboard) -> None:
+    keyboard.type(b"3+4\r\x04")
+    assert select.select([keyboard.slave], [], [], PATIENCE_S)[0]  # the system has edited the line
+    with typed_ahead() as typed:
+        assert typed == "3+4\n\x04"
 
 
 def test_ctrl_d_before_a_question_on_a_bare_terminal_is_no_text(

@@ -12,7 +12,12 @@ import pytest
 from rich.console import Console
 
 from qwen3_mlx.cli.terminal import markdown
-from qwen3_mlx.cli.terminal.interrupt import InterruptPresses, interrupts_turn
+from qwen3_mlx.cli.terminal.interrupt import (
+    InterruptPresses,
+    ends_after_turn,
+    interruptible,
+    interrupts_turn,
+)
 from qwen3_mlx.cli.terminal.markdown import MarkdownAnswer, _Block, split_finished
 from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer, footer
@@ -285,3 +290,25 @@ def test_the_signal_is_heard_and_the_handler_put_back() -> None:
         assert [type(event) for event in events] == [Answer, Done]
     assert turn.wishes == ["answer"] and presses.count == 1
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_what_ends_the_program_stops_the_turn_first(kind: signal.Signals, code: int) -> None:
+    stops: list[str] = []
+    with pytest.raises(SystemExit) as ended, ends_after_turn(lambda: stops.append("turn")):
+        signal.raise_signal(kind)
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            signal.raise_signal(kind)  # a question is open, which must not be waited for
+        stops.append("kept")
+    assert ended.value.code == code and stops == ["turn", "turn", "kept"]
+    assert signal.getsignal(kind) is signal.SIG_DFL
+
+
+def test_a_chat_under_nohup_goes_on() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ends_after_turn(lambda: pytest.fail("it was stopped")):
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.chat import journal, journal_files
+from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.hub import resolve
 from tests.cli.tmux import PATIENCE_S, ROOT, Tmux, pid
 from tests.cli.tui.pilot import run_chat
-from tests.fakes import Answer
+from tests.fakes import Answer, FakeModel
 
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
@@ -127,9 +129,17 @@ class Lost:
         return self.process.returncode
 
 
-@pytest.mark.parametrize("gone", ["unnoticed", "SIGHUP", "SIGTERM"])
-def test_what_was_said_is_kept_when_the_terminal_goes(state_home: Path, gone: str) -> None:
-    chat = Lost(state_home, "long-thought", "chat", "demo")
+@pytest.mark.parametrize(
+    ("gone", "options"),
+    [
+        *[("unnoticed", []), ("SIGHUP", []), ("SIGTERM", [])],
+        *[("SIGHUP", ["--plain"]), ("SIGTERM", ["--plain"])],
+    ],
+)
+def test_what_was_said_is_kept_when_the_terminal_goes(
+    state_home: Path, gone: str, options: list[str]
+) -> None:
+    chat = Lost(state_home, "long-thought", "chat", "demo", *options)
     try:
         chat.until("fake")
         os.write(chat.master, b"one\r")
@@ -146,6 +156,34 @@ def test_what_was_said_is_kept_when_the_terminal_goes(state_home: Path, gone: st
             os.close(chat.master)
     (one,) = (journal.read(file) for file in journal_files.all_in(state_home / "sessions"))
     assert one.can_append and "thought 3" in one.messages[1]["reasoning_content"]
+
+
+@pytest.mark.parametrize("second", ["keep", "close"])
+def test_a_lost_terminal_s_thread_waits_for_the_line_being_written(
+    state_home: Path, second: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends when that thread has kept the chat: half a line was all that was left."""
+    path = state_home / "sessions" / "a.jsonl"
+    model: Any = FakeModel([])
+    chat = Conversation(model, model.session(), journal=journal.ChatJournal(path))
+    chat.session.messages = [{"role": "user", "content": "one"}]
+    writing, cut, ended = threading.Event(), os.ftruncate, threading.Event()
+
+    def slowly(file: int, size: int) -> None:
+        if not writing.is_set():
+            writing.set()
+            time.sleep(0.3)
+            ended.set()
+        cut(file, size)
+
+    monkeypatch.setattr(os, "ftruncate", slowly)
+    first = threading.Thread(target=chat.keep)
+    first.start()
+    assert writing.wait(10)
+    getattr(chat, second)()
+    assert ended.is_set() and [m["content"] for m in journal.read(path).messages] == ["one"]
+    first.join()
+    assert len(journal_files.all_in(path.parent)) == 1
 
 
 async def test_leaving_in_a_turn_keeps_what_was_said(state_home: Path) -> None:
