@@ -80,7 +80,9 @@ def a_task(
 
 
 def scheduler_of(*tasks: Task, **settings: Any) -> Scheduler:
+    """A scheduler whose clock stands, so that chunks don't depend on how busy the machine is."""
     network, config = made()
+    settings = {"clock": lambda: 100.0} | settings
     found = Scheduler(network, config, lambda: PromptCache(network), **settings)
     for task in tasks:
         found.submit(task)
