@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -202,15 +203,19 @@ def test_what_one_suffers_the_others_do_not_notice(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_model_that_is_dropped_takes_its_thread_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = threading.enumerate()  # another test's may not have ended yet
     model, together = Qwen3(tiny.runtime(3)), Together(monkeypatch, 1)
     together.have_met.set()
     with model.runtime.concurrent_turns.place(joins=True):
         assert at_once(partial(model.generate, "ab", max_tokens=3))[0].answer is not None
     network = weakref.ref(model.network)
-    thread = next(one for one in threading.enumerate() if one.name == "scheduler")
-    del model
-    gc.collect()
-    thread.join(60)
+    after = [one for one in threading.enumerate() if one.name == "scheduler"]
+    (thread,) = (one for one in after if one not in before)
+    del model, after
+    end = time.monotonic() + 60
+    while thread.is_alive() and time.monotonic() < end:
+        gc.collect()  # not only once: the thread may be in the end of its last round
+        thread.join(0.05)
     assert not thread.is_alive()
     del thread
     gc.collect()
