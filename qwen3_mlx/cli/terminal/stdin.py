@@ -10,7 +10,6 @@ from qwen3_mlx.cli.terminal.screen import is_terminal
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.files import SMALL, read_given
 
-
 MOST = SMALL
 """The most bytes that are read as one text; a million tokens, the longest context, have fewer.
 
