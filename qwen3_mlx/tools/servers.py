@@ -201,7 +201,8 @@ class McpServers:
             self._listed[config.name] = client.list_tools()
             self.failures.pop(config.name, None)
         except Qwen3Error as error:
-            self.failures[config.name] = error.summary
+            hint = f" ({error.hint})" if error.hint else ""
+            self.failures[config.name] = f"{error.summary}{hint}"
             self.stop(config.name)
 
     def stop(self, name: str) -> None:
