@@ -20,7 +20,7 @@ from qwen3_mlx.events import Answer, Done, ToolCall
 from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.tools.consent import Consent, No, Once
 from qwen3_mlx.tools.events import Ending, LoopDone, LoopEvent, ToolResult, ToolRun
-from qwen3_mlx.tools.result_text import RESULT_TOKENS, for_model
+from qwen3_mlx.tools.result_text import DECLINED, NOT_RUN, RESULT_TOKENS, for_model
 from qwen3_mlx.tools.surrogates import whole_text
 from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
 
@@ -162,7 +162,7 @@ class _Turn:
             return
         for one in asked:
             call = ToolCall(one["function"]["name"], id=one["id"])
-            left = ToolResult(call, "Not run: the turn was broken off.", True)
+            left = ToolResult(call, f"{NOT_RUN}: the turn was broken off.", True)
             messages.append(self.results.get(call.id) or _message(left))
 
     def _events(self, content: Any) -> Iterator[LoopEvent]:
@@ -243,7 +243,7 @@ class _Turn:
         """Run `call` if it is allowed; yields `ToolRun` and `ToolResult`, returns the latter."""
         tool = self.loop.tools.get(call.name)
         if ending is not None:
-            result = ToolResult(call, f"Not run: {_WHY[ending]}.", True, tool)
+            result = ToolResult(call, f"{NOT_RUN}: {_WHY[ending]}.", True, tool)
         elif tool is None:
             names = ", ".join(self.loop.tools)
             result = ToolResult(call, f"Error: no tool {call.name!r}. There are: {names}.", True)
@@ -257,7 +257,7 @@ class _Turn:
         decision = self.loop.consent.decide(call, tool)
         if isinstance(decision, No):
             why = f": {decision.reason}" if decision.reason else ""
-            return ToolResult(call, whole_text(f"Not run: the user said no{why}."), True, tool)
+            return ToolResult(call, whole_text(f"{DECLINED}{why}."), True, tool)
         arguments = call.arguments
         if isinstance(decision, Once) and decision.arguments is not None:
             arguments = decision.arguments

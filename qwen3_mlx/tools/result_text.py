@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from qwen3_mlx.tools.surrogates import whole_text
@@ -11,6 +12,21 @@ RESULT_TOKENS = 8_192
 """The most tokens of one result that the model reads."""
 CHARACTERS_A_TOKEN = 12
 """More characters per token than any text has on average: longer texts are cut before encoding."""
+
+NOT_RUN = "Not run"
+"""How the text begins that stands for the result of a call that did not run."""
+DECLINED = f"{NOT_RUN}: the user said no"
+"""The same of a call that the user declined."""
+_FAILED = re.compile(r"(\(The user had it run with .*\.\)\n)?(\[.*\]\n)?Error(: |$)")
+
+
+def tells_failure(text: str) -> bool:
+    """Whether `text`, as a conversation keeps it, is the result of a call that failed.
+
+    A conversation keeps nothing else of it. So a text that a tool itself begins with "Error: "
+    counts as a failure too.
+    """
+    return _FAILED.match(text) is not None
 
 
 def for_model(

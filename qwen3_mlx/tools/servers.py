@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen3_mlx.errors import OptionError, Qwen3Error, ToolError
-from qwen3_mlx.files import read_small
+from qwen3_mlx.files import read_given
 from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
 from qwen3_mlx.tools.transport import Receiver, Transport
 
@@ -69,7 +69,7 @@ class ServerConfig:
 def read_config(path: Path) -> list[ServerConfig]:
     """The enabled servers in the file. Raises `OptionError`, naming the file and the key."""
     try:
-        found = json.loads(read_small(path).decode("utf-8-sig"))
+        found = json.loads(read_given(path).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         got = getattr(error, "strerror", None) or str(error)
         raise OptionError(f"{path} can't be read", got=got, expected=_FORM) from None
@@ -82,7 +82,7 @@ def read_config(path: Path) -> list[ServerConfig]:
     return [one for one in made if one is not None]
 
 
-_FORM = '{"mcpServers": {"name": {"command": "…", "args": []} or {"url": "https://…"}}}'
+_FORM = '{"mcpServers": {"name": {"command": "…", "args": []}}} or {"url": "https://…"}'
 
 
 def _server(name: str, one: Any, where: str) -> ServerConfig | None:
@@ -201,7 +201,8 @@ class McpServers:
             self._listed[config.name] = client.list_tools()
             self.failures.pop(config.name, None)
         except Qwen3Error as error:
-            self.failures[config.name] = error.summary
+            hint = f" ({error.hint})" if error.hint else ""
+            self.failures[config.name] = f"{error.summary}{hint}"
             self.stop(config.name)
 
     def stop(self, name: str) -> None:

@@ -59,9 +59,7 @@ class Stdio:
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
-            got = getattr(error, "strerror", None) or str(error)
-            hint = "is it installed, and on the PATH?" if isinstance(error, OSError) else None
-            raise ToolError(f"{command[0]} can't be started", got=got, hint=hint) from None
+            raise _not_started(error, command[0], cwd) from None
         WATCHER.add(self._process.pid)
         self._receiver, self._log = receiver, log
         self._writing = threading.Lock()
@@ -164,6 +162,21 @@ class Stdio:
                     time.sleep(0.01)
         self._process.wait()
         WATCHER.drop(group)
+
+
+def _not_started(error: OSError | ValueError, program: str, cwd: str | None) -> ToolError:
+    """What `Popen`'s `error` means: the folder is missing, or the program, or is no program."""
+    got = getattr(error, "strerror", None) or str(error)
+    if not isinstance(error, OSError):
+        return ToolError(f"{program} can't be started", got=got)
+    if cwd is not None and error.filename == cwd:  # so says `Popen` where the folder is at fault
+        hint = '"cwd" is the folder that the server runs in, written in full'
+        return ToolError(f"{program} can't be started in {cwd}", got=got, hint=hint)
+    if " " in program and isinstance(error, FileNotFoundError):
+        hint = '"command" is the program alone; what stands behind it belongs into "args"'
+    else:
+        hint = "is it installed, and on the PATH?"
+    return ToolError(f"{program} can't be started", got=got, hint=hint)
 
 
 @atexit.register

@@ -107,7 +107,11 @@ def test_too_many_tools_end(how: str) -> None:
         (config("old"), "1999-01-01"),
         (ServerConfig("h", ("no-such-command-here",)), "No such file"),
         (ServerConfig("h", (sys.executable, "-c", "raise SystemExit(5)")), "exit code 5"),
-        (ServerConfig("h", (sys.executable,), cwd="/no/such/folder"), "No such file"),
+        (ServerConfig("h", ("no-such-command-here",)), "(is it installed, and on the PATH?)"),
+        (ServerConfig("h", ("no-such-command-here",), cwd="/"), "(is it installed, and"),
+        (ServerConfig("h", (f"{sys.executable} {HOSTILE}",)), 'it belongs into "args"'),
+        (ServerConfig("h", (sys.executable,), cwd="/no/such/folder"), "in /no/such/folder: got No"),
+        (ServerConfig("h", (sys.executable,), cwd=__file__), f"in {__file__}: got Not a directory"),
     ],
 )
 def test_a_server_that_does_not_begin_is_left_out(one: ServerConfig, why: str) -> None:

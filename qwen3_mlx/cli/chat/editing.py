@@ -78,7 +78,8 @@ def export(chat: Conversation, text: str) -> CommandResult:
 
 def tokens(chat: Conversation, _text: str) -> CommandResult:
     """Report how much of the context the conversation uses."""
-    used, context = chat.prompt_tokens(), chat.context
+    chat.used = used = chat.prompt_tokens()  # the status row's own is a turn's counts, summed
+    context = chat.context
     lines = [f"the conversation: {used:,} tokens"]
     if context:
         share, left = 100 * used // context, max(context - used, 0)

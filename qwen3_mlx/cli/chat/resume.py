@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from itertools import zip_longest
+from pathlib import Path
 
 from qwen3_mlx.chat import journal, journal_files, kept_chats
 from qwen3_mlx.chat.plain import explicit
@@ -16,20 +17,29 @@ from qwen3_mlx.options import GenerationOptions
 
 LAST = "last"
 UNKEPT = "this chat is not kept; /save PATH writes it to a file"
-_ID = re.compile(r"last|\d{4}-[\d-]*[0-9a-f]*")
+_ID = re.compile(r"last|\d{4}[\d-]*[0-9a-f]*")
 
 
 def with_last(arguments: list[str]) -> list[str]:
     """The arguments with "last" inserted after a ``--resume`` without an id.
 
     The next argument counts as an id only if it looks like one: in ``--resume 8b`` it is a model.
+    ``--resume=`` has none either: a script's variable was empty.
     """
     given = []
     for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
-        given.append(argument)
-        if argument == "--resume" and not _ID.fullmatch(following):
+        given.append("--resume" if argument == "--resume=" else argument)
+        if argument == "--resume=" or (argument == "--resume" and not is_id(following)):
             given.append(LAST)
     return given
+
+
+def is_id(word: str) -> bool:
+    """Whether `word` looks like a conversation's id, or the beginning of one, such as ``2026``.
+
+    A folder named by digits alone is a model.
+    """
+    return _ID.fullmatch(word) is not None and not (word.isdecimal() and Path(word).is_dir())
 
 
 def no_id(error: ModelNotFoundError) -> ModelNotFoundError:

@@ -5,13 +5,12 @@ They draw nothing: both chat interfaces run them.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 from dataclasses import replace
 from pathlib import Path
 
 from qwen3_mlx.chat import journal, journal_files
-from qwen3_mlx.cli.chat import editing
+from qwen3_mlx.cli.chat import editing, resume
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.chat.keys import key_help
 from qwen3_mlx.cli.chat.result import Command, CommandResult
@@ -184,8 +183,11 @@ def _load(chat: Conversation, text: str) -> CommandResult:
         raise OptionError("/load needs a file", hint=hint)
     path, is_id = _path(text), False
     if not path.exists():
-        with contextlib.suppress(SessionError):
+        try:
             path, is_id = journal_files.find(folders.sessions(), text), True
+        except SessionError:
+            if resume.is_id(text):
+                raise  # several begin so: "no such file" would hide that
     damage = journal.read(path).damage
     chat.session = session = type(chat.session).load(path, chat.model)
     if not is_id:  # /save must not replace the journal of a saved conversation

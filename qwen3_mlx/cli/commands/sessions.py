@@ -39,9 +39,20 @@ def command() -> None:
     """
 
 
+def _named(id: str) -> str:
+    """`id`. Raises `OptionError` if it is blank: every conversation's id begins with nothing."""
+    if not id.strip():
+        from qwen3_mlx.errors import OptionError
+
+        hint = "qwen3-mlx sessions list shows what is there"
+        raise OptionError("which conversation?", got=repr(id), expected="an id", hint=hint)
+    return id
+
+
 def _read(id: str | None) -> journal.SavedChat:
     from qwen3_mlx.chat import kept_chats
 
+    id = None if id is None else _named(id)
     saved = kept_chats.named(folders.sessions(), id)
     Screen().notes(filter(None, [saved.passed_over, saved.damage]))
     return saved
@@ -129,8 +140,8 @@ def rm(
     """
     from qwen3_mlx.chat import journal_files
 
-    # Every id must be found before anything is removed.
-    paths = [journal_files.find(folders.sessions(), id) for id in ids]
-    for path in paths:
+    # Every id must be found before anything is removed; two may name one conversation.
+    paths = [journal_files.find(folders.sessions(), _named(id)) for id in ids]
+    for path in dict.fromkeys(paths):
         journal_files.remove(path)
         Screen().note(f"removed: {path.stem}")

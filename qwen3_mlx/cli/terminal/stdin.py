@@ -8,14 +8,35 @@ from pathlib import Path
 
 from qwen3_mlx.cli.terminal.screen import is_terminal
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.files import read_given
+from qwen3_mlx.files import SMALL, read_given
+
+MOST = SMALL
+"""The most bytes that are read as one text; a million tokens, the longest context, have fewer.
+
+What never ends (``yes | qwen3-mlx generate``) must not fill the memory.
+"""
 
 
 def piped_text() -> str:
-    """All of stdin without a byte order mark; "" if stdin is a terminal or closed."""
+    """All of stdin without a byte order mark; "" if stdin is a terminal or closed.
+
+    Raises `OptionError` for more than `MOST` bytes, or bytes that are not UTF-8.
+    """
     if sys.stdin is None or sys.stdin.closed or is_terminal(sys.stdin):
         return ""
-    return decoded(sys.stdin.buffer.read())
+    return decoded(_no_more_than_most(sys.stdin.buffer.read(MOST + 1)))
+
+
+def _no_more_than_most(data: bytes) -> bytes:
+    """`data`. Raises `OptionError` for more than `MOST` bytes."""
+    if len(data) <= MOST:
+        return data
+    raise OptionError(
+        "stdin has too much for a prompt",
+        got=f"more than {MOST:,} bytes",
+        expected="a text that the context has room for",
+        hint="take a part of it, for example: head -c 10000 FILE | qwen3-mlx …",
+    )
 
 
 class Lines:
@@ -32,9 +53,10 @@ class Lines:
         return self
 
     def __next__(self) -> str:
-        line = sys.stdin.buffer.readline() if sys.stdin is not None else b""
+        line = sys.stdin.buffer.readline(MOST + 1) if sys.stdin is not None else b""
         if not line:
             raise StopIteration
+        _no_more_than_most(line)
         offset, self._offset = self._offset, self._offset + len(line)
         return decoded(line, offset).rstrip("\r\n")
 

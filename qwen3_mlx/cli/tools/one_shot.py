@@ -113,7 +113,7 @@ def _record(name: str, events: Iterable[LoopEvent]) -> dict[str, Any]:
             case _:
                 turn_events.append(event)
     result = record(name, Reply.from_events(turn_events))
-    return result | ({"tool_calls": calls} if calls else {}) | steps
+    return result | {"tool_calls": calls} | steps
 
 
 def _call(result: ToolResult) -> dict[str, Any]:

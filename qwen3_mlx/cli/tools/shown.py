@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from qwen3_mlx.tools.events import Ending, ToolResult
+from qwen3_mlx.tools.result_text import DECLINED, NOT_RUN
 from qwen3_mlx.tools.servers import ServerConfig
 from qwen3_mlx.tools.tool import Tool
 
@@ -63,7 +64,16 @@ def result_lines(result: ToolResult) -> list[str]:
     head = lines if more <= 1 else lines[:RESULT_LINES]
     shown = [f"│ {_short(visible(line))}" for line in head]
     rest = [f"│ … {more:,} more lines"] if more > 1 else []
-    return [f"{'✗ failed' if result.failed else '✓ done'}{took}", *shown, *rest]
+    return [f"{_outcome(result)}{took}", *shown, *rest]
+
+
+def _outcome(result: ToolResult) -> str:
+    """What became of a call; a server's own text can't begin like that of one that did not run."""
+    if result.text.startswith(DECLINED):
+        return "✗ declined"
+    if result.text.startswith(NOT_RUN):
+        return "✗ not run"
+    return "✗ failed" if result.failed else "✓ done"
 
 
 def _short(line: str) -> str:

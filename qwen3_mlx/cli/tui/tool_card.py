@@ -11,6 +11,7 @@ from textual.widgets import Static
 from qwen3_mlx.cli.tools import shown
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.tools.events import ToolResult
+from qwen3_mlx.tools.result_text import tells_failure
 from qwen3_mlx.tools.tool import Tool
 
 ARGUMENT_LINES = 20
@@ -46,7 +47,7 @@ class ToolCard(Static):
         content = message.get("content")
         text = content if isinstance(content, str) else json.dumps(content, default=str)
         call = ToolCall(name, dict(arguments or {}))
-        return cls.of(call, None, ToolResult(call, text, text.startswith(("Error", "Not run"))))
+        return cls.of(call, None, ToolResult(call, text, tells_failure(text)))
 
     def _with(self, result: ToolResult | None) -> str:
         lines = ["…"] if result is None else shown.result_lines(result)

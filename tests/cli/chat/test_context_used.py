@@ -6,8 +6,9 @@ import pytest
 
 from qwen3_mlx.cli.chat import slash_commands
 from qwen3_mlx.cli.chat.conversation import Conversation
+from qwen3_mlx.cli.tui.status import context_used
 from qwen3_mlx.errors import TemplateError
-from qwen3_mlx.events import Answer, Thinking
+from qwen3_mlx.events import Answer, Done, Stats, Thinking
 from qwen3_mlx.hub import resolve
 from qwen3_mlx.text.template import ChatTemplate
 from qwen3_mlx.text.tokenizer import Tokenizer
@@ -61,3 +62,14 @@ def test_a_template_that_fails_costs_the_count_and_not_the_chat(
     monkeypatch.setattr(ChatTemplate, "encode", fail)
     chat.recount()
     assert chat.used == 0
+
+
+@pytest.mark.parametrize("counted", [1, 500])
+def test_the_status_row_says_what_tokens_has_said(counted: int) -> None:
+    """A turn's own counts know nothing of the marks that the next prompt puts around it."""
+    chat = talk([Answer("yes")])
+    chat.session.last_stats = None
+    chat.count(Done("stop", Stats(prompt_tokens=counted, answer_tokens=1)))
+    said = slash_commands.run(chat, "/tokens").text
+    assert said.startswith(f"the conversation: {chat.used:,} tokens of 4,096")
+    assert context_used(chat, 0).startswith(f"{chat.prompt_tokens()}/4.1k")

@@ -149,6 +149,7 @@ def test_servers_and_calls_are_asked_for_on_a_terminal(
     assert person.answers == [] and len(prompts) == 4
     assert "not allowed to start" in said_to_them
     assert "the user said no: not this" in prompts[1]
+    assert said_to_them.count("✗ declined") == 1 and "✗ failed" not in said_to_them
     assert "run it?" in person.asked[4] and "run it?" not in person.asked[5]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,28 @@ def test_json_has_every_call_and_what_came_of_it(
     assert first["result"] == '[good.echo]\n{"a": 1}'
     assert second["failed"] and second["server"] is None
     assert record["usage"]["answer_tokens"] > len(model.tokenizer.encode("Done."))
+
+
+def test_json_without_a_call_has_an_empty_list_of_them(
+    cli: Any, model: Qwen3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    say_in_turn(monkeypatch, model, ["Done."])
+    file = mcp_file(tmp_path, good="well")
+    result = asked(cli, model, "--mcp", str(file), "--allow", "good.*", "--json")
+    assert json.loads(result.stdout)["tool_calls"] == []
+
+
+def test_the_servers_file_may_be_a_pipe(
+    cli: Any, model: Qwen3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As the shell's <(command) gives it."""
+    say_in_turn(monkeypatch, model, ["Done."])
+    read, write = os.pipe()
+    os.write(write, mcp_file(tmp_path, good="well").read_bytes())
+    os.close(write)
+    result = asked(cli, model, "--mcp", f"/dev/fd/{read}", "--allow", "good.*")
+    os.close(read)
+    assert (result.exit_code, result.stdout) == (0, "Done.\n"), result.stderr
 
 
 def test_a_tool_that_is_not_allowed_is_not_on_offer_and_not_run(

@@ -75,12 +75,32 @@ def test_options_given_with_resume_win(cli: Any, state_home: Path) -> None:
         (["8b", "--resume", "--plain"], ["8b", "--resume", "last", "--plain"]),
         (["--resume", "2026-01-31-101500-1f2e"],) * 2,
         (["--resume", "2026-01", "8b"],) * 2,
+        (["--resume", "2026", "8b"],) * 2,
+        (["--resume", "20260131101500"],) * 2,
+        (["--resume="], ["--resume", "last"]),
+        (["--resume=", "8b"], ["--resume", "last", "8b"]),
         (["--resume", "last"],) * 2,
         (["8b"], ["8b"]),
     ],
 )
 def test_a_bare_resume_is_the_last(given: list[str], meant: list[str]) -> None:
     assert resume.with_last(given) == meant
+
+
+def test_a_folder_of_digits_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "2507").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resume.with_last(["--resume", "2507"]) == ["--resume", "last", "2507"]
+
+
+def test_the_beginning_of_several_ids_names_none(cli: Any, state_home: Path) -> None:
+    for name in ("2026-01-01-a", "2026-01-01-b"):
+        keep(state_home, name, *said("x"))
+    cli.script(TURN)
+    for stdin, words in (("", ["--resume", "2026"]), ("/load 2026\n", ["8b"])):
+        result = cli("chat", *words, stdin=stdin)
+        assert result.exit_code == 1
+        assert "got '2026', which 2 conversations begin with" in result.stderr
 
 
 def test_nothing_to_resume(cli: Any) -> None:
@@ -227,6 +247,23 @@ def test_list_show_export_rm(cli: Any, state_home: Path) -> None:
     assert cli("sessions", "rm", old.stem, "2027").exit_code == 1 and old.exists()
     assert cli("sessions", "rm", old.stem).exit_code == 0 and not old.exists()
     assert cli("sessions", "export", "pdf").exit_code == 2
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+@pytest.mark.parametrize("command", [["rm"], ["show"], ["export", "md"]])
+def test_a_blank_id_names_no_conversation_not_even_the_only_one(
+    cli: Any, state_home: Path, command: list[str], blank: str
+) -> None:
+    only = keep(state_home, "2026-01-01-a", *said("x"))
+    result = cli("sessions", *command, blank)
+    assert (result.exit_code, result.stdout) == (1, "") and only.exists()
+    assert "which conversation?" in result.stderr and "hint:" in result.stderr
+
+
+def test_a_conversation_named_twice_is_removed_once(cli: Any, state_home: Path) -> None:
+    only = keep(state_home, "2026-01-01-a", *said("x"))
+    result = cli("sessions", "rm", only.stem, "2026")
+    assert (result.exit_code, result.stderr.count("removed")) == (0, 1) and not only.exists()
 
 
 def test_where_they_are(monkeypatch: pytest.MonkeyPatch, state_home: Path) -> None:
