@@ -263,6 +263,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "detokenize": ("prompt", "content"),
     "interrupt": ("id", "interrupted"),
     "response": ("id", "object"),
+    "input_items": ("object", "data", "first_id", "last_id", "has_more"),
     "health": ("status", "model", "running", "waiting"),
 }
 """What every whole answer has."""
