@@ -198,7 +198,7 @@ SAME: dict[str, tuple[str, ...]] = {
     "max_tokens": ("max_completion_tokens",),
     "FORM": (
         *("response_format", "output_format", "text.format", "output_config.format"),
-        *("guided_json", "guided_regex", "structured_outputs"),
+        *("guided_json", "guided_regex", "guided_choice", "structured_outputs"),
     ),
 }
 """Fields that other programs have for the same: a request says it under one name."""
@@ -263,6 +263,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "detokenize": ("prompt", "content"),
     "interrupt": ("id", "interrupted"),
     "response": ("id", "object"),
+    "input_items": ("object", "data", "first_id", "last_id", "has_more"),
     "health": ("status", "model", "running", "waiting"),
 }
 """What every whole answer has."""

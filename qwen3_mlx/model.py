@@ -17,7 +17,7 @@ from qwen3_mlx.chat.request import as_options, prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.chat.turn import Generation, start
-from qwen3_mlx.chat.turns import Turn, TurnList, new_scheduler, run_all
+from qwen3_mlx.chat.turns import Turn, TurnList, new_scheduler, raise_first, run_all
 from qwen3_mlx.engine.control import Interrupt
 from qwen3_mlx.engine.prefill import PromptProgress
 from qwen3_mlx.engine.prompt_cache import PromptCache
@@ -164,7 +164,8 @@ class Qwen3(LoadedModel):
         with replies done and in all. `interrupt` stops those that run, and those that have not
         begun are empty: their ``finish_reason`` is "interrupted". A prompt that fails (invalid
         option, too long, out of memory) does not stop the others: with `return_errors` its error
-        takes the reply's place; without, the first error is raised after all the others are done.
+        takes the reply's place; without, the first error is raised after all the others are done,
+        and names its prompt.
         """
         at_once = within(parallel, 1, math.inf, integer=True)
         if at_once is None:
@@ -194,9 +195,8 @@ class Qwen3(LoadedModel):
             if self._running is turns:  # not another list, whose turns hold their caches
                 self._running = None if isinstance(before, TurnList) else before
         replies = [found[number] for number in range(len(prompts))]
-        errors = [reply for reply in replies if isinstance(reply, Qwen3Error)]
-        if errors and not return_errors:
-            raise errors[0]
+        if not return_errors:
+            raise_first("prompts", replies)
         return replies
 
     def embed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator
 
 import mlx.core as mx
@@ -19,7 +20,7 @@ from qwen3_mlx.engine.guided_drafts import decoder_of
 from qwen3_mlx.engine.prefill import PromptProgress, prefill, require_numbers
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sequence import TurnSequence
-from qwen3_mlx.errors import OptionError, shown
+from qwen3_mlx.errors import BackendError, OptionError, shown
 from qwen3_mlx.events import Done, Event
 from qwen3_mlx.fit.chunk_size import chunk_size
 
@@ -33,7 +34,8 @@ def check_interrupt(kind: object) -> None:
 class Generation(Iterator[Event]):
     """Iterates over the events of one turn as they are computed.
 
-    `interrupt` is safe to call from another thread or a signal handler at any time.
+    One thread reads it: `BackendError` where another goes on. `interrupt` is safe to call from
+    another thread or a signal handler at any time.
     """
 
     def __init__(self, events: Iterator[Event], control: Control) -> None:
@@ -183,7 +185,13 @@ def _prefill(
 def _output_events(
     output: TurnOutput, decoder: Decoder, sequence: TurnSequence, place: TurnSlot
 ) -> Iterator[Event]:
+    thread = threading.get_ident()
     for ids, generated in run(decoder, sequence, place.leave):
         yield from output.take(ids, generated, decoder.logprobs)
+        if threading.get_ident() != thread:  # MLX's arrays belong to the thread that made them
+            hint = "read it whole in one thread, and pass its events on through a queue"
+            raise BackendError(
+                "a stream can't be read on in another thread than it was begun in", hint=hint
+            )
     if not place.left:
         yield from output.rest()

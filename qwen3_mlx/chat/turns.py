@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from qwen3_mlx.engine.sample import Logprobs
 from qwen3_mlx.engine.scheduler import Scheduler
 from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.engine.task import Task
+from qwen3_mlx.errors import Qwen3Error
 from qwen3_mlx.events import Done, Event, Reply
 
 MOST_EVENTS = 2_000
@@ -239,6 +240,15 @@ class TurnList:
         for turn in self._turns:
             if kind == "stop" or turn.thinking_tokens:  # what hasn't begun may still think
                 turn.interrupt(kind)
+
+
+def raise_first(what: str, results: Sequence[object]) -> None:
+    """Raise the first `Qwen3Error` among `results`, if any, and name its place in the list."""
+    for number, error in enumerate(results):
+        if isinstance(error, Qwen3Error):
+            error.what = f"{what}[{number}]: {error.what}"
+            error.args = (error.what,)  # what repr shows, and a copy is made from
+            raise error
 
 
 def run_all(scheduler: Scheduler, turns: list[Turn]) -> Iterator[tuple[int, Reply | Exception]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.serve import (
     chat_completions,
     completions,
+    input_items,
     message_writer,
     messages,
     response_writer,
@@ -32,17 +32,12 @@ from qwen3_mlx.serve.desk import Desk
 from qwen3_mlx.serve.fields import Fields, required
 from qwen3_mlx.serve.guard import Guard, Rules, dialect_of
 from qwen3_mlx.serve.responses import Kept
+from qwen3_mlx.serve.web_page import web_page
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-PAGE = Path(__file__).with_name("page.html")
-POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline';"
-    " connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none';"
-    " frame-ancestors 'none'"
-)
 HEALTH_SECONDS = 5.0
 Handler = Callable[["Api", "Request"], Awaitable["Response"]]
 
@@ -95,6 +90,11 @@ class Api:
             return json_response(self.kept.response(id))
         self.kept.drop(id)
         return json_response({"id": id, "object": "response", "deleted": True})
+
+    async def input_items(self, request: Request) -> Response:
+        """``GET /v1/responses/{id}/input_items``."""
+        items = self.kept.said(request.path_params["id"])
+        return json_response(input_items.page(items, request.query_params))
 
     async def interrupt(self, request: Request) -> Response:
         """``POST /v1/interrupt``: make a turn answer now, or stop. Only our web page uses it."""
@@ -205,12 +205,8 @@ class Api:
         return PlainTextResponse(self.desk.metrics.text(self.desk))
 
     async def page(self, request: Request) -> Response:
-        """``GET /``: the web page with the chat, under a content security policy."""
-        from starlette.responses import HTMLResponse
-
-        policy = {"content-security-policy": POLICY, "x-content-type-options": "nosniff"}
-        policy |= {"referrer-policy": "no-referrer", "cache-control": "no-cache"}
-        return HTMLResponse(PAGE.read_text("utf-8"), headers=policy)
+        """``GET /``: the web page with the chat."""
+        return web_page()
 
     async def embeddings(self, request: Request) -> Response:
         """``POST /v1/embeddings``."""
@@ -240,6 +236,7 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
     ("/v1/messages/count_tokens", "POST", "count_tokens"),
     ("/v1/responses", "POST", "responses"),
     ("/v1/responses/{id}", "GET DELETE", "response"),
+    ("/v1/responses/{id}/input_items", "GET", "input_items"),
     ("/v1/interrupt", "POST", "interrupt"),
     ("/v1/models", "GET", "models"),
     ("/v1/models/{id:path}", "GET", "model"),

@@ -35,7 +35,6 @@ NOT_HONOURED: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
     "guided_grammar": ("",),
-    "guided_choice": ([],),
     "grammar": ("",),
     "json_schema": (),
     "suffix": ("",),

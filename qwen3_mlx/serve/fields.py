@@ -97,7 +97,7 @@ class Fields:
         """Raise `ApiError` for a field of `values` that is set to none of its harmless values."""
         for name, fine in values.items():
             value = self.raw(name)
-            if value is not None and value not in (None, *fine):
+            if value is not None and not any(_same(value, one) for one in fine):
                 raise refused(f"{self.where}{name}", value, "this server can't honour it")
 
     def unknown(self) -> list[str]:
@@ -106,6 +106,11 @@ class Fields:
         names = [f"{self.where}{name}" for name in self._body if name not in fine]
         inner = [one for name, one in self._within.items() if name in OBJECTS]
         return names + [name for one in inner for name in one.unknown()]
+
+
+def _same(value: Any, fine: Any) -> bool:
+    """Whether two JSON values are equal: 1.0 is 1, but true isn't, as Python has it."""
+    return isinstance(value, bool) == isinstance(fine, bool) and bool(value == fine)
 
 
 def sampling(fields: Fields) -> dict[str, Any]:

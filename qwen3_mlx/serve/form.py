@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ NOT_HONOURED: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
     "guided_json": (),
     "guided_regex": (),
+    "guided_choice": ([],),
     "structured_outputs": (),
 }
 """Fields that ``/v1/completions`` refuses, and their harmless values: its text has no form."""
@@ -24,7 +26,8 @@ def read(fields: Fields) -> Json:
     """The ``schema`` or ``regex`` option; {} if the answer is free. Raises `ApiError`.
 
     Chat completions use ``response_format``, responses ``text.format``, messages
-    ``output_config.format``, vLLM's clients ``guided_json`` or ``structured_outputs``.
+    ``output_config.format``, vLLM's clients ``guided_json``, ``guided_regex``, ``guided_choice``
+    or ``structured_outputs``.
     """
     found: dict[str, Json] = {}
     for name in ("response_format", "output_format"):
@@ -35,6 +38,8 @@ def read(fields: Fields) -> Json:
     for name in ("guided_json", "guided_regex"):
         if (value := fields.raw(name)) not in (None, ""):
             found[name] = {"schema" if name == "guided_json" else "regex": value}
+    if (choices := fields.raw("guided_choice")) not in (None, []):
+        found["guided_choice"] = _one_of(choices, "guided_choice")
     if structured := fields.object("structured_outputs"):
         found |= _structured(structured)
     if len(found) > 1:
@@ -62,19 +67,29 @@ def _add(found: dict[str, Json], name: str, form: Fields | None) -> None:
 
 
 def _structured(value: Fields) -> dict[str, Json]:
-    asked = {name: value.raw(name) for name in ("json", "regex", "json_object")}
+    asked = {name: value.raw(name) for name in ("json", "regex", "choice", "json_object")}
     for name in value.unknown():
         given = value.raw(name.removeprefix(value.where))
         if given not in (None, False):  # vLLM's clients send every field
-            raise refused(name, given, "expected json, json_object or regex")
+            raise refused(name, given, "expected json, json_object, regex or choice")
     found: dict[str, Json] = {}
     if asked["json"] is not None:
         found["structured_outputs.json"] = {"schema": asked["json"]}
     if asked["regex"] is not None:
         found["structured_outputs.regex"] = {"regex": asked["regex"]}
+    if asked["choice"]:
+        name = "structured_outputs.choice"
+        found[name] = _one_of(asked["choice"], name)
     if asked["json_object"]:
         found["structured_outputs.json_object"] = {"schema": {"type": "object"}}
     return found
+
+
+def _one_of(texts: Any, name: str) -> Json:
+    """The ``regex`` option that only these texts match. Raises `ApiError`."""
+    if not isinstance(texts, list) or not all(isinstance(one, str) and one for one in texts):
+        raise refused(name, texts, "expected a list of texts that aren't empty")
+    return {"regex": "|".join(map(re.escape, texts))}
 
 
 def choice(value: Any) -> Json:

@@ -141,7 +141,8 @@ class Writer:
         if self.ask.more["store"] is False:
             return
         said = to_messages(self._output)[0] or [{"role": "assistant", "content": ""}]
-        self._kept.put(self.id, [*self.ask.more["before"], *said], response)
+        more = self.ask.more
+        self._kept.put(self.id, [*more["before"], *said], response, more["input"])
 
     def fail(self, error: ApiError) -> list[bytes]:
         """``response.failed``, as the last event; an open item ends as incomplete."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from qwen3_mlx.serve import fields, form, thinking
+from qwen3_mlx.serve import fields, form, input_items, thinking
 from qwen3_mlx.serve.api_error import ApiError, refused
 from qwen3_mlx.serve.ask import Ask, Json
 from qwen3_mlx.serve.fields import Fields
@@ -32,33 +32,49 @@ def check_whole(query: Mapping[str, str]) -> None:
         raise refused("stream", stream, "a response is kept whole, without its events")
 
 
+class _One(NamedTuple):
+    """A stored response; `size` is in bytes of JSON."""
+
+    messages: list[Json]
+    response: Json
+    said: list[Json]
+    size: int
+
+
 class Kept:
     """The last responses by id, in memory, for ``previous_response_id``: by default 256, 64 MB."""
 
     def __init__(self, most: int = 256, most_bytes: int = 64_000_000) -> None:
         self._most, self._most_bytes, self._bytes = most, most_bytes, 0
-        self._kept: OrderedDict[str, tuple[list[Json], Json, int]] = OrderedDict()
+        self._kept: OrderedDict[str, _One] = OrderedDict()
 
-    def put(self, id: str, messages: list[Json], response: Json) -> None:
-        """Store a response and the conversation up to its end; drops the oldest over the limits."""
-        size = len(encoded(messages)) + len(encoded(response))
-        self._kept[id] = (messages, response, size)
+    def put(self, id: str, messages: list[Json], response: Json, said: list[Json]) -> None:
+        """Store a response, the conversation up to its end, and the items that its request `said`.
+
+        Drops the oldest responses over the limits.
+        """
+        size = len(encoded(messages)) + len(encoded(response)) + len(encoded(said))
+        self._kept[id] = _One(messages, response, said, size)
         self._bytes += size
         while len(self._kept) > self._most or (self._bytes > self._most_bytes and self._kept):
-            self._bytes -= self._kept.popitem(last=False)[1][2]
+            self._bytes -= self._kept.popitem(last=False)[1].size
 
     def messages(self, id: str) -> list[Json]:
         """The messages up to the end of a response. Raises `ApiError` (404)."""
-        return self._get(id)[0]
+        return self._get(id, "previous_response_id").messages
 
     def response(self, id: str) -> Json:
         """The stored response object. Raises `ApiError` (404)."""
-        return self._get(id)[1]
+        return self._get(id).response
+
+    def said(self, id: str) -> list[Json]:
+        """The input items of a response's own request. Raises `ApiError` (404)."""
+        return self._get(id).said
 
     def item(self, id: str) -> Json:
         """An output item of any stored response. Raises `ApiError` (404)."""
-        for response_id, (_, response, _) in reversed(self._kept.items()):
-            for item in response["output"]:
+        for response_id, one in reversed(self._kept.items()):
+            for item in one.response["output"]:
                 if item["id"] == id:
                     self._kept.move_to_end(response_id)
                     return item
@@ -67,13 +83,13 @@ class Kept:
 
     def drop(self, id: str) -> None:
         """Delete a response. Raises `ApiError` (404)."""
-        self._bytes -= self._get(id)[2]
+        self._bytes -= self._get(id).size
         del self._kept[id]
 
-    def _get(self, id: str) -> tuple[list[Json], Json, int]:
+    def _get(self, id: str, param: str | None = None) -> _One:
         if id not in self._kept:
             message = f"no response {id[:80]!r} is kept here"
-            raise ApiError(404, message, param="previous_response_id", code="not_found")
+            raise ApiError(404, message, param=param, code="not_found")
         self._kept.move_to_end(id)
         return self._kept[id]
 
@@ -88,7 +104,8 @@ def read(body: Any, kept: Kept) -> Ask:
     options |= form.read(found) | called
     previous = found.text("previous_response_id")
     before = kept.messages(previous) if previous else []
-    said, skipped = _input(fields.required(found.raw("input"), "input"), kept)
+    given = fields.required(found.raw("input"), "input")
+    said, skipped = _input(given, kept)
     instructions = found.text("instructions")
     system = [{"role": "system", "content": instructions}] if instructions else []
     tools, others = fields.tools(found.items("tools") or [], _tool)
@@ -97,6 +114,7 @@ def read(body: Any, kept: Kept) -> Ask:
         raise refused("include", _LOGPROBS, "chat completions have them, responses don't")
     more: Json = {"store": found.flag("store"), "previous": previous, "instructions": instructions}
     more |= {"encrypted": "reasoning.encrypted_content" in include, "before": [*before, *said]}
+    more["input"] = input_items.listed(given, kept.item)
     more |= {"text": found.raw("text") or {}, "choice": found.raw("tool_choice") or "auto"}
     more |= {"metadata": found.raw("metadata") or {}, "tools": found.raw("tools") or []}
     return Ask(

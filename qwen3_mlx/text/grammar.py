@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from qwen3_mlx.errors import OptionError
+from qwen3_mlx.text.schema_keywords import prepared
 from qwen3_mlx.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def _parts(grammar: Grammar) -> tuple[str, str]:
 def json_rule(schema: Mapping[str, Any], what: str, lenient: bool = False) -> str:
     """The right side of a rule for JSON under `schema`. Raises `OptionError`, naming `what`.
 
-    With `lenient`, keywords that llguidance doesn't support are ignored.
+    With `lenient`, keywords that llguidance doesn't support are ignored. Formats that it doesn't
+    know are in any case, as the standard has it.
     """
     from llguidance import LLMatcher
 
@@ -72,7 +74,8 @@ def json_rule(schema: Mapping[str, Any], what: str, lenient: bool = False) -> st
     escapes = _ESCAPES + ("u" if any(map(_CONTROL.intersection, _texts(schema))) else "")
     style = {**_STYLE, "json_allowed_escapes": escapes, "lenient": lenient}
     try:
-        text = json.dumps({**schema, "x-guidance": style}, ensure_ascii=False)
+        kept = prepared(schema, what, lenient)
+        text = json.dumps({**kept, "x-guidance": style}, ensure_ascii=False)
         grammar = LLMatcher.grammar_from_json_schema(text)
     except RecursionError:
         _refuse(what, "it is nested too deeply")
@@ -194,8 +197,14 @@ class Match:
 
     @property
     def ended(self) -> bool:
-        """Whether the answer is complete and no token but the end may follow."""
-        return self._matcher.is_stopped()
+        """Whether the answer is complete and no token but the end may follow.
+
+        Raises `OptionError` if nothing may follow an incomplete one: no answer is finite.
+        """
+        stopped = self._matcher.is_stopped()
+        if stopped and not self._matcher.is_accepting():
+            _refuse(self._what, "no answer satisfies it")
+        return stopped
 
     def _check(self) -> None:
         if self._matcher.is_error():

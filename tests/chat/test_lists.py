@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qwen3_mlx.chat.turns import TurnList
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import ContextError, OptionError
 from qwen3_mlx.events import Reply
 from qwen3_mlx.model import Qwen3
 from tests import tiny
@@ -48,6 +48,21 @@ def test_one_prompt_in_place_of_many_is_refused(model: Qwen3, one: Any) -> None:
 def test_one_message_in_place_of_a_conversation_is_refused(model: Qwen3) -> None:
     (error,) = model.generate_many([{"role": "user", "content": "a"}], return_errors=True)  # type: ignore[list-item]
     assert isinstance(error, OptionError) and "put it in a list" in str(error)
+
+
+def test_an_error_that_is_raised_names_its_prompt(model: Qwen3) -> None:
+    done: list[int] = []
+    wrong: list[Any] = [{"role": "user", "content": 5}]
+    for bad, said in (("  ", "the prompt is empty"), (wrong, r"messages\[0\].content: got int 5")):
+        prompts = ["ab", bad, "ef", ""]
+        with pytest.raises(OptionError, match=rf"^prompts\[1\]: {said}") as found:
+            model.generate_many(prompts, on_progress=lambda n, _: done.append(n), **OPTIONS)
+        assert repr(found.value).count("prompts[1]") == 1
+    with pytest.raises(ContextError, match=r"^prompts\[1\]: the prompt is too long"):
+        model.generate_many(["ab", "ab " * 10_000], **OPTIONS)
+    errors = model.generate_many(["", "ab"], return_errors=True, **OPTIONS)
+    assert str(errors[0]).startswith("the prompt is empty"), "its place says which it is"
+    assert len(done) == 4
 
 
 def test_texts_may_be_of_any_iterable(model: Qwen3) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from qwen3_mlx.chat.draft import Drafts
 from qwen3_mlx.engine.background import BACKGROUND
+from qwen3_mlx.errors import BackendError
 from qwen3_mlx.events import Reply
 from qwen3_mlx.model import Qwen3
 from tests import tiny
@@ -121,3 +122,23 @@ def test_a_thread_inside_a_trace_holds_nobody_up(drafts: bool) -> None:
         found = model.generate_many(PROMPTS, **SAMPLED)
         assert mx.compile(lambda x: x * 2)(mx.ones(2)).tolist() == [2.0, 2.0]
     assert all(isinstance(a, Reply) and same(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+@pytest.mark.parametrize("by_session", [False, True])
+def test_a_stream_that_another_thread_goes_on_with_says_so(drafts: bool, by_session: bool) -> None:
+    """As a web framework reads a generator. The model and the session can be used afterwards."""
+    model = model_with(drafts)
+    session = model.session("cde")
+    begin = session.send if by_session else model.stream
+    stream = begin("ab", **(SAMPLED | {"min_tokens": 12}))
+    next(stream)
+
+    def go_on() -> None:
+        with pytest.raises(BackendError, match=r"in another thread.*\n.*queue"):
+            list(stream)
+
+    assert at_once(go_on) == [None]
+    assert list(stream) == []
+    again = session.send("ab", **SAMPLED) if by_session else model.stream("ab", **SAMPLED)
+    assert Reply.from_events(again).finish_reason in ("stop", "length")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from qwen3_mlx.serve.app import PAGE, POLICY
+from qwen3_mlx.serve.web_page import PAGE, POLICY
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")

@@ -53,6 +53,11 @@ def test_tools_of_kinds_that_only_others_run(server: Server) -> None:
     ("dialect", "field", "value"),
     [
         ("chat", "n", 2),
+        ("chat", "n", True),
+        ("chat", "best_of", True),
+        ("chat", "skip_special_tokens", 1),
+        ("responses", "background", 0),
+        ("responses", "top_logprobs", False),
         ("chat", "best_of", 3),
         ("chat", "audio", {"voice": "x"}),
         ("chat", "modalities", ["audio"]),
@@ -91,6 +96,7 @@ EMPTY: list[tuple[str, dict[str, Any]]] = [
     ("chat", {"functions": [], "modalities": [], "guided_choice": [], "stop": ""}),
     ("chat", {"reasoning_effort": "default"}),
     ("responses", {"reasoning": {"effort": "default"}, "top_logprobs": 0}),
+    ("chat", {"n": 1.0}),
     ("completions", {"suffix": "", "echo": False, "top_p": 0, "logprobs": 0}),
 ]
 

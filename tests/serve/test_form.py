@@ -105,6 +105,15 @@ def test_the_content_is_the_json_alone(
     assert streamed(dialect, server, asked) == text
 
 
+@pytest.mark.parametrize("dialect", ["chat", "messages"])
+def test_an_answer_is_one_of_the_texts(server: Server, dialect: str) -> None:
+    texts = ["a.b", "2 + 2", '{é|"🎉\\n']
+    for some in (texts[:1], texts[2:], texts):
+        for form in ({"guided_choice": some}, {"structured_outputs": {"choice": some}}):
+            said, _ = answer(dialect, server.ok(PATHS[dialect], body(dialect, **form)))
+            assert said in some
+
+
 CHOICES: list[tuple[str, Any]] = [
     ("chat", "required"),
     ("chat", {"type": "function", "function": {"name": "weather"}}),
@@ -161,6 +170,9 @@ REFUSED: list[tuple[str, Json, str]] = [
     ("chat", {"guided_json": {"enum": ["\ud800"]}}, "schema: got a lone surrogate"),
     ("chat", {"tool_choice": {"name": "\ud800", "type": "tool"}, **tools("chat")}, "ud800"),
     ("chat", {"structured_outputs": {"grammar": "x"}}, "grammar: got \"x\""),
+    ("chat", {"guided_choice": "yes"}, "guided_choice: got \"yes\"; expected a list of texts"),
+    ("chat", {"structured_outputs": {"choice": ["a", ""]}}, "structured_outputs.choice: got"),
+    ("chat", {"guided_choice": ["a"], "guided_regex": "a"}, "one form"),
     ("chat", {"tool_choice": "required"}, "no tools"),
     ("chat", {"tool_choice": {"type": "function", "function": {"name": "f"}}}, "no tools"),
     ("chat", {"tool_choice": "sometimes"}, "tool_choice"),

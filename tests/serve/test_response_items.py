@@ -167,3 +167,38 @@ def test_an_item_is_found_by_its_id(
     assert server.post(path, {"input": [{"type": "item_reference"}]}).status == 400
     with pytest.raises(ApiError, match="no item"):
         responses.Kept().item("msg_1")
+
+
+def test_the_items_of_a_request_are_listed(server: Server) -> None:
+    """As OpenAI's libraries page through them: the last first, each with an id."""
+    path, short = PATHS["responses"], {"max_output_tokens": 1}
+    first = server.ok(path, short | {"input": "Hi ü"})
+    said = server("GET", f"{path}/{first['id']}/input_items").json
+    (item,) = said["data"]
+    assert item["type"] == "message" and item["role"] == "user" and not said["has_more"]
+    assert item["content"] == [{"type": "input_text", "text": "Hi ü"}]
+    assert said["first_id"] == said["last_id"] == item["id"]
+
+    named = {"type": "item_reference", "id": first["output"][0]["id"]}
+    twice = {**message("A"), "id": "msg_same"}
+    given = [named, ASKED, twice, twice, call("1"), output("1"), {**MORE, "id": 7}]
+    second = server.ok(path, short | {"input": given, "previous_response_id": first["id"]})
+    place = f"{path}/{second['id']}/input_items"
+    whole = server("GET", f"{place}?order=asc&limit=100").json["data"]
+    assert [one["type"] for one in whole[4:]] == [
+        *("function_call", "function_call_output", "message")
+    ]
+    assert len(whole) == len(given) and whole[0] == first["output"][0]
+    pages, query = [], "limit=3"
+    while True:
+        page = server("GET", f"{place}?{query}").json
+        pages += page["data"]
+        if not page["has_more"]:
+            break
+        query = f"limit=3&after={page['last_id']}"
+    assert pages == whole[::-1] and len({one["id"] for one in whole}) == len(whole)
+    for wrong in ("limit=0", "limit=101", "limit=x", "order=up", "after=msg_9"):
+        got = server("GET", f"{place}?{wrong}")
+        assert got.status == 400 and got.json["error"]["param"] == wrong.partition("=")[0]
+    gone = server("GET", f"{path}/resp_9/input_items")
+    assert gone.status == 404 and gone.json["error"]["param"] is None

@@ -14,7 +14,14 @@ import pytest
 import qwen3_mlx
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.text import Tokenizer
-from qwen3_mlx.text.grammar import Grammar, Vocabulary, either, regex_grammar, schema_grammar
+from qwen3_mlx.text.grammar import (
+    Grammar,
+    Vocabulary,
+    either,
+    json_rule,
+    regex_grammar,
+    schema_grammar,
+)
 from tests.text import schemas
 
 DEMO = Path(qwen3_mlx.__file__).parent / "demo"
@@ -102,6 +109,15 @@ POINT = {
         ({"type": "string", "maxLength": 2}, '"👩🎉"', True),
         ({"anyOf": [{"type": "null"}, {"const": 3}]}, "3", True),
         ({"oneOf": [{"type": "null"}, {"type": "string"}]}, '"a"', True),
+        # What restricts nothing is no reason to refuse a schema; nor is a name like a keyword.
+        ({"type": "string", "format": "colour"}, '"a"', True),
+        ({"type": "string", "format": "date"}, '"a"', False),
+        ({"type": "array", "uniqueItems": False}, "[1, 1]", True),
+        ({"type": "object", "dependentRequired": {}, "properties": {}}, "{}", True),
+        ({"required": ["format"], "properties": {"format": {"const": 5}}}, '{"format": 5}', True),
+        ({"const": 2**53}, "9007199254740992", True),
+        ({"type": "integer", "minimum": 0, "maximum": 2**63 - 1}, "9223372036854775807", True),
+        ({"const": 1, "default": 2**60}, "1", True),
     ],
 )
 def test_what_fits_a_schema(words: Words, schema: dict[str, Any], text: str, fits: bool) -> None:
@@ -181,12 +197,14 @@ def nested(levels: int, kind: str = "items") -> dict[str, Any]:
         ({"type": "number of"}, "number of"),
         ({"type": "string", "pattern": "("}, "unclosed group"),
         ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
-        ({"type": "string", "format": "colour"}, "colour"),
         ({"const": "\ud800"}, r"schema: got a lone surrogate at character 0 of '\\ud800'"),
         ({"properties": {"ab\udfff": {}}}, "schema: got a lone surrogate at character 2"),
         ({"type": "string", "pattern": "\ud800"}, "schema: got a lone surrogate"),
         ({"enum": [f"item {n}" for n in range(100_000)]}, "too big"),
         ({"x-guidance": {"lenient": True}, "not": {}}, "not"),
+        ({"enum": [1137283948271394827]}, "enum with 1137283948271394827, expected whole numbers"),
+        ({"properties": {"id": {"const": {"a": [-(2**53) - 1]}}}}, "const with -9007199254740993"),
+        ({"items": {"type": "integer", "minimum": 2**53 + 1}}, "minimum with 9007199254740993"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -211,3 +229,17 @@ def test_large_but_finite_schemas_are_taken(demo: Words) -> None:
     assert not demo.fits(schema_grammar(names), '"item 2000"')
     deep = nested(30)
     assert demo.fits(schema_grammar(deep), "[" * 30 + "5" + "]" * 30)
+
+
+def test_a_recursion_without_end_is_no_answer(demo: Words) -> None:
+    endless = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
+    match = demo.vocabulary.match(schema_grammar(endless))
+    with pytest.raises(OptionError, match="no answer satisfies it"):
+        for token in demo.tokenizer.encode('{"a": {"a": {"a": '):
+            match.take(token)
+            assert not match.ended
+
+
+def test_a_number_that_would_be_rounded_is_left_out_where_a_schema_is_held_in_part() -> None:
+    schema = {"properties": {"id": {"type": "integer", "enum": [2**60]}}}
+    assert "enum" not in json_rule(schema, "the schema of the tool f", lenient=True)

@@ -53,10 +53,13 @@ class Limits:
     """The options that limit concurrency and memory."""
 
     parallel: Annotated[
-        int, opt.option("N", "Answers that are computed at once.", LIMITS, min=1)
+        int, opt.option("N", "Answers that are computed at once.", LIMITS, min=1, max=1024)
     ] = Settings.parallel
     queue: Annotated[
-        int, opt.option("N", "Requests that may wait; more are told to come back.", LIMITS, min=0)
+        int,
+        opt.option(
+            "N", "Requests that may wait; more are told to come back.", LIMITS, min=0, max=1_000_000
+        ),
     ] = Settings.queue
     prefix_memory: Annotated[
         float | None,

@@ -153,6 +153,8 @@ def test_a_port_that_is_taken_is_an_error_at_once() -> None:
         (["demo", "--api-key-file", "missing"], 1, "can't be read"),
         (["demo", "--port", "70000"], 2, "port"),
         (["demo", "--parallel", "0"], 2, "parallel"),
+        (["demo", "--parallel", "1025"], 2, "parallel"),
+        (["demo", "--queue", "1000001"], 2, "queue"),
         (["demo", "--host", "no such host", "--port", "0"], 1, "no such host"),
         (["demo", "--kv-bits", "3"], 1, "kv-bits"),
         (["demo", "--draft", "0.6x"], 1, "0.6x"),
