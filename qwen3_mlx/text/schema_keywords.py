@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -18,13 +19,14 @@ _NOTHING: dict[str, Any] = {"uniqueItems": False, "dependentRequired": {}, "depe
 """Keywords with the value at which they restrict nothing."""
 _LARGEST = 2**53
 """llguidance computes in 64-bit floats: from here on it would force a neighbour of a number."""
-_END_OF_64_BITS = 2**63 - 1
-"""An upper bound that llguidance keeps all the same: its float is cut back to 64 bits."""
+_LEAST_OF_64_BITS = -(2**63)
+"""A lower bound that llguidance refuses beside a large upper one. It takes the next float."""
 
 
 def prepared(schema: Any, what: str, lenient: bool) -> Any:
     """A copy of `schema` without keywords that restrict nothing, such as unknown formats.
 
+    Bounds that are no 64-bit floats are narrowed to the next one, so that no answer exceeds them.
     Raises `OptionError`, naming `what`, for a whole number that llguidance would round; with
     `lenient` its keyword is left out.
     """
@@ -38,8 +40,10 @@ def prepared(schema: Any, what: str, lenient: bool) -> Any:
             continue
         if key in _BY_NAME and isinstance(value, Mapping):
             found[key] = {name: prepared(one, what, lenient) for name, one in value.items()}
-        elif key in _VALUES or key in _BOUNDS:
-            number = _rounded(key, value)
+        elif key in _BOUNDS:
+            found[key] = _inward(value, up="inimum" in key)
+        elif key in _VALUES:
+            number = _rounded(value)
             if number is None:
                 found[key] = value
             elif not lenient:
@@ -67,11 +71,23 @@ def _is_known(format: str) -> bool:
         return False
 
 
-def _rounded(key: str, value: Any) -> int | None:
-    """A whole number in the value of `key` that llguidance would round; None if there is none."""
-    if key in _BOUNDS:
-        is_exact = type(value) is not int or abs(value) <= _LARGEST or value == _END_OF_64_BITS
-        return None if is_exact or _is_float(value) else value
+def _inward(bound: Any, up: bool) -> Any:
+    """`bound`, or the next whole 64-bit float above (`up`) or below if it isn't one itself."""
+    if type(bound) is not int or abs(bound) <= _LARGEST:
+        return bound
+    try:
+        nearest = float(bound)
+    except OverflowError:
+        return bound
+    if up and (int(nearest) < bound or bound == _LEAST_OF_64_BITS):
+        nearest = math.nextafter(nearest, math.inf)
+    elif not up and int(nearest) > bound:
+        nearest = math.nextafter(nearest, -math.inf)
+    return int(nearest)
+
+
+def _rounded(value: Any) -> int | None:
+    """A whole number in `value` that llguidance would round; None if there is none."""
     left = [value]
     while left:
         one = left.pop()
@@ -79,14 +95,6 @@ def _rounded(key: str, value: Any) -> int | None:
             return one
         left += one.values() if isinstance(one, Mapping) else one if isinstance(one, list) else ()
     return None
-
-
-def _is_float(value: int) -> bool:
-    """Whether a 64-bit float holds `value` exactly."""
-    try:
-        return int(float(value)) == value
-    except OverflowError:
-        return False
 
 
 def _refuse(what: str, key: str, number: int) -> None:
