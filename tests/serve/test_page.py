@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qwen3_mlx.serve.app import PAGE
+from qwen3_mlx.serve.web_page import PAGE
 from tests.serve.page_stub import Script, ask, ended, needs_chromium, scripted, wait_for
 
 
