@@ -55,7 +55,7 @@ def _run(
     job: jobs.Conversion, method: str, on_progress: jobs.StageProgress | None, run: Run
 ) -> dict[str, Any]:
     job.target.check(job.request.source, job.request.force)
-    found = job.target.record()
+    found = jobs.finished(job, planned=False)  # a plan for mlx-lm's weights comes with them
     if found is not None:
         return found
     made = job.request.out.with_name(f"{job.request.out.name}.{method}")
