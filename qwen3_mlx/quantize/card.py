@@ -72,7 +72,10 @@ def _front_matter(plan: Plan, origin: Origin) -> str:
         lines.append(f"license_link: {origin.license_link}")
     if origin.repo:
         lines += ["base_model:", f"- {origin.repo}"]
-        lines += ["base_model_relation: quantized"] if plan.recipe.default else []
+        # With an adapter in it, it is no longer the base model in fewer bits.
+        relation = "finetune" if plan.source.adapter else "quantized"
+        told = plan.recipe.default or plan.source.adapter
+        lines += [f"base_model_relation: {relation}"] if told else []
     return "\n".join([*lines, "tags:", "- mlx", "- qwen3", "- qwen3-mlx", "---", ""])
 
 

@@ -22,6 +22,7 @@ from qwen3_mlx.quantize.card import card
 from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.formats import open_source
 from qwen3_mlx.quantize.formats.fused import fuse
+from qwen3_mlx.quantize.journal import check_directory
 from qwen3_mlx.quantize.origin import Origin, origin_of
 from qwen3_mlx.quantize.plan import SHARD_BYTES, Plan, as_json, make_plan
 from qwen3_mlx.quantize.result_check import damage, record_fault
@@ -101,6 +102,8 @@ def prepare(
         shard_bytes=request.shard_bytes,
     )
     target = staging.target_of(plan, request.out, disk)
+    if request.adapter is not None:
+        target.check_apart(request.adapter, "the adapter")
     return Conversion(
         request, plan, origin_of(request.source, request.name), target, tuple(findings)
     )
@@ -137,6 +140,13 @@ def _run(job: Conversion, on_progress: StageProgress | None) -> dict[str, Any]:
     progress = _stage(on_progress, "convert")
     directory = staging.write_checkpoint(job.plan, target, progress, beside, extra)
     return finish(job, directory, on_progress, beside)
+
+
+def check_run(job: Conversion, *, planned: bool = True) -> None:
+    """Raise what `run` raises before it writes anything. planned: as for `finished`."""
+    job.target.check(job.request.source, job.request.force)
+    if finished(job, planned=planned) is None:
+        check_directory(job.target.part, job.target.journal)
 
 
 def finished(job: Conversion, *, planned: bool = True) -> dict[str, Any] | None:
