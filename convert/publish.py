@@ -97,15 +97,16 @@ class Ledger:
     file: Path
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """The last line of each target; a torn line counts for nothing."""
+        """The last line of each target; a torn or edited line counts for nothing."""
         found = {}
         lines = self.file.read_bytes().split(b"\n") if self.file.exists() else []
         for line in lines:
             try:
                 record = json.loads(line)
-                found[str(record["target"])] = record
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, RecursionError):
                 continue
+            if _is_record(record):
+                found[record["target"]] = record
         return found
 
     def add(self, record: dict[str, Any]) -> None:
@@ -116,6 +117,21 @@ class Ledger:
         with disk.create(self.file, append=True) as stream:
             disk.write(stream, (b"" if whole else b"\n") + json.dumps(record).encode() + b"\n")
             disk.sync(stream)
+
+
+def _is_record(value: object) -> bool:
+    """Whether `value` is what `run` writes, so that the tables can be made of it."""
+    if not isinstance(value, dict) or not isinstance(value.get("target"), str):
+        return False
+    texts = (value.get("published"), value.get("error"))
+    if "published" not in value or not all(isinstance(one, str | None) for one in texts):
+        return False
+    measured = value.get("measured") or {}
+    numbers = [value.get(key, 0) for key in ("bytes", "bits_per_weight")]
+    if not isinstance(measured, dict):
+        return False
+    numbers += [measured.get(key) or 0 for key in ("kl_mean", "agreement")]
+    return all(isinstance(one, int | float) for one in numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +153,7 @@ def run(
     records = []
     for number, entry in enumerate(chosen, 1):
         kept = ledger.read().get(entry.target)
-        if kept is not None and (kept["published"] or not options.upload) and not kept["error"]:
+        if kept is not None and (kept["published"] or not options.upload) and not kept.get("error"):
             records.append(kept)
             say(f"[{number}/{len(chosen)}] {entry.target}: done before")
             continue
@@ -199,7 +215,7 @@ def plan_lines(chosen: Sequence[Entry], done: dict[str, dict[str, Any]]) -> Iter
         nbytes, bits = size(entry)
         total += nbytes
         kept = done.get(entry.target)
-        state = "to do" if kept is None else kept["error"] or kept["published"] or "converted"
+        state = "to do" if kept is None else kept.get("error") or kept["published"] or "converted"
         yield f"{entry.target:<52} {entry.source:<46} {nbytes / 1e9:>8.2f} {bits:>6.3f}  {state}"
     yield f"{len(chosen)} conversions, {total / 1e9:,.0f} GB"
 
@@ -208,7 +224,7 @@ def summary_lines(records: Sequence[dict[str, Any]]) -> Iterator[str]:
     """What came of it, as a table."""
     yield f"{'target':<52} {'GB':>8} {'bits':>6} {'KL':>9} {'same':>6}  state"
     for record in records:
-        measured = record["measured"] or {}
+        measured = record.get("measured") or {}
         kl, same = measured.get("kl_mean"), measured.get("agreement")
         cells = (
             f"{record['bytes'] / 1e9:.2f}" if "bytes" in record else "",
@@ -216,7 +232,7 @@ def summary_lines(records: Sequence[dict[str, Any]]) -> Iterator[str]:
             "" if kl is None else f"{kl:.5f}",
             "" if same is None else f"{same:.1%}",
         )
-        state = record["error"] or record["published"] or "converted"
+        state = record.get("error") or record["published"] or "converted"
         gigabytes, bits, kl_text, same_text = cells
         row = f"{gigabytes:>8} {bits:>6} {kl_text:>9} {same_text:>6}"
         yield f"{record['target']:<52} {row}  {state}"
@@ -245,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = Options(args.work, not args.no_upload, args.keep, args.private, args.force)
     records = run(chosen, options, lambda text: print(text, file=sys.stderr, flush=True))
     print("\n".join(summary_lines(records)))
-    return int(any(record["error"] for record in records))
+    return int(any(record.get("error") for record in records))
 
 
 if __name__ == "__main__":

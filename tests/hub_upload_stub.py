@@ -117,6 +117,14 @@ class _Handler(hub_stub._Handler):
             return self._commit(match[1], match[2], body)
         raise hub_stub._Refusal(404, "", "no such endpoint")
 
+    def _api(self, name: str, verb: str | None, revision: str | None) -> None:
+        held = self.hub.branches.get((name, revision or "main"))
+        if verb != "tree" or held is None:
+            super()._api(name, verb, revision)
+            return
+        body = [hub_stub._entry(path, data) for path, data in sorted(held.items())]
+        self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
     def _may_write(self, repo: str) -> None:
         token = self._token()
         if token is None:
@@ -145,6 +153,7 @@ class _Handler(hub_stub._Handler):
     def _commit(self, repo: str, branch: str, body: bytes) -> dict[str, Any]:
         self._may_write(repo)
         files: dict[str, bytes] = {}
+        gone: list[str] = []
         for line in body.splitlines():
             entry = json.loads(line)
             value = entry["value"]
@@ -152,9 +161,14 @@ class _Handler(hub_stub._Handler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
                 files[value["path"]] = self.hub.objects[value["oid"]]
-        self.hub.branches.setdefault((repo, branch), {}).update(files)
+            elif entry["key"] == "deletedFile":
+                gone.append(value["path"])
+        held = self.hub.branches.setdefault((repo, branch), {})
+        held.update(files)
+        for name in gone:
+            del held[name]
         if branch == "main":
-            self.hub.repos[repo].files.update(files)
+            self.hub.repos[repo].files = held
         self.hub.commits.append((repo, branch))
         oid = "c" * 40
         url = f"{self.hub.url}/{repo}/commit/{oid}"

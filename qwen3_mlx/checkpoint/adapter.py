@@ -61,6 +61,8 @@ def read_adapter(path: str | Path, config: Qwen3Config) -> Adapter:
     match its configuration or the model.
     """
     directory = expanded(path)
+    if directory.is_file():
+        raise _no_adapter(directory, False)
     values = read_json(directory / CONFIG)
     present = [name for name in (PEFT_FILE, MLX_FILE) if (directory / name).is_file()]
     if not values or not present:
@@ -84,6 +86,8 @@ def _no_adapter(directory: Path, configured: bool) -> ModelNotFoundError:
     hint = None
     if (directory / "adapter_model.bin").is_file():
         hint = "adapter_model.bin is a pickle, which can run code: save it as safetensors with PEFT"
+    elif directory.is_file():
+        hint = f"give the directory that holds it: {directory.parent}"
     elif not directory.is_dir():
         hint = f"there is no such directory; one from the hub: hf download {directory}"
     elif configured:

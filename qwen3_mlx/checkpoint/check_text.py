@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qwen3_mlx.checkpoint.model_files import Files, Finding, pairs
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import OptionError, brief
 from qwen3_mlx.files import read_small
 from qwen3_mlx.options import preset, with_generation_config
+
+_GENERATION = "generation_config.json"
 
 
 def tokenizer(files: Files) -> Iterator[Finding]:
@@ -33,10 +35,15 @@ def ends(files: Files) -> Iterator[Finding]:
     """The end-of-turn tokens in three files must exist and agree."""
     ids, size = files.token_ids, files.config.vocab_size
     named: dict[str, set[int]] = {}
-    for source in ("config.json", "generation_config.json"):
+    for source in ("config.json", _GENERATION):
         value = files.json(source).get("eos_token_id")
-        listed = value if isinstance(value, list) else [value]
-        named[source] = {n for n in listed if type(n) is int}
+        listed = [] if value is None else value if isinstance(value, list) else [value]
+        named[source] = {n for n in listed if type(n) is int and n >= 0}
+        if len(named[source]) < len(set(map(repr, listed))):
+            # The loader reads config.json's only where generation_config.json has none.
+            text = f"{source}: eos_token_id: got {brief(value)}, expected token ids"
+            read = source != "config.json" or not files.json(_GENERATION).get("eos_token_id")
+            yield Finding("error" if read else "warning", text)
     token = files.json("tokenizer_config.json").get("eos_token")
     name = token.get("content") if isinstance(token, dict) else token
     if isinstance(name, str) and ids:
@@ -66,7 +73,7 @@ def template(files: Files) -> Iterator[Finding]:
 
 def sampling(files: Files) -> Iterator[Finding]:
     """The sampling settings must be valid and consistent."""
-    values = files.json("generation_config.json")
+    values = files.json(_GENERATION)
     try:
         with_generation_config(preset("instruct", False), values)
     except OptionError as error:

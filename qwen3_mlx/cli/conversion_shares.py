@@ -78,6 +78,8 @@ def of_conversion(
     # An indivisible model is an error before hours of work.
     own.config(Qwen3Config.from_dict(job.plan.config()))
     target = Target(out, sharing.key_of(job.target.key, own))
+    if request.adapter is not None:
+        target.check_apart(request.adapter, "the adapter")
     target.check(request.source, request.force)
     temporary = Whole(job.target, out.with_name(f"{out.name}.shares"))
     if target.record() is None:

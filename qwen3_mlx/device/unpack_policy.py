@@ -52,7 +52,7 @@ def unpack_mode() -> str:
         return DEFAULT[backend.device()]
     if choice not in UNPACK_MODES:
         expected = f"auto, {', '.join(UNPACK_MODES)}"
-        raise OptionError(VARIABLE, got=choice, expected=expected)
+        raise OptionError(VARIABLE, got=choice, expected=expected, hint=f"unset {VARIABLE}")
     return choice
 
 

@@ -117,6 +117,7 @@ def _allowed(choice: str) -> frozenset[str]:
             "QWEN3_MLX_KERNELS",
             got=", ".join(unknown),
             expected=f"auto, off, or names of {', '.join(KERNELS)}",
+            hint="unset QWEN3_MLX_KERNELS: kernels run where they were found right and faster",
         )
     return names
 

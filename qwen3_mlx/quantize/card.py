@@ -6,6 +6,8 @@ Every number is computed from the plan or measured by `verify`.
 from __future__ import annotations
 
 import math
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,32 @@ def card(
     return "\n".join(sections)
 
 
+def renamed(text: str, title: str) -> str:
+    """The card `text` with `title` for the name that it was written with.
+
+    A result may be published as another than it was converted for. Only the heading and the
+    commands that `card` writes are changed; a card without them is returned as it is.
+    """
+    found = re.search(r"^qwen3-mlx chat (.+)$", text, re.MULTILINE)
+    if found is None:
+        return text
+    word = found[1]
+    old, new = re.escape(word), shlex.quote(title)
+    text = re.sub(rf"^(qwen3-mlx (?:chat|generate)) {old}(?= |$)", rf"\1 {new}", text, flags=re.M)
+    before = {word, *_words(word)}
+    heading = re.search(r"^# (.+)$", text, re.MULTILINE)
+    if heading is None or heading[1] not in before:
+        return text
+    return text.replace(heading[0], f"# {title}", 1)
+
+
+def _words(word: str) -> list[str]:
+    try:
+        return shlex.split(word)
+    except ValueError:  # an old card's, unquoted
+        return []
+
+
 def _front_matter(plan: Plan, origin: Origin) -> str:
     lines = ["---", "library_name: mlx", "pipeline_tag: text-generation"]
     if origin.license:
@@ -44,7 +72,10 @@ def _front_matter(plan: Plan, origin: Origin) -> str:
         lines.append(f"license_link: {origin.license_link}")
     if origin.repo:
         lines += ["base_model:", f"- {origin.repo}"]
-        lines += ["base_model_relation: quantized"] if plan.recipe.default else []
+        # With an adapter in it, it is no longer the base model in fewer bits.
+        relation = "finetune" if plan.source.adapter else "quantized"
+        told = plan.recipe.default or plan.source.adapter
+        lines += [f"base_model_relation: {relation}"] if told else []
     return "\n".join([*lines, "tags:", "- mlx", "- qwen3", "- qwen3-mlx", "---", ""])
 
 
@@ -160,9 +191,10 @@ def _weights(plan: Plan) -> Weights:
 
 def _use(plan: Plan, title: str) -> str:
     family = family_of(plan.source.directory)
-    lines = ["## Use", "", "```", "pip install qwen3-mlx", f"qwen3-mlx chat {title}"]
+    word = shlex.quote(title)
+    lines = ["## Use", "", "```", "pip install qwen3-mlx", f"qwen3-mlx chat {word}"]
     if family in ("hybrid", "thinking"):
-        lines.append(f'qwen3-mlx generate {title} "What is 17 * 23?" --budget 1024')
+        lines.append(f'qwen3-mlx generate {word} "What is 17 * 23?" --budget 1024')
     lines += ["```", "", "mlx-lm and LM Studio load it too.", ""]
     if family is None:
         return "\n".join(lines)

@@ -15,18 +15,20 @@ import mlx.core as mx
 from qwen3_mlx.checkpoint.check import check, require_sound
 from qwen3_mlx.checkpoint.model_files import Finding
 from qwen3_mlx.config.recipes import Recipe
-from qwen3_mlx.errors import HubError
+from qwen3_mlx.errors import CheckpointError, HubError
 from qwen3_mlx.hub.remote_files import RemoteFiles
 from qwen3_mlx.quantize import measured_bits, staging
 from qwen3_mlx.quantize.card import card
 from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.formats import open_source
 from qwen3_mlx.quantize.formats.fused import fuse
+from qwen3_mlx.quantize.journal import check_directory
 from qwen3_mlx.quantize.origin import Origin, origin_of
 from qwen3_mlx.quantize.plan import SHARD_BYTES, Plan, as_json, make_plan
+from qwen3_mlx.quantize.result_check import damage, record_fault
 from qwen3_mlx.quantize.source_pass import SourcePass
 from qwen3_mlx.quantize.streamed import streamed
-from qwen3_mlx.quantize.target_check import RECORD
+from qwen3_mlx.quantize.target_check import RECORD, check_replaceable
 
 StageProgress = Callable[[str, int, int], None]
 """Called with the stage (measure, convert, verify), the units done, and all units."""
@@ -100,6 +102,8 @@ def prepare(
         shard_bytes=request.shard_bytes,
     )
     target = staging.target_of(plan, request.out, disk)
+    if request.adapter is not None:
+        target.check_apart(request.adapter, "the adapter")
     return Conversion(
         request, plan, origin_of(request.source, request.name), target, tuple(findings)
     )
@@ -113,7 +117,7 @@ def run(job: Conversion, on_progress: StageProgress | None = None) -> dict[str, 
     """
     request, target = job.request, job.target
     target.check(request.source, request.force)
-    found = target.record()
+    found = finished(job)
     if found is not None and _is_enough(found, request) and not target.is_unfinished:
         return found  # without locking, so that a read-only disk works too
     with target.held():
@@ -123,7 +127,7 @@ def run(job: Conversion, on_progress: StageProgress | None = None) -> dict[str, 
 def _run(job: Conversion, on_progress: StageProgress | None) -> dict[str, Any]:
     request, target = job.request, job.target
     target.check(request.source, request.force)  # another process may have finished meanwhile
-    found = target.record()
+    found = finished(job)
     if found is not None:
         staging.clean(target)  # an earlier run may have been killed just before cleaning
         if _is_enough(found, request):
@@ -136,6 +140,32 @@ def _run(job: Conversion, on_progress: StageProgress | None) -> dict[str, Any]:
     progress = _stage(on_progress, "convert")
     directory = staging.write_checkpoint(job.plan, target, progress, beside, extra)
     return finish(job, directory, on_progress, beside)
+
+
+def check_run(job: Conversion, *, planned: bool = True) -> None:
+    """Raise what `run` raises before it writes anything. planned: as for `finished`."""
+    job.target.check(job.request.source, job.request.force)
+    if finished(job, planned=planned) is None:
+        check_directory(job.target.part, job.target.journal)
+
+
+def finished(job: Conversion, *, planned: bool = True) -> dict[str, Any] | None:
+    """The record of the same conversion if its result is there, whole; else None.
+
+    planned: the weights are those of the plan. Raises `CheckpointError` for a result that has
+    lost files since, or whose record was changed; with ``--force`` it is converted again.
+    """
+    record, out = job.target.record(), job.request.out
+    if record is None:
+        return None
+    fault = record_fault(record) or damage(job.plan, out, planned)
+    if fault is None:
+        return record
+    if job.request.force:
+        check_replaceable(out, force=True)  # before the work, not after it
+        return None
+    hint = "convert it again with --force, or name another --out"
+    raise CheckpointError(f"{out} is not what was converted", got=fault, hint=hint)
 
 
 def _beside(job: Conversion) -> SourcePass:

@@ -11,7 +11,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.files import open_regular, read_small
@@ -34,9 +33,7 @@ class ConversionJournal:
 
         Raises `OptionError` if the directory wasn't made by a conversion.
         """
-        if directory.exists() and not file.exists():
-            hint = "move it away: the conversion grows there before it takes its own name"
-            raise OptionError("a directory is in the way", got=str(directory), hint=hint)
+        check_directory(directory, file)
         lines = _read(file)
         if lines and lines[0] == {"key": key}:
             # The file is rewritten, so that nothing is appended to an incomplete line.
@@ -66,31 +63,40 @@ class ConversionJournal:
         self.shards[shard] = digest
 
 
+def check_directory(directory: Path, file: Path) -> None:
+    """Raise `OptionError` if `directory` is there without the journal `file`: it's the user's."""
+    if directory.exists() and not file.exists():
+        hint = "move it away: the conversion grows there before it takes its own name"
+        raise OptionError("a directory is in the way", got=str(directory), hint=hint)
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
     with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _line(value: dict[str, Any]) -> bytes:
+def _line(value: dict[str, str]) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
+def _read(file: Path) -> list[dict[str, str]]:
     """The valid lines before the first invalid one."""
     try:
         text = read_small(file)
     except OSError:
         return []
-    found = []
+    found: list[dict[str, str]] = []
     for line in text.split(b"\n")[:-1]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
             break
-        if not isinstance(value, dict) or not (
-            {"key"} <= set(value) or {"shard", "sha256"} <= set(value)
-        ):
+        # The first line is the key's, all others are shards'.
+        expected = {"shard", "sha256"} if found else {"key"}
+        if not isinstance(value, dict) or set(value) != expected:
+            break
+        if not all(isinstance(text, str) for text in value.values()):
             break
         found.append(value)
     return found

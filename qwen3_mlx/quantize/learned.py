@@ -46,6 +46,17 @@ def run(
         return _run(job, method, on_progress, run or mlx_lm)
 
 
+def check_run(job: jobs.Conversion, method: str | None) -> None:
+    """Raise what `run`, or without a method `job.run`, raises before it writes anything."""
+    if method is None:
+        jobs.check_run(job)
+        return
+    job = keyed(job, method)
+    jobs.check_run(job, planned=False)
+    if job.target.record() is None:
+        _made(job, method)
+
+
 def keyed(job: jobs.Conversion, method: str) -> jobs.Conversion:
     """`job` with a target whose key names the method too: the same plan gives other weights."""
     return replace(job, target=replace(job.target, key=f"{job.target.key}-{method}"))
@@ -55,19 +66,25 @@ def _run(
     job: jobs.Conversion, method: str, on_progress: jobs.StageProgress | None, run: Run
 ) -> dict[str, Any]:
     job.target.check(job.request.source, job.request.force)
-    found = job.target.record()
+    found = jobs.finished(job, planned=False)  # a plan for mlx-lm's weights comes with them
     if found is not None:
         return found
-    made = job.request.out.with_name(f"{job.request.out.name}.{method}")
-    # mlx-lm writes the weights first: what a killed run left is told by this job's journal.
-    known = job.target.journal_key() == job.target.key
-    check_in_the_way(made, known=known, force=job.request.force)
+    made = _made(job, method)
     staging.remove_checkpoint(job.target.disk, made)
     part = staging.write_checkpoint(job.plan, job.target)
     run(method, _arguments(job, method, part, made))
     job = _adopt(job, method, made)
     staging.remove_checkpoint(job.target.disk, made)
     return jobs.finish(job, part, on_progress)
+
+
+def _made(job: jobs.Conversion, method: str) -> Path:
+    """The directory that mlx-lm writes. Raises `OptionError` if it is the user's."""
+    made = job.request.out.with_name(f"{job.request.out.name}.{method}")
+    # mlx-lm writes the weights first: what a killed run left is told by this job's journal.
+    known = job.target.journal_key() == job.target.key
+    check_in_the_way(made, known=known, force=job.request.force)
+    return made
 
 
 def _arguments(job: jobs.Conversion, method: str, part: Path, made: Path) -> list[str]:

@@ -113,13 +113,17 @@ class Target:
 
     def check(self, source: Path, force: bool) -> None:
         """Raise `OptionError` if ``OUT``, or a file beside it, must not be written or removed."""
-        others = (f"{self.out.name}.{end}" for end in ("part", "replaced", "dwq", "awq"))
-        check_apart(source, self.out, *map(self.out.with_name, others))
+        self.check_apart(source, "the source")
         check_place(self.out)
         self._check_beside(force)
         self.leave.force = force
         if self.record() is None:
             check_replaceable(self.out, force)
+
+    def check_apart(self, folder: Path, what: str) -> None:
+        """Raise `OptionError` if a conversion to here would touch `folder`, called `what`."""
+        others = (f"{self.out.name}.{end}" for end in ("part", "replaced", "dwq", "awq"))
+        check_apart(folder, self.out, *map(self.out.with_name, others), what=what)
 
     def journal_key(self) -> str | None:
         """The key of the conversion that the journal is of, or None."""

@@ -41,19 +41,19 @@ def check_place(out: Path) -> None:
         )
 
 
-def check_apart(source: Path, out: Path, *removed: Path) -> None:
-    """Raise `OptionError` if writing `out` would touch `source`.
+def check_apart(source: Path, out: Path, *removed: Path, what: str = "the source") -> None:
+    """Raise `OptionError` if writing `out` would touch `source`, which is called `what`.
 
     removed: directories beside `out` that a conversion writes or removes too.
     """
-    hint = "the source is never touched: name a directory outside it"
+    hint = f"{what} is never touched: name a directory outside it"
     if is_within(out, source) or any(is_within(source, one) for one in (out, *removed)):
-        raise OptionError("--out lies in the source", got=str(out), hint=hint)
+        raise OptionError(f"--out lies in {what}", got=str(out), hint=hint)
     for one in (out, *removed):
         link = linked_into(source, one) if one.exists() else None
         if link is not None:
             got = f"{link}, a link into {one}"
-            raise OptionError("--out holds files of the source", got=got, hint=hint)
+            raise OptionError(f"--out holds files of {what}", got=got, hint=hint)
 
 
 def is_empty(out: Path) -> bool:

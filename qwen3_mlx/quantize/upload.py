@@ -9,14 +9,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qwen3_mlx.errors import HubError, OptionError, shown
+from qwen3_mlx.files import read_small
 from qwen3_mlx.hub.errors import upload_error
+from qwen3_mlx.quantize.card import renamed
+from qwen3_mlx.quantize.plan import COPIED, INDEX
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, HfApi
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SHARD = ".safetensors"
+_CARD = "README.md"
+_TERMS = ("LICENSE*", "NOTICE*")
 
 FileProgress = Callable[[str, int, int], None]
 """Called with (file name, files done, total files)."""
@@ -38,9 +48,28 @@ def token() -> str:
 
 
 def files_of(directory: Path) -> list[Path]:
-    """The files to upload: all but hidden ones, weights first."""
-    files = (file for file in directory.iterdir() if not file.name.startswith("."))
-    return sorted(files, key=lambda file: (file.suffix != _SHARD, file.name))
+    """The files to upload, those in folders too: all but hidden ones, weights first."""
+
+    def is_hidden(file: Path) -> bool:
+        return any(part.startswith(".") for part in file.relative_to(directory).parts)
+
+    files = (file for file in directory.rglob("*") if file.is_file() and not is_hidden(file))
+    return sorted(files, key=lambda file: (file.suffix != _SHARD, file.relative_to(directory)))
+
+
+def superseded(present: Iterable[str], sent: Iterable[str]) -> list[str]:
+    """Names among `present` that a loader would read beside the `sent` files, or in their place.
+
+    A ``model.safetensors`` of an earlier upload, for example, goes before shards and their index.
+    """
+    read = ("model*.safetensors", INDEX, *COPIED)
+    return sorted(
+        name
+        for name in set(present) - set(sent)
+        if any(fnmatch(name, one) for one in read)
+        and "/" not in name
+        and not any(fnmatch(name, one) for one in _TERMS)
+    )
 
 
 def upload(
@@ -51,27 +80,55 @@ def upload(
     revision: str | None = None,
     on_progress: FileProgress | None = None,
 ) -> str:
-    """Upload a finished result as one commit; returns its address. Raises `HubError`."""
+    """Upload a finished result as one commit; returns its address. Raises `HubError`.
+
+    The card names `repo` there, whatever it calls the model here. What an earlier upload left and
+    a loader would read too is removed in the same commit.
+    """
     check_name(repo)
     secret = token()
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationDelete, HfApi
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()  # ours shows the progress over all files
     api = HfApi(token=secret)
-    files = files_of(directory)
     try:
+        adds = [_operation(file, directory, repo) for file in files_of(directory)]
         api.create_repo(repo, private=private, exist_ok=True)
         if revision is not None and revision != "main":
             api.create_branch(repo, branch=revision, exist_ok=True)
-        operations = [CommitOperationAdd(file.name, file) for file in files]
-        for number, operation in enumerate(operations):
-            if on_progress is not None:
-                on_progress(operation.path_in_repo, number, len(files))
-            if operation.path_in_repo.endswith(_SHARD):
-                api.preupload_lfs_files(repo, [operation], revision=revision, free_memory=False)
+        present = api.list_repo_files(repo, revision=revision)
+        gone = superseded(present, [operation.path_in_repo for operation in adds])
+        _send_weights(api, repo, revision, adds, on_progress)
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [*adds]
+        operations += (CommitOperationDelete(name) for name in gone)
         message = f"Convert with qwen3-mlx: {directory.name}"
         commit = api.create_commit(repo, operations, commit_message=message, revision=revision)
     except Exception as error:  # the network libraries raise many types
         raise upload_error(error, repo) from None  # the cause may quote a header
     return commit.commit_url
+
+
+def _operation(file: Path, directory: Path, repo: str) -> CommitOperationAdd:
+    from huggingface_hub import CommitOperationAdd
+
+    name = file.relative_to(directory).as_posix()
+    if name != _CARD:
+        return CommitOperationAdd(name, file)
+    text = read_small(file).decode("utf-8", "surrogateescape")
+    return CommitOperationAdd(name, renamed(text, repo).encode("utf-8", "surrogateescape"))
+
+
+def _send_weights(
+    api: HfApi,
+    repo: str,
+    revision: str | None,
+    adds: list[CommitOperationAdd],
+    on_progress: FileProgress | None,
+) -> None:
+    """Send what goes before the commit, file by file."""
+    for number, operation in enumerate(adds):
+        if on_progress is not None:
+            on_progress(operation.path_in_repo, number, len(adds))
+        if operation.path_in_repo.endswith(_SHARD):
+            api.preupload_lfs_files(repo, [operation], revision=revision, free_memory=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import mlx.core as mx
@@ -17,6 +18,7 @@ from qwen3_mlx.quantize.formats.fused import fuse
 from tests.checkpoint.test_adapters import ADAPTERS, NAMES, golden, rewrite, spoiled
 from tests.checkpoints import GOLDEN, GOLDEN_BOUND
 from tests.oracle import assert_close, nmse
+from tests.quantize.build import all_bytes
 
 
 def convert(*arguments: str | Path) -> Result:
@@ -107,7 +109,40 @@ def test_fuse_refuses_what_load_refuses(tmp_path: Path) -> None:
     assert done.exit_code == 1 and "another model" in done.stderr
     done = convert(GOLDEN / "dense-tied", "--fuse", tmp_path / "none", "--out", out)
     assert done.exit_code == 1 and "no adapter" in done.stderr
+    file = ADAPTERS / "plain" / "adapter_model.safetensors"
+    done = convert(GOLDEN / "dense-tied", "--fuse", file, "--out", out)
+    assert f"hint: give the directory that holds it: {file.parent}" in done.stderr
     fused = ("--fuse", ADAPTERS / "plain", "--out", out)
     done = convert(GOLDEN / "dense-tied", *fused, "--learned", "dwq")
     assert done.exit_code == 1 and "--fuse and --learned" in done.stderr
     assert not out.exists()
+
+
+@pytest.mark.parametrize("out", ["adapter", "adapter/out", "adapter/deep/out"])
+@pytest.mark.parametrize("way", [("--dry-run",), ("--force",), ("--shares", "2", "--pipeline"), ()])
+def test_nothing_is_written_into_the_adapter(
+    tmp_path: Path, out: str, way: tuple[str, ...]
+) -> None:
+    base, adapter = golden("plain")[0], spoiled(tmp_path)
+    before = all_bytes(adapter)
+    typed = ("--fuse", adapter, "--out", tmp_path / out, "--no-verify", *way)
+    done = convert(GOLDEN / base, *typed)
+    assert done.exit_code == 1 and "--out lies in the adapter" in done.stderr
+    assert all_bytes(adapter) == before and not (adapter / "deep").exists()
+    assert sorted(tmp_path.iterdir()) == [adapter]
+
+
+def test_the_card_of_a_fused_model_calls_it_no_packing_of_its_base(tmp_path: Path) -> None:
+    """The hub lists what is packed alone among the base model's packings."""
+    snapshot = tmp_path / "models--Qwen--Qwen3-0.6B" / "snapshots" / ("a" * 40)
+    shutil.copytree(GOLDEN / golden("plain")[0], snapshot)
+    for adapter, recipe, told in (
+        ((), "8bit", "quantized"),
+        (("--fuse", ADAPTERS / "plain"), "8bit", "finetune"),
+        (("--fuse", ADAPTERS / "plain"), "bf16", "finetune"),
+    ):
+        done = convert(
+            snapshot, "--out", tmp_path / "out", "--recipe", recipe, "--dry-run", *adapter
+        )
+        assert done.exit_code == 0, done.stderr
+        assert f"- Qwen/Qwen3-0.6B\nbase_model_relation: {told}\n" in done.stdout

@@ -151,6 +151,12 @@ def test_another_conversion_does_not_go_on_with_these_shards(
         b'{"key": "k"}\n\xff\xfe\n',
         b'{"shard": "a", "sha256": "0"}\n',
         b"null\n",
+        b'{"key": "k"}\n{"key": "k"}\n',
+        b'{"key": "k"}\n{"shard": ["a"], "sha256": "0"}\n',
+        b'{"key": "k"}\n{"shard": {}, "sha256": "0"}\n',
+        b'{"key": "k"}\n{"shard": "a", "sha256": 0}\n',
+        b'{"key": "k", "shard": "a", "sha256": "0"}\n{"shard": "a", "sha256": "0"}\n',
+        b'{"key": ["k"]}\n{"shard": "a", "sha256": "0"}\n',
     ],
 )
 def test_a_damaged_journal_is_believed_up_to_the_damage(tmp_path: Path, text: bytes) -> None:

@@ -129,12 +129,33 @@ def test_a_lost_upload_goes_on_without_converting_again(
 
 def test_a_torn_ledger_is_believed_up_to_the_tear(tmp_path: Path) -> None:
     ledger = publish.Ledger(tmp_path / "published.jsonl")
-    ledger.add({"target": "a"})
+    ledger.add({"target": "a", "published": None})
     with ledger.file.open("ab") as stream:
         stream.write(b'{"target": "b", "publ')
     assert set(ledger.read()) == {"a"}
-    ledger.add({"target": "c"})
+    ledger.add({"target": "c", "published": None})
     assert set(ledger.read()) == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("5", "[]", "null", '{"target": 5, "published": null}', '{"target": "b"}', "[" * 100_000),
+        *('{"target": "b", "published": 3}', '{"target": "b", "published": null, "error": []}'),
+        '{"target": "b", "published": null, "measured": 5}',
+        '{"target": "b", "published": null, "measured": {"kl_mean": "x"}}',
+        '{"target": "b", "published": null, "bytes": "x"}',
+        '{"target": "b", "published": null, "bits_per_weight": null}',
+    ],
+)
+def test_an_edited_ledger_line_counts_for_nothing(tmp_path: Path, line: str) -> None:
+    ledger = publish.Ledger(tmp_path / "published.jsonl")
+    ledger.add({"target": "a", "published": None, "error": None, "measured": None})
+    with ledger.file.open("a") as stream:
+        stream.write(f"{line}\n")
+    ledger.add({"target": "c", "published": "u", "error": None, "measured": {"kl_mean": None}})
+    assert set(ledger.read()) == {"a", "c"}
+    assert len(list(publish.summary_lines(list(ledger.read().values())))) == 3
 
 
 def test_the_program(

@@ -173,6 +173,26 @@ def test_what_lies_beside_the_target_is_not_removed_unless_a_conversion_left_it(
     assert file.read_text() == "mine" and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "learned"),
+    [
+        *(("out.part/thesis.txt", kind) for kind in (None, "dwq")),
+        *(("out.part", None), ("out.replaced/thesis.txt", None), ("out.journal", None)),
+        *((f"out.{kind}/thesis.txt", kind) for kind in ("dwq", "awq")),
+    ],
+)
+def test_a_dry_run_is_stopped_by_what_stops_the_run(
+    dense: Path, tmp_path: Path, name: str, learned: str | None
+) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    typed = (dense, "--out", tmp_path / "out", *(("--learned", learned) if learned else ()))
+    dry, real = run(*typed, "--dry-run"), run(*typed)
+    assert "in the way" in dry.stderr and dry.exit_code == real.exit_code == 1
+    assert dry.stderr == real.stderr
+
+
 def test_a_whole_checkpoint_of_the_user_outlives_sharing_out(
     dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

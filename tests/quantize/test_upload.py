@@ -15,6 +15,7 @@ import pytest
 
 from qwen3_mlx.errors import HubError, OptionError
 from qwen3_mlx.quantize import upload
+from qwen3_mlx.quantize.card import renamed
 from tests.hub.test_hub import point_at
 from tests.hub_upload_stub import UploadStub
 from tests.quantize.build import DENSE, all_bytes, bf16_model
@@ -54,17 +55,77 @@ def result(tmp_path: Path) -> Path:
 def test_all_files_arrive_in_one_commit(hub: UploadStub, result: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     address = upload.upload(result, "me/tiny-4bit", on_progress=lambda *step: seen.append(step))
-    assert hub.branches["me/tiny-4bit", "main"] == all_bytes(result)
+    assert hub.branches["me/tiny-4bit", "main"] == as_published(result, "me/tiny-4bit")
     assert hub.commits == [("me/tiny-4bit", "main")]
     assert address.startswith(f"{hub.url}/me/tiny-4bit/commit/")
     assert not hub.repos["me/tiny-4bit"].private
     assert [done for _, done, _ in seen] == list(range(len(seen))) and len(seen) == seen[0][2]
 
 
+def as_published(result: Path, repo: str) -> dict[str, bytes]:
+    """The result's files, whose card names the repository."""
+    files = all_bytes(result)
+    return files | {"README.md": renamed(files["README.md"].decode(), repo).encode()}
+
+
+@pytest.mark.parametrize("revision", [None, "4bit"])
+def test_nothing_of_an_earlier_upload_is_read_beside_the_new_one(
+    hub: UploadStub, result: Path, tmp_path: Path, revision: str | None
+) -> None:
+    """A whole file goes before shards and their index, so an old one would be the model."""
+    convert(tmp_path / "in", tmp_path / "whole")
+    (tmp_path / "whole" / "chat_template.jinja").write_text("old")
+    (tmp_path / "whole" / "LICENSE").write_text("mine")
+    (tmp_path / "whole" / "notes.txt").write_text("kept")
+    upload.upload(tmp_path / "whole", "me/tiny", revision=revision)
+    upload.upload(result, "me/tiny", revision=revision)
+    expected = as_published(result, "me/tiny") | {"LICENSE": b"mine", "notes.txt": b"kept"}
+    assert hub.branches["me/tiny", revision or "main"] == expected
+    assert len(hub.commits) == 2
+    upload.upload(tmp_path / "whole", "me/tiny", revision=revision)  # and the other way about
+    weights = [n for n in hub.branches["me/tiny", revision or "main"] if n.endswith("tensors")]
+    assert weights == ["model.safetensors"]
+
+
+def test_a_folder_beside_the_weights_travels_too(hub: UploadStub, result: Path) -> None:
+    for name in ("images/plot.png", ".git/config", "images/.DS_Store"):
+        (result / name).parent.mkdir(exist_ok=True)
+        (result / name).write_bytes(b"x")
+    upload.upload(result, "me/tiny")
+    sent = hub.branches["me/tiny", "main"]
+    assert sent["images/plot.png"] == b"x" and not [name for name in sent if "/." in name]
+    assert not [name for name in sent if name.startswith(".")]
+
+
+def test_the_card_names_the_repository_that_it_lies_in(hub: UploadStub, result: Path) -> None:
+    """Converted first and published later, or published twice: each card runs what is there."""
+    here = (result / "README.md").read_bytes()
+    (result / "README.md").write_bytes(here + b"\nmy own words about tiny\n")
+    for repo in ("me/one", "me/two"):
+        upload.upload(result, repo)
+        card = hub.branches[repo, "main"]["README.md"].decode()
+        assert f"\n# {repo}\n" in card and f"\nqwen3-mlx chat {repo}\n" in card
+        assert card.endswith("\nmy own words about tiny\n")
+    assert (result / "README.md").read_bytes().startswith(here)
+
+
+@pytest.mark.parametrize("text", ["", "# mine\n", "# mine\n\nqwen3-mlx chats\n", "---\n---\n"])
+def test_a_card_of_someone_elses_stays(text: str) -> None:
+    assert renamed(text, "me/tiny") == text
+
+
+@pytest.mark.parametrize("word", ["a b", "'a b'", "it's", "a+b", "x-4bit"])
+def test_every_name_that_a_card_was_written_with(word: str) -> None:
+    text = f'# a b\n\nqwen3-mlx chat {word}\nqwen3-mlx generate {word} "What?" --budget 1\n'
+    new = renamed(text, "me/tiny")
+    assert 'qwen3-mlx chat me/tiny\nqwen3-mlx generate me/tiny "What?" --budget 1\n' in new
+    assert new.startswith("# me/tiny" if "a b" in word else "# a b")
+
+
 def test_private_and_a_branch(hub: UploadStub, result: Path) -> None:
     upload.upload(result, "me/tiny", private=True, revision="4bit")
     assert hub.repos["me/tiny"].private
-    assert hub.branches["me/tiny", "4bit"] == all_bytes(result)
+    assert hub.branches["me/tiny", "4bit"] == as_published(result, "me/tiny")
     assert hub.commits == [("me/tiny", "4bit")]
 
 
@@ -95,7 +156,7 @@ def test_a_lost_connection_is_one_error_and_nothing_is_sent_twice(
     hub.cuts, hub.requests = [], []
     upload.upload(result, "me/tiny")
     assert not arrived & set(hub.sent())
-    assert hub.branches["me/tiny", "main"] == all_bytes(result)
+    assert hub.branches["me/tiny", "main"] == as_published(result, "me/tiny")
     digests = {hashlib.sha256(shard.read_bytes()).hexdigest() for shard in shards}
     assert arrived | set(hub.sent()) == digests
 
@@ -103,7 +164,7 @@ def test_a_lost_connection_is_one_error_and_nothing_is_sent_twice(
 def test_one_cut_is_retried_without_a_word(hub: UploadStub, result: Path) -> None:
     hub.cuts = [50]
     upload.upload(result, "me/tiny")
-    assert hub.branches["me/tiny", "main"] == all_bytes(result)
+    assert hub.branches["me/tiny", "main"] == as_published(result, "me/tiny")
 
 
 @pytest.mark.parametrize("status, hint", [(500, "again"), (503, "again"), (429, "again")])

@@ -170,8 +170,7 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
     for finding in job.findings:
         screen.note(str(finding))
     if options.dry_run:
-        planned = job if options.learned is None else learned.keyed(job, options.learned)
-        planned.target.check(request.source, request.force)
+        learned.check_run(job, options.learned)
         screen.answer(preview(job, options.upload))
         return
     if options.learned is not None:

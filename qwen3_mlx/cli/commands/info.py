@@ -16,7 +16,7 @@ from qwen3_mlx.cli.terminal.numbers import EVERYDAY_CONTEXT, parameters
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.config import Qwen3Config, matrices
 from qwen3_mlx.config.shares import Shares
-from qwen3_mlx.errors import gb
+from qwen3_mlx.errors import OptionError, gb
 from qwen3_mlx.fit import inequality, kv_cache, machine
 from qwen3_mlx.hub import kinds, resolve
 from qwen3_mlx.options import check_context
@@ -68,6 +68,9 @@ def command(
         qwen3-mlx info 235b --machines 2x128
         qwen3-mlx info ./my-model --json
     """
+    if machines is not None and memory is not None:
+        hint = "--machines says the memory of each: --machines 2x128"
+        raise OptionError("--machines and --memory", got="both", expected="one", hint=hint)
     screen, (name, note) = Screen(), load.choose(model)
     if note not in ("", load.DEMO_NOTE):
         screen.note(note)

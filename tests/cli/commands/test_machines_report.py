@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from qwen3_mlx.cli import machines_report
+from qwen3_mlx.cli.app import app
 from qwen3_mlx.config.share import WAYS
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.hub.releases import SIZES
@@ -50,3 +52,9 @@ def test_what_nothing_divides_is_a_pipeline_or_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(whole))
     with pytest.raises(OptionError, match="5 machines: got"):
         machines_report.gather(str(tmp_path), None, None, "5x64")
+
+
+def test_one_memory_is_asked_for_not_two() -> None:
+    """--memory beside --machines was passed over without a word."""
+    done = CliRunner().invoke(app, ["info", "demo", "--machines", "2x8", "--memory", "24"])
+    assert done.exit_code == 1 and "--machines and --memory: got both" in done.stderr
