@@ -18,6 +18,7 @@ from qwen3_mlx.errors import HubError, OptionError, shown
 from qwen3_mlx.files import read_small
 from qwen3_mlx.hub.errors import upload_error
 from qwen3_mlx.quantize.card import renamed
+from qwen3_mlx.quantize.checkpoint_entries import RECORD
 from qwen3_mlx.quantize.plan import COPIED, INDEX
 
 if TYPE_CHECKING:
@@ -79,11 +80,12 @@ def upload(
     private: bool = False,
     revision: str | None = None,
     on_progress: FileProgress | None = None,
+    on_removed: Callable[[list[str]], None] | None = None,
 ) -> str:
     """Upload a finished result as one commit; returns its address. Raises `HubError`.
 
     The card names `repo` there, whatever it calls the model here. What an earlier upload left and
-    a loader would read too is removed in the same commit.
+    a loader would read too is removed in the same commit, and told to `on_removed`.
     """
     check_name(repo)
     secret = token()
@@ -99,14 +101,30 @@ def upload(
             api.create_branch(repo, branch=revision, exist_ok=True)
         present = api.list_repo_files(repo, revision=revision)
         gone = superseded(present, [operation.path_in_repo for operation in adds])
+        if gone and revision in (None, "main") and RECORD not in present:
+            raise _of_others(repo, gone)
         _send_weights(api, repo, revision, adds, on_progress)
         operations: list[CommitOperationAdd | CommitOperationDelete] = [*adds]
         operations += (CommitOperationDelete(name) for name in gone)
         message = f"Convert with qwen3-mlx: {directory.name}"
         commit = api.create_commit(repo, operations, commit_message=message, revision=revision)
+    except HubError:
+        raise
     except Exception as error:  # the network libraries raise many types
         raise upload_error(error, repo) from None  # the cause may quote a header
+    if gone and on_removed is not None:
+        on_removed(gone)
     return commit.commit_url
+
+
+def _of_others(repo: str, names: list[str]) -> HubError:
+    """The error about files that no conversion of ours has put into the repository."""
+    return HubError(
+        f"{repo} holds another model, which would be read in place of this one",
+        got=", ".join(names),
+        expected="a new repository, or one that a conversion was published to",
+        hint="publish to another name, or to a branch: --revision mlx",
+    )
 
 
 def _operation(file: Path, directory: Path, repo: str) -> CommitOperationAdd:

@@ -16,6 +16,7 @@ import pytest
 from qwen3_mlx.errors import HubError, OptionError
 from qwen3_mlx.quantize import upload
 from qwen3_mlx.quantize.card import renamed
+from qwen3_mlx.quantize.checkpoint_entries import RECORD
 from tests.hub.test_hub import point_at
 from tests.hub_upload_stub import UploadStub
 from tests.quantize.build import DENSE, all_bytes, bf16_model
@@ -78,13 +79,35 @@ def test_nothing_of_an_earlier_upload_is_read_beside_the_new_one(
     (tmp_path / "whole" / "LICENSE").write_text("mine")
     (tmp_path / "whole" / "notes.txt").write_text("kept")
     upload.upload(tmp_path / "whole", "me/tiny", revision=revision)
-    upload.upload(result, "me/tiny", revision=revision)
+    removed: list[str] = []
+    upload.upload(result, "me/tiny", revision=revision, on_removed=removed.extend)
+    assert removed == ["chat_template.jinja", "model.safetensors"]
     expected = as_published(result, "me/tiny") | {"LICENSE": b"mine", "notes.txt": b"kept"}
     assert hub.branches["me/tiny", revision or "main"] == expected
     assert len(hub.commits) == 2
     upload.upload(tmp_path / "whole", "me/tiny", revision=revision)  # and the other way about
     weights = [n for n in hub.branches["me/tiny", revision or "main"] if n.endswith("tensors")]
     assert weights == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("revision", [None, "main", "4bit"])
+def test_a_model_of_someone_else_s_is_removed_from_a_branch_alone(
+    hub: UploadStub, result: Path, tmp_path: Path, revision: str | None
+) -> None:
+    """The branch holds a copy of it; in the main one it is all there is."""
+    convert(tmp_path / "in", tmp_path / "whole")
+    (tmp_path / "whole" / RECORD).unlink()
+    upload.upload(tmp_path / "whole", "me/tiny")
+    if revision == "4bit":
+        upload.upload(tmp_path / "whole", "me/tiny", revision=revision)
+        upload.upload(result, "me/tiny", revision=revision)
+        assert "model.safetensors" not in hub.branches["me/tiny", "4bit"]
+        return
+    before = dict(hub.branches["me/tiny", "main"])
+    with pytest.raises(HubError) as caught:
+        upload.upload(result, "me/tiny", revision=revision)
+    assert caught.value.got == "model.safetensors" and "--revision" in str(caught.value)
+    assert hub.branches["me/tiny", "main"] == before and len(hub.commits) == 1
 
 
 def test_a_folder_beside_the_weights_travels_too(hub: UploadStub, result: Path) -> None:

@@ -368,6 +368,20 @@ class TestLooks:
         page.reload()
         assert page.evaluate(ground) == light
 
+    def test_the_first_pixels_upwards_are_enough(self, page: Any, script: Script) -> None:
+        """A smooth scroll begins with few: going on behind the answer would end it there."""
+        script.answer, script.pause = ["line\n\n"] * 200, 0.02
+        ask(page, "Go")
+        wait_for(lambda: page.evaluate("main.scrollHeight > main.clientHeight + 300"))
+        page.evaluate("main.scrollBy(0, -10)")
+        page.wait_for_timeout(300)
+        behind = "main.scrollHeight - main.scrollTop - main.clientHeight"
+        wait_for(lambda: page.evaluate(f"{behind} > 100"))
+        page.evaluate("main.scrollTop = main.scrollHeight - main.clientHeight - 20")
+        page.wait_for_timeout(300)
+        assert page.evaluate(f"{behind} < 2"), "who goes down to the end follows again"
+        ended(page)
+
     def test_a_reader_who_scrolled_up_is_left_alone(self, page: Any, script: Script) -> None:
         script.answer, script.pause = ["line\n\n"] * 100, 0.02
         ask(page, "Go")

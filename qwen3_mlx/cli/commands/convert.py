@@ -190,6 +190,7 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
         private=options.private,
         revision=options.revision,
         on_progress=lambda name, done, total: on_progress(f"upload {name}", done, total),
+        on_removed=lambda names: screen.note(f"removed there: {', '.join(names)}"),
     )
     progress.clear()
     screen.answer(f"published: {where}\n")
