@@ -23,7 +23,7 @@ from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.formats import open_source
 from qwen3_mlx.quantize.formats.fused import fuse
 from qwen3_mlx.quantize.journal import check_directory
-from qwen3_mlx.quantize.origin import Origin, origin_of
+from qwen3_mlx.quantize.origin import Origin, origin_of, public_name
 from qwen3_mlx.quantize.plan import SHARD_BYTES, Plan, as_json, make_plan
 from qwen3_mlx.quantize.result_check import damage, record_fault
 from qwen3_mlx.quantize.source_pass import SourcePass
@@ -237,7 +237,7 @@ def _record(job: Conversion, measured: dict[str, Any] | None) -> dict[str, Any]:
         "command": job.request.command,
         "source": job.origin.as_dict()
         | {"format": plan.source.format, "bytes": plan.source.nbytes},
-        **({"adapter": str(job.request.adapter)} if job.request.adapter else {}),
+        **({"adapter": public_name(job.request.adapter)} if job.request.adapter else {}),
         "recipe": {"name": recipe.name, "about": recipe.about, "bound": recipe.bound},
         "dtype": str(plan.dtype).rpartition(".")[2],
         "weight_bytes": plan.weight_bytes,

@@ -19,7 +19,7 @@ class Origin:
     """A source checkpoint's origin."""
 
     name: str
-    """The repository, or the directory as the user named it."""
+    """The repository, or the directory as `public_name` tells it."""
     repo: str | None
     revision: str | None
     """The commit, if the source is in the hub's cache."""
@@ -31,6 +31,11 @@ class Origin:
     def as_dict(self) -> dict[str, Any]:
         """The known fields, for JSON."""
         return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+def public_name(path: str | Path) -> str:
+    """`path` as a published card may tell it: of an absolute one, which names the user, its end."""
+    return Path(path).name if str(path).startswith(("/", "~")) else str(path)
 
 
 def origin_of(directory: Path, name: str) -> Origin:
@@ -46,7 +51,9 @@ def origin_of(directory: Path, name: str) -> Origin:
     )
     base = _field(front, "base_model")
     link = _field(front, "license_link")
-    return Origin(repo or name, repo, revision, licence, link, base if base != repo else None)
+    return Origin(
+        repo or public_name(name), repo, revision, licence, link, base if base != repo else None
+    )
 
 
 def _front_matter(card: Path) -> str:

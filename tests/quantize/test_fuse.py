@@ -37,8 +37,11 @@ def test_the_fused_model_is_the_adapted_one(name: str, tmp_path: Path) -> None:
     network, _ = load_network(out)
     assert_close(network(tokens), want, bound=GOLDEN_BOUND)
     record = json.loads((out / "conversion.json").read_text())
-    assert record["adapter"] == str(ADAPTERS / name)
-    assert f"--fuse {ADAPTERS / name}" in record["command"]
+    assert record["adapter"] == name
+    assert record["command"].startswith(f"qwen3-mlx convert {base} --out out --recipe bf16")
+    assert f"--fuse {name}" in record["command"]
+    published = "".join((out / file).read_text() for file in ("README.md", "conversion.json"))
+    assert not [folder for folder in (GOLDEN, ADAPTERS, tmp_path) if str(folder) in published]
     assert "LoRA adapter fused in" in (out / "README.md").read_text()
 
 

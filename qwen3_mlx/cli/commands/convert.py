@@ -283,16 +283,16 @@ def _recipe(name: str, target: float | None) -> Recipe:
 
 def _command(name: str, directory: Path, out: Path, options: ConvertOptions) -> str:
     """The command line that reproduces the output, for the card."""
-    from qwen3_mlx.quantize.origin import origin_of
+    from qwen3_mlx.quantize.origin import origin_of, public_name
 
     origin = origin_of(directory, name)
-    source = f"{origin.repo}@{origin.revision}" if origin.repo else name
+    source = f"{origin.repo}@{origin.revision}" if origin.repo else origin.name
     words = ["qwen3-mlx", "convert", source, "--out", out.name, "--recipe", options.recipe]
     for name, value in (
         ("target", options.target),
         ("dtype", options.dtype),
         ("learned", options.learned),
-        ("fuse", options.fuse),
+        ("fuse", options.fuse and public_name(options.fuse)),
     ):
         words += [] if value is None else [f"--{name}", str(value)]
     if options.shard_size != SHARD_GB:
