@@ -24,7 +24,8 @@ def latest(folder: Path) -> SavedChat:
         if saved.turns:
             saved.passed_over = "\n".join(f"passed over: {problem}" for problem in problems)
             return saved
-        problems.append(f"{path} holds no message")
+        if saved.damage or not saved.model:  # else the user has cleared it
+            problems.append(f"{path} holds no message")
     if problems:
         hint = "start one: qwen3-mlx chat; qwen3-mlx sessions rm ID removes a damaged one"
         raise SessionError("no conversation that is kept can be read", got=problems[0], hint=hint)

@@ -214,6 +214,23 @@ def test_finding(tmp_path: Path) -> None:
             journal_files.find(tmp_path, bad)
 
 
+def test_a_conversation_that_was_cleared_is_passed_over_and_not_called_damaged(
+    tmp_path: Path,
+) -> None:
+    cleared = ChatJournal(tmp_path / "b.jsonl")
+    for messages in (said("one"), []):
+        cleared.keep("demo", OPTIONS, messages)
+    cleared.close()
+    with pytest.raises(SessionError, match="no conversation is kept yet"):
+        kept_chats.latest(tmp_path)
+    older = ChatJournal(tmp_path / "a.jsonl")
+    older.keep("demo", OPTIONS, said("two"))
+    older.close()
+    os.utime(older.path, (1, 1))
+    found = kept_chats.latest(tmp_path)
+    assert (found.path, found.passed_over) == (older.path, "")
+
+
 def test_markdown() -> None:
     thought = {"role": "assistant", "content": "4", "reasoning_content": "hm"}
     kept = store.SavedChat(Path("x.jsonl"), "demo", messages=[*said("2+2?\nmore"), thought])
