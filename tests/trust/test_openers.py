@@ -36,7 +36,7 @@ ALLOWED = {
     "metal/verdict.py": "the package's texts",
     "quantize/disk.py": "writes, and flushes a folder",
     "quantize/verify.py": "the package's text",
-    "serve/app.py": "the package's page",
+    "serve/web_page.py": "the package's page",
     "tools/stdio.py": "writes a server's log",
 }
 """Files that may open by themselves, and what."""
