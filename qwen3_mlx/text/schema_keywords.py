@@ -41,7 +41,7 @@ def prepared(schema: Any, what: str, lenient: bool) -> Any:
         if key in _BY_NAME and isinstance(value, Mapping):
             found[key] = {name: prepared(one, what, lenient) for name, one in value.items()}
         elif key in _BOUNDS:
-            found[key] = _inward(value, up="inimum" in key)
+            found[key] = _inward(value, up=key.lower().endswith("minimum"))
         elif key in _VALUES:
             number = _rounded(value)
             if number is None:

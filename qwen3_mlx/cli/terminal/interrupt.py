@@ -113,17 +113,16 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, *ENDS)}
-    for kind, handle in before.items():
-        if kind == signal.SIGINT:
-            signal.signal(kind, signal.default_int_handler)
-        elif callable(handle):
-            signal.signal(kind, partial(_then_raise, handle))
+    handlers: dict[signal.Signals, Callable[..., Any]] = {signal.SIGINT: signal.default_int_handler}
+    for kind in ENDS:
+        if callable(handle := signal.getsignal(kind)):
+            handlers[kind] = partial(_then_raise, handle)
+    before = {kind: signal.signal(kind, handler) for kind, handler in handlers.items()}
     try:
         yield
     finally:
-        for kind, handle in before.items():
-            signal.signal(kind, handle)
+        for kind, earlier in before.items():
+            signal.signal(kind, earlier)
 
 
 def _then_raise(handle: Callable[..., Any], number: int, frame: FrameType | None) -> None:
