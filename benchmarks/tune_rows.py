@@ -33,7 +33,13 @@ from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.metal import layer, tuning
 from qwen3_mlx.nn.signature import layer_of
 
-CUTS = [(tiles, simds) for tiles in (1, 2, 4) for simds in (4, 8, 16)]
+CUTS = [
+    tuning.RowsCut(tiles, simds, ahead)
+    for tiles in (1, 2)
+    for simds in (4, 8, 16)
+    for ahead in (1, 2, 4)
+    if tiles * ahead <= 4
+]
 ROUNDS, STEPS = (7, 10) if backend.device() != "cpu" else (1, 1)
 
 WAIT_SECONDS = 120.0
@@ -57,7 +63,7 @@ def products(shape: str) -> dict[str, Key]:
     return found | {"gate_up": (wide, hidden, True), "down": (hidden, wide, False)}
 
 
-def chain(layers: list[layer.Layer], cuts: dict[Key, tuple[int, int]]) -> Forward:
+def chain(layers: list[layer.Layer], cuts: dict[Key, tuning.RowsCut]) -> Forward:
     """The layers' products with these cuts, compiled; ``[R, 1, C]`` to the same."""
 
     def first_heads(qkv: mx.array, heads: tuple[int, int], *_: Any) -> tuple[mx.array, mx.array]:
@@ -73,7 +79,7 @@ def chain(layers: list[layer.Layer], cuts: dict[Key, tuple[int, int]]) -> Forwar
             x, _ = one.step(x, x, None, without_attention)  # type: ignore[arg-type]
         return x
 
-    def cut(rows: int, columns: int, tokens: int, gated: bool, experts: bool) -> tuning.Cut:
+    def cut(rows: int, columns: int, tokens: int, gated: bool, experts: bool) -> tuning.RowsCut:
         today = TODAY(rows, columns, tokens, gated, experts)
         return cuts.get((rows, columns, gated), today)
 
@@ -122,7 +128,7 @@ def work(folder: Path, index: int) -> None:
     keys, found = products(given["shape"]), []
     for rows, name, *cut in given["cases"][index :: given["workers"]]:
         x = mx.random.normal((rows, 1, config.hidden_size)).astype(mx.bfloat16)
-        found.append((rows, name, cut, x, chain(layers, {keys[name]: (cut[0], cut[1])})))
+        found.append((rows, name, cut, x, chain(layers, {keys[name]: tuning.RowsCut(*cut)})))
     today = {rows: chain(layers, {}) for rows, *_ in found}
     for rows, *_, x, _ in found:
         mx.eval(today[rows](x))
@@ -159,9 +165,9 @@ def main() -> None:
     cases = [
         (rows, name, *cut)
         for rows in asked.rows
-        for name, key in products(asked.shape).items()
+        for name in products(asked.shape)
         for cut in CUTS
-        if (cut[0] > 1 or not key[2]) and name in (asked.only or name)
+        if name in (asked.only or name)
     ]
     with tempfile.TemporaryDirectory() as folder:
         rows = measured(Path(folder), asked, cases)
@@ -180,10 +186,10 @@ def measured(folder: Path, asked: argparse.Namespace, cases: list[Any]) -> list[
     found = []
     for worker in workers:
         for line in worker.communicate()[0].splitlines():
-            rows, name, tiles, simds, before, after = row = json.loads(line)
+            rows, name, tiles, simds, ahead, before, after = row = json.loads(line)
             found.append(row)
             print(
-                f"{rows:3} rows {name:8} {tiles} tiles {simds:2} simdgroups"
+                f"{rows:3} rows {name:8} {tiles} tiles {simds:2} simdgroups {ahead} ahead"
                 f" {before:7.1f} -> {after:7.1f} us a layer, {before / after:.3f} x",
                 flush=True,
             )

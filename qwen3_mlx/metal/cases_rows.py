@@ -57,9 +57,11 @@ def _attention(n: Signature, tokens: int, new: New) -> Case:
     slots = [(index, int(pasts[index].counts[1]) + ahead) for index, ahead in places]
 
     def ours(x: mx.array) -> Arrays:
-        made = rotation.rotation(table, joint.counts, joint.rows)
+        made, following = rotation.rotations(table, joint.counts, joint.rows)
         out, tails = attend.attend(x, heads, norms, n.eps, made, joint)
-        return [out, mx.stack([tails[index, :, :, slot] for index, slot in slots])]
+        added = mx.stack([tails[index, :, :, slot] for index, slot in slots])
+        wrong = mx.abs(following - joint.counts - mx.array([[0, count] for count in new])).max()
+        return [out, added + wrong]
 
     def by(make: Callable[..., Any], x: mx.array) -> Arrays:
         return list(attend.one_by_one(make, x, heads, norms, n.eps, turns, joint))

@@ -93,6 +93,17 @@ template <int BITS> struct Unpack<__half, BITS> {
 template <typename T, int BITS> inline uint unpack_pair(uint q, T scale, T bias) {
   return Unpack<T, BITS>::pair(q, scale, bias);
 }
+// A constant that the compiler doesn't load anew for each instruction, which has room for one.
+inline uint in_register(uint c) { return c + (blockDim.z - 1); }
+
+template <typename T> inline uint times_pair(uint a, uint b);
+#define TIMES_PAIR(T, TWO)                                 \
+  template <> inline uint times_pair<T>(uint a, uint b) { \
+    TWO v = __hmul2(*(TWO*)&a, *(TWO*)&b);                 \
+    return *(uint*)&v;                                     \
+  }
+TIMES_PAIR(__nv_bfloat16, __nv_bfloat162)
+TIMES_PAIR(__half, __half2)
 
 inline void copy_unit(uint4* to, const uint4* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"

@@ -13,23 +13,43 @@ def reference(table: mx.array, position: int) -> mx.array:
     return mx.stack([mx.cos(angle), mx.sin(angle)]) * table[-1]
 
 
-def rotation(table: mx.array, counts: mx.array, rows: mx.array | None = None) -> mx.array:
+def rotation(table: mx.array, counts: mx.array) -> mx.array:
     """``[2, D/2]`` float32: the cosines, then the sines, by which `attend` rotates a token's heads.
 
     table ``[D/2 + 1]`` float32: radians per position, then the factor of YaRN (1 without it).
     counts ``[2]`` int32: their sum is the position; it stays on the device, so that a step compiled
-    once serves all positions. With `rows` and counts ``[S, 2]`` as in `Pasts`: ``[R, 2, D/2]``.
+    once serves all positions.
     """
-    half = table.size - 1
-    count = 1 if rows is None else len(rows)
-    (turns,) = run(
+    turns: mx.array = _run(table, counts, counts, {"turns": ((2, table.size - 1), mx.float32)})[0]
+    return turns
+
+
+def rotations(table: mx.array, counts: mx.array, rows: mx.array) -> tuple[mx.array, mx.array]:
+    """`rotation` of rows: ``[R, 2, D/2]``, and the counts ``[S, 2]`` of a step that follows.
+
+    counts ``[S, 2]``, rows ``[R, 2]`` int32 as in `Pasts`; the rows of a sequence lie together. An
+    array that the host makes anew for each step costs MLX's CUDA backend up to 0.1 ms.
+    """
+    turns = ((len(rows), 2, table.size - 1), mx.float32)
+    made = _run(table, counts, rows, {"turns": turns, "following": (counts.shape, mx.int32)})
+    return made[0], made[1]
+
+
+def _run(
+    table: mx.array,
+    counts: mx.array,
+    rows: mx.array,
+    outputs: dict[str, tuple[tuple[int, ...], mx.Dtype]],
+) -> list[mx.array]:
+    rowed = rows is not counts
+    count = len(rows) if rowed else 1
+    return run(
         Launch(
             "rotation",
-            {"table": table, "counts": counts, "rows": counts if rows is None else rows},
-            {"turns": ((2, half) if rows is None else (count, 2, half), mx.float32)},
-            {"HALF": half, "ROWED": rows is not None},
+            {"table": table, "counts": counts, "rows": rows},
+            outputs,
+            {"HALF": table.size - 1, "ROWED": rowed},
             (count * SIMD, 1, 1),
             (SIMD, 1, 1),
         )
     )
-    return turns

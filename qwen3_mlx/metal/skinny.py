@@ -96,14 +96,14 @@ def _run(x: mx.array, matrices: Sequence[Matrix], shape: tuple[int, ...], kind: 
     first, groups, rows = matrices[0], kind.groups, x.shape[0]
     sizes = [matrix.rows for matrix in matrices] + [0] * (3 - len(matrices))
     columns = sizes[0] if kind.gated else sum(sizes)
-    tiles, simds = tuning.skinny(columns, first.columns, rows, kind.gated, groups is not None)
+    cut = tuning.skinny(columns, first.columns, rows, kind.gated, groups is not None)
     constants: dict[str, Constant] = {"K": first.columns, "N0": sizes[0], "N1": sizes[1]}
     constants |= {"N2": sizes[2], "GATED": kind.gated, "SUMMED": kind.summed}
     constants |= {"ROUTED": groups is not None, "NORM": kind.norm is not None}
     eps = kind.eps if kind.norm is not None else 0.0
     constants |= {"EPS": float_bits(eps), "RESIDUAL": kind.residual is not None}
     constants |= {"TOPK": groups.top_k if groups else 1, "HALVES": 1 if rows <= 8 else 2}
-    constants |= {"TILES": tiles, "SIMDS": simds}
+    constants |= {"TILES": cut.tiles, "SIMDS": cut.simds, "AHEAD": cut.ahead}
     inputs = {"x": x, "norm": x if kind.norm is None else kind.norm}
     inputs["residual"] = x if kind.residual is None else kind.residual
     for index in range(3):
@@ -111,7 +111,7 @@ def _run(x: mx.array, matrices: Sequence[Matrix], shape: tuple[int, ...], kind: 
     inputs["groups"] = groups.experts if groups else x
     inputs["members"] = groups.members if groups else x
     inputs["weights"] = groups.weights if groups and not kind.summed else x
-    wide = 8 * tiles // (2 if kind.gated else 1)
+    wide = cut.tiles * (8 if kind.gated else 16)
     most = groups.most if groups and not kind.summed else 1
     (y,) = run(
         Launch(
@@ -119,8 +119,8 @@ def _run(x: mx.array, matrices: Sequence[Matrix], shape: tuple[int, ...], kind: 
             inputs,
             {"y": (shape, x.dtype)},
             first.constants(x.dtype) | constants,
-            (-(-columns // wide) * simds * SIMD, most, 1),
-            (simds * SIMD, 1, 1),
+            (-(-columns // wide) * cut.simds * SIMD, most, 1),
+            (cut.simds * SIMD, 1, 1),
         )
     )
     return y

@@ -25,5 +25,11 @@ template <typename T, int BITS> inline uint unpack_pair(uint q, T scale, T bias)
   T b = T(metal::fma(float(q >> 16), float(scale), float(bias)));
   return uint(as_type<ushort>(a)) | uint(as_type<ushort>(b)) << 16;
 }
+template <typename T> inline uint times_pair(uint a, uint b) {
+  T low = T(float(as_type<T>(ushort(a))) * float(as_type<T>(ushort(b))));
+  T high = T(float(as_type<T>(ushort(a >> 16))) * float(as_type<T>(ushort(b >> 16))));
+  return uint(as_type<ushort>(low)) | uint(as_type<ushort>(high)) << 16;
+}
+inline uint in_register(uint c) { return c; }
 inline void copy_unit(in_threadgroup uint4* to, const device uint4* from) { *to = *from; }
 inline void copies_done() {}

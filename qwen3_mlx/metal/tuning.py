@@ -53,6 +53,17 @@ class AttendCut(NamedTuple):
     """Simdgroups per threadgroup."""
 
 
+class RowsCut(NamedTuple):
+    """How `skinny` distributes its work."""
+
+    tiles: int
+    """Tiles of 16 rows per threadgroup."""
+    simds: int
+    """Simdgroups per threadgroup, which share the columns of its tiles."""
+    ahead: int
+    """Chunks of columns that a simdgroup has under way, which cost registers."""
+
+
 def staged() -> bool:
     """Whether the matrix kernels first copy the activations into threadgroup memory.
 
@@ -89,18 +100,19 @@ def down(rows: int, columns: int) -> Cut:
     return (4, 2)
 
 
-def skinny(rows: int, columns: int, tokens: int, gated: bool, experts: bool) -> Cut:
-    """Tiles of 8 per simdgroup, and simdgroups, for a few tokens through `rows` of `columns`.
+def skinny(rows: int, columns: int, tokens: int, gated: bool, experts: bool) -> RowsCut:
+    """The cut for a few tokens through `rows` rows of `columns` columns.
 
-    Chosen on an H200 among nine (`benchmarks.tune_rows`): few rows of many columns, or of all
-    experts, want the columns shared out among 16 simdgroups (5 to 13 % of a layer); two matrices at
-    once want 4, with experts or from 9 tokens on (5 to 14 %).
+    Chosen on an H200 among twelve. Where there are rows enough, four tiles share one read of the
+    activations; else simdgroups share out the columns, since a GPU wants many of them.
     """
     if gated:
-        return (4, 4 if experts or tokens > 8 else 8)
-    if experts or (columns > 8192 and tokens <= 8):
-        return (2, 16)
-    return (4 if rows >= 4096 else 2, 8)
+        return RowsCut(4, 4, 1 if experts or tokens > 8 else 2)
+    if rows > 32768:
+        return RowsCut(4, 4, 1)
+    if rows > 4096:
+        return RowsCut(1 if tokens <= 8 else 2, 8, 1)
+    return RowsCut(1, 16, 1)
 
 
 def attend(group: int, dim: int, row_bytes: int, split: bool) -> AttendCut:

@@ -63,7 +63,7 @@ def _rows(network: Signature, capacity: int, new: New) -> None:
     counts, places = (mx.zeros((size, 2), mx.int32) for size in (sequences, rows))
     most = 1 if max(new) == 1 else attend.MOST_ROWS
     past = attend.Pasts(keys, values, tails, counts, places, most)
-    turns = rotation.rotation(mx.zeros((n.head_dim // 2 + 1,)), counts, places)
+    turns, _ = rotation.rotations(mx.zeros((n.head_dim // 2 + 1,)), counts, places)
     operations = layer.ROWS if skinny_runs(n) else ATTENTION_ALONE
     blank_layer(n).step(n.zeros(rows, 1, n.hidden), turns, past, operations)
     if n.vocabulary and skinny_runs(n):

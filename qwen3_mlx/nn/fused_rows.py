@@ -31,7 +31,10 @@ MOST_ROWS = attend.MOST_ROWS
 _MOST_MET = 64
 """Maximum combinations of buffer sizes for which compiled graphs are kept."""
 
-Forward = Callable[..., tuple[mx.array, list[mx.array]]]
+Forward = Callable[..., tuple[mx.array, list[mx.array], mx.array]]
+
+Counts = list[tuple[int, int]]
+"""Each sequence's tokens in its buffers and in its tail."""
 
 
 class FusedRows:
@@ -56,6 +59,9 @@ class FusedRows:
         self.fault = ""
         """Why it takes the plain path from now on; empty if it doesn't."""
         self._met: set[object] = set()
+        self._places: dict[tuple[int, ...], mx.array] = {}
+        self._foreseen: tuple[Counts, mx.array] | None = None
+        """The counts after the last step, if no sequence joins, leaves or moves its tail."""
         self._forward: Forward = mx.compile(self._layers)
 
     @classmethod
@@ -138,8 +144,10 @@ class FusedRows:
         self, tokens: mx.array, held: Sequence[Sequence[TailedCache]], new: Sequence[int]
     ) -> tuple[mx.array, list[mx.array]]:
         opened = [open_together(each, new) for each in zip(*held, strict=True)]
-        counts = mx.array([[one[0].held, one[0].recent] for one in held], mx.int32)
-        places = [[index, ahead] for index, count in enumerate(new) for ahead in range(count)]
+        now = [(layers[0].held, layers[0].recent) for layers in held]
+        foreseen, self._foreseen = self._foreseen, None
+        known = foreseen is not None and foreseen[0] == now
+        counts = foreseen[1] if foreseen and known else mx.array(now, mx.int32)
         sizes = (
             len(new),
             len(tokens),
@@ -148,11 +156,23 @@ class FusedRows:
         if sizes not in self._met and len(self._met) >= _MOST_MET:
             self._met.clear()
             self._forward = mx.compile(self._layers)
-        logits, tails = self._forward(tokens, counts, mx.array(places, mx.int32), opened)
+        places = self._places_of(tuple(new))
+        logits, tails, following = self._forward(tokens, counts, places, opened)
         if sizes not in self._met:  # compiler and device errors must surface within the `try`
             computed(logits, *tails)
             self._met.add(sizes)
+        moved = [(old, recent + more) for (old, recent), more in zip(now, new, strict=True)]
+        self._foreseen = moved, following
         return logits, tails
+
+    def _places_of(self, new: tuple[int, ...]) -> mx.array:
+        """Each row's sequence, and its place among that sequence's rows: ``[R, 2]``."""
+        if new not in self._places:
+            if len(self._places) >= _MOST_MET:
+                self._places.clear()
+            places = [[index, ahead] for index, count in enumerate(new) for ahead in range(count)]
+            self._places[new] = mx.array(places, mx.int32)
+        return self._places[new]
 
     def _layers(
         self,
@@ -160,9 +180,9 @@ class FusedRows:
         counts: mx.array,
         rows: mx.array,
         opened: list[tuple[list[tuple[mx.array, ...]], mx.array]],
-    ) -> tuple[mx.array, list[mx.array]]:
+    ) -> tuple[mx.array, list[mx.array], mx.array]:
         x = self.network.model.embed_tokens(tokens)
-        turns = rotation.rotation(self.table, counts, rows)
+        turns, following = rotation.rotations(self.table, counts, rows)
         most = 1 if len(counts) == len(rows) else MOST_ROWS
         tails = []
         for one, (buffers, tail) in zip(self.layers, opened, strict=True):
@@ -170,7 +190,7 @@ class FusedRows:
             past = attend.Pasts(keys, values, tail, counts, rows, most)
             x, tail = one.step(x, turns, past, self.operations)
             tails.append(tail)
-        return self._logits(x), tails
+        return self._logits(x), tails, following
 
     def _matrices(self, arrays: tuple[mx.array, ...]) -> tuple[Matrix, Matrix]:
         return as_matrices(arrays, self.cache_format, self.network.head_dim)

@@ -49,7 +49,7 @@ def check(
     count = sum(new)
     qkv = random(count, 1, (heads[0] + 2 * heads[1]) * dim, dtype=dtype)
     norms = (2 * gain(dim, dtype), gain(dim, dtype))
-    turns = rotation.rotation(table(dim), before.counts, before.rows)
+    turns, _ = rotation.rotations(table(dim), before.counts, before.rows)
     got, tails = attend(qkv, heads, norms, EPS, turns, before)
     want, added = reference(qkv, heads, norms, EPS, turns, before)
     assert got.shape == (count, 1, heads[0] * dim) and got.dtype == dtype
@@ -83,10 +83,28 @@ def test_rows_behind_a_split_past(new: list[int], monkeypatch: pytest.MonkeyPatc
 def test_positions() -> None:
     """Each row is turned by where it stands: behind its past and the rows before it."""
     before = pasts_of([1, 3, 2], (2, 1), 16, mx.float32)
-    got = rotation.rotation(table(16, 1e6, 1.25), before.counts, before.rows)
+    got, following = rotation.rotations(table(16, 1e6, 1.25), before.counts, before.rows)
     places = [3, 33, 34, 35, 48, 49]
     want = mx.stack([rotation.reference(table(16, 1e6, 1.25), at) for at in places])
     assert_close(got, want)
+    moved = [
+        [held, recent + new]
+        for (held, recent), new in zip(before.counts.tolist(), [1, 3, 2], strict=True)
+    ]
+    assert following.tolist() == moved
+
+
+COUNTS = {
+    "a row too few": ("rows[2 * row + 1] + 1;", "rows[2 * row + 1];"),
+    "every row the last": ("rows[2 * row + 2] != seq", "true"),
+    "only the last sequence": ("rows[2 * row + 2] != seq", "false"),
+}
+
+
+@pytest.mark.parametrize("mutant", COUNTS)
+def test_wrong_counts_are_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
+    mutate("rotation.metal", *COUNTS[mutant])
+    assert_rejected(test_positions)
 
 
 def test_one_text_serves_more_sequences(launches: list[Launch]) -> None:
@@ -100,7 +118,7 @@ def test_a_row_alone_is_a_sequence_alone() -> None:
     """The rows' reference is `attend` of one token, row by row."""
     before = pasts_of([2], (2, 1), 16, mx.float32)
     qkv, norms = random(2, 1, 4 * 16), (gain(16, mx.float32),) * 2
-    turns = rotation.rotation(table(16), before.counts, before.rows)
+    turns, _ = rotation.rotations(table(16), before.counts, before.rows)
     out, added = one_by_one(attend_one, qkv, (2, 1), norms, EPS, turns, before)
     want, rows = reference(qkv, (2, 1), norms, EPS, turns, before)
     assert_close(out, want)

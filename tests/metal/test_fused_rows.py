@@ -230,3 +230,43 @@ def test_without_fused_rows_each_takes_its_own_fused_step(monkeypatch: pytest.Mo
     assert way_together(network, AS_COMPUTED) == (network.rows, None)
     stepped = [SimpleNamespace(step=lambda n=n: n) for n in (7, 8)]
     assert step_together(stepped, None) == [7, 8]  # type: ignore[arg-type]
+
+
+def test_the_host_makes_no_counts_that_the_last_step_foresaw(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are the last step's own, until a sequence is cut, joins, leaves or moves its tail."""
+    monkeypatch.setattr(attend, "TAIL", 32)
+    network = network_of(mx.float32)
+    rows = FusedRows(network, operations=layer.HYBRID)
+    (first, second, third), _ = filled(network, [5, 14, 60])
+    given: list[tuple[mx.array, mx.array]] = []
+    forward = rows._forward
+
+    def noted(*args: Any) -> Any:
+        result = forward(*args)
+        given.append((args[1], result[2]))
+        return result
+
+    monkeypatch.setattr(rows, "_forward", noted)
+
+    def step(caches: list[list[KVCache]], new: list[int]) -> bool:
+        """Whether it took the last one's counts; they are right in any case."""
+        before = [[cache[0].offset] for cache in caches]
+        rows.rows(mx.array([[1]] * sum(new), mx.uint32), caches, new)
+        assert given[-1][0].sum(1, keepdims=True).tolist() == before
+        return len(given) > 1 and given[-1][0] is given[-2][1]
+
+    both = [first, second]
+    assert [step(both, [1, 1]) for _ in range(3)] == [False, True, True]
+    assert step(both, [3, 2]) and step(both, [1, 1])
+    for cache in second:
+        cache.trim(1)
+    assert not step(both, [1, 1]) and step(both, [1, 1])
+    assert not step([second, first], [1, 1])
+    assert not step([first, second, third], [1, 1, 1]) and not step(both, [1, 1])
+    for cache in first:
+        cache.append(*[mx.zeros((1, 1, 1, 32))] * 2)
+    assert not step(both, [1, 1])
+    closing = [True, True, False, False, True]  # first the one's tail, then the other's
+    assert [step(both, [8, 8]) for _ in range(5)] == closing

@@ -14,7 +14,7 @@ from qwen3_mlx.metal.down import down
 from qwen3_mlx.metal.gate_up import gate_up
 from qwen3_mlx.metal.matrix import Matrix
 from qwen3_mlx.metal.matvec import matvec
-from qwen3_mlx.metal.rotation import rotation
+from qwen3_mlx.metal.rotation import rotation, rotations
 from qwen3_mlx.metal.route import grouped, route
 from tests.metal.cases import EPS, gain, packed, random
 
@@ -164,7 +164,7 @@ def _attend_rows(poison: float) -> mx.array:
     keys, tails = [one.keys] * 2, mx.stack([one.tail] * 2)
     counts, rows = mx.array([[65, 5]] * 2, mx.int32), mx.array([[0, 0], [1, 0]], mx.int32)
     pasts = module.Pasts(keys, [one.values, Matrix(values)], tails, counts, rows)
-    turns = rotation(mx.array([0.5**i for i in range(8)] + [1.0]), counts, rows)
+    turns, _ = rotations(mx.array([0.5**i for i in range(8)] + [1.0]), counts, rows)
     norms = (gain(16, mx.float32), gain(16, mx.float32))
     out, _ = attend(random(2, 1, 8 * 16), (4, 2), norms, EPS, turns, pasts)
     assert mx.isfinite(out[0]).all(), "the other sequence caught it"

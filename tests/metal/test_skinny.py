@@ -10,7 +10,7 @@ import pytest
 from qwen3_mlx.metal import down as vector_down
 from qwen3_mlx.metal import gate_up as vector
 from qwen3_mlx.metal import matvec as vector_matvec
-from qwen3_mlx.metal import route, skinny
+from qwen3_mlx.metal import route, skinny, tuning
 from tests.metal.cases import EPS, assert_rejected, gain, packed, random
 from tests.oracle import assert_close
 
@@ -90,15 +90,41 @@ def test_rows_through_a_gated_network(rows: int) -> None:
     assert_close(got, vector.reference(x, gate, up, norm=norm, eps=EPS), bound=NORMED)
 
 
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int, int]], None]:
+    """``cut((tiles, simds, ahead))``: `skinny` cut so, whatever the matrices."""
+
+    def put(given: tuple[int, int, int]) -> None:
+        monkeypatch.setattr(tuning, "skinny", lambda *_: tuning.RowsCut(*given))
+
+    return put
+
+
+CUTS = [(1, 1, 1), (1, 4, 2), (2, 2, 2), (4, 2, 1), (4, 1, 2), (1, 16, 1), (1, 2, 4)]
+
+
+@pytest.mark.parametrize("given", CUTS)
+def test_every_cut(
+    given: tuple[int, int, int], cut: Callable[[tuple[int, int, int]], None]
+) -> None:
+    cut(given)
+    check_matvec((4, 64), 9, [40, 10, 6], 1152)
+    check_experts((8, 32), 3, 9, 4)
+
+
 MUTANTS = {
-    "a chunk too few": ("step < steps;", "step < steps - 1;"),
+    "a chunk too few": ("step < steps) {", "step < steps - 1) {"),
     "eps forgotten": ("as_type<float>(EPS)", "0.0f"),
     "the residual forgotten": ("a += float(residual[out]);", ""),
-    "the second half for the first": ("taken[0][p], high", "taken[HALVES - 1][p], high"),
+    "the second half for the first": ("own = taken[m][p]", "own = taken[0][p]"),
     "every matrix the first": ("n < N0 ? 0 : n < N0 + N1 ? 1 : 2;", "0;"),
-    "absent rows counted": ("if (SUMMED && absent)", "if (false)"),
+    "absent rows counted": ("if (!absent) unit", "unit"),
     "the first group for all": ("1 + (SUMMED ? next / CHUNKS : own_group)", "1"),
     "weights forgotten": ("* (up_a * rstd) * weight", "* (up_a * rstd)"),
+    "upper rows for lower ones": ("b.x, c.x, b.y, c.y", "c.x, b.x, c.y, b.y"),
+    "pairs in another order": ("own.x, own.y);", "own.y, own.x);"),
+    "another row's squares": ("quarter == own_row / 2", "quarter == 0"),
+    "one chunk under way too few": ("a * SIMDS, next", "0 * SIMDS, next"),
     "the other slot": ("to = row * TOPK + slot;", "to = row * TOPK + TOPK - 1 - slot;"),
     "no barrier": ("threadgroup_barrier(mem_flags::mem_threadgroup);", ""),
     "one simdgroup's part": ("s < SIMDS", "s < 1"),
@@ -106,7 +132,12 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_broken_kernel_is_noticed(mutant: str, mutate: Callable[[str, str, str], None]) -> None:
+def test_a_broken_kernel_is_noticed(
+    mutant: str,
+    mutate: Callable[[str, str, str], None],
+    cut: Callable[[tuple[int, int, int]], None],
+) -> None:
+    cut((2, 2, 2))
     mutate("skinny.metal", *MUTANTS[mutant])
 
     def both() -> None:
