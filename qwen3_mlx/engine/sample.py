@@ -89,8 +89,39 @@ class Sampler:
         keys = [self.next_key()] if is_random(self.sampling) else []
         return drawn(logits, self.sampling, keys)
 
+    def draw_rows(self, rows: mx.array, logits: mx.array) -> tuple[mx.array, list[SamplerState]]:
+        """Observe each of ``rows [R]`` and draw behind it, from ``logits [R, V]``.
+
+        Returns the draws ``[R]`` and the state after each, as `observe` and `draw` in turn make
+        them. Without a penalty no row depends on those before it, and all share the operations of
+        one.
+        """
+        count, before = len(rows), self._observed
+        alone = all(mask is None for mask in (self._seen, self._generated, self._counts))
+        early = [before + row < self._min_tokens for row in (1, count)]
+        if not alone or early[0] != early[1]:
+            return self._draw_in_turn(rows, logits)
+        self._observed = before + 1
+        adjusted = self.adjusted(logits)
+        keys, states = [], []
+        for row in range(1, count + 1):
+            self._observed = before + row
+            keys += [self.next_key()] if is_random(self.sampling) else []
+            states.append(self.state())
+        return drawn(adjusted, self.sampling, keys), states
+
+    def _draw_in_turn(
+        self, rows: mx.array, logits: mx.array
+    ) -> tuple[mx.array, list[SamplerState]]:
+        tokens, states = [], []
+        for index, row in enumerate(mx.split(logits, len(rows))):
+            self.observe(rows[index : index + 1])
+            tokens.append(self.draw(row))
+            states.append(self.state())
+        return mx.concatenate(tokens), states
+
     def adjusted(self, logits: mx.array) -> mx.array:
-        """``logits [1, V]`` with bias, min_tokens and penalties, in float32, before temperature."""
+        """``logits [B, V]`` with bias, min_tokens and penalties, in float32, before temperature."""
         return adjusted_together([self], logits)
 
     def observe(self, tokens: mx.array) -> None:

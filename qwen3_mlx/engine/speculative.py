@@ -102,7 +102,11 @@ class SpeculativeDecoder(Decoder):
         self.waited = 0.0
         """Seconds of its last pass that other code has waited for since."""
         self._drafts: mx.array | None = None
+        self._rows = mx.zeros((0,), mx.uint32)
+        """The drawn token and the drafts behind it, while there are drafts."""
         self._drawn: list[_Drawn] = []
+        self._tokens = mx.zeros((0,), mx.uint32)
+        """The draws of the last pass behind its rows, ``[R]``."""
         self._checked: deque[_Checked] = deque()
         speculating.drafter.begin()
         speculating.payoff.begin_turn()
@@ -175,14 +179,13 @@ class SpeculativeDecoder(Decoder):
         self._drafts = self._proposed(most) if most else None
         if self._drafts is not None:
             self.drafted = self._drafts.size
+            self._rows = mx.concatenate([self.drawn, self._drafts.astype(self.drawn.dtype)])
         return self.drafted
 
     @property
     def rows(self) -> mx.array:
         """As `Decoder.rows`: the drafts follow the drawn token."""
-        if self._drafts is None:
-            return self.drawn
-        return mx.concatenate([self.drawn, self._drafts.astype(self.drawn.dtype)])
+        return self.drawn if self._drafts is None else self._rows
 
     def follow(self, logits: mx.array) -> None:
         """As `Decoder.follow`; after drafts, the next tokens are drawn at once."""
@@ -190,19 +193,19 @@ class SpeculativeDecoder(Decoder):
             super().follow(logits)
             return
         rows, top = self.rows, self.top_logprobs
+        self._tokens, states = self.sampler.draw_rows(rows, logits)
+        each = (mx.split(drawn, len(rows)) for drawn in (logits, self._tokens))
         self._drawn = []
-        for index, row in enumerate(mx.split(logits, len(rows))):
-            self.sampler.observe(rows[index : index + 1])
-            token = self.sampler.draw(row)
+        for row, token, state in zip(*each, states, strict=True):
             known = None if top is None else logprobs(row, token, top)
-            self._drawn.append(_Drawn(row, token, known, self.sampler.state()))
-        mx.async_eval([(one.token, *(one.logprobs or ())) for one in self._drawn])
+            self._drawn.append(_Drawn(row, token, known, state))
+        mx.async_eval(self._tokens, [(one.token, *(one.logprobs or ())) for one in self._drawn])
 
     def keep(self, tokens: list[int]) -> int:
         """As `Decoder.keep`, for the correct drafts."""
         if self._drafts is None:
             return super().keep(tokens)
-        drawn: list[int] = mx.concatenate([one.token for one in self._drawn]).tolist()  # type: ignore[assignment]  # nested, to mypy
+        drawn: list[int] = self._tokens.tolist()  # type: ignore[assignment]  # nested, to mypy
         right = 0
         while right < len(tokens) - 1 and tokens[right + 1] == drawn[right]:
             right += 1

@@ -123,5 +123,44 @@ def test_eight_rows_take_the_operations_of_one(tmp_path: Path) -> None:
     assert counts[1] < 2 * counts[0]
 
 
+@pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("least", [0, 3, 9])
+def test_successive_rows_are_drawn_as_one_after_another(kinds: list[Sampling], least: int) -> None:
+    """Around the least length too, where the end becomes drawable, and after some were dropped."""
+    for kind in kinds:
+        rows, turn = (
+            Sampler(kind, VOCABULARY, [1, 2], seed=7, bias={3: 2.0}, min_tokens=least, eos=(5, 9))
+            for _ in range(2)
+        )
+        for step in range(4):
+            key = mx.random.key(step)
+            logits = (4 * mx.random.normal((4, VOCABULARY), key=key)).astype(mx.bfloat16)
+            fed = mx.array([step, 8, 8, step], mx.uint32)
+            found, states = rows.draw_rows(fed, logits)
+            wanted, passed = [], []
+            for index in range(4):
+                turn.observe(fed[index : index + 1])
+                wanted.append(turn.draw(logits[index : index + 1]).item())
+                passed.append(turn.state())
+            assert found.tolist() == wanted
+            for one, other in zip(states, passed, strict=True):
+                assert one[:2] == other[:2]
+                for mask, same in zip(one[2:], other[2:], strict=True):
+                    assert mask is same is None or mx.array_equal(mask, same).item()
+            rows.restore(states[step])
+            turn.restore(passed[step])
+
+
+def test_successive_rows_take_the_operations_of_one(tmp_path: Path) -> None:
+    counts = []
+    for rows in (1, 8):
+        (own,) = samplers([Sampling(0.7, 0.8, 20)])
+        fed, logits = mx.zeros((rows,), mx.uint32), mx.zeros((rows, VOCABULARY))
+        mx.eval(own.draw_rows(fed, logits)[0])  # keys and biases
+        mx.export_to_dot(str(tmp_path / "graph.dot"), own.draw_rows(fed, logits)[0])
+        counts.append((tmp_path / "graph.dot").read_text().count("shape=rectangle"))
+    assert counts[1] < 2 * counts[0]
+
+
 def test_nobody_draws_nothing() -> None:
     assert draw_together([], []) == []
