@@ -93,6 +93,11 @@ class TurnSlot:
         self.left = self.left or (self._joins and self._turns.several_threads)
         return self.left
 
+    def move(self) -> bool:
+        """Continue in the scheduler, if the turn may."""
+        self.left = self._joins
+        return self.left
+
 
 def _scheduler(
     network: Qwen3Network,

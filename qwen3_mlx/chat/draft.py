@@ -67,7 +67,7 @@ class Drafts:
             )
             self._held.clear()
 
-    def compile_ahead(self, stopped: Stopped = lambda: False) -> None:
+    def compile_ahead(self, stopped: Stopped) -> None:
         """Compile the kernels that check drafts, until `stopped()` is true."""
         check = self.way[0]
         if isinstance(check, FusedCheck):

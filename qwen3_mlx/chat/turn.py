@@ -185,13 +185,24 @@ def _prefill(
 def _output_events(
     output: TurnOutput, decoder: Decoder, sequence: TurnSequence, place: TurnSlot
 ) -> Iterator[Event]:
-    thread = threading.get_ident()
+    thread = _this_thread()
     for ids, generated in run(decoder, sequence, place.leave):
         yield from output.take(ids, generated, decoder.logprobs)
-        if threading.get_ident() != thread:  # MLX's arrays belong to the thread that made them
-            hint = "read it whole in one thread, and pass its events on through a queue"
+        # MLX's arrays belong to the thread that made them; the scheduler serves any reader.
+        if _this_thread() is not thread and not place.move():
             raise BackendError(
-                "a stream can't be read on in another thread than it was begun in", hint=hint
+                "a group's stream can't be read on in another thread than it was begun in",
+                hint="read it whole in one thread, and pass its events on through a queue",
             )
     if not place.left:
         yield from output.rest()
+
+
+_marks = threading.local()
+
+
+def _this_thread() -> object:
+    """An object of this thread's own: a new thread may have an ended one's identifier."""
+    if not hasattr(_marks, "mark"):
+        _marks.mark = object()
+    return _marks.mark

@@ -148,7 +148,7 @@ def draw_ahead(decoders: Sequence[Decoder], joint: mx.array | None = None) -> No
     plain = [one for one in waiting if one.guide is None]
     whole = joint if joint is not None and len(plain) == len(joint) else None
     tokens = draw_together([one.sampler for one in plain], [one._logits for one in plain], whole)
-    begun = [one._logits for one in guided]
+    begun = [array for one in guided for array in (one._logits, *one.sampler.masks)]
     for one, token in zip(plain, tokens, strict=True):
         begun += one._note(token)
     mx.async_eval(begun)

@@ -142,11 +142,17 @@ class Sampler:
         """Return to `state`, which is at most `_KEYS` draws old."""
         self._draws, self._observed = state.draws, state.observed
         self._seen, self._generated, self._counts = map(_copy, state[2:])
+        mx.async_eval(self.masks)  # another thread may go on with them
 
     def settle(self) -> None:
         """Evaluate pending arrays, so that another thread can continue drawing."""
+        mx.eval(self._key, self._keys, self.masks)
+
+    @property
+    def masks(self) -> list[mx.array]:
+        """What `observe` and `forbid` change; evaluated with the next draw."""
         masks = (self._seen, self._generated, self._counts, self._bias)
-        mx.eval(self._key, self._keys, [mask for mask in masks if mask is not None])
+        return [mask for mask in masks if mask is not None]
 
     def forbid(self, token: int) -> None:
         """Never draw `token` from now on; an id beyond the logits is ignored."""
@@ -178,6 +184,7 @@ class Sampler:
             self._first_key += max(len(self._keys) - _KEYS, 0)
             first, *new = mx.split(mx.random.split(self._key, _KEYS + 1), _KEYS + 1)
             self._key = first.reshape(2)
+            mx.async_eval(self._key, new)  # another thread may go on with them
             self._keys = [*self._keys[-_KEYS:], *new]
         self._draws += 1
         return self._keys[self._draws - 1 - self._first_key]

@@ -194,12 +194,13 @@ class SpeculativeDecoder(Decoder):
             return
         rows, top = self.rows, self.top_logprobs
         self._tokens, states = self.sampler.draw_rows(rows, logits)
-        each = (mx.split(drawn, len(rows)) for drawn in (logits, self._tokens))
+        split = (mx.split(drawn, len(rows)) for drawn in (logits, self._tokens))
         self._drawn = []
-        for row, token, state in zip(*each, states, strict=True):
+        for row, token, state in zip(*split, states, strict=True):
             known = None if top is None else logprobs(row, token, top)
             self._drawn.append(_Drawn(row, token, known, state))
-        mx.async_eval(self._tokens, [(one.token, *(one.logprobs or ())) for one in self._drawn])
+        each = [(one.logits, one.token, *(one.logprobs or ())) for one in self._drawn]
+        mx.async_eval(self._tokens, each)
 
     def keep(self, tokens: list[int]) -> int:
         """As `Decoder.keep`, for the correct drafts."""

@@ -131,6 +131,23 @@ def test_another_vocabulary_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         Drafts(runtime, replace(other(), kind="embedder"))
 
 
+def test_tokenizers_whose_files_differ_are_compared(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Equal files need no comparison, whatever is in memory; one file alone proves nothing."""
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    for folder, text in zip(folders, ("{}", "{}", "[]"), strict=True):
+        folder.mkdir()
+        (folder / "tokenizer.json").write_text(text)
+    first, same, unlike = folders
+    target, source = replace(tiny.runtime(3), path=first), other()
+    monkeypatch.setitem(source.tokenizer._bytes, 7, b"?")
+    Drafts(target, replace(source, path=same))
+    for path in (unlike, None, tmp_path / "nowhere"):
+        with pytest.raises(OptionError, match="token 7 is"):
+            Drafts(target, replace(source, path=path))
+
+
 def test_another_family_and_no_model_are_refused(tmp_path: Any) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(Exception, match="llama"):

@@ -7,6 +7,7 @@ from itertools import groupby
 
 import pytest
 
+from qwen3_mlx.chat import logprob_parts
 from qwen3_mlx.chat.logprob_parts import LogprobParts
 from qwen3_mlx.events import Answer, Event, Thinking, TokenLogprob, ToolCall
 from qwen3_mlx.text import Mode, Splitter, StopSequences, Tokenizer
@@ -85,3 +86,23 @@ def test_any_text(tokenizer: Tokenizer) -> None:
         said = anything(rng)
         text = rng.choice(["", "<think>\nHm.\n</think>\n\n"]) + said
         check(tokenizer, text, events_of(tokenizer, text))
+
+
+@pytest.mark.parametrize(
+    ("left", "text", "wanted", "kept"),
+    [
+        ("\n\nab", "abc", ("", "abc"), "ab"),  # its line breaks aren't shown
+        ("\n\nab", "\n\nabc", ("", "\n\nabc"), "\n\nab"),  # they are
+        ("\n\nab", "xyz", ("", "xyz"), "\n\nab"),
+        ("\n\n", "\nab", ("", "\nab"), "\n\n"),
+        ("ab", "\n\nabc", ("\n\n", "abc"), "ab"),
+        ("\nab", "\n\nxy", ("", "\n\nxy"), "\nab"),
+        ("\n", "\n", ("", "\n"), "\n"),
+    ],
+)
+def test_how_a_token_meets_the_text_that_is_shown(
+    left: str, text: str, wanted: tuple[str, str], kept: str
+) -> None:
+    token = logprob_parts._Token(None, left, True, left)
+    assert logprob_parts._meet(token, text) == wanted
+    assert token.left == kept

@@ -10,6 +10,8 @@ import pytest
 
 import qwen3_mlx
 from qwen3_mlx import Qwen3, load
+from qwen3_mlx.chat.runtime import _template
+from qwen3_mlx.errors import TemplateError
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
@@ -55,3 +57,15 @@ def test_templates_that_know_tools_are_not_guessed() -> None:
     assert ChatTemplate(CHATML).is_plain
     refusing = "{% if tools %}{{ raise_exception('no tools') }}{% endif %}" + CHATML
     assert ChatTemplate(refusing).is_plain
+
+
+def test_only_an_embedder_goes_without_a_template(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    asked = [{"role": "user", "content": "text"}]
+    assert _template(tmp_path, "embedder").render(asked) == "text"
+    for kind in ("chat", "reranker"):
+        with pytest.raises(TemplateError):
+            _template(tmp_path, kind)
+    (tmp_path / "chat_template.jinja").write_text("<{{ messages[0].content }}>")
+    for kind in ("embedder", "chat"):
+        assert _template(tmp_path, kind).render(asked) == "<text>"

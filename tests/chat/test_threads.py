@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,12 +15,14 @@ import qwen3_mlx.device.backend  # noqa: F401  (before mlx)
 
 import mlx.core as mx
 import pytest
+from starlette.concurrency import iterate_in_threadpool
 
+from qwen3_mlx.chat.concurrent_turns import TurnSlot
 from qwen3_mlx.chat.draft import Drafts
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.errors import BackendError
-from qwen3_mlx.events import Reply
-from qwen3_mlx.model import Qwen3
+from qwen3_mlx.events import Event, Reply
+from qwen3_mlx.model import Qwen3, load
 from tests import tiny
 from tests.chat.schedules import same
 from tests.threads import at_once
@@ -124,14 +128,88 @@ def test_a_thread_inside_a_trace_holds_nobody_up(drafts: bool) -> None:
     assert all(isinstance(a, Reply) and same(a, b) for a, b in zip(found, expected, strict=True))
 
 
+ONWARD: dict[str, dict[str, Any]] = {
+    "greedy": GREEDY,
+    "sampled": SAMPLED,
+    "penalties": SAMPLED | {"presence_penalty": 1.0, "repetition_penalty": 1.2},
+    "a bias and a least length": SAMPLED | {"logit_bias": {5: 2.0}, "min_tokens": 9},
+    "logprobs": SAMPLED | {"logprobs": 3},
+    "a stop text": SAMPLED | {"stop": ["e"], "min_tokens": 3},
+    "a budget": {"seed": 3, "thinking": True, "thinking_budget": 3, "max_tokens": 120},
+    "a form": SAMPLED | {"regex": "[a-f]{9}", "presence_penalty": 1.0, "frequency_penalty": 0.3},
+}
+
+
+def read_by(next_thread: Callable[[], Executor], stream: Iterator[Event]) -> list[Event]:
+    """Each event asked for in a thread of `next_thread`."""
+    found: list[Event] = []
+    while True:
+        with next_thread() as thread:
+            event = thread.submit(next, stream, None).result()
+        if event is None:
+            return found
+        found.append(event)
+
+
 @pytest.mark.parametrize("drafts", [False, True])
-@pytest.mark.parametrize("by_session", [False, True])
-def test_a_stream_that_another_thread_goes_on_with_says_so(drafts: bool, by_session: bool) -> None:
-    """As a web framework reads a generator. The model and the session can be used afterwards."""
+@pytest.mark.parametrize("options", ONWARD.values(), ids=ONWARD)
+def test_a_stream_may_be_read_on_in_other_threads(drafts: bool, options: dict[str, Any]) -> None:
+    """Those that ended before are gone, with their part of MLX; a next turn goes on from it."""
+    model, plain = model_with(drafts), Qwen3(tiny.runtime(3))
+    mine, wanted = model.session("cde"), plain.session("cde")
+    for prompt in ("ab", "fghi"):
+        expected = Reply.from_events(wanted.send(prompt, **options))
+        events = read_by(lambda: ThreadPoolExecutor(1), mine.send(prompt, **options))
+        assert same(Reply.from_events(events), expected)
+        assert mine.messages == wanted.messages
+    reply = Reply.from_events(mine.send("cde", **GREEDY))
+    assert same(reply, Reply.from_events(wanted.send("cde", **GREEDY)))
+
+
+@pytest.mark.parametrize("kv", [{}, {"kv_bits": 8}, {"kv_window": 64}], ids=str)
+def test_so_it_may_with_every_cache(kv: dict[str, int]) -> None:
+    model = load("demo", **kv)
+    options = {"seed": 1, "thinking_budget": 20, "max_tokens": 60}
+    expected = model.generate("What is 17 * 23?", **options)
+    events = read_by(lambda: ThreadPoolExecutor(1), model.stream("What is 17 * 23?", **options))
+    assert same(Reply.from_events(events), expected)
+
+
+def test_a_web_framework_s_reader() -> None:
+    """Starlette's, and so FastAPI's StreamingResponse: any thread of a pool, several at once."""
+    model = model_with(False)
+    expected = [model.generate(prompt, **SAMPLED) for prompt in PROMPTS]
+
+    async def reply(prompt: str) -> Reply:
+        return Reply.from_events(
+            [event async for event in iterate_in_threadpool(model.stream(prompt, **SAMPLED))]
+        )
+
+    async def together() -> list[Reply]:
+        return await asyncio.gather(*map(reply, PROMPTS))
+
+    assert all(map(same, asyncio.run(together()), expected))
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+def test_a_stream_that_another_thread_closes(drafts: bool) -> None:
+    """Whoever read it last: the session keeps what was shown, and the next turn is as ever."""
     model = model_with(drafts)
     session = model.session("cde")
-    begin = session.send if by_session else model.stream
-    stream = begin("ab", **(SAMPLED | {"min_tokens": 12}))
+    stream = session.send("ab", **(SAMPLED | {"min_tokens": 12}))
+    seen = next(stream)
+    assert at_once(partial(next, stream))[0] and at_once(stream.close) == [None]
+    assert list(stream) == [] and seen
+    assert session.messages[-1]["role"] == "assistant"
+    again = Reply.from_events(session.send("ab", **SAMPLED))
+    assert again.finish_reason in ("stop", "length")
+
+
+def test_a_group_s_stream_stays_in_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All its machines compute each pass together, in the thread that began the turn."""
+    monkeypatch.setattr(TurnSlot, "move", lambda _: False)
+    model = model_with(False)
+    stream = model.stream("ab", **(SAMPLED | {"min_tokens": 12}))
     next(stream)
 
     def go_on() -> None:
@@ -140,5 +218,4 @@ def test_a_stream_that_another_thread_goes_on_with_says_so(drafts: bool, by_sess
 
     assert at_once(go_on) == [None]
     assert list(stream) == []
-    again = session.send("ab", **SAMPLED) if by_session else model.stream("ab", **SAMPLED)
-    assert Reply.from_events(again).finish_reason in ("stop", "length")
+    assert Reply.from_events(model.stream("ab", **SAMPLED)).finish_reason in ("stop", "length")

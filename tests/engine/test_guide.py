@@ -216,6 +216,7 @@ def test_the_mask_is_made_while_the_device_computes(monkeypatch: pytest.MonkeyPa
 
     turn.decoder.cache.tokens = Tokens(turn.decoder.cache.tokens)
     turn.said()
+    assert order.pop(1) == "started"  # 256 keys at once, before the first draw
     draw = ["mask", "started"]  # the draw itself
     assert order == [*draw, "started", "read"] * 6
 
