@@ -298,3 +298,14 @@ def test_what_keeps_the_scheduler_from_being_made_is_raised() -> None:
 
     with pytest.raises(Qwen3Error, match="no model"):
         SchedulerThread(broken).start()
+
+
+def test_the_very_first_token_may_be_a_stop_text() -> None:
+    """Without a least length nothing is exempt from it."""
+    model, asked = load("demo"), "What is 17 * 23?"
+    options: dict[str, Any] = {"temperature": 0.0, "thinking": False, "max_tokens": 4}
+    first = model.generate(asked, **options).answer[0]
+    reply = model.generate(asked, stop=[first], **options)
+    assert (reply.answer, reply.finish_reason, reply.stopped_by) == ("", "stop", first)
+    assert reply.stats.answer_tokens == 1
+    assert model.generate(asked, stop=[first], min_tokens=1, **options).answer[0] == first
