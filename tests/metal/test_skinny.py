@@ -41,7 +41,7 @@ def test_rows_through_matrices(packing: tuple[int, int], rows: int) -> None:
 
 @pytest.mark.parametrize("sizes", [[16], [8, 8], [4098], [64, 2, 2]])
 def test_ragged_matrices(sizes: list[int]) -> None:
-    check_matvec((4, 64), 3, sizes, 1152)
+    check_matvec((4, 64), 3, sizes, 1152 if sum(sizes) < 4096 else 384)
 
 
 def check_experts(packing: tuple[int, int], rows: int, experts: int, top_k: int) -> None:
