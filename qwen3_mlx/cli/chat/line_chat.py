@@ -97,8 +97,8 @@ class LineChat:
         """Start the servers: with the user's consent, or in a pipe those that are allowed."""
         if self.interactive:
             tools.ask_server = self._questions.server
-        else:
-            tools.only_allowed()
+        elif note := tools.only_allowed():
+            self.screen.note(note)
         tools.start_all(lambda name: self.screen.note(f"starting {name}"))
         self.screen.notes(tools.remarks())
 

@@ -44,10 +44,17 @@ class ChatTools:
                 log_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.servers = McpServers(configs, self._approve, log_folder=log_folder)
 
-    def only_allowed(self) -> None:
-        """Drop the servers that `allowed` doesn't name, for runs without a user to ask."""
+    def only_allowed(self) -> str:
+        """Drop the servers that `allowed` doesn't name, for runs without a user to ask.
+
+        Returns a note that names them; empty if there are none.
+        """
         named = {name.partition(".")[0] for name in self._allowed}
-        self.servers.configs = [one for one in self.servers.configs if one.name in named]
+        dropped = [one.name for one in self.configs if one.name not in named]
+        self.servers.configs = [one for one in self.configs if one.name in named]
+        allow = " ".join(f'--allow "{name}.*"' for name in dropped)
+        names = ", ".join(dropped)
+        return names and f"not started, as nobody is asked here: {names}; to allow them: {allow}"
 
     @property
     def configs(self) -> list[ServerConfig]:

@@ -116,6 +116,19 @@ def test_a_pipe_runs_what_is_allowed_and_the_conversation_keeps_it(
     assert (state_home / "mcp-logs").is_dir()
 
 
+def test_a_pipe_says_which_servers_it_does_not_start(
+    cli: Any, model: Qwen3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    say_in_turn(monkeypatch, model, ["Hi."] * 2)
+    file = mcp_file(tmp_path, good="well", other="well")
+    result = chat(cli, model, file, stdin="go\n")
+    said = 'not started, as nobody is asked here: good, other; to allow them: --allow "good.*" '
+    assert f'{said}--allow "other.*"' in " ".join(result.stderr.split())
+    assert "Hi." in result.stdout
+    result = chat(cli, model, file, "--allow", "good.echo", stdin="go\n")
+    assert "nobody is asked here: other; to allow them" in " ".join(result.stderr.split())
+
+
 def test_a_pipe_denies_what_is_not_allowed(
     cli: Any, model: Qwen3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
