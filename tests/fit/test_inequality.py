@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -135,6 +136,15 @@ def test_headers_and_config_agree(tmp_path: Path) -> None:
     assert counted.stored_bytes == sum(array.nbytes for array in arrays.values())
     wide = sum(a.size * 4 if a.dtype == mx.bfloat16 else a.nbytes for a in arrays.values())
     assert counted.resident_bytes(4) == wide
+
+
+def test_floats_are_told_from_packed_words_by_their_headers() -> None:
+    """Ten numbers of each dtype; FP8's bytes and integers stay as they are."""
+    widths = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "U32": 4, "F8_E4M3": 1, "I8": 1}
+    tensors = [SimpleNamespace(dtype=dtype, nbytes=10 * width) for dtype, width in widths.items()]
+    found = inequality.weights_from_headers(tensors)
+    assert found == inequality.Weights(stored_bytes=220, packed_bytes=60, floats=40)
+    assert (found.resident_bytes(), found.resident_bytes(2)) == (220, 140)
 
 
 def test_kv_bytes_per_token() -> None:

@@ -87,6 +87,11 @@ def test_this_machine_on_the_cpu(
         (0, 9_000_000_000, "this Mac's recommended GPU working set"),
         (100_000_000, 8_900_000_000, "this Mac's recommended GPU working set"),
         (
+            100_000_001,
+            8_899_999_999,
+            "left of this Mac's recommended GPU working set, of which 0.1 GB are in use here",
+        ),
+        (
             1_000_000_000,
             8_000_000_000,
             "left of this Mac's recommended GPU working set, of which 1.0 GB are in use here",
