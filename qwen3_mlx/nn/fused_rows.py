@@ -7,6 +7,7 @@ kernel raises.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import mlx.core as mx
@@ -37,6 +38,13 @@ Counts = list[tuple[int, int]]
 """Each sequence's tokens in its buffers and in its tail."""
 
 
+class _Last(threading.local):
+    """What this thread's last step foresaw: a lazy array belongs to the thread that made it."""
+
+    counts: tuple[Counts, mx.array] | None = None
+    """The counts after it, unless a sequence joins, leaves or moves its tail."""
+
+
 class FusedRows:
     """A compiled step of a few rows; one instance serves all conversations of a scheduler.
 
@@ -60,8 +68,7 @@ class FusedRows:
         """Why it takes the plain path from now on; empty if it doesn't."""
         self._met: set[object] = set()
         self._places: dict[tuple[int, ...], mx.array] = {}
-        self._foreseen: tuple[Counts, mx.array] | None = None
-        """The counts after the last step, if no sequence joins, leaves or moves its tail."""
+        self._last = _Last()
         self._forward: Forward = mx.compile(self._layers)
 
     @classmethod
@@ -145,7 +152,7 @@ class FusedRows:
     ) -> tuple[mx.array, list[mx.array]]:
         opened = [open_together(each, new) for each in zip(*held, strict=True)]
         now = [(layers[0].held, layers[0].recent) for layers in held]
-        foreseen, self._foreseen = self._foreseen, None
+        foreseen, self._last.counts = self._last.counts, None
         known = foreseen is not None and foreseen[0] == now
         counts = foreseen[1] if foreseen and known else mx.array(now, mx.int32)
         sizes = (
@@ -162,7 +169,7 @@ class FusedRows:
             computed(logits, *tails)
             self._met.add(sizes)
         moved = [(old, recent + more) for (old, recent), more in zip(now, new, strict=True)]
-        self._foreseen = moved, following
+        self._last.counts = moved, following
         return logits, tails
 
     def _places_of(self, new: tuple[int, ...]) -> mx.array:

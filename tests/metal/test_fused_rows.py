@@ -21,6 +21,7 @@ from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 from tests import tiny
 from tests.oracle import assert_close
+from tests.threads import at_once
 
 SIZES: dict[str, Any] = {
     "hidden_size": 128,
@@ -270,3 +271,7 @@ def test_the_host_makes_no_counts_that_the_last_step_foresaw(
     assert not step(both, [1, 1])
     closing = [True, True, False, False, True]  # first the one's tail, then the other's
     assert [step(both, [8, 8]) for _ in range(5)] == closing
+    assert at_once(lambda: step(both, [1, 1])) == [False], (
+        "another thread's may not be computed yet"
+    )
+    assert step(both, [1, 1]) is False
