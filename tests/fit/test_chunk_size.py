@@ -39,3 +39,9 @@ def test_the_bytes_are_the_cache_once_and_the_scratch() -> None:
     # 28 layers, 8 heads of 128 for keys and for values, two bytes each
     assert PROMPT.cache_bytes() == 20_000 * 28 * 2 * 8 * 128 * 2
     assert replace(PROMPT, done=19_000).cache_bytes() == 1_000 * 28 * 2 * 8 * 128 * 2
+
+
+def test_the_last_chunk_has_only_the_tokens_that_are_left() -> None:
+    few = replace(PROMPT, done=19_990)
+    assert few.scratch_bytes(2048) == few.scratch_bytes(10) == PROMPT.scratch_bytes(10)
+    assert few.scratch_bytes(9) == PROMPT.scratch_bytes(9) < few.scratch_bytes(10)

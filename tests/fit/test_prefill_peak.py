@@ -256,6 +256,14 @@ def test_scores_count_where_attention_is_composed(
     assert composing - plain == pytest.approx(1.06 * more if counts else 0, abs=1)
 
 
+def test_a_gpu_unpacks_matrices_from_eight_tokens_on() -> None:
+    """A token more costs its arrays; the eighth the unpacked matrices too."""
+    config, unpacking = model("dense", 4), MACHINES["unpacking gpu"]
+    few, many, more = (chunk_bytes(config, unpacking, n, n, False) for n in (7, 8, 9))
+    assert many - few > 100 * (more - many) > 0
+    assert few == chunk_bytes(config, MACHINES["gpu"], 7, 7, False)
+
+
 PEAKS = {
     ("cpu", None, 5_000, 512): (201_326_592, 157_279_914),
     ("cpu", 8, 5_000, 512): (56_623_104, 149_499_480),

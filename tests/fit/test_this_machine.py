@@ -152,6 +152,7 @@ def test_macs() -> None:
         assert found.available_bytes == int(above / below * size * 2**30)
         assert found.why == f"{share} of {size:g} GB: what macOS lets the GPU take by default"
         assert (found.float_bytes, found.fused_attention, found.unpacks) == (None, True, False)
+    assert machine.mac(1_000_000).available_bytes == int(3 / 4 * 1_000_000 * 2**30)
     for size, bandwidth in ((191, 546e9), (192, 819e9), (512, 819e9)):
         assert group_speed.mac(size).bandwidth == bandwidth
 
@@ -176,7 +177,11 @@ def test_bytes_that_a_token_reads(tied: bool, packed: bool) -> None:
 
 @pytest.mark.parametrize(
     ("share", "hops"),
-    [(group_speed.Share(0, 1, pipeline=True), 0), (group_speed.Share(0, 3, pipeline=True), 3)],
+    [
+        (group_speed.Share(0, 1, pipeline=True), 0),
+        (group_speed.Share(0, 2, pipeline=True), 2),
+        (group_speed.Share(0, 3, pipeline=True), 3),
+    ],
 )
 def test_a_pipeline_waits_for_hops(share: group_speed.Share, hops: int) -> None:
     config = read(DENSE)
