@@ -8,6 +8,8 @@ import pytest
 
 from qwen3_mlx.bench.random_network import config_values
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.errors import OutOfMemoryError
+from qwen3_mlx.fit import chunk_size
 from qwen3_mlx.fit.chunk_size import PromptMemory
 from qwen3_mlx.fit.machine import Machine
 from qwen3_mlx.options import CacheFormat
@@ -45,3 +47,22 @@ def test_the_last_chunk_has_only_the_tokens_that_are_left() -> None:
     few = replace(PROMPT, done=19_990)
     assert few.scratch_bytes(2048) == few.scratch_bytes(10) == PROMPT.scratch_bytes(10)
     assert few.scratch_bytes(9) == PROMPT.scratch_bytes(9) < few.scratch_bytes(10)
+
+
+def test_a_prompt_may_take_all_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no byte more. Swap counts on the CPU: slow, but it works."""
+    _, needed = PROMPT.fitting(32)
+    asked: list[bool] = []
+
+    def free(swap: bool = False) -> Machine:
+        asked.append(swap)
+        return Machine(needed - short, "")
+
+    monkeypatch.setattr(chunk_size, "this_machine", free)
+    given = (PROMPT.config, PROMPT.cache_format, 0, 20_000)
+    short = 0
+    assert chunk_size.chunk_size(*given, 32) == 32
+    short = 1
+    with pytest.raises(OutOfMemoryError, match="at 20,000 tokens, of which 20,000 are new"):
+        chunk_size.chunk_size(*given, 32)
+    assert asked == [True, True]

@@ -11,7 +11,8 @@ from qwen3_mlx import load
 from qwen3_mlx.checkpoint import mapped
 from qwen3_mlx.device import memory_limits
 from qwen3_mlx.errors import OptionError, OutOfMemoryError
-from qwen3_mlx.fit import guard
+from qwen3_mlx.fit import guard, machine
+from qwen3_mlx.fit.machine import Machine
 
 SET = 11_000_000_000
 
@@ -78,3 +79,22 @@ def test_a_variable_that_says_neither_on_nor_off_is_refused(
             message = f"{variable}: got {value!r}, expected on or off\nhint: unset {variable}"
             with pytest.raises(OptionError, match=re.escape(message)):
                 ask()
+
+
+def test_swap_counts_and_all_that_is_free_may_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow, but it works: a machine that swaps is not out of memory."""
+    asked: list[bool] = []
+
+    def free(swap: bool = False) -> Machine:
+        asked.append(swap)
+        return Machine(left, "")
+
+    monkeypatch.setattr(machine, "this_machine", free)
+    left = 1_000
+    guard.require(1_000, "while loading", "")
+    with pytest.raises(OutOfMemoryError, match="while loading"):
+        guard.require(1_001, "while loading", "")
+    assert asked == [True, True]
+    left = 10**12
+    load("demo")
+    assert asked[2:] and all(asked), "also before a model is loaded"

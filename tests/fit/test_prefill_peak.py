@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from qwen3_mlx.config import Qwen3Config
+from qwen3_mlx.fit.kv_cache import kv_bytes_per_token
 from qwen3_mlx.fit.machine import Machine
 from qwen3_mlx.fit.prefill_peak import chunk_bytes, peak_bytes
 from tests.configs import DENSE
@@ -262,6 +263,24 @@ def test_a_gpu_unpacks_matrices_from_eight_tokens_on() -> None:
     few, many, more = (chunk_bytes(config, unpacking, n, n, False) for n in (7, 8, 9))
     assert many - few > 100 * (more - many) > 0
     assert few == chunk_bytes(config, MACHINES["gpu"], 7, 7, False)
+
+
+def test_a_gpu_unpacks_experts_from_eight_rows_each_on() -> None:
+    """The mean over all of them: 48 tokens of four experts each, of 24. Those of 4 and 8 bits stay."""
+    changes = {"num_experts_per_tok": 4, "quantization": {"group_size": 64, "bits": 6}}
+    config, unpacking = Qwen3Config.from_dict(MODELS["moe"] | changes), MACHINES["unpacking gpu"]
+    few, many, more = (chunk_bytes(config, unpacking, n, n, False) for n in (47, 48, 49))
+    assert many - few > 100 * (more - many) > 0
+
+
+def test_a_chunk_for_which_no_buffer_grows_copies_none() -> None:
+    """The third of four chunks of 300 tokens, in buffers of 1,024 positions."""
+    config, machine = model("dense", 4), MACHINES["cpu"]
+    rows = kv_bytes_per_token(config, None, 4)
+    assert peak_bytes(config, machine, 1_000, 300) == (
+        1_024 * rows,
+        chunk_bytes(config, machine, 300, 900, False),
+    )
 
 
 PEAKS = {
