@@ -266,7 +266,7 @@ def test_a_gpu_unpacks_matrices_from_eight_tokens_on() -> None:
 
 
 def test_a_gpu_unpacks_experts_from_eight_rows_each_on() -> None:
-    """The mean over all of them: 48 tokens of four experts each, of 24. Those of 4 and 8 bits stay."""
+    """The mean over all of them: 48 tokens of four experts each, of 24."""
     changes = {"num_experts_per_tok": 4, "quantization": {"group_size": 64, "bits": 6}}
     config, unpacking = Qwen3Config.from_dict(MODELS["moe"] | changes), MACHINES["unpacking gpu"]
     few, many, more = (chunk_bytes(config, unpacking, n, n, False) for n in (47, 48, 49))
