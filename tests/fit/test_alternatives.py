@@ -157,6 +157,35 @@ def test_nothing_is_downloaded_that_cannot_fit(
         load("30b")
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_headers_count_before_a_download_where_they_are_known(
+    known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = releases.find("30b-a3b")
+    assert release is not None
+    tensors = {"w": download.Tensor("U32", (10,), 123_456)} if known else None
+    counted: list[inequality.Weights] = []
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    found = download.Description("on the hub", release.config(), tensors)
+    monkeypatch.setattr(download, "describe", lambda _source: found)
+    monkeypatch.setattr(
+        alternatives, "check", lambda _n, _c, weights, *_, **__: counted.append(weights)
+    )
+    alternatives.before_download("30b", None, force=False)
+    (weights,) = counted
+    assert (weights.stored_bytes == 123_456) == known
+    assert known or weights.stored_bytes > 10**10
+
+
+@pytest.mark.parametrize("longest", [511, 512, 513, 4095, 4096])
+def test_a_shorter_context_is_offered_from_the_least_on(
+    longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inequality, "largest_context", lambda *_: longest)
+    offered = [one.how for one in alternatives._shorter(wanted("8b"), mac(64))]
+    assert offered == ([f"--context {longest}"] if 512 <= longest < 4096 else [])
+
+
 def test_memory_taken_while_loading_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from qwen3_mlx.checkpoint import load_network
     from qwen3_mlx.hub.resolve import resolve
