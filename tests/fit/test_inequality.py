@@ -203,6 +203,7 @@ def test_contexts_out_of_reach() -> None:
     with pytest.raises(ContextError):
         inequality.fit(config, weights, mac(64), 10_000_000)
     assert inequality.fit(config, weights, mac(64), 1, chunk=1).fits
+    assert inequality.largest_context(config, weights, Machine(0, "")) == 0
     for wrong in ({"context": 0}, {"context": 1, "chunk": 0}):
         with pytest.raises(OptionError, match="got 0"):
             inequality.fit(config, weights, mac(64), **wrong)

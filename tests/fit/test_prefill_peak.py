@@ -257,6 +257,12 @@ def test_scores_count_where_attention_is_composed(
     assert composing - plain == pytest.approx(1.06 * more if counts else 0, abs=1)
 
 
+def test_a_tile_of_scores_has_64_columns_at_least() -> None:
+    """Of 16,384 tokens at once, whose scores are tiles of attention."""
+    found = chunk_bytes(model("dense", 4), MACHINES["cpu"], 16_384, 16_384, False)
+    assert found == 1_243_761_936
+
+
 def test_a_gpu_unpacks_matrices_from_eight_tokens_on() -> None:
     """A token more costs its arrays; the eighth the unpacked matrices too."""
     config, unpacking = model("dense", 4), MACHINES["unpacking gpu"]
