@@ -35,10 +35,10 @@ from qwen3_mlx.nn.signature import layer_of
 
 CUTS = [
     tuning.RowsCut(tiles, simds, ahead)
-    for tiles in (1, 2)
+    for tiles in (1, 2, 4)
     for simds in (4, 8, 16)
     for ahead in (1, 2, 4)
-    if tiles * ahead <= 4
+    if tiles * ahead <= 8 and tiles * simds <= 32
 ]
 ROUNDS, STEPS = (7, 10) if backend.device() != "cpu" else (1, 1)
 

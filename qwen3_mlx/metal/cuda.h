@@ -93,7 +93,8 @@ template <int BITS> struct Unpack<__half, BITS> {
 template <typename T, int BITS> inline uint unpack_pair(uint q, T scale, T bias) {
   return Unpack<T, BITS>::pair(q, scale, bias);
 }
-// A constant that the compiler doesn't load anew for each instruction, which has room for one.
+// A constant that stays in a register: an instruction has room for one constant alone, and the
+// compiler loads a second anew each time. That threadgroups are 1 deep it can't know.
 inline uint in_register(uint c) { return c + (blockDim.z - 1); }
 
 template <typename T> inline uint times_pair(uint a, uint b);

@@ -17,7 +17,7 @@ import mlx.core as mx
 import pytest
 from starlette.concurrency import iterate_in_threadpool
 
-from qwen3_mlx.chat.concurrent_turns import TurnSlot
+from qwen3_mlx.chat.concurrent_turns import ConcurrentTurns, TurnSlot
 from qwen3_mlx.chat.draft import Drafts
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.errors import BackendError
@@ -207,6 +207,7 @@ def test_a_stream_that_another_thread_closes(drafts: bool) -> None:
 
 def test_a_group_s_stream_stays_in_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """All its machines compute each pass together, in the thread that began the turn."""
+    assert [TurnSlot(ConcurrentTurns(), joins).move() for joins in (True, False)] == [True, False]
     monkeypatch.setattr(TurnSlot, "move", lambda _: False)
     model = model_with(False)
     stream = model.stream("ab", **(SAMPLED | {"min_tokens": 12}))
