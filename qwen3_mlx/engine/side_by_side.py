@@ -65,6 +65,8 @@ def step_together(decoders: Sequence[Decoder], forward: Rows | None) -> list[int
     mx.async_eval(tokens)  # evaluated apart, so that reading the tokens doesn't wait for their pass
     caches = [decoder.cache.layers for decoder in decoders]
     logits = forward(tokens[:, None], caches, counts)[:, -1]
+    if len(tokens) > len(decoders):  # drafts: nothing is under way, so the device begins now
+        mx.async_eval(logits)
     for decoder, part in zip(decoders, mx.split(logits, ends[:-1]), strict=True):
         decoder.follow(part)
     draw_ahead(decoders, logits)

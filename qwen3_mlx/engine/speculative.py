@@ -222,7 +222,9 @@ class SpeculativeDecoder(Decoder):
         if self._drafts is None:
             return super().step()
         rows = self.rows
-        self.take(self.speculating.check(rows[:, None], self.cache.layers)[:, -1])
+        logits = self.speculating.check(rows[:, None], self.cache.layers)[:, -1]
+        mx.async_eval(logits)  # the device begins while Python builds the draws
+        self.take(logits)
         return self.keep(rows.tolist())  # type: ignore[arg-type]  # nested, to mypy
 
     def _draws(self) -> Sampler:

@@ -8,7 +8,7 @@ kernel raises.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import mlx.core as mx
 
@@ -17,12 +17,14 @@ from qwen3_mlx.metal import attend, dispatch, layer, rotation, skinny
 from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.cache.tailed import TailedCache, grow_together, open_together
+from qwen3_mlx.nn.evaluate import growing_together
 from qwen3_mlx.nn.fused_step import as_matrices, choose_arms, unsupported_network
 from qwen3_mlx.nn.guarded import computed, first_line, is_of_a_trace
 from qwen3_mlx.nn.moe import MoE
 from qwen3_mlx.nn.rope import rotation_table
 from qwen3_mlx.nn.rows_ahead import RowsAhead
 from qwen3_mlx.nn.signature import head_of, layer_of, say, verdict_of
+from qwen3_mlx.nn.step_parts import StepParts
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
@@ -31,8 +33,6 @@ MOST_ROWS = attend.MOST_ROWS
 
 _MOST_MET = 64
 """Maximum combinations of buffer sizes for which compiled graphs are kept."""
-
-Forward = Callable[..., tuple[mx.array, list[mx.array], mx.array]]
 
 Counts = list[tuple[int, int]]
 """Each sequence's tokens in its buffers and in its tail."""
@@ -69,7 +69,7 @@ class FusedRows:
         self._met: set[object] = set()
         self._places: dict[tuple[int, ...], mx.array] = {}
         self._last = _Last()
-        self._forward: Forward = mx.compile(self._layers)
+        self._forward = self._parts()
 
     @classmethod
     def if_available(
@@ -150,7 +150,8 @@ class FusedRows:
     def _run(
         self, tokens: mx.array, held: Sequence[Sequence[TailedCache]], new: Sequence[int]
     ) -> tuple[mx.array, list[mx.array]]:
-        opened = [open_together(each, new) for each in zip(*held, strict=True)]
+        with growing_together():
+            opened = [open_together(each, new) for each in zip(*held, strict=True)]
         now = [(layers[0].held, layers[0].recent) for layers in held]
         foreseen, self._last.counts = self._last.counts, None
         known = foreseen is not None and foreseen[0] == now
@@ -162,9 +163,9 @@ class FusedRows:
         )
         if sizes not in self._met and len(self._met) >= _MOST_MET:
             self._met.clear()
-            self._forward = mx.compile(self._layers)
+            self._forward = self._parts()
         places = self._places_of(tuple(new))
-        logits, tails, following = self._forward(tokens, counts, places, opened)
+        logits, tails, (following,) = self._forward(tokens, opened, counts, places)
         if sizes not in self._met:  # compiler and device errors must surface within the `try`
             computed(logits, *tails)
             self._met.add(sizes)
@@ -181,23 +182,32 @@ class FusedRows:
             self._places[new] = mx.array(places, mx.int32)
         return self._places[new]
 
-    def _layers(
+    def _parts(self) -> StepParts:
+        return StepParts(self._begin, self._through, len(self.layers))
+
+    def _begin(
+        self, tokens: mx.array, counts: mx.array, rows: mx.array
+    ) -> tuple[mx.array, mx.array, mx.array]:
+        turns, following = rotation.rotations(self.table, counts, rows)
+        return self.network.model.embed_tokens(tokens), turns, following
+
+    def _through(
         self,
-        tokens: mx.array,
+        span: slice,
+        x: mx.array,
+        turns: mx.array,
+        opened: list[tuple[list[tuple[mx.array, ...]], mx.array]],
         counts: mx.array,
         rows: mx.array,
-        opened: list[tuple[list[tuple[mx.array, ...]], mx.array]],
-    ) -> tuple[mx.array, list[mx.array], mx.array]:
-        x = self.network.model.embed_tokens(tokens)
-        turns, following = rotation.rotations(self.table, counts, rows)
+    ) -> tuple[mx.array, list[mx.array]]:
         most = 1 if len(counts) == len(rows) else MOST_ROWS
         tails = []
-        for one, (buffers, tail) in zip(self.layers, opened, strict=True):
+        for one, (buffers, tail) in zip(self.layers[span], opened, strict=True):
             keys, values = zip(*(self._matrices(each) for each in buffers), strict=True)
             past = attend.Pasts(keys, values, tail, counts, rows, most)
             x, tail = one.step(x, turns, past, self.operations)
             tails.append(tail)
-        return self._logits(x), tails, following
+        return self._logits(x) if span.stop == len(self.layers) else x, tails
 
     def _matrices(self, arrays: tuple[mx.array, ...]) -> tuple[Matrix, Matrix]:
         return as_matrices(arrays, self.cache_format, self.network.head_dim)

@@ -9,7 +9,6 @@ This machine's verdict chooses the arm (`qwen3_mlx.metal.verdict`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import mlx.core as mx
@@ -20,6 +19,7 @@ from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
 from qwen3_mlx.metal.verdict import Arm
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.cache.tailed import TailedCache, tailed
+from qwen3_mlx.nn.evaluate import growing_together
 from qwen3_mlx.nn.guarded import computed, first_line, is_of_a_trace
 from qwen3_mlx.nn.lora import STANDS_ASIDE, adapted
 from qwen3_mlx.nn.moe import MoE
@@ -32,6 +32,7 @@ from qwen3_mlx.nn.signature import (
     unsupported,
     verdict_of,
 )
+from qwen3_mlx.nn.step_parts import StepParts
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 
@@ -42,8 +43,6 @@ OPERATIONS: dict[Arm, layer.Operations] = {"hybrid": layer.HYBRID, "fused": laye
 
 Arms = tuple[Arm, Arm]
 """The arms for a short and for a long past."""
-
-Forward = Callable[..., tuple[mx.array, list[mx.array]]]
 
 
 class FusedStep:
@@ -68,8 +67,12 @@ class FusedStep:
         self.guarded = guarded_of(network)
         self.fault = ""
         """Why it takes the plain path from now on; empty if it doesn't."""
-        self._forwards: dict[Arm, Forward] = {
-            arm: mx.compile(partial(self._layers, OPERATIONS[arm])) for arm in {*arms} - {"stock"}
+        alone = not any(sum for one in self.layers for sum in one.sums)
+        self._forwards: dict[Arm, StepParts] = {
+            arm: StepParts(
+                self._begin, partial(self._through, OPERATIONS[arm]), len(self.layers), eager=alone
+            )
+            for arm in {*arms} - {"stock"}
         }
         self._met: set[object] = set()
         """The arms and buffer sizes whose kernels have run."""
@@ -123,9 +126,10 @@ class FusedStep:
         self, arm: Arm, tokens: mx.array, layers: list[TailedCache]
     ) -> tuple[mx.array, list[mx.array]]:
         """A step in `arm`: logits, and the tails with one more token."""
-        pasts = [held.open() for held in layers]
+        with growing_together():
+            pasts = [held.open() for held in layers]
         counts = mx.array([layers[0].held, layers[0].recent], mx.int32)
-        logits, tails = self._forwards[arm](tokens, counts, pasts)
+        logits, tails, _ = self._forwards[arm](tokens, pasts, counts)
         kernels = (arm, tuple(array.shape for array in pasts[0]))
         if kernels not in self._met:  # compiler and device errors must surface within the `try`
             computed(logits, *tails)
@@ -136,21 +140,25 @@ class FusedStep:
         self.fault = first_line(error)
         fail_in_use(self.network, self.cache_format, "a fused step", self.fault)
 
-    def _layers(
+    def _begin(self, tokens: mx.array, counts: mx.array) -> tuple[mx.array, mx.array]:
+        return self.network.model.embed_tokens(tokens), rotation.rotation(self.table, counts)
+
+    def _through(
         self,
         operations: layer.Operations,
-        tokens: mx.array,
-        counts: mx.array,
+        span: slice,
+        x: mx.array,
+        turns: mx.array,
         pasts: list[tuple[mx.array, ...]],
+        counts: mx.array,
     ) -> tuple[mx.array, list[mx.array]]:
-        x = self.network.model.embed_tokens(tokens)
-        turns = rotation.rotation(self.table, counts)
         tails = []
         with tuning.cut_by(self.cuts):
-            for one, past in zip(self.layers, pasts, strict=True):
+            for one, past in zip(self.layers[span], pasts, strict=True):
                 x, tail = one.step(x, turns, self._past(past, counts), operations)
                 tails.append(tail)
-            return self._logits(x, operations), tails
+            last = span.stop == len(self.layers)
+            return self._logits(x, operations) if last else x, tails
 
     def _past(self, arrays: tuple[mx.array, ...], counts: mx.array) -> attend.Past:
         """Name the arrays of `TailedCache.open`: a trace accepts only arrays."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from qwen3_mlx.device.buffer_sizes import BLOCK
-from qwen3_mlx.nn.evaluate import evaluate_now
+from qwen3_mlx.nn.evaluate import evaluate_grown
 from qwen3_mlx.nn.softmax_attention import attention
 
 
@@ -65,7 +65,7 @@ class KVCache:
             kept = [] if buffer is None else [buffer[..., :start, :]]
             buffer = mx.concatenate([*kept, blank], axis=2)
             if kept:  # frees the smaller buffer before attention allocates
-                evaluate_now(buffer)
+                evaluate_grown(buffer)
         assert buffer is not None
         buffer[..., start:end, :] = new
         return buffer
