@@ -16,7 +16,7 @@ from qwen3_mlx.device.out_of_memory import is_out_of_memory
 from qwen3_mlx.metal import attend, dispatch, layer, rotation, skinny
 from qwen3_mlx.metal.matrix import Matrix, unsupported_matrices
 from qwen3_mlx.nn.cache.full import KVCache
-from qwen3_mlx.nn.cache.tailed import TailedCache, grow_together, open_together
+from qwen3_mlx.nn.cache.tailed import Opened, TailedCache, grow_together, open_together
 from qwen3_mlx.nn.evaluate import growing_together
 from qwen3_mlx.nn.fused_step import as_matrices, choose_arms, unsupported_network
 from qwen3_mlx.nn.guarded import computed, first_line, is_of_a_trace
@@ -111,7 +111,7 @@ class FusedRows:
         if held is None:
             return self._plainly(tokens, caches, new)
         try:
-            logits, tails = self._run(tokens, held, new)
+            logits, opened, tails = self._run(tokens, held, new)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -119,8 +119,7 @@ class FusedRows:
                 self.fault = first_line(error)
                 say(f"a fused step of rows failed, so plain operations go on: {self.fault}")
             return self._plainly(tokens, caches, new)
-        for each, tail in zip(zip(*held, strict=True), tails, strict=True):
-            grow_together(each, tail, new)
+        grow_together(held, opened, tails, new)
         return logits
 
     def _held(
@@ -149,9 +148,9 @@ class FusedRows:
 
     def _run(
         self, tokens: mx.array, held: Sequence[Sequence[TailedCache]], new: Sequence[int]
-    ) -> tuple[mx.array, list[mx.array]]:
+    ) -> tuple[mx.array, Opened, list[mx.array]]:
         with growing_together():
-            opened = [open_together(each, new) for each in zip(*held, strict=True)]
+            opened = open_together(held, new)
         now = [(layers[0].held, layers[0].recent) for layers in held]
         foreseen, self._last.counts = self._last.counts, None
         known = foreseen is not None and foreseen[0] == now
@@ -171,7 +170,7 @@ class FusedRows:
             self._met.add(sizes)
         moved = [(old, recent + more) for (old, recent), more in zip(now, new, strict=True)]
         self._last.counts = moved, following
-        return logits, tails
+        return logits, opened, tails
 
     def _places_of(self, new: tuple[int, ...]) -> mx.array:
         """Each row's sequence, and its place among that sequence's rows: ``[R, 2]``."""

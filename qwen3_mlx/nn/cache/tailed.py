@@ -9,6 +9,7 @@ to `attend.TAIL` tokens at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -17,6 +18,20 @@ from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.cache.quantized import QuantizedCache
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import CacheFormat
+
+Opened = list[tuple[list[tuple[mx.array, ...]], mx.array]]
+"""Per layer: each sequence's buffers (keys', then values'), and the tails of all of them."""
+
+
+class Left(NamedTuple):
+    """What a step of rows left to the next one, kept by a sequence's first layer."""
+
+    buffers: list[tuple[mx.array, ...]]
+    """The sequence's own, per layer."""
+    tails: list[mx.array]
+    """Those of all the step's sequences, per layer."""
+    place: int
+    """The sequence's index among them."""
 
 
 class TailedCache(KVCache):
@@ -27,6 +42,8 @@ class TailedCache(KVCache):
     _tail: mx.array | None = None
     _joint: tuple[mx.array, int] | None = None
     """The stacked tails of several sequences from a step of rows, and this cache's index in it."""
+    left: Left | None = None
+    """In a first layer: all layers' arrays, as long as no layer's have changed since."""
 
     @property
     def tail(self) -> mx.array | None:
@@ -35,7 +52,7 @@ class TailedCache(KVCache):
 
     @tail.setter
     def tail(self, value: mx.array | None) -> None:
-        self._tail, self._joint = value, None
+        self._tail, self._joint, self.left = value, None, None
 
     @property
     def offset(self) -> int:
@@ -44,7 +61,7 @@ class TailedCache(KVCache):
 
     @offset.setter
     def offset(self, value: int) -> None:
-        self.held = value - self.recent
+        self.held, self.left = value - self.recent, None
 
     def append(self, keys: mx.array, values: mx.array) -> None:
         """Close the tail, then append keys and values ``[B, K, L, D]``."""
@@ -70,10 +87,6 @@ class TailedCache(KVCache):
         room: int = super().state[0].shape[2]
         return room, room if self.offset + new <= room else max(2 * room, self.offset + new)
 
-    def join(self, tails: mx.array, index: int, new: int) -> None:
-        """Adopt the tail ``tails[index]``, which holds `new` more tokens."""
-        self._tail, self._joint, self.recent = None, (tails, index), self.recent + new
-
     def joined(self, index: int) -> mx.array | None:
         """The stacked tails, if this cache's tail is number `index` of them; else None."""
         return self._joint[0] if self._joint is not None and self._joint[1] == index else None
@@ -85,15 +98,17 @@ class TailedCache(KVCache):
     def close(self) -> None:
         """Move the tail's tokens into the buffers."""
         recent, self.recent = self.recent, 0
-        if recent and self.tail is not None:
-            new = self.tail[:, None, :, :recent]  # [2, 1, K, recent, D]
-            super().append(new[0], new[1])
+        if recent and self._joint is not None:  # views of few operations: many layers close at once
+            tails, at = self._joint
+            super().append(*(tails[at : at + 1, part, :, :recent] for part in range(2)))
+        elif recent and self._tail is not None:
+            super().append(*(self._tail[part : part + 1, :, :recent] for part in range(2)))
 
     def trim(self, n: int) -> int:
         """As `KVCache.trim`: removes tokens from the tail first."""
         from_tail = min(max(n, 0), self.recent)
         self.recent -= from_tail
-        return from_tail + super().trim(n - from_tail)
+        return from_tail + (super().trim(n - from_tail) if n > from_tail else 0)
 
     def stored(self, count: int) -> dict[str, mx.array]:
         """As `KVCache.stored`; closes the tail first."""
@@ -119,23 +134,50 @@ def tailed(cache_format: CacheFormat, network: Qwen3Network) -> TailedCache:
     )
 
 
-def open_together(
+def open_together(held: Sequence[Sequence[TailedCache]], new: Sequence[int]) -> Opened:
+    """The arrays of S sequences' caches (``held``: per sequence, per layer) for a step of rows.
+
+    The tails ``[S, 2, K, TAIL, D]`` have room for `new` tokens of each sequence. What the last step
+    left is taken as it is, if these were its sequences: asking each layer takes the host longer.
+    """
+    return _left(held, new) or [_open_layer(each, new) for each in zip(*held, strict=True)]
+
+
+def grow_together(
+    held: Sequence[Sequence[TailedCache]], opened: Opened, tails: list[mx.array], new: Sequence[int]
+) -> None:
+    """Adopt a step's tails, ``[S, 2, K, TAIL, D]`` each, with `new` more tokens per sequence."""
+    for index, (layers, count) in enumerate(zip(held, new, strict=True)):
+        before = layers[0].left
+        for cache, tail in zip(layers, tails, strict=True):
+            cache._tail, cache._joint, cache.recent = None, (tail, index), cache.recent + count
+        own = before.buffers if before else [buffers[index] for buffers, _ in opened]
+        layers[0].left = Left(own, tails, index)
+
+
+def _left(held: Sequence[Sequence[TailedCache]], new: Sequence[int]) -> Opened | None:
+    """What the last step left to exactly these sequences, unless a tail must be closed."""
+    buffers, tails = [], None
+    for index, (layers, count) in enumerate(zip(held, new, strict=True)):
+        left = layers[0].left
+        if left is None or left.place != index or layers[0].recent + count > attend.TAIL:
+            return None
+        if tails is not None and tails is not left.tails:
+            return None
+        tails = left.tails
+        buffers.append(left.buffers)
+    if tails is None or len(tails[0]) != len(held):
+        return None
+    return [(list(each), tail) for *each, tail in zip(*buffers, tails, strict=True)]
+
+
+def _open_layer(
     caches: Sequence[TailedCache], new: Sequence[int]
 ) -> tuple[list[tuple[mx.array, ...]], mx.array]:
-    """One layer's caches of S sequences: each one's buffers, and the tails ``[S, 2, K, TAIL, D]``.
-
-    The tails have room for `new` tokens of each sequence. If the last step returned exactly these
-    tails stacked, they are reused without a copy.
-    """
+    """One layer of `Opened`; tails that are stacked in this order aren't copied."""
     buffers = [cache.buffers(count) for cache, count in zip(caches, new, strict=True)]
     joined = [cache.joined(index) for index, cache in enumerate(caches)]
     first = joined[0]
     if first is not None and len(first) == len(caches) and all(one is first for one in joined):
         return buffers, first
     return buffers, mx.stack([cache.open()[-1] for cache in caches])
-
-
-def grow_together(caches: Sequence[TailedCache], tails: mx.array, new: Sequence[int]) -> None:
-    """Adopt a step's tails ``[S, 2, K, TAIL, D]``, which hold `new` more tokens per sequence."""
-    for index, (cache, count) in enumerate(zip(caches, new, strict=True)):
-        cache.join(tails, index, count)
