@@ -21,10 +21,6 @@ from qwen3_mlx.metal.matrix import FLOATS, Matrix, float_bits
 TAIL = 64
 """Tokens that a tail holds; when it is full, they are moved to the keys and values."""
 
-SHARED_FROM = 4
-"""Sequences from which several heads share one read of their past: there are then enough
-threadgroups without a threadgroup for every head."""
-
 _SPLIT_FROM = 1024  # tokens of capacity: up to here, one threadgroup per head is as fast
 _PART = 512
 
@@ -173,8 +169,8 @@ def attend(
     splits = _splits(max(capacities))
     split = splits > 1
     names = padded(len(pasts.keys), pasts.keys[0].bits > 0)
-    together = split or names >= SHARED_FROM or pasts.most > 1
-    lanes, queries, simds = tuning.attend(heads[0] // heads[1], dim, dim * qkv.dtype.size, together)
+    sharing = 4 if split or pasts.most > 1 else tuning.sharing(heads[0], names)
+    lanes, queries, simds = tuning.attend(heads[0] // heads[1], dim, dim * qkv.dtype.size, sharing)
     out_dtype = mx.float32 if split else qkv.dtype
     shape = (count * heads[0], splits, dim + 2) if split else (count, 1, heads[0] * dim)
     constants: dict[str, Constant] = {"O": out_dtype, "SPLIT": split, "QUERIES": queries}

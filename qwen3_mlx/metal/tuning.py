@@ -29,6 +29,9 @@ FURTHER: Mapping[str, tuple[Cut, ...]] = {
 """Further cuts that `doctor --prove` tries on Metal, where the defaults are unmeasured: many rows
 were faster on an M5 and an M3 Ultra (mlx#3753), many simdgroups hide the memory's latency."""
 
+MULTIPROCESSORS = 128
+"""Threadgroups of `attend` that a data centre's GPU runs at once: an H100 or H200 has 132."""
+
 _asked: ContextVar[Cuts] = ContextVar("cuts")
 
 
@@ -116,17 +119,29 @@ def skinny(rows: int, columns: int, tokens: int, gated: bool, experts: bool) -> 
     return RowsCut(1, 16, 1)
 
 
-def attend(group: int, dim: int, row_bytes: int, split: bool) -> AttendCut:
+def attend(group: int, dim: int, row_bytes: int, sharing: int) -> AttendCut:
     """The cut for `group` query heads per key head of `dim` elements, which take `row_bytes`.
 
-    Several heads share one read of a long past (`split`), and divide a short one. A CUDA thread
-    needs 95 registers for rows of 256 bytes, 146 for 512, and 213 if four heads read together; M1
-    and M2 have 128, and allow no threadgroup of 512 threads from 104 registers on.
+    sharing: heads that share one read of a past, at most; 1 divides a past among more simdgroups.
+    A CUDA thread needs 95 registers for rows of 256 bytes, 146 for 512, and 213 if four heads read
+    together; M1 and M2 have 128, and allow no threadgroup of 512 threads from 104 registers on.
     """
-    queries = math.gcd(group, 4 if split and dim <= 128 else 1)
+    queries = math.gcd(group, sharing if dim <= 128 else 1)
     if backend.device() == "cuda":
-        return AttendCut(8, queries, 16 if not split and row_bytes <= 256 else 8)
-    return AttendCut(min(32 if split else 16, dim), queries, 8)
+        return AttendCut(8, queries, 16 if sharing == 1 and row_bytes <= 256 else 8)
+    return AttendCut(min(32 if sharing > 1 else 16, dim), queries, 8)
+
+
+def sharing(heads: int, sequences: int) -> int:
+    """Heads that share one read of the pasts of `sequences` sequences with `heads` heads each.
+
+    On CUDA the fewest for which all threadgroups run at once, one per multiprocessor (H200, 132 of
+    them; 32 heads, 512 tokens): of 1, 2, 4 heads 9.6, 12.9, 16.6 us for four sequences, 17.7, 13.2,
+    16.7 for eight, 35, -, 17.9 for sixteen. Metal: a guess.
+    """
+    if backend.device() == "cuda":
+        return next((n for n in (1, 2) if heads * sequences <= n * MULTIPROCESSORS), 4)
+    return 4 if sequences >= 4 else 1
 
 
 def choosing() -> bool:

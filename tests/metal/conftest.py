@@ -65,7 +65,7 @@ def attend_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     """``attend_cut(lanes, queries)``: `attend` cut so, wherever the past is split or not."""
 
     def put(lanes: int, queries: int) -> None:
-        def cut(group: int, dim: int, row_bytes: int, split: bool) -> AttendCut:
+        def cut(group: int, dim: int, row_bytes: int, sharing: int) -> AttendCut:
             return AttendCut(min(lanes, dim), math.gcd(queries, group), 8)
 
         monkeypatch.setattr(tuning, "attend", cut)

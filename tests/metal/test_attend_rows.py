@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 from qwen3_mlx.metal import attend as module
-from qwen3_mlx.metal import rotation
+from qwen3_mlx.metal import rotation, tuning
 from qwen3_mlx.metal.attend import Past, Pasts, attend, one_by_one, reference
 from qwen3_mlx.metal.launch import Launch
 from qwen3_mlx.metal.matrix import Matrix
@@ -78,6 +78,35 @@ def test_rows_behind_a_split_past(new: list[int], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "_SPLIT_FROM", 16)
     monkeypatch.setattr(module, "_PART", 20)
     check(new, heads=(8, 2), dim=64)
+
+
+@pytest.mark.parametrize("queries", [1, 2, 4])
+@pytest.mark.parametrize("new", [[1, 1, 1, 1], [2, 3]])
+@pytest.mark.parametrize("packing", [(0, 0), (8, 32)], ids=["plain", "packed"])
+def test_rows_whose_heads_share_a_read(
+    new: list[int],
+    queries: int,
+    packing: tuple[int, int],
+    attend_cut: Callable[[int, int], None],
+) -> None:
+    attend_cut(8, queries)
+    check(new, heads=(8, 2), dim=64, packing=packing)
+
+
+def test_heads_share_a_read_where_there_are_threadgroups_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On CUDA the fewest heads whose threadgroups run at once; 32 heads as in 8B and 30B-A3B."""
+    monkeypatch.setattr(tuning.backend, "device", lambda: "cuda")
+    assert [tuning.sharing(32, 2**n) for n in range(5)] == [1, 1, 1, 2, 4]
+    assert [tuning.sharing(16, 2**n) for n in range(5)] == [1, 1, 1, 1, 2]
+    assert [tuning.sharing(64, 2**n) for n in range(5)] == [1, 1, 2, 4, 4]
+    cuts = [tuning.attend(4, 128, 256, sharing) for sharing in (1, 2, 4)]
+    assert cuts == [(8, 1, 16), (8, 2, 8), (8, 4, 8)]
+    assert tuning.attend(4, 256, 512, 4) == (8, 1, 8) == tuning.attend(4, 256, 512, 1)
+    monkeypatch.setattr(tuning.backend, "device", lambda: "metal")
+    assert [tuning.sharing(32, 2**n) for n in range(5)] == [1, 1, 4, 4, 4]
+    assert [tuning.attend(4, 128, 256, sharing) for sharing in (1, 4)] == [(16, 1, 8), (32, 4, 8)]
 
 
 def test_positions() -> None:
