@@ -23,6 +23,8 @@ ALONE_SECONDS = 0.5
 """The same for a prompt while no sequence decodes: new or leaving requests wait for one chunk."""
 STARVED_SECONDS = 2.0
 """Seconds without a chunk after which a prompt comes first."""
+STALLED_SECONDS = 120.0
+"""Seconds after which a sequence is ended whose listener accepts nothing."""
 SHORTEST, FIRST = 4, 16
 """Tokens of the shortest chunk, or twice as many as in one after alike ones; and of the first one,
 from which the speed is learned."""

@@ -141,6 +141,10 @@ class PromptCache:
             hint = "try --kv-bits 8, a shorter conversation (/clear) or a smaller model (/model)"
             require(int(larger * self.nbytes), f"at {count:,} tokens", hint)
 
+    def grows(self, tokens: int) -> bool:
+        """Whether a step of `tokens` copies all layers' buffers into larger ones."""
+        return self.layers[0].grows(tokens)
+
     @property
     def nbytes(self) -> int:
         """Bytes of all layers' buffers."""

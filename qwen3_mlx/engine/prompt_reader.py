@@ -89,6 +89,8 @@ class PromptReader:
         """Read as rows until that time, one step at least; the last logits, or None."""
         logits, rows = None, self._rows()
         while rows is not None and (size := _next_rows(rows, cache, task.left)):
+            if logits is not None and cache.grows(size):  # slower than foreseen: the next round's
+                break
             done, began = len(cache.tokens), self._clock()
             logits = self._step(rows, cache, task.prompt[done : done + size])
             now = self._clock()

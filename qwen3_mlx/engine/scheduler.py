@@ -15,7 +15,7 @@ from functools import partial
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.engine.decision import Ask, Decision, End, Inject
 from qwen3_mlx.engine.decode import Decoder, obey
-from qwen3_mlx.engine.fair import ALONE_SECONDS, next_reader
+from qwen3_mlx.engine.fair import ALONE_SECONDS, STALLED_SECONDS, next_reader
 from qwen3_mlx.engine.idle import IdleWork
 from qwen3_mlx.engine.memory_admission import Admission
 from qwen3_mlx.engine.prefill import require_numbers
@@ -29,9 +29,6 @@ from qwen3_mlx.engine.step_times import StepTimes
 from qwen3_mlx.engine.task import Counts, Task
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
-
-STALLED_SECONDS = 120.0
-"""Seconds after which a sequence is ended whose listener accepts nothing."""
 
 
 class Scheduler:
@@ -117,7 +114,7 @@ class Scheduler:
         self.on_news()  # before a chunk, which may take long; `SchedulerThread` calls it after
         worked = self.side_work.step(by_turns=any(not task.decoder for task in self._running))
         running = self._answering()
-        read = not worked and self._read()
+        read = not worked and self._read(running)
         # a task that has just read its prompt joins next round: more rows may need a new trace
         stepped = self._step(running or self._answering())
         if read or stepped or worked or self._running or self._waiting:
@@ -199,13 +196,15 @@ class Scheduler:
         self.counts.cached_tokens += len(task.cache.tokens)
         task.listener.reading(len(task.cache.tokens), len(task.prompt))
 
-    def _read(self) -> bool:
-        """Read a chunk of one prompt; False if no prompt is left to read."""
+    def _read(self, answering: Sequence[Task]) -> bool:
+        """Read a chunk of one prompt; False if none is left, or the next step takes longer."""
         prompts = [task for task in self._running if task.decoder is None]
-        if prompts:
-            found = next_reader([(task.left, task.touched) for task in prompts], self._clock())
-            self._guarded(prompts[found], self._read_chunk)
-        return bool(prompts)
+        awake = [task.cache for task in answering if task.cache and not task.listener.full()]
+        if not prompts or not self.side_by_side.is_even(awake):
+            return False
+        found = next_reader([(task.left, task.touched) for task in prompts], self._clock())
+        self._guarded(prompts[found], self._read_chunk)
+        return True
 
     def _read_chunk(self, task: Task) -> None:
         cache = task.cache

@@ -95,6 +95,14 @@ class FusedRows:
         rooms = [layers[0].rooms(count) for layers, count in zip(held, new, strict=True)]
         return self.ahead.ready(tuple(new), rooms)
 
+    def is_traced(self, caches: Sequence[Sequence[KVCache]], new: Sequence[int]) -> bool:
+        """Whether `rows` runs by a graph that was traced before, if no buffer grows."""
+        held = self._held(caches, new)
+        if held is None:
+            return True
+        shapes = [tuple(a.shape for a in layers[0].buffers(0)) for layers in held]
+        return (len(new), sum(new), *shapes) in self._met
+
     def multiplies(self, caches: Sequence[Sequence[KVCache]], new: Sequence[int]) -> bool:
         """Whether `rows` runs all its products by this package's kernels, without compiling one."""
         able = self.operations is layer.ROWS and self._held(caches, new) is not None

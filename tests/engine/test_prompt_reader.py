@@ -113,6 +113,18 @@ def test_reading_ends_once_its_time_is_over_and_goes_on_in_the_next_round() -> N
     assert_close(logits, expected)
 
 
+def test_a_step_that_copies_the_cache_is_a_rounds_only_one() -> None:
+    """It takes longer than the steps before it, by which the rest of a round is planned."""
+    task, rows = task_of(prompt_of(300), 220), Rows()
+    assert task.cache is not None
+    held = []
+    while task.left:
+        before = len(rows.sizes)
+        read(task, rows)
+        held.append((len(rows.sizes) - before, len(task.cache.tokens)))
+    assert held == [(2, 252), (3, 300)], "the buffers have 256 rows"
+
+
 def reader_of(rows: Rows, own: float) -> PromptReader:
     """One whose passes were seen to take `own` seconds and little for each token."""
     reader = PromptReader(NETWORK, CONFIG, lambda: rows, lambda: rows.now)  # type: ignore[arg-type, return-value]
@@ -138,10 +150,13 @@ def test_steps_read_a_long_prompt_where_a_pass_would_keep_others_waiting() -> No
 def test_a_pass_is_tried_now_and_then_where_steps_are_faster() -> None:
     rows, task = Rows(), task_of(prompt_of(SHORT * PASS_EVERY), 5)
     reader = reader_of(rows, own=4.0)
-    before = len(reader.pace.recent)
+    before, chunks = len(reader.pace.recent), 0
     while len(reader.pace.recent) == before and task.left > SHORT:
         reader.read(task, 4.5, awaited=True)
-    assert len(rows.sizes) == (PASS_EVERY - 1) * 4
+        chunks += 1
+    assert chunks == PASS_EVERY
+    growing = 1  # chunks that leave a step which copies the cache to the next one
+    assert len(rows.sizes) == (PASS_EVERY - 1) * 4 - growing
 
 
 def test_a_delay_of_the_first_pass_does_not_keep_passes_away(

@@ -46,6 +46,29 @@ def test_who_is_stopped_reads_nothing_more_and_says_one_token_more() -> None:
     assert not scheduler.busy
 
 
+def test_nothing_is_read_in_the_round_whose_step_copies_a_cache() -> None:
+    """Who answers would wait for both; who is full and doesn't step counts for nothing."""
+    scheduler = scheduler_of(saying := a_task(length=300))
+    run(scheduler, lambda: len(heard(saying).ids) == 2)
+    scheduler.submit(reading := a_task([5, *PROMPT, *PROMPT * 20], prefill_chunk=1))
+    assert saying.cache is not None
+    read_before = []
+    while heard(saying).read[-1][1] + len(heard(saying).ids) < 262:
+        before, rows = len(heard(reading).read), saying.cache.layers[0].state[0].shape[2]
+        scheduler.round()
+        grew = saying.cache.layers[0].state[0].shape[2] > rows
+        assert grew == (len(heard(reading).read) == before)
+        read_before.append(grew)
+    assert read_before.count(True) == 1
+    listener: Any = saying.listener
+    listener.full = lambda: True
+    saying.cache.grows = lambda tokens: True  # type: ignore[method-assign]
+    before = len(heard(reading).read)
+    for _ in range(4):
+        scheduler.round()
+    assert len(heard(reading).read) == before + 4
+
+
 def test_a_prompt_is_read_between_steps_of_other_work() -> None:
     done: list[int] = []
 

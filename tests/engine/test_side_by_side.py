@@ -208,6 +208,11 @@ class Compiled:
         self.ahead, self.operations = self, layer.HYBRID
         self.steps: list[tuple[int, ...]] = []
         self.compiled = 0
+        self.traced = True
+
+    def is_traced(self, caches: Sequence[Any], new: Sequence[int]) -> bool:
+        assert len(caches) == len(new) > 1
+        return self.traced
 
     def ready(self, caches: Sequence[Any], new: Sequence[int]) -> bool:
         self.asked.append(list(new))
@@ -225,6 +230,22 @@ def run_of(compiled: Compiled, decoders: Sequence[Decoder], monkeypatch: pytest.
     way = (network().rows, compiled)
     monkeypatch.setattr("qwen3_mlx.engine.side_by_side.way_together", lambda *_: way)
     return Run(decoders, lambda rows, _: float(rows))
+
+
+def test_a_step_is_uneven_where_it_copies_or_traces_and_never_twice_in_a_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoders = [plain([1, 2, 3]), plain([4, 5])]
+    side = run_of(compiled := Compiled(16, 16), decoders, monkeypatch).side
+    one, other = caches = [decoder.cache for decoder in decoders]
+    assert side.is_even([]) and side.is_even(caches) and side.is_even(caches)
+    compiled.traced = False
+    assert [side.is_even(caches) for _ in range(4)] == [False, True, False, True]
+    assert all(side.is_even([cache]) for cache in caches), "one alone takes no pass of rows"
+    compiled.traced = True
+    monkeypatch.setattr(other, "grows", lambda tokens: tokens == 1)
+    assert [side.is_even(caches) for _ in range(4)] == [False, True, False, True]
+    assert side.is_even([one]) and not side.is_even([other]) and side.is_even([other])
 
 
 def test_a_pass_that_is_not_compiled_is_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

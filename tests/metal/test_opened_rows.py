@@ -162,6 +162,31 @@ def test_no_layer_is_asked_while_nothing_changes(asked: list[int]) -> None:
     assert asked == [1, 1], "the first step of one alone; the second one takes what it left"
 
 
+def test_growth_is_foreseen_and_a_trace_is_known() -> None:
+    network = network_of(mx.float32)
+    rows, steps = FusedRows(network, operations=layer.HYBRID), FusedStep(network)
+    caches, _ = filled(network, [250, 240])
+    for _ in range(3):  # so that their tails are full at different steps
+        steps(mx.array([[7]], mx.uint32), caches[1])
+    foreseen, grown, traced = [], [], []
+    for step in range(20):
+        before = [cache[0].state[0].shape[2] for cache in caches]
+        foreseen.append([cache[0].grows(1) for cache in caches])
+        traced.append(rows.is_traced(caches, [1, 1]))
+        if step % 5 == 4:
+            for cache in caches:
+                steps(mx.array([[7]], mx.uint32), cache)
+        else:
+            rows.together(tokens_of(2), caches)
+        after = [cache[0].state[0].shape[2] for cache in caches]
+        grown.append([a > b for a, b in zip(after, before, strict=True)])
+    assert foreseen == grown and sum(map(sum, grown)) == 2
+    first, second = (index for index, each in enumerate(grown) if any(each))
+    unknown = [index for index, known in enumerate(traced) if not known]
+    assert unknown[0] == 0 and set(unknown) <= {0, first + 1, second + 1}
+    assert rows.is_traced(caches, [1, 1]) and not rows.is_traced(caches[:1], [2])
+
+
 def test_what_is_left_holds_no_other_sequence_and_goes_with_its_own(
     launches: list[Launch],
 ) -> None:

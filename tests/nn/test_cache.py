@@ -6,6 +6,7 @@ comparer's own float32 bound holds everywhere here.
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import mlx.core as mx
@@ -13,6 +14,8 @@ import pytest
 
 from qwen3_mlx.checkpoint import load_network
 from qwen3_mlx.nn.cache.full import KVCache
+from qwen3_mlx.nn.cache.quantized import QuantizedCache
+from qwen3_mlx.nn.cache.windowed import RotatingCache
 from qwen3_mlx.nn.transformer import Qwen3Network
 from tests.checkpoints import GOLDEN, expected
 from tests.oracle import assert_close, nmse
@@ -177,3 +180,24 @@ def test_layers_do_not_share_a_cache() -> None:
     assert len({id(layer) for layer in cache}) == len(network.layers) == len(cache)
     assert_close(network(tokens, network.make_cache()), want)
     assert offsets(cache) == {0}
+
+
+@pytest.mark.parametrize(
+    "cache", [KVCache(), KVCache(700), QuantizedCache(8, 32), RotatingCache(300, 4)], ids=type
+)
+def test_a_cache_says_when_its_next_step_copies_it(cache: KVCache) -> None:
+    assert not cache.grows(1), "the first buffers copy nothing"
+    draw = random.Random(0)
+    found = 0
+    for _ in range(700):
+        new = draw.choice([1, 1, 1, 3])
+        rows = mx.zeros((1, 2, new, 64))
+        before, foreseen = cache.state, cache.grows(new)
+        shape = before[0].shape if before else None
+        cache.attend(mx.zeros((1, 4, new, 64)), rows, rows, 0.125)
+        mx.eval(cache.state)
+        copied = shape is not None and cache.state[0].shape != shape
+        assert foreseen >= copied, cache.offset
+        assert foreseen == copied or isinstance(cache, RotatingCache)
+        found += foreseen
+    assert 2 <= found <= 12

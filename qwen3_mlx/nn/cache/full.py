@@ -70,6 +70,10 @@ class KVCache:
         buffer[..., start:end, :] = new
         return buffer
 
+    def grows(self, new: int) -> bool:
+        """Whether a step of `new` tokens copies the buffers into larger ones."""
+        return bool(self.state) and self.offset + new > self.state[0].shape[2]
+
     def reach(self, length: int) -> int:
         """How many of the first `length` tokens a trim can keep: here all that the cache has."""
         return min(length, self.offset)

@@ -87,6 +87,11 @@ class TailedCache(KVCache):
         room: int = super().state[0].shape[2]
         return room, room if self.offset + new <= room else max(2 * room, self.offset + new)
 
+    def grows(self, new: int) -> bool:
+        """As `KVCache.grows`, of a fused step: the tail takes its tokens until it is full."""
+        full = self.recent + new > attend.TAIL
+        return full and self.offset > super().state[0].shape[2]
+
     def joined(self, index: int) -> mx.array | None:
         """The stacked tails, if this cache's tail is number `index` of them; else None."""
         return self._joint[0] if self._joint is not None and self._joint[1] == index else None

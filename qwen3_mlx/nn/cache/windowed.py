@@ -82,6 +82,10 @@ class RotatingCache(KVCache):
         rows = buffer[..., start - self._gone : self.offset - self._gone, :]
         return mx.concatenate([buffer[..., : self.window.sinks, :], rows], axis=2)
 
+    def grows(self, new: int) -> bool:
+        """As `KVCache.grows`; dropping rows copies the buffers, too."""
+        return self.keys is not None and self.offset - self._gone + new > self.keys.shape[2]
+
     def reach(self, length: int) -> int:
         """`length` if its window is complete; else the last mark, or 0."""
         length = min(length, self.offset)
