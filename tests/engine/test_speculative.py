@@ -17,6 +17,7 @@ from qwen3_mlx.engine.payoff import FIRST_WAIT, LEARNING, ROUNDS, Payoff
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.sample import Sampler
+from qwen3_mlx.engine.side_by_side import step_together
 from qwen3_mlx.engine.speculative import Speculating, SpeculativeDecoder
 from qwen3_mlx.options import AS_COMPUTED, Sampling
 from tests import tiny
@@ -300,3 +301,34 @@ def test_drafts_leave_room_for_the_token_before_them(room: int, want: int) -> No
     assert [decoder.most(wanted) for wanted in (1, 2, 3, 6)] == [
         min(one, want) for one in (1, 1, 3, 3)
     ]
+
+
+def test_a_pass_with_drafts_is_started_before_its_draws_are_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing else is under way meanwhile; plain steps follow one another and are left alone."""
+    events: list[str] = []
+    begin, draw = mx.async_eval, Sampler.draw_rows
+
+    def begun(*arrays: object) -> None:
+        logits = [a for a in arrays if isinstance(a, mx.array) and a.shape[1:] == (24,)]
+        events.extend(f"{len(each)} rows began" for each in logits)
+        begin(*arrays)
+
+    def drawn(self: Sampler, rows: mx.array, logits: mx.array) -> object:
+        events.append("draws")
+        return draw(self, rows, logits)
+
+    monkeypatch.setattr(mx, "async_eval", begun)
+    monkeypatch.setattr(Sampler, "draw_rows", drawn)
+    alone = drafting(DraftModel(PromptCache(tiny.network(77)[0])), Always())
+    alone.step()
+    assert events == ["4 rows began", "draws"]
+    events.clear()
+    beside = [drafting(DraftModel(PromptCache(tiny.network(77)[0])), Always()), plain()]
+    assert isinstance(beside[0], SpeculativeDecoder) and beside[0].draft(3) == 3
+    step_together(beside, beside[0].network.rows)
+    assert events == ["5 rows began", "draws"]
+    events.clear()
+    step_together([plain(), plain()], beside[0].network.rows)
+    assert not events
