@@ -24,7 +24,8 @@ from qwen3_mlx.tools.agent import tool_of
 from qwen3_mlx.tools.consent import Consent
 from qwen3_mlx.tools.events import ToolResult
 from qwen3_mlx.tools.loop import ToolLoop
-from qwen3_mlx.tools.servers import McpServers, ServerConfig
+from qwen3_mlx.tools.server_file import ServerConfig
+from qwen3_mlx.tools.servers import McpServers
 from qwen3_mlx.tools.tool import Tool
 
 STEPS = 10

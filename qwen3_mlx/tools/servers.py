@@ -1,155 +1,20 @@
-"""The MCP servers in a configuration file of the usual form, ``mcpServers``, and their processes.
-
-{"mcpServers": {"time": {"command": "mcp-server-time", "args": [], "env": {}},
-                "docs": {"url": "https://…/mcp", "headers": {}}}}
-"""
+"""The running MCP servers of a session, and their tools."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen3_mlx.errors import OptionError, Qwen3Error, ToolError
-from qwen3_mlx.files import read_given
+from qwen3_mlx.errors import Qwen3Error, ToolError
+from qwen3_mlx.tools.server_file import ServerConfig
 from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
 from qwen3_mlx.tools.transport import Receiver, Transport
 
 if TYPE_CHECKING:
     from qwen3_mlx.tools.client import McpClient
-
-_NAME = re.compile(r"[\w-]{1,64}")
-_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
-_MOST_SERVERS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """One server in the file: a command, or an address."""
-
-    name: str
-    command: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    cwd: str | None = None
-    url: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    allowed: tuple[str, ...] = ()
-    """``alwaysAllow``: tools that run without asking."""
-    only: tuple[str, ...] | None = None
-    """``includeTools``: the only tools on offer; None offers all."""
-    without: tuple[str, ...] = ()
-    """``excludeTools``: tools that are not on offer."""
-
-    def offers(self, tool: str) -> bool:
-        """Whether the file's choice of tools includes `tool`."""
-        return (self.only is None or tool in self.only) and tool not in self.without
-
-    @property
-    def shown(self) -> str:
-        """The command or address for the user; values of environment variables are hidden."""
-        if self.url:
-            return self.url
-        names = "".join(f"{name}=… " for name in self.env)
-        return names + " ".join(self.command)
-
-    @property
-    def digest(self) -> str:
-        """A hash of command, env names, cwd, url, alwaysAllow: if it changes, approval lapses."""
-        told = json.dumps([self.command, sorted(self.env), self.cwd, self.url, self.allowed])
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
-
-
-def read_config(path: Path) -> list[ServerConfig]:
-    """The enabled servers in the file. Raises `OptionError`, naming the file and the key."""
-    try:
-        found = json.loads(read_given(path).decode("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        got = getattr(error, "strerror", None) or str(error)
-        raise OptionError(f"{path} can't be read", got=got, expected=_FORM) from None
-    servers = found.get("mcpServers", found.get("servers")) if isinstance(found, dict) else None
-    if not isinstance(servers, dict):
-        raise OptionError(f"{path}", got="no mcpServers", expected=_FORM)
-    if len(servers) > _MOST_SERVERS:
-        raise OptionError(f"{path}", got=f"{len(servers)} servers", expected="64 at most")
-    made = [_server(name, one, f"{path}: {name}") for name, one in servers.items()]
-    return [one for one in made if one is not None]
-
-
-_FORM = '{"mcpServers": {"name": {"command": "…", "args": []}}} or {"url": "https://…"}'
-
-
-def _server(name: str, one: Any, where: str) -> ServerConfig | None:
-    if not isinstance(one, dict):
-        raise OptionError(where, got=type(one).__name__, expected="an object")
-    if not _NAME.fullmatch(name):
-        raise OptionError(where, got=f"the name {name!r}", expected="letters, digits, - and _")
-    if one.get("disabled") is True or one.get("enabled") is False:
-        return None
-    url, command = one.get("url") or one.get("httpUrl"), one.get("command")
-    base = _chosen(name, one, where)
-    if one.get("type") == "sse":
-        hint = "its streamable HTTP address often ends in /mcp"
-        raise OptionError(where, got="the transport sse, given up in 2025", hint=hint)
-    if isinstance(url, str) and command is None:
-        headers = _texts(one.get("headers"), f"{where}.headers")
-        return replace(base, url=_expanded(url, where), headers=headers)
-    if not isinstance(command, str) or not command.strip() or url is not None:
-        raise OptionError(where, got=sorted(one), expected="either command or url")
-    args = _words(one.get("args"), f"{where}.args")
-    cwd = one.get("cwd")
-    if cwd is not None and not isinstance(cwd, str):
-        raise OptionError(f"{where}.cwd", got=cwd, expected="a folder")
-    words = tuple(_expanded(word, where) for word in (command, *args))
-    env = _texts(one.get("env"), f"{where}.env")
-    return replace(base, command=words, env=env, cwd=cwd)
-
-
-def _chosen(name: str, one: dict[str, Any], where: str) -> ServerConfig:
-    """A `ServerConfig` with the entry's choice of tools, without command or address."""
-    allowed, only, without = (
-        _words(one.get(key), f"{where}.{key}")
-        for key in ("alwaysAllow", "includeTools", "excludeTools")
-    )
-    chosen = None if one.get("includeTools") is None else only
-    return ServerConfig(name, allowed=allowed, only=chosen, without=without)
-
-
-def _words(value: Any, where: str) -> tuple[str, ...]:
-    value = value or []
-    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise OptionError(where, got=value, expected="a list of texts")
-    return tuple(value)
-
-
-def _texts(value: Any, where: str) -> dict[str, str]:
-    value = value or {}
-    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-        raise OptionError(where, got=type(value).__name__, expected="an object of texts")
-    return {str(key): _expanded(text, where) for key, text in value.items()}
-
-
-def _expanded(text: str, where: str) -> str:
-    """`text` with ``${NAME}`` and ``${NAME:-default}`` replaced from the environment.
-
-    Raises `OptionError` for a variable that is not set and has no default.
-    """
-
-    def value(found: re.Match[str]) -> str:
-        known = os.environ.get(found[1], found[2])
-        if known is None:
-            raise OptionError(
-                where, got=f"{found[0]}, which isn't set", hint=f"export {found[1]}=…"
-            )
-        return known
-
-    return _VARIABLE.sub(value, text)
 
 
 class McpServers:

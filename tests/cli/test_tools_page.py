@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.cli.tools.chat_tools import ChatTools
-from qwen3_mlx.tools.servers import read_config
+from qwen3_mlx.tools.server_file import read_config
 from tests.cli import tools_given
 from tests.cli.tools_given import OPTIONS, say_in_turn
 from tests.tools.install import HOW, command

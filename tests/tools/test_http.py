@@ -8,7 +8,8 @@ import time
 import pytest
 
 from qwen3_mlx.tools import http
-from qwen3_mlx.tools.servers import McpServers, ServerConfig
+from qwen3_mlx.tools.server_file import ServerConfig
+from qwen3_mlx.tools.servers import McpServers
 from qwen3_mlx.tools.tool import Cancel
 from tests.tools.hostile_http import stub
 from tests.tools.test_servers import call, config

@@ -15,7 +15,8 @@ import pytest
 
 from qwen3_mlx.tools import http, stdio
 from qwen3_mlx.tools.http import Http
-from qwen3_mlx.tools.servers import McpServers, ServerConfig
+from qwen3_mlx.tools.server_file import ServerConfig
+from qwen3_mlx.tools.servers import McpServers
 from qwen3_mlx.tools.stdio import Stdio
 from qwen3_mlx.tools.tool import Cancel, Result, Tool
 from qwen3_mlx.tools.transport import Message

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_mlx.tools.servers import McpServers, ServerConfig
+from qwen3_mlx.tools.server_file import ServerConfig
+from qwen3_mlx.tools.servers import McpServers
 from qwen3_mlx.tools.tool import Cancel
 
 pytestmark = pytest.mark.skipif(

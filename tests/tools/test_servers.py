@@ -16,7 +16,8 @@ import pytest
 
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.tools.client import McpClient
-from qwen3_mlx.tools.servers import McpServers, ServerConfig, read_config
+from qwen3_mlx.tools.server_file import ServerConfig, read_config
+from qwen3_mlx.tools.servers import McpServers
 from qwen3_mlx.tools.tool import Cancel, Result
 
 HOSTILE = Path(__file__).with_name("hostile_server.py")
@@ -165,7 +166,8 @@ def test_children_that_stay_are_ended(how: str, tmp_path: Path) -> None:
 
 PROGRAM = """
 import sys, time
-from qwen3_mlx.tools.servers import McpServers, ServerConfig
+from qwen3_mlx.tools.server_file import ServerConfig
+from qwen3_mlx.tools.servers import McpServers
 one = ServerConfig("h", (sys.executable, sys.argv[1], sys.argv[4]), {"MARK_OF_TEST": sys.argv[2]})
 servers = McpServers([one]).__enter__()
 print("ready", flush=True)
@@ -260,6 +262,56 @@ SHAPES: list[Callable[[], str]] = [
     lambda: '{"mcpServers": {"a": {"command": "${NOT_SET_AT_ALL}"}}}',
     lambda: '{"mcpServers": {"a": {"type": "sse", "url": "http://x"}}}',
 ]
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("arg", "args"),
+        ("Args", "args"),
+        ("arguments", "args"),
+        ("Env", "env"),
+        ("environment", "env"),
+        ("CWD", "cwd"),
+        ("working_directory", "cwd"),
+        ("header", "headers"),
+        ("comand", "command"),
+        ("exclude_tools", "excludeTools"),
+        ("excludetool", "excludeTools"),
+        ("include-tools", "includeTools"),
+        ("alwaysallow", "alwaysAllow"),
+        ("Disabled", "disabled"),
+        ("disable", "disabled"),
+    ],
+)
+def test_a_misspelt_key_is_named(key: str, meant: str, tmp_path: Path) -> None:
+    """Left out, it would start a server without its arguments, or offer what was to be left out."""
+    servers = {"time": {"command": "time", key: []}}
+    with pytest.raises(OptionError) as caught:
+        read_config(write(tmp_path, json.dumps({"mcpServers": servers})))
+    said = str(caught.value)
+    assert "time" in said and repr(key) in said and meant in said
+
+
+def test_keys_of_other_programs_mean_nothing_here(tmp_path: Path) -> None:
+    others = [
+        "timeout", "trust", "description", "envFile", "tools", "autoApprove", "oauth",
+        "authProviderType", "scopes", "icons", "displayName", "transport", "transportType",
+        "note", "_comment", "metadata", "requestTimeout", "version", "startupTimeout",
+        "disabledTools", "enabledTools", "allowedTools", "toolFilter", "gallery", "dev",
+        "sandbox", "inputs", "initTimeout", "experimental_environment_mode", "id", "name",
+        "label", "owner",
+    ]  # fmt: skip
+    one = {"command": "time"} | dict.fromkeys(others, 1)
+    (found,) = read_config(write(tmp_path, json.dumps({"mcpServers": {"time": one}})))
+    assert found.command == ("time",)
+
+
+@pytest.mark.parametrize("key", ["url", "httpUrl", "serverUrl"])
+def test_an_address_has_each_programs_key(key: str, tmp_path: Path) -> None:
+    one = {key: "http://127.0.0.1:9/mcp"}
+    (found,) = read_config(write(tmp_path, json.dumps({"mcpServers": {"time": one}})))
+    assert found.url == "http://127.0.0.1:9/mcp" and not found.command
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -11,7 +11,8 @@ from qwen3_mlx.cli.tools.shown import visible
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.tools.consent import NOBODY_TO_ASK, Ask, Consent, Decision, No
-from qwen3_mlx.tools.servers import McpServers, ServerConfig, read_config
+from qwen3_mlx.tools.server_file import ServerConfig, read_config
+from qwen3_mlx.tools.servers import McpServers
 from qwen3_mlx.tools.tool import Tool
 
 AskServer = Callable[[ServerConfig], bool]

@@ -10,7 +10,7 @@ from qwen3_mlx.cli.terminal.render import counted
 from qwen3_mlx.cli.tools import shown
 from qwen3_mlx.cli.tools.chat_tools import ChatTools
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.tools.servers import ServerConfig
+from qwen3_mlx.tools.server_file import ServerConfig
 from qwen3_mlx.tools.tool import Tool
 
 SHORT = 72

@@ -12,7 +12,7 @@ from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.cli.tools import shown
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.tools.consent import Always, Decision, No, Once
-from qwen3_mlx.tools.servers import ServerConfig
+from qwen3_mlx.tools.server_file import ServerConfig
 from qwen3_mlx.tools.tool import Tool
 
 ASK_CALL = "run it? y once, a always in this chat, n [REASON] no, e edit > "

@@ -13,7 +13,7 @@ from typing import Any
 
 from qwen3_mlx.tools.events import Ending, ToolResult
 from qwen3_mlx.tools.result_text import DECLINED, NOT_RUN
-from qwen3_mlx.tools.servers import ServerConfig
+from qwen3_mlx.tools.server_file import ServerConfig
 from qwen3_mlx.tools.tool import Tool
 
 RESULT_LINES, RESULT_WIDTH = 6, 200

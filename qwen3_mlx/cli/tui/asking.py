@@ -13,7 +13,7 @@ from qwen3_mlx.cli.tui.consent_dialog import CallDialog, ServerDialog
 from qwen3_mlx.cli.tui.view import View
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.tools.consent import Decision, No
-from qwen3_mlx.tools.servers import ServerConfig
+from qwen3_mlx.tools.server_file import ServerConfig
 from qwen3_mlx.tools.tool import Tool
 
 T = TypeVar("T")

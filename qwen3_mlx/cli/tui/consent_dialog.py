@@ -19,7 +19,7 @@ from qwen3_mlx.cli.tui.input import Input
 from qwen3_mlx.cli.tui.transcript import Transcript
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.tools.consent import Always, Decision, No, Once
-from qwen3_mlx.tools.servers import ServerConfig
+from qwen3_mlx.tools.server_file import ServerConfig
 from qwen3_mlx.tools.tool import Tool
 
 QUIET_S = 0.5

@@ -16,7 +16,7 @@ from qwen3_mlx.cli.tools.shown import argument_lines, server_lines, visible
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.tools.consent import Always, Decision, No, Once
-from qwen3_mlx.tools.servers import ServerConfig
+from qwen3_mlx.tools.server_file import ServerConfig
 from qwen3_mlx.tools.tool import Result, Tool
 from tests.cli import tools_given
 from tests.cli.tools_given import OPTIONS, call_text, mcp_file, say_in_turn
