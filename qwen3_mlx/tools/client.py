@@ -19,7 +19,7 @@ from typing import Any
 from qwen3_mlx.errors import Qwen3Error, ToolError, shown
 from qwen3_mlx.text.tools import normalise_tools
 from qwen3_mlx.tools.tool import Cancel, Result
-from qwen3_mlx.tools.transport import Message, Open
+from qwen3_mlx.tools.transport import OUR_OWN, Message, Open
 
 VERSION = "2025-11-25"
 KNOWN_VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
@@ -152,6 +152,9 @@ class McpClient:
         error = message.get("error")
         if error is not None:
             said = error.get("message") if isinstance(error, dict) else error
+            if isinstance(error, dict) and error.get("data") is OUR_OWN:
+                hint = "is an MCP server running at this address?"
+                raise ToolError(f"{what} gave no answer", got=said, hint=hint)
             raise ToolError(f"{what} says", got=said if isinstance(said, str) else json.dumps(said))
         result = message.get("result")
         if not isinstance(result, dict):

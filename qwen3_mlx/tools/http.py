@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from qwen3_mlx.errors import ToolError, without_secrets
 from qwen3_mlx.tools.redirect import moved, path_of
-from qwen3_mlx.tools.transport import LARGEST_MESSAGE, Message, Receiver, parsed
+from qwen3_mlx.tools.transport import LARGEST_MESSAGE, OUR_OWN, Message, Receiver, parsed
 
 CONNECT_SECONDS = 30.0
 SILENCE_SECONDS = 300.0
@@ -85,12 +85,12 @@ class Http:
                 with self._exchange(number) as exchange:
                     answered = self._take(self._events(exchange, place), number)
             if not answered:
-                self._failed(number, "no answer: what came is no message of MCP")
+                self._failed(number, "something that is no message of MCP", OUR_OWN)
         except ToolError as error:
             self._failed(number, str(error))
         except _BROKEN as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            self._failed(number, without_secrets(why))
+            self._failed(number, without_secrets(why), OUR_OWN)
         finally:
             with self._lock:
                 self._waiting.pop(number, None)
@@ -126,9 +126,9 @@ class Http:
             pause = RETRY_SECONDS if heard else min(2 * pause, MOST_RETRY_SECONDS)
             self._over.wait(max(pause, place.retry_s))
 
-    def _failed(self, number: Any, why: str) -> None:
+    def _failed(self, number: Any, why: str, data: Any = None) -> None:
         if number is not None and not self._over.is_set():
-            error = {"code": -32000, "message": why}
+            error = {"code": -32000, "message": why, "data": data}
             self._receiver.received({"jsonrpc": "2.0", "id": number, "error": error})
 
     @contextlib.contextmanager

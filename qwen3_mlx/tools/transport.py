@@ -13,6 +13,9 @@ LARGEST_MESSAGE = 32 * 2**20
 """The most bytes of a server's message; a larger one is dropped, and its call fails (over stdio,
 all waiting calls)."""
 
+OUR_OWN: Any = object()
+"""The ``data`` of an error that a transport made in the place of an answer that never came."""
+
 
 class Transport(Protocol):
     """Sends messages to a server, and passes its messages to the `Receiver` given at opening."""

@@ -47,6 +47,15 @@ def test_whatever_a_server_answers_a_call_gives_one_result(
         assert call(servers, a=2).text == '{"a": 2}'
 
 
+def test_nobody_at_the_address_is_no_word_of_the_server() -> None:
+    with stub("well") as server:
+        url = server.url
+    with McpServers([ServerConfig("h", url=url)]) as servers:
+        (remark,) = servers.remarks()
+    assert remark.startswith("h: the server h gave no answer: got ") and "says" not in remark
+    assert remark.endswith("(is an MCP server running at this address?)")
+
+
 def test_silence_ends_and_the_server_is_told() -> None:
     with stub("hang") as server:
         with McpServers([ServerConfig("h", url=server.url)], call_seconds=0.8) as servers:
