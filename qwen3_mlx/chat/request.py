@@ -138,7 +138,7 @@ def render(
     """
     check_writes_text(runtime.kind, runtime.name)
     if not messages:
-        raise OptionError("no messages", hint="a conversation has at least one user message")
+        raise OptionError("messages", got="no messages", expected="at least one user message")
     conversation, offered = runtime.template.conversation(messages), tools or []
     spent = _spent(runtime, conversation, options)
     limit = _remaining(runtime, options, spent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Literal
 
 from qwen3_mlx.errors import BusyError, ContextError, OutOfMemoryError, Qwen3Error
@@ -19,6 +20,9 @@ _ANTHROPIC = {
     503: "overloaded_error",
 }
 _OPENAI = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+
+_FIELD = re.compile(r"[a-z_]+(\[\d+\])?(\.[a-z_]+(\[\d+\])?)*")
+"""A field of a request, as errors name it."""
 
 
 class ApiError(Exception):
@@ -67,5 +71,6 @@ def from_exception(error: BaseException) -> ApiError:
         case ContextError():
             return ApiError(400, str(error), code="context_length_exceeded")
         case Qwen3Error():
-            return ApiError(400, str(error))
+            field = _FIELD.fullmatch(error.what)
+            return ApiError(400, str(error), param=error.what if field else None)
     return ApiError(500, f"the turn failed ({type(error).__name__}); the next request works")

@@ -156,9 +156,11 @@ def tools(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The functions among the tools `given`, and the names of the others, which can't run here.
 
-    as_chat: gives a tool in chat completions' form, or None for a non-function. Raises `ApiError`.
+    One that is given twice alike counts once; two that share a name only are refused, since a call
+    couldn't say which it means. as_chat: gives a tool in chat completions' form, or None for a
+    non-function. Raises `ApiError`.
     """
-    kept: list[dict[str, Any]] = []
+    kept: dict[str, dict[str, Any]] = {}
     others: list[str] = []
     for n, tool in enumerate(given):
         if not isinstance(tool, dict):
@@ -166,9 +168,12 @@ def tools(
         function = as_chat(tool)
         if function is None:
             others.append(f"tools[{n}] ({tool.get('type')})")
-        else:
-            kept.append(_checked(function, f"tools[{n}]"))
-    return kept, others
+            continue
+        checked = _checked(function, f"tools[{n}]")
+        name = function_of(checked)["name"]
+        if kept.setdefault(name, checked) != checked:
+            raise refused(f"tools[{n}].name", name, "another tool has this name")
+    return list(kept.values()), others
 
 
 def _checked(tool: dict[str, Any], where: str) -> dict[str, Any]:

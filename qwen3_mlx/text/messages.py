@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Required, TypedDict
@@ -82,6 +83,8 @@ Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage
 
 ROLES = ("system", "user", "assistant", "tool")
 _SAME_ROLE = {"developer": "system", "function": "tool"}
+_NO_CONTENT = ("text", "parts", "message", "value")
+"""What other formats call it (ShareGPT's, Gemini's)."""
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _MAX_DEPTH = 128  # levels of nested lists and dicts; tools' schemas have about 10
 
@@ -144,12 +147,20 @@ def _content(message: Mapping[str, Any], role: str, where: str) -> str:
         return _text(refusal, f"{where}.refusal", "text")  # what OpenAI's models say in its place
     where = f"{where}.content"
     if content is None:
+        _check_names(message, where)
         return ""
     if isinstance(content, list | tuple) and (role != "tool" or _are_parts(content)):
         return "\n".join(_part(part, f"{where}[{n}]") for n, part in enumerate(content))
     if role == "tool" and not isinstance(content, str | bytes):
         return json.dumps(json_value(content, where), ensure_ascii=False)
     return _text(content, where, "text or a list of text parts")
+
+
+def _check_names(message: Mapping[str, Any], where: str) -> None:
+    """Raise `MessageError` if a message without a content has one by another name."""
+    for name in map(str, message.keys() - {"content"}):
+        if name in _NO_CONTENT or difflib.get_close_matches(name, ["content"], cutoff=0.8):
+            raise MessageError(where, got=f"a message with {name!r}", expected="content")
 
 
 def _are_parts(values: Sequence[object]) -> bool:
