@@ -152,6 +152,9 @@ def _save(chat: Conversation, text: str) -> CommandResult:
     if not text and chat.journal is not None:
         chat.keep(again=True)
         return CommandResult(f"saved: {chat.journal.path}")
+    if text == "-":
+        hint = "`qwen3-mlx sessions export json` prints it"
+        raise OptionError("/save", got="-", expected="a path", hint=hint)
     path = _path(text) if text else _own_path(chat)
     if path.exists() and path.resolve() not in chat.files:
         hint = "choose another name, or /load it first to go on with it"

@@ -283,6 +283,19 @@ def test_export_takes_no_unknown_format_for_a_file(
     assert {path.name for path in tmp_path.glob("*")} == {word, f"{word}2", f"{word}.json"}
 
 
+@pytest.mark.parametrize("text", ["/export md -", "/export json -", "/export -", "/save -"])
+def test_a_dash_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """It would have been written as one of that name, where stdout was meant."""
+    monkeypatch.chdir(tmp_path)
+    conversation = chat()
+    send(conversation, "hi")
+    with pytest.raises(OptionError) as error:
+        run(conversation, text)
+    wanted = "json" if "json" in text or "save" in text else "md"
+    assert f"qwen3-mlx sessions export {wanted}" in str(error.value.hint)
+    assert not list(tmp_path.glob("*"))
+
+
 def test_save_never_replaces_a_strangers_file(tmp_path: Path) -> None:
     conversation = chat()
     list(conversation.session.send("hi"))
