@@ -52,8 +52,8 @@ def export(chat: Conversation, text: str) -> CommandResult:
     """Write the conversation as Markdown or JSON. Raises `OptionError`, `SessionError`."""
     kind, _, name = text.partition(" ")
     if "-" in (kind, name.strip()):
-        hint = f"`qwen3-mlx sessions export {'json' if kind == 'json' else 'md'}` prints it"
-        raise OptionError("/export", got="-", expected="a path", hint=hint)
+        printed = f"`qwen3-mlx sessions export {'json' if kind == 'json' else 'md'}` prints it"
+        raise OptionError("/export", got="-", expected="a path", hint=printed)
     if kind not in ("", "md", "json"):
         kind, name = Path(text).suffix.removeprefix("."), text
     if kind not in ("", "md", "json") or (name == text and text and not kind and "/" not in text):
