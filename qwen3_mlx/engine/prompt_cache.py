@@ -13,6 +13,7 @@ from qwen3_mlx.device.out_of_memory import is_out_of_memory, out_of_memory
 from qwen3_mlx.errors import OutOfMemoryError
 from qwen3_mlx.fit.guard import require
 from qwen3_mlx.nn.cache.full import KVCache
+from qwen3_mlx.nn.evaluate import growing_together
 from qwen3_mlx.nn.fused_step import FusedStep
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
@@ -33,6 +34,8 @@ class PromptCache:
         self.layers: list[KVCache] = self.empty_layers()
         self.tokens: list[int] = []
         self.lock = threading.Lock()
+        self._rounded = 0
+        """The capacity that `round_up` has last tried to round up."""
         self._kept_beside = False
         """Whether this is a branch: growing copies buffers that the original cache keeps, too."""
 
@@ -134,16 +137,39 @@ class PromptCache:
         Raises `OutOfMemoryError`. `fit.chunk_size` already counts the first buffers.
         """
         first = self.layers[0]
-        held = first.state[0].shape[2] if first.state else 0
+        held = first.capacity
         if held and self.cache_format.window is None and first.offset + tokens > held:
             count = len(self.tokens)
             larger = max(1.0, (first.offset + tokens) / held - 1) + self._kept_beside
             hint = "try --kv-bits 8, a shorter conversation (/clear) or a smaller model (/model)"
             require(int(larger * self.nbytes), f"at {count:,} tokens", hint)
 
+    def round_up(self) -> None:
+        """Round the buffers up to a capacity that few others differ from, if memory allows.
+
+        See `KVCache.even_capacity`; a window's buffers stay as they are. It is tried once for each
+        capacity, as asking for the free memory takes a while.
+        """
+        held, wanted = self.capacity, self.layers[0].even_capacity()
+        if self.cache_format.window is not None or not held < wanted or held == self._rounded:
+            return
+        self._rounded = held
+        try:
+            require(int((wanted / held - 1 + self._kept_beside) * self.nbytes), "to round up")
+        except OutOfMemoryError:
+            return
+        with growing_together():
+            for layer in self.layers:
+                layer.reserve(wanted)
+
     def grows(self, tokens: int) -> bool:
         """Whether a step of `tokens` copies all layers' buffers into larger ones."""
         return self.layers[0].grows(tokens)
+
+    @property
+    def capacity(self) -> int:
+        """Positions in each layer's buffers."""
+        return self.layers[0].capacity
 
     @property
     def nbytes(self) -> int:

@@ -164,7 +164,8 @@ class SideBySide:
         """
         even = not any(cache.grows(1) for cache in caches)
         if even and self._fused is not None and len(caches) > 1:
-            even = self._fused.is_traced([one.layers for one in caches], [1] * len(caches))
+            ordered = sorted(caches, key=lambda cache: cache.capacity)
+            even = self._fused.is_traced([one.layers for one in ordered], [1] * len(caches))
         self._was_even = even or not self._was_even
         return self._was_even
 
@@ -179,12 +180,24 @@ class SideBySide:
         self._counts.steps += 1
         if len(decoders) > 1 and self._proof.ended():
             self._find_way()
-        drafting = [one for one in decoders if isinstance(one, SpeculativeDecoder)]
         if len(decoders) < 2 or self.forward is None:
-            for one in drafting:
-                one.waited = waited
+            for one in decoders:
+                if isinstance(one, SpeculativeDecoder):
+                    one.waited = waited
             self._counts.passes += len(decoders)
             return step_together(decoders, None)
+        if self._fused is None:
+            return self._step(decoders, waited)
+        for one in decoders:
+            one.cache.round_up()
+        # each combination of capacities is traced once, so it shouldn't matter who came first
+        order = sorted(range(len(decoders)), key=lambda n: decoders[n].cache.capacity)
+        tokens = self._step([decoders[n] for n in order], waited)
+        return [token for _, token in sorted(zip(order, tokens, strict=True))]
+
+    def _step(self, decoders: Sequence[Decoder], waited: float) -> list[int]:
+        """As `step`, of several sequences, in this order."""
+        drafting = [one for one in decoders if isinstance(one, SpeculativeDecoder)]
         if drafting and not self._drafts:
             self._drafts = True
             self._choose_steps()

@@ -31,8 +31,8 @@ from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 MOST_ROWS = attend.MOST_ROWS
 """Maximum rows of a step; steps with more run in MLX's operations."""
 
-_MOST_MET = 64
-"""Maximum combinations of buffer sizes for which compiled graphs are kept."""
+_MOST_MET = 256
+"""Maximum combinations of buffer sizes for which compiled graphs are kept, some 0.3 MB each."""
 
 Counts = list[tuple[int, int]]
 """Each sequence's tokens in its buffers and in its tail."""

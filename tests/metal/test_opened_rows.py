@@ -96,8 +96,14 @@ def adopt(network: Qwen3Network, cache: Caches, steps: FusedStep) -> Caches:
     return other
 
 
+def round_up(network: Qwen3Network, cache: Caches, steps: FusedStep) -> Caches:
+    for one in cache:
+        one.reserve(max(one.even_capacity(), one.capacity + 256))
+    return cache
+
+
 CHANGES: list[Callable[[Qwen3Network, Caches, FusedStep], Caches]] = [
-    trim, trim_far, prefill, step_alone, store, restore, branch, adopt,
+    trim, trim_far, prefill, step_alone, store, restore, branch, adopt, round_up,
 ]  # fmt: skip
 
 
@@ -185,6 +191,18 @@ def test_growth_is_foreseen_and_a_trace_is_known() -> None:
     unknown = [index for index, known in enumerate(traced) if not known]
     assert unknown[0] == 0 and set(unknown) <= {0, first + 1, second + 1}
     assert rows.is_traced(caches, [1, 1]) and not rows.is_traced(caches[:1], [2])
+
+
+def test_the_step_after_rounding_up_reads_the_new_buffers() -> None:
+    """Else the smaller ones stayed in memory beside them."""
+    network = network_of(mx.float32)
+    rows = FusedRows(network, operations=layer.HYBRID)
+    caches, _ = filled(network, [5, 9])
+    rows.together(tokens_of(2), caches)
+    caches[1] = round_up(network, caches[1], FusedStep(network))
+    opened = tailed.open_together(caches, [1, 1])  # type: ignore[arg-type]
+    sizes = {tuple(buffers[0].shape[2] for buffers in each) for each, _ in opened}
+    assert sizes == {(caches[0][0].capacity, caches[1][0].capacity)}
 
 
 def test_what_is_left_holds_no_other_sequence_and_goes_with_its_own(

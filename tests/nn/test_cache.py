@@ -201,3 +201,37 @@ def test_a_cache_says_when_its_next_step_copies_it(cache: KVCache) -> None:
         assert foreseen == copied or isinstance(cache, RotatingCache)
         found += foreseen
     assert 2 <= found <= 12
+
+
+@pytest.mark.parametrize(
+    ("held", "limit", "even"),
+    [
+        (1, None, 512), (256, None, 512), (512, None, 512), (513, None, 1024), (1024, None, 1024),
+        (1025, None, 2048), (2560, None, 4096), (300, 1000, 512), (600, 1000, 1024),
+        (600, 700, 768), (100, 200, 256), (1500, 1100, 1536),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("bits", [None, 8])
+def test_capacities_are_rounded_to_few(
+    held: int, limit: int | None, even: int, bits: int | None
+) -> None:
+    """Never beyond the context's whole blocks, unless the cache is larger already."""
+    cache = KVCache(limit) if bits is None else QuantizedCache(bits, 32, limit)
+    draw = mx.random.normal((1, 2, held, 64))
+    cache.append(draw, 2 * draw)
+    assert (cache.capacity, cache.even_capacity()) == (-(-held // 256) * 256, even)
+    kept = cache.stored(held)
+    cache.reserve(even)
+    assert cache.capacity == cache.even_capacity() == even and cache.offset == held
+    for name, array in cache.stored(held).items():
+        assert mx.array_equal(array, kept[name]).item(), name
+    row = mx.ones((1, 2, 1, 64))
+    cache.append(row, row)
+    assert cache.offset == held + 1
+    assert all(mx.all(mx.isfinite(array)).item() for array in cache.stored(held + 1).values())
+
+
+def test_a_capacity_that_is_no_whole_block_is_rounded_too() -> None:
+    cache = KVCache()
+    cache.restore({"keys": mx.ones((1, 2, 250, 64)), "values": mx.ones((1, 2, 250, 64))}, 250)
+    assert cache.even_capacity() == 512

@@ -60,7 +60,7 @@ class KVCache:
             wanted = max(end, 2 * capacity)
             if self.limit is not None and end <= self.limit:
                 wanted = min(wanted, self.limit)
-            rows = -(-wanted // self.step) * self.step - start
+            rows = self._blocks(wanted) - start
             blank = mx.zeros((batch, heads, rows, width), new.dtype)
             kept = [] if buffer is None else [buffer[..., :start, :]]
             buffer = mx.concatenate([*kept, blank], axis=2)
@@ -70,9 +70,42 @@ class KVCache:
         buffer[..., start:end, :] = new
         return buffer
 
+    def even_capacity(self) -> int:
+        """The capacity to which `reserve` may round the buffers up: two blocks, doubled as often
+        as needed, but not beyond the context.
+
+        A step of several sequences is traced anew for each combination of capacities, so few of
+        them should differ.
+        """
+        capacity = self.capacity
+        doubled = max((self._blocks(capacity) // self.step - 1).bit_length(), 1)
+        even: int = self.step * 2**doubled
+        return even if self.limit is None else max(min(even, self._blocks(self.limit)), capacity)
+
+    def reserve(self, capacity: int) -> None:
+        """Copy the buffers into ones of `capacity` positions; the cache must not be empty."""
+        assert self.keys is not None and self.values is not None
+        self.keys, self.values = (self._longer(b, capacity) for b in (self.keys, self.values))
+
+    def _blocks(self, positions: int) -> int:
+        """`positions`, rounded up to whole blocks."""
+        return -(-positions // self.step) * self.step
+
+    def _longer(self, buffer: mx.array, capacity: int) -> mx.array:
+        batch, heads, rows, width = buffer.shape
+        blank = mx.zeros((batch, heads, capacity - rows, width), buffer.dtype)
+        longer = mx.concatenate([buffer, blank], axis=2)
+        evaluate_grown(longer)
+        return longer
+
+    @property
+    def capacity(self) -> int:
+        """The number of positions in the buffers."""
+        return 0 if self.keys is None else self.keys.shape[2]
+
     def grows(self, new: int) -> bool:
         """Whether a step of `new` tokens copies the buffers into larger ones."""
-        return bool(self.state) and self.offset + new > self.state[0].shape[2]
+        return 0 < self.capacity < self.offset + new
 
     def reach(self, length: int) -> int:
         """How many of the first `length` tokens a trim can keep: here all that the cache has."""

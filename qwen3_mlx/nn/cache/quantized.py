@@ -52,6 +52,12 @@ class QuantizedCache(KVCache):
         """The number of rows in the buffers."""
         return self.packed[0][0].shape[2] if self.packed is not None else 0
 
+    def reserve(self, capacity: int) -> None:
+        """As `KVCache.reserve`."""
+        assert self.packed is not None
+        keys, values = (tuple(self._longer(b, capacity) for b in packed) for packed in self.packed)
+        self.packed = (keys[0], keys[1], keys[2]), (values[0], values[1], values[2])
+
     def append(self, keys: mx.array, values: mx.array) -> None:
         """Pack ``[B, K, L, D]`` each and append them."""
         start, self.offset = self.offset, self.offset + keys.shape[2]

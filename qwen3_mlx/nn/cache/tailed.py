@@ -84,13 +84,18 @@ class TailedCache(KVCache):
 
     def rooms(self, new: int) -> tuple[int, int]:
         """The buffers' capacity in tokens: now, and at most after `new` more tokens."""
-        room: int = super().state[0].shape[2]
+        room = self.capacity
         return room, room if self.offset + new <= room else max(2 * room, self.offset + new)
 
     def grows(self, new: int) -> bool:
         """As `KVCache.grows`, of a fused step: the tail takes its tokens until it is full."""
         full = self.recent + new > attend.TAIL
-        return full and self.offset > super().state[0].shape[2]
+        return full and self.offset > self.capacity
+
+    def reserve(self, capacity: int) -> None:
+        """As `KVCache.reserve`; the tail stays."""
+        super().reserve(capacity)
+        self.left = None
 
     def joined(self, index: int) -> mx.array | None:
         """The stacked tails, if this cache's tail is number `index` of them; else None."""

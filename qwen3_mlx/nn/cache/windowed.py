@@ -84,7 +84,7 @@ class RotatingCache(KVCache):
 
     def grows(self, new: int) -> bool:
         """As `KVCache.grows`; dropping rows copies the buffers, too."""
-        return self.keys is not None and self.offset - self._gone + new > self.keys.shape[2]
+        return 0 < self.capacity < self.offset - self._gone + new
 
     def reach(self, length: int) -> int:
         """`length` if its window is complete; else the last mark, or 0."""
