@@ -182,18 +182,31 @@ _CHECKS = (
 
 
 def deep_findings(directory: str | Path) -> Iterator[Finding]:
-    """What takes reading all: weights that are there and finite, and a tokenizer that loads."""
-    from qwen3_mlx.text import Tokenizer
+    """What takes reading all: a tokenizer and weights that load, and are finite.
 
+    Another tool's packing isn't loaded; `convert` checks it.
+    """
     files = Files(directory)
     try:
         if files.shares is None:
             shard_files(files.directory)
-        if Tokenizer.is_there(files.directory):
-            Tokenizer.from_dir(files.directory)
+        _require_loadable(files)
     except Qwen3Error as error:
         yield Finding("error", error.summary)
     yield from array_findings(directory)
+
+
+def _require_loadable(files: Files) -> None:
+    """Raise the loader's errors, as it does before it reads a weight."""
+    from qwen3_mlx.checkpoint.unread import unread_network
+    from qwen3_mlx.text import Tokenizer
+
+    if Tokenizer.is_there(files.directory):
+        Tokenizer.from_dir(files.directory)
+    if "quantization_config" in files.values and not is_mlx(files.values):
+        return
+    for part in files.parts():
+        unread_network(files.directory, None, part.share)
 
 
 def array_findings(directory: str | Path) -> Iterator[Finding]:

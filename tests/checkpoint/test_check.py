@@ -213,6 +213,11 @@ def test_doctor_says_that_a_model_is_sound() -> None:
     [
         (lambda d: (d / "model.safetensors").unlink(), "no safetensors files"),
         (lambda d: (d / "tokenizer.json").write_text('{"model": {}}'), "unreadable tokenizer.json"),
+        (arrays(model__layers__99__x__weight=lambda w: w), "surplus model.layers.99.x.weight"),
+        (
+            arrays(model__layers__0__mlp__up_proj__weight=lambda w: w.astype(mx.int32)),
+            "up_proj.weight has dtype I32",
+        ),
     ],
 )
 def test_doctor_calls_nothing_sound_that_no_one_can_load(
