@@ -2,7 +2,7 @@
 
 The files are config.json, generation_config.json, the tokenizer's files, the index and the arrays;
 docs/log.md (2026-11-28) lists the compared pairs. `check` reads only JSON and headers and needs no
-MLX; `array_findings` reads the weights.
+MLX; `deep_findings` reads the weights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from qwen3_mlx.checkpoint import check_text
-from qwen3_mlx.checkpoint.headers import weight_files
+from qwen3_mlx.checkpoint.headers import shard_files, weight_files
 from qwen3_mlx.checkpoint.match import find_parameter, with_head_or_without, wrapper_prefix
 from qwen3_mlx.checkpoint.model_files import Files, Finding, Severity, is_mlx, pairs
 from qwen3_mlx.checkpoint.tensor_info import TensorInfo
@@ -179,6 +179,34 @@ _CHECKS = (
     *(_folder, _config, _weights, _shares, _head, _index),
     *(check_text.tokenizer, check_text.ends, check_text.template, check_text.sampling),
 )
+
+
+def deep_findings(directory: str | Path) -> Iterator[Finding]:
+    """What takes reading all: a tokenizer and weights that load, and are finite.
+
+    Another tool's packing isn't loaded; `convert` checks it.
+    """
+    files = Files(directory)
+    try:
+        if files.shares is None:
+            shard_files(files.directory)
+        _require_loadable(files)
+    except Qwen3Error as error:
+        yield Finding("error", error.summary)
+    yield from array_findings(directory)
+
+
+def _require_loadable(files: Files) -> None:
+    """Raise the loader's errors, as it does before it reads a weight."""
+    from qwen3_mlx.checkpoint.unread import unread_network
+    from qwen3_mlx.text import Tokenizer
+
+    if Tokenizer.is_there(files.directory):
+        Tokenizer.from_dir(files.directory)
+    if "quantization_config" in files.values and not is_mlx(files.values):
+        return
+    for part in files.parts():
+        unread_network(files.directory, None, part.share)
 
 
 def array_findings(directory: str | Path) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qwen3_mlx.checkpoint.model_files import Files, Finding, pairs
-from qwen3_mlx.errors import OptionError, brief
+from qwen3_mlx.errors import OptionError, TemplateError, brief
 from qwen3_mlx.files import read_small
 from qwen3_mlx.options import preset, with_generation_config
 
@@ -13,7 +13,12 @@ _GENERATION = "generation_config.json"
 
 
 def tokenizer(files: Files) -> Iterator[Finding]:
-    """Token ids must be inside the embedding, and the same in both files."""
+    """There is one; ids must be inside the embedding, and the same in both files."""
+    from qwen3_mlx.text import Tokenizer
+
+    if files.stored and not Tokenizer.is_there(files.directory):
+        text = "no tokenizer.json, nor vocab.json and merges.txt: it can't read a word"
+        yield Finding("warning", text)
     ids, size = files.token_ids, files.config.vocab_size
     if ids and max(ids.values()) >= size:
         last = max(ids, key=lambda token: ids[token])
@@ -61,7 +66,14 @@ def ends(files: Files) -> Iterator[Finding]:
 
 
 def template(files: Files) -> Iterator[Finding]:
-    """Two chat templates must not differ."""
+    """A chat template must be one that can be read, and two must not differ."""
+    from qwen3_mlx.text import ChatTemplate
+
+    try:
+        if ChatTemplate.is_declared(files.directory):
+            ChatTemplate.from_dir(files.directory)
+    except TemplateError as error:
+        yield Finding("warning", error.summary)
     file, values = files.directory / "chat_template.jinja", files.json("tokenizer_config.json")
     inside = values.get("chat_template")
     if file.is_file() and isinstance(inside, str):

@@ -133,12 +133,20 @@ def shard_files(directory: Path) -> list[Path]:
         hint = "a model directory has model.safetensors, or shards and their index"
         if files.passed_over:
             hint = f"passed over: {', '.join(files.passed_over[:3])}"
+        if lost := _dead_links(directory):
+            hint = f"links to files that are gone: {', '.join(lost[:3])}: fetch the model again"
         raise CheckpointError("no safetensors files", got=f"directory {directory}", hint=hint)
     if files.missing:
         count = f"{len(files.missing)} of {len(files.names)} missing"
         got = f"{count}: {', '.join(files.missing[:5])}"
         raise CheckpointError("shards are missing", got=got, hint="fetch the model again")
     return [directory / name for name in files.names]
+
+
+def _dead_links(directory: Path) -> list[str]:
+    """The weight files in `directory` that are links, and lead nowhere or to themselves."""
+    found = directory.glob("*.safetensors")
+    return sorted(file.name for file in found if file.is_symlink() and not file.exists())
 
 
 def _is_plain(name: Any) -> bool:

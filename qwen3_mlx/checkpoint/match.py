@@ -219,6 +219,8 @@ def _hint(missing: Sequence[str], faults: Sequence[str], surplus: Sequence[str])
             " should say tie_word_embeddings: true"
         )
     if faults and not missing and not surplus:
+        if all(" has dtype " in fault for fault in faults):
+            return "another tool packed or saved them: save the model in bfloat16, or fetch it"
         return "config.json describes a network of another size: is it this model's own?"
     if missing and not faults and not surplus:
         return "a shard is missing or was not fetched whole: fetch the model again"

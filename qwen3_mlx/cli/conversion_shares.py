@@ -69,7 +69,7 @@ def of_conversion(
     """Convert to a temporary whole checkpoint, split it, and remove it. Raises as both steps."""
     from qwen3_mlx.config import Qwen3Config
     from qwen3_mlx.quantize import job as jobs
-    from qwen3_mlx.quantize import sharing
+    from qwen3_mlx.quantize import sharing, staging
     from qwen3_mlx.quantize.staging import Target
     from qwen3_mlx.quantize.whole import Whole
 
@@ -86,6 +86,8 @@ def of_conversion(
         temporary.check()
         sharing.check_part(target, own.size)
         job.target.check(request.source, request.force)
+        if jobs.finished(job) is None:  # the whole and its shares are there together
+            staging.check_room(job.plan, job.target, job.plan.weight_bytes)
         temporary.begin()
         record = jobs.run(job, progress.stage)
         progress.clear()

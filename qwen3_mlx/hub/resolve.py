@@ -16,6 +16,7 @@ from qwen3_mlx.hub import releases
 from qwen3_mlx.hub.cache import Source, complete_snapshot, gguf_choice, gguf_names
 
 _BUNDLED = ("demo", "demo-moe", "demo-tools")
+_WEIGHTS = (".safetensors", ".gguf")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?(@[\w./-]+)?")
 
 
@@ -102,7 +103,12 @@ def parse(name: str) -> Source:
 
 
 def _is_model_directory(name: str) -> bool:
-    return _is_directory(name) and (expanded(name) / "config.json").is_file()
+    """Whether `name` is a directory with a model's file in it, not necessarily a whole model."""
+    try:
+        found = expanded(name).iterdir() if _is_directory(name) else ()
+        return any(one.name == "config.json" or one.suffix in _WEIGHTS for one in found)
+    except OSError:  # it may not be read
+        return False
 
 
 def _is_gguf(name: str) -> bool:

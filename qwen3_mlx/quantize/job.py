@@ -147,6 +147,7 @@ def check_run(job: Conversion, *, planned: bool = True) -> None:
     job.target.check(job.request.source, job.request.force)
     if finished(job, planned=planned) is None:
         check_directory(job.target.part, job.target.journal)
+        staging.check_room(job.plan, job.target)
 
 
 def finished(job: Conversion, *, planned: bool = True) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ until the size is used up.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -70,7 +71,12 @@ def choose(source: Source, recipe: Recipe, errors: Errors, dtype: mx.Dtype) -> R
     used = fixed + sum(size(path, at) for path, at in bits.items())
     if used > budget:
         least = 8 * used / parameters(source.config)
-        raise OptionError("target", got=f"{recipe.target} bits a weight", expected=f"{least:.3f}")
+        raise OptionError(
+            "target",
+            got=f"{recipe.target} bits a weight",
+            expected=f"at least {math.ceil(least * 1000) / 1000:.3f}",
+            hint="no matrix gets fewer than 4 bits; embedding, head and router get more",
+        )
     _spend(bits, errors, size, budget - used)
     paths = {path: replace(specs[path][1], bits=at) for path, at in bits.items()}
     return replace(recipe, paths=paths)

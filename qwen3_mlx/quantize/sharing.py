@@ -31,7 +31,8 @@ from qwen3_mlx.group.versions import digest
 from qwen3_mlx.quantize.checkpoint_entries import CONFIG, entries_of, final_name
 from qwen3_mlx.quantize.pack import bytes_of
 from qwen3_mlx.quantize.plan import COPIED, PAGE, as_json
-from qwen3_mlx.quantize.staging import MARGIN, Target, finish, full_disk
+from qwen3_mlx.quantize.room import MARGIN
+from qwen3_mlx.quantize.staging import Target, finish, full_disk
 from qwen3_mlx.quantize.target_check import RECORD
 
 Progress = Callable[[int, int], None]

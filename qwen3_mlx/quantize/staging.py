@@ -17,14 +17,15 @@ from typing import Any
 
 import qwen3_mlx.device.backend  # noqa: F401
 
-from qwen3_mlx.errors import CheckpointError, OptionError, gb
+from qwen3_mlx.errors import CheckpointError, OptionError
 from qwen3_mlx.files import held, read_small
 from qwen3_mlx.quantize.checkpoint_entries import CONFIG
 from qwen3_mlx.quantize.digests import DigestCheck
 from qwen3_mlx.quantize.disk import Disk
-from qwen3_mlx.quantize.journal import ConversionJournal
+from qwen3_mlx.quantize.journal import ConversionJournal, check_directory
 from qwen3_mlx.quantize.pack import bounded_cache
 from qwen3_mlx.quantize.plan import INDEX, Plan, Shard, as_json
+from qwen3_mlx.quantize.room import check_space, check_writable
 from qwen3_mlx.quantize.shard_writer import write_shard
 from qwen3_mlx.quantize.source_pass import SourcePass
 from qwen3_mlx.quantize.target_check import (
@@ -36,8 +37,6 @@ from qwen3_mlx.quantize.target_check import (
     check_replaceable,
 )
 
-MARGIN = 16 * 2**20
-"""Disk bytes reserved for tokenizer files, card and record."""
 _CACHE = 256 * 2**20
 
 Progress = Callable[[int, int], None]
@@ -91,6 +90,7 @@ class Target:
 
         Raises `OptionError` if another process holds it, `CheckpointError` if it can't be created.
         """
+        check_writable(self.out)
         with ExitStack() as stack:
             try:
                 self.disk.make_directory(self.out.parent)
@@ -147,6 +147,15 @@ def target_of(plan: Plan, out: Path, disk: Disk | None = None) -> Target:
     return Target(out, hashlib.sha256(" ".join(parts).encode()).hexdigest(), disk or Disk())
 
 
+def check_room(plan: Plan, target: Target, extra_bytes: int = 0) -> None:
+    """Raise `CheckpointError` if the result can't be written to its place, or is too large.
+
+    `extra_bytes` of disk are needed besides the result's.
+    """
+    check_writable(target.out)
+    check_space(target.disk, target.out, target.part, extra_bytes + sum(plan.files().values()))
+
+
 def write_checkpoint(
     plan: Plan,
     target: Target,
@@ -162,10 +171,11 @@ def write_checkpoint(
     if the source's digest was wrong.
     """
     disk, part = target.disk, target.part
+    check_directory(part, target.journal)
     try:
+        check_room(plan, target, extra_bytes)
         journal = ConversionJournal.open(disk, target.journal, part, target.key)
         done = {shard.name for shard in plan.shards if journal.holds(shard.name, shard.nbytes)}
-        _check_space(plan, target, done, extra_bytes)
         with DigestCheck(plan.source) as digest_check, bounded_cache(_CACHE):
             _write_shards(plan, journal, done, on_progress, beside)
             if error := digest_check.error():
@@ -229,19 +239,6 @@ def full_disk(error: OSError, target: Target) -> CheckpointError:
         got = "a file where a directory must be"
     hint = "name a place for the result that can be written"
     return CheckpointError(f"{where} can't be written", got=got, hint=hint)
-
-
-def _check_space(plan: Plan, target: Target, done: set[str], extra_bytes: int) -> None:
-    sizes = plan.files()
-    needed = MARGIN + extra_bytes + sum(size for name, size in sizes.items() if name not in done)
-    free = target.disk.free_bytes(target.part)
-    if free < needed:
-        raise CheckpointError(
-            "not enough space on the disk",
-            got=f"{gb(free, 2)} free at {target.out.parent}",
-            expected=f"{gb(needed, 2)}",
-            hint="free some space, or choose an --out on another disk",
-        )
 
 
 def _write_shards(

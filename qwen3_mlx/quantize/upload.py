@@ -97,6 +97,8 @@ def upload(
     try:
         adds = [_operation(file, directory, repo) for file in files_of(directory)]
         api.create_repo(repo, private=private, exist_ok=True)
+        if private and not api.model_info(repo).private:
+            raise _public(repo)  # one that is there stays as it is, whatever is asked for
         if revision is not None and revision != "main":
             api.create_branch(repo, branch=revision, exist_ok=True)
         present = api.list_repo_files(repo, revision=revision)
@@ -115,6 +117,16 @@ def upload(
     if gone and on_removed is not None:
         on_removed(gone)
     return commit.commit_url
+
+
+def _public(repo: str) -> HubError:
+    """The error about a private upload to a repository that all can read."""
+    return HubError(
+        f"{repo} is there already, and public",
+        got="--private",
+        expected="a private repository, or a new one",
+        hint=f"make it private at https://huggingface.co/{repo}/settings, or leave --private out",
+    )
 
 
 def _of_others(repo: str, names: list[str]) -> HubError:

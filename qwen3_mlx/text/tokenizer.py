@@ -82,6 +82,11 @@ class Tokenizer:
         if self.im_end is not None:
             self.eos_ids |= {self.im_end}
 
+    @staticmethod
+    def is_there(path: str | Path) -> bool:
+        """Whether `path` has the files of a tokenizer, valid or not."""
+        return (Path(path) / "tokenizer.json").is_file() or vocab_and_merges.has_both(Path(path))
+
     @classmethod
     def from_dir(cls, path: str | Path) -> Tokenizer:
         """Read tokenizer.json, and the end tokens from the configuration files beside it.

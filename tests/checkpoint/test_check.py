@@ -121,6 +121,12 @@ CASES: dict[str, tuple[Change, str, str]] = {
     "an end that is no token": (edit("tokenizer_config.json", eos_token="<eos>"), "error", "<eos>"),
     "other ends": (edit("generation_config.json", eos_token_id=[1]), "warning", "different tokens"),
     "two templates": (jinja, "warning", "different templates"),
+    "no tokenizer": (lambda d: (d / "tokenizer.json").unlink(), "warning", "no tokenizer.json"),
+    "a template of no sense": (
+        edit("tokenizer_config.json", chat_template="{% for %}"),
+        "warning",
+        "chat template: syntax error: got line 1",
+    ),
     "top_k": (edit("generation_config.json", top_k=-1), "error", "generation_config.json: top_k"),
     "top_p": (edit("generation_config.json", top_p=0), "error", "generation_config.json: top_p"),
     "an index": (moved_in_index, "warning", "no shard has: model.ghost"),
@@ -200,6 +206,29 @@ def test_a_number_that_float16_cannot_hold(demo: Path, tmp_path: Path) -> None:
 def test_doctor_says_that_a_model_is_sound() -> None:
     result = CliRunner().invoke(app, ["doctor", "demo-moe"])
     assert result.exit_code == 0 and "arrays agree" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda d: (d / "model.safetensors").unlink(), "no safetensors files"),
+        (lambda d: (d / "tokenizer.json").write_text('{"model": {}}'), "unreadable tokenizer.json"),
+        (arrays(model__layers__99__x__weight=lambda w: w), "surplus model.layers.99.x.weight"),
+        (
+            arrays(model__layers__0__mlp__up_proj__weight=lambda w: w.astype(mx.int32)),
+            "up_proj.weight has dtype I32",
+        ),
+    ],
+)
+def test_doctor_calls_nothing_sound_that_no_one_can_load(
+    demo: Path, spoil: Change, said: str
+) -> None:
+    """Without weights, as after a lost download, every float was said to be finite."""
+    spoil(demo)
+    with pytest.raises(Qwen3Error):
+        load(str(demo))
+    result = CliRunner().invoke(app, ["doctor", str(demo)])
+    assert result.exit_code == 1 and said in result.stdout
 
 
 def test_convert_refuses_a_contradiction_and_passes_a_warning_on(

@@ -142,6 +142,18 @@ def test_other_shapes_only_are_another_size(tmp_path: Path) -> None:
     assert "another size" in refused(model, "[63]", "[24]")
 
 
+def test_other_types_only_are_no_other_size(tmp_path: Path) -> None:
+    """The shapes are right: to look for another config.json helps nobody."""
+    model = copy("dense-untied", tmp_path)
+    weights = tensors(model)
+    name = "model.layers.0.mlp.up_proj.weight"
+    store(model, weights | {name: weights[name].astype(mx.int32)})
+    message = refused(model, "has dtype I32")
+    assert "another size" not in message and "save the model in bfloat16" in message
+    with pytest.raises(CheckpointError, match="save the model in bfloat16"):
+        open_source(model)
+
+
 @pytest.mark.parametrize(("body", "named"), [(True, "any"), (False, "Qwen3-Embedding-0.6B")])
 def test_an_embedder_has_no_head(tmp_path: Path, body: bool, named: str) -> None:
     """It is one by its tensors' names, those of a body alone, or by its folder's."""

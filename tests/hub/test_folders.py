@@ -161,6 +161,17 @@ def test_shards_that_are_missing_are_named_alike(
     assert missing_files(snapshot) == [SHARD.format(2, 2)]
 
 
+@pytest.mark.parametrize("leads", ["blobs/gone", "model.safetensors"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, leads: str) -> None:
+    """A snapshot whose blobs were cleaned away seemed to have lost its names too."""
+    folder = copy("sharded-dense", tmp_path)
+    for file in (*folder.glob("model-*"), folder / INDEX):
+        file.unlink()
+    (folder / "model.safetensors").symlink_to(leads)
+    with pytest.raises(CheckpointError, match=r"files that are gone: model\.safetensors: fetch"):
+        load_network(folder)
+
+
 def test_adapters_alone_are_no_model(tmp_path: Path) -> None:
     folder = copy("sharded-dense", tmp_path)
     for file in (*folder.glob("model-*"), folder / INDEX):

@@ -78,6 +78,19 @@ def test_local_directory_wins_over_an_alias(
     assert resolve.resolve(str(tmp_path / "8b")) == tmp_path / "8b"
 
 
+@pytest.mark.parametrize("name", ["tuned", "mine/tuned"])
+@pytest.mark.parametrize("file", ["model.safetensors", "tuned-Q8_0.gguf"])
+def test_a_directory_with_weights_is_meant_without_a_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, file: str
+) -> None:
+    """It was an unknown model, or the hub was asked for a repository called like it."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir(parents=True)
+    (Path(name) / file).touch()
+    assert resolve.parse(name) == Source(path=Path(name))
+    assert resolve.is_model_name(name)
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [

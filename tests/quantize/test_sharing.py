@@ -20,7 +20,8 @@ from qwen3_mlx.config.share import Share
 from qwen3_mlx.errors import CheckpointError, ConfigError
 from qwen3_mlx.group import versions
 from qwen3_mlx.hub import resolve
-from qwen3_mlx.quantize import sharing
+from qwen3_mlx.quantize import room, sharing
+from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.staging import Target
 
 WAYS = {
@@ -182,6 +183,20 @@ def test_as_it_is_typed(dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     split = run("convert", dense, "--recipe", "4bit", "--shares", 2, "--out", "five")
     assert "groups of 64 in a row of" in split.stderr
     assert not (tmp_path / "five.whole").exists()  # said before anything is converted
+
+
+def test_the_whole_and_its_shares_have_room_before_anything_is_converted(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for the whole alone, hours of conversion ended in a refusal of the shares."""
+    typed = ("convert", dense, "--recipe", "8bit", "--pipeline", "--no-verify", "--shares", 2)
+    assert run(*typed[:3], "8bit", "--out", tmp_path / "one", "--no-verify").exit_code == 0
+    size = sum(file.stat().st_size for file in (tmp_path / "one").iterdir())
+    monkeypatch.setattr(Disk, "free_bytes", lambda self, path: room.MARGIN + size)
+    before = sorted(tmp_path.iterdir())
+    refused = run(*typed, "--out", tmp_path / "two")
+    assert refused.exit_code == 1 and "not enough space on the disk" in refused.stderr
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(

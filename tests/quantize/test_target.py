@@ -14,6 +14,8 @@ from qwen3_mlx.cli.app import app
 from qwen3_mlx.cli.conversion_source import remote
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError
+from qwen3_mlx.quantize import room
+from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.target_check import check_file, check_in_the_way
 from tests.quantize.build import all_bytes
 from tests.quantize.conftest import comes_meanwhile, convert
@@ -191,6 +193,39 @@ def test_a_dry_run_is_stopped_by_what_stops_the_run(
     dry, real = run(*typed, "--dry-run"), run(*typed)
     assert "in the way" in dry.stderr and dry.exit_code == real.exit_code == 1
     assert dry.stderr == real.stderr
+
+
+@pytest.mark.parametrize("learned", [(), ("--learned", "dwq")])
+@pytest.mark.parametrize("trouble", ["not enough space on the disk", "can't be written"])
+def test_a_dry_run_asks_the_disk_as_the_run_does(
+    dense: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: str,
+    learned: tuple[str, ...],
+) -> None:
+    """A place that has no room, or takes nothing, was promised a result; refused, litter stayed."""
+    if trouble.startswith("not enough"):
+        monkeypatch.setattr(Disk, "free_bytes", lambda self, path: 1_000_000)
+    else:
+        monkeypatch.setattr(room.os, "access", lambda path, mode: False)
+    before = sorted(tmp_path.iterdir())
+    typed = (dense, "--out", tmp_path / "out", *learned)
+    dry, real = run(*typed, "--dry-run"), run(*typed)
+    assert trouble in dry.stderr and dry.exit_code == real.exit_code == 1
+    assert dry.stderr == real.stderr and sorted(tmp_path.iterdir()) == before
+
+
+def test_what_a_killed_run_left_is_room_for_the_next(dense: Path, tmp_path: Path) -> None:
+    """Half of a file is written over; another conversion's are removed."""
+    convert(dense, tmp_path / "whole")
+    need = room.MARGIN + sum(file.stat().st_size for file in (tmp_path / "whole").iterdir())
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "out.part/model.safetensors").write_bytes(bytes(100_000))
+    (tmp_path / "out.journal").write_text('{"key": "of another"}\n')
+    disk = Disk()
+    disk.free_bytes = lambda path: need - 100_000  # type: ignore[method-assign]
+    convert(dense, tmp_path / "out", disk=disk)
 
 
 def test_a_whole_checkpoint_of_the_user_outlives_sharing_out(

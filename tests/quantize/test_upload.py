@@ -152,6 +152,19 @@ def test_private_and_a_branch(hub: UploadStub, result: Path) -> None:
     assert hub.commits == [("me/tiny", "4bit")]
 
 
+def test_private_is_never_sent_to_a_public_repository(hub: UploadStub, result: Path) -> None:
+    """The hub leaves one that is there as it is: what was to be private, all could read."""
+    upload.upload(result, "me/tiny")
+    (result / "notes.txt").write_text("for us alone")
+    commits, sent = list(hub.commits), hub.sent()
+    with pytest.raises(HubError, match=r"me/tiny is there already, and public: got --private"):
+        upload.upload(result, "me/tiny", private=True)
+    assert hub.commits == commits and hub.sent() == sent
+    hub.repos["me/tiny"].private = True
+    upload.upload(result, "me/tiny", private=True)
+    assert b"for us alone" in hub.branches["me/tiny", "main"].values()
+
+
 def test_a_lost_connection_is_one_error_and_nothing_is_sent_twice(
     hub: UploadStub, result: Path
 ) -> None:

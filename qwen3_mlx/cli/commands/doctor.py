@@ -160,7 +160,7 @@ def files(name: str) -> list[Row]:
     directory = resolve.resolve(name)
     findings = check.check(directory)
     if not any(finding.severity == "error" for finding in findings):
-        findings += check.array_findings(directory)
+        findings += check.deep_findings(directory)
     rows = [(str(finding.severity), finding.text) for finding in findings]
     return rows or [("sound", "config, tokenizer, index and arrays agree; every float is finite")]
 
