@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -13,6 +14,8 @@ from qwen3_mlx.cli.app import app
 from qwen3_mlx.cli.conversion_source import original
 from qwen3_mlx.config.recipes import RECIPES
 from qwen3_mlx.hub import resolve
+from qwen3_mlx.quantize import job as jobs
+from qwen3_mlx.quantize.disk import Disk
 from tests.quantize.build import DENSE, all_bytes, bf16_model
 from tests.quantize.conftest import convert
 
@@ -33,6 +36,28 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["convert", *arguments])
+
+
+def test_ctrl_c_says_how_to_go_on(dense: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create, opened = Disk.create, list[str]()
+
+    def pressed(disk: Disk, path: Path, *, append: bool = False) -> Any:
+        opened.append(path.name)
+        if ".safetensors." in path.name:
+            raise KeyboardInterrupt
+        return create(disk, path, append=append)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "create", pressed)
+        done = run("dense", "--recipe", "8bit")
+    assert done.exit_code == 130 and opened
+    assert "dense-8bit.part keeps what is done" in done.stderr
+    assert "the same command goes on" in done.stderr
+    assert run("dense", "--recipe", "8bit").exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        done = run("dense", "--recipe", "4bit")
+    assert done.exit_code == 130 and "keeps" not in done.stderr, "nothing was begun"
 
 
 def test_list() -> None:

@@ -14,6 +14,7 @@ from qwen3_mlx.cli import conversion_shares, conversion_source
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.conversion_publish import check_early
 from qwen3_mlx.cli.conversion_report import preview, summary
+from qwen3_mlx.cli.conversion_stop import says_how_to_go_on
 from qwen3_mlx.cli.settings import suggestions
 from qwen3_mlx.cli.terminal.progress import ProgressLine
 from qwen3_mlx.cli.terminal.screen import Screen
@@ -173,10 +174,9 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
         learned.check_run(job, options.learned)
         screen.answer(preview(job, options.upload))
         return
-    if options.learned is not None:
-        record = learned.run(job, options.learned, on_progress)
-    else:
-        record = jobs.run(job, on_progress)
+    with says_how_to_go_on(job.target.part, screen, progress):
+        way = options.learned
+        record = learned.run(job, way, on_progress) if way else jobs.run(job, on_progress)
     progress.clear()
     if request.remote is not None:
         request.remote.close()
