@@ -14,7 +14,14 @@ from qwen3_mlx.cli.chat.try_kernels import try_kernels
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.interrupt import ends_after_turn, interrupts_turn
 from qwen3_mlx.cli.terminal.progress import ProgressLine
-from qwen3_mlx.cli.terminal.render import AnswerView, PlainAnswer, Renderer, cut_note, footer
+from qwen3_mlx.cli.terminal.render import (
+    UNANSWERED,
+    AnswerView,
+    PlainAnswer,
+    Renderer,
+    ending_note,
+    footer,
+)
 from qwen3_mlx.cli.terminal.screen import Screen, is_terminal
 from qwen3_mlx.cli.tools import commands as tools_commands
 from qwen3_mlx.cli.tools.chat_tools import ChatTools
@@ -200,9 +207,12 @@ class LineChat:
                 self.chat.keep()
         if done is not None:
             self.chat.count(done)
+            limit = self.chat.session.options.max_tokens
+            note = ending_note(done, limit, is_silent=renderer.is_silent)
             if self.interactive:
-                self.screen.note(f"\n{footer(done, self.chat.budget)}\n")
-            elif note := cut_note(done, self.chat.session.options.max_tokens):
+                about = UNANSWERED + "\n" if note == UNANSWERED else ""
+                self.screen.note(f"\n{about}{footer(done, self.chat.budget)}\n")
+            elif note:
                 self.screen.note(note)
         self.chat.session.warm_in_background()  # while the user reads the answer
 

@@ -120,6 +120,17 @@ async def test_the_counts_of_the_engine_hold_and_empty_lines_before_the_answer_g
         assert [answer.source for answer in chat.app.query(AnswerText)] == ["It"]
 
 
+@pytest.mark.parametrize("turn", [[Thinking("hm")], [Thinking("hm"), Answer("\n \n")], []])
+async def test_a_turn_without_an_answer_says_so(turn: list[Any]) -> None:
+    async with run_chat(turn, [Answer("It")]) as chat:
+        await chat.type("x")
+        await chat.idle()
+        assert chat.seen.count("the model ended its turn without an answer") == 1
+        await chat.type("y")
+        await chat.idle()
+        assert chat.seen.count("without an answer") == 1 and "It" in chat.seen
+
+
 async def test_escape_ends_the_thought_then_the_answer_then_asks() -> None:
     async with run_chat(LONG, WORDY) as chat:
         await chat.type("one")
