@@ -149,6 +149,7 @@ class LineChat:
                 self.screen.note(outcome.text)
             if outcome.edit is not None:
                 self.screen.note(f"taken back: {outcome.edit}")
+                self._draft = outcome.edit  # where no prompt can be edited the note is all
             if outcome.model is not None:
                 self._switch(outcome.model)
             if outcome.start_server is not None and self.chat.tools is not None:
