@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 from qwen3_mlx.tools.consent import Decision, No
+from qwen3_mlx.tools.events import LoopEvent
 from qwen3_mlx.tools.tool import Tool
 
 GREETING = "/help lists the commands; Ctrl-D leaves"
@@ -60,7 +62,7 @@ class LineChat:
         )
         self._hide, self._debug, self._save = hide_thinking, debug, save
         self.interactive = is_terminal(sys.stdin) and screen.out_is_terminal
-        self.failed = False
+        self.failed, self._began = False, False
         self._draft, self._drafts = "", draft
         self._adapter = (chat.name, adapter)
 
@@ -167,8 +169,8 @@ class LineChat:
             if self._debug:
                 self.screen.trace(error)
             self.screen.error(error)
-            if slash_commands.is_command(line):
-                self._draft = line  # the user can correct it
+            if slash_commands.is_command(line) or not self._began:
+                self._draft = line  # refused: the user can correct it
             return True
 
     def _switch(self, name: str) -> None:
@@ -186,6 +188,7 @@ class LineChat:
 
     def _turn(self, text: str | None) -> None:
         """Send `text`, or (None) retry the last message, and print the reply."""
+        self._began = False
         progress = ProgressLine(self.screen, "reading the prompt")
         generation = self.chat.begin(
             None if text is None else self.chat.sending(text), on_progress=progress
@@ -198,7 +201,7 @@ class LineChat:
             ends_after_turn(presses.stop),
         ):
             try:
-                events = progress.cleared_by(presses.watch(generation))
+                events = self._noticed(progress.cleared_by(presses.watch(generation)))
                 if isinstance(generation, ToolTurn) and not self.screen.out_is_terminal:
                     events = only_last_answer(events, lambda text: self.screen.note(text.strip()))
                 done = renderer.paint(events)
@@ -216,6 +219,12 @@ class LineChat:
             elif note:
                 self.screen.note(note)
         self.chat.session.warm_in_background()  # while the user reads the answer
+
+    def _noticed(self, events: Iterable[LoopEvent]) -> Iterator[LoopEvent]:
+        """`events`; notes that the turn has begun, so its message wasn't refused."""
+        for event in events:
+            self._began = True
+            yield event
 
     def _answer_view(self) -> AnswerView:
         if self.interactive and not self.screen.is_dumb and self.screen.is_utf8:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.cli.chat.line_input import Lines
+from qwen3_mlx.errors import ContextError
 from qwen3_mlx.events import Answer, Thinking
 from tests.fakes import Prefill
 
@@ -94,6 +95,15 @@ def test_the_message_to_edit_comes_back_into_the_input(
     drafts = drafts_of(iter(["one\nmore", "/edit", "two", "/edit three"]), monkeypatch)
     cli("chat", "8b", stdin="")
     assert drafts == ["", "", "one\nmore", "", ""]
+
+
+def test_a_refused_message_comes_back_into_the_input_and_a_begun_one_does_not(
+    cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.script([ContextError("too long")], [Answer("a"), RuntimeError("broken")])
+    drafts = drafts_of(iter(["a long one", "another"]), monkeypatch)
+    cli("chat", "8b", stdin="")
+    assert drafts == ["", "a long one", ""]
 
 
 def test_full_disk_keeps_the_conversation(cli: Any) -> None:
