@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,14 @@ from qwen3_mlx.cli.chat.try_kernels import try_kernels
 from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.interrupt import ends_after_turn, interrupts_turn
 from qwen3_mlx.cli.terminal.progress import ProgressLine
-from qwen3_mlx.cli.terminal.render import AnswerView, PlainAnswer, Renderer, cut_note, footer
+from qwen3_mlx.cli.terminal.render import (
+    UNANSWERED,
+    AnswerView,
+    PlainAnswer,
+    Renderer,
+    ending_note,
+    footer,
+)
 from qwen3_mlx.cli.terminal.screen import Screen, is_terminal
 from qwen3_mlx.cli.tools import commands as tools_commands
 from qwen3_mlx.cli.tools.chat_tools import ChatTools
@@ -24,6 +32,7 @@ from qwen3_mlx.errors import OptionError
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 from qwen3_mlx.tools.consent import Decision, No
+from qwen3_mlx.tools.events import LoopEvent
 from qwen3_mlx.tools.tool import Tool
 
 GREETING = "/help lists the commands; Ctrl-D leaves"
@@ -53,7 +62,7 @@ class LineChat:
         )
         self._hide, self._debug, self._save = hide_thinking, debug, save
         self.interactive = is_terminal(sys.stdin) and screen.out_is_terminal
-        self.failed = False
+        self.failed, self._began = False, False
         self._draft, self._drafts = "", draft
         self._adapter = (chat.name, adapter)
 
@@ -142,6 +151,7 @@ class LineChat:
                 self.screen.note(outcome.text)
             if outcome.edit is not None:
                 self.screen.note(f"taken back: {outcome.edit}")
+                self._draft = outcome.edit  # where no prompt can be edited the note is all
             if outcome.model is not None:
                 self._switch(outcome.model)
             if outcome.start_server is not None and self.chat.tools is not None:
@@ -159,8 +169,8 @@ class LineChat:
             if self._debug:
                 self.screen.trace(error)
             self.screen.error(error)
-            if slash_commands.is_command(line):
-                self._draft = line  # the user can correct it
+            if slash_commands.is_command(line) or not self._began:
+                self._draft = line  # refused: the user can correct it
             return True
 
     def _switch(self, name: str) -> None:
@@ -178,6 +188,7 @@ class LineChat:
 
     def _turn(self, text: str | None) -> None:
         """Send `text`, or (None) retry the last message, and print the reply."""
+        self._began = False
         progress = ProgressLine(self.screen, "reading the prompt")
         generation = self.chat.begin(
             None if text is None else self.chat.sending(text), on_progress=progress
@@ -190,7 +201,7 @@ class LineChat:
             ends_after_turn(presses.stop),
         ):
             try:
-                events = progress.cleared_by(presses.watch(generation))
+                events = self._noticed(progress.cleared_by(presses.watch(generation)))
                 if isinstance(generation, ToolTurn) and not self.screen.out_is_terminal:
                     events = only_last_answer(events, lambda text: self.screen.note(text.strip()))
                 done = renderer.paint(events)
@@ -200,11 +211,20 @@ class LineChat:
                 self.chat.keep()
         if done is not None:
             self.chat.count(done)
+            limit = self.chat.session.options.max_tokens
+            note = ending_note(done, limit, is_silent=renderer.is_silent)
             if self.interactive:
-                self.screen.note(f"\n{footer(done, self.chat.budget)}\n")
-            elif note := cut_note(done, self.chat.session.options.max_tokens):
+                about = UNANSWERED + "\n" if note == UNANSWERED else ""
+                self.screen.note(f"\n{about}{footer(done, self.chat.budget)}\n")
+            elif note:
                 self.screen.note(note)
         self.chat.session.warm_in_background()  # while the user reads the answer
+
+    def _noticed(self, events: Iterable[LoopEvent]) -> Iterator[LoopEvent]:
+        """`events`; notes that the turn has begun, so its message wasn't refused."""
+        for event in events:
+            self._began = True
+            yield event
 
     def _answer_view(self) -> AnswerView:
         if self.interactive and not self.screen.is_dumb and self.screen.is_utf8:

@@ -220,6 +220,7 @@ def _history(path: Path | None) -> History:
 
 
 def _keys() -> KeyBindings:
+    from prompt_toolkit.filters import is_searching
     from prompt_toolkit.key_binding import KeyBindings
 
     keys = KeyBindings()
@@ -237,7 +238,9 @@ def _keys() -> KeyBindings:
         else:
             event.app.exit(exception=KeyboardInterrupt)
 
-    bind("enter")(send)
-    bind("escape", "enter")(new_line)
-    bind("c-c")(clear)
+    # In a search (Ctrl-R) the current buffer is the searched-for text, and these keys are the
+    # search's own: leaving the prompt from there would leave the keys of all later ones in it.
+    bind("enter", filter=~is_searching)(send)
+    bind("escape", "enter", filter=~is_searching)(new_line)
+    bind("c-c", filter=~is_searching)(clear)
     return keys

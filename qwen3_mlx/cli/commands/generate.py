@@ -15,7 +15,7 @@ from qwen3_mlx.cli.settings import settings
 from qwen3_mlx.cli.terminal import stdin
 from qwen3_mlx.cli.terminal.interrupt import interrupts_turn
 from qwen3_mlx.cli.terminal.progress import ProgressLine
-from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer, cut_note
+from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer, ending_note
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.cli.tools import one_shot
 from qwen3_mlx.cli.tools.one_shot import record
@@ -132,7 +132,7 @@ def command(
         else:
             renderer = Renderer(screen, PlainAnswer(screen), hide_thinking=hide)
             done = renderer.paint(progress.cleared_by(generation))
-            if note := cut_note(done, options.max_tokens):
+            if note := ending_note(done, options.max_tokens, is_silent=renderer.is_silent):
                 screen.note(note)
     raise typer.Exit(INTERRUPTED if presses.count else 0)
 

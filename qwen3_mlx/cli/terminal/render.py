@@ -50,6 +50,8 @@ class Renderer:
         self._tags = screen.err_is_terminal and not screen.err_is_styled
         self._in_thought, self._last = False, ""
         self._shown_call: ToolCall | None = None
+        self.is_silent = True
+        """Whether no answer has come yet, since the turn began or a tool ran."""
 
     def paint(self, events: Iterable[LoopEvent]) -> Done | None:
         """Print all events; returns the `Done` if it comes."""
@@ -59,9 +61,11 @@ class Renderer:
                     case Thinking(text):
                         self._think(text)
                     case Answer(text):
+                        self.is_silent = self.is_silent and not text.strip()
                         self._end_thought()
                         self._answer.write(text)
                     case ToolCall(name, arguments):
+                        self.is_silent = False
                         self._end_thought()
                         call = json.dumps({"name": name, "arguments": arguments})
                         self._answer.write(f"\n{call}\n")
@@ -71,8 +75,10 @@ class Renderer:
                         if self._screen.is_watched:
                             self._screen.lines(["  running (Ctrl-C ends it)"])
                     case ToolResult():
+                        self.is_silent = True  # the call is done; the answer is still to come
                         self._show_result(event)
                     case LoopDone(ending):
+                        self.is_silent = self.is_silent and not shown.ENDINGS[ending]
                         self._screen.notes(filter(None, [shown.ENDINGS[ending]]))
                     case Done():
                         return event
@@ -149,10 +155,14 @@ MARKERS = 8
 """Most tokens of a turn that count as neither thought nor answer, such as ``</think>``."""
 
 
-def cut_note(done: Done | None, max_tokens: int | None) -> str:
-    """What was cut, for a pipe, which has no footer; "" for a turn that ended by itself."""
+UNANSWERED = "the model ended its turn without an answer"
+"""What is said of a turn that shows nothing: a model may end within its thought, or at once."""
+
+
+def ending_note(done: Done | None, max_tokens: int | None, *, is_silent: bool) -> str:
+    """Why nothing more came, for a pipe, which has no footer; "" for a whole answer."""
     if done is None or done.finish_reason != "length":
-        return ""
+        return UNANSWERED if is_silent and done and done.finish_reason == "stop" else ""
     stats = done.stats
     counted = stats.thinking_tokens + stats.answer_tokens + MARKERS
     full = max_tokens is not None and counted >= max_tokens

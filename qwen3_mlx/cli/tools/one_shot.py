@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.terminal.interrupt import interrupts_turn
 from qwen3_mlx.cli.terminal.progress import ProgressLine
-from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer, cut_note
+from qwen3_mlx.cli.terminal.render import PlainAnswer, Renderer, ending_note
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.cli.tools.chat_tools import ChatTools, check_tools
 from qwen3_mlx.cli.tools.turn import ToolTurn, only_last_answer
@@ -91,7 +91,8 @@ class OneShot:
                 if not screen.out_is_terminal:
                     events = only_last_answer(events, lambda text: screen.note(text.strip()))
                 renderer = Renderer(screen, PlainAnswer(screen), hide_thinking=self._hide)
-                if note := cut_note(renderer.paint(events), self._session.options.max_tokens):
+                done, limit = renderer.paint(events), self._session.options.max_tokens
+                if note := ending_note(done, limit, is_silent=renderer.is_silent):
                     screen.note(note)
         return turn.ending == "interrupted"
 

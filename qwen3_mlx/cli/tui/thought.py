@@ -99,6 +99,7 @@ class Thought(Vertical):
         self._automatic = automatic
         self.live, self.cut = True, ""
         self._began, self._labelled, self._stale = 0.0, 0.0, False
+        self._thought_s = 0.0
         self._head, self.text = ThoughtHeader(markup=False), ThoughtText()
         self.text.display = not folded
 
@@ -142,7 +143,7 @@ class Thought(Vertical):
         self.tokens += tokens
         if self.budget:
             self.tokens = min(self.tokens, self.budget)  # the stop text isn't counted
-        self.seconds = time.monotonic() - self._began
+        self.seconds = self._thought_s = time.monotonic() - self._began
         clean = showable(text)
         self.text.append(clean if self.text.source else clean.lstrip("\n"))
         if first or self.seconds - self._labelled >= LABEL_S:
@@ -152,9 +153,13 @@ class Thought(Vertical):
             self.set_timer(LABEL_S, self._label_stale)
 
     def end(self, cut: ThinkingCut = "") -> None:
-        """Mark the thought as finished; `cut` says what ended it early."""
+        """Mark the thought as finished; `cut` says what ended it early.
+
+        Its time ends with its last piece: what ends it may come long after, when the user has
+        answered a question about a tool.
+        """
         if self.live:
-            self.live, self.seconds = False, time.monotonic() - self._began
+            self.live, self.seconds = False, self._thought_s
             self.text.free_spare_rows()
         self.cut = CUTS.get(cut, self.cut)
         self._label()

@@ -7,6 +7,7 @@ import time
 
 from qwen3_mlx.cli.settings.settings import ShowThinking
 from qwen3_mlx.cli.terminal.progress import Eta
+from qwen3_mlx.cli.terminal.render import UNANSWERED
 from qwen3_mlx.cli.terminal.screen import describe
 from qwen3_mlx.cli.tools import shown
 from qwen3_mlx.cli.tui.answer import Answer as AnswerText
@@ -38,7 +39,7 @@ class TurnView:
             log.add(UserMessage(sent))
         self._thought_before = 0
         self._card: ToolCard | None = None
-        self._tool = ""
+        self._tool, self._loop_note = "", ""
         self._begin_step()
         self.done: Done | None = None
         self.error: Exception | None = None
@@ -109,7 +110,8 @@ class TurnView:
                 self._card, self._tool = None, ""
                 self._begin_step()
             case LoopDone(ending) if shown.ENDINGS[ending]:
-                self._log.note(shown.ENDINGS[ending])
+                self._loop_note = shown.ENDINGS[ending]
+                self._log.note(self._loop_note)
 
     def _end_step(self) -> None:
         """Finish the step's widgets, and remove empty ones."""
@@ -170,8 +172,15 @@ class TurnView:
                 self.thought.finalize_counts(self.done.stats)
         if self.error is not None:
             self._log.note(f"error: {describe(self.error)}", error=True)
-        elif self.done is not None and self.done.finish_reason != "stop":
-            self._log.note(ENDS[self.done.finish_reason])
+        elif self.done is not None and (note := self._ending_note(self.done)):
+            self._log.note(note)
+
+    def _ending_note(self, done: Done) -> str:
+        """Why nothing more came; "" for a whole answer, or where the loop has said it."""
+        if done.finish_reason != "stop":
+            return ENDS[done.finish_reason]
+        answered = self.answer is not None and self.answer.source.strip()
+        return "" if answered or self._loop_note else UNANSWERED
 
     @property
     def stopping(self) -> bool:

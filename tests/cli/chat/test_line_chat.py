@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qwen3_mlx.cli.chat.line_input import Lines
+from qwen3_mlx.errors import ContextError
 from qwen3_mlx.events import Answer, Thinking
 from tests.fakes import Prefill
 
@@ -63,11 +65,9 @@ def test_a_message_that_begins_with_a_path_is_a_message(cli: Any) -> None:
     assert cli.model.asked[0][0][-1]["content"] == "/etc/hosts what is this?"
 
 
-def test_a_refused_command_comes_back_into_the_input(
-    cli: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def drafts_of(lines: Iterator[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What each prompt begins with, in a chat in which `lines` are typed."""
     drafts: list[str] = []
-    lines = iter(["/nonsense is this", "/nonsense", "/help"])
 
     def read(_self: Lines, _prompt: str, draft: str = "") -> str:
         drafts.append(draft)
@@ -77,8 +77,33 @@ def test_a_refused_command_comes_back_into_the_input(
         return line
 
     monkeypatch.setattr(Lines, "read", read)
+    return drafts
+
+
+def test_a_refused_command_comes_back_into_the_input(
+    cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts = drafts_of(iter(["/nonsense is this", "/nonsense", "/help"]), monkeypatch)
     cli("chat", "8b", stdin="")
     assert drafts == ["", "/nonsense is this", "/nonsense", ""]
+
+
+def test_the_message_to_edit_comes_back_into_the_input(
+    cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.script([Answer("a")], [Answer("b")])
+    drafts = drafts_of(iter(["one\nmore", "/edit", "two", "/edit three"]), monkeypatch)
+    cli("chat", "8b", stdin="")
+    assert drafts == ["", "", "one\nmore", "", ""]
+
+
+def test_a_refused_message_comes_back_into_the_input_and_a_begun_one_does_not(
+    cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.script([ContextError("too long")], [Answer("a"), RuntimeError("broken")])
+    drafts = drafts_of(iter(["a long one", "another"]), monkeypatch)
+    cli("chat", "8b", stdin="")
+    assert drafts == ["", "a long one", ""]
 
 
 def test_full_disk_keeps_the_conversation(cli: Any) -> None:

@@ -54,6 +54,32 @@ def test_history_is_there_in_the_next_run(tmux: Tmux) -> None:
     tmux.until("> remember me")
 
 
+def test_a_search_of_the_history_is_taken_or_left(tmux: Tmux) -> None:
+    tmux.start("short", "chat", "--plain", "8b")
+    tmux.prompt(1)
+    tmux.keys("remember me", "Enter")
+    tmux.prompt(2)
+    tmux.keys("C-r", "rem")
+    tmux.shown("I-search backward: rem")
+    tmux.keys("Enter")  # takes what was found into the input
+    tmux.gone("I-search")
+    tmux.until("> remember me", 2)
+    tmux.keys("Enter")
+    tmux.until("It is 4.", 2)
+    tmux.prompt(3)
+    tmux.keys("C-r", "rem")
+    tmux.shown("I-search backward: rem")
+    tmux.keys("C-c")
+    tmux.gone("I-search")
+    tmux.keys("C-c")
+    tmux.prompt(4)
+    tmux.keys("still heard", "Enter")
+    tmux.until("It is 4.", 3)
+    tmux.prompt(5)
+    tmux.keys("C-d")
+    tmux.until("exit code 0")
+
+
 def test_pasted_lines_are_one_message(tmux: Tmux) -> None:
     tmux.start("short", "chat", "--plain", "8b")
     tmux.prompt(1)

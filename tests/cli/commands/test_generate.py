@@ -58,6 +58,17 @@ def test_a_cut_answer_says_so_on_stderr(
         assert note not in cli(*arguments, *limited, stdin=typed).stderr
 
 
+@pytest.mark.parametrize("turn", [[Thinking("hm")], [Thinking("hm"), Answer("\n\n")], []])
+def test_a_turn_that_ends_without_an_answer_says_so_on_stderr(cli: Any, turn: list[Any]) -> None:
+    for arguments, typed in ((["generate", "8b", "x"], ""), (["chat", "8b"], "x\n")):
+        cli.script(turn)
+        result = cli(*arguments, stdin=typed)
+        assert result.exit_code == 0 and not result.stdout.strip()
+        assert result.stderr.endswith("the model ended its turn without an answer\n")
+        cli.script([*turn, Answer("It")])
+        assert "without an answer" not in cli(*arguments, stdin=typed).stderr
+
+
 def test_no_codes_without_a_terminal_and_text_is_untouched(cli: Any) -> None:
     cli.script([Thinking("a"), Answer("\x1b[31mred\x07\n")])
     result = cli("generate", "8b", "x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from typing import Any
@@ -109,6 +110,18 @@ async def test_the_line_of_a_thought_tells_its_count_though_the_model_pauses(
         await chat.idle()
 
 
+async def test_the_time_of_a_thought_ends_with_its_last_piece() -> None:
+    """What follows may be a question to the user about a tool, which is no thinking."""
+    go_on = threading.Event()
+    async with run_chat([Thinking("a"), 0.2, Thinking("b"), Pause(go_on), Answer("c")]) as chat:
+        await chat.type("x")
+        await chat.until("thinking 2 · 0.")
+        await asyncio.sleep(2)
+        go_on.set()
+        await chat.idle()
+        assert re.search(r"▸ thought 2 tokens · [01]\.", chat.seen)
+
+
 async def test_the_counts_of_the_engine_hold_and_empty_lines_before_the_answer_go() -> None:
     stats = Stats(thinking_tokens=7)
     async with run_chat(
@@ -118,6 +131,17 @@ async def test_the_counts_of_the_engine_hold_and_empty_lines_before_the_answer_g
         await chat.idle()
         assert "▸ thought 7 tokens" in chat.seen
         assert [answer.source for answer in chat.app.query(AnswerText)] == ["It"]
+
+
+@pytest.mark.parametrize("turn", [[Thinking("hm")], [Thinking("hm"), Answer("\n \n")], []])
+async def test_a_turn_without_an_answer_says_so(turn: list[Any]) -> None:
+    async with run_chat(turn, [Answer("It")]) as chat:
+        await chat.type("x")
+        await chat.idle()
+        assert chat.seen.count("the model ended its turn without an answer") == 1
+        await chat.type("y")
+        await chat.idle()
+        assert chat.seen.count("without an answer") == 1 and "It" in chat.seen
 
 
 async def test_escape_ends_the_thought_then_the_answer_then_asks() -> None:
