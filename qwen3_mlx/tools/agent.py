@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.tools.consent import Ask, Consent
 from qwen3_mlx.tools.events import Ending, LoopDone, LoopEvent, ToolResult
 from qwen3_mlx.tools.function_arguments import converted
+from qwen3_mlx.tools.function_result import MOST_ITEMS, as_text
 from qwen3_mlx.tools.function_schema import schema_of
 from qwen3_mlx.tools.loop import MAX_STEPS, ToolLoop
 from qwen3_mlx.tools.surrogates import whole_json, whole_text
@@ -163,7 +163,7 @@ def tool_of(function: Callable[..., Any]) -> Tool:
     """A Python function as a tool. Raises `OptionError`.
 
     A coroutine function runs in its own event loop. The model reads the returned text, other
-    values as JSON, and exceptions as errors.
+    values as JSON (what a generator yields as a list), and exceptions as errors.
     """
     description, parameters = schema_of(function)
     parameters = whole_json(copy.deepcopy(parameters))  # a copy: it may hold the function's own
@@ -172,16 +172,27 @@ def tool_of(function: Callable[..., Any]) -> Tool:
     def run(arguments: dict[str, Any], cancel: Cancel) -> Result:
         try:
             found = function(**converted(function, arguments))
-            if inspect.iscoroutine(found):
+            if inspect.isasyncgen(found):
+                found = _collected(found)
+            if inspect.isawaitable(found):
                 found = _awaited(found, cancel)
+            return Result(as_text(found))
         except Exception as error:
             return Result(f"{type(error).__name__}: {error}", failed=True)
-        return Result(_text(found))
 
     return Tool(name, whole_text(description), parameters, run)
 
 
-def _awaited(work: Coroutine[Any, Any, Any], cancel: Cancel) -> Any:
+async def _collected(values: AsyncIterator[Any]) -> list[Any]:
+    found: list[Any] = []
+    async for one in values:
+        found.append(one)
+        if len(found) > MOST_ITEMS:
+            raise ValueError(f"it yields more than {MOST_ITEMS:,} items")
+    return found
+
+
+def _awaited(work: Awaitable[Any], cancel: Cancel) -> Any:
     async def main() -> Any:
         task = asyncio.ensure_future(work)
         loop = asyncio.get_running_loop()
@@ -192,22 +203,3 @@ def _awaited(work: Coroutine[Any, Any, Any], cancel: Cancel) -> Any:
             raise TimeoutError("it was cancelled") from None
 
     return asyncio.run(main())
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if hasattr(value, "model_dump_json"):  # a pydantic model
-        return str(value.model_dump_json())
-    try:
-        return json.dumps(value, ensure_ascii=False, default=_plain)
-    except Exception:  # the value's own __str__ may raise anything
-        return shown(value, str)
-
-
-def _plain(value: object) -> Any:
-    import dataclasses
-
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return list(value) if isinstance(value, set | frozenset) else str(value)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import enum
+import itertools
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qwen3_mlx import Agent
@@ -14,7 +18,7 @@ from qwen3_mlx.model import Qwen3
 from qwen3_mlx.tools.agent import tool_of
 from qwen3_mlx.tools.consent import No
 from qwen3_mlx.tools.events import LoopDone
-from qwen3_mlx.tools.tool import Cancel
+from qwen3_mlx.tools.tool import Cancel, Result
 from tests import tiny
 from tests.tools.test_loop import GREEDY, a_tool, call_text, say_in_turn
 
@@ -107,6 +111,78 @@ def circle() -> list[Any]:
 def test_whatever_a_function_gives_is_text(function: Any, failed: bool, text: str) -> None:
     result = tool_of(function).run({}, Cancel())
     assert result.failed == failed and text in result.text
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+class Model:
+    "As pydantic's models are."
+
+    def model_dump(self, mode: str) -> dict[str, str]:
+        return {"mode": mode}
+
+
+def several() -> Iterator[Color]:
+    yield Color.RED
+    yield Color.RED
+
+
+async def several_later() -> AsyncIterator[int]:
+    yield 1
+    yield 2
+
+
+class Waits:
+    def __await__(self) -> Iterator[Any]:
+        yield from asyncio.sleep(0).__await__()
+        return 7
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (several, '["red", "red"]'),
+        (several_later, "[1, 2]"),
+        (lambda: Waits(), "7"),
+        (lambda: map(int, "12"), "[1, 2]"),
+        (lambda: {"a": range(2), "b": {"k": 1}.values()}, '{"a": [0, 1], "b": [1]}'),
+        (lambda: Color.RED, '"red"'),
+        (lambda: enum.StrEnum("S", "A").A, "a"),  # type: ignore[attr-defined]
+        (lambda: {Color.RED: 1, (1, 2): 2}, '{"red": 1, "(1, 2)": 2}'),
+        (lambda: [Model(), {"of": Model()}], '[{"mode": "json"}, {"of": {"mode": "json"}}]'),
+        (lambda: Model(), '{"mode": "json"}'),
+        (lambda: Model, f'"{Model!s}"'),
+        (lambda: [Point(1, Model())], '[{"x": 1, "y": {"mode": "json"}}]'),  # type: ignore[arg-type]
+        (lambda: np.int64(3), "3"),
+        (lambda: {"a": np.arange(2000)}, '{"a": ' + str(list(range(2000))) + "}"),
+    ],
+)
+def test_values_are_read_as_json(function: Any, text: str) -> None:
+    assert tool_of(function).run({}, Cancel()) == Result(text)
+
+
+def broken_midway() -> Iterator[int]:
+    yield 1
+    raise KeyError("gone")
+
+
+async def endless() -> AsyncIterator[int]:
+    while True:
+        yield 1
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (broken_midway, "KeyError: 'gone'"),
+        (itertools.count().__iter__, "ValueError: it yields more than 100,000 items"),
+        (endless, "ValueError: it yields more than 100,000 items"),
+    ],
+)
+def test_a_generator_that_fails_or_does_not_end_is_a_failed_call(function: Any, text: str) -> None:
+    assert tool_of(function).run({}, Cancel()) == Result(text, failed=True)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"city": 3}, {"city": "A", "land": "B"}])
