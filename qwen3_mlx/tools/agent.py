@@ -26,7 +26,7 @@ from qwen3_mlx.tools.consent import Ask, Consent
 from qwen3_mlx.tools.events import Ending, LoopDone, LoopEvent, ToolResult
 from qwen3_mlx.tools.function_arguments import converted
 from qwen3_mlx.tools.function_result import MOST_ITEMS, as_text
-from qwen3_mlx.tools.function_schema import schema_of
+from qwen3_mlx.tools.function_schema import name_of, schema_of
 from qwen3_mlx.tools.loop import MAX_STEPS, ToolLoop
 from qwen3_mlx.tools.surrogates import whole_json, whole_text
 from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
@@ -167,7 +167,6 @@ def tool_of(function: Callable[..., Any]) -> Tool:
     """
     description, parameters = schema_of(function)
     parameters = whole_json(copy.deepcopy(parameters))  # a copy: it may hold the function's own
-    name = getattr(function, "__name__", type(function).__name__)
 
     def run(arguments: dict[str, Any], cancel: Cancel) -> Result:
         try:
@@ -180,7 +179,7 @@ def tool_of(function: Callable[..., Any]) -> Tool:
         except Exception as error:
             return Result(f"{type(error).__name__}: {error}", failed=True)
 
-    return Tool(name, whole_text(description), parameters, run)
+    return Tool(name_of(function), whole_text(description), parameters, run)
 
 
 async def _collected(values: AsyncIterator[Any]) -> list[Any]:
