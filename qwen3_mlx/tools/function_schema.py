@@ -162,7 +162,10 @@ def _class_schema(hint: type, where: str, definitions: Json) -> Json:
     if issubclass(hint, enum.Enum):
         return _choices([member.value for member in hint])
     if hasattr(hint, "model_json_schema"):  # a pydantic model
-        found = hint.model_json_schema()
+        try:
+            found = hint.model_json_schema()
+        except RuntimeError as error:  # pydantic's, for a field that JSON has no form for
+            raise _without_form(hint, where, str(error)) from None
         definitions.update(found.pop("$defs", {}))
         return dict(found)
     if dataclasses.is_dataclass(hint):
@@ -215,9 +218,10 @@ def _choices(values: list[Any]) -> Json:
     return ({"type": kind} if kind else {}) | {"enum": values}
 
 
-def _without_form(hint: Any, where: str) -> OptionError:
+def _without_form(hint: Any, where: str, why: str | None = None) -> OptionError:
     return OptionError(
         f"the tool's parameter {where}",
         got=f"the annotation {hint!r}",
         expected="a JSON form: str, int, float, bool, list, dict, Literal, Enum, dataclass",
+        hint=why,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NewType, NotRequired, Required, TypedDict
 
@@ -278,3 +278,14 @@ def test_pydantic_models() -> None:
     assert converted(f, {"a": {"inner": {"n": 1}}})["a"].inner.n == 1
     with pytest.raises(ValueError, match="inner"):
         converted(f, {"a": {}})
+
+
+def test_a_model_that_json_has_no_form_for_is_refused() -> None:
+    pydantic = pytest.importorskip("pydantic", reason="pydantic isn't installed")
+    odd = pydantic.create_model("Odd", call=(Callable[[], None], ...))
+
+    def f(a: Any) -> None: ...
+
+    f.__annotations__ = {"a": odd}
+    with pytest.raises(OptionError, match=r"the tool's parameter f\(a\): .*Odd.*\nhint: .*Call"):
+        schema_of(f)
