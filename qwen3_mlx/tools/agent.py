@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from qwen3_mlx.errors import OptionError, shown
 from qwen3_mlx.events import Answer, Stats, Thinking
 from qwen3_mlx.model import Qwen3, listed
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.options.plain_numbers import within
 from qwen3_mlx.tools.consent import Ask, Consent
 from qwen3_mlx.tools.events import Ending, LoopDone, LoopEvent, ToolResult
 from qwen3_mlx.tools.function_arguments import converted
@@ -56,7 +58,7 @@ class Agent:
     options: those of every step, as in ``model.generate``; the thinking budget spans a whole turn.
 
     Not for concurrent use. Raises `OptionError` for a function that no schema can describe, for
-    one item in place of a list, and for a name in place of a model.
+    one item in place of a list, for a name in place of a model, and for a limit out of range.
     """
 
     def __init__(
@@ -74,14 +76,22 @@ class Agent:
         if not callable(getattr(model, "session", None)):
             hint = 'Agent(load("8b"), tools)'
             raise OptionError("model", got=shown(model), expected="a loaded model", hint=hint)
+        steps = within(max_steps, 1, math.inf, integer=True)
+        if steps is None:
+            got, expected = shown(max_steps), "a whole number, 1 or more"
+            raise OptionError("max_steps", got=got, expected=expected)
+        most = within(call_seconds, 1e-3, 1e6, integer=False)
+        if most is None:
+            got, expected = shown(call_seconds), "a number from 0.001 to 1,000,000"
+            raise OptionError("call_seconds", got=got, expected=expected)
+        if ask is not None and not callable(ask):
+            raise OptionError("ask", got=shown(ask), expected="a function of a call and its tool")
         given, allow = listed("tools", tools), listed("allow", allow)
         made = [tool if isinstance(tool, Tool) else tool_of(tool) for tool in given]
         own = set() if ask else {tool.name for tool in made if not tool.server}
         self.session: ChatSession = model.session(system=system, **options)
         consent = Consent(ask, {*allow, *own})
-        self.loop = ToolLoop(
-            self.session, made, consent, max_steps=max_steps, call_seconds=call_seconds
-        )
+        self.loop = ToolLoop(self.session, made, consent, max_steps=steps, call_seconds=most)
         self._worker: ThreadPoolExecutor | None = None
 
     @property

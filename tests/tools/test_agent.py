@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import itertools
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -203,3 +204,43 @@ def test_a_name_is_no_model(given: Any) -> None:
 def test_one_item_in_place_of_a_list_is_refused(model: Qwen3, given: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=f"{next(iter(given))}: got .*, expected a list of them"):
         Agent(model, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"max_steps": 0}, "max_steps: got 0, expected a whole number, 1 or more"),
+        ({"max_steps": "3"}, "max_steps: got '3', expected a whole number"),
+        ({"max_steps": None}, "max_steps: got None"),
+        ({"call_seconds": 0}, "call_seconds: got 0, expected a number from"),
+        ({"call_seconds": float("nan")}, "call_seconds: got nan"),
+        ({"call_seconds": float("inf")}, "call_seconds: got inf"),
+        ({"call_seconds": "60"}, "call_seconds: got '60'"),
+        ({"ask": True}, "ask: got True, expected a function"),
+    ],
+)
+def test_a_limit_that_is_none_is_refused(model: Qwen3, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError) as found:
+        Agent(model, [weather], **given)
+    assert str(found.value).startswith(said)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt("no"), GeneratorExit()])
+def test_a_function_that_exits_has_failed(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, error: BaseException
+) -> None:
+    """The thread ended in silence, and the turn waited for its result until the time was up."""
+
+    def leave() -> str:
+        raise error
+
+    async def leave_later() -> str:
+        raise error
+
+    for function in (leave, leave_later):
+        say_in_turn(monkeypatch, model, [call_text(function.__name__), "Gone."])
+        began = time.monotonic()
+        reply = Agent(model, tools=[function], call_seconds=20, **GREEDY).run("go")
+        assert time.monotonic() - began < 10 and reply.answer == "Gone."
+        assert [one.failed for one in reply.results] == [True]
+        assert type(error).__name__ in reply.results[0].text
