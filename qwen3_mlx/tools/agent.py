@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwen3_mlx.chat.session import ChatSession
-from qwen3_mlx.errors import OptionError, shown
+from qwen3_mlx.errors import MessageError, OptionError, shown
 from qwen3_mlx.events import Answer, Stats, Thinking
 from qwen3_mlx.model import Qwen3, listed
 from qwen3_mlx.options import GenerationOptions
@@ -101,6 +101,8 @@ class Agent:
 
     def stream(self, content: str, **overrides: Any) -> Iterator[LoopEvent]:
         """The events of one user turn, as `ToolLoop.send` yields them."""
+        if content is None:  # which means to the loop: answer the last message again
+            raise MessageError("the message", got="None", expected="a text")
         return self.loop.send(content, **overrides)
 
     def run(self, content: str, **overrides: Any) -> AgentReply:

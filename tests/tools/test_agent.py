@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from qwen3_mlx import Agent
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import MessageError, OptionError
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.tools.agent import tool_of
 from qwen3_mlx.tools.consent import No
@@ -244,3 +244,13 @@ def test_a_function_that_exits_has_failed(
         assert time.monotonic() - began < 10 and reply.answer == "Gone."
         assert [one.failed for one in reply.results] == [True]
         assert type(error).__name__ in reply.results[0].text
+
+
+def test_none_is_no_message(monkeypatch: pytest.MonkeyPatch, model: Qwen3) -> None:
+    """The last message was answered again."""
+    say_in_turn(monkeypatch, model, ["Yes.", "Never said."])
+    agent = Agent(model, **GREEDY)
+    agent.run("Umbrella?")
+    with pytest.raises(MessageError, match="the message: got None"):
+        agent.run(None)  # type: ignore[arg-type]
+    assert agent.session.messages[-1]["content"] == "Yes."
