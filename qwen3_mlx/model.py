@@ -16,7 +16,7 @@ from qwen3_mlx.chat.draft import check_drafts, with_drafts
 from qwen3_mlx.chat.request import as_options, prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.session import ChatSession
-from qwen3_mlx.chat.turn import Generation, start
+from qwen3_mlx.chat.turn import Generation, check_interrupt, start
 from qwen3_mlx.chat.turns import Turn, TurnList, new_scheduler, raise_first, run_all
 from qwen3_mlx.engine.control import Interrupt
 from qwen3_mlx.engine.prefill import PromptProgress
@@ -257,6 +257,7 @@ class Qwen3(LoadedModel):
 
         A `generate_many` counts as one: ``"answer"`` ends the thoughts that run, ``"stop"`` all.
         """
+        check_interrupt(kind)
         if self._running is not None:
             self._running.interrupt(kind)
 

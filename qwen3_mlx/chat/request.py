@@ -169,6 +169,15 @@ def as_options(given: object) -> GenerationOptions:
     raise OptionError("options", got=shown(given)[:80], expected="GenerationOptions", hint=hint)
 
 
+def runtime_of(model: object) -> Runtime:
+    """The runtime of a loaded model. Raises `OptionError` for anything else, such as a name."""
+    found = getattr(model, "runtime", None)
+    if not isinstance(found, Runtime):
+        expected, hint = "a loaded model", "load(name) gives one"
+        raise OptionError("model", got=shown(model), expected=expected, hint=hint)
+    return found
+
+
 def next_mode(
     runtime: Runtime,
     messages: Sequence[MessageLike],

@@ -11,7 +11,7 @@ from qwen3_mlx.chat import journal
 from qwen3_mlx.chat.assistant_message import AssistantMessage
 from qwen3_mlx.chat.plain import are_messages
 from qwen3_mlx.chat.prompt_store import PromptStore
-from qwen3_mlx.chat.request import as_options, prepare
+from qwen3_mlx.chat.request import as_options, prepare, runtime_of
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.turn import Generation, check_interrupt, turn_events
 from qwen3_mlx.engine.background import BACKGROUND, Stopped
@@ -42,10 +42,10 @@ class ChatSession:
         tools: Tools | None = None,
     ) -> None:
         self.runtime = runtime
-        self.tools = normalise_tools(tools)
+        self.tools: Tools | None = normalise_tools(tools)
         """Tools on offer in every turn that doesn't pass its own."""
-        self._offered = self.tools
-        self.options = as_options(options)
+        self._offered = normalise_tools(tools)
+        self.options = options
         self.messages: list[dict[str, Any]] = []
         self.last_stats: Stats | None = None
         self.cache = runtime.new_cache()
@@ -57,6 +57,15 @@ class ChatSession:
         """Refuse copies, which would compute in one cache, and pickling. Raises `BackendError`."""
         hint = "save() it; ChatSession.load(path, model) is another one that goes on from there"
         raise BackendError("a session can't be copied or pickled", hint=hint)
+
+    @property
+    def options(self) -> GenerationOptions:
+        """The options of every turn; None sets the defaults."""
+        return self._options
+
+    @options.setter
+    def options(self, options: GenerationOptions | None) -> None:
+        self._options = as_options(options)
 
     @property
     def system(self) -> str | None:
@@ -139,7 +148,7 @@ class ChatSession:
         tools: Tools | None = None,
         grows: bool = False,
     ) -> Generation:
-        offered = self.tools if tools is None else normalise_tools(tools)
+        offered = normalise_tools(self.tools if tools is None else tools)
         options = self.options.override(overrides)
         request = prepare(self.runtime, messages, options, offered, continue_last=grows)
         self.messages, self._offered = messages, offered
@@ -225,10 +234,7 @@ class ChatSession:
         self.last_stats = None
 
     def save(self, path: str | Path) -> None:
-        """Write the conversation to a file atomically.
-
-        Raises `SessionError`; `OptionError` if `path` isn't a path.
-        """
+        """Write the conversation to a file atomically. Raises `SessionError`, `OptionError`."""
         check_path("path", path)
         journal.save(Path(path), self.runtime.name, self.options, self.messages)
 
@@ -236,13 +242,13 @@ class ChatSession:
     def load(cls, path: str | Path, model: LoadedModel | None = None) -> ChatSession:
         """Read a saved conversation, and load its model unless one is given.
 
-        A damaged file is read up to its first damage. Raises `SessionError`, `OptionError` if
-        `path` isn't a path, or the errors of `qwen3_mlx.load`.
+        Tools aren't saved: set ``tools`` again. A damaged file is read up to its first damage.
+        Raises `SessionError`, `OptionError` if `path` or `model` is none, or as `qwen3_mlx.load`.
         """
         check_path("path", path)
+        given = None if model is None else runtime_of(model)
         saved = journal.read(Path(path))
-        runtime = model.runtime if model else load_runtime(saved.model)
-        session = cls(runtime, options=GenerationOptions(**saved.options))
+        session = cls(given or load_runtime(saved.model), None, GenerationOptions(**saved.options))
         session.messages = saved.messages
         return session
 

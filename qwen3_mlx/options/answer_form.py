@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_origin
 
 from qwen3_mlx.errors import OptionError, shown
 
@@ -19,19 +19,34 @@ def plain_schema(value: Any) -> dict[str, Any] | None:
     if value is None:
         return None
     found = value
+    make = getattr(value, "model_json_schema", None) if isinstance(value, type) else None
     try:
-        if isinstance(value, type) and callable(make := getattr(value, "model_json_schema", None)):
+        if callable(make):
             found = make()
-        text = found if isinstance(found, str) else json.dumps(found, allow_nan=False)
-        found = json.loads(text)
-    except (TypeError, ValueError, RecursionError) as error:
-        got = "one that is nested too deeply" if isinstance(error, RecursionError) else error
+        if not isinstance(found, str):
+            found = json.dumps(found, allow_nan=False, default=_plain)
+        found = json.loads(found)
+    except RecursionError:
+        got = "one that is nested too deeply"
         raise OptionError("schema", got=got, expected=expected) from None
+    except ValueError as error:
+        raise OptionError("schema", got=str(error), expected=expected) from None
+    except (TypeError, RuntimeError) as error:  # pydantic's are of the second kind
+        hint = str(error)
+        if make is None and (isinstance(value, type) or get_origin(value) is not None):
+            hint = "pydantic.TypeAdapter(that).json_schema() is the schema of one of Python's types"
+        raise OptionError("schema", got=shown(value)[:80], expected=expected, hint=hint) from None
     if found is True:
         return {}
     if not isinstance(found, dict):
         raise OptionError("schema", got=shown(value)[:80], expected=expected)
     return found
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"JSON has no form for {shown(value)[:80]}")
 
 
 def plain_tool_choice(value: Any) -> str | dict[str, Any] | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from qwen3_mlx.chat.request import Request, prepare, render
 from qwen3_mlx.chat.runtime import Runtime
-from qwen3_mlx.errors import ContextError, MessageError
+from qwen3_mlx.errors import ContextError, MessageError, Qwen3Error
 from qwen3_mlx.hub.kinds import check_writes_text
 from qwen3_mlx.options import GenerationOptions, Sampling
 from qwen3_mlx.options.thinking_budget import ThinkingBudget
@@ -19,6 +21,7 @@ from qwen3_mlx.text import Mode
 
 Json = dict[str, Any]
 Made = TypeVar("Made")
+_MESSAGE = re.compile(r"messages\[(\d+)\](.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,44 @@ class Ask:
     """Unknown fields of the request, which are ignored."""
     more: Json = field(default_factory=dict)
     """Values of the request that the writer of the answer needs; used by ``/v1/responses``."""
+    named: Mapping[str, str] = field(default_factory=dict)
+    """The request's own names of options, where they differ: ``max_output_tokens``."""
+    places: tuple[str, ...] = ()
+    """Where in the request each of `messages` stands; () if they are the request's own list."""
     sampling: Sampling | None = None
     """The resolved sampling settings; set once the turn has been prepared."""
 
 
 def ready(runtime: Runtime, ask: Ask) -> Request:
     """Render the prompt, tokenize it and check the options. Raises `Qwen3Error` or `ApiError`."""
+    with _in_its_words(ask):
+        return _ready(runtime, ask)
+
+
+@contextmanager
+def _in_its_words(ask: Ask) -> Iterator[None]:
+    """Name fields in a `Qwen3Error` as the request does: a client looks for what it has sent."""
+    try:
+        yield
+    except Qwen3Error as error:
+        found = _MESSAGE.match(error.what)
+        if found and int(found[1]) < len(ask.places):
+            place = ask.places[int(found[1])]
+            error.what = place + (found[2] if "[" in place else "")
+        quotes = isinstance(error, MessageError)  # then `got` is the request's own words
+        for name in ("what", "expected", "hint", *(() if quotes else ("got",))):
+            if isinstance(said := getattr(error, name), str):
+                setattr(error, name, _renamed(said, ask.named))
+        raise
+
+
+def _renamed(said: str, names: Mapping[str, str]) -> str:
+    for ours, theirs in names.items():
+        said = re.sub(rf"(?<![\w.'\"]){ours}\b", theirs, said)
+    return said
+
+
+def _ready(runtime: Runtime, ask: Ask) -> Request:
     if ask.prompt is not None:
         return _raw(runtime, ask.prompt, GenerationOptions(**ask.options))
 
@@ -72,7 +107,8 @@ def prompt_ids(runtime: Runtime, ask: Ask) -> list[int]:
     def rendered(messages: list[Json], options: GenerationOptions) -> list[int]:
         return render(runtime, messages, options, ask.tools, continue_last=ask.continues).prompt
 
-    return _read(runtime, ask, rendered)
+    with _in_its_words(ask):
+        return _read(runtime, ask, rendered)
 
 
 def _read(

@@ -50,9 +50,9 @@ def read(body: Any) -> Ask:
     found = Fields(body)
     found.refuse(NOT_HONOURED)
     options = fields.sampling(found) | fields.stop_texts(found)
-    limits = [found.limit(name) for name in ("max_completion_tokens", "max_tokens")]
-    given = next((limit for limit in limits if limit is not None), None)
-    options |= {} if given is None else {"max_tokens": given}
+    limits = {name: found.limit(name) for name in ("max_completion_tokens", "max_tokens")}
+    name = next((name for name, limit in limits.items() if limit is not None), "max_tokens")
+    options |= {} if limits[name] is None else {"max_tokens": limits[name]}
     options |= _logprobs(found)
     tools, used = fields.tools(found.items("tools") or [], _tool)
     called = form.choice(found.raw("tool_choice"))
@@ -72,6 +72,7 @@ def read(body: Any) -> Ask:
         continues=continues,
         one_call=found.flag("parallel_tool_calls") is False,
         ignored=(*used, *found.unknown()),
+        named={"max_tokens": name, "logprobs": "top_logprobs"},
     )
 
 

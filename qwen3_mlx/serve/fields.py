@@ -169,20 +169,26 @@ def tools(
         if function is None:
             others.append(f"tools[{n}] ({tool.get('type')})")
             continue
-        checked = _checked(function, f"tools[{n}]")
+        checked = _checked(function, f"tools[{n}]", tool)
         name = function_of(checked)["name"]
         if kept.setdefault(name, checked) != checked:
             raise refused(f"tools[{n}].name", name, "another tool has this name")
     return list(kept.values()), others
 
 
-def _checked(tool: dict[str, Any], where: str) -> dict[str, Any]:
-    """The function validated for templates, grammars and parsers of calls. Raises `ApiError`."""
+def _checked(tool: dict[str, Any], where: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The function validated for templates, grammars and parsers of calls.
+
+    Raises `ApiError`, which names the field as in the tool `given`.
+    """
     try:
         found = (normalise_tools([_with_schema(tool)]) or [tool])[0]
     except MessageError as error:
-        said = str(error).replace("tools[0]", where, 1)
-        raise ApiError(400, said, param=where) from None
+        said = str(error)
+        if "function" not in given:  # not in chat completions' form, which the hint explains
+            schema = ".input_schema" if "input_schema" in given else ".parameters"
+            said = error.summary.replace(".function", "", 1).replace(".parameters", schema, 1)
+        raise ApiError(400, said.replace("tools[0]", where, 1), param=where) from None
     strict = function_of(found).get("strict")
     if strict is not None and not isinstance(strict, bool):
         raise refused(f"{where}.strict", strict, "expected true or false")

@@ -69,15 +69,19 @@ def _titled(block: Json, text: str) -> str:
     )
 
 
-def converted(messages: list[Any]) -> tuple[list[Json], list[str]]:
+def converted(messages: list[Any]) -> tuple[list[Json], list[str], list[str]]:
     """Anthropic's messages in our form, and the places and types of blocks that were skipped.
 
-    Every tool result becomes a message of role ``tool``. Calls of tools that Anthropic runs, and
-    their results, have no words for another model. Raises `ApiError`.
+    The third are the places of the messages. Every tool result becomes a message of role
+    ``tool``. Calls of tools that Anthropic runs, and their results, have no words for another
+    model. Raises `ApiError`.
     """
     found: list[Json] = []
     skipped: list[str] = []
+    places: list[str] = []
+    where = ""
     for n, message in enumerate(messages):
+        places += [where] * (len(found) - len(places))
         where = f"messages[{n}]"
         role = message.get("role") if isinstance(message, dict) else None
         if role not in ("user", "assistant", "system"):
@@ -92,7 +96,7 @@ def converted(messages: list[Any]) -> tuple[list[Json], list[str]]:
         skipped += [f"{at} ({block['type']})" for at, block in blocks if _is_foreign(block)]
         blocks = [(at, block) for at, block in blocks if not _is_foreign(block)]
         found += [_assistant(blocks)] if role == "assistant" else _user(blocks)
-    return found, skipped
+    return found, skipped, places + [where] * (len(found) - len(places))
 
 
 def _is_foreign(block: Json) -> bool:

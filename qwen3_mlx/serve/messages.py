@@ -26,10 +26,11 @@ def read(body: Any, counting: bool = False) -> Ask:
     limit = given if counting else fields.required(given, "max_tokens")
     options |= {} if limit in (None, -1) else {"max_tokens": limit}
     said = fields.required(found.items("messages"), "messages")
-    talk, skipped = message_blocks.converted(said)
+    talk, skipped, places = message_blocks.converted(said)
     if talk and talk[-1] == {"role": "assistant", "content": ""}:
         talk.pop()  # Anthropic lets the last message be empty: there is nothing to go on with
-    messages = [*message_blocks.system(found.raw("system")), *talk]
+    system = message_blocks.system(found.raw("system"))
+    messages = [*system, *talk]
     tools, others = fields.tools(found.items("tools") or [], _tool)
     called = form.choice(found.raw("tool_choice"))
     one_call = _one_call(found.object("tool_choice"))
@@ -44,6 +45,7 @@ def read(body: Any, counting: bool = False) -> Ask:
         continues=bool(messages) and messages[-1]["role"] == "assistant",
         one_call=one_call,
         ignored=(*others, *skipped, *found.unknown()),
+        places=("system",) * len(system) + tuple(places),
     )
 
 

@@ -21,21 +21,23 @@ _TEXT = {"text", "input_text", "output_text"}
 
 def to_messages(
     items: list[Any], find: Callable[[str], Json] | None = None
-) -> tuple[list[Json], list[str]]:
+) -> tuple[list[Json], list[str], tuple[str, ...]]:
     """The messages of `items`, and the places and types of those that have no words for a model.
 
-    Thought, texts and calls of one answer form one message. `find` gives the item that an
-    ``item_reference`` names. Raises `ApiError`.
+    The third are the places at which the messages begin. Thought, texts and calls of one answer
+    form one message. `find` gives the item that an ``item_reference`` names. Raises `ApiError`.
     """
     known = [_item(item, f"input[{n}]", find) for n, item in enumerate(items)]
     messages: list[Json] = []
     skipped: list[str] = []
+    places: list[str] = []
     for n, item in enumerate(known):
         if _is_text_too(item, known[n + 1 :]):
             continue
         if not _add(messages, item):
             skipped.append(f"input[{n}] ({item.get('type')})")
-    return messages, skipped
+        places += [f"input[{n}]"] * (len(messages) - len(places))
+    return messages, skipped, tuple(places)
 
 
 def _item(item: Any, where: str, find: Callable[[str], Json] | None) -> Json:

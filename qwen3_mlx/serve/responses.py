@@ -105,7 +105,7 @@ def read(body: Any, kept: Kept) -> Ask:
     previous = found.text("previous_response_id")
     before = kept.messages(previous) if previous else []
     given = fields.required(found.raw("input"), "input")
-    said, skipped = _input(given, kept)
+    said, skipped, places = _input(given, kept)
     instructions = found.text("instructions")
     system = [{"role": "system", "content": instructions}] if instructions else []
     tools, others = fields.tools(found.items("tools") or [], _tool)
@@ -127,6 +127,8 @@ def read(body: Any, kept: Kept) -> Ask:
         one_call=found.flag("parallel_tool_calls") is False,
         ignored=(*others, *skipped, *found.unknown()),
         more=more,
+        named={"max_tokens": "max_output_tokens", "messages": "input"},
+        places=("instructions",) * len(system) + ("previous_response_id",) * len(before) + places,
     )
 
 
@@ -140,9 +142,10 @@ def _tool(tool: Json) -> Json | None:
     return {"type": "function", "function": function}
 
 
-def _input(value: Any, kept: Kept) -> tuple[list[Json], list[str]]:
+def _input(value: Any, kept: Kept) -> tuple[list[Json], list[str], tuple[str, ...]]:
+    """As `to_messages`, also for an input that is a text."""
     if isinstance(value, str):
-        return [{"role": "user", "content": value}], []
+        return [{"role": "user", "content": value}], [], ("input",)
     if not isinstance(value, list) or not value:
         raise refused("input", value, "expected text or a list of items")
     return to_messages(value, kept.item)

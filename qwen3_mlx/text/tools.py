@@ -12,6 +12,7 @@ _HINT = (
     'a tool is {"type": "function", "function": {"name": …, "description": …, "parameters": …}},'
     " where parameters is a JSON schema"
 )
+_FUNCTION = "Agent(model, tools=[function]) describes a function to the model, and runs it"
 
 
 def normalise_tools(tools: object) -> list[dict[str, Any]] | None:
@@ -37,7 +38,8 @@ def function_of(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 def _tool(tool: object, where: str) -> dict[str, Any]:
     if not isinstance(tool, Mapping):
         got = f"{type(tool).__name__} {tool!r:.60}"
-        raise MessageError(where, got=got, expected="a dict", hint=_HINT)
+        hint = _FUNCTION if callable(tool) else _HINT
+        raise MessageError(where, got=got, expected="a dict", hint=hint)
     function, outer = function_of(tool), where
     if function is not tool:
         where = f"{where}.function"

@@ -12,21 +12,23 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from qwen3_mlx.chat.session import ChatSession
-from qwen3_mlx.errors import OptionError, shown
+from qwen3_mlx.errors import MessageError, OptionError, shown
 from qwen3_mlx.events import Answer, Stats, Thinking
 from qwen3_mlx.model import Qwen3, listed
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.options.plain_numbers import within
 from qwen3_mlx.tools.consent import Ask, Consent
 from qwen3_mlx.tools.events import Ending, LoopDone, LoopEvent, ToolResult
 from qwen3_mlx.tools.function_arguments import converted
-from qwen3_mlx.tools.function_schema import schema_of
+from qwen3_mlx.tools.function_result import MOST_ITEMS, as_text
+from qwen3_mlx.tools.function_schema import name_of, schema_of
 from qwen3_mlx.tools.loop import MAX_STEPS, ToolLoop
 from qwen3_mlx.tools.surrogates import whole_json, whole_text
 from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
@@ -56,7 +58,7 @@ class Agent:
     options: those of every step, as in ``model.generate``; the thinking budget spans a whole turn.
 
     Not for concurrent use. Raises `OptionError` for a function that no schema can describe, for
-    one item in place of a list, and for a name in place of a model.
+    one item in place of a list, for a name in place of a model, and for a limit out of range.
     """
 
     def __init__(
@@ -74,14 +76,22 @@ class Agent:
         if not callable(getattr(model, "session", None)):
             hint = 'Agent(load("8b"), tools)'
             raise OptionError("model", got=shown(model), expected="a loaded model", hint=hint)
+        steps = within(max_steps, 1, math.inf, integer=True)
+        if steps is None:
+            got, expected = shown(max_steps), "a whole number, 1 or more"
+            raise OptionError("max_steps", got=got, expected=expected)
+        most = within(call_seconds, 1e-3, 1e6, integer=False)
+        if most is None:
+            got, expected = shown(call_seconds), "a number from 0.001 to 1,000,000"
+            raise OptionError("call_seconds", got=got, expected=expected)
+        if ask is not None and not callable(ask):
+            raise OptionError("ask", got=shown(ask), expected="a function of a call and its tool")
         given, allow = listed("tools", tools), listed("allow", allow)
         made = [tool if isinstance(tool, Tool) else tool_of(tool) for tool in given]
         own = set() if ask else {tool.name for tool in made if not tool.server}
         self.session: ChatSession = model.session(system=system, **options)
         consent = Consent(ask, {*allow, *own})
-        self.loop = ToolLoop(
-            self.session, made, consent, max_steps=max_steps, call_seconds=call_seconds
-        )
+        self.loop = ToolLoop(self.session, made, consent, max_steps=steps, call_seconds=most)
         self._worker: ThreadPoolExecutor | None = None
 
     @property
@@ -91,6 +101,8 @@ class Agent:
 
     def stream(self, content: str, **overrides: Any) -> Iterator[LoopEvent]:
         """The events of one user turn, as `ToolLoop.send` yields them."""
+        if content is None:  # which means to the loop: answer the last message again
+            raise MessageError("the message", got="None", expected="a text")
         return self.loop.send(content, **overrides)
 
     def run(self, content: str, **overrides: Any) -> AgentReply:
@@ -163,25 +175,35 @@ def tool_of(function: Callable[..., Any]) -> Tool:
     """A Python function as a tool. Raises `OptionError`.
 
     A coroutine function runs in its own event loop. The model reads the returned text, other
-    values as JSON, and exceptions as errors.
+    values as JSON (what a generator yields as a list), and exceptions as errors.
     """
     description, parameters = schema_of(function)
     parameters = whole_json(copy.deepcopy(parameters))  # a copy: it may hold the function's own
-    name = getattr(function, "__name__", type(function).__name__)
 
     def run(arguments: dict[str, Any], cancel: Cancel) -> Result:
         try:
             found = function(**converted(function, arguments))
-            if inspect.iscoroutine(found):
+            if inspect.isasyncgen(found):
+                found = _collected(found)
+            if inspect.isawaitable(found):
                 found = _awaited(found, cancel)
+            return Result(as_text(found))
         except Exception as error:
             return Result(f"{type(error).__name__}: {error}", failed=True)
-        return Result(_text(found))
 
-    return Tool(name, whole_text(description), parameters, run)
+    return Tool(name_of(function), whole_text(description), parameters, run)
 
 
-def _awaited(work: Coroutine[Any, Any, Any], cancel: Cancel) -> Any:
+async def _collected(values: AsyncIterator[Any]) -> list[Any]:
+    found: list[Any] = []
+    async for one in values:
+        found.append(one)
+        if len(found) > MOST_ITEMS:
+            raise ValueError(f"it yields more than {MOST_ITEMS:,} items")
+    return found
+
+
+def _awaited(work: Awaitable[Any], cancel: Cancel) -> Any:
     async def main() -> Any:
         task = asyncio.ensure_future(work)
         loop = asyncio.get_running_loop()
@@ -192,22 +214,3 @@ def _awaited(work: Coroutine[Any, Any, Any], cancel: Cancel) -> Any:
             raise TimeoutError("it was cancelled") from None
 
     return asyncio.run(main())
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if hasattr(value, "model_dump_json"):  # a pydantic model
-        return str(value.model_dump_json())
-    try:
-        return json.dumps(value, ensure_ascii=False, default=_plain)
-    except Exception:  # the value's own __str__ may raise anything
-        return shown(value, str)
-
-
-def _plain(value: object) -> Any:
-    import dataclasses
-
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return list(value) if isinstance(value, set | frozenset) else str(value)

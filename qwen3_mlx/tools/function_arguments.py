@@ -10,7 +10,15 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from qwen3_mlx.tools.function_schema import LISTS, PLAIN, Json, hints_of, parameters_of
+from qwen3_mlx.tools.function_schema import (
+    LISTS,
+    PLAIN,
+    Json,
+    hints_of,
+    inner_hint,
+    parameters_of,
+    required_keys,
+)
 
 
 def converted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Json:
@@ -28,6 +36,7 @@ def converted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Jso
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
     """The JSON `value` converted to the type `hint`. Raises `ValueError`, naming `where`."""
+    hint = inner_hint(hint)
     if get_origin(hint) is Annotated:
         return _convert(value, get_args(hint)[0], where)
     origin, given = get_origin(hint), get_args(hint)
@@ -109,7 +118,7 @@ def _fields(value: Any, hint: type, where: str) -> Any:
     hints = typing.get_type_hints(hint, include_extras=True)
     if unknown := [name for name in value if name not in hints]:
         raise ValueError(f"{where} has no {unknown[0]!r}")
-    needed = getattr(hint, "__required_keys__", ())
+    needed = required_keys(hint)
     if missing := [name for name in hints if name in needed and name not in value]:
         raise ValueError(f"{where}.{missing[0]} is missing")
     found = {name: _convert(one, hints[name], f"{where}.{name}") for name, one in value.items()}

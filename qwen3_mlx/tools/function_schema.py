@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NotRequired, Required, Union, get_args, get_origin
 
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.tools.docstring import read_docstring
@@ -27,25 +29,56 @@ def schema_of(function: Callable[..., Any]) -> tuple[str, Json]:
     Raises `OptionError` for a parameter that no schema can describe: ``*args``, ``**kwargs``,
     positional-only, or an annotation without a JSON form.
     """
-    summary, texts = read_docstring(function)
+    summary, texts = read_docstring(whole_function(function))
     hints, definitions = hints_of(function), dict[str, Any]()
     properties: Json = {}
     required = []
     for name, parameter in parameters_of(function).items():
-        one = _schema(hints.get(name, Any), f"{_name(function)}({name})", definitions)
+        hint, where = hints.get(name, Any), f"{name_of(function)}({name})"
+        try:
+            one = _schema(hint, where, definitions)
+        except RecursionError:  # type Json = list[Json]
+            raise _without_form(hint, where) from None
         if name in texts:
             one = {**one, "description": texts[name]}
         if parameter.default is inspect.Parameter.empty:
             required.append(name)
-        elif isinstance(parameter.default, str | int | float | bool):
+        elif _has_form(parameter.default):
             one = {**one, "default": parameter.default}
         properties[name] = one
     schema: Json = {"type": "object", "properties": properties, "required": required}
     return summary, schema | ({"$defs": definitions} if definitions else {})
 
 
-def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__name__", type(function).__name__)
+def whole_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` without the arguments that `functools.partial` has bound."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """The name by which the model calls `function`."""
+    whole = whole_function(function)
+    return getattr(whole, "__name__", type(whole).__name__)
+
+
+def inner_hint(hint: Any) -> Any:
+    """What `hint` stands for: the type of a NewType, an alias, a TypedDict's Required."""
+    while True:
+        if isinstance(hint, typing.NewType):
+            hint = hint.__supertype__
+        elif type(hint).__name__ == "TypeAliasType":  # typing has it from Python 3.12 on
+            hint = hint.__value__
+        elif get_origin(hint) in (Required, NotRequired):
+            hint = get_args(hint)[0]
+        else:
+            return hint
+
+
+def _has_form(value: Any) -> bool:
+    """Whether a default can stand in a schema: a text, or a number that JSON has."""
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -57,7 +90,7 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     for parameter in found.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise OptionError(
-                f"the tool {_name(function)}",
+                f"the tool {name_of(function)}",
                 got=f"the parameter {parameter}",
                 expected="parameters that have a name each",
             )
@@ -66,19 +99,31 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def hints_of(function: Callable[..., Any]) -> Json:
     """The evaluated annotations by name. Raises `OptionError` for an undefined name in one."""
-    target = function if inspect.isroutine(function) else type(function).__call__
+    whole: Any = whole_function(function)
+    if isinstance(whole, type):
+        return _evaluated(whole.__init__, whole.__name__)  # type: ignore[misc]
+    target = whole if inspect.isroutine(whole) else type(whole).__call__
+    return _evaluated(target, name_of(whole))
+
+
+def _evaluated(target: Any, name: str) -> Json:
     try:
         return typing.get_type_hints(target, include_extras=True)
     except NameError as error:
-        got = f"an annotation of {_name(function)} that isn't defined here: {error.name}"
+        got = f"an annotation of {name} that isn't defined here: {error.name}"
         raise OptionError("a tool", got=got, expected="annotations known at run time") from None
 
 
 def _schema(hint: Any, where: str, definitions: Json) -> Json:
     """The JSON Schema of one annotation; adds to `definitions`. Raises `OptionError`."""
+    hint = inner_hint(hint)
     if get_origin(hint) is Annotated:
         inner, *notes = get_args(hint)
-        text = next((note for note in notes if isinstance(note, str)), None)
+        # pydantic's Field has a description, typing_extensions' Doc a documentation
+        said = [
+            getattr(note, "description", getattr(note, "documentation", note)) for note in notes
+        ]
+        text = next((one for one in said if isinstance(one, str)), None)
         found = _schema(inner, where, definitions)
         return found if text is None else {**found, "description": text}
     if hint in (Any, inspect.Parameter.empty, object):
@@ -117,7 +162,10 @@ def _class_schema(hint: type, where: str, definitions: Json) -> Json:
     if issubclass(hint, enum.Enum):
         return _choices([member.value for member in hint])
     if hasattr(hint, "model_json_schema"):  # a pydantic model
-        found = hint.model_json_schema()
+        try:
+            found = hint.model_json_schema()
+        except RuntimeError as error:  # pydantic's, for a field that JSON has no form for
+            raise _without_form(hint, where, str(error)) from None
         definitions.update(found.pop("$defs", {}))
         return dict(found)
     if dataclasses.is_dataclass(hint):
@@ -126,7 +174,7 @@ def _class_schema(hint: type, where: str, definitions: Json) -> Json:
         needed = [f.name for f in fields if f.default is missing and f.default_factory is missing]
         return _object(hint, needed, where, definitions)
     if typing.is_typeddict(hint):
-        return _object(hint, sorted(getattr(hint, "__required_keys__", ())), where, definitions)
+        return _object(hint, sorted(required_keys(hint)), where, definitions)
     if hint in LISTS:
         return {"type": "array"}
     if hint in (dict, Mapping):
@@ -134,10 +182,34 @@ def _class_schema(hint: type, where: str, definitions: Json) -> Json:
     raise _without_form(hint, where)
 
 
+def required_keys(hint: type) -> frozenset[str]:
+    """The keys that a TypedDict must have; none for another class. Raises `OptionError`.
+
+    Its own ``__required_keys__`` takes no account of Required in annotations that are texts.
+    """
+    keys = frozenset[str](getattr(hint, "__required_keys__", ()))
+    if not typing.is_typeddict(hint):
+        return keys
+    kinds: Json = {name: get_origin(one) for name, one in _evaluated(hint, hint.__name__).items()}
+    said = {name for name, kind in kinds.items() if kind is Required}
+    return (keys - {name for name, kind in kinds.items() if kind is NotRequired}) | said
+
+
 def _object(hint: type, required: list[str], where: str, definitions: Json) -> Json:
-    hints = typing.get_type_hints(hint, include_extras=True)
+    """The schema of a class's fields; that of a class within itself is a reference to it."""
+    name = hint.__name__
+    reference = {"$ref": f"#/$defs/{name}"}
+    if name in definitions:
+        return reference
+    definitions[name] = {}  # under way: whoever names it within itself finds it here
+    hints = _evaluated(hint, name)
     properties = {n: _schema(one, f"{where}.{n}", definitions) for n, one in hints.items()}
-    return {"type": "object", "properties": properties, "required": required}
+    found = {"type": "object", "properties": properties, "required": required}
+    if repr(reference) not in repr(properties):
+        del definitions[name]
+        return found
+    definitions[name] = found
+    return reference
 
 
 def _choices(values: list[Any]) -> Json:
@@ -146,9 +218,10 @@ def _choices(values: list[Any]) -> Json:
     return ({"type": kind} if kind else {}) | {"enum": values}
 
 
-def _without_form(hint: Any, where: str) -> OptionError:
+def _without_form(hint: Any, where: str, why: str | None = None) -> OptionError:
     return OptionError(
         f"the tool's parameter {where}",
         got=f"the annotation {hint!r}",
         expected="a JSON form: str, int, float, bool, list, dict, Literal, Enum, dataclass",
+        hint=why,
     )

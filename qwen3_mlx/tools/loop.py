@@ -112,7 +112,7 @@ class ToolLoop:
         def call() -> None:
             try:
                 result = tool.run(arguments, cancel)
-            except Exception as error:
+            except BaseException as error:  # sys.exit() too: nobody else hears of it in a thread
                 result = Result(f"{type(error).__name__}: {error}", failed=True)
             if not (cancel.asked and result.failed):  # else it fails because the user ended it
                 found.append(result)

@@ -40,6 +40,77 @@ def test_a_refusal_names_its_field(server: Server, more: dict[str, Any], param: 
     assert (got.status, error["param"]) == (400, param), error
 
 
+HALF = "\ud83d"
+SHORT = {"role": "user", "content": "hi"}
+ITEM = {"type": "message", "role": "user", "content": "hi"}
+CALL = {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"}
+RESULT = {"type": "tool_result", "tool_use_id": "a", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "more", "field"),
+    [
+        ("responses", {"max_output_tokens": 0}, "max_output_tokens"),
+        ("chat", {"max_completion_tokens": 0}, "max_completion_tokens"),
+        ("chat", {"max_tokens": 0}, "max_tokens"),
+        ("chat", {"logprobs": True, "top_logprobs": 30}, "top_logprobs"),
+        ("responses", {"input": HALF}, "input"),
+        ("responses", {"instructions": HALF}, "instructions"),
+        ("responses", {"input": [{"type": "no_such_item"}]}, "input"),
+        (
+            "responses",
+            {"instructions": "Be brief.", "input": [ITEM, CALL, ITEM | IMAGE]},
+            "input[2].content[0]",
+        ),
+        ("messages", {"system": HALF}, "system"),
+        (
+            "messages",
+            {"system": "Be brief.", "messages": [SHORT, SHORT | {"content": HALF}]},
+            "messages[1].content",
+        ),
+        (
+            "messages",
+            {"messages": [SHORT | {"content": [RESULT, RESULT]}, SHORT | {"content": HALF}]},
+            "messages[1].content",
+        ),
+        ("responses", {"tools": [{"type": "function"}]}, "tools[0].name"),
+        ("messages", {"tools": [{"input_schema": {}}]}, "tools[0].name"),
+        (
+            "messages",
+            {"tools": [{"name": "f", "input_schema": {"type": "array"}}]},
+            "tools[0].input_schema.type",
+        ),
+    ],
+    ids=str,
+)
+def test_a_refusal_names_the_field_that_was_sent(
+    server: Server, dialect: str, more: dict[str, Any], field: str
+) -> None:
+    """It named the field of chat completions, and the message of the converted conversation."""
+    asked = short(dialect) | more
+    if "max_completion_tokens" in more:
+        del asked["max_tokens"]
+    got = server.post(PATHS[dialect], asked)
+    said = got.json["error"]["message"]
+    assert got.status == 400 and said.startswith(f"{field}: got "), said
+    assert "function.name" not in said and '"function"' not in said, said
+    if dialect != "messages":
+        assert field.startswith(got.json["error"]["param"])
+
+
+def test_what_leaves_no_room_is_told_in_the_requests_words(server: Server) -> None:
+    asked = short("responses", thinking_budget=1000, max_output_tokens=600)
+    said = server.post(PATHS["responses"], asked).json["error"]["message"]
+    assert "raise max_output_tokens above" in said and " max_tokens" not in said
+
+
+def test_what_was_said_before_moves_no_place(server: Server) -> None:
+    kept = server.post(PATHS["responses"], short("responses", input="hi", thinking_budget=0))
+    asked = short("responses", previous_response_id=kept.json["id"], input=[ITEM, CALL, IMAGE])
+    error = server.post(PATHS["responses"], asked).json["error"]
+    assert error["param"] == "input[2].content[0]"
+
+
 def test_what_is_no_field_is_not_called_one() -> None:
     from qwen3_mlx.errors import ConfigError, OptionError
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import enum
+import itertools
+import time
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qwen3_mlx import Agent
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import MessageError, OptionError
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.tools.agent import tool_of
 from qwen3_mlx.tools.consent import No
 from qwen3_mlx.tools.events import LoopDone
-from qwen3_mlx.tools.tool import Cancel
+from qwen3_mlx.tools.tool import Cancel, Result
 from tests import tiny
 from tests.tools.test_loop import GREEDY, a_tool, call_text, say_in_turn
 
@@ -109,6 +114,78 @@ def test_whatever_a_function_gives_is_text(function: Any, failed: bool, text: st
     assert result.failed == failed and text in result.text
 
 
+class Color(enum.Enum):
+    RED = "red"
+
+
+class Model:
+    "As pydantic's models are."
+
+    def model_dump(self, mode: str) -> dict[str, str]:
+        return {"mode": mode}
+
+
+def several() -> Iterator[Color]:
+    yield Color.RED
+    yield Color.RED
+
+
+async def several_later() -> AsyncIterator[int]:
+    yield 1
+    yield 2
+
+
+class Waits:
+    def __await__(self) -> Iterator[Any]:
+        yield from asyncio.sleep(0).__await__()
+        return 7
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (several, '["red", "red"]'),
+        (several_later, "[1, 2]"),
+        (lambda: Waits(), "7"),
+        (lambda: map(int, "12"), "[1, 2]"),
+        (lambda: {"a": range(2), "b": {"k": 1}.values()}, '{"a": [0, 1], "b": [1]}'),
+        (lambda: Color.RED, '"red"'),
+        (lambda: enum.StrEnum("S", "A").A, "a"),  # type: ignore[attr-defined]
+        (lambda: {Color.RED: 1, (1, 2): 2}, '{"red": 1, "(1, 2)": 2}'),
+        (lambda: [Model(), {"of": Model()}], '[{"mode": "json"}, {"of": {"mode": "json"}}]'),
+        (lambda: Model(), '{"mode": "json"}'),
+        (lambda: Model, f'"{Model!s}"'),
+        (lambda: [Point(1, Model())], '[{"x": 1, "y": {"mode": "json"}}]'),  # type: ignore[arg-type]
+        (lambda: np.int64(3), "3"),
+        (lambda: {"a": np.arange(2000)}, '{"a": ' + str(list(range(2000))) + "}"),
+    ],
+)
+def test_values_are_read_as_json(function: Any, text: str) -> None:
+    assert tool_of(function).run({}, Cancel()) == Result(text)
+
+
+def broken_midway() -> Iterator[int]:
+    yield 1
+    raise KeyError("gone")
+
+
+async def endless() -> AsyncIterator[int]:
+    while True:
+        yield 1
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (broken_midway, "KeyError: 'gone'"),
+        (itertools.count().__iter__, "ValueError: it yields more than 100,000 items"),
+        (endless, "ValueError: it yields more than 100,000 items"),
+    ],
+)
+def test_a_generator_that_fails_or_does_not_end_is_a_failed_call(function: Any, text: str) -> None:
+    assert tool_of(function).run({}, Cancel()) == Result(text, failed=True)
+
+
 @pytest.mark.parametrize("arguments", [{}, {"city": 3}, {"city": "A", "land": "B"}])
 def test_wrong_arguments_are_told_to_the_model(arguments: dict[str, Any]) -> None:
     result = tool_of(weather).run(arguments, Cancel())
@@ -127,3 +204,53 @@ def test_a_name_is_no_model(given: Any) -> None:
 def test_one_item_in_place_of_a_list_is_refused(model: Qwen3, given: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=f"{next(iter(given))}: got .*, expected a list of them"):
         Agent(model, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"max_steps": 0}, "max_steps: got 0, expected a whole number, 1 or more"),
+        ({"max_steps": "3"}, "max_steps: got '3', expected a whole number"),
+        ({"max_steps": None}, "max_steps: got None"),
+        ({"call_seconds": 0}, "call_seconds: got 0, expected a number from"),
+        ({"call_seconds": float("nan")}, "call_seconds: got nan"),
+        ({"call_seconds": float("inf")}, "call_seconds: got inf"),
+        ({"call_seconds": "60"}, "call_seconds: got '60'"),
+        ({"ask": True}, "ask: got True, expected a function"),
+    ],
+)
+def test_a_limit_that_is_none_is_refused(model: Qwen3, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError) as found:
+        Agent(model, [weather], **given)
+    assert str(found.value).startswith(said)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt("no"), GeneratorExit()])
+def test_a_function_that_exits_has_failed(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3, error: BaseException
+) -> None:
+    """The thread ended in silence, and the turn waited for its result until the time was up."""
+
+    def leave() -> str:
+        raise error
+
+    async def leave_later() -> str:
+        raise error
+
+    for function in (leave, leave_later):
+        say_in_turn(monkeypatch, model, [call_text(function.__name__), "Gone."])
+        began = time.monotonic()
+        reply = Agent(model, tools=[function], call_seconds=20, **GREEDY).run("go")
+        assert time.monotonic() - began < 10 and reply.answer == "Gone."
+        assert [one.failed for one in reply.results] == [True]
+        assert type(error).__name__ in reply.results[0].text
+
+
+def test_none_is_no_message(monkeypatch: pytest.MonkeyPatch, model: Qwen3) -> None:
+    """The last message was answered again."""
+    say_in_turn(monkeypatch, model, ["Yes.", "Never said."])
+    agent = Agent(model, **GREEDY)
+    agent.run("Umbrella?")
+    with pytest.raises(MessageError, match="the message: got None"):
+        agent.run(None)  # type: ignore[arg-type]
+    assert agent.session.messages[-1]["content"] == "Yes."

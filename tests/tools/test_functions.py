@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypedDict
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, NewType, NotRequired, Required, TypedDict
 
 import jsonschema
 import pytest
 
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.tools.function_arguments import converted
-from qwen3_mlx.tools.function_schema import schema_of
+from qwen3_mlx.tools.function_schema import name_of, schema_of
 
 
 class Color(enum.Enum):
@@ -28,6 +30,36 @@ class Point:
 
 class Place(TypedDict):
     name: str
+
+
+class Partly(TypedDict, total=False):
+    name: Required[str]
+    size: int
+
+
+class Wholly(TypedDict):
+    name: str
+    size: NotRequired[int]
+
+
+@dataclass
+class Described:
+    "As pydantic's Field is."
+
+    description: str
+
+
+@dataclass
+class Tree:
+    value: int
+    kids: list[Tree] = field(default_factory=list)
+
+
+class Chain(TypedDict):
+    next: Chain | None
+
+
+Number = NewType("Number", int)
 
 
 CASES: list[tuple[Any, dict[str, Any], Any, Any, Any]] = [
@@ -49,6 +81,16 @@ CASES: list[tuple[Any, dict[str, Any], Any, Any, Any]] = [
     (Place, {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
      {"name": "A"}, {"name": "A"}, {}),
     (Annotated[int, "how many"], {"type": "integer", "description": "how many"}, 1, 1, "1"),
+    (Annotated[int, Described("how many")], {"type": "integer", "description": "how many"},
+     1, 1, "1"),
+    (Number, {"type": "integer"}, 1, 1, "1"),
+    (list[Number], {"type": "array", "items": {"type": "integer"}}, [1], [1], ["1"]),
+    (Partly, {"type": "object", "properties": {"name": {"type": "string"}, "size":
+              {"type": "integer"}}, "required": ["name"]}, {"name": "A", "size": 1.0},
+     {"name": "A", "size": 1}, {"size": 1}),
+    (Wholly, {"type": "object", "properties": {"name": {"type": "string"}, "size":
+              {"type": "integer"}}, "required": ["name"]}, {"name": "A"}, {"name": "A"},
+     {"size": 1}),
     (Any, {}, [1], [1], ...),
 ]  # fmt: skip
 
@@ -68,6 +110,52 @@ def test_annotations(hint: Any, schema: dict[str, Any], given: Any, want: Any, w
     if wrong is not ...:
         with pytest.raises(ValueError, match="a"):
             converted(f, {"a": wrong})
+
+
+def test_a_class_within_itself_is_a_reference() -> None:
+    def f(tree: Tree, chain: Chain, again: dict[str, Tree]) -> None: ...
+
+    _, found = schema_of(f)
+    jsonschema.Draft202012Validator.check_schema(found)
+    given: dict[str, Any] = {"tree": {"value": 1, "kids": [{"value": 2}]}, "again": {}}
+    given["chain"] = {"next": {"next": None}}
+    jsonschema.validate(given, found)
+    assert converted(f, given) == given | {"tree": Tree(1, [Tree(2)])}
+    for wrong in ({"tree": {"value": 1, "kids": [{}]}}, {"chain": {"next": {"next": 3}}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(given | wrong, found)
+
+
+def test_a_class_that_isnt_known_at_run_time_is_refused() -> None:
+    @dataclass
+    class Local:
+        kids: list[Local]
+
+    def f(a: Any) -> None: ...
+
+    f.__annotations__ = {"a": Local}
+    with pytest.raises(OptionError, match="an annotation of Local that isn't defined here: Local"):
+        schema_of(f)
+
+
+def test_aliases() -> None:
+    extensions = pytest.importorskip("typing_extensions", reason="typing's own are of Python 3.12")
+
+    def f(a: Any) -> None: ...
+
+    f.__annotations__ = {"a": extensions.TypeAliasType("Ints", list[int])}
+    assert schema_of(f)[1]["properties"]["a"] == {"type": "array", "items": {"type": "integer"}}
+    assert converted(f, {"a": [1.0]}) == {"a": [1]}
+
+    class Endless:
+        "As ``type Endless = list[Endless]`` is."
+
+    Endless.__name__ = "TypeAliasType"
+    endless: Any = Endless()
+    endless.__value__ = list[endless]
+    f.__annotations__ = {"a": endless}
+    with pytest.raises(OptionError, match=r"the annotation .*, expected a JSON form"):
+        schema_of(f)
 
 
 def google(city: str, days: int = 3) -> str:
@@ -138,6 +226,31 @@ def test_a_method_a_callable_and_a_bare_function() -> None:
     assert schema_of(lambda a: a)[1]["properties"] == {"a": {}}
 
 
+def test_a_partial_function_is_the_function() -> None:
+    bound = functools.partial(functools.partial(google, days=4))
+    summary, schema = schema_of(bound)
+    assert (name_of(bound), summary) == ("google", "The weather.")
+    assert schema["properties"]["city"]["type"] == "string"
+    with pytest.raises(ValueError, match="city is 3"):
+        converted(bound, {"city": 3})
+
+
+def test_a_class_is_a_function_of_its_fields() -> None:
+    assert schema_of(Point)[1]["properties"]["x"] == {"type": "integer"}
+    assert converted(Point, {"x": 1.0}) == {"x": 1}
+
+
+@pytest.mark.parametrize("default", [math.nan, math.inf])
+def test_a_default_that_json_lacks_is_left_out(default: float) -> None:
+    def f(a: float = default) -> None: ...
+
+    assert schema_of(f)[1] == {
+        "type": "object",
+        "properties": {"a": {"type": "number"}},
+        "required": [],
+    }
+
+
 def test_what_no_schema_can_say_is_refused() -> None:
     def many(*a: int) -> None: ...
     def positional(a: int, /) -> None: ...
@@ -165,3 +278,14 @@ def test_pydantic_models() -> None:
     assert converted(f, {"a": {"inner": {"n": 1}}})["a"].inner.n == 1
     with pytest.raises(ValueError, match="inner"):
         converted(f, {"a": {}})
+
+
+def test_a_model_that_json_has_no_form_for_is_refused() -> None:
+    pydantic = pytest.importorskip("pydantic", reason="pydantic isn't installed")
+    odd = pydantic.create_model("Odd", call=(Callable[[], None], ...))
+
+    def f(a: Any) -> None: ...
+
+    f.__annotations__ = {"a": odd}
+    with pytest.raises(OptionError, match=r"the tool's parameter f\(a\): .*Odd.*\nhint: .*Call"):
+        schema_of(f)
