@@ -65,6 +65,9 @@ def export(chat: Conversation, text: str) -> CommandResult:
     kind = kind or "md"
     default = time.strftime(f"chat-%Y-%m-%d-%H%M%S.{kind}")
     path = expanded(name.strip(" '\"") or default)
+    if path.is_dir():
+        hint = f"name a file in it: /export {kind} {path / default}"
+        raise SessionError("this is a directory", got=str(path), hint=hint)
     if path.exists():
         raise SessionError("this file exists already", got=str(path), hint="choose another name")
     write = export_file.as_json if kind == "json" else export_file.as_markdown

@@ -296,6 +296,17 @@ def test_a_dash_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text
     assert not list(tmp_path.glob("*"))
 
 
+def test_an_export_to_a_directory_says_so(tmp_path: Path) -> None:
+    conversation = chat()
+    send(conversation, "hi")
+    with pytest.raises(SessionError, match="this is a directory") as error:
+        run(conversation, f"/export md {tmp_path}")
+    hint = str(error.value.hint)
+    assert f"/export md {tmp_path}/chat-" in hint and hint.endswith(".md")
+    run(conversation, hint.split(": ", 1)[1])
+    assert len(list(tmp_path.glob("chat-*.md"))) == 1
+
+
 def test_save_never_replaces_a_strangers_file(tmp_path: Path) -> None:
     conversation = chat()
     list(conversation.session.send("hi"))
