@@ -10,6 +10,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from qwen3_mlx.tools.function_bounds import bounds_of, check_bounds
 from qwen3_mlx.tools.function_schema import (
     LISTS,
     PLAIN,
@@ -38,11 +39,14 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     """The JSON `value` converted to the type `hint`. Raises `ValueError`, naming `where`."""
     hint = inner_hint(hint)
     if get_origin(hint) is Annotated:
-        return _convert(value, get_args(hint)[0], where)
+        inner, *notes = get_args(hint)
+        found = _convert(value, inner, where)
+        check_bounds(found, bounds_of(notes), where)
+        return found
     origin, given = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _first_that_fits(value, given, where)
-    if hint in PLAIN or hint in (None, type(None)):
+    if hint in (None, type(None)) or (isinstance(hint, type) and hint in PLAIN):
         return _plain(value, hint, where)
     if origin is Literal:
         if value not in given:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NotRequired, Required, Union, get_ar
 
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.tools.docstring import read_docstring
+from qwen3_mlx.tools.function_bounds import bounded, bounds_of
 
 Json = dict[str, Any]
 PLAIN: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
@@ -124,11 +125,11 @@ def _schema(hint: Any, where: str, definitions: Json) -> Json:
             getattr(note, "description", getattr(note, "documentation", note)) for note in notes
         ]
         text = next((one for one in said if isinstance(one, str)), None)
-        found = _schema(inner, where, definitions)
+        found = bounded(_schema(inner, where, definitions), bounds_of(notes))
         return found if text is None else {**found, "description": text}
     if hint in (Any, inspect.Parameter.empty, object):
         return {}
-    if hint in PLAIN:
+    if isinstance(hint, type) and hint in PLAIN:  # others may have no hash
         return {"type": PLAIN[hint]}
     if hint in (None, type(None)):
         return {"type": "null"}
