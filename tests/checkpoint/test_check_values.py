@@ -146,5 +146,10 @@ def test_tensors_of_any_shape_are_read(demo: Path, shape: tuple[int, ...]) -> No
 def test_doctor_reads_a_scale_that_is_a_single_number(demo: Path) -> None:
     """FP8 releases store such scales of the KV cache."""
     arrays(model__layers__0__self_attn__k_proj__k_scale=lambda _: mx.array(0.5))(demo)
+    refused = CliRunner().invoke(app, ["doctor", str(demo)])
+    assert refused.exit_code == 1 and "k_proj.k_scale" in refused.stdout, "as the loader does"
+    config = json.loads((demo / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    (demo / "config.json").write_text(json.dumps(config))
     result = CliRunner().invoke(app, ["doctor", str(demo)])
     assert result.exit_code == 0 and "every float is finite" in result.stdout, result.output
