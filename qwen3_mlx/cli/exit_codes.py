@@ -49,10 +49,22 @@ class Guard(TyperGroup):
             if not isinstance(error, Qwen3Error) and _is_typers(error):
                 _make_printable(error)
                 raise
+            if isinstance(error, Qwen3Error):
+                _name_by_flag(error, self.commands.get(ctx.invoked_subcommand or ""))
             if ctx.meta.get(opt.DEBUG_KEY):
                 Screen().trace(error)
             Screen().error(error)
             raise typer.Exit(USER_ERROR) from None
+
+
+def _name_by_flag(error: Qwen3Error, command: Any) -> None:
+    """Name the option of `command` that `error` is about as it is typed: ``--kv-bits``."""
+    flags = {
+        str(param.name).replace("_", "-"): max(param.opts, key=len)
+        for param in getattr(command, "params", ())
+        if any(name.startswith("--") for name in param.opts)
+    }
+    error.what = flags.get(error.what.replace("_", "-"), error.what)
 
 
 def _make_printable(error: Exception) -> None:

@@ -213,10 +213,13 @@ def run_rows(subject: Subject, sizes: tuple[int, int, int], record: Path | None 
     return 0
 
 
+_Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="The model.", autocompletion=suggestions.models)
+]
+
+
 def command(
-    model: Annotated[
-        str, typer.Argument(help="The model.", autocompletion=suggestions.models)
-    ] = "demo",
+    model: _Model = "demo",
     shape: Annotated[
         str | None, opt.option("NAME", "Random weights of this shape, such as 30b-a3b, instead.")
     ] = None,

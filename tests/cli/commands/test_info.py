@@ -142,11 +142,11 @@ def test_an_alias_that_is_not_here_asks_for_headers_only(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--context", "0"], "context: got 0"),
-        (["--context", "99999999"], "context: got 99999999"),
-        (["--kv-bits", "3"], "kv-bits: got 3"),
-        (["--memory", "-1"], "memory: got -1"),
-        (["--memory", "nan"], "memory: got nan"),
+        (["--context", "0"], "error: --context: got 0"),
+        (["--context", "99999999"], "error: --context: got 99999999"),
+        (["--kv-bits", "3"], "error: --kv-bits: got 3"),
+        (["--memory", "-1"], "error: --memory: got -1"),
+        (["--memory", "nan"], "error: --memory: got nan"),
     ],
 )
 def test_bad_numbers(cli: Any, model: Path, arguments: list[str], message: str) -> None:
