@@ -87,7 +87,7 @@ CASES: list[tuple[Any, dict[str, Any], list[Any], list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("hint", "schema", "right", "wrong"), CASES, ids=str)
+@pytest.mark.parametrize(("hint", "schema", "right", "wrong"), CASES)
 def test_bounds_are_told_and_held_to(
     hint: Any, schema: dict[str, Any], right: list[Any], wrong: list[Any]
 ) -> None:
