@@ -62,8 +62,10 @@ class PromptReader:
         form, total = cache.cache_format, len(task.prompt)
         most = chunk_size(self._config, form, done, total, task.prefill_chunk)
         size = self.pace.size(seconds, min(most, total - done), done)
-        by_steps = task.left <= SHORT or (awaited and self._are_steps_better(size, seconds))
-        logits = None
+        by_steps, logits = task.left <= SHORT, None
+        if awaited and not by_steps and self._are_steps_better(size, seconds):
+            by_steps = not self._is_trial_due(size, seconds)
+            size = size if by_steps else min(self._trial(size, seconds), most)
         if by_steps and most >= MOST_ROWS:
             logits = self._by_rows(task, cache, began + seconds)
         if logits is None:
@@ -74,16 +76,34 @@ class PromptReader:
     def _are_steps_better(self, size: int, seconds: float) -> bool:
         """Whether steps read a token sooner than a pass, or not much later than one that is late.
 
-        Before the first step that is assumed, so that it is tried. Until passes are known one is
-        read now and then, late or not: a compiler may have delayed the only one.
+        Before the first step that is assumed, so that it is tried.
         """
         by_pass = self.pace.own + size * self.pace.seconds
-        late = by_pass > seconds
-        if min(self._steps, default=0.0) * size > by_pass * (SLOWEST if late else 1.0):
+        slowest = SLOWEST if by_pass > seconds else 1.0
+        return min(self._steps, default=0.0) * size <= by_pass * slowest
+
+    def _is_trial_due(self, size: int, seconds: float) -> bool:
+        """Whether to read a chunk by a pass though steps are better, as far as passes are known.
+
+        Until they are, one is read now and then, late or not: a compiler may have delayed the only
+        one.
+        """
+        late = self.pace.own + size * self.pace.seconds > seconds
+        if late and self.pace.is_known(size):
             return False
-        sure = late and self.pace.is_known(size)
-        self._chunks_by_steps += not sure
-        return sure or self._chunks_by_steps % PASS_EVERY != 0
+        self._chunks_by_steps += 1
+        return self._chunks_by_steps % PASS_EVERY == 0
+
+    def _trial(self, size: int, seconds: float) -> int:
+        """The tokens of that pass: as many as steps read meanwhile, each second time half of them.
+
+        With fewer it would never be worth its time, and only unlike ones tell its own; with more
+        others may wait longer than `seconds` and a pass's own.
+        """
+        if not self._steps:
+            return size
+        full = max(2 * MOST_ROWS, int(seconds / min(self._steps)))
+        return full // (1 + self._chunks_by_steps // PASS_EVERY % 2)
 
     def _by_rows(self, task: Task, cache: PromptCache, until: float) -> mx.array | None:
         """Read as rows until that time, one step at least; the last logits, or None."""

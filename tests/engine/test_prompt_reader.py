@@ -178,6 +178,38 @@ def test_a_delay_of_the_first_pass_does_not_keep_passes_away(
     assert max(sizes) > 64 and len(sizes) > 20
 
 
+def test_a_pass_is_tried_with_as_many_tokens_as_steps_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The pace, which a compiler once delayed, would try 4 tokens for ever: none tells a pass's."""
+    rows, sizes = Rows(), list[int]()
+
+    def passed(network: Any, tokens: list[int], cache: PromptCache, size: int) -> mx.array | None:
+        rows.now += 4.0 + 0.05 * size
+        sizes.append(size)
+        return prefill(network, tokens, cache, size)
+
+    monkeypatch.setattr(prompt_reader, "prefill", passed)
+    reader = PromptReader(NETWORK, CONFIG, lambda: rows, lambda: rows.now)  # type: ignore[arg-type, return-value]
+    for _ in range(8):
+        reader.pace.took(4, 4.2)
+    for _ in range(12):
+        task = task_of(prompt_of(8 * SHORT), 5)
+        while task.left > SHORT:
+            reader.read(task, 3.0, awaited=True)
+    assert sizes[:4] == [24, 48, 24, 48], "steps read 48 in three seconds"
+    assert len(sizes) < 8 and reader.pace.own == pytest.approx(4.0), "steps are known to be better"
+
+
+def test_a_tried_pass_reads_no_more_than_a_user_allows() -> None:
+    rows = Rows()
+    reader = reader_of(rows, own=4.0)
+    task = task_of(prompt_of(SHORT * PASS_EVERY), 5, chunk=20)
+    while not (seen := [one for one in list(reader.pace.recent)[4:] if one.tokens]):
+        reader.read(task, 4.5, awaited=True)
+    assert [one.tokens for one in seen] == [20]
+
+
 LATE_PASS = 4.0 + 64 * 0.001
 """Seconds that the pass of 64 tokens takes which is due after `reader_of`'s."""
 
