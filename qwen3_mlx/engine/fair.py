@@ -101,15 +101,6 @@ class ChunkPace:
         self.seconds, self.last = self._believed(each, seconds <= 1.5 * self.own), each
         self.past = offset + tokens / 2
 
-    def is_known(self, tokens: int) -> bool:
-        """Whether what a pass of `tokens` is believed to take rests on more than a guess.
-
-        Unlike chunks have told a pass's own time, the last one agrees, and one was about as long.
-        """
-        told = self.own > 0 and not self._are_alike()
-        agreed = self.seconds <= UNLIKE * self.last
-        return told and agreed and tokens < 2 * self._longest()
-
     def _longest(self) -> int:
         return max((chunk.tokens for chunk in self.recent), default=0)
 

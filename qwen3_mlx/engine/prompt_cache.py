@@ -27,9 +27,17 @@ class PromptCache:
     Raises `OptionError` if the network's keys and values can't be stored in this format.
     """
 
-    def __init__(self, network: Qwen3Network, cache_format: CacheFormat = AS_COMPUTED) -> None:
+    def __init__(
+        self,
+        network: Qwen3Network,
+        cache_format: CacheFormat = AS_COMPUTED,
+        like: PromptCache | None = None,
+    ) -> None:
+        """like: a cache of this network and format whose fused step it shares, in one thread."""
         self.network, self.cache_format = network, cache_format
-        self.step = FusedStep.if_available(network, cache_format)
+        self.step: FusedStep | None = (
+            like.step if like else FusedStep.if_available(network, cache_format)
+        )
         """The fused step of one token; None if the plain network decodes."""
         self.layers: list[KVCache] = self.empty_layers()
         self.tokens: list[int] = []

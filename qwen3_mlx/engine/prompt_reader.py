@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.device.fork import about_to_compute
-from qwen3_mlx.engine.fair import ChunkPace
+from qwen3_mlx.engine.fair import SHORTEST, ChunkPace
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.task import Task
@@ -30,7 +30,11 @@ SLOWEST = 2.5
 """Times the seconds per token of passes that steps may take where a pass takes longer than it may.
 On an H200, 8B: 0.5 ms against 0.2 in passes of twice their own 40 ms."""
 PASS_EVERY = 16
-"""Chunks of which one is read by a pass though steps are faster, as longer passes may be faster."""
+"""Chunks of which one is read by a pass though steps are faster, as longer passes may be faster;
+none where it would take longer than it may."""
+LESSONS = (32, 16, 32, 16, 32, 16)
+"""Tokens of the passes by which a reader learns its pace in idle time, the last one first: only
+unlike ones tell a pass's own time, and a compiler may delay the first of each."""
 
 
 class PromptReader:
@@ -42,14 +46,16 @@ class PromptReader:
         config: Qwen3Config,
         rows: Callable[[], FusedRows | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        new_cache: Callable[[], PromptCache] | None = None,
     ) -> None:
         """rows: the kernels of rows in use; asked each time, as a proof may end meanwhile."""
         self._network, self._config, self._rows, self._clock = network, config, rows, clock
+        self._new_cache = new_cache or (lambda: PromptCache(network))
         self.pace = ChunkPace()
         """That of passes."""
         self._steps = deque[float](maxlen=8)
         """Seconds per token of the last full steps."""
-        self._chunks_by_steps = 0
+        self._chunks_by_steps, self._lessons = 0, [*LESSONS]
 
     def read(self, task: Task, seconds: float, awaited: bool = False) -> mx.array | None:
         """Read for about `seconds`; the logits ``[1, V]`` behind the whole prompt, else None.
@@ -62,10 +68,10 @@ class PromptReader:
         form, total = cache.cache_format, len(task.prompt)
         most = chunk_size(self._config, form, done, total, task.prefill_chunk)
         size = self.pace.size(seconds, min(most, total - done), done)
-        by_steps, logits = task.left <= SHORT, None
-        if awaited and not by_steps and self._are_steps_better(size, seconds):
-            by_steps = not self._is_trial_due(size, seconds)
-            size = size if by_steps else min(self._trial(size, seconds), most)
+        by_steps = task.left <= SHORT or (awaited and self._are_steps_better(size, seconds))
+        if by_steps and awaited and self._steps and not cache.tokens:
+            size = min(size, SHORTEST)  # steps need a beginning, and a pass of few tokens is short
+        logits = None
         if by_steps and most >= MOST_ROWS:
             logits = self._by_rows(task, cache, began + seconds)
         if logits is None:
@@ -73,37 +79,35 @@ class PromptReader:
             self.pace.took(size, self._clock() - began, done)
         return None if task.left else logits
 
+    def get_ready(self) -> bool:
+        """Time a pass of blank tokens and a step behind it, in idle time; False if enough are.
+
+        Only where steps read prompts: elsewhere the first prompt teaches the pace of passes, since
+        nothing else could read it.
+        """
+        rows = self._rows()
+        if rows is None or not self._lessons or self._network.model.lead is not None:
+            return False
+        size, cache, began = self._lessons.pop(), self._new_cache(), self._clock()
+        prefill(self._network, [0] * size, cache, size)
+        self.pace.took(size, self._clock() - began)
+        if _next_rows(rows, cache, MOST_ROWS):
+            self._step(rows, cache, [0] * MOST_ROWS)
+        return True
+
     def _are_steps_better(self, size: int, seconds: float) -> bool:
         """Whether steps read a token sooner than a pass, or not much later than one that is late.
 
-        Before the first step that is assumed, so that it is tried.
+        Before the first step that is assumed, so that it is tried, and before the first pass too:
+        it may take long, while steps are known to be short.
         """
-        by_pass = self.pace.own + size * self.pace.seconds
-        slowest = SLOWEST if by_pass > seconds else 1.0
-        return min(self._steps, default=0.0) * size <= by_pass * slowest
-
-    def _is_trial_due(self, size: int, seconds: float) -> bool:
-        """Whether to read a chunk by a pass though steps are better, as far as passes are known.
-
-        Until they are, one is read now and then, late or not: a compiler may have delayed the only
-        one.
-        """
-        late = self.pace.own + size * self.pace.seconds > seconds
-        if late and self.pace.is_known(size):
-            return False
+        if not (self._steps and self.pace.seconds):
+            return True
+        by_steps, by_pass = min(self._steps) * size, self.pace.own + size * self.pace.seconds
+        if by_pass > seconds:
+            return by_steps <= SLOWEST * by_pass
         self._chunks_by_steps += 1
-        return self._chunks_by_steps % PASS_EVERY == 0
-
-    def _trial(self, size: int, seconds: float) -> int:
-        """The tokens of that pass: as many as steps read meanwhile, each second time half of them.
-
-        With fewer it would never be worth its time, and only unlike ones tell its own; with more
-        others may wait longer than `seconds` and a pass's own.
-        """
-        if not self._steps:
-            return size
-        full = max(2 * MOST_ROWS, int(seconds / min(self._steps)))
-        return full // (1 + self._chunks_by_steps // PASS_EVERY % 2)
+        return by_steps <= by_pass and self._chunks_by_steps % PASS_EVERY != 0
 
     def _by_rows(self, task: Task, cache: PromptCache, until: float) -> mx.array | None:
         """Read as rows until that time, one step at least; the last logits, or None."""
@@ -114,20 +118,21 @@ class PromptReader:
             done, began = len(cache.tokens), self._clock()
             logits = self._step(rows, cache, task.prompt[done : done + size])
             now = self._clock()
-            if size == MOST_ROWS:
-                self._steps.append((now - began) / size)
             if now + (now - began) > until:  # another would end too late
                 break
         return logits
 
     def _step(self, rows: FusedRows, cache: PromptCache, tokens: list[int]) -> mx.array:
-        """As `prefill`."""
+        """As `prefill`; notes the time of a full step."""
+        began = self._clock()
         about_to_compute()
         check_token_ids(tokens, self._network.vocab_size)
         cache.make_room(len(tokens))
         logits = rows.successive(mx.array(tokens, mx.uint32)[:, None], cache.layers)[-1]
         mx.eval(logits)
         cache.tokens.extend(tokens)
+        if len(tokens) == MOST_ROWS:
+            self._steps.append((self._clock() - began) / len(tokens))
         return logits
 
 

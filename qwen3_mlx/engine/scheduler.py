@@ -65,7 +65,7 @@ class Scheduler:
         self._admission = Admission(config, cache_format, helper)
         self._waiting, self._running = deque[Task](), list[Task]()
         self._clock, self._steps = clock, StepTimes(clock)
-        self._reader = PromptReader(network, config, lambda: self.side_by_side.fused, clock)
+        self._reader = PromptReader(network, config, self.side_by_side.fused, clock, new_cache)
         self._idle = IdleWork(network, self.prefixes, self._reader.pace)
         self.side_work, self.last_round = SideWork(waiting + parallel), clock()
 
@@ -119,7 +119,8 @@ class Scheduler:
         stepped = self._step(running or self._answering())
         if read or stepped or worked or self._running or self._waiting:
             return read or stepped or worked
-        return self._idle.step() or self.side_by_side.get_ready() or self.when_idle()
+        idle = self._idle.step, self.side_by_side.get_ready, self._reader.get_ready, self.when_idle
+        return any(work() for work in idle)
 
     def _answering(self) -> list[Task]:
         return [task for task in self._running if task.decoder and not task.probed]

@@ -169,7 +169,6 @@ class SideBySide:
         self._was_even = even or not self._was_even
         return self._was_even
 
-    @property
     def fused(self) -> FusedRows | None:
         """The fused pass; None if passes are not fused."""
         return self._fused

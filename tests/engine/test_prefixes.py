@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from qwen3_mlx.engine import prompt_cache
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prefixes import PrefixCounts, Prefixes, common_prefix, copied
 from qwen3_mlx.engine.prompt_cache import PromptCache
+from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 from tests import tiny
@@ -227,3 +229,37 @@ def test_long_beginnings_are_compared_in_blocks(where: int) -> None:
     one = Counted([1] * where + [2] * 700)
     assert common_prefix(one, [1] * where + [3] * 800) == where
     assert one.reads <= 512
+
+
+class Step:
+    """Stands for a fused step, whose making and tracing take as long as some tokens."""
+
+    def __init__(self) -> None:
+        self.fault = ""
+
+    @staticmethod
+    def make_cache() -> list[KVCache]:
+        return network().make_cache()
+
+
+def test_all_conversations_share_one_fused_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_cache.FusedStep, "if_available", lambda *_: Step())
+    prefixes = store()
+    first, second = prefixes.take(ids(1)), prefixes.take(ids(2))
+    assert first.step is second.step is not None
+    assert first is not second and first.layers is not second.layers and first.tokens == []
+    prefill(network(), ids(1), first)
+    assert second.tokens == [] and second.layers[0].offset == 0
+    computes_on(prefixes.take([*ids(1)[:30], 3], [first]), [*ids(1)[:30], 3])
+
+    prefixes.add(first)
+    prefixes.renew()
+    assert prefixes.idle()[0].step is prefixes.take(ids(3)).step is not second.step, "today's"
+
+
+def test_a_step_that_failed_is_given_to_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_cache.FusedStep, "if_available", lambda *_: Step())
+    prefixes = store()
+    failed: Any = prefixes.take(ids(1)).step
+    failed.fault = "a device error"
+    assert prefixes.take(ids(2)).step is prefixes.take(ids(3)).step is not failed

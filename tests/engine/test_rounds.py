@@ -185,3 +185,26 @@ def test_right_drafts_are_said_in_the_step_that_checked_them() -> None:
     run(scheduler)
     assert heard(task).ids == alone(a_task(length=21))
     assert scheduler.counts.generated_tokens == 21 and scheduler.counts.steps == 6
+
+
+def test_idle_rounds_learn_the_pace_after_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    scheduler = scheduler_of(task := a_task(PROMPT[:9], length=2))
+
+    def work(name: str, times: int) -> Any:
+        left = [True] * times
+
+        def done() -> bool:
+            order.append(name)
+            return bool(left) and left.pop()
+
+        return done
+
+    monkeypatch.setattr(scheduler.side_by_side, "get_ready", work("kernels", 1))
+    monkeypatch.setattr(scheduler._reader, "get_ready", work("pace", 2))
+    scheduler.when_idle = work("trial", 0)
+    run(scheduler, lambda: not scheduler.busy)
+    assert heard(task).ends and order == [], "while a task runs nothing else does"
+    while scheduler.round():
+        pass
+    assert order == ["kernels", *["kernels", "pace"] * 2, "kernels", "pace", "trial"]
