@@ -69,9 +69,9 @@ class PromptReader:
         most = chunk_size(self._config, form, done, total, task.prefill_chunk)
         size = self.pace.size(seconds, min(most, total - done), done)
         by_steps = task.left <= SHORT or (awaited and self._are_steps_better(size, seconds))
-        if by_steps and awaited and self._steps and not cache.tokens:
+        logits, rows = None, self._rows()
+        if by_steps and awaited and rows is not None and rows.reads and not cache.tokens:
             size = min(size, SHORTEST)  # steps need a beginning, and a pass of few tokens is short
-        logits = None
         if by_steps and most >= MOST_ROWS:
             logits = self._by_rows(task, cache, began + seconds)
         if logits is None:
@@ -86,7 +86,7 @@ class PromptReader:
         nothing else could read it.
         """
         rows = self._rows()
-        if rows is None or not self._lessons or self._network.model.lead is not None:
+        if rows is None or not (rows.reads and self._lessons) or self._network.model.lead:
             return False
         size, cache, began = self._lessons.pop(), self._new_cache(), self._clock()
         prefill(self._network, [0] * size, cache, size)

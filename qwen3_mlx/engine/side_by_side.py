@@ -16,7 +16,7 @@ from qwen3_mlx.engine.payoff import LEARNING, Payoff
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.engine.speculative import DRAFTS_WORTH, SpeculativeDecoder
 from qwen3_mlx.engine.task import Counts
-from qwen3_mlx.metal import attend, layer
+from qwen3_mlx.metal import attend
 from qwen3_mlx.metal.variants_rows import ROWS
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.fused_rows import MOST_ROWS, FusedRows
@@ -144,7 +144,7 @@ class SideBySide:
         """Choose the steps to compile ahead."""
         if self._fused is not None:
             able = [new for new in ROWS if len(new) <= self._most]
-            reads = self._fused.operations is layer.ROWS  # `PromptReader` has one sequence's rows
+            reads = self._fused.reads  # `PromptReader` has one sequence's rows
             self._fused.ahead.steps = [
                 new for new in able if self._drafts or max(new) == 1 or (reads and len(new) == 1)
             ]

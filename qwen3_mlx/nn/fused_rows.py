@@ -103,10 +103,14 @@ class FusedRows:
         shapes = [tuple(a.shape for a in layers[0].buffers(0)) for layers in held]
         return (len(new), sum(new), *shapes) in self._met
 
+    @property
+    def reads(self) -> bool:
+        """Whether prompts are read by such steps: whether all products are this package's."""
+        return self.operations is layer.ROWS
+
     def multiplies(self, caches: Sequence[Sequence[KVCache]], new: Sequence[int]) -> bool:
         """Whether `rows` runs all its products by this package's kernels, without compiling one."""
-        able = self.operations is layer.ROWS and self._held(caches, new) is not None
-        return able and self.ready(caches, new)
+        return self.reads and self._held(caches, new) is not None and self.ready(caches, new)
 
     def rows(
         self, tokens: mx.array, caches: Sequence[Sequence[KVCache]], new: Sequence[int]

@@ -24,7 +24,6 @@ from qwen3_mlx.engine.sample import Sampler
 from qwen3_mlx.engine.side_by_side import AT_ONCE, PlainTimes, SideBySide
 from qwen3_mlx.engine.speculative import Speculating, SpeculativeDecoder
 from qwen3_mlx.engine.task import Counts
-from qwen3_mlx.metal import layer
 from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, Sampling
@@ -207,7 +206,7 @@ class Compiled:
     def __init__(self, sequences: int, rows: int) -> None:
         self.sequences, self.most, self.fault = sequences, rows, ""
         self.asked, self.losses = list[list[int]](), list[float]()
-        self.ahead, self.operations = self, layer.HYBRID
+        self.ahead, self.reads = self, False
         self.steps: list[tuple[int, ...]] = []
         self.compiled = 0
         self.traced = True
@@ -314,7 +313,7 @@ def test_what_is_compiled_ahead_has_drafts_once_somebody_drafts(
     run.steps(1)
     without = compiled.steps
     assert without and {max(rows) for rows in without} == {1}
-    compiled.operations = layer.ROWS  # whose steps read short prompts, too
+    compiled.reads = True  # whose steps read short prompts, too
     run.side._choose_steps()
     assert {rows for rows in compiled.steps if max(rows) > 1} == {(2,), (4,), (16,)}
     run.decoders = [drafting([1, 2, 3], right()), plain([2])]
