@@ -31,7 +31,7 @@ SLOWEST = 2.5
 On an H200, 8B: 0.5 ms against 0.2 in passes of twice their own 40 ms."""
 PASS_EVERY = 16
 """Chunks of which one is read by a pass though steps are faster, as longer passes may be faster;
-none where it would take longer than it may."""
+none where it would take longer than it may, or read less than a step does."""
 LESSONS = (32, 16, 32, 16, 32, 16)
 """Tokens of the passes by which a reader learns its pace in idle time, the last one first: only
 unlike ones tell a pass's own time, and a compiler may delay the first of each."""
@@ -104,7 +104,7 @@ class PromptReader:
         if not (self._steps and self.pace.seconds):
             return True
         by_steps, by_pass = min(self._steps) * size, self.pace.own + size * self.pace.seconds
-        if by_pass > seconds:
+        if by_pass > seconds or size < MOST_ROWS:  # a short one would be worth nothing
             return by_steps <= SLOWEST * by_pass
         self._chunks_by_steps += 1
         return by_steps <= by_pass and self._chunks_by_steps % PASS_EVERY != 0
