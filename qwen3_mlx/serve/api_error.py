@@ -72,5 +72,7 @@ def from_exception(error: BaseException) -> ApiError:
             return ApiError(400, str(error), code="context_length_exceeded")
         case Qwen3Error():
             field = _FIELD.fullmatch(error.what)
-            return ApiError(400, str(error), param=error.what if field else None)
+            about_model = error.what.startswith("this model")
+            param = error.what if field else "model" if about_model else None
+            return ApiError(400, str(error), param=param)
     return ApiError(500, f"the turn failed ({type(error).__name__}); the next request works")

@@ -58,7 +58,7 @@ class Settings:
             raise OptionError(
                 "a key is needed where other machines can ask", got=f"--host {self.host}", hint=hint
             )
-        named = _own_names() if self.host in ANYWHERE else {self.host}
+        named = {self.host} | (_own_names() if self.host in ANYWHERE else set())
         hosts = LOOPBACK | {name.lower() for name in named} | {_host(name) for name in self.hosts}
         return Rules(hosts=hosts, origins=frozenset(map(_origin, self.origins)), key=key)
 

@@ -252,7 +252,7 @@ def test_a_negative_seed_is_a_random_one(seed: float, want: dict[str, int]) -> N
         ("chat", {"reasoning": {"exclude": True}}, "exclude"),
         ("messages", {"thinking": {"type": "adaptive", "tokens": 9}}, "tokens"),
         ("messages", {"output_config": {"effort": "low", "form": 1}}, "form"),
-        ("chat", {"response_format": {"type": "json_object", "schema": {}}}, "schema"),
+        ("chat", {"response_format": {"type": "json_object", "schem": {}}}, "schem"),
         ("responses", {"text": {"form": {}}}, "form"),
     ],
 )
