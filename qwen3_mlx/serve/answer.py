@@ -92,7 +92,8 @@ async def answer(
     desk: Desk, request: Request, ask: Ask, prefix: str, make: MakeWriter, dialect: Dialect
 ) -> Response:
     """Run the turn that `ask` describes. Raises its error, unless a stream has already begun."""
-    opened = await desk.begin(f"{prefix}{secrets.token_hex(12)}", ask)
+    size = len(await request.body())
+    opened = await desk.begin(f"{prefix}{secrets.token_hex(12)}", ask, size)
     try:
         known = replace(ask, sampling=opened.turn.request.sampling)
         writer = make(opened.id, desk.model.name, known)

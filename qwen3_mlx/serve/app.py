@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.serve import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 HEALTH_SECONDS = 5.0
+T = TypeVar("T")
 Handler = Callable[["Api", "Request"], Awaitable["Response"]]
 
 
@@ -74,16 +75,16 @@ class Api:
         """``POST /v1/messages/count_tokens``: the prompt's tokens, as the turn would count them."""
         ask = messages.read(await body_of(request), counting=True)
         self._check_name(ask.model)
-        return await self._counted(ask, {})
+        return await self._counted(request, ask, {})
 
     async def input_tokens(self, request: Request) -> Response:
         """``POST /v1/responses/input_tokens``: the same, in OpenAI's words."""
         ask = responses.read(await body_of(request), self.kept)
         self._check_name(ask.model)
-        return await self._counted(ask, {"object": "response.input_tokens"})
+        return await self._counted(request, ask, {"object": "response.input_tokens"})
 
-    async def _counted(self, ask: Ask, head: dict[str, Any]) -> Response:
-        ids = await self.desk.work(lambda: prompt_ids(self.desk.model.runtime, ask))
+    async def _counted(self, request: Request, ask: Ask, head: dict[str, Any]) -> Response:
+        ids = await self._work(request, lambda: prompt_ids(self.desk.model.runtime, ask))
         headers = ignored_header(ask.ignored)
         return json_response({**head, "input_tokens": len(ids)}, headers=headers)
 
@@ -93,6 +94,10 @@ class Api:
         self._check_name(ask.model)
         make = partial(response_writer.Writer, kept=self.kept)
         return await answer(self.desk, request, ask, "resp_", make, "openai")
+
+    async def _work(self, request: Request, act: Callable[[], T]) -> T:
+        """Run `act`, which makes prompts of the request, in a helper thread."""
+        return await self.desk.work(act, len(await request.body()))
 
     async def response(self, request: Request) -> Response:
         """``GET`` and ``DELETE /v1/responses/{id}``."""
@@ -160,7 +165,7 @@ class Api:
         """``POST /tokenize``: the ids of a text, or of the prompt of a chat with these fields."""
         body, runtime = await body_of(request), self.desk.model.runtime
         self._check_name(Fields(body).text("model") or "")
-        found, ignored = await self.desk.work(lambda: tokenized(body, runtime))
+        found, ignored = await self._work(request, lambda: tokenized(body, runtime))
         return json_response(found, headers=ignored_header(ignored))
 
     async def detokenize(self, request: Request) -> Response:
@@ -207,7 +212,7 @@ class Api:
         self, request: Request, read: Callable[[Any, Runtime], retrieve.Retrieval]
     ) -> Response:
         body, runtime = await body_of(request), self.desk.model.runtime
-        found = await self.desk.work(lambda: read(body, runtime))
+        found = await self._work(request, lambda: read(body, runtime))
         self._check_name(body.get("model") or "")
         computing = self.desk.beside(found.steps(runtime))
         answer = await until_gone(request.receive, computing)
