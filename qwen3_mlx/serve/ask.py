@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from qwen3_mlx.chat.request import Request, prepare, render
+from qwen3_mlx.chat.continuing import NOTHING
+from qwen3_mlx.chat.request import LAST, Request, prepare, render
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.errors import ContextError, MessageError, Qwen3Error
 from qwen3_mlx.hub.kinds import check_writes_text
@@ -70,6 +71,7 @@ def _in_its_words(ask: Ask) -> Iterator[None]:
         raise ApiError(400, str(error), param=field, code="context_length_exceeded") from None
     except Qwen3Error as error:
         _raise_of_form(ask, error)
+        _raise_of_last(ask, error)
         found = _MESSAGE.match(error.what)
         if found and int(found[1]) < len(ask.places):
             place = ask.places[int(found[1])]
@@ -90,6 +92,16 @@ def _raise_of_form(ask: Ask, error: Qwen3Error) -> None:
         raise ApiError(400, str(error), param=ask.form_field) from None
     if error.what.startswith("the schema of "):
         raise ApiError(400, str(error), param="tools") from None
+
+
+def _raise_of_last(ask: Ask, error: Qwen3Error) -> None:
+    """Raise `ApiError` if `error` is that the last message can't be answered, or continued."""
+    field = ask.named.get("messages", "messages")
+    if error.what == NOTHING:
+        raise ApiError(400, str(error), param=field) from None
+    if error.what == LAST:
+        more = "; or continue it, by continue_final_message: true" if field == "messages" else ""
+        raise ApiError(400, f"{LAST}\nhint: add a user message{more}", param=field) from None
 
 
 def _renamed(said: str, names: Mapping[str, str]) -> str:

@@ -147,3 +147,39 @@ def test_the_model_is_at_fault_where_it_was_not_made_for_that(server: Server) ->
 def test_another_models_name_is_told_the_one_there_is(server: Server, demo: Qwen3) -> None:
     got = server.get("/v1/models/gpt-9")
     assert got.status == 404 and f"only {demo.name!r}" in got.json["error"]["message"]
+
+
+LAST = {"role": "assistant", "content": "Hel"}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "more", "field", "said"),
+    [
+        ("chat", {"messages": [BEFORE, LAST]}, "messages", "continue_final_message: true"),
+        ("chat", {"messages": [BEFORE], "continue_final_message": True}, "messages", "to continue"),
+        ("responses", {"input": [BEFORE, LAST]}, "input", "hint: add a user message"),
+        ("responses", items({"type": "reasoning", "summary": []}), "input", "add a user message"),
+    ],
+    ids=str,
+)
+def test_a_conversation_that_leaves_nothing_to_answer(
+    server: Server, dialect: str, more: dict[str, Any], field: str, said: str
+) -> None:
+    """No field was named, and the hint was of Python and of another path's field."""
+    error = server.post(PATHS[dialect], short(dialect) | more).json["error"]
+    assert error["param"] == field and said in error["message"], error
+    assert "continue_last" not in error["message"]
+    assert dialect == "chat" or "continue" not in error["message"]
+
+
+def test_thoughts_that_another_model_wrote_among_its_parts_are_read_as_thoughts(
+    server: Server,
+) -> None:
+    """It was said that Qwen3 reads text only."""
+    parts = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Yes."}]
+    talk = [BEFORE, {"role": "assistant", "content": parts}, BEFORE]
+    plain = [BEFORE, {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}, BEFORE]
+    counts = [server.ok("/tokenize", {"messages": one})["tokens"] for one in (talk, plain)]
+    assert counts[0] == counts[1]
+    user = [{"role": "user", "content": parts}]
+    assert server.post(PATHS["chat"], short("chat", messages=user)).status == 400
