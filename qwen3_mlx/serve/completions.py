@@ -48,7 +48,9 @@ def _prompt(value: Any) -> str | list[int]:
         return [one]
     if isinstance(one, list) and one and all(type(token) is int for token in one):
         return one
-    raise refused("prompt", value, "expected one text that isn't empty, or one list of ids")
+    several = isinstance(value, list) and len(value) > 1 and not isinstance(value[0], int)
+    more = "\nhint: ask once for each of them" if several else ""
+    raise refused("prompt", value, f"expected one text that isn't empty, or one list of ids{more}")
 
 
 class Writer:

@@ -183,3 +183,14 @@ def test_thoughts_that_another_model_wrote_among_its_parts_are_read_as_thoughts(
     assert counts[0] == counts[1]
     user = [{"role": "user", "content": parts}]
     assert server.post(PATHS["chat"], short("chat", messages=user)).status == 400
+
+
+@pytest.mark.parametrize("prompt", [["a", "b"], [[1], [2]], ["", "b"]])
+def test_several_prompts_are_asked_for_one_by_one(server: Server, prompt: Any) -> None:
+    error = server.post("/v1/completions", {"prompt": prompt}).json["error"]
+    assert error["param"] == "prompt" and error["message"].endswith(
+        "hint: ask once for each of them"
+    )
+    for one in ("", [], [""], [1.5], {"a": 1}):
+        error = server.post("/v1/completions", {"prompt": one}).json["error"]
+        assert error["param"] == "prompt" and "once" not in error["message"]
