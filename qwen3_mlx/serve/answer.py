@@ -80,8 +80,9 @@ def ignored_header(ignored: Sequence[str]) -> dict[str, str]:
     """The response header that lists the ignored fields, at most 500 characters; {} if none."""
     if not ignored:
         return {}
-    names = ", ".join(ignored)[:500].encode("ascii", "backslashreplace").decode()
-    shown = "".join(c if c.isprintable() else "?" for c in names)
+    names = ", ".join(name if name.strip() else repr(name) for name in ignored)
+    names = names[:500].encode("ascii", "backslashreplace").decode()
+    shown = "".join(c if c.isprintable() else "?" for c in names).strip()  # as a header must be
     if shown not in _LOGGED and len(_LOGGED) < MOST_LOGGED:
         _LOGGED.add(shown)
         _LOG.info("fields that are not known and were ignored: %s", shown)
