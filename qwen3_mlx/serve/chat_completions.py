@@ -63,7 +63,7 @@ def read(body: Any) -> Ask:
         raise refused("add_generation_prompt", False, "expected continue_final_message beside it")
     return Ask(
         model=found.text("model") or "",
-        messages=fields.required(found.items("messages"), "messages"),
+        messages=fields.required(found.items("messages"), "messages", body),
         options=options,
         thinking=thinking.read(found),
         tools=tools,

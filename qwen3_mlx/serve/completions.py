@@ -35,7 +35,7 @@ def read(body: Any) -> Ask:
         options=options,
         stream=bool(found.flag("stream")),
         usage_in_stream=bool(stream and stream.flag("include_usage")),
-        prompt=_prompt(fields.required(found.raw("prompt"), "prompt")),
+        prompt=_prompt(fields.required(found.raw("prompt"), "prompt", body)),
         ignored=tuple(found.unknown()),
     )
 

@@ -36,3 +36,10 @@ INSTEAD = {
     "prompt": "send its text in instructions or input",
 }
 """What to send in place of a field that can't be honoured; for others, nothing."""
+
+ELSEWHERE = {
+    "messages": "/v1/chat/completions",
+    "input": "/v1/responses",
+    "prompt": "/v1/completions",
+}
+"""The paths whose requests begin with a field: some clients send one path's to another."""

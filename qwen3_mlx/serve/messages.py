@@ -25,7 +25,7 @@ def read(body: Any, counting: bool = False) -> Ask:
     options = fields.sampling(found) | fields.stop_texts(found, "stop_sequences")
     limit = given if counting else fields.required(given, "max_tokens")
     options |= {} if limit in (None, -1) else {"max_tokens": limit}
-    said = fields.required(found.items("messages"), "messages")
+    said = fields.required(found.items("messages"), "messages", body)
     talk, skipped, places = message_blocks.converted(said)
     if talk and talk[-1] == {"role": "assistant", "content": ""}:
         talk.pop()  # Anthropic lets the last message be empty: there is nothing to go on with

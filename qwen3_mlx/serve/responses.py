@@ -108,7 +108,7 @@ def read(body: Any, kept: Kept) -> Ask:
     options |= form_option | called
     previous = found.text("previous_response_id")
     before = kept.messages(previous) if previous else []
-    given = fields.required(found.raw("input"), "input")
+    given = fields.required(found.raw("input"), "input", body)
     said, skipped, places = _input(given, kept)
     instructions = found.text("instructions")
     system = [{"role": "system", "content": instructions}] if instructions else []

@@ -194,3 +194,21 @@ def test_several_prompts_are_asked_for_one_by_one(server: Server, prompt: Any) -
     for one in ("", [], [""], [1.5], {"a": 1}):
         error = server.post("/v1/completions", {"prompt": one}).json["error"]
         assert error["param"] == "prompt" and "once" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "hint"),
+    [
+        (PATHS["chat"], {"input": "hi"}, "input belongs to /v1/responses"),
+        (PATHS["chat"], {"prompt": "hi"}, "prompt belongs to /v1/completions"),
+        (PATHS["responses"], {"messages": [BEFORE]}, "messages belongs to /v1/chat/completions"),
+        (PATHS["messages"], {"prompt": "hi"}, "prompt belongs to /v1/completions"),
+        ("/v1/completions", {"messages": [BEFORE]}, "messages belongs to /v1/chat/completions"),
+    ],
+)
+def test_a_body_of_another_path_says_which(
+    server: Server, path: str, more: dict[str, Any], hint: str
+) -> None:
+    """Some editors send /v1/responses' bodies to /v1/chat/completions."""
+    error = server.post(path, {"max_tokens": 4} | more).json["error"]
+    assert error["message"].endswith(f" is missing\nhint: {hint}")
