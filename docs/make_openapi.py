@@ -146,6 +146,7 @@ OWN: dict[str, dict[str, Json]] = {
             "items": FUNCTION | {"required": ["type", "name"]},
         }
     },
+    "completions": {"logprobs": {"type": ["integer", "null"], "minimum": 0, "maximum": 20}},
     "embeddings": {"input": {"anyOf": [TEXT, TEXTS, IDS]}},
 }
 """Shapes of fields that a route has in its own way, by the handler's name."""
@@ -198,7 +199,7 @@ SAME: dict[str, tuple[str, ...]] = {
     "max_tokens": ("max_completion_tokens",),
     "FORM": (
         *("response_format", "output_format", "text.format", "output_config.format"),
-        *("guided_json", "guided_regex", "guided_choice", "structured_outputs"),
+        *("guided_json", "guided_regex", "guided_choice", "structured_outputs", "json_schema"),
     ),
 }
 """Fields that other programs have for the same: a request says it under one name."""
@@ -211,6 +212,7 @@ READERS: dict[str, tuple[Reader, Json]] = {
     "messages": (messages.read, SAID | {"max_tokens": 16}),
     "count_tokens": (lambda body: messages.read(body, counting=True), SAID),
     "responses": (lambda body: responses.read(body, responses.Kept()), {"input": "Hi"}),
+    "input_tokens": (lambda body: responses.read(body, responses.Kept()), {"input": "Hi"}),
     "embeddings": (
         lambda body: retrieve.read_embeddings(body, _runtime("embedder")),
         {"input": "Hi"},
@@ -254,6 +256,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "completions": ("id", "object", "created", "model", "choices", "usage"),
     "messages": ("id", "type", "role", "model", "content", "stop_reason", "usage"),
     "count_tokens": ("input_tokens",),
+    "input_tokens": ("object", "input_tokens"),
     "responses": ("id", "object", "created_at", "status", "model", "output", "usage"),
     "embeddings": ("object", "data", "model", "usage"),
     "rerank": ("id", "model", "results", "usage"),
@@ -280,7 +283,7 @@ def _body(name: str) -> Json | None:
         properties, required = dict.fromkeys(names, TEXT), list(needed)
     else:
         return None
-    name = "messages" if name == "count_tokens" else name
+    name = {"count_tokens": "messages", "input_tokens": "responses"}.get(name, name)
     properties = _without_synonyms(properties, FORM.get(name, ""))
     own = SHAPES | OWN.get(name, {})
     shaped = {field: schema | own.get(field, {}) for field, schema in sorted(properties.items())}

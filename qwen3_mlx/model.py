@@ -26,6 +26,7 @@ from qwen3_mlx.events import Reply
 from qwen3_mlx.files import check_path
 from qwen3_mlx.hub.kinds import check_judges, check_writes_text
 from qwen3_mlx.options import GenerationOptions
+from qwen3_mlx.options.callback import callback
 from qwen3_mlx.options.plain_numbers import within
 from qwen3_mlx.retrieval import embed, rerank
 from qwen3_mlx.retrieval.batches import Progress
@@ -62,6 +63,7 @@ def load(
         if path is not None or what == "name":
             check_path(what, path)
     check_drafts(str(name), draft)
+    callback("on_progress", on_progress)  # before a download
     runtime = load_runtime(
         name,
         context=context,
@@ -171,7 +173,7 @@ class Qwen3(LoadedModel):
         if at_once is None:
             raise OptionError("parallel", got=shown(parallel), expected="1 or more at a time")
         asked = as_options(options).override(overrides)
-        prompts = listed("prompts", prompts)
+        prompts, tell = listed("prompts", prompts), callback("on_progress", on_progress)
         found: dict[int, Reply | Qwen3Error] = {}
         before, self._running = self._running, (turns := TurnList())
         try:
@@ -189,8 +191,7 @@ class Qwen3(LoadedModel):
                 if isinstance(reply, Exception) and not isinstance(reply, Qwen3Error):
                     raise reply
                 found[numbers[index]] = reply
-                if on_progress is not None:
-                    on_progress(len(found), len(prompts))
+                tell(len(found), len(prompts))
         finally:
             if self._running is turns:  # not another list, whose turns hold their caches
                 self._running = None if isinstance(before, TurnList) else before
@@ -281,10 +282,9 @@ def listed(what: str, values: Any) -> list[Any]:
     Raises `OptionError`, naming `what`, for one item in place of many: a str, bytes, a dict.
     """
     if not isinstance(values, Iterable) or isinstance(values, str | bytes | bytearray | Mapping):
-        got, name = f"{type(values).__name__} {shown(values, longest=60)}", what[:-1]
-        raise OptionError(
-            what, got=got, expected="a list of them", hint=f"[{name}] is a list of one"
-        )
+        got = f"{type(values).__name__} {shown(values, longest=60)}"
+        hint = f"[{what.removesuffix('s')}] is a list of one"
+        raise OptionError(what, got=got, expected="a list of them", hint=hint)
     try:
         return list(values)
     except TypeError:  # numpy's array of no dimension is iterable in name only

@@ -9,6 +9,9 @@ from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.text import Mode
 
+NOTHING = "nothing to continue"
+"""What is said of a last message that can't go on."""
+
 
 def continued(conversation: list[dict[str, Any]], mode: Mode) -> Mode:
     """`mode` for continuing the last message: inside its thought if it has no content yet."""
@@ -16,9 +19,9 @@ def continued(conversation: list[dict[str, Any]], mode: Mode) -> Mode:
     expected = "an assistant's message with text, and without tool calls"
     if last["role"] != "assistant" or last.get("tool_calls"):
         got = "tool calls" if last["role"] == "assistant" else f"a message of role {last['role']!r}"
-        raise OptionError("nothing to continue", got=got, expected=expected)
+        raise OptionError(NOTHING, got=got, expected=expected)
     if not last["content"] and not last.get("reasoning_content"):
-        raise OptionError("nothing to continue", got="an empty message", expected=expected)
+        raise OptionError(NOTHING, got="an empty message", expected=expected)
     return replace(mode, starts_inside=not last["content"])
 
 

@@ -25,6 +25,8 @@ from qwen3_mlx.text import Mode, StopSequences, resolve_mode
 from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.text.tool_calls import Tools
 
+LAST = "the last message is the assistant's"
+"""What is said of a conversation that leaves nothing to answer."""
 EMPTY_THOUGHT_END = "\n\n</think>\n\n"
 """The text that the chat templates write after ``<think>`` when thinking is off."""
 
@@ -146,8 +148,7 @@ def render(
     if continue_last:
         mode = continued(conversation, mode)
     elif conversation[-1]["role"] == "assistant":
-        hint = "add a user message; or continue_last=True, a server's continue_final_message"
-        raise OptionError("the last message is the assistant's", hint=hint)
+        raise OptionError(LAST, hint="add a user message; or continue it, by continue_last=True")
     prompt = runtime.template.encode_conversation(
         conversation,
         runtime.tokenizer,

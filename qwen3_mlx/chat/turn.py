@@ -23,6 +23,7 @@ from qwen3_mlx.engine.sequence import TurnSequence
 from qwen3_mlx.errors import BackendError, OptionError, shown
 from qwen3_mlx.events import Done, Event
 from qwen3_mlx.fit.chunk_size import chunk_size
+from qwen3_mlx.options.callback import callback
 
 
 def check_interrupt(kind: object) -> None:
@@ -81,7 +82,20 @@ def turn_events(
     control: Control,
     on_progress: PromptProgress | None = None,
 ) -> Generator[Event]:
-    """Compute the turn in `cache`; yield its events, the last of them `Done`."""
+    """Compute the turn in `cache`; yield its events, the last of them `Done`.
+
+    Raises `OptionError` at once, before the first event, for what is no function to call.
+    """
+    return _events(runtime, request, cache, control, callback("on_progress", on_progress))
+
+
+def _events(
+    runtime: Runtime,
+    request: Request,
+    cache: PromptCache,
+    control: Control,
+    on_progress: PromptProgress,
+) -> Generator[Event]:
     delay_exit_after_threads()
     sequence = request.sequence(control)
     output = TurnOutput(runtime, request, sequence)
@@ -103,7 +117,7 @@ def _compute_alone(
     cache: PromptCache,
     sequence: TurnSequence,
     place: TurnSlot,
-    on_progress: PromptProgress | None,
+    on_progress: PromptProgress,
 ) -> Generator[Event, None, Decoder | None]:
     """Compute the turn in this thread until it ends or moves to the scheduler.
 
@@ -145,7 +159,7 @@ def _submit(
 
 
 def _follow(
-    turn: Turn, cached: int, on_progress: PromptProgress | None
+    turn: Turn, cached: int, on_progress: PromptProgress
 ) -> Generator[Event, None, Done | None]:
     """Pass the events of `turn` on and end it when the caller stops; returns its `Done`."""
     done: Done | None = None
@@ -155,7 +169,7 @@ def _follow(
                 done = event
             elif not isinstance(event, Reading):
                 yield event
-            elif on_progress is not None and event.done > cached:
+            elif event.done > cached:
                 on_progress(event.done - cached, event.total - cached)
     finally:
         turn.end()
@@ -167,7 +181,7 @@ def _prefill(
     request: Request,
     cache: PromptCache,
     stopped: Callable[[], bool],
-    on_progress: PromptProgress | None,
+    on_progress: PromptProgress,
 ) -> mx.array | None:
     """The logits [1, V] after the prompt's last token; None if the turn was stopped before."""
     done, total = len(cache.tokens), len(request.prompt)

@@ -34,6 +34,7 @@ from qwen3_mlx.fit import guard
 from qwen3_mlx.nn import ahead
 from qwen3_mlx.nn.choose_backend import choose_backend
 from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options.callback import callback
 
 
 def load_network(
@@ -52,6 +53,7 @@ def load_network(
     unless every tensor exists with the right shape. Unless `force`, raises `OutOfMemoryError`
     before a layer that doesn't fit into memory.
     """
+    callback("on_progress", on_progress)
     occupy_standard_descriptors()  # a daemon may have closed them
     network, sources, config = unread_network(Path(path), context, share)
     if network.model.stage is None:

@@ -14,6 +14,7 @@ import mlx.core as mx
 
 from qwen3_mlx.errors import ContextError
 from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options.callback import callback
 
 CHUNK = 2048
 """Most tokens of one forward pass over a batch. A longer sequence runs alone in chunks of this
@@ -44,11 +45,11 @@ def last_states(
 
     No sequence may be empty.
     """
+    tell = callback("on_progress", on_progress)
     states: dict[int, mx.array] = {}
     for batch in batch_states(network, sequences):
         states |= batch
-        if on_progress is not None:
-            on_progress(len(states), len(sequences))
+        tell(len(states), len(sequences))
     return in_order(network, states)
 
 

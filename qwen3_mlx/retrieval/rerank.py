@@ -11,7 +11,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
-from qwen3_mlx.errors import OptionError
+from qwen3_mlx.errors import ConfigError, OptionError
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.retrieval.batches import Ids, Progress, fitted, last_states
 from qwen3_mlx.text import Tokenizer
@@ -61,8 +61,16 @@ def scores(
 
 
 def judged(network: Qwen3Network, tokenizer: Tokenizer, states: mx.array) -> list[float]:
-    """The scores of the states ``[N, C]`` at the sequences' ends."""
+    """The scores of the states ``[N, C]`` at the sequences' ends.
+
+    Raises `OptionError` for a vocabulary that has no yes and no.
+    """
     logits = network.head(states.astype(network.model.norm.weight.dtype)).astype(mx.float32)
-    yes, no = (logits[:, tokenizer.token_id(word)] for word in ("yes", "no"))
+    try:
+        yes, no = (logits[:, tokenizer.token_id(word)] for word in ("yes", "no"))
+    except ConfigError:  # such as the demos', which are no rerankers
+        expected = "a reranker, such as rerank-0.6b"
+        got = "a vocabulary without the tokens yes and no"
+        raise OptionError("this model can't judge", got=got, expected=expected) from None
     found: list[float] = mx.sigmoid(yes - no).tolist()  # type: ignore[assignment]  # nested, to mypy
     return found

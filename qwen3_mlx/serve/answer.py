@@ -80,8 +80,9 @@ def ignored_header(ignored: Sequence[str]) -> dict[str, str]:
     """The response header that lists the ignored fields, at most 500 characters; {} if none."""
     if not ignored:
         return {}
-    names = ", ".join(ignored)[:500].encode("ascii", "backslashreplace").decode()
-    shown = "".join(c if c.isprintable() else "?" for c in names)
+    names = ", ".join(name if name.strip() else repr(name) for name in ignored)
+    names = names[:500].encode("ascii", "backslashreplace").decode()
+    shown = "".join(c if c.isprintable() else "?" for c in names).strip()  # as a header must be
     if shown not in _LOGGED and len(_LOGGED) < MOST_LOGGED:
         _LOGGED.add(shown)
         _LOG.info("fields that are not known and were ignored: %s", shown)
@@ -92,7 +93,8 @@ async def answer(
     desk: Desk, request: Request, ask: Ask, prefix: str, make: MakeWriter, dialect: Dialect
 ) -> Response:
     """Run the turn that `ask` describes. Raises its error, unless a stream has already begun."""
-    opened = await desk.begin(f"{prefix}{secrets.token_hex(12)}", ask)
+    size = len(await request.body())
+    opened = await desk.begin(f"{prefix}{secrets.token_hex(12)}", ask, size)
     try:
         known = replace(ask, sampling=opened.turn.request.sampling)
         writer = make(opened.id, desk.model.name, known)

@@ -24,6 +24,8 @@ _OPENAI = {401: "authentication_error", 403: "permission_error", 404: "not_found
 _FIELD = re.compile(r"[a-z_]+(\[\d+\])?(\.[a-z_]+(\[\d+\])?)*")
 """A field of a request, as errors name it."""
 
+_PLACE = re.compile(r"[a-z]+\[\d+\]")
+
 
 class ApiError(Exception):
     """Why a request is refused. `param` names the field, `code` the kind of error."""
@@ -69,8 +71,12 @@ def from_exception(error: BaseException) -> ApiError:
         case OutOfMemoryError():
             return ApiError(413, str(error), code="out_of_memory")
         case ContextError():
-            return ApiError(400, str(error), code="context_length_exceeded")
+            place = _PLACE.match(error.what)  # of one among many texts
+            param = place[0] if place else None
+            return ApiError(400, str(error), param=param, code="context_length_exceeded")
         case Qwen3Error():
             field = _FIELD.fullmatch(error.what)
-            return ApiError(400, str(error), param=error.what if field else None)
+            about_model = error.what.startswith("this model")
+            param = error.what if field else "model" if about_model else None
+            return ApiError(400, str(error), param=param)
     return ApiError(500, f"the turn failed ({type(error).__name__}); the next request works")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.serve import (
@@ -27,18 +27,21 @@ from qwen3_mlx.serve.answer import (
     until_gone,
 )
 from qwen3_mlx.serve.api_error import ApiError, refused
-from qwen3_mlx.serve.ask import prompt_ids
+from qwen3_mlx.serve.ask import Ask, prompt_ids
 from qwen3_mlx.serve.desk import Desk
 from qwen3_mlx.serve.fields import Fields, required
 from qwen3_mlx.serve.guard import Guard, Rules, dialect_of
 from qwen3_mlx.serve.responses import Kept
+from qwen3_mlx.serve.tokens import detokenized, tokenized
 from qwen3_mlx.serve.web_page import web_page
+from qwen3_mlx.serve.wrong_path import instead
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
 HEALTH_SECONDS = 5.0
+T = TypeVar("T")
 Handler = Callable[["Api", "Request"], Awaitable["Response"]]
 
 
@@ -72,8 +75,18 @@ class Api:
         """``POST /v1/messages/count_tokens``: the prompt's tokens, as the turn would count them."""
         ask = messages.read(await body_of(request), counting=True)
         self._check_name(ask.model)
-        ids = await self.desk.work(lambda: prompt_ids(self.desk.model.runtime, ask))
-        return json_response({"input_tokens": len(ids)}, headers=ignored_header(ask.ignored))
+        return await self._counted(request, ask, {})
+
+    async def input_tokens(self, request: Request) -> Response:
+        """``POST /v1/responses/input_tokens``: the same, in OpenAI's words."""
+        ask = responses.read(await body_of(request), self.kept)
+        self._check_name(ask.model)
+        return await self._counted(request, ask, {"object": "response.input_tokens"})
+
+    async def _counted(self, request: Request, ask: Ask, head: dict[str, Any]) -> Response:
+        ids = await self._work(request, lambda: prompt_ids(self.desk.model.runtime, ask))
+        headers = ignored_header(ask.ignored)
+        return json_response({**head, "input_tokens": len(ids)}, headers=headers)
 
     async def responses(self, request: Request) -> Response:
         """``POST /v1/responses``."""
@@ -81,6 +94,10 @@ class Api:
         self._check_name(ask.model)
         make = partial(response_writer.Writer, kept=self.kept)
         return await answer(self.desk, request, ask, "resp_", make, "openai")
+
+    async def _work(self, request: Request, act: Callable[[], T]) -> T:
+        """Run `act`, which makes prompts of the request, in a helper thread."""
+        return await self.desk.work(act, len(await request.body()))
 
     async def response(self, request: Request) -> Response:
         """``GET`` and ``DELETE /v1/responses/{id}``."""
@@ -120,7 +137,7 @@ class Api:
         """``GET /v1/models/{id}``."""
         id = request.path_params["id"]
         if id != self.desk.model.name:
-            raise ApiError(404, f"no model {id[:80]!r} here", param="model", code="model_not_found")
+            raise self._no_model(id)
         anthropic = "anthropic-version" in request.headers
         return json_response(self._anthropic_model() if anthropic else self._model())
 
@@ -138,50 +155,25 @@ class Api:
 
     def _check_name(self, name: str) -> None:
         if self.strict and name not in ("", self.desk.model.name):
-            message = f"no model {name[:80]!r} here, only {self.desk.model.name!r}"
-            raise ApiError(404, message, param="model", code="model_not_found")
+            raise self._no_model(name)
+
+    def _no_model(self, name: str) -> ApiError:
+        message = f"no model {name[:80]!r} here, only {self.desk.model.name!r}"
+        return ApiError(404, message, param="model", code="model_not_found")
 
     async def tokenize(self, request: Request) -> Response:
         """``POST /tokenize``: the ids of a text, or of the prompt of a chat with these fields."""
-        body = await body_of(request)
-        found, runtime = Fields(body), self.desk.model.runtime
-        self._check_name(found.text("model") or "")
-        pieces = bool(found.flag("with_pieces"))
-        if found.items("messages") is not None:
-            own = ("with_pieces", "prompt", "content")
-            ask = chat_completions.read({k: body[k] for k in body if k not in own})
-            ids, ignored = await self.desk.work(lambda: prompt_ids(runtime, ask)), ask.ignored
-        else:
-            text = found.text("prompt")
-            text = required(found.text("content") if text is None else text, "prompt")
-            ids = await self.desk.work(lambda: runtime.tokenizer.encode(text))
-            ignored = tuple(found.unknown())
-        context = runtime.config.context
-        tokens: list[Any] = ids
-        if pieces:
-            tokens = await self.desk.work(lambda: [self._piece(token) for token in ids])
-        answer = {"tokens": tokens, "count": len(ids), "max_model_len": context}
-        return json_response(answer, headers=ignored_header(ignored))
-
-    def _piece(self, token: int) -> dict[str, Any]:
-        """A token in llama.cpp's form: its text, or its bytes if they are no whole characters."""
-        raw = self.desk.model.tokenizer.id_to_bytes(token)
-        try:
-            return {"id": token, "piece": raw.decode()}
-        except UnicodeDecodeError:
-            return {"id": token, "piece": list(raw)}
+        body, runtime = await body_of(request), self.desk.model.runtime
+        self._check_name(Fields(body).text("model") or "")
+        found, ignored = await self._work(request, lambda: tokenized(body, runtime))
+        return json_response(found, headers=ignored_header(ignored))
 
     async def detokenize(self, request: Request) -> Response:
         """``POST /detokenize``: the text of token ids, by vLLM's name and by llama.cpp's."""
-        found = Fields(await body_of(request))
-        self._check_name(found.text("model") or "")
-        ids = required(found.items("tokens"), "tokens")
-        size = self.desk.model.tokenizer.vocab_size
-        if not all(type(token) is int and 0 <= token < size for token in ids):
-            raise refused("tokens", ids[:8], f"expected ids below {size}")
-        text = self.desk.model.tokenizer.decode(ids)
-        headers = ignored_header(found.unknown())
-        return json_response({"prompt": text, "content": text}, headers=headers)
+        body = await body_of(request)
+        self._check_name(Fields(body).text("model") or "")
+        found, ignored = detokenized(body, self.desk.model.tokenizer)
+        return json_response(found, headers=ignored_header(ignored))
 
     async def health(self, request: Request) -> Response:
         """``GET /health``: 200 if turns are accepted and computed, else 503 with the reason."""
@@ -220,7 +212,7 @@ class Api:
         self, request: Request, read: Callable[[Any, Runtime], retrieve.Retrieval]
     ) -> Response:
         body, runtime = await body_of(request), self.desk.model.runtime
-        found = await self.desk.work(lambda: read(body, runtime))
+        found = await self._work(request, lambda: read(body, runtime))
         self._check_name(body.get("model") or "")
         computing = self.desk.beside(found.steps(runtime))
         answer = await until_gone(request.receive, computing)
@@ -235,6 +227,7 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
     ("/v1/messages", "POST", "messages"),
     ("/v1/messages/count_tokens", "POST", "count_tokens"),
     ("/v1/responses", "POST", "responses"),
+    ("/v1/responses/input_tokens", "POST", "input_tokens"),
     ("/v1/responses/{id}", "GET DELETE", "response"),
     ("/v1/responses/{id}/input_items", "GET", "input_items"),
     ("/v1/interrupt", "POST", "interrupt"),
@@ -250,16 +243,6 @@ ROUTES: tuple[tuple[str, str, str], ...] = (
     ("/metrics", "GET", "metrics"),
     ("/", "GET", "page"),
 )
-
-
-def _instead(path: str, allowed: Mapping[str, str]) -> str:
-    """A suggestion for the error: the allowed methods, or the path with or without ``/v1``."""
-    if "Allow" in allowed:
-        return f"; it takes {allowed['Allow']}"
-    known = {known for known, _, _ in ROUTES}
-    guesses = (f"/v1{path}", path.removeprefix("/v1"))
-    found = [guess for guess in guesses if guess in known and guess != path]
-    return f"; did you mean {found[0]}? The client's base URL says where it begins" if found else ""
 
 
 def build(desk: Desk, rules: Rules, strict: bool = False) -> Guard:
@@ -286,7 +269,9 @@ def build(desk: Desk, rules: Rules, strict: bool = False) -> Guard:
     async def wrong(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         path, allowed = request.url.path, getattr(error, "headers", None) or {}
-        said = f"{request.method} {path[:200]} is not served here{_instead(path, allowed)}"
+        known = [known for known, _, _ in ROUTES]
+        hint = instead(path, allowed.get("Allow"), known)
+        said = f"{request.method} {path[:200]} is not served here{hint}"
         response = error_response(ApiError(status, said), dialect_of(path, request.headers))
         response.headers.update(allowed)
         return response

@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from qwen3_mlx.chat.request import Request, prepare, render
+from qwen3_mlx.chat.continuing import NOTHING
+from qwen3_mlx.chat.request import LAST, Request, prepare, render
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.errors import ContextError, MessageError, Qwen3Error
 from qwen3_mlx.hub.kinds import check_writes_text
 from qwen3_mlx.options import GenerationOptions, Sampling
 from qwen3_mlx.options.thinking_budget import ThinkingBudget
 from qwen3_mlx.serve import thinking
-from qwen3_mlx.serve.api_error import refused
+from qwen3_mlx.serve.api_error import ApiError, refused
 from qwen3_mlx.text import Mode
 
 Json = dict[str, Any]
@@ -48,6 +49,8 @@ class Ask:
     """The request's own names of options, where they differ: ``max_output_tokens``."""
     places: tuple[str, ...] = ()
     """Where in the request each of `messages` stands; () if they are the request's own list."""
+    form_field: str = ""
+    """The request's own name of the schema or the regex; "" if the answer has no form."""
     sampling: Sampling | None = None
     """The resolved sampling settings; set once the turn has been prepared."""
 
@@ -63,16 +66,42 @@ def _in_its_words(ask: Ask) -> Iterator[None]:
     """Name fields in a `Qwen3Error` as the request does: a client looks for what it has sent."""
     try:
         yield
+    except ContextError as error:
+        field = "prompt" if ask.prompt is not None else ask.named.get("messages", "messages")
+        raise ApiError(400, str(error), param=field, code="context_length_exceeded") from None
     except Qwen3Error as error:
+        _raise_of_form(ask, error)
+        _raise_of_last(ask, error)
         found = _MESSAGE.match(error.what)
         if found and int(found[1]) < len(ask.places):
             place = ask.places[int(found[1])]
-            error.what = place + (found[2] if "[" in place else "")
+            rest = found[2].removeprefix(".content") if place.endswith(".output") else found[2]
+            error.what = place + (rest if "[" in place else "")
         quotes = isinstance(error, MessageError)  # then `got` is the request's own words
         for name in ("what", "expected", "hint", *(() if quotes else ("got",))):
             if isinstance(said := getattr(error, name), str):
                 setattr(error, name, _renamed(said, ask.named))
         raise
+
+
+def _raise_of_form(ask: Ask, error: Qwen3Error) -> None:
+    """Raise `ApiError` if `error` is of the schema or the regex, or of a tool's schema."""
+    first, _, rest = error.what.partition(" ")
+    if ask.form_field and first in ("schema", "regex"):
+        error.what = f"{ask.form_field} {rest}".strip()
+        raise ApiError(400, str(error), param=ask.form_field) from None
+    if error.what.startswith("the schema of "):
+        raise ApiError(400, str(error), param="tools") from None
+
+
+def _raise_of_last(ask: Ask, error: Qwen3Error) -> None:
+    """Raise `ApiError` if `error` is that the last message can't be answered, or continued."""
+    field = ask.named.get("messages", "messages")
+    if error.what == NOTHING:
+        raise ApiError(400, str(error), param=field) from None
+    if error.what == LAST:
+        more = "; or continue it, by continue_final_message: true" if field == "messages" else ""
+        raise ApiError(400, f"{LAST}\nhint: add a user message{more}", param=field) from None
 
 
 def _renamed(said: str, names: Mapping[str, str]) -> str:
@@ -167,7 +196,8 @@ def _raw(runtime: Runtime, prompt: str | list[int], options: GenerationOptions) 
     room = runtime.config.context - len(ids)
     if room <= 0:
         expected = f"fewer than {runtime.config.context}, the context of {runtime.name}"
-        raise ContextError("the prompt is too long", got=f"{len(ids)} tokens", expected=expected)
+        got, hint = f"{len(ids)} tokens", "shorten it, or ask for more with --context"
+        raise ContextError("the prompt is too long", got=got, expected=expected, hint=hint)
     return Request(
         prompt=ids,
         mode=Mode(thinking=False, template_flag=None, starts_inside=False),

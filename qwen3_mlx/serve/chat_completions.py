@@ -36,7 +36,6 @@ NOT_HONOURED: dict[str, tuple[Any, ...]] = {
     "function_call": ("none", "auto"),
     "guided_grammar": ("",),
     "grammar": ("",),
-    "json_schema": (),
     "suffix": ("",),
     "echo": (False,),
     "use_beam_search": (False,),
@@ -56,14 +55,15 @@ def read(body: Any) -> Ask:
     options |= _logprobs(found)
     tools, used = fields.tools(found.items("tools") or [], _tool)
     called = form.choice(found.raw("tool_choice"))
-    options |= form.read(found) | called
+    form_option, form_field = form.read(found)
+    options |= form_option | called
     stream = found.object("stream_options")
     continues = bool(found.flag("continue_final_message"))
     if found.flag("add_generation_prompt") is False and not continues:
         raise refused("add_generation_prompt", False, "expected continue_final_message beside it")
     return Ask(
         model=found.text("model") or "",
-        messages=fields.required(found.items("messages"), "messages"),
+        messages=fields.required(found.items("messages"), "messages", body),
         options=options,
         thinking=thinking.read(found),
         tools=tools,
@@ -73,6 +73,7 @@ def read(body: Any) -> Ask:
         one_call=found.flag("parallel_tool_calls") is False,
         ignored=(*used, *found.unknown()),
         named={"max_tokens": name, "logprobs": "top_logprobs"},
+        form_field=form_field,
     )
 
 
@@ -84,7 +85,12 @@ def _logprobs(found: Fields) -> Json:
 
 
 def _tool(tool: Json) -> Json | None:
-    return tool if tool.get("type", "function") == "function" else None
+    if (tool.get("type") or "function") != "function":
+        return None
+    if "input_schema" not in tool or "function" in tool:
+        return tool
+    function = {"name": tool.get("name"), "description": tool.get("description") or ""}
+    return {"type": "function", "function": function | {"parameters": tool["input_schema"]}}
 
 
 class Writer:

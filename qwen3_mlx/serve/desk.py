@@ -34,6 +34,9 @@ LOOK_SECONDS = 0.5
 ADMISSION_SECONDS = 2.0
 """How long a stream's HTTP status waits for the turn to begin, so that a refusal isn't a 200."""
 
+LONG_BODY = 2**20
+"""Bytes of a request beyond which another thread makes its prompt: 20 MB take seconds."""
+
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ class Desk:
         self.draining = False
         self.kept: KeptPrefixes | None = None
         self.kernels: KernelTrial | None = None
-        self._helper = ThreadPoolExecutor(1, thread_name_prefix="prompts")
+        self._helpers = [ThreadPoolExecutor(1, f"prompts-{size}") for size in ("short", "long")]
         self._turns: dict[str, Open] = {}
         self._news: list[asyncio.Event] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -61,14 +64,15 @@ class Desk:
         if not self.thread.alive:
             raise ApiError(503, "nothing is computed any more: restart the server", code="stopped")
 
-    async def work(self, act: Callable[[], T]) -> T:
-        """Run `act` in the helper thread: templates and tokenizing would block the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._helper, act)
+    async def work(self, act: Callable[[], T], size: int) -> T:
+        """Run `act` in a helper thread: templates and tokenizing would block the event loop."""
+        helper = self._helpers[size > LONG_BODY]
+        return await asyncio.get_running_loop().run_in_executor(helper, act)
 
-    async def begin(self, id: str, ask: Ask) -> Open:
+    async def begin(self, id: str, ask: Ask, size: int) -> Open:
         """Prepare a turn and submit it to the scheduler. Raises `ApiError` or `Qwen3Error`."""
         self.check_open()
-        request = await self.work(lambda: ready(self.model.runtime, ask))
+        request = await self.work(lambda: ready(self.model.runtime, ask), size)
         self._loop = asyncio.get_running_loop()
         opened = Open(self, id, ask, request)
         self.scheduler.submit(opened.turn.task)
@@ -114,12 +118,13 @@ class Desk:
         written.wait(WRITING_SECONDS)
 
     def close(self) -> None:
-        """End the running turns, the scheduler's thread and the helper thread."""
+        """End the running turns, the scheduler's thread and the helper threads."""
         self.draining = True
         self.thread.close(0.0)
         if self.kernels is not None:  # last, as a round of the thread may have begun the trial
             self.kernels.close()
-        self._helper.shutdown(wait=False, cancel_futures=True)
+        for helper in self._helpers:
+            helper.shutdown(wait=False, cancel_futures=True)
 
     def forget(self, opened: Open) -> None:
         """Remove a turn that has ended or lost its client; counts and logs it once."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from qwen3_mlx.errors import MessageError
 from qwen3_mlx.serve.api_error import ApiError, refused
-from qwen3_mlx.serve.harmless_fields import HARMLESS, HARMLESS_WITHIN, OBJECTS
+from qwen3_mlx.serve.harmless_fields import ELSEWHERE, HARMLESS, HARMLESS_WITHIN, INSTEAD, OBJECTS
 from qwen3_mlx.text.tools import function_of, normalise_tools
 
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
@@ -37,7 +37,9 @@ class Fields:
 
     def __init__(self, body: Any, where: str = "") -> None:
         if not isinstance(body, dict):
-            raise refused(where or "the body", body, "expected a JSON object")
+            error = refused(where or "the body", body, "expected a JSON object")
+            error.param = where or None
+            raise error
         self._body: dict[str, Any] = body
         self.where = f"{where}." if where else ""
         self._taken: set[str] = set()
@@ -98,7 +100,9 @@ class Fields:
         for name, fine in values.items():
             value = self.raw(name)
             if value is not None and not any(_same(value, one) for one in fine):
-                raise refused(f"{self.where}{name}", value, "this server can't honour it")
+                hint = INSTEAD.get(name, "leave it out")
+                why = f"this server can't honour it\nhint: {hint}"
+                raise refused(f"{self.where}{name}", value, why)
 
     def unknown(self) -> list[str]:
         """The fields that were not read, except those of `HARMLESS`; of `OBJECTS` those within."""
@@ -144,10 +148,16 @@ def stop_texts(fields: Fields, name: str = "stop") -> dict[str, Any]:
     return {"stop": kept} if kept else {}
 
 
-def required(value: Any, name: str) -> Any:
-    """`value`. Raises `ApiError` (400) if the field is missing, that is None."""
+def required(value: Any, name: str, body: Any = None) -> Any:
+    """`value`. Raises `ApiError` (400) if the field is missing, that is None.
+
+    If `body` has what another path takes in its place, the error names that path.
+    """
     if value is None:
-        raise ApiError(400, f"{name} is missing", param=name, code="missing_field")
+        given = body if isinstance(body, dict) else {}
+        where = [(one, path) for one, path in ELSEWHERE.items() if given.get(one) is not None]
+        hint = "".join(f"\nhint: {one} belongs to {path}" for one, path in where[:1])
+        raise ApiError(400, f"{name} is missing{hint}", param=name, code="missing_field")
     return value
 
 

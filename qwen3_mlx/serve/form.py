@@ -15,6 +15,7 @@ from qwen3_mlx.serve.fields import Fields
 NOT_HONOURED: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
     "guided_json": (),
+    "json_schema": (),
     "guided_regex": (),
     "guided_choice": ([],),
     "structured_outputs": (),
@@ -22,12 +23,12 @@ NOT_HONOURED: dict[str, tuple[Any, ...]] = {
 """Fields that ``/v1/completions`` refuses, and their harmless values: its text has no form."""
 
 
-def read(fields: Fields) -> Json:
-    """The ``schema`` or ``regex`` option; {} if the answer is free. Raises `ApiError`.
+def read(fields: Fields) -> tuple[Json, str]:
+    """The ``schema`` or ``regex`` option, and the field that says it; {} and "" if there is none.
 
-    Chat completions use ``response_format``, responses ``text.format``, messages
+    Raises `ApiError`. Chat completions use ``response_format``, responses ``text.format``, messages
     ``output_config.format``, vLLM's clients ``guided_json``, ``guided_regex``, ``guided_choice``
-    or ``structured_outputs``.
+    or ``structured_outputs``, llama.cpp's ``json_schema``.
     """
     found: dict[str, Json] = {}
     for name in ("response_format", "output_format"):
@@ -35,9 +36,9 @@ def read(fields: Fields) -> Json:
     for name in ("text", "output_config"):
         if outer := fields.object(name):
             _add(found, f"{name}.format", outer.object("format"))
-    for name in ("guided_json", "guided_regex"):
+    for name in ("guided_json", "json_schema", "guided_regex"):
         if (value := fields.raw(name)) not in (None, ""):
-            found[name] = {"schema" if name == "guided_json" else "regex": value}
+            found[name] = {"regex" if name == "guided_regex" else "schema": value}
     if (choices := fields.raw("guided_choice")) not in (None, []):
         found["guided_choice"] = _one_of(choices, "guided_choice")
     if structured := fields.object("structured_outputs"):
@@ -45,25 +46,29 @@ def read(fields: Fields) -> Json:
     if len(found) > 1:
         names = " and ".join(found)
         raise ApiError(400, f"{names}: an answer has one form", param=next(iter(found)))
-    return next(iter(found.values()), {})
+    place, option = next(iter(found.items()), ("", {}))
+    return option, place
 
 
 def _add(found: dict[str, Json], name: str, form: Fields | None) -> None:
-    """Add the option of a format object to `found`; a ``json_schema`` may be nested or flat."""
+    """Add the option of a format object to `found`; a ``json_schema`` may be nested or flat.
+
+    A ``json_object`` may have a schema too, as at llama.cpp, Together and Fireworks.
+    """
     kind = None if form is None else form.text("type")
     if form is None or kind == "text":
         return
-    if kind == "json_object":
+    if kind == "json_object" and form.raw("schema") is None:
         found[name] = {"schema": {"type": "object"}}
         return
-    if kind != "json_schema":
+    if kind not in ("json_object", "json_schema"):
         raise refused(f"{name}.type", kind, "expected text, json_object or json_schema")
     inner = form.object("json_schema")
     schema = form.raw("schema") if inner is None else inner.raw("schema")
+    where = f"{name}.schema" if inner is None else f"{name}.json_schema.schema"
     if not isinstance(schema, dict):
-        where = f"{name}.schema" if inner is None else f"{name}.json_schema.schema"
         raise refused(where, schema, "expected a JSON schema")
-    found[name] = {"schema": schema}
+    found[where] = {"schema": schema}
 
 
 def _structured(value: Fields) -> dict[str, Json]:

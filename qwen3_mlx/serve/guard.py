@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -26,6 +27,12 @@ BODY_SECONDS = 30.0
 OPEN_PATHS = frozenset({"/", "/health"})
 """Paths that need no key: the web page, which contains no data, and the health check."""
 
+MOST_REFUSED = 100
+"""Most hosts and origins of which the log says that they were refused."""
+
+_LOG = logging.getLogger(__name__)
+_SLASHES = re.compile("/+")
+_NAME = re.compile(r"[\w.:-]+")
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::\d+)?")
 
 
@@ -44,12 +51,14 @@ class Guard:
     def __init__(self, app: App, rules: Rules) -> None:
         self.app, self.rules = app, rules
         self._reading = 0
+        self._refused: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection; only HTTP requests are checked."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        scope = {**scope, "path": plain_path(scope["path"])}
         headers = {name.decode("latin-1").lower(): value for name, value in scope["headers"]}
         said = {name: value.decode("latin-1") for name, value in headers.items()}
         origin = said.get("origin")
@@ -69,28 +78,46 @@ class Guard:
             if scope["method"] == "POST":
                 receive = await self._body(said, receive)
         except ApiError as error:
+            self._log(error)
             await _answer_error(send_shared, error, dialect_of(scope["path"], said))
             return
         await self.app(scope, receive, send_shared)
 
+    def _log(self, error: ApiError) -> None:
+        """Log once whom a flag would let in: a browser shows its page no reason."""
+        if error.code in ("wrong_host", "wrong_origin") and len(self._refused) < MOST_REFUSED:
+            if error.message not in self._refused:
+                _LOG.info("refused: %s", error.message.replace("\n", "; "))
+            self._refused.add(error.message)
+
     def _check_place(self, said: dict[str, str], origin: str | None) -> None:
         """Refuse pages of other sites (Origin), even under a name that resolves to us (Host)."""
-        if host_name(said.get("host", "")) not in self.rules.hosts:
+        name = host_name(said.get("host", ""))
+        if name not in self.rules.hosts:
             message = f"this server doesn't answer for the host {said.get('host', '')[:80]!r}"
-            raise ApiError(421, message, code="wrong_host")
+            hint = f"if that is this machine, serve with --allow-host {name[:80]}"
+            plain = _NAME.fullmatch(name)
+            raise ApiError(421, f"{message}\nhint: {hint}" if plain else message, code="wrong_host")
         if origin is None or origin in self.rules.origins:
             return
         if origin.partition("://")[2] != said.get("host"):
-            raise ApiError(403, f"the origin {origin[:80]!r} is not allowed", code="wrong_origin")
+            hint = f"if that page may ask, serve with --origin {origin[:80]}"
+            if "://" not in origin:
+                hint = "a page that has no origin, such as a file, can't be told from any other"
+            said_so = f"the origin {origin[:80]!r} is not allowed\nhint: {hint}"
+            raise ApiError(403, said_so, code="wrong_origin")
 
     def _check_key(self, path: str, said: dict[str, str]) -> None:
         key = self.rules.key
         if key is None or path in OPEN_PATHS:
             return
         bearer = said.get("authorization", "")
-        given = bearer[7:] if bearer[:7].lower() == "bearer " else said.get("x-api-key", "")
-        if not secrets.compare_digest(given.encode(), key.encode()):
-            raise ApiError(401, "the key is missing or wrong", code="invalid_api_key")
+        given = [bearer[7:]] if bearer[:7].lower() == "bearer " else []
+        given += [said["x-api-key"]] if "x-api-key" in said else []
+        if not any(secrets.compare_digest(one.encode(), key.encode()) for one in given):
+            message = "the key is wrong" if given else "the key is missing"
+            hint = "send it as Authorization: Bearer …, or as x-api-key"
+            raise ApiError(401, f"{message}\nhint: {hint}", code="invalid_api_key")
 
     async def _body(self, said: dict[str, str], receive: Receive) -> Receive:
         """Read the whole body, limited in size and time; returns a `receive` that replays it.
@@ -111,7 +138,8 @@ class Guard:
             async with asyncio.timeout(BODY_SECONDS):
                 body = await self._read(receive)
         except TimeoutError:
-            raise ApiError(408, "the body did not come in time") from None
+            late = f"the body did not come in time: expected within {BODY_SECONDS:g} seconds"
+            raise ApiError(408, late) from None
         first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive_rest() -> Message:
@@ -141,7 +169,13 @@ class Guard:
 
 
 def _too_large() -> ApiError:
-    return ApiError(413, f"the body is larger than {MOST_BODY:,} bytes")
+    hint = "no context holds so much text; files and images are not read here"
+    return ApiError(413, f"the body is larger than {MOST_BODY:,} bytes\nhint: {hint}")
+
+
+def plain_path(path: str) -> str:
+    """`path` without doubled slashes and one at its end, which base URLs and clients leave."""
+    return _SLASHES.sub("/", path).rstrip("/") or path
 
 
 def host_name(host: str) -> str:
@@ -166,6 +200,7 @@ def _shared(origin: str | None) -> list[tuple[bytes, bytes]]:
         (b"access-control-allow-origin", origin.encode("latin-1")),
         (b"access-control-allow-headers", b"authorization, content-type, x-api-key, *"),
         (b"access-control-allow-methods", b"GET, POST, DELETE"),
+        (b"access-control-expose-headers", b"retry-after, x-qwen3-mlx-ignored"),
         (b"vary", b"origin"),
     ]
 

@@ -1,4 +1,4 @@
-"""Request fields that every dialect accepts and ignores without a note."""
+"""Request fields that every dialect ignores without a note, and hints for those it refuses."""
 
 HARMLESS = frozenset(
     {
@@ -23,3 +23,23 @@ OBJECTS = frozenset(
     }
 )
 """Objects whose every field is read where the object is, so that the rest of them is unknown."""
+
+INSTEAD = {
+    "n": "ask once for each answer",
+    "best_of": "ask once for each answer, and choose",
+    "functions": "send them as tools",
+    "function_call": "send it as tool_choice",
+    "grammar": "send a guided_regex or a response_format",
+    "guided_grammar": "send a guided_regex or a response_format",
+    "suffix": "write it into the prompt",
+    "conversation": "send previous_response_id, or the whole conversation in input",
+    "prompt": "send its text in instructions or input",
+}
+"""What to send in place of a field that can't be honoured; for others, nothing."""
+
+ELSEWHERE = {
+    "messages": "/v1/chat/completions",
+    "input": "/v1/responses",
+    "prompt": "/v1/completions",
+}
+"""The paths whose requests begin with a field: some clients send one path's to another."""

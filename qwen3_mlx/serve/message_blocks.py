@@ -94,6 +94,7 @@ def converted(messages: list[Any]) -> tuple[list[Json], list[str], list[str]]:
             continue
         blocks = _blocks(content, f"{where}.content")
         skipped += [f"{at} ({block['type']})" for at, block in blocks if _is_foreign(block)]
+        skipped += [f"{at}.citations" for at, block in blocks if _wants_citations(block)]
         blocks = [(at, block) for at, block in blocks if not _is_foreign(block)]
         found += [_assistant(blocks)] if role == "assistant" else _user(blocks)
     return found, skipped, places + [where] * (len(found) - len(places))
@@ -102,6 +103,15 @@ def converted(messages: list[Any]) -> tuple[list[Json], list[str], list[str]]:
 def _is_foreign(block: Json) -> bool:
     kind = block.get("type")
     return isinstance(kind, str) and (kind in _FOREIGN or kind.endswith("_tool_result"))
+
+
+def _wants_citations(block: Json) -> bool:
+    """Whether the answer is to cite this block, or one within its content: none here does."""
+    wanted, inner = block.get("citations"), block.get("content")
+    if isinstance(wanted, dict) and wanted.get("enabled"):
+        return True
+    blocks = inner if block.get("type") == "tool_result" and isinstance(inner, list) else []
+    return any(_wants_citations(one) for one in blocks if isinstance(one, dict))
 
 
 def _blocks(content: Any, where: str) -> list[tuple[str, Json]]:
@@ -122,15 +132,24 @@ def _assistant(blocks: list[tuple[str, Json]]) -> Json:
             case "redacted_thinking":
                 pass
             case "tool_use":
-                arguments = block.get("input")
-                function = {"name": block.get("name"), "arguments": arguments or {}}
-                calls.append({"id": block.get("id"), "type": "function", "function": function})
+                calls.append(_call(block, at))
             case _:
                 texts.append(_text_block(block, at))
     message: Json = {"role": "assistant", "content": "\n".join(texts)}
     if any(thoughts):
         message["reasoning_content"] = "\n".join(thoughts)
     return message | ({"tool_calls": calls} if calls else {})
+
+
+def _call(block: Json, where: str) -> Json:
+    """A ``tool_use`` block as a call; a text as its input is that of a call that was cut."""
+    name, given = block.get("name"), block.get("input") or {}
+    if not isinstance(name, str) or not name:
+        raise refused(f"{where}.name", name, "expected the tool's name")
+    if not isinstance(given, dict | str):
+        raise refused(f"{where}.input", given, "expected an object")
+    function = {"name": name, "arguments": given}
+    return {"id": block.get("id"), "type": "function", "function": function}
 
 
 def _user(blocks: list[tuple[str, Json]]) -> list[Json]:

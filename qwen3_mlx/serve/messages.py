@@ -25,7 +25,7 @@ def read(body: Any, counting: bool = False) -> Ask:
     options = fields.sampling(found) | fields.stop_texts(found, "stop_sequences")
     limit = given if counting else fields.required(given, "max_tokens")
     options |= {} if limit in (None, -1) else {"max_tokens": limit}
-    said = fields.required(found.items("messages"), "messages")
+    said = fields.required(found.items("messages"), "messages", body)
     talk, skipped, places = message_blocks.converted(said)
     if talk and talk[-1] == {"role": "assistant", "content": ""}:
         talk.pop()  # Anthropic lets the last message be empty: there is nothing to go on with
@@ -34,7 +34,8 @@ def read(body: Any, counting: bool = False) -> Ask:
     tools, others = fields.tools(found.items("tools") or [], _tool)
     called = form.choice(found.raw("tool_choice"))
     one_call = _one_call(found.object("tool_choice"))
-    options |= form.read(found) | called
+    form_option, form_field = form.read(found)
+    options |= form_option | called
     return Ask(
         model=found.text("model") or "",
         messages=messages,
@@ -46,6 +47,7 @@ def read(body: Any, counting: bool = False) -> Ask:
         one_call=one_call,
         ignored=(*others, *skipped, *found.unknown()),
         places=("system",) * len(system) + tuple(places),
+        form_field=form_field,
     )
 
 
@@ -66,10 +68,13 @@ def _one_call(value: Fields | None) -> bool:
 
 
 def _tool(tool: Json) -> Json | None:
-    if tool.get("type", "custom") not in ("custom", None):
+    if tool.get("type", "custom") not in ("custom", "function", None):
         return None
+    if isinstance(tool.get("function"), dict):  # OpenAI's: dropped, an agent would have no tools
+        return tool
     function = {"name": tool.get("name"), "description": tool.get("description") or ""}
-    function["parameters"] = tool.get("input_schema") or {"type": "object", "properties": {}}
+    schema = tool.get("input_schema") or tool.get("parameters")
+    function["parameters"] = schema or {"type": "object", "properties": {}}
     if tool.get("strict"):
         function["strict"] = tool["strict"]
     return {"type": "function", "function": function}

@@ -32,11 +32,13 @@ def to_messages(
     skipped: list[str] = []
     places: list[str] = []
     for n, item in enumerate(known):
+        _check_call(item, f"input[{n}]")
         if _is_text_too(item, known[n + 1 :]):
             continue
         if not _add(messages, item):
             skipped.append(f"input[{n}] ({item.get('type')})")
-        places += [f"input[{n}]"] * (len(messages) - len(places))
+        place = f"input[{n}].output" if item.get("type") in _OUTPUTS else f"input[{n}]"
+        places += [place] * (len(messages) - len(places))
     return messages, skipped, tuple(places)
 
 
@@ -53,6 +55,17 @@ def _item(item: Any, where: str, find: Callable[[str], Json] | None) -> Json:
     if not isinstance(id, str) or find is None:
         raise refused(f"{where}.id", id, "expected the id of an item")
     return find(id)
+
+
+def _check_call(item: Json, where: str) -> None:
+    """Raise `ApiError` for a call whose name or arguments are none, by the item's own fields."""
+    if item.get("type") != "function_call":
+        return
+    name, arguments = item.get("name"), item.get("arguments")
+    if not isinstance(name, str) or not name:
+        raise refused(f"{where}.name", name, "expected the function's name")
+    if not isinstance(arguments, dict | str | None):
+        raise refused(f"{where}.arguments", arguments, "expected an object, or its JSON")
 
 
 def _is_text_too(item: Json, behind: list[Json]) -> bool:

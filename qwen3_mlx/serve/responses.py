@@ -22,6 +22,9 @@ NOT_HONOURED: dict[str, tuple[Any, ...]] = {
 }
 
 
+_KEPT = (
+    "the last 256 are, until the server ends, unless store is false; send the whole conversation"
+)
 _LOGPROBS = "message.output_text.logprobs"
 
 
@@ -88,7 +91,7 @@ class Kept:
 
     def _get(self, id: str, param: str | None = None) -> _One:
         if id not in self._kept:
-            message = f"no response {id[:80]!r} is kept here"
+            message = f"no response {id[:80]!r} is kept here\nhint: {_KEPT}"
             raise ApiError(404, message, param=param, code="not_found")
         self._kept.move_to_end(id)
         return self._kept[id]
@@ -101,10 +104,11 @@ def read(body: Any, kept: Kept) -> Ask:
     limit = found.limit("max_output_tokens")
     called = form.choice(found.raw("tool_choice"))
     options = fields.sampling(found) | ({} if limit is None else {"max_tokens": limit})
-    options |= form.read(found) | called
+    form_option, form_field = form.read(found)
+    options |= form_option | called
     previous = found.text("previous_response_id")
     before = kept.messages(previous) if previous else []
-    given = fields.required(found.raw("input"), "input")
+    given = fields.required(found.raw("input"), "input", body)
     said, skipped, places = _input(given, kept)
     instructions = found.text("instructions")
     system = [{"role": "system", "content": instructions}] if instructions else []
@@ -129,14 +133,19 @@ def read(body: Any, kept: Kept) -> Ask:
         more=more,
         named={"max_tokens": "max_output_tokens", "messages": "input"},
         places=("instructions",) * len(system) + ("previous_response_id",) * len(before) + places,
+        form_field=form_field,
     )
 
 
 def _tool(tool: Json) -> Json | None:
-    if tool.get("type") != "function":
+    if (tool.get("type") or "function") != "function":
         return None
+    if isinstance(tool.get("function"), dict):  # chat completions' form
+        return tool
     names = ("name", "description", "parameters")
     function = {name: tool[name] for name in names if tool.get(name) is not None}
+    if "input_schema" in tool:  # Anthropic's
+        function.setdefault("parameters", tool["input_schema"])
     if tool.get("strict"):
         function["strict"] = tool["strict"]
     return {"type": "function", "function": function}

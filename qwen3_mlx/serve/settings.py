@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,12 +59,15 @@ class Settings:
             raise OptionError(
                 "a key is needed where other machines can ask", got=f"--host {self.host}", hint=hint
             )
-        named = _own_names() if self.host in ANYWHERE else {self.host}
+        named = {self.host} | (_own_names() if self.host in ANYWHERE else set())
         hosts = LOOPBACK | {name.lower() for name in named} | {_host(name) for name in self.hosts}
         return Rules(hosts=hosts, origins=frozenset(map(_origin, self.origins)), key=key)
 
     def _check(self) -> None:
-        """Raise `OptionError` for a limit below 0."""
+        """Raise `OptionError` for a host that is no address, and for a limit below 0."""
+        if not _is_address(self.host):
+            expected, hint = "a name or an address alone, as in 127.0.0.1", "the port by --port"
+            raise OptionError("--host", got=self.host, expected=expected, hint=hint)
         for flag, value in (("--drain", self.drain_seconds), ("--prefix-memory", self.prefix_gb)):
             if value is not None and not 0 <= value < float("inf"):
                 raise OptionError(flag, got=value, expected="0 or more")
@@ -79,6 +83,14 @@ class Settings:
             got = getattr(error, "strerror", None) or str(error)
             raise OptionError(f"{self.api_key_file} can't be read", got=got) from None
         return _checked_key(key, str(self.api_key_file))
+
+
+def _is_address(host: str) -> bool:
+    """Whether a socket could be bound to `host`: no URL, no port, no brackets."""
+    try:
+        return ":" not in host or IPv6Address(host.partition("%")[0]).version == 6
+    except ValueError:
+        return False
 
 
 def _checked_key(key: str, where: str) -> str:

@@ -116,6 +116,9 @@ def _refuse(what: str, said: str) -> NoReturn:
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     sentence = (errors or lines)[0]
     hint = "leave that out, or ask for it in words and check the answer"
+    if "coerce_one_of" in sentence:  # an option of llguidance's, which nobody here can set
+        sentence = "oneOf of forms that an answer may follow at once"
+        hint = "write anyOf, or a const in each form that tells them apart"
     raise OptionError(f"{what} can't be honoured", got=sentence, hint=hint)
 
 

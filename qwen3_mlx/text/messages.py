@@ -10,6 +10,7 @@ from typing import Any, Literal, Required, TypedDict
 from qwen3_mlx.errors import MessageError, brief
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.text.result_order import in_call_order
+from qwen3_mlx.text.thought_parts import with_thought_apart
 
 MessageLike = Mapping[str, Any]
 """A message in any accepted shape, without the checks of the TypedDicts below."""
@@ -127,6 +128,7 @@ def _message(message: object, where: str, parse_arguments: bool) -> dict[str, An
     if not isinstance(message, Mapping) or role not in ROLES:
         expected = f"a dict whose role is one of {', '.join(ROLES)}"
         raise MessageError(where, got=brief(message), expected=expected)
+    message = with_thought_apart(message) if role == "assistant" else message
     # Other programs write "name": null; templates only test whether a field is present.
     special = ("role", "content", "tool_calls", "function_call")
     fields: dict[str, Any] = {"role": role, "content": _content(message, role, where)}

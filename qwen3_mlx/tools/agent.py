@@ -57,8 +57,9 @@ class Agent:
         `ask`, functions need its permission too.
     options: those of every step, as in ``model.generate``; the thinking budget spans a whole turn.
 
-    Not for concurrent use. Raises `OptionError` for a function that no schema can describe, for
-    one item in place of a list, for a name in place of a model, and for a limit out of range.
+    Not for concurrent use. Raises `OptionError` for a function that no schema can
+    describe or that has no name, for one item in place of a list, for a name in place of a model,
+    and for a limit out of range.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Agent:
         if ask is not None and not callable(ask):
             raise OptionError("ask", got=shown(ask), expected="a function of a call and its tool")
         given, allow = listed("tools", tools), listed("allow", allow)
-        made = [tool if isinstance(tool, Tool) else tool_of(tool) for tool in given]
+        made = [tool if isinstance(tool, Tool) else _named(tool_of(tool)) for tool in given]
         own = set() if ask else {tool.name for tool in made if not tool.server}
         self.session: ChatSession = model.session(system=system, **options)
         consent = Consent(ask, {*allow, *own})
@@ -192,6 +193,14 @@ def tool_of(function: Callable[..., Any]) -> Tool:
             return Result(f"{type(error).__name__}: {error}", failed=True)
 
     return Tool(name_of(function), whole_text(description), parameters, run)
+
+
+def _named(tool: Tool) -> Tool:
+    """`tool`, which a model can call by its name. Raises `OptionError` for a lambda's."""
+    if tool.name == "<lambda>":
+        hint = "def it; or give it a name: function.__name__ = 'add'"
+        raise OptionError("tools", got="a lambda", expected="functions with a name", hint=hint)
+    return tool
 
 
 async def _collected(values: AsyncIterator[Any]) -> list[Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 CALL_SECONDS = 60.0
@@ -52,9 +53,17 @@ class Cancel:
 Run = Callable[[dict[str, Any], Cancel], Result]
 
 
+def _not_here(arguments: dict[str, Any], cancel: Cancel) -> Result:
+    """What runs in the place of a function that stayed in another process."""
+    return Result("this tool was pickled, and its function can't be", failed=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may call."""
+    """A function that the model may call.
+
+    Pickled, as a part of an agent's reply, it keeps all but `run`, whose calls then fail.
+    """
 
     name: str
     """The name that the model uses, unique among the tools on offer."""
@@ -74,6 +83,16 @@ class Tool:
     def full_name(self) -> str:
         """The name used for consent: ``server.tool``, or a function's plain name."""
         return f"{self.server}.{self.called or self.name}" if self.server else self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return partial(Tool, **values | {"run": _not_here}), ()
+
+    def __deepcopy__(self, memo: object) -> Tool:
+        return self  # not by `__reduce__`: here the function is at hand
+
+    def __copy__(self) -> Tool:
+        return self
 
     def as_offer(self) -> dict[str, Any]:
         """The tool definition that chat templates render."""

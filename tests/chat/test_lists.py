@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qwen3_mlx import Agent
 from qwen3_mlx.chat.turns import TurnList
 from qwen3_mlx.errors import ContextError, OptionError
 from qwen3_mlx.events import Reply
-from qwen3_mlx.model import Qwen3
+from qwen3_mlx.model import Qwen3, load
 from tests import tiny
 from tests.chat.schedules import same, turn
 
@@ -43,6 +44,11 @@ def test_one_prompt_in_place_of_many_is_refused(model: Qwen3, one: Any) -> None:
     for ask in (model.generate_many, model.embed):
         with pytest.raises(OptionError, match=r"(prompts|texts): got .*, expected a list of them"):
             ask(one)
+
+
+def test_the_hint_names_what_was_given(model: Qwen3) -> None:
+    with pytest.raises(OptionError, match=r"\[allow\] is a list of one"):  # it said [allo]
+        Agent(model, allow="files.*")
 
 
 def test_one_message_in_place_of_a_conversation_is_refused(model: Qwen3) -> None:
@@ -133,3 +139,22 @@ def test_lists_of_several_threads_leave_nothing_behind(model: Qwen3) -> None:
 
     model.generate_many(["b"], on_progress=go_on, **OPTIONS)
     assert ended.is_set() and model._running is None
+
+
+@pytest.mark.parametrize("given", [3, "bar", [print]])
+def test_what_can_not_be_told_of_progress_is_refused_before_anything_is_computed(
+    model: Qwen3, given: Any
+) -> None:
+    """It was a TypeError that named nothing, in the midst of the work."""
+    for ask in (
+        lambda: model.generate("ab", on_progress=given),
+        lambda: model.stream("ab", on_progress=given),
+        lambda: model.generate_many(PROMPTS, on_progress=given),
+        lambda: model.session().send("ab", on_progress=given),
+        lambda: model.embed(PROMPTS, on_progress=given),
+        lambda: model.rerank("ab", PROMPTS, on_progress=given),
+        lambda: load("demo", on_progress=given),
+        lambda: load("no/such-model", on_progress=given),
+    ):
+        with pytest.raises(OptionError, match=r"^on_progress: got .*, expected a function of two"):
+            ask()

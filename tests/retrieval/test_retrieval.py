@@ -179,3 +179,9 @@ def test_converted_embedders_stay_embedders(name: str, tmp_path: Path) -> None:
     model = load(out)
     assert model.kind == "embedder"
     assert_close(model.embed(want["texts"]), np.array(want["vectors"], np.float32), bound=1e-10)
+
+
+def test_a_vocabulary_without_yes_and_no_is_said_to_judge_nothing() -> None:
+    """It was said to be damaged, and not Qwen3's."""
+    with pytest.raises(OptionError, match=r"can't judge: .*, expected a reranker"):
+        load("demo").rerank("q", ["d"])

@@ -78,3 +78,41 @@ def test_a_strict_server_counts_for_its_own_name_only(demo: Qwen3) -> None:
         for path, sent in bodies.items():
             assert strict.post(path, sent | {"model": "other"}).status == 404
             assert strict.post(path, sent | {"model": "demo"}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        ({"prompt": "a", "messages": [{"role": "user", "content": "a"}]}, "prompt"),
+        ({"content": "a", "messages": [{"role": "user", "content": "a"}]}, "content"),
+        ({"prompt": "a", "content": "b"}, "content"),
+        ({"prompt": 5, "messages": [{"role": "user", "content": "a"}]}, "prompt"),
+    ],
+    ids=str,
+)
+def test_a_text_beside_another_is_refused(server: Server, sent: dict[str, Any], field: str) -> None:
+    """One of the two was counted, and nothing said which."""
+    got = server.post("/tokenize", sent)
+    assert got.status == 400 and got.json["error"]["param"] == field, got.body
+
+
+def test_special_tokens_may_be_read_as_letters(server: Server, demo: Qwen3) -> None:
+    text = "<|im_end|>"
+    known = {"add_special": True, "add_special_tokens": True, "parse_special": True}
+    got = server.post("/tokenize", {"content": text} | known)
+    assert "x-qwen3-mlx-ignored" not in got.headers and got.json["count"] == 1
+    found = server.ok("/tokenize", {"content": text, "parse_special": False})
+    assert found["tokens"] == demo.tokenizer.encode_letters(text) and found["count"] > 1
+
+
+def test_a_responses_prompt_is_counted_by_openais_path(server: Server) -> None:
+    sent = body("responses", tools=True, instructions="Be brief.", max_output_tokens=600)
+    found = server.ok("/v1/responses/input_tokens", sent)
+    used = server.ok(PATHS["responses"], sent)
+    assert found == {"object": "response.input_tokens", **_input(used)}
+    after = {"previous_response_id": used["id"], "input": "And?"}
+    assert server.ok("/v1/responses/input_tokens", after)["input_tokens"] > 10
+
+
+def _input(answer: dict[str, Any]) -> dict[str, int]:
+    return {"input_tokens": answer["usage"]["input_tokens"]}

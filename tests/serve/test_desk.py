@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +18,10 @@ from qwen3_mlx.errors import BusyError
 from qwen3_mlx.nn import trial
 from qwen3_mlx.serve import desk
 from qwen3_mlx.serve.api_error import ApiError
+from qwen3_mlx.serve.desk import LONG_BODY
 from qwen3_mlx.serve.kernel_trial import KernelTrial
+from qwen3_mlx.text import Tokenizer
+from tests.serve.server import Server
 
 
 class Computing:
@@ -112,3 +117,30 @@ def test_an_end_leaves_no_child_process_of_a_trial_that_began_in_the_last_round(
     computing.desk.kernels, computing.last_round = kernels, kernels.step
     computing.desk.close()
     assert ended == ["children"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/tokenize", "/v1/messages/count_tokens"])
+def test_a_long_prompt_that_is_read_keeps_nobody_waiting(
+    server: Server, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """All prompts were made by one thread, which a text of 20 MB holds for seconds."""
+    encode, go, begun = Tokenizer.encode, threading.Event(), threading.Event()
+
+    def slow(self: Tokenizer, text: str) -> list[int]:
+        if len(text) > LONG_BODY:
+            begun.set()
+            go.wait(60)
+        return encode(self, text[:1000])
+
+    monkeypatch.setattr(Tokenizer, "encode", slow)
+    long = {"messages": [{"role": "user", "content": "a" * LONG_BODY}], "max_tokens": 2}
+    with ThreadPoolExecutor(2) as pool:
+        held = pool.submit(server.post, path, long)
+        try:
+            assert begun.wait(30)
+            short = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+            for other in ("/v1/chat/completions", path):
+                assert pool.submit(server.post, other, short).result(30).status == 200
+        finally:
+            go.set()
+        assert held.result().status == 200

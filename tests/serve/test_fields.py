@@ -31,6 +31,23 @@ def test_what_nobody_knows_is_served_and_named(server: Server, dialect: str) -> 
         assert got.headers["x-qwen3-mlx-ignored"].startswith("no_such_field, zu f")
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["", "a"], "'', a"),
+        (["a", ""], "a, ''"),
+        ([" ", "\t"], "' ', '\\t'"),
+        ([" a "], "a"),
+        (["x" * 499, "y"], "x" * 499 + ","),
+        (["x" * 498, "y"], "x" * 498 + ","),
+    ],
+)
+def test_a_field_of_blanks_breaks_no_header(server: Server, names: list[str], shown: str) -> None:
+    """A header that begins or ends with a blank is none: the connection was closed unanswered."""
+    got = server.post(PATHS["chat"], short("chat", **dict.fromkeys(names, 1)))
+    assert got.status == 200 and got.headers["x-qwen3-mlx-ignored"] == shown
+
+
 @every
 def test_what_changes_nothing_is_not_even_named(server: Server, dialect: str) -> None:
     known = dict.fromkeys(("user", "metadata", "service_tier", "prompt_cache_key", "betas"), "x")
@@ -252,7 +269,7 @@ def test_a_negative_seed_is_a_random_one(seed: float, want: dict[str, int]) -> N
         ("chat", {"reasoning": {"exclude": True}}, "exclude"),
         ("messages", {"thinking": {"type": "adaptive", "tokens": 9}}, "tokens"),
         ("messages", {"output_config": {"effort": "low", "form": 1}}, "form"),
-        ("chat", {"response_format": {"type": "json_object", "schema": {}}}, "schema"),
+        ("chat", {"response_format": {"type": "json_object", "schem": {}}}, "schem"),
         ("responses", {"text": {"form": {}}}, "form"),
     ],
 )

@@ -170,3 +170,11 @@ def test_an_error_in_a_batch_is_one_500(embedder: Server, monkeypatch: pytest.Mo
 def test_an_embedder_completes_no_text(embedder: Server, prompt: Any) -> None:
     got = embedder.post("/v1/completions", {"prompt": prompt})
     assert got.status == 400 and "vectors and writes none" in got.json["error"]["message"]
+
+
+def test_a_text_that_is_too_long_is_named(embedder: Server, reranker: Server) -> None:
+    long = "word " * 40_000
+    error = embedder.post("/v1/embeddings", {"input": ["a", long]}).json["error"]
+    assert (error["param"], error["code"]) == ("input[1]", "context_length_exceeded")
+    error = reranker.post("/v1/rerank", {"query": "q", "documents": ["a", long]}).json["error"]
+    assert error["param"] == "documents[1]"

@@ -65,3 +65,20 @@ def test_a_key_that_no_header_can_carry_is_refused(
     with pytest.raises(OptionError, match=f"the variable {KEY} holds no key") as refused:
         Settings().rules()
     assert key not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8080", "http://127.0.0.1", "localhost:8080", "[::1]", "[::1]:80"]
+)
+def test_a_host_with_its_port_is_no_address(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """A key was asked for, as if other machines could ask there."""
+    monkeypatch.delenv(KEY, raising=False)
+    with pytest.raises(OptionError, match=r"^--host: got .*, expected .* alone") as refused:
+        Settings(host=host).rules()
+    assert "--port" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "fe80::1%eth0", "my-mac.local", "0.0.0.0"])
+def test_an_address_is_one(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv(KEY, "k")
+    assert host in Settings(host=host).rules().hosts

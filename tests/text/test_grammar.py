@@ -250,3 +250,15 @@ def test_a_recursion_without_end_is_no_answer(demo: Words) -> None:
 def test_a_number_that_would_be_rounded_is_left_out_where_a_schema_is_held_in_part() -> None:
     schema = {"properties": {"id": {"type": "integer", "enum": [2**60]}}}
     assert "enum" not in json_rule(schema, "the schema of the tool f", lenient=True)
+
+
+def test_one_of_several_forms_is_refused_with_what_can_be_done() -> None:
+    """The hint was of an option of the library below, which nobody here can set."""
+    forms = [{"type": "object", "properties": {name: {}}, "required": [name]} for name in "ab"]
+    with pytest.raises(OptionError, match="can't be honoured: got oneOf of forms") as refused:
+        schema_grammar({"oneOf": forms})
+    assert "anyOf" in str(refused.value.hint) and "coerce" not in str(refused.value)
+    apart = [form["properties"] | {"kind": {"const": form["required"][0]}} for form in forms]
+    schema_grammar(
+        {"oneOf": [{"type": "object", "properties": p, "required": ["kind"]} for p in apart]}
+    )

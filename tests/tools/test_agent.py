@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import enum
+import functools
 import itertools
+import pickle
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -254,3 +257,26 @@ def test_none_is_no_message(monkeypatch: pytest.MonkeyPatch, model: Qwen3) -> No
     with pytest.raises(MessageError, match="the message: got None"):
         agent.run(None)  # type: ignore[arg-type]
     assert agent.session.messages[-1]["content"] == "Yes."
+
+
+def test_a_reply_goes_to_another_process(monkeypatch: pytest.MonkeyPatch, model: Qwen3) -> None:
+    """Its results hold the tools, whose functions can't be pickled."""
+    say_in_turn(monkeypatch, model, [call_text("weather", city="Bergen"), "Yes."])
+    reply = Agent(model, tools=[weather], **GREEDY).run("Umbrella?")
+    tool = reply.results[0].tool
+    assert tool is not None and copy.deepcopy(reply) == reply and copy.copy(tool) is tool
+    back = pickle.loads(pickle.dumps(reply))
+    found = back.results[0].tool
+    assert replace(back, results=()) == replace(reply, results=())
+    assert replace(found, run=tool.run) == tool
+    assert back.results[0].text == "Rain in Bergen."
+    assert found.run({"city": "Bergen"}, Cancel()).failed
+
+
+@pytest.mark.parametrize("one", [lambda city: city, functools.partial(lambda a, b: a, 1)])
+def test_a_lambda_has_no_name_to_be_called_by(model: Qwen3, one: Any) -> None:
+    with pytest.raises(OptionError, match="tools: got a lambda, expected functions with a name"):
+        Agent(model, tools=[one])
+    one = lambda city: city  # noqa: E731
+    one.__name__ = "weather"
+    assert [*Agent(model, tools=[one]).loop.tools] == ["weather"]
