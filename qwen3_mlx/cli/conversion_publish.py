@@ -17,6 +17,17 @@ def check_early(options: ConvertOptions) -> None:
     conversion_source.check_out(options.out)
 
 
+def ask_hub(options: ConvertOptions) -> None:
+    """Raise `HubError` if the hub would refuse the result; a dry run asks nobody."""
+    if options.upload is None:
+        return
+    from qwen3_mlx.quantize import upload
+
+    upload.check_name(options.upload)
+    if not options.dry_run:
+        upload.check_first(options.upload, private=options.private, revision=options.revision)
+
+
 def check_upload(options: ConvertOptions) -> None:
     """Raise `OptionError` for a result that can't be published, and for options of no upload."""
     if options.upload is None:

@@ -95,11 +95,16 @@ def parse(name: str) -> Source:
         return Source(path=expanded(name))
     if release := releases.find(name):
         return Source(repo=release.repo)
-    if _REPO.fullmatch(name) and not _looks_like_path(name):
+    if is_repo(name):
         named, _, revision = name.partition("@")
         repo, _, variant = named.partition(":")
         return Source(repo=repo, revision=revision or "main", variant=variant)
     raise _not_found(name)
+
+
+def is_repo(name: str) -> bool:
+    """Whether `name` has a repository's form, ``owner/name``, and isn't a path's."""
+    return _REPO.fullmatch(name) is not None and not _looks_like_path(name)
 
 
 def _is_model_directory(name: str) -> bool:

@@ -19,7 +19,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 from qwen3_mlx.errors import CheckpointError, OptionError
 from qwen3_mlx.files import held, read_small
-from qwen3_mlx.quantize.checkpoint_entries import CONFIG
+from qwen3_mlx.quantize.checkpoint_entries import CONFIG, record_of
 from qwen3_mlx.quantize.digests import DigestCheck
 from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.journal import ConversionJournal, check_directory
@@ -105,11 +105,8 @@ class Target:
 
     def record(self) -> dict[str, Any] | None:
         """The record in ``OUT`` if it is of this same conversion, else None."""
-        try:
-            record = json.loads(read_small(self.out / RECORD).decode("utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return None
-        return record if isinstance(record, dict) and record.get("key") == self.key else None
+        record = record_of(self.out)
+        return record if record.get("key") == self.key else None
 
     def check(self, source: Path, force: bool) -> None:
         """Raise `OptionError` if ``OUT``, or a file beside it, must not be written or removed."""

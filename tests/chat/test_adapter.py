@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from qwen3_mlx import load
 from qwen3_mlx.chat import prompt_store
 from qwen3_mlx.cli.app import app
-from qwen3_mlx.errors import CheckpointError
+from qwen3_mlx.errors import CheckpointError, ModelNotFoundError
 from qwen3_mlx.nn import choose_backend, fused_step
 
 PATH = "model.layers.0.self_attn.v_proj"
@@ -89,3 +89,19 @@ def test_the_flag(
     assert plain[1] != tuned[1]
     wrong = run("--adapter", str(tmp_path))
     assert wrong[0] == 1 and "no adapter" in wrong[2]
+
+
+@pytest.mark.parametrize(
+    ("given", "fetched"),
+    [("/nope", False), ("./nope", False), ("nope", False), ("a/b/c", False), ("me/lora", True)],
+)
+def test_the_hub_is_named_where_a_repository_may_be_meant(
+    given: str, fetched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`hf download /nope` fetches nothing."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFoundError, match="no adapter") as caught:
+        load("demo", adapter=given)
+    hint = caught.value.hint
+    assert hint is not None and hint.startswith("there is no such directory")
+    assert ("hf download me/lora" in hint) == fetched == ("hf download" in hint)

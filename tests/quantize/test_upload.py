@@ -108,6 +108,10 @@ def test_a_model_of_someone_else_s_is_removed_from_a_branch_alone(
         upload.upload(result, "me/tiny", revision=revision)
     assert caught.value.got == "model.safetensors" and "--revision" in str(caught.value)
     assert hub.branches["me/tiny", "main"] == before and len(hub.commits) == 1
+    convert(tmp_path / "in", tmp_path / "other")  # a file of the same name would be written over
+    with pytest.raises(HubError, match="me/tiny holds another model"):
+        upload.upload(tmp_path / "other", "me/tiny", revision=revision)
+    assert hub.branches["me/tiny", "main"] == before and len(hub.commits) == 1
 
 
 def test_a_folder_beside_the_weights_travels_too(hub: UploadStub, result: Path) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from qwen3_mlx.cli import conversion_shares, conversion_source
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli.conversion_publish import check_early
+from qwen3_mlx.cli.conversion_publish import ask_hub, check_early
 from qwen3_mlx.cli.conversion_report import preview, summary
 from qwen3_mlx.cli.conversion_stop import says_how_to_go_on
 from qwen3_mlx.cli.settings import suggestions
@@ -161,10 +161,7 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
         progress.stage(stage, done, total, detail)
 
     check_early(options)
-    if options.upload is not None:
-        hub.check_name(options.upload)
-        if not options.dry_run:
-            hub.token()  # a missing token is an error before hours of work
+    ask_hub(options)
     request = _request(source, options, screen)
     job = jobs.prepare(request, on_progress)
     progress.clear()
