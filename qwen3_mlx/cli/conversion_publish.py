@@ -24,6 +24,7 @@ def ask_hub(options: ConvertOptions) -> None:
     from qwen3_mlx.quantize import upload
 
     upload.check_name(options.upload)
+    upload.check_revision(options.revision)
     if not options.dry_run:
         upload.check_first(options.upload, private=options.private, revision=options.revision)
 
@@ -31,7 +32,8 @@ def ask_hub(options: ConvertOptions) -> None:
 def check_upload(options: ConvertOptions) -> None:
     """Raise `OptionError` for a result that can't be published, and for options of no upload."""
     if options.upload is None:
-        said = "--private" if options.private else "--revision" if options.revision else ""
+        branch = "" if options.revision is None else "--revision"
+        said = "--private" if options.private else branch
         if said:
             raise OptionError(f"{said} without --upload", hint="--upload OWNER/NAME publishes")
     elif not options.verify and not options.force:

@@ -17,6 +17,11 @@ from qwen3_mlx.hub.cache import Source, complete_snapshot, gguf_choice, gguf_nam
 
 _BUNDLED = ("demo", "demo-moe", "demo-tools")
 _WEIGHTS = (".safetensors", ".gguf")
+_PAGE = re.compile(
+    r"(https?://)?(www\.)?(huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(/(tree|blob|resolve)/([^/?#]+))?"
+    r"([/?#].*)?"
+)
+"""A model's page, as it is copied from a browser."""
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?(@[\w./-]+)?")
 
 
@@ -95,7 +100,7 @@ def parse(name: str) -> Source:
         return Source(path=expanded(name))
     if release := releases.find(name):
         return Source(repo=release.repo)
-    if is_repo(name):
+    if is_repo(name) and not _is_file(name):
         named, _, revision = name.partition("@")
         repo, _, variant = named.partition(":")
         return Source(repo=repo, revision=revision or "main", variant=variant)
@@ -141,7 +146,11 @@ def _looks_like_path(name: str) -> bool:
 
 
 def _not_found(name: str) -> ModelNotFoundError:
-    if _looks_like_path(name):
+    if page := _PAGE.fullmatch(name):
+        revision = f"@{page[7]}" if page[7] not in (None, "main") else ""
+        expected, hint = "a repository owner/name", f"name it so: {page[4]}{revision}"
+        return ModelNotFoundError("a page is no model", got=name, expected=expected, hint=hint)
+    if _looks_like_path(name) or _is_file(name):
         path = Path(name)
         try:
             if path.is_file():

@@ -24,7 +24,7 @@ from typing import Any
 from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.config.recipes import CLASSES, RECIPES, Recipe, affine
 from qwen3_mlx.errors import OptionError, shown
-from qwen3_mlx.files import read_given
+from qwen3_mlx.files import expanded, read_given
 
 _KEYS = {"name": str, "about": str, "bound": (int, float), "target": (int, float)}
 _FIXED = {"mxfp4": (4, 32), "nvfp4": (4, 16), "mxfp8": (8, 32)}
@@ -33,10 +33,13 @@ _BITS, _GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 
 def read(path: Path) -> Recipe:
     """Read and check a recipe file. Raises `OptionError` that names the key."""
+    path = expanded(path)
     try:
         values = tomllib.loads(read_given(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise OptionError(f"recipe {path} can't be read", got=str(error)) from None
+        got = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        hint = "docs/convert.md has an example; qwen3-mlx convert --list shows the recipes"
+        raise OptionError(f"recipe {path} can't be read", got=got, hint=hint) from None
     for key, value in values.items():
         kinds: Any = _KEYS.get(key, {"bits": dict, "group_size": int}.get(key))
         if kinds is None or not isinstance(value, kinds) or isinstance(value, bool):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_BRANCH = re.compile(r"[A-Za-z0-9_][\w./-]*")
+_NO_BRANCH = re.compile(r"\.\.|//|/\.|[./]$|\.lock(/|$)")
 _SHARD = ".safetensors"
 _WEIGHTS = "model*.safetensors"
 _CARD = "README.md"
@@ -40,6 +42,13 @@ def check_name(repo: str) -> None:
     """Raise `OptionError` unless `repo` is ``owner/name``."""
     if not _REPO.fullmatch(repo) or "--" in repo or ".." in repo:
         raise OptionError("--upload", got=shown(repo), expected="a repository, owner/name")
+
+
+def check_revision(branch: str | None) -> None:
+    """Raise `OptionError` unless `branch` is None or a branch's name, as git takes it."""
+    if branch is not None and (not _BRANCH.fullmatch(branch) or _NO_BRANCH.search(branch)):
+        hint = "for example: --revision mlx"
+        raise OptionError("--revision", got=shown(branch), expected="a branch's name", hint=hint)
 
 
 def token() -> str:

@@ -136,3 +136,19 @@ def test_a_dry_run_asks_nobody(hub: UploadStub, dense: Path) -> None:
     hub.account = account("read")
     assert run(dense, "--dry-run").exit_code == 0
     assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    "branch", ["", "a b", "-x", "a..b", "a//b", "a/", "a.lock", "/a", "a/.b", "ä"]
+)
+def test_what_is_no_branch(hub: UploadStub, dense: Path, branch: str) -> None:
+    """An empty variable of a script, for one: it was refused once all was converted."""
+    for more in ([], ["--dry-run"]):
+        done = run(dense, f"--revision={branch}", *more)
+        assert done.exit_code == 1 and "--revision: got " in done.stderr
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("branch", ["mlx", "v1.0", "4bit/new", "refs/pr/1"])
+def test_branches(branch: str) -> None:
+    upload.check_revision(branch)

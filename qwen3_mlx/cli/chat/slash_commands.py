@@ -161,6 +161,7 @@ def _save(chat: Conversation, text: str) -> CommandResult:
         raise SessionError("this file is not from this chat", got=str(path), hint=hint)
     chat.session.save(path)
     chat.files.add(path.resolve())
+    chat.saved_by_user = list(chat.session.messages)
     return CommandResult(f"saved: {path}")
 
 

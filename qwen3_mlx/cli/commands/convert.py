@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -209,8 +208,8 @@ def _share_out(
         )
     packed = conversion_shares.packed_source(conversion_source.original(source), screen)
     if packed is not None and not options.allow_lossy:
-        name = re.split("[@:]", Path(source).name)[0]
-        out = options.out or Path(f"{name}-{share.size}-shares")
+        stem = conversion_source.stem(source)
+        out = options.out or Path(f"{stem}-{share.size}-shares")
         conversion_shares.of_packed(packed, out, share, options.force, screen, progress)
         return
     request = _request(source, options, screen)
@@ -238,8 +237,7 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Conversion
         raise OptionError("--fuse and --learned", got="both", expected="one", hint=hint)
     recipe = _recipe(options.recipe, options.target)
     name = conversion_source.original(source)
-    stem = re.split("[@:]", Path(name).name)[0].removesuffix(".gguf")
-    out = options.out or Path(f"{stem}-{recipe.name}")
+    out = options.out or Path(f"{conversion_source.stem(name)}-{recipe.name}")
     # A recipe with a target and learned packing both read the source more than once.
     once = recipe.target is None and options.learned is None and not options.keep_source
     remote = conversion_source.remote(name, out, screen) if once and not options.dry_run else None

@@ -330,3 +330,18 @@ def test_stats_and_totals() -> None:
 def test_retry_and_quit() -> None:
     assert slash_commands.run(chat(), "/retry").retry
     assert slash_commands.run(chat(), "/quit").quit
+
+
+def test_an_export_names_the_kept_conversation_not_the_file(
+    tmp_path: Path, state_home: Path
+) -> None:
+    """What it names is what `--resume` takes; a chat that isn't kept has no id."""
+    conversation = chat()
+    send(conversation, "hi")
+    run(conversation, f"/export md {tmp_path}/one.md")
+    assert (tmp_path / "one.md").read_text().startswith("# hi\n\nfake\n\n## User")
+    conversation.journal = ChatJournal(journal_files.new_path(state_home / "sessions"))
+    conversation.keep()
+    run(conversation, f"/export md {tmp_path}/two.md")
+    id = conversation.journal.path.stem
+    assert (tmp_path / "two.md").read_text().startswith(f"# hi\n\nfake, {id}\n\n## User")
