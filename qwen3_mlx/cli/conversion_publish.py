@@ -1,10 +1,13 @@
-"""What `convert` asks before hours of work: may its result be put there, and published."""
+"""What `convert` asks before hours of work (may its result be put there?), and publishing."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen3_mlx.cli import conversion_source
+from qwen3_mlx.cli.terminal.progress import ProgressLine
+from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError
 
 if TYPE_CHECKING:
@@ -42,3 +45,28 @@ def check_upload(options: ConvertOptions) -> None:
             got="--no-verify",
             hint="leave --no-verify out, or publish it all the same with --force",
         )
+
+
+def publish(out: Path, options: ConvertOptions, screen: Screen, progress: ProgressLine) -> None:
+    """Upload the result in `out` and say where it is. Raises as `upload`.
+
+    On Ctrl-C, note that nothing is public and the same command goes on.
+    """
+    from qwen3_mlx.quantize.upload import upload
+
+    assert options.upload is not None
+    try:
+        where = upload(
+            out,
+            options.upload,
+            private=options.private,
+            revision=options.revision,
+            on_progress=lambda name, done, total: progress.stage(f"upload {name}", done, total),
+            on_removed=lambda names: screen.note(f"removed there: {', '.join(names)}"),
+        )
+    except KeyboardInterrupt:
+        progress.clear()
+        screen.note(f"stopped; {out} stays, and the same command sends what hasn't arrived")
+        raise
+    progress.clear()
+    screen.answer(f"published: {where}\n")

@@ -26,7 +26,9 @@ from qwen3_mlx.quantize.plan import COPIED, INDEX
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
 
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REPO = re.compile(
+    r"(?=[^/]{1,96}/)(?:[A-Za-z0-9](?:[\w.-]*\w)?)/(?=.{1,96}$)\w(?:[\w.-]*\w)?", re.A
+)
 _BRANCH = re.compile(r"[A-Za-z0-9_][\w./-]*")
 _NO_BRANCH = re.compile(r"\.\.|//|/\.|[./]$|\.lock(/|$)")
 _SHARD = ".safetensors"
@@ -39,9 +41,14 @@ FileProgress = Callable[[str, int, int], None]
 
 
 def check_name(repo: str) -> None:
-    """Raise `OptionError` unless `repo` is ``owner/name``."""
-    if not _REPO.fullmatch(repo) or "--" in repo or ".." in repo:
-        raise OptionError("--upload", got=shown(repo), expected="a repository, owner/name")
+    """Raise `OptionError` unless `repo` is ``owner/name``, as the hub's own library takes it."""
+    if not _REPO.fullmatch(repo) or "--" in repo or ".." in repo or repo.endswith(".git"):
+        raise OptionError(
+            "--upload",
+            got=shown(repo),
+            expected="a repository, owner/name",
+            hint="letters, digits, and between them single - and . and _, at most 96",
+        )
 
 
 def check_revision(branch: str | None) -> None:
@@ -56,6 +63,10 @@ def token() -> str:
     value = os.environ.get("HF_TOKEN", "").strip()
     if not value:
         raise HubError("uploading needs a token in HF_TOKEN", hint=_MAKE_ONE)
+    if not value.isascii() or not value.isprintable() or " " in value:
+        hint = "copy it again; it begins with hf_"  # no request could carry it
+        got = "a character that no token has"
+        raise HubError("HF_TOKEN is no token", got=got, expected="letters and digits", hint=hint)
     return value
 
 

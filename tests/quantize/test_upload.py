@@ -241,10 +241,34 @@ def test_without_a_token_nothing_is_asked(
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("name", ["tiny", "me/", "/tiny", "me/a/b", "me/..", "me/a b", "../x", ""])
+NO_NAMES = ["tiny", "me/", "/tiny", "me/a/b", "me/..", "me/a b", "../x", ""]
+ENDS = ["me/x-", "me/x.", "me/-x", "me./x", "me/x.git", f"me/{'a' * 97}", f"{'a' * 97}/x", "me/é"]
+
+
+@pytest.mark.parametrize("name", [*NO_NAMES, *ENDS])
 def test_a_name_that_is_no_repository(name: str) -> None:
+    """All that the hub's library takes for none: it would say so after the conversion."""
     with pytest.raises(OptionError, match="owner/name"):
         upload.check_name(name)
+
+
+@pytest.mark.parametrize("name", ["m/x", "me/_x", "ME/X.Y_z-1", "me/" + "a" * 96])
+def test_a_name_that_the_hub_takes(name: str) -> None:
+    from huggingface_hub.utils import validate_repo_id
+
+    upload.check_name(name)
+    validate_repo_id(name)
+
+
+@pytest.mark.parametrize("value", ["hf_ä", "hf_a hf_b", "hf_a\nb", "hf_\x1b[0m"])
+def test_what_is_no_token(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No header can carry it: after the work, the upload "broke off", and again."""
+    monkeypatch.setenv("HF_TOKEN", value)
+    with pytest.raises(HubError, match="HF_TOKEN is no token") as caught:
+        upload.token()
+    assert "hf_a" not in str(caught.value) and "ä" not in str(caught.value)
+    monkeypatch.setenv("HF_TOKEN", f" {SECRET}\n")
+    assert upload.token() == SECRET
 
 
 def test_offline(hub: UploadStub, result: Path, monkeypatch: pytest.MonkeyPatch) -> None:

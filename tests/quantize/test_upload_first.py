@@ -152,3 +152,17 @@ def test_what_is_no_branch(hub: UploadStub, dense: Path, branch: str) -> None:
 @pytest.mark.parametrize("branch", ["mlx", "v1.0", "4bit/new", "refs/pr/1"])
 def test_branches(branch: str) -> None:
     upload.check_revision(branch)
+
+
+def test_ctrl_c_in_an_upload_says_how_to_go_on(
+    hub: UploadStub, dense: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upload, "_send_weights", pressed)
+        done = run(dense)
+    assert done.exit_code == 130 and hub.commits == []
+    assert "stopped; " in done.stderr and "the same command sends what hasn't" in done.stderr
+    assert run(dense).exit_code == 0 and hub.commits == [("me/tiny", "main")]

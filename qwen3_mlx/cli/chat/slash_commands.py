@@ -64,7 +64,9 @@ def parse(line: str) -> tuple[str, str]:
     command = COMMANDS.get(name)
     if command is None:
         close = (
-            [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, COMMANDS)
+            [ELSEWHERE[name.lower()]]
+            if name.lower() in ELSEWHERE
+            else difflib.get_close_matches(name.lower(), COMMANDS)
         )
         suggestion = f"did you mean /{close[0]}? " if close else ""
         hint = f"{suggestion}/help lists them; to send it as text, begin with a space"
@@ -156,6 +158,9 @@ def _save(chat: Conversation, text: str) -> CommandResult:
         hint = "`qwen3-mlx sessions export json` prints it"
         raise OptionError("/save", got="-", expected="a path", hint=hint)
     path = _path(text) if text else _own_path(chat)
+    if path.is_dir():
+        hint = f"name a file in it: /save {path / 'chat.jsonl'}"
+        raise SessionError("this is a directory", got=str(path), hint=hint)
     if path.exists() and path.resolve() not in chat.files:
         hint = "choose another name, or /load it first to go on with it"
         raise SessionError("this file is not from this chat", got=str(path), hint=hint)

@@ -11,7 +11,7 @@ import typer
 
 from qwen3_mlx.cli import conversion_shares, conversion_source
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli.conversion_publish import ask_hub, check_early
+from qwen3_mlx.cli.conversion_publish import ask_hub, check_early, publish
 from qwen3_mlx.cli.conversion_report import preview, summary
 from qwen3_mlx.cli.conversion_stop import says_how_to_go_on
 from qwen3_mlx.cli.settings import suggestions
@@ -153,7 +153,6 @@ def command(
 def _convert(source: str, options: ConvertOptions, screen: Screen, progress: ProgressLine) -> None:
     from qwen3_mlx.quantize import job as jobs
     from qwen3_mlx.quantize import learned
-    from qwen3_mlx.quantize import upload as hub
 
     def on_progress(stage: str, done: int, total: int) -> None:
         detail = f", {gb(done)} of {gb(total)}" if stage == "convert" else ""
@@ -177,19 +176,9 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
     if request.remote is not None:
         request.remote.close()
     screen.answer(summary(request.out, record))
-    if options.upload is None:
-        return
-    jobs.check_publishable(record, options.force)
-    where = hub.upload(
-        request.out,
-        options.upload,
-        private=options.private,
-        revision=options.revision,
-        on_progress=lambda name, done, total: on_progress(f"upload {name}", done, total),
-        on_removed=lambda names: screen.note(f"removed there: {', '.join(names)}"),
-    )
-    progress.clear()
-    screen.answer(f"published: {where}\n")
+    if options.upload is not None:
+        jobs.check_publishable(record, options.force)
+        publish(request.out, options, screen, progress)
 
 
 def _share_out(

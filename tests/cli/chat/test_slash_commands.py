@@ -296,6 +296,24 @@ def test_a_dash_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text
     assert not list(tmp_path.glob("*"))
 
 
+def test_a_save_to_a_directory_says_so(tmp_path: Path) -> None:
+    """It was "not from this chat: /load it first"."""
+    conversation = chat()
+    send(conversation, "hi")
+    with pytest.raises(SessionError, match="this is a directory") as error:
+        run(conversation, f"/save {tmp_path}")
+    assert f"/save {tmp_path}/chat.jsonl" in str(error.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"), [("/Help", "help"), ("/THINK", "think"), ("/EXIT", "quit")]
+)
+def test_capitals_are_no_other_word(line: str, meant: str) -> None:
+    with pytest.raises(OptionError, match="unknown command") as error:
+        run(chat(), line)
+    assert f"did you mean /{meant}? " in str(error.value.hint)
+
+
 def test_an_export_to_a_directory_says_so(tmp_path: Path) -> None:
     conversation = chat()
     send(conversation, "hi")
