@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.files import expanded
+from qwen3_mlx.files import expanded, resolved
 
 if TYPE_CHECKING:
     from qwen3_mlx.hub.remote_files import RemoteFiles
@@ -75,7 +75,7 @@ def stem(name: str) -> str:
     """What a result of the source `name` is called by default, without its recipe."""
     last = Path(name).name
     if last in ("", "..") or last.startswith("~"):  # a place, not a name
-        return expanded(name).resolve().name
+        return resolved(expanded(name)).name
     return re.split("[@:]", last)[0].removesuffix(".gguf")
 
 

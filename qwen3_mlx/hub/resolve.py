@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from qwen3_mlx.errors import ModelNotFoundError, Qwen3Error, shown
-from qwen3_mlx.files import expanded
+from qwen3_mlx.files import expanded, is_utf8
 from qwen3_mlx.gguf import folder
 from qwen3_mlx.hub import releases
 from qwen3_mlx.hub.cache import Source, complete_snapshot, gguf_choice, gguf_names
@@ -92,6 +92,9 @@ def may_be_words(text: str) -> bool:
 
 def parse(name: str) -> Source:
     """The source that `name` refers to. Raises `ModelNotFoundError` with similar names."""
+    if not is_utf8(name):
+        hint = "rename the directory: MLX opens no file by such a path"
+        raise ModelNotFoundError("a path that is no UTF-8", got=shown(name), hint=hint)
     if name in (bundled_names := dict(bundled())):
         return Source(path=bundled_names[name])
     if _is_gguf(name):

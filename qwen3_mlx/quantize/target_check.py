@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from qwen3_mlx.errors import OptionError, shown
-from qwen3_mlx.files import open_regular
+from qwen3_mlx.files import is_utf8, open_regular, resolved
 from qwen3_mlx.quantize.checkpoint_entries import RECORD, entries_of, foreign_entry, lacking
 from qwen3_mlx.quantize.same_place import is_within, linked_into, same
 
@@ -27,7 +27,7 @@ _AWAY = "move it away, or name another --out: the conversion needs this name"
 def check_place(out: Path) -> None:
     """Raise `OptionError` if `out` can't be a directory of its own, or is no directory now."""
     _check_name(out)
-    place, here, home = out.absolute().resolve(), Path.cwd().resolve(), _home()
+    place, here, home = resolved(out), resolved(Path.cwd()), _home()
     kept = [("the current directory", here), ("the home directory", home)]
     known = [(name, inner) for name, inner in kept if inner is not None]
     what = next((name for name, inner in known if same(place, inner)), None)
@@ -49,7 +49,9 @@ def check_place(out: Path) -> None:
 
 
 def _check_name(out: Path) -> None:
-    """Raise `OptionError` if `out` is too long for a path, or for the names beside it."""
+    """Raise `OptionError` if `out` is too long for names beside it, or no path that MLX opens."""
+    if not is_utf8(out):
+        raise OptionError("--out is no UTF-8", got=shown(out), hint=_ANOTHER)
     nbytes = len(os.fsencode(out.name))
     if nbytes > _MOST:
         got, expected = f"{nbytes} bytes", f"at most {_MOST}, as files beside it have longer names"
@@ -150,6 +152,6 @@ def _is_ours(path: Path, known: bool, force: bool) -> bool:
 
 def _home() -> Path | None:
     try:
-        return Path.home().resolve()
+        return resolved(Path.home())
     except RuntimeError:  # a user without one, as in some containers
         return None

@@ -18,7 +18,7 @@ from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.render import counted, drafts
 from qwen3_mlx.cli.tools import commands as tools
 from qwen3_mlx.errors import OptionError, SessionError, gb, shown
-from qwen3_mlx.files import expanded
+from qwen3_mlx.files import expanded, resolved
 from qwen3_mlx.options import NEVER_THINK
 from qwen3_mlx.options.auto_budget import AutoBudget, read_budget
 
@@ -161,11 +161,11 @@ def _save(chat: Conversation, text: str) -> CommandResult:
     if path.is_dir():
         hint = f"name a file in it: /save {path / 'chat.jsonl'}"
         raise SessionError("this is a directory", got=str(path), hint=hint)
-    if path.exists() and path.resolve() not in chat.files:
+    if path.exists() and resolved(path) not in chat.files:
         hint = "choose another name, or /load it first to go on with it"
         raise SessionError("this file is not from this chat", got=str(path), hint=hint)
     chat.session.save(path)
-    chat.files.add(path.resolve())
+    chat.files.add(resolved(path))
     chat.saved_by_user = list(chat.session.messages)
     return CommandResult(f"saved: {path}")
 
@@ -200,7 +200,7 @@ def _load(chat: Conversation, text: str) -> CommandResult:
     damage = journal.read(path).damage
     chat.session = session = type(chat.session).load(path, chat.model)
     if not is_id:  # /save must not replace the journal of a saved conversation
-        chat.files.add(path.resolve())
+        chat.files.add(resolved(path))
     turns = sum(message["role"] == "user" for message in session.messages)
     loaded = f"loaded: {path} ({counted(turns, 'turn')}); {chat.mode}"
     return CommandResult("\n".join(filter(None, [loaded, damage, chat.take_up()])), changed=True)
