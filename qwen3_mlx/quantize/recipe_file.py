@@ -45,6 +45,9 @@ def read(path: Path) -> Recipe:
         if kinds is None or not isinstance(value, kinds) or isinstance(value, bool):
             expected = f"one of {', '.join([*_KEYS, 'group_size', 'bits'])}, of the right type"
             raise OptionError(f"{path.name}: {key}", got=shown(value), expected=expected)
+    if (name := values.get("name")) is not None and not _is_part_of_a_name(name):
+        expected = "what a folder's name may end in, as the result is called so"
+        raise OptionError(f"{path.name}: name", got=shown(name), expected=expected)
     for key, lowest, highest in (("bound", 0, 100), ("target", 2, 16)):
         if key in values and not lowest <= values[key] <= highest:  # also refuses NaN
             expected = f"a number from {lowest} to {highest}"
@@ -54,6 +57,10 @@ def read(path: Path) -> Recipe:
         hint = 'every recipe has [bits] with a default, such as default = 4 (or "bf16")'
         raise OptionError(f"{path.name}: no default", hint=hint)
     return _recipe(path, values, bits)
+
+
+def _is_part_of_a_name(text: str) -> bool:
+    return bool(text.strip()) and text.isprintable() and not set("/\\") & set(text)
 
 
 def _recipe(path: Path, values: Mapping[str, Any], bits: Mapping[str, Any]) -> Recipe:

@@ -129,6 +129,9 @@ BAD = {
     "a word": ("[bits]\ndefault = 'four'", "default"),
     "a truth": ("[bits]\ndefault = true", "default"),
     "type": ("bound = 'low'\n[bits]\ndefault = 4", "bound"),
+    "a name that leads elsewhere": ("name = '../../x'\n[bits]\ndefault = 4", "name: got '../../x'"),
+    "a name of two lines": ('name = "a\\n# b"\n[bits]\ndefault = 4', "name: got 'a\\n# b'"),
+    "no name": ("name = ' '\n[bits]\ndefault = 4", "name: got ' '"),
     "not toml": ("[bits", "can't be read"),
 }
 
