@@ -27,14 +27,21 @@ def is_command(line: str) -> bool:
     """Whether `line` is a command rather than a message.
 
     ``/think`` or ``/no_think`` followed by text is the model's soft switch, so it is a message. So
-    is a line that begins with a blank or a path (``/etc/hosts what is this?``).
+    is a line that begins with a blank or a path (``/etc/hosts what is this?``), and what has
+    several lines, unless the command takes any text.
     """
-    name, _, rest = line.rstrip().partition(" ")
+    name, rest = _split(line) if line.startswith("/") else ("", line)
     if "/" in name[1:]:
         return False
     if name in ("/think", "/no_think") and rest.strip():
         return False
-    return name.startswith("/") and "\n" not in line.strip()
+    return bool(name) and ("\n" not in line.strip() or name in OF_ANY_TEXT)
+
+
+def _split(line: str) -> tuple[str, str]:
+    """The first word of `line`, and the rest."""
+    name, *rest = line.split(maxsplit=1) or [""]
+    return name, rest[0].rstrip() if rest else ""
 
 
 def is_refused(line: str) -> bool:
@@ -59,8 +66,8 @@ def parse(line: str) -> tuple[str, str]:
     Raises `OptionError` for an unknown command, and for an argument that would be ignored:
     ``/undo 3`` must not take one turn back.
     """
-    spelled, _, rest = line.strip().partition(" ")
-    name, text = spelled.removeprefix("/"), rest.strip()
+    spelled, text = _split(line)
+    name = spelled.removeprefix("/")
     command = COMMANDS.get(name)
     if command is None:
         close = (
@@ -250,6 +257,9 @@ COMMANDS = {
     "mcp": Command("mcp [restart|stop NAME]", "the tool servers", tools.mcp),
     "quit": Command("quit", "leave (Ctrl-D does too)", _quit),
 }
+
+OF_ANY_TEXT = ("/system", "/edit")
+"""Commands whose text may have several lines: a pasted system prompt is no message."""
 
 ELSEWHERE = {"exit": "quit", "bye": "quit", "q": "quit", "new": "clear", "reset": "clear"}
 """What other chats call a command; the nearest spelling of /exit is /edit, which takes back."""

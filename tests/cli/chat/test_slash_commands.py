@@ -94,11 +94,28 @@ def test_a_flag_is_text_to_a_model_that_cannot_switch(family: Family) -> None:
         ("/save /tmp/talk", True),
         ("/load a/b", True),
         ("/help\nmore lines", False),
+        ("/system You are brief.\nYou are kind.", True),
+        ("/system\nYou are brief.", True),
+        ("/edit one\ntwo", True),
+        ("/systems one\ntwo", False),
+        ("say /system one\ntwo", False),
+        ("", False),
         ("hello", False),
     ],
 )
 def test_what_is_a_command(line: str, expected: bool) -> None:
     assert slash_commands.is_command(line) is expected
+
+
+@pytest.mark.parametrize("between", [" ", "\n", "\t", " \n "])
+def test_a_system_prompt_of_several_lines(between: str) -> None:
+    """A pasted one was sent to the model as a message, and no system prompt was set."""
+    conversation = chat()
+    run(conversation, f"/system{between}You are brief.\n\nYou are kind.\n")
+    assert conversation.session.system == "You are brief.\n\nYou are kind."
+    send(conversation, "hi")
+    changed = slash_commands.run(conversation, "/edit one\n  two").send
+    assert changed == "one\n  two"
 
 
 def test_unknown_command_names_the_nearest() -> None:
