@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen3_mlx.errors import HubError, OptionError, shown
-from qwen3_mlx.files import read_small
+from qwen3_mlx.files import is_utf8, read_small
 from qwen3_mlx.hub.errors import refusal, upload_error
 from qwen3_mlx.quantize.card import renamed
 from qwen3_mlx.quantize.checkpoint_entries import RECORD, record_of
@@ -185,9 +185,9 @@ def upload(
 
     disable_progress_bars()  # ours shows the progress over all files
     api = HfApi(token=secret)
+    adds = _operations(directory, repo)
+    _check_unchanged(directory, adds)
     try:
-        adds = [_operation(file, directory, repo) for file in files_of(directory)]
-        _check_unchanged(directory, adds)
         api.create_repo(repo, private=private, exist_ok=True)
         if private and not api.model_info(repo).private:
             raise _public(repo)  # one that is there stays as it is, whatever is asked for
@@ -245,6 +245,19 @@ def _of_others(repo: str, names: list[str]) -> HubError:
         expected="a new repository, or one that a conversion was published to",
         hint="publish to another name, or to a branch: --revision mlx",
     )
+
+
+def _operations(directory: Path, repo: str) -> list[CommitOperationAdd]:
+    """The files to add. Raises `HubError` for one that can't be sent, whoever tries again."""
+    hint = f"rename it, give yourself access, or move it out of {directory}"
+    files = files_of(directory)
+    if odd := next((file for file in files if not is_utf8(file.relative_to(directory))), None):
+        raise HubError("not published: a file's name is no UTF-8", got=shown(odd), hint=hint)
+    try:
+        return [_operation(file, directory, repo) for file in files]
+    except OSError as error:
+        what, got = f"not published: {error.filename} can't be read", error.strerror or str(error)
+        raise HubError(what, got=got, hint=hint) from None
 
 
 def _operation(file: Path, directory: Path, repo: str) -> CommitOperationAdd:

@@ -124,6 +124,30 @@ def test_a_folder_beside_the_weights_travels_too(hub: UploadStub, result: Path) 
     assert not [name for name in sent if name.startswith(".")]
 
 
+@pytest.mark.parametrize("case", ["a name of other bytes", "no permission"])
+def test_a_file_that_cannot_travel_is_named(
+    hub: UploadStub, result: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It "broke off", and the hint was to run it again."""
+    name = os.fsdecode(b"notes\xff.txt") if case.startswith("a name") else "notes.txt"
+    try:
+        (result / name).write_text("mine")
+    except OSError:
+        pytest.skip("a disk that has UTF-8 alone")
+    make = upload._operation
+
+    def denied(file: Path, *rest: Any) -> Any:
+        if file.name == "notes.txt":
+            raise PermissionError(13, "Permission denied", str(file))
+        return make(file, *rest)
+
+    monkeypatch.setattr(upload, "_operation", denied)
+    with pytest.raises(HubError, match="not published: ") as caught:
+        upload.upload(result, "me/tiny")
+    assert "notes" in str(caught.value) and "rename it" in str(caught.value)
+    assert hub.requests == []
+
+
 def test_the_card_names_the_repository_that_it_lies_in(hub: UploadStub, result: Path) -> None:
     """Converted first and published later, or published twice: each card runs what is there."""
     here = (result / "README.md").read_bytes()
