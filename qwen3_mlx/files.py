@@ -71,7 +71,7 @@ def own_folder(kind: Kind) -> Path:
 
     `NOWHERE` for a user without a home directory, as in some containers.
     """
-    if own := os.environ.get("QWEN3_MLX_HOME"):
+    if own := os.environ.get("QWEN3_MLX_HOME", "").strip():
         return expanded(own)
     try:
         if kind == "state":

@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from qwen3_mlx.cli.app import app
+from qwen3_mlx.files import Kind, own_folder
 from tests.fakes import Answer
 from tests.quantize.build import DENSE, bf16_model
 
@@ -65,3 +66,14 @@ def test_every_command_expands() -> None:
     leaves = {name: one for name, one in group.commands.items() if not hasattr(one, "commands")}
     assert {"convert", "chat", "models"} <= set(leaves)
     assert [name for name, one in leaves.items() if not isinstance(one, Command)] == []
+
+
+@pytest.mark.parametrize("kind", ["config", "state", "data", "cache"])
+def test_a_blank_home_of_the_program_s_own_is_none(
+    kind: Kind, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script's empty variable: a folder called " " was made wherever it ran."""
+    monkeypatch.setenv("QWEN3_MLX_HOME", " ")
+    blank = own_folder(kind)
+    monkeypatch.delenv("QWEN3_MLX_HOME")
+    assert blank == own_folder(kind)
