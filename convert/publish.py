@@ -171,7 +171,7 @@ def run(
 def one(entry: Entry, options: Options) -> dict[str, Any]:
     """Convert, verify and publish one entry. Raises what these raise."""
     if options.upload:
-        upload.token()  # before hours of work, not after
+        upload.check_first(entry.target, private=options.private)  # before hours of work
     directory = resolve.resolve(entry.source)
     out = options.work / entry.name
     origin = origin_of(directory, entry.source)

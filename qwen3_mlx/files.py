@@ -42,6 +42,20 @@ def expanded(path: str | Path) -> Path:
         return Path(path)
 
 
+def resolved(path: str | Path) -> Path:
+    """`path` absolute and without links, as far as it exists; a loop of links stays as it is."""
+    return Path(os.path.realpath(path))  # `Path.resolve` raises RuntimeError for a loop
+
+
+def is_utf8(path: str | Path) -> bool:
+    """Whether UTF-8 can spell `path`: a Linux system may have other bytes in a name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_path(what: str, path: object) -> None:
     """Raise `OptionError`, naming `what`, unless `path` is a valid str or Path on this system."""
     try:
@@ -57,7 +71,7 @@ def own_folder(kind: Kind) -> Path:
 
     `NOWHERE` for a user without a home directory, as in some containers.
     """
-    if own := os.environ.get("QWEN3_MLX_HOME"):
+    if own := os.environ.get("QWEN3_MLX_HOME", "").strip():
         return expanded(own)
     try:
         if kind == "state":
@@ -167,8 +181,9 @@ def read_json(path: Path, missing: str | None = None) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         if is_lfs_pointer(path):
             raise ConfigError(f"{path} was not downloaded", **LFS) from None
+        got = (error.strerror if isinstance(error, OSError) else None) or str(error)
         hint = "the file is damaged or incomplete: fetch it again"
-        raise ConfigError(f"{path} can't be read", got=error, expected="JSON", hint=hint) from None
+        raise ConfigError(f"{path} can't be read", got=got, expected="JSON", hint=hint) from None
     if not isinstance(values, dict):
         raise ConfigError(str(path), got=type(values).__name__, expected="a JSON object")
     return values

@@ -33,6 +33,8 @@ class UploadStub(HubStub):
         self.writers: set[str] = set()
         self.foreign: set[str] = set()
         """Owners that nobody here may write for."""
+        self.account: dict[str, Any] | None = None
+        """What is said of who has the token; None: this hub doesn't say."""
         self.objects: dict[str, bytes] = {}
         """Large files that arrived, by digest, committed or not."""
         self.branches: dict[tuple[str, str], dict[str, bytes]] = {}
@@ -116,6 +118,15 @@ class _Handler(hub_stub._Handler):
         if match := _COMMIT.fullmatch(path):
             return self._commit(match[1], match[2], body)
         raise hub_stub._Refusal(404, "", "no such endpoint")
+
+    def do_GET(self) -> None:
+        if urlsplit(self.path).path == "/api/whoami-v2" and self.hub.account is not None:
+            if self._token() not in self.hub.tokens:
+                self._send(401, b'{"error": "Invalid user token."}', {})
+                return
+            self._send(200, json.dumps(self.hub.account).encode(), {})
+            return
+        super().do_GET()
 
     def _api(self, name: str, verb: str | None, revision: str | None) -> None:
         held = self.hub.branches.get((name, revision or "main"))

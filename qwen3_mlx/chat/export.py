@@ -22,7 +22,8 @@ def as_json(chat: SavedChat) -> str:
 
 def as_markdown(chat: SavedChat) -> str:
     """Markdown: a heading for every message, thoughts in <details>, tool calls as JSON."""
-    parts = [f"# {chat.title or chat.id}", f"{chat.model}, {chat.id}"]
+    about = ", ".join(filter(None, (chat.model, chat.id)))
+    parts = [f"# {chat.title or chat.id or chat.model}", about]
     for message in chat.messages:
         about = " ".join(str(message[key]) for key in ("name", "tool_call_id") if message.get(key))
         parts.append(f"## {message['role'].capitalize()}{about and f': {about}'}")

@@ -25,6 +25,7 @@ from qwen3_mlx.checkpoint.tensor_info import TensorInfo
 from qwen3_mlx.config import Qwen3Config
 from qwen3_mlx.errors import ModelNotFoundError
 from qwen3_mlx.files import expanded, read_json
+from qwen3_mlx.hub.resolve import is_repo
 from qwen3_mlx.nn.lora import LoRAExpertLinear, LoRALinear
 
 PEFT_FILE, MLX_FILE = "adapter_model.safetensors", "adapters.safetensors"
@@ -89,7 +90,9 @@ def _no_adapter(directory: Path, configured: bool) -> ModelNotFoundError:
     elif directory.is_file():
         hint = f"give the directory that holds it: {directory.parent}"
     elif not directory.is_dir():
-        hint = f"there is no such directory; one from the hub: hf download {directory}"
+        hint = "there is no such directory"
+        if is_repo(str(directory)):
+            hint += f"; one from the hub: hf download {directory} fetches it, and says to where"
     elif configured:
         hint = "its weights are missing: fetch it again"
     return ModelNotFoundError("no adapter", got=str(directory), expected=has, hint=hint)

@@ -38,7 +38,7 @@ class Pair:
 
     def read(self) -> tuple[mx.array, mx.array]:
         """``A [r, in]`` and ``B [out, r]``, or ``[E, r, in]`` and ``[E, out, r]``, in float32."""
-        a, b = (read_tensor(info).astype(mx.float32) for info in (self.a, self.b))
+        a, b = (_finite(info) for info in (self.a, self.b))
         if self.layout == "columns":
             a, b = a.T, b.T
         elif self.layout == "parameter":
@@ -47,6 +47,15 @@ class Pair:
         if self.rows is not None:
             b = b[..., self.rows[0] : self.rows[1], :]
         return a, b * self.scale
+
+
+def _finite(info: TensorInfo) -> mx.array:
+    """The tensor in float32. Raises `CheckpointError` for NaN, whose sum would blame the model."""
+    values = read_tensor(info).astype(mx.float32)
+    if not mx.isfinite(values).all().item():
+        hint = "its training broke down: take an earlier checkpoint of the adapter"
+        raise refusal(f"adapter: {info.name}", "NaN or infinity", "numbers", hint)
+    return values
 
 
 @dataclass(frozen=True, slots=True)

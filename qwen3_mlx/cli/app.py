@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from qwen3_mlx.cli import options as opt
+from qwen3_mlx.cli.command import Command
 from qwen3_mlx.cli.commands import (
     bench,
     chat,
@@ -111,6 +112,5 @@ for module in COMMANDS:
         app.add_typer(group, name=name)
     else:
         settings = getattr(module, "CONTEXT", None)
-        app.command(name, cls=getattr(module, "Command", None), context_settings=settings)(
-            module.command
-        )
+        kind = getattr(module, "Command", Command)
+        app.command(name, cls=kind, context_settings=settings)(module.command)

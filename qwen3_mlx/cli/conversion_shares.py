@@ -50,6 +50,7 @@ def of_packed(
     """Split `source` without converting it. Raises as `quantize.sharing.share_out`."""
     from qwen3_mlx.group.versions import digest
     from qwen3_mlx.quantize import sharing
+    from qwen3_mlx.quantize.checkpoint_entries import record_of
     from qwen3_mlx.quantize.staging import Target
 
     screen.note("the source is packed already: its tensors are shared out as they are")
@@ -57,7 +58,7 @@ def of_packed(
     target.check(source, force)
     if target.record() is None:
         with target.held():
-            record = sharing.record_of(source)
+            record = record_of(source)
             sharing.share_out(source, target, own, record, _stage_progress(progress))
     progress.clear()
     _report_files(out, screen)

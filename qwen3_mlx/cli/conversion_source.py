@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError
+from qwen3_mlx.files import expanded, resolved
 
 if TYPE_CHECKING:
     from qwen3_mlx.hub.remote_files import RemoteFiles
@@ -67,6 +69,14 @@ def find(name: str, local_only: bool, screen: Screen) -> Path:
         raise HubError("the source is not on this machine", got=name, hint=hint)
     screen.note(f"downloading {name}; it is kept for the next time")
     return resolve.resolve(name)
+
+
+def stem(name: str) -> str:
+    """What a result of the source `name` is called by default, without its recipe."""
+    last = Path(name).name
+    if last in ("", "..") or last.startswith("~"):  # a place, not a name
+        return resolved(expanded(name)).name
+    return re.split("[@:]", last)[0].removesuffix(".gguf")
 
 
 def original(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen3_mlx.errors import OptionError
-from qwen3_mlx.files import read_small, write_atomically
+from qwen3_mlx.files import expanded, read_small, write_atomically
 
 
 def check(path: Path) -> None:
@@ -24,9 +24,9 @@ def check(path: Path) -> None:
 
 
 def checked(path: Path | None) -> Path | None:
-    """`path`, checked if it is given. Raises `OptionError`."""
+    """`path`, checked if it is given, its ``~`` expanded. Raises `OptionError`."""
     if path is not None:
-        check(path)
+        check(path := expanded(path))  # while the line is parsed, before `Command` expands
     return path
 
 

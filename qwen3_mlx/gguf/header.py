@@ -120,7 +120,8 @@ def read_file(file: Path) -> GgufFile:
                         raise _damaged(file, got) from None
                     data += stream.read(len(data))
     except OSError as error:
-        raise CheckpointError(f"{file.name} can't be read", got=str(error)) from None
+        got = error.strerror or str(error)
+        raise CheckpointError(f"{file.name} can't be read", got=got) from None
 
 
 def parse(data: bytes, size: int, file: Path) -> GgufFile:

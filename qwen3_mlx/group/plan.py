@@ -156,7 +156,10 @@ def read_rdma(plan: Plan, file: Path | None) -> Plan:
         rows = json.loads(read_small(file))
         rows = rows["hosts"] if isinstance(rows, dict) else rows
         rdma = tuple(tuple(row["rdma"]) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        got, hint = error.strerror or str(error), "name the hostfile that MLX wrote"
+        raise OptionError(f"{file} can't be read", got=got, hint=hint) from None
+    except (ValueError, KeyError, TypeError) as error:
         raise OptionError(f"{file} can't be read", got=str(error)) from None
     if [len(row) for row in rdma] != [plan.size] * plan.size:
         got, expected = f"{len(rdma)} hosts", f"{plan.size}, with as many devices each"

@@ -99,20 +99,28 @@ def _host() -> str:
     return _mirror() or "the hub"
 
 
-def upload_error(error: Exception, repo: str) -> HubError:
-    """The `HubError` for an error of an upload. It doesn't quote the cause."""
-    again = "run the same command again: what has arrived is not sent twice"
+def refusal(error: Exception, repo: str) -> HubError | None:
+    """The error if the hub refuses the token, or nobody may ask it; None for other trouble."""
     owner, status = repo.partition("/")[0], _status(error)
     if status in (401, 403):
         hint = f"HF_TOKEN needs write permission for {owner}"
         return HubError(f"the hub refuses to write to {repo}", got=f"HTTP {status}", hint=hint)
+    if status is None and _is_offline():
+        return HubUnreachable("uploading needs the network", got="HF_HUB_OFFLINE is set")
+    return None
+
+
+def upload_error(error: Exception, repo: str) -> HubError:
+    """The `HubError` for an error of an upload. It doesn't quote the cause."""
+    again = "run the same command again: what has arrived is not sent twice"
+    owner, status = repo.partition("/")[0], _status(error)
+    if found := refusal(error, repo):
+        return found
     if status == 404:
         hint = f"does {owner} exist, and may this token see it?"
         return HubError(f"no such repository: {repo}", got="HTTP 404", hint=hint)
     if status:
         return _hub_failed(status, again)
-    if _is_offline():
-        return HubUnreachable("uploading needs the network", got="HF_HUB_OFFLINE is set")
     return HubError("the upload broke off", got=type(_root(error)).__name__, hint=again)
 
 

@@ -10,13 +10,18 @@ import re
 from pathlib import Path
 
 from qwen3_mlx.errors import ModelNotFoundError, Qwen3Error, shown
-from qwen3_mlx.files import expanded
+from qwen3_mlx.files import expanded, is_utf8
 from qwen3_mlx.gguf import folder
 from qwen3_mlx.hub import releases
 from qwen3_mlx.hub.cache import Source, complete_snapshot, gguf_choice, gguf_names
 
 _BUNDLED = ("demo", "demo-moe", "demo-tools")
 _WEIGHTS = (".safetensors", ".gguf")
+_PAGE = re.compile(
+    r"(https?://)?(www\.)?(huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(/(tree|blob|resolve)/([^/?#]+))?"
+    r"([/?#].*)?"
+)
+"""A model's page, as it is copied from a browser."""
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?(@[\w./-]+)?")
 
 
@@ -87,6 +92,9 @@ def may_be_words(text: str) -> bool:
 
 def parse(name: str) -> Source:
     """The source that `name` refers to. Raises `ModelNotFoundError` with similar names."""
+    if not is_utf8(name):
+        hint = "rename the directory: MLX opens no file by such a path"
+        raise ModelNotFoundError("a path that is no UTF-8", got=shown(name), hint=hint)
     if name in (bundled_names := dict(bundled())):
         return Source(path=bundled_names[name])
     if _is_gguf(name):
@@ -95,11 +103,16 @@ def parse(name: str) -> Source:
         return Source(path=expanded(name))
     if release := releases.find(name):
         return Source(repo=release.repo)
-    if _REPO.fullmatch(name) and not _looks_like_path(name):
+    if is_repo(name) and not _is_file(name):
         named, _, revision = name.partition("@")
         repo, _, variant = named.partition(":")
         return Source(repo=repo, revision=revision or "main", variant=variant)
     raise _not_found(name)
+
+
+def is_repo(name: str) -> bool:
+    """Whether `name` has a repository's form, ``owner/name``, and isn't a path's."""
+    return _REPO.fullmatch(name) is not None and not _looks_like_path(name)
 
 
 def _is_model_directory(name: str) -> bool:
@@ -136,7 +149,11 @@ def _looks_like_path(name: str) -> bool:
 
 
 def _not_found(name: str) -> ModelNotFoundError:
-    if _looks_like_path(name):
+    if page := _PAGE.fullmatch(name):
+        revision = f"@{page[7]}" if page[7] not in (None, "main") else ""
+        expected, hint = "a repository owner/name", f"name it so: {page[4]}{revision}"
+        return ModelNotFoundError("a page is no model", got=name, expected=expected, hint=hint)
+    if _looks_like_path(name) or _is_file(name):
         path = Path(name)
         try:
             if path.is_file():

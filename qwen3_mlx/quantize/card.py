@@ -68,6 +68,8 @@ def _front_matter(plan: Plan, origin: Origin) -> str:
     lines = ["---", "library_name: mlx", "pipeline_tag: text-generation"]
     if origin.license:
         lines.append(f"license: {origin.license}")
+    if origin.license_name:
+        lines.append(f"license_name: {origin.license_name}")
     if origin.license_link:
         lines.append(f"license_link: {origin.license_link}")
     if origin.repo:

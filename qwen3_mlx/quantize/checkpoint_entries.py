@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from qwen3_mlx.files import read_small
 from qwen3_mlx.quantize.plan import COPIED, INDEX
@@ -64,6 +65,15 @@ def lacking(directory: Path) -> str | None:
     if not any(map(_WEIGHTS.fullmatch, names)):
         return "no weights in it"
     return None
+
+
+def record_of(directory: Path) -> dict[str, Any]:
+    """The record of the conversion that made `directory`; empty without a whole one."""
+    try:
+        found = json.loads(read_small(directory / RECORD).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def final_name(name: str) -> str:

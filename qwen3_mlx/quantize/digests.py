@@ -25,6 +25,20 @@ def published_digest(file: Path) -> str | None:
     return blob.name if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name) else None
 
 
+def changed_since(source: Source, fingerprint: str) -> CheckpointError | None:
+    """The error if the source's `fingerprint` of its planning is no longer its own."""
+    try:
+        if source.fingerprint() == fingerprint:
+            return None
+    except OSError:  # its files went after they were read
+        return None
+    return CheckpointError(
+        "the source has changed while it was converted",
+        got=f"other weights in {source.directory}",
+        hint="run the same command again once nothing writes to it",
+    )
+
+
 class DigestCheck:
     """A context manager that digests the source's files in the background."""
 

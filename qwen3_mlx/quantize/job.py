@@ -22,7 +22,7 @@ from qwen3_mlx.quantize.card import card
 from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.formats import open_source
 from qwen3_mlx.quantize.formats.fused import fuse
-from qwen3_mlx.quantize.journal import check_directory
+from qwen3_mlx.quantize.journal import DIGESTS, check_directory, finished_shards, sha256
 from qwen3_mlx.quantize.origin import Origin, origin_of, public_name
 from qwen3_mlx.quantize.plan import SHARD_BYTES, Plan, as_json, make_plan
 from qwen3_mlx.quantize.result_check import damage, record_fault
@@ -132,14 +132,14 @@ def _run(job: Conversion, on_progress: StageProgress | None) -> dict[str, Any]:
         staging.clean(target)  # an earlier run may have been killed just before cleaning
         if _is_enough(found, request):
             return found
-        return finish(job, request.out, on_progress)
+        return finish(job, request.out, on_progress, digests=found.get(DIGESTS))
     beside, extra = None, 0
     if request.remote is not None:
         extra = request.remote.most_bytes
         beside = _beside(job) if request.verify else None
     progress = _stage(on_progress, "convert")
     directory = staging.write_checkpoint(job.plan, target, progress, beside, extra)
-    return finish(job, directory, on_progress, beside)
+    return finish(job, directory, on_progress, beside, finished_shards(target.journal))
 
 
 def check_run(job: Conversion, *, planned: bool = True) -> None:
@@ -154,12 +154,15 @@ def finished(job: Conversion, *, planned: bool = True) -> dict[str, Any] | None:
     """The record of the same conversion if its result is there, whole; else None.
 
     planned: the weights are those of the plan. Raises `CheckpointError` for a result that has
-    lost files since, or whose record was changed; with ``--force`` it is converted again.
+    lost files since, or whose record was changed; with ``--force``, which reads the weights and
+    finds changed bytes too, it is converted again.
     """
     record, out = job.target.record(), job.request.out
     if record is None:
         return None
-    fault = record_fault(record) or damage(job.plan, out, planned)
+    fault = record_fault(record) or damage(
+        job.plan, out, planned, record.get(DIGESTS) if job.request.force else None
+    )
     if fault is None:
         return record
     if job.request.force:
@@ -185,8 +188,12 @@ def finish(
     directory: Path,
     on_progress: StageProgress | None = None,
     beside: SourcePass | None = None,
+    digests: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Verify the checkpoint in `directory`, write card and record, and rename it to the target."""
+    """Verify the checkpoint in `directory`, write card and record, and rename it to the target.
+
+    digests: those of the weights, by file; else the files are read for them.
+    """
     request, target = job.request, job.target
     require_sound(check(directory), "the result")
     measured = None
@@ -195,7 +202,9 @@ def finish(
 
         progress = _stage(on_progress, "verify")
         measured = verify.compare(job.plan.source, directory, progress, beside).as_dict()
-    record = _record(job, measured)
+    if digests is None:
+        digests = {file.name: sha256(file) for file in sorted(directory.glob("*.safetensors"))}
+    record = _record(job, measured) | {DIGESTS: digests}
     files = {RECORD: as_json(record), "README.md": job.card(measured).encode()}
     if directory == target.part:
         staging.finish(target, files)

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.files import open_regular, read_small
 from qwen3_mlx.quantize.disk import Disk
+
+DIGESTS = "sha256"
+"""The entry of a result's record with the SHA-256 of each file of weights, by name."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,19 @@ class ConversionJournal:
             self.disk.write(stream, _line({"shard": shard, "sha256": digest}))
             self.disk.sync(stream)
         self.shards[shard] = digest
+
+
+def finished_shards(file: Path) -> dict[str, str]:
+    """The SHA-256 of each shard that the journal `file` calls finished, by name."""
+    return {line["shard"]: line["sha256"] for line in _read(file)[1:]}
+
+
+def changed(directory: Path, digests: Iterable[tuple[str, str]]) -> str | None:
+    """What file of `directory` isn't there with its digest of `digests`, or None. Reads it all."""
+    for name, digest in digests:
+        if (got := sha256(directory / name)) != digest:
+            return f"{name} with sha256 {got}, not {digest}"
+    return None
 
 
 def check_directory(directory: Path, file: Path) -> None:

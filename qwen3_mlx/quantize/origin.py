@@ -11,7 +11,8 @@ from qwen3_mlx.files import read_small
 
 _SNAPSHOT = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_FIELD = r"^{}:[ \t]*[\"']?([^\"'\n#]+)"
+_FIELD = r"^{}:[ \t]*(?:\n[ \t]*-[ \t]*)?[\"']?([^\"'\n#]+)"
+"""A plain scalar, or the first one of a list below its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Origin:
     """The commit, if the source is in the hub's cache."""
     license: str | None
     license_link: str | None
+    license_name: str | None = None
     chain: str | None = None
     """The source's own base model, by its card."""
 
@@ -50,15 +52,14 @@ def origin_of(directory: Path, name: str) -> Origin:
         "apache-2.0" if (repo or "").startswith("Qwen/") else None
     )
     base = _field(front, "base_model")
-    link = _field(front, "license_link")
-    return Origin(
-        repo or public_name(name), repo, revision, licence, link, base if base != repo else None
-    )
+    link, named = _field(front, "license_link"), _field(front, "license_name")
+    chain = base if base != repo else None
+    return Origin(repo or public_name(name), repo, revision, licence, link, named, chain)
 
 
 def _front_matter(card: Path) -> str:
     try:
-        text = read_small(card).decode("utf-8")
+        text = read_small(card).decode("utf-8-sig")
     except (OSError, ValueError):
         return ""
     return text.split("\n---", 1)[0] if text.startswith("---") else ""
@@ -67,7 +68,5 @@ def _front_matter(card: Path) -> str:
 def _field(front: str, key: str) -> str | None:
     """A plain scalar of the card's YAML, or the first of a list; None for anything else."""
     found = re.search(_FIELD.format(key), front, re.MULTILINE)
-    if found is None:
-        found = re.search(rf"^{key}:[ \t]*\n-[ \t]*([^\n#]+)", front, re.MULTILINE)
     value = found[1].strip() if found else ""
     return value if re.fullmatch(r"[\w./:+-]+", value) else None

@@ -169,7 +169,8 @@ class Plan:
 
 def as_json(value: Any) -> bytes:
     """JSON as all our files have it: indented by two, keys in the given order, a final newline."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate, as config.json may escape
 
 
 def make_plan(

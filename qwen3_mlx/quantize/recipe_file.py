@@ -24,7 +24,7 @@ from typing import Any
 from qwen3_mlx.config.quantization import QuantSpec
 from qwen3_mlx.config.recipes import CLASSES, RECIPES, Recipe, affine
 from qwen3_mlx.errors import OptionError, shown
-from qwen3_mlx.files import read_given
+from qwen3_mlx.files import expanded, read_given
 
 _KEYS = {"name": str, "about": str, "bound": (int, float), "target": (int, float)}
 _FIXED = {"mxfp4": (4, 32), "nvfp4": (4, 16), "mxfp8": (8, 32)}
@@ -33,15 +33,21 @@ _BITS, _GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 
 def read(path: Path) -> Recipe:
     """Read and check a recipe file. Raises `OptionError` that names the key."""
+    path = expanded(path)
     try:
         values = tomllib.loads(read_given(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise OptionError(f"recipe {path} can't be read", got=str(error)) from None
+        got = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        hint = "docs/convert.md has an example; qwen3-mlx convert --list shows the recipes"
+        raise OptionError(f"recipe {path} can't be read", got=got, hint=hint) from None
     for key, value in values.items():
         kinds: Any = _KEYS.get(key, {"bits": dict, "group_size": int}.get(key))
         if kinds is None or not isinstance(value, kinds) or isinstance(value, bool):
             expected = f"one of {', '.join([*_KEYS, 'group_size', 'bits'])}, of the right type"
             raise OptionError(f"{path.name}: {key}", got=shown(value), expected=expected)
+    if (name := values.get("name")) is not None and not _is_part_of_a_name(name):
+        expected = "what a folder's name may end in, as the result is called so"
+        raise OptionError(f"{path.name}: name", got=shown(name), expected=expected)
     for key, lowest, highest in (("bound", 0, 100), ("target", 2, 16)):
         if key in values and not lowest <= values[key] <= highest:  # also refuses NaN
             expected = f"a number from {lowest} to {highest}"
@@ -51,6 +57,10 @@ def read(path: Path) -> Recipe:
         hint = 'every recipe has [bits] with a default, such as default = 4 (or "bf16")'
         raise OptionError(f"{path.name}: no default", hint=hint)
     return _recipe(path, values, bits)
+
+
+def _is_part_of_a_name(text: str) -> bool:
+    return bool(text.strip()) and text.isprintable() and not set("/\\") & set(text)
 
 
 def _recipe(path: Path, values: Mapping[str, Any], bits: Mapping[str, Any]) -> Recipe:

@@ -10,6 +10,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 from qwen3_mlx.checkpoint.headers import checkpoint_tensors
 from qwen3_mlx.errors import Qwen3Error
+from qwen3_mlx.quantize.journal import DIGESTS, changed
 from qwen3_mlx.quantize.plan import Plan
 from qwen3_mlx.quantize.target_check import RECORD
 
@@ -18,10 +19,13 @@ _MEASURED = ("kl_mean", "perplexity_source", "perplexity_result")
 """What may be None, where a network gave no finite number."""
 
 
-def damage(plan: Plan, out: Path, planned: bool = True) -> str | None:
+def damage(
+    plan: Plan, out: Path, planned: bool = True, digests: Mapping[str, str] | None = None
+) -> str | None:
     """What the result of `plan` in `out` lacks, or None. Reads sizes and headers.
 
-    planned: the weights are those of the plan, not another program's.
+    planned: the weights are those of the plan, not another program's. digests: of the files whose
+    every byte is to be read too.
     """
     shards = {shard.name: shard.nbytes for shard in plan.shards}
     for name in plan.files():
@@ -33,9 +37,11 @@ def damage(plan: Plan, out: Path, planned: bool = True) -> str | None:
             return f"{name} of {size:,} bytes, not {shards[name]:,}"
     try:
         checkpoint_tensors(out)
+        return changed(out, (digests or {}).items())
     except Qwen3Error as error:
         return error.summary
-    return None
+    except OSError as error:  # a file of the digests that isn't there, or can't be read
+        return f"{error.filename}: {error.strerror}"
 
 
 def record_fault(record: Mapping[str, Any]) -> str | None:
@@ -46,9 +52,14 @@ def record_fault(record: Mapping[str, Any]) -> str | None:
         "bits_per_weight": isinstance(record.get("bits_per_weight"), _NUMBER),
         "recipe": isinstance(recipe, dict) and isinstance(recipe.get("bound"), _NUMBER),
         "measured": "measured" in record and (measured is None or _is_measured(measured)),
+        DIGESTS: _are_texts(record.get(DIGESTS, {})),  # records of earlier versions have none
     }
     wrong = next((key for key, right in checks.items() if not right), None)
     return f"{RECORD} with a damaged {wrong!r}" if wrong else None
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
 
 
 def _is_measured(value: object) -> bool:

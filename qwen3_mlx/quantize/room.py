@@ -18,16 +18,22 @@ MARGIN = 16 * 2**20
 def check_writable(out: Path) -> None:
     """Raise `CheckpointError` if the directory of `out` can't be made or written."""
     place = out.absolute().parent
-    while not place.exists():
+    while not os.path.lexists(place):
         place = place.parent
-    if not place.is_dir() or os.access(place, os.W_OK | os.X_OK):
-        return  # what is no directory is told by the error of making one in it
-    is_locked = bool(os.statvfs(place).f_flag & os.ST_RDONLY)
-    raise CheckpointError(
-        f"{place} can't be written",
-        got="a read-only disk" if is_locked else "no permission",
-        hint="name a place for the result that can be written",
-    )
+    if got := _why_not(place):
+        hint = "name a place for the result that can be written"
+        raise CheckpointError(f"{place} can't be written", got=got, hint=hint)
+
+
+def _why_not(place: Path) -> str:
+    """Why nothing can be written to `place`; "" if it can."""
+    if not place.is_dir():
+        is_link = place.is_symlink() and not place.exists()
+        return "a link that leads nowhere" if is_link else "a file where a directory must be"
+    disk = os.statvfs(place)
+    if not os.access(place, os.W_OK | os.X_OK):
+        return "a read-only disk" if disk.f_flag & os.ST_RDONLY else "no permission"
+    return "" if disk.f_blocks else "a place that keeps no files"  # /proc, also for root
 
 
 def check_space(disk: Disk, out: Path, part: Path, nbytes: int) -> None:

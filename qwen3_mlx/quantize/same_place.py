@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from qwen3_mlx.files import resolved
+
 _MOST_LINKS = 40
 
 
@@ -21,7 +23,7 @@ def same(one: Path, other: Path) -> bool:
 
 def is_within(inner: Path, outer: Path) -> bool:
     """Whether `inner` is `outer` or lies in it."""
-    place, outer = inner.absolute().resolve(), outer.absolute().resolve()
+    place, outer = resolved(inner), resolved(outer)
     return any(same(one, outer) for one in (place, *place.parents))
 
 

@@ -7,7 +7,6 @@ one tensor is in memory.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from qwen3_mlx.errors import CheckpointError, OptionError, gb
 from qwen3_mlx.files import open_regular, read_config, read_small
 from qwen3_mlx.group.versions import digest
 from qwen3_mlx.quantize.checkpoint_entries import CONFIG, entries_of, final_name
+from qwen3_mlx.quantize.journal import DIGESTS
 from qwen3_mlx.quantize.pack import bytes_of
 from qwen3_mlx.quantize.plan import COPIED, PAGE, as_json
 from qwen3_mlx.quantize.room import MARGIN
@@ -134,7 +134,8 @@ def share_out(
         _write_small_files(source, target, shares)
     except OSError as error:
         raise full_disk(error, target) from error
-    finish(target, {RECORD: as_json(record | {"key": target.key, KEY: shares.block()})})
+    about = {key: value for key, value in record.items() if key != DIGESTS}  # of other files
+    finish(target, {RECORD: as_json(about | {"key": target.key, KEY: shares.block()})})
     return shares
 
 
@@ -217,12 +218,3 @@ def _write_small_files(source: Path, target: Target, shares: Shares) -> None:
     values = read_config(source) | {KEY: shares.block()}
     # Last: without config.json the directory isn't recognised as a model.
     disk.write_file(part / "config.json", as_json(values))
-
-
-def record_of(source: Path) -> dict[str, Any]:
-    """The record of the conversion that made `source`; empty without one."""
-    try:
-        found = json.loads(read_small(source / RECORD).decode("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -19,8 +19,8 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 from qwen3_mlx.errors import CheckpointError, OptionError
 from qwen3_mlx.files import held, read_small
-from qwen3_mlx.quantize.checkpoint_entries import CONFIG
-from qwen3_mlx.quantize.digests import DigestCheck
+from qwen3_mlx.quantize.checkpoint_entries import CONFIG, record_of
+from qwen3_mlx.quantize.digests import DigestCheck, changed_since
 from qwen3_mlx.quantize.disk import Disk
 from qwen3_mlx.quantize.journal import ConversionJournal, check_directory
 from qwen3_mlx.quantize.pack import bounded_cache
@@ -58,6 +58,8 @@ class Target:
     key: str
     disk: Disk = field(default_factory=Disk)
     leave: _Leave = field(default_factory=_Leave, compare=False, repr=False)
+    source: str = ""
+    """The source's fingerprint when the conversion was planned."""
 
     @property
     def part(self) -> Path:
@@ -105,11 +107,8 @@ class Target:
 
     def record(self) -> dict[str, Any] | None:
         """The record in ``OUT`` if it is of this same conversion, else None."""
-        try:
-            record = json.loads(read_small(self.out / RECORD).decode("utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return None
-        return record if isinstance(record, dict) and record.get("key") == self.key else None
+        record = record_of(self.out)
+        return record if record.get("key") == self.key else None
 
     def check(self, source: Path, force: bool) -> None:
         """Raise `OptionError` if ``OUT``, or a file beside it, must not be written or removed."""
@@ -144,7 +143,8 @@ class Target:
 def target_of(plan: Plan, out: Path, disk: Disk | None = None) -> Target:
     """The target of a plan; its key identifies source, recipe and layout."""
     parts = (plan.source.fingerprint(), plan.digest())
-    return Target(out, hashlib.sha256(" ".join(parts).encode()).hexdigest(), disk or Disk())
+    key = hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    return Target(out, key, disk or Disk(), source=parts[0])
 
 
 def check_room(plan: Plan, target: Target, extra_bytes: int = 0) -> None:
@@ -168,7 +168,7 @@ def write_checkpoint(
     `beside` follows what is written. `extra_bytes` of disk are needed besides the result's.
 
     Raises `CheckpointError`, for a full disk or a damaged source. What was done is kept, except
-    if the source's digest was wrong.
+    if the source's digest was wrong, or the source has changed.
     """
     disk, part = target.disk, target.part
     check_directory(part, target.journal)
@@ -178,7 +178,7 @@ def write_checkpoint(
         done = {shard.name for shard in plan.shards if journal.holds(shard.name, shard.nbytes)}
         with DigestCheck(plan.source) as digest_check, bounded_cache(_CACHE):
             _write_shards(plan, journal, done, on_progress, beside)
-            if error := digest_check.error():
+            if error := digest_check.error() or changed_since(plan.source, target.source):
                 disk.remove(part)
                 disk.remove(target.journal)
                 raise error

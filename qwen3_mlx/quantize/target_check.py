@@ -5,22 +5,29 @@ Nothing else is removed, with ``--force`` either: a wrong ``--out`` must not cos
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
-from qwen3_mlx.errors import OptionError
-from qwen3_mlx.files import open_regular
+from qwen3_mlx.errors import OptionError, shown
+from qwen3_mlx.files import is_utf8, open_regular, resolved
 from qwen3_mlx.quantize.checkpoint_entries import RECORD, entries_of, foreign_entry, lacking
 from qwen3_mlx.quantize.same_place import is_within, linked_into, same
 
 __all__ = ["RECORD"]
 
+_LONGEST = ".states.safetensors.part"
+"""The longest end of a name beside the result; a dot goes before it."""
+_MOST = 255 - len(f".{_LONGEST}")
+"""Bytes of a result's name, as file systems have 255 for one."""
 _ANOTHER = "name another --out"
 _AWAY = "move it away, or name another --out: the conversion needs this name"
 
 
 def check_place(out: Path) -> None:
     """Raise `OptionError` if `out` can't be a directory of its own, or is no directory now."""
-    place, here, home = out.absolute().resolve(), Path.cwd().resolve(), _home()
+    _check_name(out)
+    place, here, home = resolved(out), resolved(Path.cwd()), _home()
     kept = [("the current directory", here), ("the home directory", home)]
     known = [(name, inner) for name, inner in kept if inner is not None]
     what = next((name for name, inner in known if same(place, inner)), None)
@@ -39,6 +46,21 @@ def check_place(out: Path) -> None:
         raise OptionError(
             "--out is no directory", got=str(out), expected="a new directory", hint=_ANOTHER
         )
+
+
+def _check_name(out: Path) -> None:
+    """Raise `OptionError` if `out` is too long for names beside it, or no path that MLX opens."""
+    if not is_utf8(out):
+        raise OptionError("--out is no UTF-8", got=shown(out), hint=_ANOTHER)
+    nbytes = len(os.fsencode(out.name))
+    if nbytes > _MOST:
+        got, expected = f"{nbytes} bytes", f"at most {_MOST}, as files beside it have longer names"
+        raise OptionError("--out is too long a name", got=got, expected=expected, hint=_ANOTHER)
+    try:
+        out.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise OptionError("--out is too long a path", got=shown(out), hint=_ANOTHER) from None
 
 
 def check_apart(source: Path, out: Path, *removed: Path, what: str = "the source") -> None:
@@ -130,6 +152,6 @@ def _is_ours(path: Path, known: bool, force: bool) -> bool:
 
 def _home() -> Path | None:
     try:
-        return Path.home().resolve()
+        return resolved(Path.home())
     except RuntimeError:  # a user without one, as in some containers
         return None

@@ -1,31 +1,38 @@
 """Uploads a result: large files first, then one commit, so no partial model is ever public.
 
-Running an interrupted upload again resumes it: large files that arrived aren't sent twice. The
-token from HF_TOKEN goes only to ``huggingface_hub``; messages quote nothing of the hub's response
-but the HTTP status.
+What the hub would refuse in the end can be asked of it before the work. Running an interrupted
+upload again resumes it: large files that arrived aren't sent twice. The token from HF_TOKEN goes
+only to ``huggingface_hub``; messages quote nothing of the hub's response but the HTTP status.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qwen3_mlx.errors import HubError, OptionError, shown
-from qwen3_mlx.files import read_small
-from qwen3_mlx.hub.errors import upload_error
+from qwen3_mlx.files import is_utf8, read_small
+from qwen3_mlx.hub.errors import refusal, upload_error
 from qwen3_mlx.quantize.card import renamed
-from qwen3_mlx.quantize.checkpoint_entries import RECORD
+from qwen3_mlx.quantize.checkpoint_entries import RECORD, record_of
+from qwen3_mlx.quantize.journal import DIGESTS
 from qwen3_mlx.quantize.plan import COPIED, INDEX
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
 
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REPO = re.compile(
+    r"(?=[^/]{1,96}/)(?:[A-Za-z0-9](?:[\w.-]*\w)?)/(?=.{1,96}$)\w(?:[\w.-]*\w)?", re.A
+)
+_BRANCH = re.compile(r"[A-Za-z0-9_][\w./-]*")
+_NO_BRANCH = re.compile(r"\.\.|//|/\.|[./]$|\.lock(/|$)")
 _SHARD = ".safetensors"
+_WEIGHTS = "model*.safetensors"
 _CARD = "README.md"
 _TERMS = ("LICENSE*", "NOTICE*")
 
@@ -34,18 +41,102 @@ FileProgress = Callable[[str, int, int], None]
 
 
 def check_name(repo: str) -> None:
-    """Raise `OptionError` unless `repo` is ``owner/name``."""
-    if not _REPO.fullmatch(repo) or "--" in repo or ".." in repo:
-        raise OptionError("--upload", got=shown(repo), expected="a repository, owner/name")
+    """Raise `OptionError` unless `repo` is ``owner/name``, as the hub's own library takes it."""
+    if not _REPO.fullmatch(repo) or "--" in repo or ".." in repo or repo.endswith(".git"):
+        raise OptionError(
+            "--upload",
+            got=shown(repo),
+            expected="a repository, owner/name",
+            hint="letters, digits, and between them single - and . and _, at most 96",
+        )
+
+
+def check_revision(branch: str | None) -> None:
+    """Raise `OptionError` unless `branch` is None or a branch's name, as git takes it."""
+    if branch is not None and (not _BRANCH.fullmatch(branch) or _NO_BRANCH.search(branch)):
+        hint = "for example: --revision mlx"
+        raise OptionError("--revision", got=shown(branch), expected="a branch's name", hint=hint)
 
 
 def token() -> str:
     """The token in HF_TOKEN. Raises `HubError` without one."""
     value = os.environ.get("HF_TOKEN", "").strip()
     if not value:
-        hint = "make one with write permission at https://huggingface.co/settings/tokens"
-        raise HubError("uploading needs a token in HF_TOKEN", hint=hint)
+        raise HubError("uploading needs a token in HF_TOKEN", hint=_MAKE_ONE)
+    if not value.isascii() or not value.isprintable() or " " in value:
+        hint = "copy it again; it begins with hf_"  # no request could carry it
+        got = "a character that no token has"
+        raise HubError("HF_TOKEN is no token", got=got, expected="letters and digits", hint=hint)
     return value
+
+
+_MAKE_ONE = "make one with write permission at https://huggingface.co/settings/tokens"
+
+
+def check_first(repo: str, *, private: bool = False, revision: str | None = None) -> None:
+    """Raise `HubError` for what the hub would refuse once the work is done; writes nothing.
+
+    A hub that doesn't answer now may do so then, so it is no error.
+    """
+    secret = token()
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=secret)
+    with _only_refusals(repo):
+        _check_rights(api.whoami(), repo)
+    with _only_refusals(repo):
+        info = api.model_info(repo)
+        if private and not info.private:
+            raise _public(repo)
+        present = [file.rfilename for file in info.siblings or ()]
+        if others := _weights_of_others(present, revision):
+            raise _of_others(repo, others)
+
+
+@contextmanager
+def _only_refusals(repo: str) -> Iterator[None]:
+    """Raise what the hub refuses as `HubError`; pass over a hub that doesn't answer."""
+    try:
+        yield
+    except HubError:
+        raise
+    except Exception as error:  # the network libraries raise many types
+        if found := refusal(error, repo):
+            raise found from None  # the cause may quote a header
+
+
+def _check_rights(account: Any, repo: str) -> None:
+    """Raise `HubError` if what the hub says of the token rules out writing to `repo`.
+
+    A fine-grained token says no more than the upload will: it may hide its organizations.
+    """
+    owner = repo.partition("/")[0]
+    try:
+        role = account["auth"]["accessToken"]["role"]
+        names = [account["name"], *(one["name"] for one in account.get("orgs", ()))]
+        is_member = owner.lower() in [name.lower() for name in names]
+    except (AttributeError, KeyError, TypeError):
+        return  # a mirror with answers of its own
+    if role == "read":
+        got, hint = "one that may only read", _MAKE_ONE
+    elif role == "write" and not is_member:
+        got, hint = f"one of {account['name']}", f"publish to {account['name']}/, or correct it"
+    else:
+        return
+    raise HubError(
+        f"the token in HF_TOKEN can't write to {repo}",
+        got=got,
+        expected=f"write permission for {owner}",
+        hint=hint,
+    )
+
+
+def _weights_of_others(present: Iterable[str], revision: str | None) -> list[str]:
+    """The weights on the main branch that no conversion of ours has put there."""
+    names = list(present)
+    if revision not in (None, "main") or RECORD in names:
+        return []
+    return sorted(name for name in names if fnmatch(name, _WEIGHTS))
 
 
 def files_of(directory: Path) -> list[Path]:
@@ -63,7 +154,7 @@ def superseded(present: Iterable[str], sent: Iterable[str]) -> list[str]:
 
     A ``model.safetensors`` of an earlier upload, for example, goes before shards and their index.
     """
-    read = ("model*.safetensors", INDEX, *COPIED)
+    read = (_WEIGHTS, INDEX, *COPIED)
     return sorted(
         name
         for name in set(present) - set(sent)
@@ -94,8 +185,9 @@ def upload(
 
     disable_progress_bars()  # ours shows the progress over all files
     api = HfApi(token=secret)
+    adds = _operations(directory, repo)
+    _check_unchanged(directory, adds)
     try:
-        adds = [_operation(file, directory, repo) for file in files_of(directory)]
         api.create_repo(repo, private=private, exist_ok=True)
         if private and not api.model_info(repo).private:
             raise _public(repo)  # one that is there stays as it is, whatever is asked for
@@ -103,8 +195,9 @@ def upload(
             api.create_branch(repo, branch=revision, exist_ok=True)
         present = api.list_repo_files(repo, revision=revision)
         gone = superseded(present, [operation.path_in_repo for operation in adds])
-        if gone and revision in (None, "main") and RECORD not in present:
-            raise _of_others(repo, gone)
+        others = _weights_of_others(present, revision)
+        if (gone or others) and revision in (None, "main") and RECORD not in present:
+            raise _of_others(repo, sorted({*gone, *others}))
         _send_weights(api, repo, revision, adds, on_progress)
         operations: list[CommitOperationAdd | CommitOperationDelete] = [*adds]
         operations += (CommitOperationDelete(name) for name in gone)
@@ -117,6 +210,21 @@ def upload(
     if gone and on_removed is not None:
         on_removed(gone)
     return commit.commit_url
+
+
+def _check_unchanged(directory: Path, adds: Iterable[CommitOperationAdd]) -> None:
+    """Raise `HubError` if weights aren't the bytes that the conversion wrote: a disk may err."""
+    kept = record_of(directory).get(DIGESTS)
+    written = kept if isinstance(kept, dict) else {}
+    for operation in adds:
+        name, got = operation.path_in_repo, operation.upload_info.sha256.hex()
+        if written.get(name, got) != got:
+            raise HubError(
+                f"not published: {directory / name} is not the file that was converted",
+                got=f"sha256 {got}",
+                expected=written[name],
+                hint="run the same command with --force: it converts again what was changed",
+            )
 
 
 def _public(repo: str) -> HubError:
@@ -137,6 +245,19 @@ def _of_others(repo: str, names: list[str]) -> HubError:
         expected="a new repository, or one that a conversion was published to",
         hint="publish to another name, or to a branch: --revision mlx",
     )
+
+
+def _operations(directory: Path, repo: str) -> list[CommitOperationAdd]:
+    """The files to add. Raises `HubError` for one that can't be sent, whoever tries again."""
+    hint = f"rename it, give yourself access, or move it out of {directory}"
+    files = files_of(directory)
+    if odd := next((file for file in files if not is_utf8(file.relative_to(directory))), None):
+        raise HubError("not published: a file's name is no UTF-8", got=shown(odd), hint=hint)
+    try:
+        return [_operation(file, directory, repo) for file in files]
+    except OSError as error:
+        what, got = f"not published: {error.filename} can't be read", error.strerror or str(error)
+        raise HubError(what, got=got, hint=hint) from None
 
 
 def _operation(file: Path, directory: Path, repo: str) -> CommitOperationAdd:

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from qwen3_mlx import load
 from qwen3_mlx.chat import prompt_store
 from qwen3_mlx.cli.app import app
-from qwen3_mlx.errors import CheckpointError
+from qwen3_mlx.errors import CheckpointError, ModelNotFoundError
 from qwen3_mlx.nn import choose_backend, fused_step
 
 PATH = "model.layers.0.self_attn.v_proj"
@@ -89,3 +90,44 @@ def test_the_flag(
     assert plain[1] != tuned[1]
     wrong = run("--adapter", str(tmp_path))
     assert wrong[0] == 1 and "no adapter" in wrong[2]
+
+
+@pytest.mark.parametrize(
+    ("given", "fetched"),
+    [("/nope", False), ("./nope", False), ("nope", False), ("a/b/c", False), ("me/lora", True)],
+)
+def test_the_hub_is_named_where_a_repository_may_be_meant(
+    given: str, fetched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`hf download /nope` fetches nothing."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFoundError, match="no adapter") as caught:
+        load("demo", adapter=given)
+    hint = caught.value.hint
+    assert hint is not None and hint.startswith("there is no such directory")
+    assert ("hf download me/lora" in hint) == fetched == ("hf download" in hint)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("which", ["lora_a", "lora_b"])
+def test_numbers_that_are_none_are_the_adapter_s_fault(
+    tmp_path: Path, value: float, which: str
+) -> None:
+    """Fused, "the source is damaged"; beside the model, "try QWEN3_MLX_KERNELS=off"."""
+    folder = write(tmp_path / "adapter", 3.0)
+    file = folder / "adapters.safetensors"
+    tensors = dict(mx.load(str(file)).items())
+    broken = np.array(tensors[f"{PATH}.{which}"])
+    broken[0, -1] = value
+    mx.save_safetensors(str(file), tensors | {f"{PATH}.{which}": mx.array(broken)})
+    done = [
+        CliRunner().invoke(app, [*words, str(folder)])
+        for words in (
+            ["generate", "demo", "hi", "--adapter"],
+            ["convert", "demo", "--out", str(tmp_path / "out"), "--fuse"],
+        )
+    ]
+    for one in done:
+        assert one.exit_code == 1, one.stdout
+        assert f"adapter: {PATH}.{which}: got NaN or infinity, expected numbers" in one.stderr
+        assert "take an earlier checkpoint of the adapter" in one.stderr

@@ -129,6 +129,9 @@ BAD = {
     "a word": ("[bits]\ndefault = 'four'", "default"),
     "a truth": ("[bits]\ndefault = true", "default"),
     "type": ("bound = 'low'\n[bits]\ndefault = 4", "bound"),
+    "a name that leads elsewhere": ("name = '../../x'\n[bits]\ndefault = 4", "name: got '../../x'"),
+    "a name of two lines": ('name = "a\\n# b"\n[bits]\ndefault = 4', "name: got 'a\\n# b'"),
+    "no name": ("name = ' '\n[bits]\ndefault = 4", "name: got ' '"),
     "not toml": ("[bits", "can't be read"),
 }
 
@@ -142,8 +145,9 @@ def test_a_bad_recipe_file_names_what_is_wrong(tmp_path: Path, case: str) -> Non
 
 
 def test_a_missing_recipe_file(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="can't be read"):
+    with pytest.raises(OptionError, match="can't be read: got No such file") as caught:
         recipe_file.read(tmp_path / "none.toml")
+    assert "--list" in str(caught.value.hint)
 
 
 def test_a_recipe_below_a_floor_says_why() -> None:

@@ -124,6 +124,38 @@ def test_missing_directory_suggests_its_neighbours(tmp_path: Path) -> None:
         resolve.resolve(str(file))
 
 
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        ("https://huggingface.co/Qwen/Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("https://huggingface.co/Qwen/Qwen3-8B/", "Qwen/Qwen3-8B"),
+        ("http://www.huggingface.co/Qwen/Qwen3-8B?library=mlx", "Qwen/Qwen3-8B"),
+        ("huggingface.co/a/b.c/tree/main", "a/b.c"),
+        ("hf.co/a/b/tree/v1", "a/b@v1"),
+        ("https://huggingface.co/a/b/blob/mlx/config.json", "a/b@mlx"),
+    ],
+)
+def test_a_page_s_address_says_which_repository_is_meant(page: str, name: str) -> None:
+    """It is what a browser gives; "check the path" was no help."""
+    with pytest.raises(ModelNotFoundError, match="a page is no model") as caught:
+        resolve.parse(page)
+    assert caught.value.hint == f"name it so: {name}"
+
+
+def test_a_file_of_a_model_is_no_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``mine/config.json`` has a repository's form, and was asked of the hub."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        assert resolve.parse(f"mine/{name}").repo  # a repository may be called so
+        (tmp_path / "mine" / name).write_text("{}")
+        with pytest.raises(ModelNotFoundError, match="a file is no model directory") as caught:
+            resolve.parse(f"mine/{name}")
+        assert caught.value.hint == "give the directory that holds it: mine"
+
+
 def test_form_of_a_model_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").touch()
     for name in ("demo", "8B", "qwen3-8b", "a/b", "a/b@c", "./x", "/x", str(tmp_path)):

@@ -20,6 +20,23 @@ from tests.quantize.build import DENSE, all_bytes, bf16_model
 from tests.quantize.conftest import convert
 
 
+@pytest.mark.parametrize(
+    ("front", "said"),
+    [
+        ("license: other\nlicense_name: tongyi\nlicense_link: LICENSE", "license_name: tongyi\n"),
+        ("license:\n  - mit", "license: mit\n"),
+        ("license:\n- 'mit'\nx: y", "license: mit\n"),
+        ("\ufefflicense: mit", "license: mit\n"),  # as Windows' editors write it
+        ("license: mit\r\nx: y\r", "license: mit\n"),
+    ],
+)
+def test_the_licence_is_that_of_the_source(dense: Path, place: Path, front: str, said: str) -> None:
+    mark = "\ufeff" if front.startswith("\ufeff") else ""
+    text = f"{mark}---\n{front.lstrip(mark) if mark else front}\n---\n# it\n"
+    (dense / "README.md").write_bytes(text.encode())
+    assert f"\n{said}" in run("dense", "--dry-run").stdout
+
+
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty directory to work in, and no way to the network."""

@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from qwen3_mlx.cli.app import app
 from qwen3_mlx.errors import CheckpointError, OptionError
 from qwen3_mlx.quantize import job as jobs
-from qwen3_mlx.quantize import learned
+from qwen3_mlx.quantize import journal, learned
+from tests.hub_upload_stub import UploadStub
 from tests.quantize.build import all_bytes
 from tests.quantize.conftest import convert, request
+from tests.quantize.test_upload import hub as hub
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 Fault = Callable[[Path], None]
 
@@ -109,3 +115,61 @@ def test_the_result_of_a_learned_packing(dense: Path, tmp_path: Path, fault: Fau
     fault(tmp_path / "out")
     with pytest.raises(CheckpointError, match="is not what was converted"):
         learned.run(job, "awq", run=never)
+
+
+def flip(out: Path) -> None:
+    """One bit in the middle of the weights, as a failing disk or cable gives it."""
+    file = sorted(out.glob("*.safetensors"))[-1]
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def test_a_flipped_bit_is_not_published_and_force_mends_it(
+    hub: UploadStub, dense: Path, tmp_path: Path
+) -> None:
+    """Size and header are those of the result; the digests of what was written are not."""
+    convert(dense, tmp_path / "out", "8bit", shard_bytes=60_000)
+    whole = all_bytes(tmp_path / "out")
+    typed = ["convert", str(dense), "--out", str(tmp_path / "out"), "--recipe", "8bit"]
+    typed += ["--shard-size", "0.00006", "--upload", "me/tiny"]
+    flip(tmp_path / "out")
+    done = CliRunner().invoke(app, typed)
+    assert done.exit_code == 1 and "is not the file that was converted: got sha256" in done.stderr
+    assert "with --force" in done.stderr and hub.repos == {} and hub.sent() == []
+    done = CliRunner().invoke(app, [*typed, "--force"])
+    assert done.exit_code == 0, done.stderr
+    weights = {name: data for name, data in whole.items() if name.endswith(".safetensors")}
+    assert weights.items() <= hub.branches["me/tiny", "main"].items()
+
+
+@pytest.mark.parametrize("digests", [None, {}, {"model.safetensors": 3}, ["x"]])
+def test_the_digests_of_a_record(dense: Path, tmp_path: Path, digests: Any) -> None:
+    """An older record has none; what is no digest is a damaged record."""
+    out = tmp_path / "out"
+    convert(dense, out)
+    whole = json.loads((out / "conversion.json").read_text())["sha256"]
+    assert whole == {"model.safetensors": journal.sha256(out / "model.safetensors")}
+    record(lambda r: r.pop("sha256") if digests is None else r.update(sha256=digests))(out)
+    if digests:
+        with pytest.raises(CheckpointError, match="damaged 'sha256'"):
+            convert(dense, out)
+    else:
+        convert(dense, out)
+
+
+def test_a_file_that_the_digests_name_and_is_gone(dense: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    convert(dense, out)
+    record(lambda r: r["sha256"].update({"model-9.safetensors": "0"}))(out)
+    convert(dense, out)  # whatever else is there, the model is whole
+    convert(dense, out, force=True)
+    assert "model-9.safetensors" not in json.loads((out / "conversion.json").read_text())["sha256"]
+
+
+def test_comparing_later_keeps_the_digests_of_what_was_written(dense: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    convert(dense, out, "8bit")
+    written = json.loads((out / "conversion.json").read_text())["sha256"]
+    flip(out)
+    assert convert(dense, out, "8bit", verify=True)["sha256"] == written

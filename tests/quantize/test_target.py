@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from qwen3_mlx.cli.app import app
-from qwen3_mlx.cli.conversion_source import remote
+from qwen3_mlx.cli.conversion_source import remote, stem
 from qwen3_mlx.cli.terminal.screen import Screen
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.quantize import room
@@ -288,3 +288,30 @@ def test_a_file_where_a_folder_of_the_target_must_be_is_called_so(
     assert "can't be written: got a file where a directory must be" in done.stderr
     assert "hint: name a place for the result" in done.stderr
     assert (tmp_path / "notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "out", ["a" * 231, "é" * 116, "new/" + "a" * 250, "a/" * 3000 + "a", "a" * 300 + "/b"]
+)
+def test_a_name_too_long_for_those_beside_it(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    """A bare "File name too long", of a name that nobody gave; or at the end of the work."""
+    monkeypatch.chdir(tmp_path)
+    for more in ([], ["--dry-run"]):
+        done = run("dense", "--out", out, *more)
+        assert done.exit_code == 1 and done.stderr.startswith("error: --out is too long a ")
+        assert "hint: name another --out" in done.stderr
+    assert not (tmp_path / "new").exists()
+    assert run("dense", "--out", "a" * 230).exit_code == 0
+
+
+@pytest.mark.parametrize("source", [".", "./", "..", "../dense/", "~/dense/sub/.."])
+def test_a_source_that_is_a_place_has_its_directory_s_name(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (dense / "sub").mkdir()
+    monkeypatch.chdir(dense / "sub" if source == ".." else dense)
+    assert stem(source) == "dense"
+    assert "-4bit" in run(source, "--dry-run").stderr  # and lies in the source

@@ -108,6 +108,10 @@ def test_a_model_of_someone_else_s_is_removed_from_a_branch_alone(
         upload.upload(result, "me/tiny", revision=revision)
     assert caught.value.got == "model.safetensors" and "--revision" in str(caught.value)
     assert hub.branches["me/tiny", "main"] == before and len(hub.commits) == 1
+    convert(tmp_path / "in", tmp_path / "other")  # a file of the same name would be written over
+    with pytest.raises(HubError, match="me/tiny holds another model"):
+        upload.upload(tmp_path / "other", "me/tiny", revision=revision)
+    assert hub.branches["me/tiny", "main"] == before and len(hub.commits) == 1
 
 
 def test_a_folder_beside_the_weights_travels_too(hub: UploadStub, result: Path) -> None:
@@ -118,6 +122,30 @@ def test_a_folder_beside_the_weights_travels_too(hub: UploadStub, result: Path) 
     sent = hub.branches["me/tiny", "main"]
     assert sent["images/plot.png"] == b"x" and not [name for name in sent if "/." in name]
     assert not [name for name in sent if name.startswith(".")]
+
+
+@pytest.mark.parametrize("case", ["a name of other bytes", "no permission"])
+def test_a_file_that_cannot_travel_is_named(
+    hub: UploadStub, result: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It "broke off", and the hint was to run it again."""
+    name = os.fsdecode(b"notes\xff.txt") if case.startswith("a name") else "notes.txt"
+    try:
+        (result / name).write_text("mine")
+    except OSError:
+        pytest.skip("a disk that has UTF-8 alone")
+    make = upload._operation
+
+    def denied(file: Path, *rest: Any) -> Any:
+        if file.name == "notes.txt":
+            raise PermissionError(13, "Permission denied", str(file))
+        return make(file, *rest)
+
+    monkeypatch.setattr(upload, "_operation", denied)
+    with pytest.raises(HubError, match="not published: ") as caught:
+        upload.upload(result, "me/tiny")
+    assert "notes" in str(caught.value) and "rename it" in str(caught.value)
+    assert hub.requests == []
 
 
 def test_the_card_names_the_repository_that_it_lies_in(hub: UploadStub, result: Path) -> None:
@@ -237,10 +265,34 @@ def test_without_a_token_nothing_is_asked(
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("name", ["tiny", "me/", "/tiny", "me/a/b", "me/..", "me/a b", "../x", ""])
+NO_NAMES = ["tiny", "me/", "/tiny", "me/a/b", "me/..", "me/a b", "../x", ""]
+ENDS = ["me/x-", "me/x.", "me/-x", "me./x", "me/x.git", f"me/{'a' * 97}", f"{'a' * 97}/x", "me/é"]
+
+
+@pytest.mark.parametrize("name", [*NO_NAMES, *ENDS])
 def test_a_name_that_is_no_repository(name: str) -> None:
+    """All that the hub's library takes for none: it would say so after the conversion."""
     with pytest.raises(OptionError, match="owner/name"):
         upload.check_name(name)
+
+
+@pytest.mark.parametrize("name", ["m/x", "me/_x", "ME/X.Y_z-1", "me/" + "a" * 96])
+def test_a_name_that_the_hub_takes(name: str) -> None:
+    from huggingface_hub.utils import validate_repo_id
+
+    upload.check_name(name)
+    validate_repo_id(name)
+
+
+@pytest.mark.parametrize("value", ["hf_ä", "hf_a hf_b", "hf_a\nb", "hf_\x1b[0m"])
+def test_what_is_no_token(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No header can carry it: after the work, the upload "broke off", and again."""
+    monkeypatch.setenv("HF_TOKEN", value)
+    with pytest.raises(HubError, match="HF_TOKEN is no token") as caught:
+        upload.token()
+    assert "hf_a" not in str(caught.value) and "ä" not in str(caught.value)
+    monkeypatch.setenv("HF_TOKEN", f" {SECRET}\n")
+    assert upload.token() == SECRET
 
 
 def test_offline(hub: UploadStub, result: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,8 @@ class Conversation:
     _keeping: threading.Lock = field(default_factory=threading.Lock)
     """Held while the journal is used: a lost terminal's thread keeps the chat, and ends it."""
     _save_failed: bool = False
+    saved_by_user: list[dict[str, Any]] = field(default_factory=list)
+    """The messages that the user has written to a file of their own choice."""
     _sending: str = ""
     """The message of the running turn: the session adds it to its messages a moment later."""
 
@@ -165,6 +167,18 @@ class Conversation:
         Raises `SessionError`; of several failures in a row only the first, unless `again` is set.
         """
         self._sending = ""
+        self._write(again)
+
+    def unkept(self) -> str:
+        """Why the conversation isn't on the disk, tried anew; "" if it is, or isn't recorded."""
+        try:
+            if self._save_failed and self.session.messages != self.saved_by_user:
+                self._write(again=True)
+        except SessionError as error:
+            return str(error)
+        return ""
+
+    def _write(self, again: bool) -> None:
         if self.journal is None:
             return
         session = self.session
@@ -179,12 +193,13 @@ class Conversation:
                 self._save_failed = True
                 raise
 
-    def as_saved(self, path: Path) -> SavedChat:
-        """The conversation as a file at `path` would hold it."""
+    def as_saved(self) -> SavedChat:
+        """The conversation as its file holds it; without an id if it isn't recorded."""
         from qwen3_mlx.chat.journal import SavedChat
         from qwen3_mlx.chat.plain import explicit
 
         options = explicit(self.session.options)
+        path = self.journal.path if self.journal is not None else Path()
         return SavedChat(path, self.model.name, options, self.session.messages)
 
     def close(self) -> None:

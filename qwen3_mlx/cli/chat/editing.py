@@ -72,7 +72,7 @@ def export(chat: Conversation, text: str) -> CommandResult:
         raise SessionError("this file exists already", got=str(path), hint="choose another name")
     write = export_file.as_json if kind == "json" else export_file.as_markdown
     try:
-        write_atomically(path, write(chat.as_saved(path)).encode("utf-8", "replace"))
+        write_atomically(path, write(chat.as_saved()).encode("utf-8", "replace"))
     except OSError as error:
         raise SessionError(
             f"{path} can't be written",

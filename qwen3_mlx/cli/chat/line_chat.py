@@ -62,7 +62,7 @@ class LineChat:
         )
         self._hide, self._debug, self._save = hide_thinking, debug, save
         self.interactive = is_terminal(sys.stdin) and screen.out_is_terminal
-        self.failed, self._began = False, False
+        self.failed, self._began, self._warned = False, False, False
         self._draft, self._drafts = "", draft
         self._adapter = (chat.name, adapter)
 
@@ -87,10 +87,11 @@ class LineChat:
                 draft, self._draft = self._draft, ""
                 line = reader.read(f"{self.chat.name} [{self.chat.mode}] > ", draft)
                 presses = 0
-                if line.strip() and not self._handle(line):
+                if line.strip() and not self._handle(line) and self._may_leave():
                     break
             except EOFError:
-                break
+                if self._may_leave():
+                    break
             except KeyboardInterrupt:
                 if not is_terminal(sys.stdin):
                     raise  # nobody types here: Ctrl-C ends the program
@@ -101,6 +102,14 @@ class LineChat:
                 if not is_terminal(sys.stdin):
                     raise
                 self.screen.error(error)
+
+    def _may_leave(self) -> bool:
+        """Whether to leave; one who types is told first what is lost, and asks again."""
+        lost = self.chat.unkept() if self.interactive and not self._warned else ""
+        if lost:
+            self._warned = True
+            self.screen.note(f"error: {lost}\nto leave without it: /quit or Ctrl-D again")
+        return not lost
 
     def _start_tools(self, tools: ChatTools) -> None:
         """Start the servers: with the user's consent, or in a pipe those that are allowed."""
@@ -188,7 +197,7 @@ class LineChat:
 
     def _turn(self, text: str | None) -> None:
         """Send `text`, or (None) retry the last message, and print the reply."""
-        self._began = False
+        self._began = self._warned = False
         progress = ProgressLine(self.screen, "reading the prompt")
         generation = self.chat.begin(
             None if text is None else self.chat.sending(text), on_progress=progress

@@ -115,10 +115,22 @@ class Prompt:
         )
 
     def read(self, prompt: str, draft: str = "") -> str:
-        """The text typed or pasted before Enter."""
-        self._keys.begin()
-        draft, self._typed_earlier = f"{draft}{self._typed_earlier}", ""
-        return self._prompt(self._session, prompt, draft)
+        """The text typed or pasted before Enter. The draft gives way to what was typed earlier.
+
+        That is a message of its own, and the draft is in the history.
+        """
+        earlier, self._typed_earlier = self._typed_earlier, ""
+        if self._keys.begin() or self._has_read_ahead():
+            draft = ""
+        return self._prompt(self._session, prompt, earlier or draft)
+
+    def _has_read_ahead(self) -> bool:
+        """Whether the last prompt has read more than the line that it returned."""
+        from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
+
+        keys = get_typeahead(self._session.input)
+        store_typeahead(self._session.input, keys)
+        return bool(keys)
 
     def ask(self, question: str, draft: str = "") -> str:
         """The text typed before Enter; earlier input is saved for the next message."""
@@ -183,9 +195,10 @@ class PromptKeys:
         """Whether the input has ended."""
         return self._reader.closed
 
-    def begin(self) -> None:
-        """Note that a prompt begins: lines already waiting were typed ahead, and each is sent."""
+    def begin(self) -> bool:
+        """Note that a prompt begins; whether lines wait: typed ahead, each of them is sent."""
         self._is_typed_ahead = self._reader.is_waiting()
+        return self._is_typed_ahead
 
     def put_aside(self, earlier: str) -> str:
         """The input typed before a question was shown, which must not answer it.

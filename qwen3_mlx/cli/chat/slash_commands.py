@@ -18,7 +18,7 @@ from qwen3_mlx.cli.settings import folders
 from qwen3_mlx.cli.terminal.render import counted, drafts
 from qwen3_mlx.cli.tools import commands as tools
 from qwen3_mlx.errors import OptionError, SessionError, gb, shown
-from qwen3_mlx.files import expanded
+from qwen3_mlx.files import expanded, resolved
 from qwen3_mlx.options import NEVER_THINK
 from qwen3_mlx.options.auto_budget import AutoBudget, read_budget
 
@@ -27,14 +27,21 @@ def is_command(line: str) -> bool:
     """Whether `line` is a command rather than a message.
 
     ``/think`` or ``/no_think`` followed by text is the model's soft switch, so it is a message. So
-    is a line that begins with a blank or a path (``/etc/hosts what is this?``).
+    is a line that begins with a blank or a path (``/etc/hosts what is this?``), and what has
+    several lines, unless the command takes any text.
     """
-    name, _, rest = line.rstrip().partition(" ")
+    name, rest = _split(line) if line.startswith("/") else ("", line)
     if "/" in name[1:]:
         return False
     if name in ("/think", "/no_think") and rest.strip():
         return False
-    return name.startswith("/") and "\n" not in line.strip()
+    return bool(name) and ("\n" not in line.strip() or name in OF_ANY_TEXT)
+
+
+def _split(line: str) -> tuple[str, str]:
+    """The first word of `line`, and the rest."""
+    name, *rest = line.split(maxsplit=1) or [""]
+    return name, rest[0].rstrip() if rest else ""
 
 
 def is_refused(line: str) -> bool:
@@ -59,12 +66,14 @@ def parse(line: str) -> tuple[str, str]:
     Raises `OptionError` for an unknown command, and for an argument that would be ignored:
     ``/undo 3`` must not take one turn back.
     """
-    spelled, _, rest = line.strip().partition(" ")
-    name, text = spelled.removeprefix("/"), rest.strip()
+    spelled, text = _split(line)
+    name = spelled.removeprefix("/")
     command = COMMANDS.get(name)
     if command is None:
         close = (
-            [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, COMMANDS)
+            [ELSEWHERE[name.lower()]]
+            if name.lower() in ELSEWHERE
+            else difflib.get_close_matches(name.lower(), COMMANDS)
         )
         suggestion = f"did you mean /{close[0]}? " if close else ""
         hint = f"{suggestion}/help lists them; to send it as text, begin with a space"
@@ -156,11 +165,15 @@ def _save(chat: Conversation, text: str) -> CommandResult:
         hint = "`qwen3-mlx sessions export json` prints it"
         raise OptionError("/save", got="-", expected="a path", hint=hint)
     path = _path(text) if text else _own_path(chat)
-    if path.exists() and path.resolve() not in chat.files:
+    if path.is_dir():
+        hint = f"name a file in it: /save {path / 'chat.jsonl'}"
+        raise SessionError("this is a directory", got=str(path), hint=hint)
+    if path.exists() and resolved(path) not in chat.files:
         hint = "choose another name, or /load it first to go on with it"
         raise SessionError("this file is not from this chat", got=str(path), hint=hint)
     chat.session.save(path)
-    chat.files.add(path.resolve())
+    chat.files.add(resolved(path))
+    chat.saved_by_user = list(chat.session.messages)
     return CommandResult(f"saved: {path}")
 
 
@@ -194,7 +207,7 @@ def _load(chat: Conversation, text: str) -> CommandResult:
     damage = journal.read(path).damage
     chat.session = session = type(chat.session).load(path, chat.model)
     if not is_id:  # /save must not replace the journal of a saved conversation
-        chat.files.add(path.resolve())
+        chat.files.add(resolved(path))
     turns = sum(message["role"] == "user" for message in session.messages)
     loaded = f"loaded: {path} ({counted(turns, 'turn')}); {chat.mode}"
     return CommandResult("\n".join(filter(None, [loaded, damage, chat.take_up()])), changed=True)
@@ -244,6 +257,9 @@ COMMANDS = {
     "mcp": Command("mcp [restart|stop NAME]", "the tool servers", tools.mcp),
     "quit": Command("quit", "leave (Ctrl-D does too)", _quit),
 }
+
+OF_ANY_TEXT = ("/system", "/edit")
+"""Commands whose text may have several lines: a pasted system prompt is no message."""
 
 ELSEWHERE = {"exit": "quit", "bye": "quit", "q": "quit", "new": "clear", "reset": "clear"}
 """What other chats call a command; the nearest spelling of /exit is /edit, which takes back."""

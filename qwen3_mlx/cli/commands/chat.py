@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from qwen3_mlx.cli import command as commands
 from qwen3_mlx.cli import options as opt
 from qwen3_mlx.cli.settings import settings, suggestions
 
 
-class Command(TyperCommand):
+class Command(commands.Command):
     """A command whose ``--resume`` takes an optional id, which click can't declare."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from qwen3_mlx.cli import conversion_shares, conversion_source
 from qwen3_mlx.cli import options as opt
-from qwen3_mlx.cli.conversion_publish import check_early
+from qwen3_mlx.cli.conversion_publish import ask_hub, check_early, publish
 from qwen3_mlx.cli.conversion_report import preview, summary
 from qwen3_mlx.cli.conversion_stop import says_how_to_go_on
 from qwen3_mlx.cli.settings import suggestions
@@ -154,17 +153,13 @@ def command(
 def _convert(source: str, options: ConvertOptions, screen: Screen, progress: ProgressLine) -> None:
     from qwen3_mlx.quantize import job as jobs
     from qwen3_mlx.quantize import learned
-    from qwen3_mlx.quantize import upload as hub
 
     def on_progress(stage: str, done: int, total: int) -> None:
         detail = f", {gb(done)} of {gb(total)}" if stage == "convert" else ""
         progress.stage(stage, done, total, detail)
 
     check_early(options)
-    if options.upload is not None:
-        hub.check_name(options.upload)
-        if not options.dry_run:
-            hub.token()  # a missing token is an error before hours of work
+    ask_hub(options)
     request = _request(source, options, screen)
     job = jobs.prepare(request, on_progress)
     progress.clear()
@@ -181,19 +176,9 @@ def _convert(source: str, options: ConvertOptions, screen: Screen, progress: Pro
     if request.remote is not None:
         request.remote.close()
     screen.answer(summary(request.out, record))
-    if options.upload is None:
-        return
-    jobs.check_publishable(record, options.force)
-    where = hub.upload(
-        request.out,
-        options.upload,
-        private=options.private,
-        revision=options.revision,
-        on_progress=lambda name, done, total: on_progress(f"upload {name}", done, total),
-        on_removed=lambda names: screen.note(f"removed there: {', '.join(names)}"),
-    )
-    progress.clear()
-    screen.answer(f"published: {where}\n")
+    if options.upload is not None:
+        jobs.check_publishable(record, options.force)
+        publish(request.out, options, screen, progress)
 
 
 def _share_out(
@@ -212,8 +197,8 @@ def _share_out(
         )
     packed = conversion_shares.packed_source(conversion_source.original(source), screen)
     if packed is not None and not options.allow_lossy:
-        name = re.split("[@:]", Path(source).name)[0]
-        out = options.out or Path(f"{name}-{share.size}-shares")
+        stem = conversion_source.stem(source)
+        out = options.out or Path(f"{stem}-{share.size}-shares")
         conversion_shares.of_packed(packed, out, share, options.force, screen, progress)
         return
     request = _request(source, options, screen)
@@ -241,8 +226,7 @@ def _request(source: str, options: ConvertOptions, screen: Screen) -> Conversion
         raise OptionError("--fuse and --learned", got="both", expected="one", hint=hint)
     recipe = _recipe(options.recipe, options.target)
     name = conversion_source.original(source)
-    stem = re.split("[@:]", Path(name).name)[0].removesuffix(".gguf")
-    out = options.out or Path(f"{stem}-{recipe.name}")
+    out = options.out or Path(f"{conversion_source.stem(name)}-{recipe.name}")
     # A recipe with a target and learned packing both read the source more than once.
     once = recipe.target is None and options.learned is None and not options.keep_source
     remote = conversion_source.remote(name, out, screen) if once and not options.dry_run else None

@@ -77,7 +77,8 @@ def list_all(debug: opt.Debug = False) -> None:
             screen.note(str(error))
             continue
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
-        title = printable(saved.title)[:50]  # also in a pipe, which ends up on a terminal
+        # Printable in a pipe too, which ends up on a terminal.
+        title = printable(saved.title)[:50] if saved.turns else "(empty)"
         turns = f"{saved.turns:3} turn{' ' if saved.turns == 1 else 's'}"
         screen.answer(f"{saved.id}  {when}  {turns}  {saved.model}  {title}\n")
 

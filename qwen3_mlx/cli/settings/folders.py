@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from qwen3_mlx.errors import Qwen3Error
-from qwen3_mlx.files import open_to_append, own_folder, read_small, write_atomically
+from qwen3_mlx.files import open_to_append, own_folder, read_small, resolved, write_atomically
 
 
 def home() -> Path:
@@ -53,7 +53,7 @@ def lasting_name(name: str) -> str:
         path = resolve.parse(name).path
         if path is None or name in dict(resolve.bundled()):
             return name
-        return str(path.resolve())
+        return str(resolved(path))
     except (Qwen3Error, OSError):  # using the name reports the error
         return name
 

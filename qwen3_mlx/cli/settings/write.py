@@ -10,7 +10,7 @@ from typing import Any
 
 from qwen3_mlx.cli.settings import settings
 from qwen3_mlx.errors import ConfigError
-from qwen3_mlx.files import held, write_atomically
+from qwen3_mlx.files import held, resolved, write_atomically
 
 PATIENCE_S = 3.0
 """Seconds to wait for another process that changes the file; `config edit` may take hours."""
@@ -19,7 +19,7 @@ PATIENCE_S = 3.0
 @contextlib.contextmanager
 def exclusive(file: Path) -> Iterator[None]:
     """Lock the file for this process. Raises `ConfigError`, also if another process holds it."""
-    target = file.resolve()  # the file may be a symbolic link, for example to a dotfiles folder
+    target = resolved(file)  # the file may be a symbolic link, for example to a dotfiles folder
     with contextlib.ExitStack() as stack:
         try:
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -58,7 +58,7 @@ def _put(file: Path, key: str, value: Any) -> None:
 
 def save(file: Path, text: str) -> None:
     """Write the file with its old permissions, a new one with 0600. Raises `ConfigError`."""
-    target = file.resolve()
+    target = resolved(file)
     try:
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
         write_atomically(target, text.encode())

@@ -17,6 +17,7 @@ from textual.widgets import TextArea
 
 from qwen3_mlx.cli.chat.conversation import Conversation
 from qwen3_mlx.cli.terminal.screen import describe
+from qwen3_mlx.cli.tui import quit_dialog
 from qwen3_mlx.cli.tui.chat_setup import ChatSetup
 from qwen3_mlx.cli.tui.consent_dialog import Question
 from qwen3_mlx.cli.tui.controller import Controller
@@ -27,7 +28,6 @@ from qwen3_mlx.cli.tui.hints import Hints, complete
 from qwen3_mlx.cli.tui.input import Input
 from qwen3_mlx.cli.tui.pace import Pace, collect_all
 from qwen3_mlx.cli.tui.pending_input import PendingInput
-from qwen3_mlx.cli.tui.quit_dialog import QuitDialog
 from qwen3_mlx.cli.tui.status import Status, context_used
 from qwen3_mlx.cli.tui.theme import Themed
 from qwen3_mlx.cli.tui.transcript import Transcript
@@ -73,8 +73,7 @@ class Chat(Themed):
         self.waiting = PendingInput()
         self.errors: list[BaseException] = []
         self.input = Input(start.history, complete)
-        self._copied, self._status_at = 0, 0.0
-        self._flash, self._flash_until = "", 0.0
+        self._copied, self._status_at, self._flash, self._flash_until = 0, 0.0, "", 0.0
         self._pace = Pace()
         self._frame: asyncio.TimerHandle | None = None
         self._hangup = HangupWatcher(
@@ -160,16 +159,13 @@ class Chat(Themed):
     def _ended(self) -> None:
         """Ctrl-D: leave; ask first during a turn, or when a message waits."""
         if self.controller.turn is None and not self.controller.pending:
-            self.exit(0)
+            self.leave()
         else:
             self.action_ask()
 
     def action_ask(self) -> None:
         """Ask whether to leave."""
-        if not isinstance(self.screen, QuitDialog):
-            self.push_screen(QuitDialog(), lambda leave: self.exit(0) if leave else None)
-        else:
-            self.exit(0)
+        quit_dialog.ask(self, self.controller.chat)
 
     def action_toggle_thinking(self) -> None:
         """Ctrl-T: switch thinking on or off for the next turns."""
@@ -228,6 +224,10 @@ class Chat(Themed):
     def put_in_input(self, text: str) -> None:
         """Insert `text` above the input's text."""
         self.input.put_above(text)
+
+    def leave(self) -> None:
+        """End the program; ask first if the chat isn't on the disk."""
+        quit_dialog.leave(self, self.controller.chat)
 
     def ask(self, question: Question[Any], answer: Callable[[Any], None]) -> None:
         """Show a question above the chat, and call `answer` with the user's answer."""

@@ -133,7 +133,7 @@ class Controller:
     def _command(self, line: str) -> None:
         name, text = slash_commands.parse(line)
         if name == "quit":
-            self._view.exit(0)
+            self._view.leave()
         elif name == "help":
             self._view.note(slash_commands.help_text(is_full_screen=True))
         elif self.chat is None:
@@ -165,7 +165,7 @@ class Controller:
         if result.retry:
             self._retry(chat)
         if result.quit:
-            self._view.exit(0)
+            self._view.leave()
 
     def _retry(self, chat: Conversation) -> None:
         messages = chat.session.messages

@@ -47,5 +47,5 @@ class View(Protocol):
     def suspend(self) -> AbstractContextManager[None]:
         """Inside the block the terminal is in its normal mode."""
 
-    def exit(self, result: int) -> None:
-        """End the program with an exit code."""
+    def leave(self) -> None:
+        """End the program; ask first if the chat isn't on the disk."""

@@ -30,6 +30,7 @@ GONE = {
     "PLACE/file": "a file is no model directory: got PLACE/file",
     "PLACE/short.gguf": "short.gguf",
     "PLACE/gone.gguf": "no such model directory: got PLACE/gone.gguf",
+    "https://huggingface.co/Qwen/Qwen3-8B": "a page is no model",
     "PLACE/embedder": "this model turns texts into vectors and writes none",
     "PLACE/loop/x": "no such model directory",
     "~nobody-here/model": "no such model directory",

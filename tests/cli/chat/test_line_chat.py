@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from qwen3_mlx.chat import journal
+from qwen3_mlx.cli.chat.line_chat import LineChat
 from qwen3_mlx.cli.chat.line_input import Lines
 from qwen3_mlx.errors import ContextError
 from qwen3_mlx.events import Answer, Thinking
@@ -154,3 +156,31 @@ def test_state_that_cannot_be_written_costs_nothing(cli: Any, monkeypatch: Any) 
     monkeypatch.setenv("QWEN3_MLX_HOME", "/proc/nothing/here")
     cli.script([Answer("a")])
     assert cli("chat", "8b", stdin="x\n").stdout == "a\n"
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_leaving_a_chat_that_is_not_kept_is_asked_twice(
+    cli: Any, state_home: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
+) -> None:
+    """The one error was long ago: who leaves is told what they lose, unless they saved it."""
+    state_home.mkdir()
+    (state_home / "sessions").touch()  # no directory
+    cli.script([Answer("a")], [Answer("b")], [Answer("c")])
+    save = [f"/save {state_home}/mine"] if saved else []
+    lines = iter(["one", "two", *save, "/quit", "three", "/quit", "/quit", "not read"])
+    init = LineChat.__init__
+
+    def watched(chat: LineChat, *arguments: Any, **named: Any) -> None:
+        init(chat, *arguments, **named)
+        chat.interactive = True
+
+    monkeypatch.setattr(LineChat, "__init__", watched)
+    monkeypatch.setattr(LineChat, "_reader", lambda self: Lines(self.screen))
+    drafts = drafts_of(lines, monkeypatch)
+    done = cli("chat", "8b", stdin="")
+    asked = 0 if saved else 2
+    assert done.stderr.count("to leave without it: /quit or Ctrl-D again") == asked
+    assert done.stderr.count("can't be kept") == 1 + asked
+    assert len(drafts) == (4 if saved else 6)
+    if saved:
+        assert journal.read(state_home / "mine").turns == 2

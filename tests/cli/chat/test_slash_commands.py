@@ -94,11 +94,28 @@ def test_a_flag_is_text_to_a_model_that_cannot_switch(family: Family) -> None:
         ("/save /tmp/talk", True),
         ("/load a/b", True),
         ("/help\nmore lines", False),
+        ("/system You are brief.\nYou are kind.", True),
+        ("/system\nYou are brief.", True),
+        ("/edit one\ntwo", True),
+        ("/systems one\ntwo", False),
+        ("say /system one\ntwo", False),
+        ("", False),
         ("hello", False),
     ],
 )
 def test_what_is_a_command(line: str, expected: bool) -> None:
     assert slash_commands.is_command(line) is expected
+
+
+@pytest.mark.parametrize("between", [" ", "\n", "\t", " \n "])
+def test_a_system_prompt_of_several_lines(between: str) -> None:
+    """A pasted one was sent to the model as a message, and no system prompt was set."""
+    conversation = chat()
+    run(conversation, f"/system{between}You are brief.\n\nYou are kind.\n")
+    assert conversation.session.system == "You are brief.\n\nYou are kind."
+    send(conversation, "hi")
+    changed = slash_commands.run(conversation, "/edit one\n  two").send
+    assert changed == "one\n  two"
 
 
 def test_unknown_command_names_the_nearest() -> None:
@@ -296,6 +313,24 @@ def test_a_dash_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text
     assert not list(tmp_path.glob("*"))
 
 
+def test_a_save_to_a_directory_says_so(tmp_path: Path) -> None:
+    """It was "not from this chat: /load it first"."""
+    conversation = chat()
+    send(conversation, "hi")
+    with pytest.raises(SessionError, match="this is a directory") as error:
+        run(conversation, f"/save {tmp_path}")
+    assert f"/save {tmp_path}/chat.jsonl" in str(error.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"), [("/Help", "help"), ("/THINK", "think"), ("/EXIT", "quit")]
+)
+def test_capitals_are_no_other_word(line: str, meant: str) -> None:
+    with pytest.raises(OptionError, match="unknown command") as error:
+        run(chat(), line)
+    assert f"did you mean /{meant}? " in str(error.value.hint)
+
+
 def test_an_export_to_a_directory_says_so(tmp_path: Path) -> None:
     conversation = chat()
     send(conversation, "hi")
@@ -330,3 +365,18 @@ def test_stats_and_totals() -> None:
 def test_retry_and_quit() -> None:
     assert slash_commands.run(chat(), "/retry").retry
     assert slash_commands.run(chat(), "/quit").quit
+
+
+def test_an_export_names_the_kept_conversation_not_the_file(
+    tmp_path: Path, state_home: Path
+) -> None:
+    """What it names is what `--resume` takes; a chat that isn't kept has no id."""
+    conversation = chat()
+    send(conversation, "hi")
+    run(conversation, f"/export md {tmp_path}/one.md")
+    assert (tmp_path / "one.md").read_text().startswith("# hi\n\nfake\n\n## User")
+    conversation.journal = ChatJournal(journal_files.new_path(state_home / "sessions"))
+    conversation.keep()
+    run(conversation, f"/export md {tmp_path}/two.md")
+    id = conversation.journal.path.stem
+    assert (tmp_path / "two.md").read_text().startswith(f"# hi\n\nfake, {id}\n\n## User")

@@ -39,11 +39,16 @@ def test_a_conversation(tmux: Tmux) -> None:
     tmux.until("exit code 0")
 
 
-def test_history_is_there_in_the_next_run(tmux: Tmux) -> None:
+def remembered(tmux: Tmux) -> None:
+    """A chat in which one message was sent: it is in the history."""
     tmux.start("short", "chat", "--plain", "8b")
     tmux.prompt(1)
     tmux.keys("remember me", "Enter")
     tmux.prompt(2)
+
+
+def test_history_is_there_in_the_next_run(tmux: Tmux) -> None:
+    remembered(tmux)
     tmux.keys("/quit", "Enter")
     tmux.until("exit code 0")
     tmux.start("short", "chat", "--plain", "8b", again=True)
@@ -55,10 +60,7 @@ def test_history_is_there_in_the_next_run(tmux: Tmux) -> None:
 
 
 def test_a_search_of_the_history_is_taken_or_left(tmux: Tmux) -> None:
-    tmux.start("short", "chat", "--plain", "8b")
-    tmux.prompt(1)
-    tmux.keys("remember me", "Enter")
-    tmux.prompt(2)
+    remembered(tmux)
     tmux.keys("C-r", "rem")
     tmux.shown("I-search backward: rem")
     tmux.keys("Enter")  # takes what was found into the input

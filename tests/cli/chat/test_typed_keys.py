@@ -104,6 +104,32 @@ def test_ctrl_d_typed_ahead_ends_the_input(keyboard: Keyboard, before: bytes) ->
             reader.read("> ")
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_line_typed_ahead_is_not_added_to_a_draft(keyboard: Keyboard, together: bool) -> None:
+    """A refused command came back into the input, and the next line went with it."""
+    with prompt(keyboard) as reader:
+        keyboard.type(b"/mcp x\rAdd 1 and 2\r" if together else b"/mcp x\r")
+        assert reader.read("> ") == "/mcp x"
+        if not together:
+            keyboard.type(b"Add 1 and 2\r")
+        assert reader.read("> ", "/mcp x") == "Add 1 and 2"
+        keyboard.at_prompt.append(b"\x1b[A\x1b[A\r")
+        assert reader.read("> ") == "/mcp x", "it is in the history"
+        keyboard.at_prompt.append(b"y\r")
+        assert reader.read("> ", "/mcp x") == "/mcp xy"
+
+
+def test_what_was_typed_before_a_question_is_not_added_to_a_draft(keyboard: Keyboard) -> None:
+    with prompt(keyboard) as reader:
+        keyboard.type(b"go\rmore")
+        assert reader.read("> ") == "go"
+        keyboard.type(b"\r")
+        keyboard.at_prompt.append(b"n\r")
+        assert reader.ask("run it? ") == "n"
+        keyboard.at_prompt.append(b"!\r")
+        assert reader.read("> ", "go") == "more!"
+
+
 def test_lines_typed_before_a_question_answer_nothing(keyboard: Keyboard) -> None:
     """Also those that the prompt before it has read together with its own."""
     with prompt(keyboard) as reader:

@@ -272,3 +272,12 @@ def test_where_they_are(monkeypatch: pytest.MonkeyPatch, state_home: Path) -> No
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     if sys.platform == "linux":
         assert folders.sessions() == Path("/data/qwen3-mlx/sessions")
+
+
+def test_a_cleared_conversation_is_called_empty_in_the_list(cli: Any, state_home: Path) -> None:
+    """`--resume` passes over it, so the list says why."""
+    cli.script(TURN)
+    cli("chat", "8b", stdin="x\n/clear\n")
+    line = cli("sessions", "list").stdout
+    assert "0 turns  fake  (empty)\n" in line
+    assert "no conversation is kept yet" in cli("chat", "--resume", stdin="y\n").stderr

@@ -255,3 +255,30 @@ def test_debug_prints_the_traceback_after_leaving(tmux: Tmux) -> None:
     screen = tmux.shown("exit code 0")
     assert screen.count("Traceback") == 2 and "RuntimeError: boom" in screen
     assert "OptionError: /budget" in screen
+
+
+@pytest.mark.parametrize("keys", [["ctrl+d"], ["/", "q", "u", "i", "t", "enter"]])
+async def test_leaving_a_chat_that_is_not_kept_asks_first(
+    keys: list[str], state_home: Path
+) -> None:
+    """The one error may be long ago; once there is room again, nothing is asked."""
+    state_home.mkdir()
+    (state_home / "sessions").touch()  # no directory
+    kept = journal.ChatJournal(state_home / "sessions" / "one.jsonl")
+
+    def prepare(chat: Conversation) -> list[str]:
+        chat.journal = kept
+        return []
+
+    async with run_chat([Answer("a")], prepare=prepare) as chat:
+        await chat.type("one")
+        await chat.until("can't be kept")
+        await chat.press(*keys)
+        await chat.until("Leave the chat?")
+        assert chat.seen.count("can't be kept") >= 1 and "--no-save" in chat.seen
+        await chat.press("escape")
+        await chat.until(lambda: "Leave the chat?" not in chat.seen)
+        (state_home / "sessions").unlink()
+        await chat.press(*keys)
+        await chat.until(lambda: not chat.app.is_running)
+    assert [one.turns for one in map(journal.read, (state_home / "sessions").iterdir())] == [1]
