@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.clients.libraries import library
 from tests.clients.served import THOUGHT, Served, call, results
 
-anthropic = pytest.importorskip("anthropic", reason="no anthropic: uv sync --group clients")
+anthropic = library("anthropic")
 
 ASK: Any = [{"role": "user", "content": "What is 2 + 2?"}]
 SUM: Any = {

@@ -10,12 +10,13 @@ import pytest
 
 from qwen3_mlx.model import load
 from tests.checkpoints import GOLDEN
+from tests.clients.libraries import library
 from tests.clients.model import CONTEXT
 from tests.clients.served import THOUGHT, Served, call, results
 from tests.serve.server import serving
 
 pydantic = pytest.importorskip("pydantic", reason="no pydantic: uv sync --group clients")
-openai = pytest.importorskip("openai", reason="no openai: uv sync --group clients")
+openai = library("openai")
 
 SUM: Any = {
     "type": "function",

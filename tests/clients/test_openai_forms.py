@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from qwen3_mlx.model import load
+from tests.clients.libraries import library
 from tests.serve.server import Server, serving
 
-openai = pytest.importorskip("openai", reason="no openai: uv sync --group clients")
+openai = library("openai")
 pydantic = pytest.importorskip("pydantic")
 
 City = pydantic.create_model(

@@ -69,6 +69,34 @@ def test_idle_threads_sleep() -> None:
     assert run("")["spun"] < 0.03
 
 
+@pytest.mark.parametrize(
+    ("text", "kernels"),
+    [
+        ("vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 {wide}\n", "SkylakeX"),
+        ("vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f\n", None),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 {wide}\n", None),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", None),
+        ("", None),
+    ],
+)
+def test_amds_processors_with_wide_registers_get_kernels_for_them(
+    tmp_path: Path, text: str, kernels: str | None
+) -> None:
+    wide = "avx512f avx512dq avx512cd avx512bw avx512vl"
+    processor = tmp_path / "cpuinfo"
+    processor.write_text(text.format(wide=wide), "utf-8")
+    assert blas._kernels(processor) == kernels
+    assert blas._kernels(tmp_path / "none") is None
+
+
+def test_kernels_that_a_user_chose_stay() -> None:
+    code = "import os; from qwen3_mlx.device import blas; blas.load();"
+    code += "print(os.environ['OPENBLAS_CORETYPE'])"
+    own = os.environ | {"OPENBLAS_CORETYPE": "Haswell"}
+    said = subprocess.check_output([sys.executable, "-c", code], env=own, text=True)
+    assert said.strip() == "Haswell"
+
+
 def test_without_a_library_mlx_keeps_its_own() -> None:
     found = run("off")
     assert found["blas"] is None

@@ -73,7 +73,8 @@ constexpr int kLanes = 32;
 uint self();                                   // index in the threadgroup
 void meet_simdgroup(const char* what, int line);  // all lanes of the simdgroup, at one line
 void meet_threadgroup(int line);
-uint64_t* slots();  // one word a lane, valid until the second rendezvous from now
+// Meets all lanes, each with a word; returns theirs, valid until the second rendezvous from now.
+uint64_t* meet_with(uint64_t word, const char* what, int line);
 extern uint3 group, groups, group_size, grid;
 
 // A library's one kernel, as `shim_kernel`: its buffers, the outputs last; its threadgroup arrays
@@ -98,10 +99,9 @@ inline uint3 position_in_grid() {
 
 template <class V> uint64_t* publish(V v, const char* what, int line) {
   static_assert(sizeof(V) <= 8);
-  uint64_t* words = slots();
-  __builtin_memcpy(words + lane(), &v, sizeof v);
-  meet_simdgroup(what, line);
-  return words;
+  uint64_t word = 0;
+  __builtin_memcpy(&word, &v, sizeof v);
+  return meet_with(word, what, line);
 }
 template <class V> V word(const uint64_t* words, uint lane) {
   V v;

@@ -7,12 +7,19 @@ Rank 0 computes each network whole as well, compares, and prints a line of JSON.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+
+# Not as in the conftest: BLAS's two threads wait for each other, spinning, and as batches they
+# don't interrupt whom they wait for. 37 seconds of two busy cores, 20 so.
+if hasattr(os, "SCHED_BATCH"):
+    with contextlib.suppress(OSError):  # a container may forbid it
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 import qwen3_mlx.device.backend  # noqa: F401
 

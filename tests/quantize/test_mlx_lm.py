@@ -3,6 +3,7 @@ recipes agree. Needs the `bench` dependency group."""
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +25,8 @@ from tests.quantize.build import DENSE, MOE, bf16_model, read_model
 from tests.quantize.conftest import convert, request
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-pytest.importorskip("mlx_lm", reason="mlx-lm is in the dependency group `bench`")
+if importlib.util.find_spec("mlx_lm") is None:  # imported by the tests: it takes a second
+    pytest.skip("mlx-lm is in the dependency group `bench`", allow_module_level=True)
 
 TOKENS = mx.array([[3, 14, 159, 26, 5, 35, 89, 79, 323, 84]])
 NMSE = 1e-9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -37,11 +38,11 @@ def script() -> Script:
     return Script()
 
 
-@pytest.fixture
-def page(browser: Any, script: Script) -> Iterator[Any]:
-    """The page, whose console must stay silent and which asks its own host only."""
+@contextmanager
+def opened(browser: Any, script: Script, faults: list[str]) -> Iterator[Any]:
+    """The page, whose console's errors go to `faults`, and what it asks of other hosts."""
     context = browser.new_context(viewport={"width": 800, "height": 700})
-    page, faults = context.new_page(), []
+    page = context.new_page()
     page.set_default_timeout(20_000)
     page.on("pageerror", lambda error: faults.append(str(error)))
     with scripted(script) as url:
@@ -49,4 +50,34 @@ def page(browser: Any, script: Script) -> Iterator[Any]:
         page.goto(url)
         yield page
         context.close()
+
+
+@pytest.fixture
+def page(browser: Any, script: Script) -> Iterator[Any]:
+    """The page, whose console must stay silent and which asks its own host only."""
+    faults: list[str] = []
+    with opened(browser, script, faults) as page:
+        yield page
     assert faults == []
+
+
+@pytest.fixture(scope="module")
+def one_page(browser: Any) -> Iterator[tuple[Any, list[str]]]:
+    """A page for all tests of a file, and its faults."""
+    faults: list[str] = []
+    with opened(browser, Script(), faults) as page:
+        yield page, faults
+    assert faults == []
+
+
+@pytest.fixture
+def drawing(one_page: tuple[Any, list[str]]) -> Iterator[Any]:
+    """The page for a test that draws only what it says, beside the page's own elements.
+
+    Its console must stay silent, too. Opening a page anew takes longer than most such tests.
+    """
+    page, faults = one_page
+    yield page
+    page.evaluate("0")  # what the page has to say has come before the answer
+    found, faults[:] = list(faults), []
+    assert found == []

@@ -16,7 +16,10 @@ import pytest
 
 from qwen3_mlx.serve.web_page import PAGE, POLICY
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser")
+"""The first is the same engine without a browser's windows: a new page takes it a quarter of the
+processor's time, 0.15 seconds for 0.7."""
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 SAID = "tokens in the conversation"
 USAGE = {

@@ -244,12 +244,12 @@ LETTERS = """text => [...text].filter(
 
 @needs_chromium
 class TestMarkdown:
-    def test_every_letter_is_shown_in_order(self, page: Any) -> None:
+    def test_every_letter_is_shown_in_order(self, drawing: Any) -> None:
         """But for marks, ordinals (the browser draws them) and <br> in a cell, a line break."""
         chance = random.Random(7)
         words = [word for word in WORDS if word != "]("]  # a link hides its address
         texts = ["".join(chance.choices(words, k=chance.randint(1, 40))) for _ in range(2_000)]
-        missing = page.evaluate(
+        missing = drawing.evaluate(
             """texts => texts.filter(text => {
               const letters = LETTERS;
               const drawn = document.createElement("div"), bare = text.replace(/<br>/g, "");
@@ -265,10 +265,10 @@ class TestMarkdown:
         )
         assert missing == []
 
-    def test_a_text_in_pieces_is_drawn_as_the_whole_is(self, page: Any) -> None:
+    def test_a_text_in_pieces_is_drawn_as_the_whole_is(self, drawing: Any) -> None:
         chance = random.Random(8)
         texts = ["".join(chance.choices(WORDS, k=60)) for _ in range(100)]
-        different = page.evaluate(
+        different = drawing.evaluate(
             """texts => texts.filter(text => {
               const [whole, grown] = [document.createElement("div"), document.createElement("div")];
               new Growing(whole).show(text);
@@ -307,8 +307,8 @@ class TestMarkdown:
             ("x\n- a\n1. b", '<div><p>x</p><ul><li>a</li></ul><ol start="1"><li>b</li></ol></div>'),
         ],
     )
-    def test_marks(self, page: Any, text: str, html: str) -> None:
-        drawn = page.evaluate("text => block(text).outerHTML", text)
+    def test_marks(self, drawing: Any, text: str, html: str) -> None:
+        drawn = drawing.evaluate("text => block(text).outerHTML", text)
         plain = re.sub(r' class="[^"]*"', "", drawn)
         assert plain.replace("<div><ul>", "<ul>").replace("</ul></div>", "</ul>") == html.replace(
             "<div><ul>", "<ul>"

@@ -56,28 +56,30 @@ def drawn(page: Any, text: str) -> str:
 @needs_chromium
 class TestRepeats:
     @pytest.mark.parametrize("part", PARAGRAPHS)
-    def test_a_paragraph_of_one_mark_is_drawn_in_no_time(self, page: Any, part: str) -> None:
+    def test_a_paragraph_of_one_mark_is_drawn_in_no_time(self, drawing: Any, part: str) -> None:
         for times in (300, 12_000 // len(part)):
-            shown = drawn(page, "x " + part * times)
+            shown = drawn(drawing, "x " + part * times)
             assert shown.count("a") <= part.count("a") * times
 
     @pytest.mark.parametrize("part", LINES)
-    def test_lines_of_one_mark_are_drawn_in_no_time(self, page: Any, part: str) -> None:
+    def test_lines_of_one_mark_are_drawn_in_no_time(self, drawing: Any, part: str) -> None:
         for times in (300, 12_000 // len(part)):
-            assert drawn(page, part * times).count("a") == part.count("a") * times
+            assert drawn(drawing, part * times).count("a") == part.count("a") * times
 
     @pytest.mark.parametrize("text", ABSURD, ids=lambda text: repr(text[:12]))
-    def test_a_text_that_no_one_writes_is_drawn_in_no_time(self, page: Any, text: str) -> None:
-        assert drawn(page, text).count("a") == text.count("a")
+    def test_a_text_that_no_one_writes_is_drawn_in_no_time(self, drawing: Any, text: str) -> None:
+        assert drawn(drawing, text).count("a") == text.count("a")
 
-    def test_what_is_nested_deeper_than_anyone_reads_is_shown_as_it_is(self, page: Any) -> None:
+    def test_what_is_nested_deeper_than_anyone_reads_is_shown_as_it_is(self, drawing: Any) -> None:
         for text in ("> " * 3_000 + "end", "- " * 3_000 + "end", "1. > " * 3_000 + "end"):
-            assert drawn(page, text).endswith("end")
-        page.evaluate("text => document.body.append(block(text))", "> " * 40 + "end")
-        assert 10 < page.locator("blockquote").count() < 20
+            assert drawn(drawing, text).endswith("end")
+        drawing.evaluate("text => document.body.append(block(text))", "> " * 40 + "end")
+        assert 10 < drawing.locator("blockquote").count() < 20
 
-    def test_every_row_of_a_table_too_long_for_an_argument_list_is_drawn(self, page: Any) -> None:
-        rows = page.evaluate("""() => {
+    def test_every_row_of_a_table_too_long_for_an_argument_list_is_drawn(
+        self, drawing: Any
+    ) -> None:
+        rows = drawing.evaluate("""() => {
           const drawn = document.createElement("div");
           new Growing(drawn).show("|a|\\n|-|\\n" + "|b|\\n".repeat(150000));
           return drawn.querySelectorAll("td").length;
