@@ -198,9 +198,16 @@ def read_config(directory: str | Path) -> dict[str, Any]:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to a temporary file beside `path`, fsync it, then rename it to `path`.
 
-    Raises `OSError`, for a full disk for example; `path` is then unchanged. Also deletes the
-    temporary files that killed processes left for `path` more than an hour ago.
+    Where `path` is a link, the file that it leads to is written. Raises `OSError`, for a full disk
+    for example, and EINVAL for what is there and is no regular file: as root the renaming would
+    put a file in the place of ``/dev/null``. `path` is then unchanged. Also deletes the temporary
+    files that killed processes left for `path` more than an hour ago.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    path = resolved(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,9 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 import qwen3_mlx
+from qwen3_mlx.chat import journal
 from qwen3_mlx.cli.app import app
 from qwen3_mlx.errors import ConfigError, OptionError, Qwen3Error, SessionError
-from qwen3_mlx.files import open_regular, read_json, read_small
+from qwen3_mlx.files import open_regular, read_json, read_small, write_atomically
+from qwen3_mlx.options import GenerationOptions
 
 DEMO = Path(qwen3_mlx.__file__).parent / "demo"
 NAMES = [
@@ -211,3 +214,33 @@ def test_messages_that_are_none(content: Any) -> None:
     with pytest.raises(OptionError):
         session.send(content)
     assert session.messages == []
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_nothing_but_a_file_is_written_over(tmp_path: Path, linked: bool) -> None:
+    """As root a conversation that was saved to /dev/null took its place: no program ran on."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    named = link if linked else pipe
+    with pytest.raises(OSError, match="no regular file") as refused:
+        write_atomically(named, b"data")
+    assert refused.value.errno == errno.EINVAL
+    with pytest.raises(SessionError, match="no regular file"):
+        journal.save(named, "demo", GenerationOptions(), [{"role": "user", "content": "a"}])
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path, b"data")
+    assert pipe.is_fifo() and link.is_symlink() and sorted(tmp_path.iterdir()) == [link, pipe]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_file_that_a_link_leads_to_is_written(tmp_path: Path, there: bool) -> None:
+    """As with a configuration that lies among others in a repository."""
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    if there:
+        (folder / "file").write_bytes(b"old")
+    link.symlink_to(Path("folder", "file"))
+    write_atomically(link, b"new")
+    assert link.is_symlink() and (folder / "file").read_bytes() == b"new"
+    assert [file.name for file in folder.iterdir()] == ["file"]
