@@ -21,6 +21,7 @@ from qwen3_mlx.metal.verdict import Reading, Verdict
 from qwen3_mlx.model import Qwen3
 from qwen3_mlx.nn import ahead, trial, trial_rows
 from qwen3_mlx.nn.cache.full import KVCache
+from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options import AS_COMPUTED, CacheFormat
 from qwen3_mlx.serve import kernel_trial
 from qwen3_mlx.serve.kernel_trial import PAUSE_SECONDS, QUIET_SECONDS, TRIES, KernelTrial
@@ -214,6 +215,18 @@ class Other(KVCache):
     """A kernel's cache."""
 
 
+class Step:
+    """A fused step, by which caches are made."""
+
+    fault = ""
+
+    def __init__(self, network: Qwen3Network) -> None:
+        self.network = network
+
+    def make_cache(self) -> list[KVCache]:
+        return [Other(self.network.context) for _ in self.network.layers]
+
+
 def test_kept_conversations_move_into_the_kernels_caches() -> None:
     network, _ = tiny.network(5)
     prompt = [(7 * n) % 20 for n in range(40)]
@@ -222,7 +235,7 @@ def test_kept_conversations_move_into_the_kernels_caches() -> None:
 
     def made() -> PromptCache:
         cache = PromptCache(network)
-        cache.layers[:] = [Other(network.context) for _ in cache.layers]
+        cache.step = Step(network)  # type: ignore[assignment]
         return cache
 
     prefixes = Prefixes(made, 10**9)
