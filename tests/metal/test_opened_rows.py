@@ -235,14 +235,14 @@ def test_the_cache_format_is_that_of_all(asked: list[int]) -> None:
     assert asked == [2, 2, 1, 1]
 
 
-@pytest.mark.parametrize(("held", "grows"), [(191, False), (192, False), (193, True)])
-def test_a_tail_that_just_fits_makes_no_buffer_grow(held: int, grows: bool) -> None:
-    cache = tailed.TailedCache(1000)
-    cache.append(*(mx.zeros((1, 2, held, 8)) for _ in range(2)))
+@pytest.mark.parametrize(("beyond", "grows"), [(-1, False), (0, False), (1, True)])
+def test_a_tail_that_just_fits_makes_no_buffer_grow(beyond: int, grows: bool) -> None:
+    cache, length = tailed.TailedCache(1000), 256 - attend.TAIL + beyond
+    cache.append(*(mx.zeros((1, 2, length, 8)) for _ in range(2)))
     assert cache.capacity == 256
-    for _ in range(64):
+    for _ in range(attend.TAIL):
         assert not cache.grows(1)
         cache.grow(cache.open()[-1])
-    assert cache.offset == held + 64 and cache.grows(1) == grows
+    assert cache.offset == 256 + beyond and cache.grows(1) == grows
     cache.open()
     assert (cache.capacity > 256) == grows
