@@ -139,7 +139,7 @@ def render(
     Raises `OptionError`, `MessageError`, `TemplateError`.
     """
     check_writes_text(runtime.kind, runtime.name)
-    if not messages:
+    if isinstance(messages, list | tuple) and not messages:
         raise OptionError("messages", got="no messages", expected="at least one user message")
     conversation, offered = runtime.template.conversation(messages), tools or []
     spent = _spent(runtime, conversation, options)

@@ -24,19 +24,21 @@ from qwen3_mlx.errors import BackendError, OptionError, shown
 from qwen3_mlx.events import Done, Event
 from qwen3_mlx.fit.chunk_size import chunk_size
 from qwen3_mlx.options.callback import callback
+from qwen3_mlx.options.plain_words import is_word
 
 
 def check_interrupt(kind: object) -> None:
     """Raise `OptionError` unless `kind` is an `Interrupt`."""
-    if kind not in ("answer", "stop"):
+    if not is_word(kind, "answer", "stop"):
         raise OptionError("interrupt", got=shown(kind), expected="'answer' or 'stop'")
 
 
 class Generation(Iterator[Event]):
     """Iterates over the events of one turn as they are computed.
 
-    One thread reads it: `BackendError` where another goes on. `interrupt` is safe to call from
-    another thread or a signal handler at any time.
+    It may be read on in another thread than it was begun in (`BackendError` if several machines run
+    the model), by one at a time. `interrupt` is safe to call from another thread or a signal
+    handler at any time.
     """
 
     def __init__(self, events: Iterator[Event], control: Control) -> None:
