@@ -15,6 +15,7 @@ from qwen3_mlx.chat.prompt_store import PromptStore
 from qwen3_mlx.chat.request import as_options, prepare, runtime_of
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.turn import Generation, check_interrupt, turn_events
+from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.engine.background import BACKGROUND, Stopped
 from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.prefill import PromptProgress
@@ -170,11 +171,13 @@ class ChatSession:
         The next turn then computes only its own message, although the rendered history differs
         from the generated tokens (templates drop old thoughts). Does nothing during a turn.
         """
+        about_to_compute()
         BACKGROUND.stop()
         return self._warm(self.messages, lambda: False)
 
     def warm_in_background(self) -> None:
         """Start `warm` in the background. The next turn of any session cancels it."""
+        about_to_compute()  # here: who has forked would hear nothing of an error in the background
         messages = [dict(message) for message in checked_messages(self.messages)]
 
         def job(stopped: Stopped) -> None:

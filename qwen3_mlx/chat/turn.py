@@ -12,6 +12,7 @@ from qwen3_mlx.chat.request import Request
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.chat.turn_output import TurnOutput, new_sampler
 from qwen3_mlx.chat.turns import Begun, Reading, Turn
+from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.control import Control, Interrupt
@@ -45,6 +46,7 @@ class Generation(Iterator[Event]):
         self._events, self.control = events, control
 
     def __next__(self) -> Event:
+        about_to_compute()  # the process may have been forked since the turn began
         return next(self._events)
 
     def interrupt(self, kind: Interrupt = "stop") -> None:

@@ -13,14 +13,15 @@ from qwen3_mlx.options.plain_words import is_word
 def plain_schema(value: Any) -> dict[str, Any] | None:
     """The JSON schema that `value` gives, as a dict of JSON types; None for None.
 
-    `value` is a dict, a JSON text or a pydantic model class; True, the schema that accepts
-    anything, becomes ``{}``. Raises `OptionError`.
+    `value` is a dict, a JSON text, a pydantic model class or TypeAdapter; True, the schema that
+    accepts anything, becomes ``{}``. Raises `OptionError`.
     """
     expected = "a JSON schema: a dict, its text, or a pydantic model"
     if value is None:
         return None
     found = value
-    make = getattr(value, "model_json_schema", None) if isinstance(value, type) else None
+    named = "model_json_schema" if isinstance(value, type) else "json_schema"  # a TypeAdapter's
+    make = getattr(value, named, None)
     try:
         if callable(make):
             found = make()
