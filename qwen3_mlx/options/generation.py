@@ -13,6 +13,7 @@ from qwen3_mlx.options.auto_budget import AutoBudget, most_tokens, read_budget
 from qwen3_mlx.options.plain_numbers import biases, ranged, whole, within
 from qwen3_mlx.options.plain_words import is_word, switch, whole_characters
 from qwen3_mlx.options.thinking_budget import STOP_TEXT
+from qwen3_mlx.options.unknown import unknown_option
 
 Family = Literal["hybrid", "thinking", "instruct", "coder"]
 """hybrid: Qwen3 of April 2025, both modes; thinking, instruct: the 2507 releases; coder."""
@@ -249,9 +250,7 @@ class GenerationOptions:
         known = {field.name for field in fields(self)}
         for name in changes:
             if name not in known:
-                raise OptionError(
-                    "unknown option", got=shown(name), expected=f"one of {', '.join(sorted(known))}"
-                )
+                raise unknown_option(name, known)
         return replace(self, **changes)
 
     def sampling(

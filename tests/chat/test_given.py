@@ -147,3 +147,22 @@ def test_a_type_checker_sees_replies_where_errors_are_raised() -> None:
     found = [str(one["return"]).replace("qwen3_mlx.events.", "") for one in told]
     assert found[0] == "list[Reply]"
     assert "Qwen3Error" in found[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("system", "session(system="),
+        ("stream", "model.stream"),
+        ("max_new_tokens", "max_tokens"),
+        ("temprature", "did you mean temperature?"),
+        ("budget", "thinking_budget"),
+    ],
+)
+def test_an_option_of_another_library_is_pointed_to_the_one_here(
+    model: Qwen3, name: str, hint: str
+) -> None:
+    for ask in (model.generate, model.stream, model.generate_many, model.session().send):
+        with pytest.raises(OptionError, match=r"^unknown option: got") as found:
+            ask(["a"] if ask == model.generate_many else "a", **{name: 1})
+        assert hint in str(found.value.hint)
