@@ -21,14 +21,19 @@ from qwen3_mlx.events import Answer, Done, ToolCall
 from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.tools.consent import Consent, No, Once
 from qwen3_mlx.tools.events import Ending, LoopDone, LoopEvent, ToolResult, ToolRun
-from qwen3_mlx.tools.result_text import DECLINED, NOT_RUN, RESULT_TOKENS, for_model
+from qwen3_mlx.tools.result_text import (
+    DECLINED,
+    NOT_RUN,
+    RESULT_TOKENS,
+    SAME_CALL,
+    WHY,
+    for_model,
+)
 from qwen3_mlx.tools.surrogates import whole_text
 from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool, failure
 
 MAX_STEPS = 20
 """The most runs of the model in one user turn."""
-SAME_CALL = 3
-"""A user turn ends when it has requested the same call this many times."""
 CALL_MARKS = ("<tool_call>", "<function=")
 
 
@@ -71,14 +76,18 @@ class ToolLoop:
         The last event is `LoopDone`. Raises as `ChatSession.send`; the messages until then stay in
         the session, each call with its result.
         """
-        self._stopped = False
-        turn = _Turn(self, options)
-        return turn.events(content)
+        return self._begin(options).events(content)
 
     def retry(self, **options: Any) -> Iterator[LoopEvent]:
         """Answer the last user message again; yields as `send`. Raises as `ChatSession.retry`."""
+        return self._begin(options).events(None)
+
+    def _begin(self, options: dict[str, Any]) -> _Turn:
+        if self._cancel is not None:  # another turn's message would come before the call's result
+            hint = "interrupt() ends it; a tool that needs a model takes another Agent"
+            raise OptionError("a call of this agent is still running", hint=hint)
         self._stopped = False
-        return _Turn(self, options).events(None)
+        return _Turn(self, options)
 
     def interrupt(self, kind: Literal["answer", "stop"] = "stop") -> None:
         """End the running call, and tell the model so; if none runs, the thinking or the turn."""
@@ -247,7 +256,7 @@ class _Turn:
         """Run `call` if it is allowed; yields `ToolRun` and `ToolResult`, returns the latter."""
         tool = self.loop.tools.get(call.name)
         if ending is not None:
-            result = ToolResult(call, f"{NOT_RUN}: {_WHY[ending]}.", True, tool)
+            result = ToolResult(call, f"{NOT_RUN}: {WHY[ending]}.", True, tool)
         elif tool is None:
             names = ", ".join(self.loop.tools)
             result = ToolResult(call, f"Error: no tool {call.name!r}. There are: {names}.", True)
@@ -284,15 +293,6 @@ class _Turn:
         if not self.loop.tools:
             text = "Error: there are no tools any more. Answer without them."
         return [{"role": "tool", "content": text}]
-
-
-_WHY: dict[Ending, str] = {
-    "interrupted": "the user ended the turn",
-    "steps": "the turn has had all its steps",
-    "repeated": f"the same call came {SAME_CALL} times",
-    "length": "the turn ran out of room",
-    "answered": "the turn is over",
-}
 
 
 def _key(call: ToolCall) -> str:

@@ -114,3 +114,21 @@ def test_a_turn_has_the_agents_tools(model: Qwen3) -> None:
     for ask in (agent.run, agent.stream):
         with pytest.raises(OptionError, match=r"tools: got .*the tools that the agent has"):
             ask("Who?", tools=[])
+
+
+def test_a_tool_that_asks_its_own_agent_is_told_no(
+    monkeypatch: pytest.MonkeyPatch, model: Qwen3
+) -> None:
+    """Its message came between the call and the result, for ever in the conversation."""
+    say_in_turn(monkeypatch, model, [call_text("ask"), "Done."])
+
+    def ask() -> str:
+        return agent.run("What now?").answer
+
+    agent = Agent(model, [ask], **GREEDY)
+    reply = agent.run("Do it")
+    assert "a call of this agent is still running" in reply.results[0].text
+    roles = [one["role"] for one in agent.session.messages]
+    assert roles == ["user", "assistant", "tool", "assistant"]
+    say_in_turn(monkeypatch, model, ["Yes."])
+    assert agent.run("Well?").answer == "Yes."
