@@ -166,3 +166,13 @@ def test_an_option_of_another_library_is_pointed_to_the_one_here(
         with pytest.raises(OptionError, match=r"^unknown option: got") as found:
             ask(["a"] if ask == model.generate_many else "a", **{name: 1})
         assert hint in str(found.value.hint)
+
+
+def test_a_budget_beyond_the_context_is_not_mended_by_max_tokens() -> None:
+    small = load("demo", context=60)
+    with pytest.raises(OptionError, match="the context leaves no room for an answer") as found:
+        small.generate("What is 17 * 23?", thinking_budget=100)
+    assert "max_tokens" not in str(found.value)
+    with pytest.raises(OptionError, match="max_tokens leaves no room") as found:
+        small.generate("What is 17 * 23?", thinking_budget=10, max_tokens=20)
+    assert "raise max_tokens above 34" in str(found.value.hint)
