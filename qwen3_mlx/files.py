@@ -56,11 +56,16 @@ def is_utf8(path: str | Path) -> bool:
     return True
 
 
-def check_path(what: str, path: object) -> None:
-    """Raise `OptionError`, naming `what`, unless `path` is a valid str or Path on this system."""
+def path_text(what: str, path: object) -> str:
+    """The text of `path`. Raises `OptionError`, naming `what`, unless this system can have it.
+
+    A path may be of any class with ``__fspath__``, a text a member of an Enum: `str` of these is
+    another text.
+    """
     try:
-        if not isinstance(path, bytes) and b"\0" not in os.fsencode(path):  # type: ignore[arg-type]
-            return
+        text = os.fspath(path)  # type: ignore[call-overload]
+        if isinstance(text, str) and b"\0" not in os.fsencode(text):
+            return str.__str__(text)
     except (TypeError, UnicodeEncodeError):
         pass
     raise OptionError(what, got=shown(path), expected="a str or a Path that the system could have")

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
 from qwen3_mlx.chat.draft import check_drafts, with_drafts
+from qwen3_mlx.chat.given import as_messages, listed
+from qwen3_mlx.chat.many import reply_to_all
 from qwen3_mlx.chat.request import as_options, prepare
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.chat.turn import Generation, check_interrupt, start
-from qwen3_mlx.chat.turns import Turn, TurnList, new_scheduler, raise_first, run_all
+from qwen3_mlx.chat.turns import TurnList, raise_first
 from qwen3_mlx.engine.control import Interrupt
 from qwen3_mlx.engine.prefill import PromptProgress
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import OptionError, Qwen3Error, shown
 from qwen3_mlx.events import Reply
-from qwen3_mlx.files import check_path
+from qwen3_mlx.files import path_text
 from qwen3_mlx.hub.kinds import check_judges, check_writes_text
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.options.callback import callback
 from qwen3_mlx.options.plain_numbers import within
+from qwen3_mlx.options.plain_words import switch
 from qwen3_mlx.retrieval import embed, rerank
 from qwen3_mlx.retrieval.batches import Progress
 from qwen3_mlx.text import normalise_tools
@@ -59,10 +62,11 @@ def load(
     them, and this model verifies several at once. Raises `ModelNotFoundError`, `HubError`,
     `ConfigError`, `CheckpointError`, `ContextError`, `OptionError` or `OutOfMemoryError`.
     """
-    for what, path in (("name", name), ("adapter", adapter), ("draft", draft)):
-        if path is not None or what == "name":
-            check_path(what, path)
-    check_drafts(str(name), draft)
+    name = path_text("name", name)
+    adapter = None if adapter is None else path_text("adapter", adapter)
+    draft = None if draft is None else path_text("draft", draft)
+    switch("force", force)
+    check_drafts(name, draft)
     callback("on_progress", on_progress)  # before a download
     runtime = load_runtime(
         name,
@@ -83,6 +87,9 @@ class Qwen3(LoadedModel):
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime)
         self._running: Generation | TurnList | None = None
+
+    def __repr__(self) -> str:
+        return f"Qwen3({self.name!r})"
 
     def generate(
         self,
@@ -144,10 +151,37 @@ class Qwen3(LoadedModel):
         on_progress: PromptProgress | None,
         cache: PromptCache | None,
     ) -> Generation:
+        switch("continue_last", continue_last)
         messages, offered = as_messages(prompt), normalise_tools(tools)
         request = prepare(self.runtime, messages, options, offered, continue_last=continue_last)
         self._running = turn = start(self.runtime, request, cache, on_progress)
         return turn
+
+    @overload
+    def generate_many(
+        self,
+        prompts: Iterable[str | Sequence[MessageLike]],
+        options: GenerationOptions | None = None,
+        *,
+        parallel: int = 8,
+        return_errors: Literal[False] = False,
+        tools: Tools | None = None,
+        on_progress: PromptProgress | None = None,
+        **overrides: Any,
+    ) -> list[Reply]: ...
+
+    @overload
+    def generate_many(
+        self,
+        prompts: Iterable[str | Sequence[MessageLike]],
+        options: GenerationOptions | None = None,
+        *,
+        parallel: int = 8,
+        return_errors: bool,
+        tools: Tools | None = None,
+        on_progress: PromptProgress | None = None,
+        **overrides: Any,
+    ) -> list[Reply | Qwen3Error]: ...
 
     def generate_many(
         self,
@@ -159,7 +193,7 @@ class Qwen3(LoadedModel):
         tools: Tools | None = None,
         on_progress: PromptProgress | None = None,
         **overrides: Any,
-    ) -> list[Reply | Qwen3Error]:
+    ) -> list[Reply | Qwen3Error] | list[Reply]:
         """The replies to many prompts, in their order, at most `parallel` at a time.
 
         Each reply is what `generate` would return for that prompt alone. `on_progress` is called
@@ -172,30 +206,15 @@ class Qwen3(LoadedModel):
         at_once = within(parallel, 1, math.inf, integer=True)
         if at_once is None:
             raise OptionError("parallel", got=shown(parallel), expected="1 or more at a time")
+        switch("return_errors", return_errors)
         asked = as_options(options).override(overrides)
         prompts, tell = listed("prompts", prompts), callback("on_progress", on_progress)
-        found: dict[int, Reply | Qwen3Error] = {}
         before, self._running = self._running, (turns := TurnList())
         try:
-            numbers = []
-            for number, prompt in enumerate(prompts):
-                try:
-                    offered = normalise_tools(tools)
-                    request = prepare(self.runtime, as_messages(prompt), asked, offered)
-                    turns.add(Turn(self.runtime, request))
-                    numbers.append(number)
-                except Qwen3Error as error:
-                    found[number] = error
-            scheduler = new_scheduler(self.runtime, parallel=int(at_once))
-            for index, reply in run_all(scheduler, list(turns)):
-                if isinstance(reply, Exception) and not isinstance(reply, Qwen3Error):
-                    raise reply
-                found[numbers[index]] = reply
-                tell(len(found), len(prompts))
+            replies = reply_to_all(self.runtime, prompts, asked, tools, turns, int(at_once), tell)
         finally:
             if self._running is turns:  # not another list, whose turns hold their caches
                 self._running = None if isinstance(before, TurnList) else before
-        replies = [found[number] for number in range(len(prompts))]
         if not return_errors:
             raise_first("prompts", replies)
         return replies
@@ -216,7 +235,7 @@ class Qwen3(LoadedModel):
         that is too long; with `truncate` its beginning is embedded instead. `on_progress` is called
         with texts done and in all.
         """
-        texts = listed("texts", texts)
+        texts, truncate = listed("texts", texts), switch("truncate", truncate)
         dimensions = embed.check_dimensions(dimensions, self.config.hidden_size)
         context = self.config.context
         ids = [
@@ -241,7 +260,7 @@ class Qwen3(LoadedModel):
         Arguments and errors as `embed`.
         """
         check_judges(self.kind, self.name)
-        documents = listed("documents", documents)
+        documents, truncate = listed("documents", documents), switch("truncate", truncate)
         context = self.config.context
         ids = [
             rerank.token_ids(
@@ -274,27 +293,3 @@ class Qwen3(LoadedModel):
         check_writes_text(self.kind, self.name)
         asked = as_options(options).override(overrides)
         return ChatSession(self.runtime, system, asked, tools)
-
-
-def listed(what: str, values: Any) -> list[Any]:
-    """The items of `values`, which may be of any iterable, such as a generator.
-
-    Raises `OptionError`, naming `what`, for one item in place of many: a str, bytes, a dict.
-    """
-    if not isinstance(values, Iterable) or isinstance(values, str | bytes | bytearray | Mapping):
-        got = f"{type(values).__name__} {shown(values, longest=60)}"
-        hint = f"[{what.removesuffix('s')}] is a list of one"
-        raise OptionError(what, got=got, expected="a list of them", hint=hint)
-    try:
-        return list(values)
-    except TypeError:  # numpy's array of no dimension is iterable in name only
-        raise OptionError(what, got=shown(values), expected="a list of them") from None
-
-
-def as_messages(prompt: str | Sequence[MessageLike]) -> Sequence[MessageLike]:
-    """`prompt` as a list of messages. Raises `OptionError` for a blank text."""
-    if not isinstance(prompt, str):
-        return prompt
-    if not prompt.strip():
-        raise OptionError("the prompt is empty", hint="say what the model is to do")
-    return [{"role": "user", "content": prompt}]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from qwen3_mlx.errors import SessionError
+from qwen3_mlx.errors import OptionError, SessionError, shown
 from qwen3_mlx.events import ToolCall
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.options.auto_budget import AutoBudget
@@ -23,6 +23,14 @@ def are_messages(value: object) -> bool:
         and isinstance(message.get("tool_calls"), list | tuple | None)
         for message in value
     )
+
+
+def checked_messages(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`value`, a session's list that anybody may edit, if `are_messages`; else `OptionError`."""
+    if not are_messages(value):
+        got, hint = shown(value)[:80], "session.messages = [] begins anew"
+        raise OptionError("messages", got=got, expected="a list of messages", hint=hint)
+    return value
 
 
 def are_options(value: object) -> bool:

@@ -95,7 +95,7 @@ def prepare(
     if budget_gives_way or isinstance(options.budget, AutoBudget):
         budget = budget.within(max_tokens)
     elif mode.thinking:
-        budget.check(max_tokens)
+        budget.check(max_tokens, options.max_tokens or DEFAULT_MAX_TOKENS[runtime.family])
     _check(runtime, options, mode, spent)
     begun = str(conversation[-1]["content"]) if continue_last and not mode.starts_inside else None
     return Request(
@@ -139,7 +139,7 @@ def render(
     Raises `OptionError`, `MessageError`, `TemplateError`.
     """
     check_writes_text(runtime.kind, runtime.name)
-    if not messages:
+    if isinstance(messages, list | tuple) and not messages:
         raise OptionError("messages", got="no messages", expected="at least one user message")
     conversation, offered = runtime.template.conversation(messages), tools or []
     spent = _spent(runtime, conversation, options)
@@ -208,7 +208,7 @@ def _max_tokens(runtime: Runtime, prompt: int, options: GenerationOptions) -> in
             "the prompt is too long",
             got=f"{prompt} tokens",
             expected=f"fewer than {runtime.config.context}, the context of {runtime.name}",
-            hint="shorten it, start a new conversation, or ask for more with --context",
+            hint="shorten it, start a new conversation, or load with a larger context (--context)",
         )
     max_tokens = min(options.max_tokens or DEFAULT_MAX_TOKENS[runtime.family], room)
     if (options.min_tokens or 0) > max_tokens:

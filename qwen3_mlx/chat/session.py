@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 from weakref import ref
 
 from qwen3_mlx.chat import journal
 from qwen3_mlx.chat.assistant_message import AssistantMessage
-from qwen3_mlx.chat.plain import are_messages
+from qwen3_mlx.chat.given import new_messages
+from qwen3_mlx.chat.plain import checked_messages
 from qwen3_mlx.chat.prompt_store import PromptStore
 from qwen3_mlx.chat.request import as_options, prepare, runtime_of
 from qwen3_mlx.chat.runtime import LoadedModel, Runtime, load_runtime
 from qwen3_mlx.chat.turn import Generation, check_interrupt, turn_events
+from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.engine.background import BACKGROUND, Stopped
 from qwen3_mlx.engine.control import Control, Interrupt
 from qwen3_mlx.engine.prefill import PromptProgress
 from qwen3_mlx.engine.warm import warm
-from qwen3_mlx.errors import BackendError, MessageError, OptionError, shown
+from qwen3_mlx.errors import BackendError, OptionError, shown
 from qwen3_mlx.events import Done, Event, Stats
-from qwen3_mlx.files import check_path
+from qwen3_mlx.files import path_text
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.text import normalise_tools
 from qwen3_mlx.text.messages import MessageLike
@@ -53,6 +55,9 @@ class ChatSession:
         self._to_save: tuple[PromptStore, list[int]] | None = None
         self.system = system
 
+    def __repr__(self) -> str:
+        return f"ChatSession({self.runtime.name!r}, {len(self.messages)} messages)"
+
     def __reduce__(self) -> NoReturn:
         """Refuse copies, which would compute in one cache, and pickling. Raises `BackendError`."""
         hint = "save() it; ChatSession.load(path, model) is another one that goes on from there"
@@ -70,9 +75,8 @@ class ChatSession:
     @property
     def system(self) -> str | None:
         """The system prompt: the first message, if its role is system."""
-        if self.messages and self.messages[0]["role"] == "system":
-            return str(self.messages[0]["content"])
-        return None
+        first = checked_messages(self.messages)[:1]
+        return str(first[0].get("content")) if first and first[0]["role"] == "system" else None
 
     @system.setter
     def system(self, text: str | None) -> None:
@@ -98,7 +102,7 @@ class ChatSession:
         as `Qwen3.stream`, which leaves ``messages`` unchanged.
         """
         self._end_turn()
-        messages = [*self.messages, *_as_messages(content)]
+        messages = [*self.messages, *new_messages(content)]
         return self._turn(messages, on_progress, overrides, tools)
 
     def continue_last(
@@ -130,9 +134,7 @@ class ChatSession:
         Raises `OptionError` if another thread is inside the turn.
         """
         BACKGROUND.give_up()
-        if not are_messages(self.messages):
-            got, hint = shown(self.messages)[:80], "session.messages = [] begins anew"
-            raise OptionError("messages", got=got, expected="a list of messages", hint=hint)
+        checked_messages(self.messages)
         if self._running is not None:
             try:
                 self._running.close()
@@ -169,12 +171,14 @@ class ChatSession:
         The next turn then computes only its own message, although the rendered history differs
         from the generated tokens (templates drop old thoughts). Does nothing during a turn.
         """
+        about_to_compute()
         BACKGROUND.stop()
         return self._warm(self.messages, lambda: False)
 
     def warm_in_background(self) -> None:
         """Start `warm` in the background. The next turn of any session cancels it."""
-        messages = [dict(message) for message in self.messages]
+        about_to_compute()  # here: who has forked would hear nothing of an error in the background
+        messages = [dict(message) for message in checked_messages(self.messages)]
 
         def job(stopped: Stopped) -> None:
             self._warm(messages, stopped)
@@ -225,7 +229,7 @@ class ChatSession:
             self._to_save = None
 
     def _stable_prefix(self, messages: list[dict[str, Any]]) -> list[int]:
-        special = self.options.special_tokens_in_text
+        messages, special = checked_messages(messages), self.options.special_tokens_in_text
         return self.runtime.stable_prefix(messages, self._offered, special)
 
     def clear(self) -> None:
@@ -235,8 +239,8 @@ class ChatSession:
 
     def save(self, path: str | Path) -> None:
         """Write the conversation to a file atomically. Raises `SessionError`, `OptionError`."""
-        check_path("path", path)
-        journal.save(Path(path), self.runtime.name, self.options, self.messages)
+        messages = checked_messages(self.messages)
+        journal.save(Path(path_text("path", path)), self.runtime.name, self.options, messages)
 
     @classmethod
     def load(cls, path: str | Path, model: LoadedModel | None = None) -> ChatSession:
@@ -245,7 +249,7 @@ class ChatSession:
         Tools aren't saved: set ``tools`` again. A damaged file is read up to its first damage.
         Raises `SessionError`, `OptionError` if `path` or `model` is none, or as `qwen3_mlx.load`.
         """
-        check_path("path", path)
+        path = path_text("path", path)
         given = None if model is None else runtime_of(model)
         saved = journal.read(Path(path))
         session = cls(given or load_runtime(saved.model), None, GenerationOptions(**saved.options))
@@ -285,15 +289,3 @@ def _recorded(
         events.close()
         if reply.has_content:
             reply.commit()
-
-
-def _as_messages(content: str | MessageLike | Sequence[MessageLike]) -> list[dict[str, Any]]:
-    if isinstance(content, str):
-        if not content.strip():
-            raise OptionError("the message is empty", hint="say something")
-        return [{"role": "user", "content": content}]
-    given = [content] if isinstance(content, Mapping) else content
-    if not isinstance(given, Sequence) or not all(isinstance(one, Mapping) for one in given):
-        expected = "a text, a message, or a list of messages (dicts with role and content)"
-        raise MessageError("the message", got=shown(content), expected=expected)
-    return [dict(message) for message in given]

@@ -12,6 +12,7 @@ from qwen3_mlx.chat.request import Request
 from qwen3_mlx.chat.runtime import Runtime
 from qwen3_mlx.chat.turn_output import TurnOutput, new_sampler
 from qwen3_mlx.chat.turns import Begun, Reading, Turn
+from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.device.process_exit import delay_exit_after_threads
 from qwen3_mlx.engine.background import BACKGROUND
 from qwen3_mlx.engine.control import Control, Interrupt
@@ -24,25 +25,28 @@ from qwen3_mlx.errors import BackendError, OptionError, shown
 from qwen3_mlx.events import Done, Event
 from qwen3_mlx.fit.chunk_size import chunk_size
 from qwen3_mlx.options.callback import callback
+from qwen3_mlx.options.plain_words import is_word
 
 
 def check_interrupt(kind: object) -> None:
     """Raise `OptionError` unless `kind` is an `Interrupt`."""
-    if kind not in ("answer", "stop"):
+    if not is_word(kind, "answer", "stop"):
         raise OptionError("interrupt", got=shown(kind), expected="'answer' or 'stop'")
 
 
 class Generation(Iterator[Event]):
     """Iterates over the events of one turn as they are computed.
 
-    One thread reads it: `BackendError` where another goes on. `interrupt` is safe to call from
-    another thread or a signal handler at any time.
+    It may be read on in another thread than it was begun in (`BackendError` if several machines run
+    the model), by one at a time. `interrupt` is safe to call from another thread or a signal
+    handler at any time.
     """
 
     def __init__(self, events: Iterator[Event], control: Control) -> None:
         self._events, self.control = events, control
 
     def __next__(self) -> Event:
+        about_to_compute()  # the process may have been forked since the turn began
         return next(self._events)
 
     def interrupt(self, kind: Interrupt = "stop") -> None:

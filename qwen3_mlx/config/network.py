@@ -13,7 +13,7 @@ from qwen3_mlx.config.quantization import Quantization, read_quantization
 from qwen3_mlx.config.rope import Rope, Yarn, read_rope
 from qwen3_mlx.config.values import LARGEST
 from qwen3_mlx.errors import ConfigError, ContextError, shown
-from qwen3_mlx.files import check_path, read_config
+from qwen3_mlx.files import path_text, read_config
 
 DENSE_KEYS = (
     "vocab_size",
@@ -100,7 +100,7 @@ class Qwen3Config:
     @classmethod
     def from_dir(cls, path: str | Path) -> Qwen3Config:
         """Read ``config.json`` in the directory `path`. Raises `ConfigError` or `OptionError`."""
-        check_path("path", path)
+        path = path_text("path", path)
         return cls.from_dict(read_config(path))
 
     @classmethod

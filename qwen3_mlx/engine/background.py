@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -20,6 +21,10 @@ class Background:
     """
 
     def __init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget the job and the thread: a forked process has neither, and would wait for them."""
         self._jobs = queue.SimpleQueue[tuple[BackgroundJob, threading.Event, threading.Event]]()
         self._given_up, self._idle = threading.Event(), threading.Event()
         self._idle.set()
@@ -78,4 +83,6 @@ class Background:
 
 
 BACKGROUND = Background()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=BACKGROUND.begin_anew)
 """The only instance: each turn, of whichever model, stops its job before it computes."""

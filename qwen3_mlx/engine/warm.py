@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.engine.background import Stopped
 from qwen3_mlx.engine.prefill import prefill
 from qwen3_mlx.engine.prompt_cache import PromptCache
@@ -27,6 +28,7 @@ def warm(
     The common prefix is kept, the rest dropped. `stopped` is asked between steps; if it returns
     True, the finished steps stay in the cache.
     """
+    about_to_compute()  # before `filling`, which in a forked process can't even clear the cache
     kept, size = cache.keep(tokens), SHORTEST
     with cache.filling():
         while len(cache.tokens) < len(tokens) and not stopped():

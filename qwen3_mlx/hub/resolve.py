@@ -165,6 +165,10 @@ def _not_found(name: str) -> ModelNotFoundError:
         close = difflib.get_close_matches(path.name, siblings)
         hint = f"near it lies: {', '.join(close)}" if close else "check the path"
         return ModelNotFoundError("no such model directory", got=name, hint=hint)
+    if name in _BUNDLED:
+        got = f"nothing at {Path(__file__).parents[1] / name}"
+        hint = "install the package as files: MLX can't read weights out of a zip"
+        return ModelNotFoundError(f"the bundled {name} isn't there", got=got, hint=hint)
     bundled_names = [name for name, _ in bundled()]
     known = [*bundled_names, *releases.aliases()]
     released = (*releases.RELEASES, *releases.RETRIEVAL)

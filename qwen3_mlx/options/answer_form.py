@@ -7,19 +7,21 @@ from collections.abc import Mapping
 from typing import Any, get_origin
 
 from qwen3_mlx.errors import OptionError, shown
+from qwen3_mlx.options.plain_words import is_word
 
 
 def plain_schema(value: Any) -> dict[str, Any] | None:
     """The JSON schema that `value` gives, as a dict of JSON types; None for None.
 
-    `value` is a dict, a JSON text or a pydantic model class; True, the schema that accepts
-    anything, becomes ``{}``. Raises `OptionError`.
+    `value` is a dict, a JSON text, a pydantic model class or TypeAdapter; True, the schema that
+    accepts anything, becomes ``{}``. Raises `OptionError`.
     """
     expected = "a JSON schema: a dict, its text, or a pydantic model"
     if value is None:
         return None
     found = value
-    make = getattr(value, "model_json_schema", None) if isinstance(value, type) else None
+    named = "model_json_schema" if isinstance(value, type) else "json_schema"  # a TypeAdapter's
+    make = getattr(value, named, None)
     try:
         if callable(make):
             found = make()
@@ -55,11 +57,11 @@ def plain_tool_choice(value: Any) -> str | dict[str, Any] | None:
     Allowed tools have the form of OpenAI's Responses API: ``{"type": "allowed_tools", "mode":
     "auto" or "required", "tools": [{"name": …}, …]}``. Raises `OptionError`.
     """
-    if value is None or value == "auto":
+    if value is None or is_word(value, "auto"):
         return None
-    if value in ("required", "none") and isinstance(value, str):
+    if is_word(value, "required", "none"):
         return str(value)
-    if isinstance(value, Mapping) and value.get("type") == "allowed_tools":
+    if isinstance(value, Mapping) and is_word(value.get("type"), "allowed_tools"):
         return _allowed(value.get("allowed_tools", value))
     name = _name(value)
     if name is not None:
@@ -82,7 +84,7 @@ def _allowed(value: Any) -> dict[str, Any]:
     """
     given = value if isinstance(value, Mapping) else {}
     mode, tools = given.get("mode"), given.get("tools")
-    if mode not in ("auto", "required"):
+    if not is_word(mode, "auto", "required"):
         got, expected = shown(mode)[:80], "'auto' or 'required'"
         raise OptionError("tool_choice: mode", got=got, expected=expected)
     functions = tools if isinstance(tools, list | tuple) else []

@@ -9,6 +9,7 @@ from typing import Any
 
 from qwen3_mlx.errors import OptionError, shown
 from qwen3_mlx.options.plain_numbers import within
+from qwen3_mlx.options.plain_words import is_word, switch
 
 _DIGITS = 18
 """Most digits of a budget: no context is longer, and `int` refuses texts of thousands of digits."""
@@ -46,9 +47,8 @@ class AutoBudget:
         if self.certainty is not None and not sure:
             raise _refused("certainty", self.certainty, "a probability above 0, at most 1")
         object.__setattr__(self, "certainty", sure)
-        if type(self.first) is not bool:
-            raise _refused("first", self.first, "True or False")
-        if self.level not in ("", "low", "medium"):
+        switch("thinking_budget: first", self.first)
+        if not is_word(self.level, "", "low", "medium"):
             raise _refused("level", self.level, "low or medium")
 
     def __str__(self) -> str:

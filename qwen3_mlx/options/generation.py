@@ -11,7 +11,9 @@ from qwen3_mlx.errors import OptionError, shown
 from qwen3_mlx.options.answer_form import plain_schema, plain_tool_choice
 from qwen3_mlx.options.auto_budget import AutoBudget, most_tokens, read_budget
 from qwen3_mlx.options.plain_numbers import biases, ranged, whole, within
+from qwen3_mlx.options.plain_words import is_word, switch, whole_characters
 from qwen3_mlx.options.thinking_budget import STOP_TEXT
+from qwen3_mlx.options.unknown import unknown_option
 
 Family = Literal["hybrid", "thinking", "instruct", "coder"]
 """hybrid: Qwen3 of April 2025, both modes; thinking, instruct: the 2507 releases; coder."""
@@ -228,21 +230,15 @@ class GenerationOptions:
         if thinks is not None and thinks is not True and thinks is not False:
             expected = "True, False, or None for the model's default"
             raise OptionError("thinking", got=shown(self.thinking)[:80], expected=expected)
-        special: Any = self.special_tokens_in_text
-        if type(special) is not bool:
-            got = shown(special)[:80]
-            raise OptionError("special_tokens_in_text", got=got, expected="True or False")
-        stop_text = getattr(self, "stop_text")  # noqa: B009 (its type says that it is a str)
-        if not isinstance(stop_text, str):
-            raise OptionError("stop_text", got=shown(stop_text)[:80], expected="a text")
-        where: object = self.stop_in
-        if where not in ("answer", "thinking", "both"):
+        switch("special_tokens_in_text", self.special_tokens_in_text)
+        whole_characters("stop_text", self.stop_text)
+        if not is_word(self.stop_in, "answer", "thinking", "both"):
             expected = "'answer', 'thinking' or 'both'"
             raise OptionError("stop_in", got=shown(self.stop_in)[:80], expected=expected)
 
     def _check_form(self) -> None:
         if self.regex is not None and not isinstance(self.regex, str):
-            raise OptionError("regex", got=shown(self.regex)[:80], expected="a regular expression")
+            raise OptionError("regex", got=shown(self.regex)[:80], expected="a pattern's text")
         if self.schema is not None and self.regex is not None:
             raise OptionError("schema and regex don't go together", hint="leave one of them out")
         if self.min_tokens and (self.schema is not None or self.regex is not None):
@@ -254,9 +250,7 @@ class GenerationOptions:
         known = {field.name for field in fields(self)}
         for name in changes:
             if name not in known:
-                raise OptionError(
-                    "unknown option", got=shown(name), expected=f"one of {', '.join(sorted(known))}"
-                )
+                raise unknown_option(name, known)
         return replace(self, **changes)
 
     def sampling(

@@ -28,17 +28,25 @@ class ThinkingBudget:
     close_ids: tuple[int, ...] = ()
     """The tokens that close thinking with budget 0 or opened again; empty: the stop text's."""
 
-    def check(self, max_tokens: int) -> None:
-        """Raise `OptionError` unless `max_tokens` exceeds the budget and the stop text."""
+    def check(self, max_tokens: int, wanted: int) -> None:
+        """Raise `OptionError` unless `max_tokens` exceeds the budget and the stop text.
+
+        Where they are fewer than `wanted`, the context has no more, and raising them is no help.
+        """
         if self.limit is None:
             return
         needed = self.limit + len(self.stop_ids)
         if max_tokens <= needed:
+            what, got = "max_tokens", f"max_tokens {max_tokens}"
+            hint = f"raise max_tokens above {needed}, or lower the budget"
+            if max_tokens < wanted:
+                what, got = "the context", f"{max_tokens} tokens left of it"
+                hint = "lower the budget, shorten the prompt, or load with a larger context"
             raise OptionError(
-                "max_tokens leaves no room for an answer",
-                got=f"max_tokens {max_tokens} with a thinking budget of {self.limit}",
+                f"{what} leaves no room for an answer",
+                got=f"{got} with a thinking budget of {self.limit}",
                 expected=f"more than {needed}: budget + stop text ({len(self.stop_ids)} tokens)",
-                hint=f"raise max_tokens above {needed}, or lower the budget",
+                hint=hint,
             )
 
     def within(self, max_tokens: int) -> ThinkingBudget:

@@ -12,6 +12,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 
 import mlx.core as mx
 
+from qwen3_mlx.device.fork import about_to_compute
 from qwen3_mlx.errors import ContextError
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options.callback import callback
@@ -43,8 +44,9 @@ def last_states(
 ) -> mx.array:
     """The hidden states ``[N, C]`` of each sequence's last token after the norm, float32.
 
-    No sequence may be empty.
+    No sequence may be empty. Raises `BackendError` in a forked process, which would hang.
     """
+    about_to_compute()
     tell = callback("on_progress", on_progress)
     states: dict[int, mx.array] = {}
     for batch in batch_states(network, sequences):

@@ -16,6 +16,7 @@ import mlx.core as mx
 from qwen3_mlx.errors import OptionError, shown
 from qwen3_mlx.nn.transformer import Qwen3Network
 from qwen3_mlx.options.plain_numbers import within
+from qwen3_mlx.options.plain_words import whole_characters
 from qwen3_mlx.retrieval.batches import Ids, Progress, fitted, last_states
 from qwen3_mlx.text import Tokenizer
 
@@ -33,11 +34,10 @@ def token_ids(
 ) -> Ids:
     """The ids of a text with its instruction and the end token.
 
-    Raises `OptionError` unless both are str, `ContextError` if the ids exceed `context`.
+    Raises `OptionError` unless both are texts, `ContextError` if the ids exceed `context`.
     """
     for name, given in ((what, text), ("instruct", instruct or "")):
-        if not isinstance(given, str):
-            raise OptionError(name, got=type(given).__name__, expected="a str")
+        whole_characters(name, given)
     if instruct is not None:
         text = f"Instruct: {instruct}\nQuery:{text}"
     end = [tokenizer.token_id(END)]

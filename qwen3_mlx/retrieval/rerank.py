@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from qwen3_mlx.errors import ConfigError, OptionError
 from qwen3_mlx.nn.transformer import Qwen3Network
+from qwen3_mlx.options.plain_words import whole_characters
 from qwen3_mlx.retrieval.batches import Ids, Progress, fitted, last_states
 from qwen3_mlx.text import Tokenizer
 
@@ -38,11 +39,10 @@ def token_ids(
     """The ids of the question whether `document` answers `query`.
 
     Markers in query or document (``<|im_end|>``) are encoded as plain text, so no document can
-    answer for the model. Raises `OptionError` unless all are str, `ContextError` if too long.
+    answer for the model. Raises `OptionError` unless all are texts, `ContextError` if too long.
     """
     for name, text in (("query", query), (what, document), ("instruct", instruct or "")):
-        if not isinstance(text, str):
-            raise OptionError(name, got=type(text).__name__, expected="a str")
+        whole_characters(name, text)
     text = f"<Instruct>: {instruct or INSTRUCT}\n<Query>: {query}\n<Document>: {document}"
     before, after = tokenizer.encode(BEFORE), tokenizer.encode(AFTER)
     return fitted(before, tokenizer.encode_letters(text), after, context, what, truncate=truncate)

@@ -13,15 +13,18 @@ import asyncio
 import copy
 import inspect
 import math
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
+from qwen3_mlx.chat.given import listed
 from qwen3_mlx.chat.session import ChatSession
 from qwen3_mlx.errors import MessageError, OptionError, shown
 from qwen3_mlx.events import Answer, Stats, Thinking
-from qwen3_mlx.model import Qwen3, listed
+from qwen3_mlx.model import Qwen3
 from qwen3_mlx.options import GenerationOptions
 from qwen3_mlx.options.plain_numbers import within
 from qwen3_mlx.tools.consent import Ask, Consent
@@ -31,7 +34,7 @@ from qwen3_mlx.tools.function_result import MOST_ITEMS, as_text
 from qwen3_mlx.tools.function_schema import name_of, schema_of
 from qwen3_mlx.tools.loop import MAX_STEPS, ToolLoop
 from qwen3_mlx.tools.surrogates import whole_json, whole_text
-from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
+from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool, failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,9 @@ class Agent:
         self.loop = ToolLoop(self.session, made, consent, max_steps=steps, call_seconds=most)
         self._worker: ThreadPoolExecutor | None = None
 
+    def __repr__(self) -> str:
+        return f"Agent({self.session.runtime.name!r}, {list(self.loop.tools)})"
+
     @property
     def options(self) -> GenerationOptions:
         """The options of every step."""
@@ -104,6 +110,10 @@ class Agent:
         """The events of one user turn, as `ToolLoop.send` yields them."""
         if content is None:  # which means to the loop: answer the last message again
             raise MessageError("the message", got="None", expected="a text")
+        if "tools" in overrides:
+            hint = "Agent(model, tools) is another one; agent.session.messages may be handed on"
+            got, expected = shown(overrides["tools"], longest=80), "the tools that the agent has"
+            raise OptionError("tools", got=got, expected=expected, hint=hint)
         return self.loop.send(content, **overrides)
 
     def run(self, content: str, **overrides: Any) -> AgentReply:
@@ -118,17 +128,21 @@ class Agent:
         queue: asyncio.Queue[LoopEvent | BaseException | None] = asyncio.Queue()
         events = asyncio.get_running_loop()
 
+        left = threading.Event()
+
         def work() -> None:
             last: BaseException | None = None
             try:
-                for event in self.stream(content, **overrides):
-                    events.call_soon_threadsafe(queue.put_nowait, event)
+                turn = self.stream(content, **overrides)  # from here on stop() ends this turn
+                if not left.is_set():
+                    for event in turn:
+                        events.call_soon_threadsafe(queue.put_nowait, event)
             except BaseException as error:
                 last = error
             events.call_soon_threadsafe(queue.put_nowait, last)
 
         self._worker = self._worker or ThreadPoolExecutor(1, "agent")
-        self._worker.submit(work)
+        running = self._worker.submit(copy_context().run, work)
         ended = False
         try:
             while (event := await queue.get()) is not None:
@@ -138,7 +152,9 @@ class Agent:
             ended = True
         finally:
             if not ended:
-                self.loop.stop()
+                left.set()
+                if not running.cancel() and not running.done():  # else another turn may run
+                    self.loop.stop()
 
     async def arun(self, content: str, **overrides: Any) -> AgentReply:
         """`run` for asyncio."""
@@ -190,7 +206,7 @@ def tool_of(function: Callable[..., Any]) -> Tool:
                 found = _awaited(found, cancel)
             return Result(as_text(found))
         except Exception as error:
-            return Result(f"{type(error).__name__}: {error}", failed=True)
+            return failure(error)
 
     return Tool(name_of(function), whole_text(description), parameters, run)
 

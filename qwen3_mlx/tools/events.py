@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from qwen3_mlx.events import Event, ToolCall
 from qwen3_mlx.tools.tool import Tool
@@ -29,6 +29,16 @@ class ToolResult:
     tool: Tool | None = None
     """The tool called; None if no tool has that name."""
     seconds: float = 0.0
+
+    def as_message(self) -> dict[str, Any]:
+        """The result as a message for the model."""
+        call = self.call
+        return {
+            "role": "tool",
+            "name": call.name,
+            "tool_call_id": call.id,
+            "content": self.text,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,11 @@ from qwen3_mlx.tools.function_schema import (
     LISTS,
     PLAIN,
     Json,
+    fields_of,
     hints_of,
     inner_hint,
     parameters_of,
+    plain_choice,
     required_keys,
 )
 
@@ -49,9 +51,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if hint in (None, type(None)) or (isinstance(hint, type) and hint in PLAIN):
         return _plain(value, hint, where)
     if origin is Literal:
-        if value not in given:
-            raise ValueError(f"{where} is {value!r}, which is none of {list(given)}")
-        return value
+        return _one_of(value, given, where)
     if isinstance(hint, type) and origin is None:
         return _instance(value, hint, where)
     if origin in LISTS:
@@ -82,6 +82,16 @@ def _plain(value: Any, hint: Any, where: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{where} is {value!r}, and not {PLAIN.get(hint, 'null')}")
     return value
+
+
+def _one_of(value: Any, given: tuple[Any, ...], where: str) -> Any:
+    """The one of a Literal's values that `value` is; True is not 1, though they are equal."""
+    for one in given:
+        choice = plain_choice(one)
+        if choice == value and isinstance(choice, bool) is isinstance(value, bool):
+            return one
+    choices = [plain_choice(one) for one in given]
+    raise ValueError(f"{where} is {value!r}, which is none of {choices}")
 
 
 def _several(value: Any, origin: Any, given: tuple[Any, ...], where: str) -> Any:
@@ -119,7 +129,7 @@ def _instance(value: Any, hint: type, where: str) -> Any:
 def _fields(value: Any, hint: type, where: str) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"{where} is no object")
-    hints = typing.get_type_hints(hint, include_extras=True)
+    hints = fields_of(hint)
     if unknown := [name for name in value if name not in hints]:
         raise ValueError(f"{where} has no {unknown[0]!r}")
     needed = required_keys(hint)

@@ -19,8 +19,8 @@ def as_text(value: Any) -> str:
     """`value` itself if it is text, else as JSON; what has no JSON form as Python prints it.
 
     Models and dataclasses become objects, enum members their values, arrays, sets and whatever
-    a generator yields lists. Raises what the generator raises, and `ValueError` for one with more
-    than `MOST_ITEMS` items.
+    a generator yields lists, tables lists of their rows. Raises what the generator raises, and
+    `ValueError` for one with more than `MOST_ITEMS` items.
     """
     if isinstance(value, str):
         return str(value.value) if isinstance(value, enum.Enum) else value
@@ -59,8 +59,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Iterator):
         return [_plain(one) for one in _items(value)]
     if isinstance(value, Collection):
-        return [_plain(one) for one in value]
+        return [_plain(one) for one in _rows(value)]
     return str(value)
+
+
+def _rows(value: Collection[Any]) -> Iterable[Any]:
+    """What `value` holds: of a table, which would tell its columns' names alone, the rows."""
+    for name, given in (("to_pylist", ()), ("to_dicts", ()), ("to_dict", ("records",))):
+        rows = getattr(value, name, None)  # pyarrow's, polars', pandas'
+        if callable(rows):
+            found: Iterable[Any] = rows(*given)
+            return found
+    return value
 
 
 def _key(key: Any) -> Any:

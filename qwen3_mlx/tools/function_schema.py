@@ -21,6 +21,7 @@ from qwen3_mlx.tools.function_bounds import bounded, bounds_of
 
 Json = dict[str, Any]
 PLAIN: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+MISSING = inspect.Parameter.empty
 LISTS = (list, tuple, set, frozenset, Sequence, Iterable, Set)
 
 
@@ -73,8 +74,15 @@ def inner_hint(hint: Any) -> Any:
             hint = hint.__value__
         elif get_origin(hint) in (Required, NotRequired):
             hint = get_args(hint)[0]
+        elif isinstance(hint, dataclasses.InitVar):
+            hint = hint.type
         else:
             return hint
+
+
+def plain_choice(value: Any) -> Any:
+    """The value that a call has for one of a Literal's: a member of an Enum has its own."""
+    return value.value if isinstance(value, enum.Enum) else value
 
 
 def _has_form(value: Any) -> bool:
@@ -141,7 +149,7 @@ def _schema(hint: Any, where: str, definitions: Json) -> Json:
 def _generic_schema(hint: Any, where: str, definitions: Json) -> Json:
     origin, given = get_origin(hint), get_args(hint)
     if origin is Literal:
-        return _choices(list(given))
+        return _choices(hint, [plain_choice(one) for one in given], where)
     if origin in (Union, types.UnionType):
         return {"anyOf": [_schema(one, where, definitions) for one in given]}
     if origin in LISTS:
@@ -161,7 +169,7 @@ def _generic_schema(hint: Any, where: str, definitions: Json) -> Json:
 
 def _class_schema(hint: type, where: str, definitions: Json) -> Json:
     if issubclass(hint, enum.Enum):
-        return _choices([member.value for member in hint])
+        return _choices(hint, [member.value for member in hint], where)
     if hasattr(hint, "model_json_schema"):  # a pydantic model
         try:
             found = hint.model_json_schema()
@@ -170,9 +178,8 @@ def _class_schema(hint: type, where: str, definitions: Json) -> Json:
         definitions.update(found.pop("$defs", {}))
         return dict(found)
     if dataclasses.is_dataclass(hint):
-        fields = dataclasses.fields(hint)
-        missing = dataclasses.MISSING
-        needed = [f.name for f in fields if f.default is missing and f.default_factory is missing]
+        parameters = inspect.signature(hint).parameters
+        needed = [name for name in fields_of(hint) if parameters[name].default is MISSING]
         return _object(hint, needed, where, definitions)
     if typing.is_typeddict(hint):
         return _object(hint, sorted(required_keys(hint)), where, definitions)
@@ -196,6 +203,18 @@ def required_keys(hint: type) -> frozenset[str]:
     return (keys - {name for name, kind in kinds.items() if kind is NotRequired}) | said
 
 
+def fields_of(hint: type) -> Json:
+    """The annotations of a TypedDict's keys, or of the fields that a dataclass is made from.
+
+    Not those of ClassVars and of fields with ``init=False``. Raises `OptionError`.
+    """
+    hints = _evaluated(hint, hint.__name__)
+    if not dataclasses.is_dataclass(hint):
+        return hints
+    parameters = inspect.signature(hint).parameters
+    return {name: one for name, one in hints.items() if name in parameters}
+
+
 def _object(hint: type, required: list[str], where: str, definitions: Json) -> Json:
     """The schema of a class's fields; that of a class within itself is a reference to it."""
     name = hint.__name__
@@ -203,8 +222,9 @@ def _object(hint: type, required: list[str], where: str, definitions: Json) -> J
     if name in definitions:
         return reference
     definitions[name] = {}  # under way: whoever names it within itself finds it here
-    hints = _evaluated(hint, name)
-    properties = {n: _schema(one, f"{where}.{n}", definitions) for n, one in hints.items()}
+    properties = {
+        n: _schema(one, f"{where}.{n}", definitions) for n, one in fields_of(hint).items()
+    }
     found = {"type": "object", "properties": properties, "required": required}
     if repr(reference) not in repr(properties):
         del definitions[name]
@@ -213,7 +233,10 @@ def _object(hint: type, required: list[str], where: str, definitions: Json) -> J
     return reference
 
 
-def _choices(values: list[Any]) -> Json:
+def _choices(hint: Any, values: list[Any], where: str) -> Json:
+    """An enum of `values`. Raises `OptionError` for none, and for what JSON has no form for."""
+    if not values or not all(one is None or _has_form(one) for one in values):
+        raise _without_form(hint, where)
     kinds = {PLAIN.get(type(value)) for value in values}
     kind = kinds.pop() if len(kinds) == 1 else None
     return ({"type": kind} if kind else {}) | {"enum": values}

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import copy_context
 from typing import Any, Literal
 
 from qwen3_mlx.chat.session import ChatSession
@@ -20,14 +21,19 @@ from qwen3_mlx.events import Answer, Done, ToolCall
 from qwen3_mlx.text.messages import MessageLike
 from qwen3_mlx.tools.consent import Consent, No, Once
 from qwen3_mlx.tools.events import Ending, LoopDone, LoopEvent, ToolResult, ToolRun
-from qwen3_mlx.tools.result_text import DECLINED, NOT_RUN, RESULT_TOKENS, for_model
+from qwen3_mlx.tools.result_text import (
+    DECLINED,
+    NOT_RUN,
+    RESULT_TOKENS,
+    SAME_CALL,
+    WHY,
+    for_model,
+)
 from qwen3_mlx.tools.surrogates import whole_text
-from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool
+from qwen3_mlx.tools.tool import CALL_SECONDS, Cancel, Result, Tool, failure
 
 MAX_STEPS = 20
 """The most runs of the model in one user turn."""
-SAME_CALL = 3
-"""A user turn ends when it has requested the same call this many times."""
 CALL_MARKS = ("<tool_call>", "<function=")
 
 
@@ -70,14 +76,18 @@ class ToolLoop:
         The last event is `LoopDone`. Raises as `ChatSession.send`; the messages until then stay in
         the session, each call with its result.
         """
-        self._stopped = False
-        turn = _Turn(self, options)
-        return turn.events(content)
+        return self._begin(options).events(content)
 
     def retry(self, **options: Any) -> Iterator[LoopEvent]:
         """Answer the last user message again; yields as `send`. Raises as `ChatSession.retry`."""
+        return self._begin(options).events(None)
+
+    def _begin(self, options: dict[str, Any]) -> _Turn:
+        if self._cancel is not None:  # another turn's message would come before the call's result
+            hint = "interrupt() ends it; a tool that needs a model takes another Agent"
+            raise OptionError("a call of this agent is still running", hint=hint)
         self._stopped = False
-        return _Turn(self, options).events(None)
+        return _Turn(self, options)
 
     def interrupt(self, kind: Literal["answer", "stop"] = "stop") -> None:
         """End the running call, and tell the model so; if none runs, the thinking or the turn."""
@@ -113,12 +123,13 @@ class ToolLoop:
             try:
                 result = tool.run(arguments, cancel)
             except BaseException as error:  # sys.exit() too: nobody else hears of it in a thread
-                result = Result(f"{type(error).__name__}: {error}", failed=True)
+                result = failure(error)
             if not (cancel.asked and result.failed):  # else it fails because the user ended it
                 found.append(result)
             ended.set()
 
-        threading.Thread(target=call, name=f"tool {tool.name}", daemon=True).start()
+        here, name = copy_context(), f"tool {tool.name}"  # a tool reads the caller's ContextVars
+        threading.Thread(target=here.run, args=(call,), name=name, daemon=True).start()
         in_time = ended.wait(self.call_seconds)
         self._cancel = None
         if found:
@@ -163,7 +174,7 @@ class _Turn:
         for one in asked:
             call = ToolCall(one["function"]["name"], id=one["id"])
             left = ToolResult(call, f"{NOT_RUN}: the turn was broken off.", True)
-            messages.append(self.results.get(call.id) or _message(left))
+            messages.append(self.results.get(call.id) or left.as_message())
 
     def _events(self, content: Any) -> Iterator[LoopEvent]:
         ending: Ending | None = None
@@ -173,7 +184,7 @@ class _Turn:
             content = []
             for call in calls:
                 result = yield from self._result(call, ending)
-                content.append(_message(result))
+                content.append(result.as_message())
                 if self.loop._stopped:
                     ending = ending or "interrupted"
             if not calls and ending is None:
@@ -199,6 +210,8 @@ class _Turn:
         except ContextError as error:
             raise self._too_long(error, offered) from None
         self.loop._generation = generation
+        if self.loop._stopped:  # before there was anything to interrupt
+            generation.interrupt()
         calls: list[ToolCall] = []
         answer: list[str] = []
         done: Done | None = None
@@ -243,13 +256,13 @@ class _Turn:
         """Run `call` if it is allowed; yields `ToolRun` and `ToolResult`, returns the latter."""
         tool = self.loop.tools.get(call.name)
         if ending is not None:
-            result = ToolResult(call, f"{NOT_RUN}: {_WHY[ending]}.", True, tool)
+            result = ToolResult(call, f"{NOT_RUN}: {WHY[ending]}.", True, tool)
         elif tool is None:
             names = ", ".join(self.loop.tools)
             result = ToolResult(call, f"Error: no tool {call.name!r}. There are: {names}.", True)
         else:
             result = yield from self._asked(call, tool)
-        self.results[call.id] = _message(result)
+        self.results[call.id] = result.as_message()
         yield result
         return result
 
@@ -282,19 +295,5 @@ class _Turn:
         return [{"role": "tool", "content": text}]
 
 
-_WHY: dict[Ending, str] = {
-    "interrupted": "the user ended the turn",
-    "steps": "the turn has had all its steps",
-    "repeated": f"the same call came {SAME_CALL} times",
-    "length": "the turn ran out of room",
-    "answered": "the turn is over",
-}
-
-
 def _key(call: ToolCall) -> str:
     return json.dumps([call.name, call.arguments], sort_keys=True, ensure_ascii=False)
-
-
-def _message(result: ToolResult) -> dict[str, Any]:
-    call = result.call
-    return {"role": "tool", "name": call.name, "tool_call_id": call.id, "content": result.text}

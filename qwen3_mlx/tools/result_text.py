@@ -17,6 +17,16 @@ NOT_RUN = "Not run"
 """How the text begins that stands for the result of a call that did not run."""
 DECLINED = f"{NOT_RUN}: the user said no"
 """The same of a call that the user declined."""
+SAME_CALL = 3
+"""A user turn ends when it has requested the same call this many times."""
+WHY: dict[str, str] = {
+    "interrupted": "the user ended the turn",
+    "steps": "the turn has had all its steps",
+    "repeated": f"the same call came {SAME_CALL} times",
+    "length": "the turn ran out of room",
+    "answered": "the turn is over",
+}
+"""Why a call did not run, by the ending of its turn."""
 _FAILED = re.compile(r"(\(The user had it run with .*\.\)\n)?(\[.*\]\n)?Error(: |$)")
 
 

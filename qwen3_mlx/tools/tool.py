@@ -8,6 +8,9 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
+from qwen3_mlx.errors import shown
+from qwen3_mlx.tools.surrogates import whole_text
+
 CALL_SECONDS = 60.0
 """Seconds after which a call is cancelled."""
 
@@ -18,6 +21,15 @@ class Result:
 
     text: str
     failed: bool = False
+
+
+def failure(error: BaseException) -> Result:
+    """The result of a call that raised `error`, whose own ``__str__`` may raise too."""
+    return Result(f"{type(error).__name__}: {shown(error, _plain_text, 10**6)}", failed=True)
+
+
+def _plain_text(value: object) -> str:
+    return whole_text(str(value))
 
 
 class Cancel:

@@ -360,3 +360,13 @@ def test_published_shapes_are_the_released_ones(qwen3_files: Path) -> None:
             ours = release.config()
             del ours["quantization"]
             assert ours == {key: released[key] for key in ours}, release.name
+
+
+def test_a_bundled_model_that_is_not_there_is_said_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A zip of the package has no files to load; "unknown model: got 'demo'" told nothing."""
+    monkeypatch.setattr(resolve, "bundled", list)
+    with pytest.raises(ModelNotFoundError, match="the bundled demo-moe isn't there") as found:
+        resolve.parse("demo-moe")
+    assert "zip" in str(found.value.hint)

@@ -52,3 +52,10 @@ def test_a_model_that_json_has_no_form_for_is_refused() -> None:
     odd = pydantic.create_model("Odd", call=(Callable[[], None], ...))
     with pytest.raises(OptionError, match=r"schema: got .*Odd.*\nhint: Cannot generate"):
         GenerationOptions(schema=odd)
+
+
+def test_a_type_adapter_is_its_schema() -> None:
+    pydantic = pytest.importorskip("pydantic")
+    for kind in (int, Literal["a", "b"], Point, list[Point]):
+        adapter = pydantic.TypeAdapter(kind)
+        assert plain_schema(adapter) == adapter.json_schema()

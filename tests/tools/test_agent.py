@@ -172,6 +172,28 @@ def broken_midway() -> Iterator[int]:
     raise KeyError("gone")
 
 
+class Frame:
+    """As the tables of pandas, polars and pyarrow: a collection of its columns' names."""
+
+    def __init__(self, reader: str) -> None:
+        setattr(self, reader, lambda *given: [{"a": 1}, {"a": 2}])
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["a"])
+
+    def __contains__(self, one: object) -> bool:
+        return one == "a"
+
+
+@pytest.mark.parametrize("reader", ["to_dict", "to_dicts", "to_pylist"])
+def test_a_table_is_its_rows(reader: str) -> None:
+    run = tool_of(lambda: Frame(reader)).run
+    assert run({}, Cancel()) == Result('[{"a": 1}, {"a": 2}]')
+
+
 async def endless() -> AsyncIterator[int]:
     while True:
         yield 1

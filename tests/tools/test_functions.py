@@ -6,8 +6,8 @@ import enum
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NewType, NotRequired, Required, TypedDict
+from dataclasses import InitVar, dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, NewType, NotRequired, Required, TypedDict
 
 import jsonschema
 import pytest
@@ -289,3 +289,55 @@ def test_a_model_that_json_has_no_form_for_is_refused() -> None:
     f.__annotations__ = {"a": odd}
     with pytest.raises(OptionError, match=r"the tool's parameter f\(a\): .*Odd.*\nhint: .*Call"):
         schema_of(f)
+
+
+@dataclass
+class Order:
+    item: str
+    kind: ClassVar[str] = "order"
+    total: int = field(init=False, default=0)
+    price: InitVar[int] = 2
+    more: list[int] = field(default_factory=list)
+
+    def __post_init__(self, price: int) -> None:
+        self.total = price
+
+
+def test_a_dataclass_is_made_of_what_its_constructor_takes() -> None:
+    def buy(order: Order) -> int:
+        return order.total
+
+    schema = schema_of(buy)[1]["properties"]["order"]
+    assert sorted(schema["properties"]) == ["item", "more", "price"]
+    assert schema["properties"]["price"] == {"type": "integer"}
+    assert schema["required"] == ["item"]
+    assert converted(buy, {"order": {"item": "tea", "price": 5}})["order"].total == 5
+    for name in ("kind", "total"):
+        with pytest.raises(ValueError, match=f"order has no '{name}'"):
+            converted(buy, {"order": {"item": "tea", name: 1}})
+
+
+def test_a_literal_is_the_value_that_was_written() -> None:
+    def paint(color: Literal[Color.RED, 1, "1"]) -> str:
+        return str(color)
+
+    assert schema_of(paint)[1]["properties"]["color"] == {"enum": ["red", 1, "1"]}
+    assert converted(paint, {"color": "red"}) == {"color": Color.RED}
+    assert converted(paint, {"color": 1}) == {"color": 1}
+    for wrong in (True, "blue", None):
+        with pytest.raises(ValueError, match="none of"):
+            converted(paint, {"color": wrong})
+
+
+class Weights(enum.Enum):
+    LIGHT = (1, 2)
+
+
+@pytest.mark.parametrize("hint", [Literal[b"x"], Weights, enum.Enum], ids=str)
+def test_a_choice_that_json_has_no_form_for_is_refused(hint: Any) -> None:
+    def choose(one: Any) -> str:
+        return str(one)
+
+    choose.__annotations__["one"] = hint
+    with pytest.raises(OptionError, match=r"parameter choose\(one\): got the annotation"):
+        schema_of(choose)
