@@ -83,6 +83,6 @@ class Background:
 
 
 BACKGROUND = Background()
+"""The only instance: each turn, of whichever model, stops its job before it computes."""
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=BACKGROUND.begin_anew)
-"""The only instance: each turn, of whichever model, stops its job before it computes."""
