@@ -130,6 +130,22 @@ def test_ctrl_c_while_the_program_starts_is_no_traceback(moment: str) -> None:
     assert (done.returncode, done.stderr) == (130, b"")
 
 
+def test_the_package_is_the_command() -> None:
+    """As where a script of it isn't on the path: in a notebook, of another environment."""
+    said = [
+        subprocess.run([*words, "--version"], capture_output=True, text=True, timeout=PATIENCE_S)
+        for words in (
+            [sys.executable, "-m", "qwen3_mlx"],
+            [sys.executable, "-c", "from qwen3_mlx.cli import main; main()"],
+        )
+    ]
+    assert said[0].stdout == said[1].stdout != "" and said[0].returncode == 0
+    wrong = subprocess.run(
+        [sys.executable, "-m", "qwen3_mlx", "chta"], capture_output=True, text=True
+    )
+    assert wrong.returncode == 2 and "chta" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
 def test_help_brings_in_nothing_slow() -> None:
     code = (
         "import sys; sys.argv = ['qwen3-mlx', 'chat', '--help']\n"
