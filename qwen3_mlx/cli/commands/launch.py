@@ -61,6 +61,8 @@ def command(
             got=arguments[0] if arguments else "nothing",
             expected=f"{', '.join(RUNS)} or a .py file, behind the options",
         )
+    if arguments[0] not in RUNS and not Path(arguments[0]).is_file():
+        raise OptionError("what to launch", got=f"{arguments[0]}, which isn't there")
     own = share.from_options(0, 1, attention, pipeline)
     names = [name.strip() for name in hosts.split(",") if name.strip()]
     plan = new_plan(
