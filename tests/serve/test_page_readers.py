@@ -121,3 +121,29 @@ def test_marks_behind_a_backslash_are_letters(
     assert page.evaluate("text => block(text).querySelector('a')?.href ?? ''", text) in (
         *("", "https://e.org/a_b_c?d=1", "https://e.org/x_y"),
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "addresses"),
+    [
+        ("see https://e.org/Tide_(physics).", ["https://e.org/Tide_(physics)"]),
+        ("(https://e.org/a), [https://e.org/b]", ["https://e.org/a", "https://e.org/b"]),
+        ("https://e.org/a(b https://e.org/(c)d", ["https://e.org/a", "https://e.org/(c)d"]),
+        ('[x](https://e.org/a_(b) "Its title") y', ["https://e.org/a_(b)"]),
+        ("<https://e.org/a>", ["https://e.org/a"]),
+    ],
+)
+def test_a_link_leads_to_the_whole_address(page: Any, text: str, addresses: list[str]) -> None:
+    found = "text => [...block(text).querySelectorAll('a')].map(one => one.href)"
+    assert page.evaluate(found, text) == addresses
+
+
+def test_after_each_button_a_key_is_typed_into_the_message(page: Any, script: Script) -> None:
+    """A button that is drawn anew loses the focus to the whole page."""
+    ask(page, "One")
+    ended(page)
+    for press in ("text=Retry", "text=Edit", "#undo", "#fresh", "#undo"):
+        page.focus(press)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#send:visible")
+        assert page.evaluate("document.activeElement.id") == "input", press
