@@ -90,8 +90,9 @@ def read_plan(text: str | bytes | dict[str, Any]) -> Plan:
         values["rdma"] = tuple(tuple(row) for row in values.get("rdma", ()))
         plan = Plan(**values)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        got = f"no {error}" if isinstance(error, KeyError) else str(error)
         hint = "launch writes it for each run"
-        raise OptionError("the group's file can't be read", got=str(error), hint=hint) from None
+        raise OptionError("the group's file can't be read", got=got, hint=hint) from None
     for name in ("hosts", "links", "control", "secret"):
         value = getattr(plan, name)
         for one in value if isinstance(value, tuple) else (value,):
@@ -107,11 +108,16 @@ def read_plan(text: str | bytes | dict[str, Any]) -> Plan:
 
 
 def current() -> tuple[Plan, int] | None:
-    """This process's group and rank; None outside a group. Raises `OptionError`."""
+    """This process's group and rank; None outside a group.
+
+    Raises `OptionError`; `ConfigError` if the plan's file can't be read.
+    """
     file = os.environ.get(VARIABLE)
     if not file:
         return None
-    plan = read_plan(read_json(Path(file)))
+    plan = read_plan(
+        read_json(Path(file), f"{VARIABLE} names it: launch sets it for its own programs")
+    )
     rank = os.environ.get("MLX_RANK", "")
     if not rank.isdigit() or int(rank) >= plan.size:
         raise OptionError("MLX_RANK", got=shown(rank), expected=f"0 to {plan.size - 1}")

@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from qwen3_mlx.cli.app import app
-from qwen3_mlx.errors import BackendError, OptionError
+from qwen3_mlx.errors import BackendError, ConfigError, OptionError
 from qwen3_mlx.group import membership, port, start
-from qwen3_mlx.group.plan import Plan, new_plan, read_plan, read_rdma
+from qwen3_mlx.group.plan import Plan, current, new_plan, read_plan, read_rdma
 from tests.group.test_group import joined
 
 TWO = ["localhost", "localhost"]
@@ -110,3 +110,14 @@ def test_a_program_that_is_not_there_starts_no_machine(monkeypatch: pytest.Monke
     monkeypatch.setattr(start, "run", lambda *_: pytest.fail("started"))
     found = CliRunner().invoke(app, ["launch", "--hosts", ",".join(TWO), "no-such.py"])
     assert "no-such.py, which isn't there" in found.output
+
+
+def test_a_file_that_lacks_a_key_or_is_gone_is_said_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(OptionError, match="got no 'hosts'"):
+        read_plan("{}")
+    monkeypatch.setenv("QWEN3_MLX_GROUP", str(tmp_path / "gone.json"))
+    with pytest.raises(ConfigError, match=r"no gone\.json") as caught:
+        current()
+    assert "QWEN3_MLX_GROUP names it" in str(caught.value)
