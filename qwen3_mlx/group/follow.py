@@ -20,7 +20,7 @@ from qwen3_mlx.device import memory_limits
 from qwen3_mlx.engine.prefixes import copied
 from qwen3_mlx.engine.prompt_cache import PromptCache
 from qwen3_mlx.errors import BackendError, CheckpointError, ModelNotFoundError, Qwen3Error
-from qwen3_mlx.group import measure, versions
+from qwen3_mlx.group import measure, port, versions
 from qwen3_mlx.group.ending import NOTICED_S, broken
 from qwen3_mlx.group.lead import GATHER_S
 from qwen3_mlx.group.line import Line, Message
@@ -72,11 +72,11 @@ class Follower:
 
     def _connect(self) -> Line:
         """Connect to the first machine. Raises `BackendError`."""
-        address, _, port = self.plan.control.rpartition(":")
+        address, _, number = self.plan.control.rpartition(":")
         until = time.monotonic() + GATHER_S
         while True:
             try:
-                connection = socket.create_connection((address, int(port)), timeout=5)
+                connection = socket.create_connection((address, int(number)), timeout=5)
                 break
             except OSError as error:
                 if time.monotonic() > until:
@@ -91,7 +91,8 @@ class Follower:
             if isinstance(error, BackendError):
                 raise
             raise BackendError(f"{self.plan.name(0)} ended the connection") from None
-        line.send({"rank": self.rank, "versions": versions.own()})
+        unheard = port.fault(self.plan, self.rank)
+        line.send({"rank": self.rank, "versions": versions.own(), "fault": unheard})
         return line
 
     def run(self) -> None:

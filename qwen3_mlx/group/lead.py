@@ -22,7 +22,7 @@ import qwen3_mlx.device.backend  # noqa: F401
 import mlx.core as mx
 
 from qwen3_mlx.errors import BackendError
-from qwen3_mlx.group import versions
+from qwen3_mlx.group import port, versions
 from qwen3_mlx.group.ending import NOTICED_S, broken, uninterrupted
 from qwen3_mlx.group.line import Line, Message
 from qwen3_mlx.group.plan import Plan, launched_by, note_status
@@ -30,6 +30,7 @@ from qwen3_mlx.nn.cache.full import KVCache
 from qwen3_mlx.nn.rows import Together
 
 T = TypeVar("T")
+_JOIN_HINT = ("install the same versions on all", port.HINT)
 
 GATHER_S = 30.0
 """Seconds in which every machine must connect."""
@@ -56,14 +57,12 @@ class Lead:
 
     def gather(self, listening: socket.socket | None = None) -> None:
         """Wait for all others. Raises `BackendError` that names a missing or different machine."""
-        address, _, port = self.plan.control.rpartition(":")
+        address, _, number = self.plan.control.rpartition(":")
         try:
-            door = listening or socket.create_server((address, int(port)))
+            door = listening or socket.create_server((address, int(number)))
         except OSError as error:
-            hint = "does another group run here? --port N takes other ports"
-            raise BackendError(
-                f"can't listen on {self.plan.control}", got=error.strerror, hint=hint
-            ) from None
+            what = f"can't listen on {self.plan.control}"
+            raise BackendError(what, got=error.strerror, hint=port.HINT) from None
         until = time.monotonic() + GATHER_S
         with door, self._closed_on_error():
             while len(self.lines) < self.plan.size - 1:
@@ -101,21 +100,19 @@ class Lead:
         except (OSError, BackendError):
             line.close()
             return
-        rank = hello.get("rank")
+        rank, hint = hello.get("rank"), None
         if not isinstance(rank, int) or not 0 < rank < self.plan.size or rank in self.lines:
             fault = f"rank {rank} is taken already" if rank in self.lines else f"no rank {rank}"
         else:
             fault = versions.difference(hello.get("versions"))
+            hint, fault = _JOIN_HINT[not fault], fault or str(hello.get("fault") or "")
         if fault:
             line.send({"refused": fault})
             line.close()
-            raise BackendError(
-                f"machine {rank} can't join", got=fault, hint="install the same versions on all"
-            )
+            raise BackendError(f"machine {rank} can't join", got=fault, hint=hint)
         assert isinstance(rank, int)
         self.lines[rank] = line
         line.on_message = partial(self._on_message, rank)
-        # Now, because while waiting for the slowest machine this one needs heartbeats.
         line.start(partial(self.fail, rank))  # now: it needs heartbeats while others still join
 
     def _on_message(self, rank: int, message: Message) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qwen3_mlx.config.share import WHOLE_NETWORK, Share
 from qwen3_mlx.errors import BackendError
-from qwen3_mlx.group import measure, versions
+from qwen3_mlx.group import measure, port, versions
 from qwen3_mlx.group.follow import load_share, one_dtype, settings
 from qwen3_mlx.group.lead import Lead
 from qwen3_mlx.group.line import Message
@@ -36,6 +36,8 @@ def _lead() -> Lead:
     """The group, gathered at the first load. Raises `BackendError`."""
     found = current()
     assert found is not None
+    if unheard := port.fault(*found):
+        raise BackendError(f"{found[0].name(0)} can't join", got=unheard, hint=port.HINT)
     lead = Lead(found[0])
     lead.gather()
     return lead

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ LAUNCHER = "QWEN3_MLX_GROUP_LAUNCHER"
 """The id of the watching process, `launch` itself or the one it has started on another machine: it
 reports the loss of a machine, and the group ends with it."""
 BACKENDS = ("ring", "jaccl", "nccl")
+_LINK = re.compile(r"[^\s:]+:\d{1,5}")
+_EXPECTED = {"hosts": "a name", "secret": "a text"}
 LOCAL = ("localhost", "127.0.0.1")
 MOST = 16
 
@@ -78,27 +81,43 @@ class Plan:
         return own | nccl | cards
 
 
-def read_plan(text: str | dict[str, Any]) -> Plan:
+def read_plan(text: str | bytes | dict[str, Any]) -> Plan:
     """Parse a plan. Raises `OptionError`."""
     try:
-        values = json.loads(text) if isinstance(text, str) else text
+        values = text if isinstance(text, dict) else json.loads(text)
         for name in ("hosts", "links"):
             values[name] = tuple(values[name])
         values["rdma"] = tuple(tuple(row) for row in values.get("rdma", ()))
         plan = Plan(**values)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise OptionError("the group's file can't be read", got=str(error)) from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        got = f"no {error}" if isinstance(error, KeyError) else str(error)
+        hint = "launch writes it for each run"
+        raise OptionError("the group's file can't be read", got=got, hint=hint) from None
+    for name in ("hosts", "links", "control", "secret"):
+        value = getattr(plan, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if not isinstance(one, str) or (
+                name in ("links", "control") and not _LINK.fullmatch(one)
+            ):
+                expected = _EXPECTED.get(name, "an address:port")
+                got = "another thing" if name == "secret" else shown(one)
+                raise OptionError(f"the group's file: {name}", got=got, expected=expected)
     if not 2 <= plan.size <= MOST or len(plan.links) != plan.size or plan.backend not in BACKENDS:
         raise OptionError("the group's file", got=shown(plan.hosts), expected="2 to 16 machines")
     return plan
 
 
 def current() -> tuple[Plan, int] | None:
-    """This process's group and rank; None outside a group. Raises `OptionError`."""
+    """This process's group and rank; None outside a group.
+
+    Raises `OptionError`; `ConfigError` if the plan's file can't be read.
+    """
     file = os.environ.get(VARIABLE)
     if not file:
         return None
-    plan = read_plan(read_json(Path(file)))
+    plan = read_plan(
+        read_json(Path(file), f"{VARIABLE} names it: launch sets it for its own programs")
+    )
     rank = os.environ.get("MLX_RANK", "")
     if not rank.isdigit() or int(rank) >= plan.size:
         raise OptionError("MLX_RANK", got=shown(rank), expected=f"0 to {plan.size - 1}")
@@ -159,8 +178,9 @@ def read_rdma(plan: Plan, file: Path | None) -> Plan:
     except OSError as error:
         got, hint = error.strerror or str(error), "name the hostfile that MLX wrote"
         raise OptionError(f"{file} can't be read", got=got, hint=hint) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise OptionError(f"{file} can't be read", got=str(error)) from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        expected = '{"hosts": [{"rdma": [null, "rdma_en2"]}, …]}, as MLX writes it'
+        raise OptionError(f"{file} is no hostfile", expected=expected) from None
     if [len(row) for row in rdma] != [plan.size] * plan.size:
         got, expected = f"{len(rdma)} hosts", f"{plan.size}, with as many devices each"
         raise OptionError(f"{file}: rdma", got=got, expected=expected)

@@ -19,7 +19,7 @@ from typing import Any
 from qwen3_mlx.errors import Qwen3Error, ToolError, shown
 from qwen3_mlx.text.tools import normalise_tools
 from qwen3_mlx.tools.tool import Cancel, Result
-from qwen3_mlx.tools.transport import OUR_OWN, Message, Open
+from qwen3_mlx.tools.transport import OUR_OWN, SESSION_OVER, Message, Open, SessionOver
 
 VERSION = "2025-11-25"
 KNOWN_VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
@@ -32,6 +32,13 @@ _HINTS = {
     "destructiveHint": "destructive",
     "openWorldHint": "open world",
 }
+
+
+_NO_SUCH_METHOD = -32601
+
+
+class _NotOffered(ToolError):
+    """The server knows no such method."""
 
 
 class McpClient:
@@ -48,7 +55,8 @@ class McpClient:
         """The tools left out of `list_tools`, and why."""
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Future[Message]] = {}
-        self._lock = threading.Lock()
+        self._lock, self._beginning = threading.Lock(), threading.Lock()
+        self._sessions = 0
         self._transport = connect(self)
         try:
             self._begin()
@@ -66,7 +74,7 @@ class McpClient:
 
         info = {"name": "qwen3-mlx", "version": __version__}
         asked = {"protocolVersion": VERSION, "capabilities": {}, "clientInfo": info}
-        found = self._ask("initialize", asked, START_SECONDS)
+        found = self._ask_once("initialize", asked, START_SECONDS)
         version = found.get("protocolVersion")
         if version not in KNOWN_VERSIONS:
             raise ToolError(
@@ -76,6 +84,9 @@ class McpClient:
             )
         if hasattr(self._transport, "version"):
             self._transport.version = version
+        self._sessions += 1
+        offers = found.get("capabilities")
+        self._offers = sorted(map(str, offers)) if isinstance(offers, dict) else []
         server = found.get("serverInfo")
         if isinstance(server, dict) and isinstance(server.get("name"), str):
             self.title = server["name"]
@@ -114,7 +125,7 @@ class McpClient:
         if method == "ping":
             reply["result"] = {}
         else:
-            reply["error"] = {"code": -32601, "message": f"{method} is not offered"}
+            reply["error"] = {"code": _NO_SUCH_METHOD, "message": f"{method} is not offered"}
         with contextlib.suppress(ToolError, AttributeError):  # ended, or not yet open
             self._transport.send(reply)
 
@@ -122,6 +133,20 @@ class McpClient:
         self._transport.send({"jsonrpc": "2.0", "method": method, "params": dict(params)})
 
     def _ask(
+        self, method: str, params: Mapping[str, Any], seconds: float, cancel: Cancel | None = None
+    ) -> Message:
+        """As `_ask_once`; in a new session where the server has ended the one there was."""
+        session = self._sessions
+        try:
+            return self._ask_once(method, params, seconds, cancel)
+        except SessionOver:
+            with self._beginning:  # other calls may have found out too
+                if session == self._sessions:
+                    self._begin()
+                    self._on_change()
+            return self._ask_once(method, params, seconds, cancel)
+
+    def _ask_once(
         self, method: str, params: Mapping[str, Any], seconds: float, cancel: Cancel | None = None
     ) -> Message:
         """The result of a request. Raises `ToolError` (refused, ended, cancelled, timed out)."""
@@ -155,6 +180,10 @@ class McpClient:
             if isinstance(error, dict) and error.get("data") is OUR_OWN:
                 hint = "is an MCP server running at this address?"
                 raise ToolError(f"{what} gave no answer", got=said, hint=hint)
+            if isinstance(error, dict) and error.get("data") is SESSION_OVER:
+                raise SessionOver(f"{what} gave no answer", got=said)
+            if isinstance(error, dict) and error.get("code") == _NO_SUCH_METHOD:
+                raise _NotOffered(f"{what} says", got=said)
             raise ToolError(f"{what} says", got=said if isinstance(said, str) else json.dumps(said))
         result = message.get("result")
         if not isinstance(result, dict):
@@ -177,7 +206,14 @@ class McpClient:
         self.remarks = []
         cursor: Any = None
         for _ in range(MOST_PAGES):
-            page = self._ask("tools/list", {"cursor": cursor} if cursor else {}, LIST_SECONDS)
+            try:
+                page = self._ask("tools/list", {"cursor": cursor} if cursor else {}, LIST_SECONDS)
+            except _NotOffered:
+                if "tools" in self._offers:
+                    raise
+                has = f", but {', '.join(self._offers)}" if self._offers else ""
+                self.remarks.append(f"{self.name} has no tools{has}")
+                return []
             listed = page.get("tools")
             for tool in listed if isinstance(listed, list) else []:
                 one = self._checked(tool)

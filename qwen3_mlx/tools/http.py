@@ -14,23 +14,30 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from qwen3_mlx.errors import ToolError, without_secrets
+from qwen3_mlx.tools.address import check_headers, checked_address
+from qwen3_mlx.tools.event_stream import MOST_RETRY_SECONDS, Place, events, whole
 from qwen3_mlx.tools.redirect import moved, path_of
-from qwen3_mlx.tools.transport import LARGEST_MESSAGE, OUR_OWN, Message, Receiver, parsed
+from qwen3_mlx.tools.transport import (
+    LARGEST_MESSAGE,
+    OUR_OWN,
+    Message,
+    Receiver,
+    SessionOver,
+    parsed,
+)
 
 CONNECT_SECONDS = 30.0
 SILENCE_SECONDS = 300.0
 """Longest silence of a stream; the time limit of a call is much shorter."""
-RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 60.0
+RETRY_SECONDS = 1.0
 """The pause before a stream is opened again; it doubles, up to the maximum, while none brings a
 message."""
 MOST_REDIRECTS = 5
 CANCELLED = "notifications/cancelled"
-_LONGEST_ID = 1_000
+SESSION = "Mcp-Session-Id"
 
 
 class Http:
@@ -40,12 +47,12 @@ class Http:
     """Always empty: a server behind an address may answer again."""
 
     def __init__(self, url: str, headers: Mapping[str, str], receiver: Receiver) -> None:
-        """Makes no connection yet. Raises `ToolError` for an invalid address."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ToolError("a server's url", got=url, expected="http://… or https://…")
-        self._url, self._headers, self._receiver = parts, dict(headers), receiver
+        """Makes no connection yet. Raises `OptionError` for an invalid address or header."""
+        check_headers(headers, "a server's headers")
+        self._url = checked_address(url, "a server's url")
+        self._headers, self._receiver = dict(headers), receiver
         self._session: str | None = None
+        self._listening: threading.Thread | None = None
         self.version: str | None = None
         self._lock = threading.Lock()
         self._open: set[_Exchange] = set()
@@ -68,13 +75,15 @@ class Http:
         work.start()
         if number is None:  # what comes later must not overtake a notification,
             work.join(CONNECT_SECONDS)  # and replies must not pile up
-        if message.get("method") == "notifications/initialized":
-            threading.Thread(target=self._listen, name="mcp events", daemon=True).start()
+        begun = message.get("method") == "notifications/initialized"
+        if begun and not (self._listening and self._listening.is_alive()):
+            self._listening = threading.Thread(target=self._listen, name="mcp events", daemon=True)
+            self._listening.start()
         if message.get("method") == CANCELLED:
             self._give_up(message["params"]["requestId"])
 
     def _post(self, message: Message, number: Any) -> None:
-        place = _Place()
+        place = Place()
         try:
             with self._exchange(number) as exchange:
                 answered = self._take(self._answers(exchange, message, place), number)
@@ -87,7 +96,7 @@ class Http:
             if not answered:
                 self._failed(number, "something that is no message of MCP", OUR_OWN)
         except ToolError as error:
-            self._failed(number, str(error))
+            self._failed(number, str(error), getattr(error, "mark", None))
         except _BROKEN as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             self._failed(number, without_secrets(why), OUR_OWN)
@@ -111,7 +120,7 @@ class Http:
 
     def _listen(self) -> None:
         """Receive messages that the server sends on its own, if it offers a stream for them."""
-        place, pause = _Place(), RETRY_SECONDS
+        place, pause = Place(), RETRY_SECONDS
         while not self._over.is_set():
             heard = False
             try:
@@ -153,28 +162,29 @@ class Http:
         """The headers of every request: the configured ones, session id and protocol version."""
         headers = dict(self._headers)
         if self._session is not None:
-            headers["Mcp-Session-Id"] = self._session
+            headers[SESSION] = self._session
         if self.version is not None:
             headers["MCP-Protocol-Version"] = self.version
         return headers
 
-    def _answers(self, exchange: _Exchange, message: Message, place: _Place) -> Iterator[Message]:
+    def _answers(self, exchange: _Exchange, message: Message, place: Place) -> Iterator[Message]:
         """The server's answers to `message`. Raises `ToolError` and the errors in `_BROKEN`."""
+        begins = message.get("method") == "initialize"
         headers = {
-            **self._own_headers(),
+            **(self._headers if begins else self._own_headers()),
             "Content-Type": "application/json",
             "Accept": "application/json, text/event-stream",
         }
         body = json.dumps(message).encode()
         response = self._asked(exchange, "POST", headers, body)
-        self._session = response.headers.get("Mcp-Session-Id", self._session)
+        self._session = response.headers.get(SESSION, None if begins else self._session)
         kind = response.headers.get_content_type()
         if kind == "text/event-stream":
-            yield from _events(response, place)
+            yield from events(response, place)
         elif kind == "application/json" and response.status != 202:
-            yield from parsed(_whole(response))
+            yield from parsed(whole(response))
 
-    def _events(self, exchange: _Exchange, place: _Place) -> Iterator[Message]:
+    def _events(self, exchange: _Exchange, place: Place) -> Iterator[Message]:
         """The messages of a stream, from the event after `place` on. Raises as `_answers`."""
         headers = {**self._own_headers(), "Accept": "text/event-stream"}
         if place.last_id:
@@ -182,7 +192,7 @@ class Http:
         response = self._asked(exchange, "GET", headers, None)
         if response.headers.get_content_type() != "text/event-stream":
             raise ToolError("the server has no stream of events")
-        yield from _events(response, place)
+        yield from events(response, place)
 
     def _asked(
         self, exchange: _Exchange, method: str, headers: Mapping[str, str], body: bytes | None
@@ -199,23 +209,10 @@ class Http:
             response.read(LARGEST_MESSAGE)
             exchange.connection.close()
         if response.status >= 300:
-            raise self._refused(response)
+            raise _refused(response, SESSION in headers)
         if url != begun:  # another request may have moved meanwhile
             self._url = url
         return response
-
-    def _refused(self, response: http.client.HTTPResponse) -> ToolError:
-        said = response.read(2_000).decode("utf-8", "replace").strip()
-        hint = None
-        if response.status in (401, 403):
-            hint = 'it wants to know who asks: "headers": {"Authorization": "Bearer …"}'
-        if response.status == 404 and self._session is not None:
-            hint = "its session is over; /mcp starts it again"
-        if place := response.headers.get("Location", "")[:200]:
-            said = f"to {place} {said}"
-            hint = "this redirect is not followed: if you trust the address, name it as url"
-        got = without_secrets(f"{response.status} {response.reason} {said[:300]}".strip())
-        return ToolError("the server refused", got=got, hint=hint)
 
     def close(self) -> None:
         """Abort all requests, and tell the server that the session has ended (DELETE)."""
@@ -234,14 +231,6 @@ class Http:
 
 _BROKEN = (OSError, http.client.HTTPException, ValueError)
 """The errors of a connection that can't be opened, breaks, or doesn't speak HTTP."""
-
-
-@dataclass
-class _Place:
-    """The position in a stream of events, from which it can be opened again."""
-
-    last_id: str = ""
-    retry_s: float = 0.0
 
 
 class _Exchange:
@@ -269,32 +258,15 @@ class _Exchange:
                 self._sock.shutdown(socket.SHUT_RDWR)
 
 
-def _whole(response: http.client.HTTPResponse) -> bytes:
-    body = response.read(LARGEST_MESSAGE + 1)
-    if len(body) > LARGEST_MESSAGE:
-        raise ToolError(f"a message of more than {LARGEST_MESSAGE // 2**20} MB")
-    return body
-
-
-def _events(response: http.client.HTTPResponse, place: _Place) -> Iterator[Message]:
-    """The messages in a stream of server-sent events; updates `place`. Raises `ToolError`."""
-    data: list[bytes] = []
-    size = 0
-    while line := response.readline(LARGEST_MESSAGE):
-        size += len(line)
-        if size > LARGEST_MESSAGE:
-            raise ToolError(f"a message of more than {LARGEST_MESSAGE // 2**20} MB")
-        bare = line.rstrip(b"\r\n")
-        name, _, value = bare.partition(b":")
-        value = value.removeprefix(b" ")
-        if name == b"data":
-            data.append(value)
-        elif name == b"id" and len(value) <= _LONGEST_ID:
-            place.last_id = value.decode("latin-1")
-        elif name == b"retry" and value.isdigit() and len(value) < 10:
-            place.retry_s = min(int(value) / 1000, MOST_RETRY_SECONDS)
-        elif not bare:
-            yield from parsed(b"\n".join(data)) if data else ()
-            data, size = [], 0
-    if data:
-        yield from parsed(b"\n".join(data))
+def _refused(response: http.client.HTTPResponse, in_session: bool) -> ToolError:
+    said = response.read(2_000).decode("utf-8", "replace").strip()
+    hint = None
+    if response.status in (401, 403):
+        hint = 'it wants to know who asks: "headers": {"Authorization": "Bearer …"}'
+    if response.status == 404 and in_session:
+        return SessionOver("the server's session is over", got=f"404 {said[:300]}".strip())
+    if place := response.headers.get("Location", "")[:200]:
+        said = f"to {place} {said}"
+        hint = "this redirect is not followed: if you trust the address, name it as url"
+    got = without_secrets(f"{response.status} {response.reason} {said[:300]}".strip())
+    return ToolError("the server refused", got=got, hint=hint)

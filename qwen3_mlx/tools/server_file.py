@@ -18,6 +18,7 @@ from typing import Any
 
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.files import read_given
+from qwen3_mlx.tools.address import check_headers, checked_address
 
 _NAME = re.compile(r"[\w-]{1,64}")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
@@ -70,7 +71,8 @@ class ServerConfig:
 def read_config(path: Path) -> list[ServerConfig]:
     """The enabled servers in the file. Raises `OptionError`, naming the file and the key."""
     try:
-        found = json.loads(read_given(path).decode("utf-8-sig"))
+        text = read_given(path).decode("utf-8-sig")
+        found = json.loads(text, object_pairs_hook=_each_once)
     except (OSError, ValueError, RecursionError) as error:
         got = getattr(error, "strerror", None) or str(error)
         raise OptionError(f"{path} can't be read", got=got, expected=_FORM) from None
@@ -83,6 +85,16 @@ def read_config(path: Path) -> list[ServerConfig]:
     return [one for one in made if one is not None]
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object; JSON itself would drop all but the last of several keys of one name."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} twice in one object")
+        found[key] = value
+    return found
+
+
 _FORM = '{"mcpServers": {"name": {"command": "…", "args": []}}} or {"url": "https://…"}'
 
 
@@ -91,9 +103,12 @@ def _server(name: str, one: Any, where: str) -> ServerConfig | None:
         raise OptionError(where, got=type(one).__name__, expected="an object")
     if not _NAME.fullmatch(name):
         raise OptionError(where, got=f"the name {name!r}", expected="letters, digits, - and _")
+    _check_spelling(one, where)
+    for key in ("disabled", "enabled"):
+        if not isinstance(one.get(key), bool | None):
+            raise OptionError(f"{where}.{key}", got=json.dumps(one[key]), expected="true or false")
     if one.get("disabled") is True or one.get("enabled") is False:
         return None
-    _check_spelling(one, where)
     url = next((one[key] for key in _ADDRESS if one.get(key)), None)
     command = one.get("command")
     base = _chosen(name, one, where)
@@ -102,7 +117,13 @@ def _server(name: str, one: Any, where: str) -> ServerConfig | None:
         raise OptionError(where, got="the transport sse, given up in 2025", hint=hint)
     if isinstance(url, str) and command is None:
         headers = _texts(one.get("headers"), f"{where}.headers")
-        return replace(base, url=_expanded(url, where), headers=headers)
+        check_headers(headers, f"{where}.headers")
+        address = _expanded(url, where)
+        checked_address(address, f"{where}: a server's url")
+        return replace(base, url=address, headers=headers)
+    if isinstance(command, list) and url is None:
+        hint = '"command" is the program alone; what stands behind it belongs into "args"'
+        raise OptionError(f"{where}.command", got="a list", expected="a text", hint=hint)
     if not isinstance(command, str) or not command.strip() or url is not None:
         raise OptionError(where, got=sorted(one), expected="either command or url")
     args = _words(one.get("args"), f"{where}.args")
@@ -140,14 +161,18 @@ def _chosen(name: str, one: dict[str, Any], where: str) -> ServerConfig:
 def _words(value: Any, where: str) -> tuple[str, ...]:
     value = value or []
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise OptionError(where, got=value, expected="a list of texts")
+        raise OptionError(where, got=json.dumps(value), expected="a list of texts")
     return tuple(value)
 
 
 def _texts(value: Any, where: str) -> dict[str, str]:
     value = value or {}
-    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+    if not isinstance(value, dict):
         raise OptionError(where, got=type(value).__name__, expected="an object of texts")
+    for key, text in value.items():
+        if not isinstance(text, str):  # which may be a secret
+            got, hint = type(text).__name__, f'between quotes: {{"{key}": "…"}}'
+            raise OptionError(f"{where}.{key}", got=got, expected="a text", hint=hint)
     return {str(key): _expanded(text, where) for key, text in value.items()}
 
 

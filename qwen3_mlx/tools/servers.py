@@ -114,8 +114,10 @@ class McpServers:
             for one in listed
             if name not in known or known[name].offers(one["name"])
         ]
-        counted = Counter(one["name"] for _, one in every)
-        return [self._tool(name, one, counted[one["name"]] > 1) for name, one in every]
+        names = _told_apart([(name, one["name"]) for name, one in every])
+        return [
+            self._tool(server, one, name) for name, (server, one) in zip(names, every, strict=True)
+        ]
 
     def remarks(self) -> list[str]:
         """Messages for the user: failures, tools left out, and unknown names in the file."""
@@ -137,7 +139,7 @@ class McpServers:
             if (lost := [name for name in names if name not in has])
         ]
 
-    def _tool(self, server: str, one: dict[str, Any], twice: bool) -> Tool:
+    def _tool(self, server: str, one: dict[str, Any], name: str) -> Tool:
         called = one["name"]
 
         def run(arguments: dict[str, Any], cancel: Cancel) -> Result:
@@ -147,7 +149,7 @@ class McpServers:
             return client.call(called, arguments, cancel, self._seconds)
 
         return Tool(
-            name=f"{server}__{called}" if twice else called,
+            name=name,
             description=one["description"],
             parameters=one["inputSchema"],
             run=run,
@@ -163,3 +165,25 @@ class McpServers:
             end.start()
         for end in ends:
             end.join()
+
+
+def _told_apart(tools: list[tuple[str, str]]) -> list[str]:
+    """The tools' names for the model, of (server, tool): each is another.
+
+    Those that share a name are called ``server__tool``, and where one is called so already, or
+    two would be, a number follows.
+    """
+    counted = Counter(tool for _, tool in tools)
+    plain = {tool for tool, count in counted.items() if count == 1}
+    names, taken = list[str](), set[str](plain)
+    for server, tool in tools:
+        name = tool
+        if tool not in plain:
+            number, whole = 1, f"{server}__{tool}"
+            name = whole
+            while name in taken:
+                number += 1
+                name = f"{whole}_{number}"
+        taken.add(name)
+        names.append(name)
+    return names

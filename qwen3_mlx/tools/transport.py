@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from qwen3_mlx.errors import ToolError
 from qwen3_mlx.tools.surrogates import whole_json
 
 Message = dict[str, Any]
@@ -15,6 +16,16 @@ all waiting calls)."""
 
 OUR_OWN: Any = object()
 """The ``data`` of an error that a transport made in the place of an answer that never came."""
+
+
+SESSION_OVER: Any = object()
+"""The same of one whose session the server has ended, as when it was started again."""
+
+
+class SessionOver(ToolError):
+    """The server knows the session no more; a new one may be begun."""
+
+    mark = SESSION_OVER
 
 
 class Transport(Protocol):

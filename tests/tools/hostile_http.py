@@ -26,6 +26,8 @@ class Stub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.how, self.asked = how, list[dict[str, Any]]()
         self.go_on, self.listened = threading.Event(), threading.Event()
+        self.session = ""
+        """The id of the session that it gives and knows, if it has any."""
         self.replies, self.headers = list[dict[str, Any]](), list[Any]()
 
     @property
@@ -78,6 +80,11 @@ class Handler(BaseHTTPRequestHandler):
             self._send(b"", "text/plain", 202)
             return
         self.server.asked.append(asked)
+        if self.server.how == "forgets" and asked["method"] != "initialize":
+            known = self.headers.get("Mcp-Session-Id") == self.server.session
+            if not known:
+                self._send(b"no such session", "text/plain", 404)
+                return
         if "id" not in asked:
             self.send_response(202)
             self.end_headers()
@@ -92,7 +99,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _result(self, asked: dict[str, Any], result: Any) -> None:
         message = {"jsonrpc": "2.0", "id": asked["id"], "result": result}
-        self._send(json.dumps(message).encode(), "application/json")
+        session = {"Mcp-Session-Id": self.server.session} if self.server.session else {}
+        self._send(json.dumps(message).encode(), "application/json", **session)
 
     def _send(self, body: bytes, kind: str, status: int = 200, **headers: str) -> None:
         self.send_response(status)

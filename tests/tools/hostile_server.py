@@ -29,6 +29,8 @@ def tools() -> list:
         return [{"name": "echo", "description": "Says \ud83d.", "inputSchema": schema}]
     if HOW == "many":
         return [good | {"name": f"t{n}"} for n in range(2000)]
+    if HOW.startswith("named "):
+        return [good | {"name": name} for name in HOW.split()[1:]]
     return [good]
 
 
@@ -84,7 +86,10 @@ def main() -> None:
         if method == "initialize":
             version = "1999-01-01" if HOW == "old" else asked["params"]["protocolVersion"]
             info = {"name": f"hostile {HOW}", "version": "1"}
-            put({"id": number, "result": {"protocolVersion": version, "serverInfo": info}})
+            has = {"capabilities": {"resources": {}, "prompts": {}}} if HOW == "no-tools" else {}
+            put({"id": number, "result": {"protocolVersion": version, "serverInfo": info} | has})
+        elif method == "tools/list" and HOW == "no-tools":
+            put({"id": number, "error": {"code": -32601, "message": "Method not found"}})
         elif method == "tools/list":
             found = tools()
             if HOW == "changed" and listed:

@@ -38,7 +38,7 @@ def command(
     if group is None:
         raise OptionError("--group is missing", hint="run qwen3-mlx launch on the first machine")
     launched = str(group) == "-"
-    text = sys.stdin.readline() if launched else read_small(group).decode()
+    text = sys.stdin.readline() if launched else read_small(group)
     plan = read_plan(text)
     if rank >= plan.size:
         raise OptionError("--rank", got=rank, expected=f"1 to {plan.size - 1}")

@@ -54,13 +54,7 @@ def command(
     from qwen3_mlx.group import start
     from qwen3_mlx.group.plan import new_plan, read_rdma
 
-    arguments = list(context.args)
-    if not arguments or (arguments[0] not in RUNS and not arguments[0].endswith(".py")):
-        raise OptionError(
-            "what to launch",
-            got=arguments[0] if arguments else "nothing",
-            expected=f"{', '.join(RUNS)} or a .py file, behind the options",
-        )
+    arguments = _checked(list(context.args))
     own = share.from_options(0, 1, attention, pipeline)
     names = [name.strip() for name in hosts.split(",") if name.strip()]
     plan = new_plan(
@@ -76,3 +70,15 @@ def command(
     with tempfile.TemporaryDirectory(prefix="qwen3-mlx-") as folder:
         code = start.run(plan, arguments, Path(folder))
     raise typer.Exit(code)
+
+
+def _checked(arguments: list[str]) -> list[str]:
+    """The command line to run. Raises `OptionError` if it is none that a group can run."""
+    first = arguments[0] if arguments else "nothing"
+    program = first.endswith(".py")
+    if not program and first not in RUNS:
+        expected = f"{', '.join(RUNS)} or a .py file, behind the options"
+        raise OptionError("what to launch", got=first, expected=expected)
+    if program and not Path(first).is_file():
+        raise OptionError("what to launch", got=f"{first}, which isn't there")
+    return arguments
