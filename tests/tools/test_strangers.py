@@ -12,6 +12,7 @@ import pytest
 from qwen3_mlx.errors import OptionError
 from qwen3_mlx.tools.server_file import ServerConfig, read_config
 from qwen3_mlx.tools.servers import McpServers
+from qwen3_mlx.tools.tool import Cancel
 from tests.tools.hostile_http import stub
 from tests.tools.test_servers import call, config
 
@@ -99,8 +100,11 @@ def test_a_server_that_was_started_again_goes_on_in_a_new_session() -> None:
             assert call(servers, a=1).text == '{"a": 1}'
             server.session = "two"
             results: list[str] = []
+            (tool,) = servers.tools()  # once: whoever lists them anew takes back that they changed
             calls = [
-                threading.Thread(target=lambda n=n: results.append(call(servers, a=n).text))
+                threading.Thread(
+                    target=lambda n=n: results.append(tool.run({"a": n}, Cancel()).text)
+                )
                 for n in range(4)
             ]
             for one in calls:
