@@ -46,7 +46,8 @@ def paste(tmux: Tmux, text: str, *options: str) -> None:
 
 def sent(tmux: Tmux) -> list[str]:
     """The messages of the conversation that is kept, without empty lines at their ends."""
-    files = [journal.read(path) for path in (tmux.home / "sessions").glob("*.jsonl")]
+    paths = (tmux.home / "sessions").glob("*.jsonl")
+    files = [journal.read(path) for path in paths if path.stat().st_size]  # written a moment later
     said = [message for file in files for message in file.messages if message["role"] == "user"]
     return [message["content"].rstrip("\n") for message in said]
 
