@@ -59,8 +59,8 @@ def pytest_collection_finish() -> None:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """For all tests one process more than there are cores, since many tests wait for a while.
 
-    On two cores that takes 9:46; two more processes 8:48, but then some tests come too late for
-    others' clocks. For those that are named one, which starts sooner.
+    On two cores that takes 9:46, and two more 8:48, but tests that look at a clock need some room.
+    For those that are named one, which starts sooner.
     """
     return 0 if config.option.file_or_dir else min((os.cpu_count() or 1) + 1, 6)
 
