@@ -135,13 +135,14 @@ def reader_of(rows: Rows, own: float) -> PromptReader:
 
 
 def test_steps_read_a_long_prompt_where_a_pass_would_keep_others_waiting() -> None:
-    prompt, rows = prompt_of(4 * SHORT), Rows()
+    prompt, rows = prompt_of(10 * SHORT), Rows()
     task, reader = task_of(prompt, 5), reader_of(rows, own=4.0)
     assert reader.read(task, 2.5, awaited=True) is None and rows.sizes == [16, 16]
     passes = len(reader.pace.recent)
     logits = None
     while task.left:
         logits = reader.read(task, 2.5, awaited=True)
+    assert len(rows.sizes) > 2 * 2 * PASS_EVERY, "in so many chunks one would be tried"
     assert len(reader.pace.recent) == passes and sum(rows.sizes) == len(prompt) - 5
     expected = prefill(NETWORK, prompt, PromptCache(NETWORK))
     assert logits is not None and expected is not None
