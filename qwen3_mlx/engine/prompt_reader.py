@@ -7,6 +7,7 @@ prompt is read by such steps too while others answer, as each pass would keep th
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -83,17 +84,24 @@ class PromptReader:
         """Time a pass of blank tokens and a step behind it, in idle time; False if enough are.
 
         Only where steps read prompts: elsewhere the first prompt teaches the pace of passes, since
-        nothing else could read it.
+        nothing else could read it. Where it fails, for want of memory say, it isn't tried again.
         """
         rows = self._rows()
         if rows is None or not (rows.reads and self._lessons) or self._network.model.lead:
             return False
-        size, cache, began = self._lessons.pop(), self._new_cache(), self._clock()
+        try:
+            self._learn(rows, self._lessons.pop())
+        except Exception:  # this only tells times: a lasting fault will fail the next turn
+            logging.getLogger(__name__).debug("timing a pass failed", exc_info=True)
+            self._lessons.clear()
+        return True
+
+    def _learn(self, rows: FusedRows, size: int) -> None:
+        cache, began = self._new_cache(), self._clock()
         prefill(self._network, [0] * size, cache, size)
         self.pace.took(size, self._clock() - began)
         if _next_rows(rows, cache, MOST_ROWS):
             self._step(rows, cache, [0] * MOST_ROWS)
-        return True
 
     def _are_steps_better(self, size: int, seconds: float) -> bool:
         """Whether steps read a token sooner than a pass, or not much later than one that is late.

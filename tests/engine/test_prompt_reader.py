@@ -222,6 +222,23 @@ def test_passes_and_steps_are_timed_in_idle_time(passes: tuple[Rows, list[int]])
     assert sizes[6:] == [64], "steps would take 16 seconds for what a pass takes 5.4"
 
 
+def test_a_pass_that_fails_in_idle_time_fails_nothing_else(
+    passes: tuple[Rows, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler would drop all that it keeps, once for each."""
+    rows, _ = passes
+    tried: list[int] = []
+
+    def fails(network: Any, tokens: list[int], *_: Any) -> None:
+        tried.append(len(tokens))
+        raise MemoryError
+
+    monkeypatch.setattr(prompt_reader, "prefill", fails)
+    reader = PromptReader(NETWORK, CONFIG, lambda: rows, lambda: rows.now)  # type: ignore[arg-type, return-value]
+    assert reader.get_ready() and not reader.get_ready()
+    assert tried == [16] and not reader.pace.recent
+
+
 @pytest.mark.parametrize(("rows", "led"), [(None, False), (Rows(False), False), (Rows(), True)])
 def test_where_steps_read_nothing_nothing_is_timed(rows: Rows | None, led: bool) -> None:
     network = tiny.network(77)[0]

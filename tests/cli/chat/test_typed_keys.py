@@ -119,27 +119,22 @@ def test_a_line_typed_ahead_is_not_added_to_a_draft(keyboard: Keyboard, together
         assert reader.read("> ", "/mcp x") == "/mcp xy"
 
 
-def test_what_was_typed_before_a_question_is_not_added_to_a_draft(keyboard: Keyboard) -> None:
+@pytest.mark.parametrize(
+    ("typed", "then", "draft", "message"),
+    [("go\rmore", "\r", "go", "more!"), ("go\ry\rmo", "re\r", "", "y\nmore!")],
+    ids=["a draft stays apart", "lines that the prompt before read too"],
+)
+def test_what_was_typed_before_a_question_answers_nothing(
+    typed: str, then: str, draft: str, message: str, keyboard: Keyboard
+) -> None:
     with prompt(keyboard) as reader:
-        keyboard.type(b"go\rmore")
+        keyboard.type(typed.encode())
         assert reader.read("> ") == "go"
-        keyboard.type(b"\r")
+        keyboard.type(then.encode())
         keyboard.at_prompt.append(b"n\r")
         assert reader.ask("run it? ") == "n"
         keyboard.at_prompt.append(b"!\r")
-        assert reader.read("> ", "go") == "more!"
-
-
-def test_lines_typed_before_a_question_answer_nothing(keyboard: Keyboard) -> None:
-    """Also those that the prompt before it has read together with its own."""
-    with prompt(keyboard) as reader:
-        keyboard.type(b"go\ry\rmo")
-        assert reader.read("> ") == "go"
-        keyboard.type(b"re\r")
-        keyboard.at_prompt.append(b"n\r")
-        assert reader.ask("run it? ") == "n"
-        keyboard.at_prompt.append(b"!\r")
-        assert reader.read("> ") == "y\nmore!"
+        assert reader.read("> ", draft) == message
 
 
 @pytest.fixture
